@@ -1,0 +1,48 @@
+"""Labeler: data labeling with retrieval. This module exports what a plugin needs, and nothing slow."""
+
+from labeler.errors import LabelerError, LabelError
+from labeler.hookspecs import hookimpl
+from labeler.labels import Choice, Choices, Fields, Keywords, Label, LabelSchema, Rating, Spans, Text
+from labeler.prompts import PromptStyle
+from labeler.records import (
+    BackendFailure,
+    BackendRequest,
+    Completion,
+    Example,
+    Generation,
+    Message,
+    ParseFailure,
+    Record,
+    Value,
+)
+from labeler.task import Task, guideline_files
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendFailure",
+    "BackendRequest",
+    "Choice",
+    "Choices",
+    "Completion",
+    "Example",
+    "Fields",
+    "Generation",
+    "Keywords",
+    "Label",
+    "LabelError",
+    "LabelSchema",
+    "LabelerError",
+    "Message",
+    "ParseFailure",
+    "PromptStyle",
+    "Rating",
+    "Record",
+    "Spans",
+    "Task",
+    "Text",
+    "Value",
+    "__version__",
+    "guideline_files",
+    "hookimpl",
+]

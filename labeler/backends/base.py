@@ -1,0 +1,33 @@
+"""The contract of a backend: what turns requests into completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from labeler.records import BackendFailure, BackendRequest, Completion
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Turns requests into completions, one answer for each request, in order.
+
+    ``complete`` raises nothing for a call that fails: it yields a :class:`BackendFailure` in its place. It is
+    called from several threads at once. ``billed`` backends go through the ledger of calls; the others are
+    free, deterministic and fast enough to answer while a page waits. ``uses_examples`` is True for backends
+    that read ``examples`` or ``vector`` instead of ``messages``.
+    """
+
+    name: str
+    model_id: str | None
+    billed: bool
+
+    def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]: ...
+
+
+class BackendFactory(Protocol):
+    """What a plugin registers: makes a backend from the settings of a task and an instance."""
+
+    name: str
+
+    def create(self, settings: Mapping[str, Any]) -> Backend: ...

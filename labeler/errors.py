@@ -1,0 +1,146 @@
+"""Every error that Labeler raises on purpose, under one base class.
+
+::
+
+    LabelerError                 status 500
+    ├── InputError               400  something a person or a file gave cannot be used
+    │   ├── LabelError                a value that the label schema does not allow
+    │   ├── TextError                 a text that cannot be stored (NUL, lone surrogate)
+    │   ├── JsonError                 JSON that is not strict; carries line and column
+    │   ├── FileRefused               a file that cannot be read at all
+    │   └── SettingError              a setting that does not exist or has a bad value
+    ├── NotSignedIn              401
+    ├── Forbidden                403
+    ├── NotFound                 404
+    ├── Conflict                 409  somebody else decided or holds the record; carries what stands now
+    ├── TooLarge                 413
+    ├── Throttled                429
+    ├── StoreError               500
+    │   ├── StoreFull            507
+    │   ├── StoreReadOnly        503
+    │   ├── StoreDamaged              the database file is torn or is not a database
+    │   └── StoreNewer                the schema is newer than this program
+    ├── BackendError             502  a backend that cannot be used as it is set up
+    ├── MissingExtra             501  an optional package is not installed; names the extra
+    └── PluginError              500
+        └── DuplicateName             two plugins registered one name
+
+A message says what is wrong, which item, and what to do next. ``status`` is the HTTP status that the web
+page and the JSON API answer with; the command line exits with 1 for all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class LabelerError(Exception):
+    """Base class. ``str(error)`` is one clear sentence for the person who meets it."""
+
+    status = 500
+
+
+class InputError(LabelerError):
+    status = 400
+
+
+class LabelError(InputError):
+    """A value that the label schema does not allow. ``kind`` is one word for statistics."""
+
+    def __init__(self, message: str, kind: str = "schema") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class TextError(InputError):
+    pass
+
+
+class JsonError(InputError):
+    def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
+
+
+class FileRefused(InputError):
+    pass
+
+
+class SettingError(InputError):
+    pass
+
+
+class NotSignedIn(LabelerError):
+    status = 401
+
+
+class Forbidden(LabelerError):
+    status = 403
+
+
+class NotFound(LabelerError):
+    status = 404
+
+
+class Conflict(LabelerError):
+    """Somebody else got there first. ``current`` is what stands now, as JSON-able values."""
+
+    status = 409
+
+    def __init__(self, message: str, current: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.current = current or {}
+
+
+class TooLarge(LabelerError):
+    status = 413
+
+
+class Throttled(LabelerError):
+    """``retry_after`` is in seconds."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StoreError(LabelerError):
+    pass
+
+
+class StoreFull(StoreError):
+    status = 507
+
+
+class StoreReadOnly(StoreError):
+    status = 503
+
+
+class StoreDamaged(StoreError):
+    pass
+
+
+class StoreNewer(StoreError):
+    pass
+
+
+class BackendError(LabelerError):
+    status = 502
+
+
+class MissingExtra(LabelerError):
+    status = 501
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"The package {package} is not installed; install it with: pip install 'labeler[{extra}]'")
+
+
+class PluginError(LabelerError):
+    pass
+
+
+class DuplicateName(PluginError):
+    pass

@@ -1,0 +1,98 @@
+"""The plugin contract: hooks that register things once, while an app is being made. Objects do the work.
+
+A plugin is a Python file (or an installed package with an entry point of the group ``labeler``) whose
+functions are marked with :data:`hookimpl`. Every ``register_*`` hook returns a list; two things of one name
+disable the plugin that came second, by name. See docs/plugins.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+    from flask import Blueprint
+
+    from labeler.backends.base import BackendFactory
+    from labeler.records import Record
+    from labeler.task import Task
+
+API_VERSION = 1
+"""A plugin may set ``LABELER_API = 1``; one made for another version is disabled with a clear line."""
+
+hookspec = pluggy.HookspecMarker("labeler")
+hookimpl = pluggy.HookimplMarker("labeler")
+
+
+@hookspec
+def register_tasks() -> list[Task]:
+    """Return the tasks this plugin adds.
+
+    Example: ``return [Task("spam", Choice(Label("spam"), Label("ham")))]``.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def register_backends() -> list[BackendFactory]:
+    """Return factories of backends: objects with a ``name`` and ``create(settings) -> Backend``."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_embedders() -> list[tuple[str, Any]]:
+    """Return (name, factory) pairs; ``factory(settings)`` returns an Embedder and may raise MissingExtra."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_retrievers() -> list[tuple[str, Any]]:
+    """Return (name, retriever) pairs; a retriever has ``retrieve(index, query, k) -> list[Hit]``."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_importers() -> list[tuple[str, Any]]:
+    """Return (file suffix, reader) pairs, such as (".jsonl", read_jsonl)."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_exporters() -> list[Any]:
+    """Return export formats: objects with a ``name``, a ``suffix`` and ``write(rows, stream)``."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_executors() -> list[tuple[str, Any]]:
+    """Return (name, executor) pairs; an executor moves the calls of a run."""
+    raise NotImplementedError
+
+
+@hookspec
+def prepare_record(record: Record) -> Record | str | None:
+    """Clean or drop a record at the door, before it is stored.
+
+    Return a changed Record, a text that says why the record is refused, or None to leave it as it is.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def label_approved(project: str, task: str, record: Record, value: Any) -> None:
+    """Called after an annotation was approved and committed. Its exceptions are logged, never shown."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_commands(cli: click.Group) -> None:
+    """Add commands to the command line."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_blueprints() -> list[Blueprint]:
+    """Return Flask blueprints; their routes are denied to everybody who is not signed in, like all others."""
+    raise NotImplementedError

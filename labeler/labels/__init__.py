@@ -1,0 +1,22 @@
+"""Label schemas: each describes the value a task gives to a record, and everything else derives from it."""
+
+from labeler.labels.base import Label, LabelSchema
+from labeler.labels.choice import NO_LABEL, Choice, Choices
+from labeler.labels.fields import Fields
+from labeler.labels.rating import Rating
+from labeler.labels.spans import Keywords, Spans
+from labeler.labels.text import Text, chrf
+
+__all__ = [
+    "NO_LABEL",
+    "Choice",
+    "Choices",
+    "Fields",
+    "Keywords",
+    "Label",
+    "LabelSchema",
+    "Rating",
+    "Spans",
+    "Text",
+    "chrf",
+]

@@ -1,0 +1,201 @@
+"""What every label schema can do: the heart from which prompt, parser, form, statistics and export derive."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from labeler.errors import LabelError, SettingError
+from labeler.records import Value
+
+Vote = tuple[Value, float]
+"""A value and the weight (at least 0) that speaks for it."""
+
+_COLORS = ("#2e7d32", "#757575", "#c62828", "#1565c0", "#ef6c00", "#6a1b9a", "#00838f", "#ad1457", "#558b2f", "#4e342e")
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One value of a label schema.
+
+    ``name`` is what is stored and exported; ``title`` and ``definition`` map a language ("ko", "en") to text
+    for people and prompts. In a tree, ``parent`` is the name of the category above.
+    """
+
+    name: str
+    title: Mapping[str, str] = field(default_factory=dict)
+    definition: Mapping[str, str] = field(default_factory=dict)
+    color: str = ""
+    parent: str | None = None
+
+    def titled(self, language: str) -> str:
+        """Return the title in ``language``, else the name."""
+        return self.title.get(language) or self.name
+
+    def defined(self, language: str) -> str:
+        """Return the definition in ``language``, else in any language, else an empty text."""
+        return self.definition.get(language) or next(iter(self.definition.values()), "")
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"name": self.name}
+        for key in ("title", "definition"):
+            if getattr(self, key):
+                found[key] = dict(getattr(self, key))
+        if self.color:
+            found["color"] = self.color
+        if self.parent:
+            found["parent"] = self.parent
+        return found
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Label:
+        """Read what :meth:`to_json` wrote. Raises :class:`SettingError` naming the label."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("name"), str) or not raw["name"].strip():
+            raise SettingError(f"A label needs a name: {str(raw)[:80]}")
+        for key in ("title", "definition"):
+            texts = raw.get(key, {})
+            if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
+                raise SettingError(f"The {key} of label {raw['name']!r} must map languages to texts")
+        color, parent = raw.get("color") or "", raw.get("parent") or None
+        if not isinstance(color, str) or not isinstance(parent, str | None):
+            raise SettingError(f"The color and the parent of label {raw['name']!r} must be texts")
+        return cls(raw["name"].strip(), raw.get("title", {}), raw.get("definition", {}), color, parent)
+
+
+class LabelSchema(ABC):
+    """Describes the value that a task gives to a record; everything else derives from it.
+
+    Canonical values are plain JSON values: what ``parse`` returns is equal to itself after a round trip
+    through JSON, and ``parse(parse(x)) == parse(x)``.
+    """
+
+    kind: ClassVar[str]
+    widget: ClassVar[str]
+    labels: tuple[Label, ...] = ()
+
+    @abstractmethod
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the value: what a backend must answer."""
+
+    @abstractmethod
+    def parse(self, raw: object, text: str | None = None) -> Value:
+        """Return the canonical value, or raise :class:`LabelError` that says what is wrong.
+
+        ``text`` is the record's text, for schemas whose values point into it. Nothing is ever guessed:
+        no case folding, no nearest label, no translation.
+        """
+
+    @abstractmethod
+    def strata(self, value: Value) -> tuple[str, ...]:
+        """Return what the value counts as, for balance, statistics and splits; at least one name."""
+
+    @abstractmethod
+    def agreement(self, a: Value, b: Value) -> float:
+        """Return how far two canonical values agree, in [0, 1]; symmetric, 1.0 for equal ones."""
+
+    @abstractmethod
+    def render(self, value: Value, language: str) -> str:
+        """Return the value as one text for people, in ``language``."""
+
+    def answer(self, value: Value) -> Any:
+        """Return the value as a backend is asked to give it: ``parse(answer(value), text) == value``."""
+        return value
+
+    def vote(self, votes: Sequence[Vote]) -> tuple[Value, float] | None:
+        """Return the weighted winner and its share of the weight in [0, 1]; None if this schema cannot vote."""
+        return None
+
+    def describe(self, language: str) -> str:
+        """Return the labels and their definitions for a prompt, one a line; empty if there are none."""
+        lines = []
+        for label in self.labels:
+            title = label.titled(language)
+            shown = label.name if title == label.name else f"{label.name} ({title})"
+            definition = label.defined(language)
+            lines.append(f"- {shown}: {definition}" if definition else f"- {shown}")
+        return "\n".join(lines)
+
+    def empty(self) -> Value | None:
+        """Return the value that a form without a suggestion starts with, or None for "nothing chosen"."""
+        return None
+
+    def with_labels(self, labels: Sequence[Label]) -> LabelSchema:
+        """Return a copy with other labels. Raises :class:`SettingError` for schemas that have none."""
+        raise SettingError(f"A {self.kind} schema has no labels to change")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a description of the schema for manifests and the JSON API."""
+        found: dict[str, Any] = {"kind": self.kind}
+        if self.labels:
+            found["labels"] = [label.to_json() for label in self.labels]
+        return found
+
+    def label(self, name: str) -> Label:
+        """Return the label called ``name``, or a bare one, so that old values can still be shown."""
+        return next((label for label in self.labels if label.name == name), Label(name))
+
+
+def unique_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
+    """Check and colour labels. Raises :class:`SettingError` if there is none, or two have one name."""
+    if not labels:
+        raise SettingError("A label schema needs at least one label")
+    names: set[str] = set()
+    coloured = []
+    for position, label in enumerate(labels):
+        if label.name in names:
+            raise SettingError(f"The label {label.name!r} stands twice in the label schema")
+        names.add(label.name)
+        color = label.color or _COLORS[position % len(_COLORS)]
+        coloured.append(Label(label.name, label.title, label.definition, color, label.parent))
+    return tuple(coloured)
+
+
+def known_label(raw: object, names: Mapping[str, Any] | Sequence[str]) -> str:
+    """Return ``raw`` if it is exactly one of ``names``; else raise with the reason a person needs."""
+    if not isinstance(raw, str):
+        raise LabelError(f"Expected the name of a label, got {describe_type(raw)}", "type")
+    if raw in names:
+        return raw
+    folded = [name for name in names if name.casefold() == raw.strip().casefold()]
+    if folded:
+        raise LabelError(f"{raw[:80]!r} is not the label {folded[0]!r}: it differs in case or white space", "case")
+    listed = ", ".join(list(names)[:12]) + (", …" if len(names) > 12 else "")
+    raise LabelError(f"{raw[:80]!r} is not one of the labels: {listed}", "unknown_label")
+
+
+def weigh(votes: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Sum the weights by name."""
+    total: dict[str, float] = defaultdict(float)
+    for name, weight in votes:
+        total[name] += weight
+    return dict(total)
+
+
+def describe_type(raw: object) -> str:
+    """Name a JSON value's type for an error message, with a glimpse of the value."""
+    if raw is None:
+        return "null"
+    kind = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+    return f"{kind.get(type(raw), type(raw).__name__)} ({str(raw)[:40]})"
+
+
+def overlap_f1(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> float:
+    """Return the soft F1 of two sets of character ranges: each range counts by its best overlap.
+
+    After the soft-cardinality matching used for opinion expressions (Johansson and Moschitti 2010): the
+    precision of a is the mean covered share of its ranges, recall the same for b.
+    """
+    if not a or not b:
+        return float(not a and not b)
+    precision = sum(_best_cover(span, b) for span in a) / len(a)
+    recall = sum(_best_cover(span, a) for span in b) / len(b)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _best_cover(span: tuple[int, int], others: Sequence[tuple[int, int]]) -> float:
+    start, end = span
+    best = max((min(end, e) - max(start, s) for s, e in others), default=0)
+    return max(best, 0) / max(end - start, 1)

@@ -1,0 +1,187 @@
+"""Choice: exactly one of the labels. Choices: a set of labels, flat or a tree of two levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from labeler.errors import LabelError, SettingError
+from labeler.labels.base import Label, LabelSchema, Vote, describe_type, known_label, unique_labels, weigh
+from labeler.records import Value
+
+NO_LABEL = "∅"
+"""The stratum of an empty set of labels."""
+
+
+class Choice(LabelSchema):
+    """One of the labels. Canonical value: the name of the label."""
+
+    kind = "choice"
+    widget = "choice"
+
+    def __init__(self, *labels: Label) -> None:
+        self.labels = unique_labels(labels)
+        self._names = {label.name: label for label in self.labels}
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self._names)}
+
+    def parse(self, raw: object, text: str | None = None) -> str:
+        return known_label(raw, self._names)
+
+    def strata(self, value: Value) -> tuple[str, ...]:
+        return (value,)
+
+    def agreement(self, a: Value, b: Value) -> float:
+        """Nominal: equal or not."""
+        return float(a == b)
+
+    def vote(self, votes: Sequence[Vote]) -> tuple[str, float] | None:
+        """The label with the largest summed weight; ties go to the one named first in the schema."""
+        weights = weigh([(value, weight) for value, weight in votes if value in self._names])
+        total = sum(weights.values())
+        if total <= 0:
+            return None
+        best = max(self._names, key=lambda name: weights.get(name, 0.0))
+        return best, weights[best] / total
+
+    def render(self, value: Value, language: str) -> str:
+        return self.label(value).titled(language)
+
+    def with_labels(self, labels: Sequence[Label]) -> Choice:
+        return Choice(*labels)
+
+
+class Choices(LabelSchema):
+    """A set of labels. Canonical value: a list of names in the order of the schema.
+
+    In a tree a label with ``parent`` is a subcategory; only the leaves are values, and a parent is a
+    heading. ``minimum`` and ``maximum`` bound how many. ``exclusive`` names a label that stands alone ("none").
+    """
+
+    kind = "choices"
+    widget = "choices"
+
+    def __init__(
+        self, *labels: Label, minimum: int = 0, maximum: int | None = None, exclusive: str | None = None
+    ) -> None:
+        self.labels = unique_labels(labels)
+        names = {label.name for label in self.labels}
+        self.parents: dict[str, Label] = {}
+        for label in self.labels:
+            if label.parent is not None:
+                if label.parent not in names:
+                    raise SettingError(f"The label {label.name!r} has an unknown parent {label.parent!r}")
+                self.parents[label.parent] = self.label(label.parent)
+        self._leaves = {label.name: n for n, label in enumerate(self.labels) if label.name not in self.parents}
+        for label in self.labels:
+            if label.name in self.parents and label.parent is not None:
+                raise SettingError(f"The label {label.name!r} makes a third level; a tree has two")
+        if exclusive is not None and exclusive not in self._leaves:
+            raise SettingError(f"The exclusive label {exclusive!r} is not in the label schema")
+        if maximum is not None and maximum < max(minimum, 1):
+            raise SettingError(f"At most {maximum} labels and at least {minimum} cannot both hold")
+        self.minimum, self.maximum, self.exclusive = minimum, maximum, exclusive
+
+    @property
+    def leaves(self) -> tuple[Label, ...]:
+        """The labels that can be chosen, in order."""
+        return tuple(label for label in self.labels if label.name in self._leaves)
+
+    def groups(self) -> list[tuple[Label | None, list[Label]]]:
+        """Return the leaves under their parents, for forms: (None, ...) holds those without one."""
+        found: dict[str | None, list[Label]] = {}
+        for label in self.leaves:
+            found.setdefault(label.parent, []).append(label)
+        return [(self.parents[name] if name else None, labels) for name, labels in found.items()]
+
+    def json_schema(self) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "array", "items": {"type": "string", "enum": list(self._leaves)}}
+        if self.minimum:
+            schema["minItems"] = self.minimum
+        if self.maximum is not None:
+            schema["maxItems"] = self.maximum
+        return schema | {"uniqueItems": True}
+
+    def parse(self, raw: object, text: str | None = None) -> list[str]:
+        if not isinstance(raw, (list, tuple)):
+            raise LabelError(f"Expected a list of labels, got {describe_type(raw)}", "type")
+        chosen: set[str] = set()
+        for item in raw:
+            if isinstance(item, str) and item in self.parents:
+                raise LabelError(f"{item!r} is a heading; choose one of its subcategories", "heading")
+            chosen.add(known_label(item, self._leaves))
+        if len(chosen) < self.minimum:
+            raise LabelError(f"At least {self.minimum} label(s) must be chosen, got {len(chosen)}", "count")
+        if self.maximum is not None and len(chosen) > self.maximum:
+            raise LabelError(f"At most {self.maximum} label(s) may be chosen, got {len(chosen)}", "count")
+        if self.exclusive in chosen and len(chosen) > 1:
+            raise LabelError(f"{self.exclusive!r} cannot be chosen together with other labels", "exclusive")
+        return sorted(chosen, key=self._leaves.__getitem__)
+
+    def strata(self, value: Value) -> tuple[str, ...]:
+        return tuple(value) or (NO_LABEL,)
+
+    def agreement(self, a: Value, b: Value) -> float:
+        """MASI (Passonneau 2006): Jaccard, times 1, 2/3, 1/3 or 0 for equal, nested, crossing or disjoint sets."""
+        left, right = set(a), set(b)
+        if left == right:
+            return 1.0
+        shared = left & right
+        if not shared:
+            return 0.0
+        monotonicity = 2 / 3 if left <= right or right <= left else 1 / 3
+        return monotonicity * len(shared) / len(left | right)
+
+    def vote(self, votes: Sequence[Vote]) -> tuple[list[str], float] | None:
+        """Each label that at least half of the weight holds; the score is the mean certainty of these decisions.
+
+        Where too few labels reach half, those with most weight fill up to ``minimum``.
+        """
+        total = sum(weight for _, weight in votes)
+        if total <= 0:
+            return None
+        weights = weigh([(name, w) for value, w in votes if w > 0 for name in value if name in self._leaves])
+        ranked = sorted(weights, key=lambda name: (-weights[name], self._leaves[name]))
+        chosen = [name for name in ranked if weights[name] * 2 >= total]
+        if self.exclusive in chosen:
+            chosen = [self.exclusive] if ranked[0] == self.exclusive else [n for n in chosen if n != self.exclusive]
+        if len(chosen) < self.minimum:
+            chosen = [name for name in ranked if name != self.exclusive or self.minimum == 1][: self.minimum]
+        if self.maximum is not None:
+            chosen = chosen[: self.maximum]
+        if len(chosen) < self.minimum:
+            return None
+        shares = [min(weights[name] / total, 1.0) for name in ranked]
+        score = sum(max(share, 1 - share) for share in shares) / len(shares) if shares else 1.0
+        return sorted(chosen, key=self._leaves.__getitem__), score
+
+    def render(self, value: Value, language: str) -> str:
+        return ", ".join(self._titled(name, language) for name in value)
+
+    def _titled(self, name: str, language: str) -> str:
+        label = self.label(name)
+        above = self.label(label.parent).titled(language) + " > " if label.parent else ""
+        return above + label.titled(language)
+
+    def describe(self, language: str) -> str:
+        if not self.parents:
+            return super().describe(language)
+        lines = []
+        for parent, labels in self.groups():
+            if parent is not None:
+                lines.append(f"[{parent.titled(language)}]")
+            for label in labels:
+                definition = label.defined(language)
+                lines.append(f"- {label.name}: {label.titled(language)}" + (f". {definition}" if definition else ""))
+        return "\n".join(lines)
+
+    def empty(self) -> Value | None:
+        return [] if self.minimum == 0 else None
+
+    def with_labels(self, labels: Sequence[Label]) -> Choices:
+        exclusive = self.exclusive if any(label.name == self.exclusive for label in labels) else None
+        return Choices(*labels, minimum=self.minimum, maximum=self.maximum, exclusive=exclusive)
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | {"minimum": self.minimum, "maximum": self.maximum, "exclusive": self.exclusive}

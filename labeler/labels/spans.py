@@ -1,0 +1,171 @@
+"""Keywords: phrases that stand verbatim in the text. Spans: labelled stretches of it. Offsets are code points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from labeler.errors import LabelError
+from labeler.labels.base import Label, LabelSchema, describe_type, known_label, overlap_f1, unique_labels
+from labeler.labels.choice import NO_LABEL
+from labeler.records import Value
+
+
+class Keywords(LabelSchema):
+    """Phrases of the text. Canonical value: a list of {"text", "start", "end"}, in the order of the text.
+
+    A backend answers with plain strings; :meth:`parse` finds them in the text, each at its first free place.
+    Offsets count code points, ``end`` is exclusive, and no two keywords overlap.
+    """
+
+    kind = "keywords"
+    widget = "keywords"
+
+    def __init__(self, maximum: int = 10, longest: int = 60) -> None:
+        self.maximum, self.longest = maximum, longest
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": self.maximum}
+
+    def parse(self, raw: object, text: str | None = None) -> list[dict[str, Any]]:
+        if not isinstance(raw, (list, tuple)):
+            raise LabelError(f"Expected a list of keywords, got {describe_type(raw)}", "type")
+        if len(raw) > self.maximum:
+            raise LabelError(f"At most {self.maximum} keywords may be given, got {len(raw)}", "count")
+        taken: list[tuple[int, int]] = []
+        found: list[dict[str, Any]] = []
+        for item in raw:
+            keyword = self._place(item, text, taken)
+            taken.append((keyword["start"], keyword["end"]))
+            found.append(keyword)
+        return sorted(found, key=lambda keyword: keyword["start"])
+
+    def _place(self, item: object, text: str | None, taken: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        words = item.get("text") if isinstance(item, dict) else item
+        if isinstance(words, str) and len(words) > self.longest:
+            raise LabelError(f"The keyword {words[:40]!r}… is longer than {self.longest} characters", "length")
+        if isinstance(item, dict):
+            return checked_span(item, text, taken, {"text", "start", "end"})
+        if not isinstance(item, str):
+            raise LabelError(f"Expected a keyword as text, got {describe_type(item)}", "type")
+        if not item.strip():
+            raise LabelError("A keyword is empty", "empty")
+        if text is None:
+            raise LabelError(f"The keyword {item!r} cannot be placed without its text", "text")
+        start = text.find(item)
+        while start >= 0 and any(start < e and s < start + len(item) for s, e in taken):
+            start = text.find(item, start + 1)
+        if start < 0:
+            again = any(text[s:e] == item or item in text[s:e] for s, e in taken)
+            why = "overlaps another keyword" if again or item in text else "does not stand in the text"
+            raise LabelError(f"The keyword {item[:80]!r} {why}", "overlap" if item in text else "not_verbatim")
+        return {"text": item, "start": start, "end": start + len(item)}
+
+    def answer(self, value: Value) -> list[str]:
+        return [keyword["text"] for keyword in value]
+
+    def strata(self, value: Value) -> tuple[str, ...]:
+        return ("keywords",) if value else (NO_LABEL,)
+
+    def agreement(self, a: Value, b: Value) -> float:
+        """Soft span F1 over the offsets."""
+        return overlap_f1([(k["start"], k["end"]) for k in a], [(k["start"], k["end"]) for k in b])
+
+    def render(self, value: Value, language: str) -> str:
+        return ", ".join(keyword["text"] for keyword in value)
+
+    def empty(self) -> Value:
+        return []
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | {"maximum": self.maximum}
+
+
+class Spans(LabelSchema):
+    """Labelled stretches of the text. Canonical value: a list of {"label", "text", "start", "end"} by start.
+
+    Stretches of different labels may overlap; two of one label may not.
+    """
+
+    kind = "spans"
+    widget = "spans"
+
+    def __init__(self, *labels: Label) -> None:
+        self.labels = unique_labels(labels)
+        self._names = {label.name: n for n, label in enumerate(self.labels)}
+
+    def json_schema(self) -> dict[str, Any]:
+        properties = {
+            "label": {"type": "string", "enum": list(self._names)},
+            "text": {"type": "string", "minLength": 1},
+        }
+        item = {
+            "type": "object", "properties": properties, "required": ["label", "text"], "additionalProperties": False,
+        }  # fmt: skip
+        return {"type": "array", "items": item}
+
+    def parse(self, raw: object, text: str | None = None) -> list[dict[str, Any]]:
+        if not isinstance(raw, (list, tuple)):
+            raise LabelError(f"Expected a list of spans, got {describe_type(raw)}", "type")
+        found: list[dict[str, Any]] = []
+        taken: dict[str, list[tuple[int, int]]] = {}
+        for item in raw:
+            if not isinstance(item, dict):
+                raise LabelError(f"Expected a span with label and text, got {describe_type(item)}", "type")
+            label = known_label(item.get("label"), self._names)
+            mine = taken.setdefault(label, [])
+            bare = {key: value for key, value in item.items() if key != "label"}
+            span = self._place(bare, text, mine)
+            mine.append((span["start"], span["end"]))
+            found.append({"label": label, **span})
+        return sorted(found, key=lambda span: (span["start"], span["end"], self._names[span["label"]]))
+
+    def _place(self, item: dict[str, Any], text: str | None, taken: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        if "start" in item or "end" in item:
+            return checked_span(item, text, taken, {"text", "start", "end"})
+        if set(item) != {"text"}:
+            raise LabelError(f"A span has the keys ['label', 'text'], got {sorted(['label', *map(str, item)])}", "type")
+        return Keywords(longest=10_000)._place(item["text"], text, taken)
+
+    def answer(self, value: Value) -> list[dict[str, str]]:
+        return [{"label": span["label"], "text": span["text"]} for span in value]
+
+    def strata(self, value: Value) -> tuple[str, ...]:
+        return tuple(sorted({span["label"] for span in value}, key=lambda n: self._names.get(n, 0))) or (NO_LABEL,)
+
+    def agreement(self, a: Value, b: Value) -> float:
+        """Span F1: label and both offsets must be equal."""
+        left = {(s["label"], s["start"], s["end"]) for s in a}
+        right = {(s["label"], s["start"], s["end"]) for s in b}
+        if not left and not right:
+            return 1.0
+        return 2 * len(left & right) / (len(left) + len(right))
+
+    def render(self, value: Value, language: str) -> str:
+        return ", ".join(f"{span['text']} [{self.label(span['label']).titled(language)}]" for span in value)
+
+    def empty(self) -> Value:
+        return []
+
+    def with_labels(self, labels: Sequence[Label]) -> Spans:
+        return Spans(*labels)
+
+
+def checked_span(
+    item: dict[str, Any], text: str | None, taken: Sequence[tuple[int, int]], keys: set[str]
+) -> dict[str, Any]:
+    """Return a span given with offsets, if the text really stands there. Raises :class:`LabelError`."""
+    if set(item) != keys:
+        raise LabelError(f"A span has the keys {sorted(keys)}, got {sorted(map(str, item))}", "type")
+    start, end, words = item["start"], item["end"], item["text"]
+    if type(start) is not int or type(end) is not int or not isinstance(words, str):
+        raise LabelError("A span needs whole numbers as start and end, and its text", "type")
+    if not words.strip():
+        raise LabelError("A span is empty", "empty")
+    if not 0 <= start < end or end - start != len(words):
+        raise LabelError(f"A span from {start} to {end} cannot hold a text of {len(words)} characters", "range")
+    if text is not None and text[start:end] != words:
+        raise LabelError(f"The text from {start} to {end} is {text[start:end][:40]!r}, not {words[:40]!r}", "offset")
+    if any(start < e and s < end for s, e in taken):
+        raise LabelError(f"{words[:40]!r} overlaps another one", "overlap")
+    return {"text": words, "start": start, "end": end}

@@ -1,0 +1,171 @@
+"""The nouns of Labeler, as frozen dataclasses: what the rooms hand to each other.
+
+A *record* is one item to label, an *example* a text with its approved label, a *suggestion* what a backend
+proposes for a record. All values of labels are plain JSON values in the canonical form of their label schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from labeler.labels import LabelSchema
+
+Value = Any
+"""A label value in canonical form: str, int, list or dict as its schema says; always JSON-able."""
+
+
+class Message(TypedDict):
+    """One message of a prompt, as chat backends take it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One item to label. ``cluster`` is the id of the first record of its near-duplicate cluster."""
+
+    id: int
+    project_id: int
+    key: str
+    text: str
+    language: str = "ko"
+    group: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    content_hash: str = ""
+    cluster: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An approved annotation with its text, as shown in a prompt and as evidence.
+
+    ``similarity`` is the cosine to the record it was retrieved for, in [-1, 1].
+    """
+
+    annotation_id: int
+    record_id: int
+    text: str
+    value: Value
+    similarity: float
+    reviewer: str = ""
+    approved_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ParseFailure:
+    """A completion with no label of the schema. ``kind`` is one word; ``raw`` is the completion as it came."""
+
+    kind: str
+    message: str
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How a backend generates. None leaves a setting to the backend."""
+
+    max_tokens: int | None = 1024
+    temperature: float | None = 0.0
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRequest:
+    """All that any backend may use to label one record.
+
+    LLM backends read ``messages`` and ``json_schema``; ``nearest`` and ``probe`` read ``examples``,
+    ``vector`` (float32, shape (d,), L2-normalised) and ``schema``.
+    """
+
+    record: Record
+    task: str
+    schema: LabelSchema
+    messages: Sequence[Message] = ()
+    json_schema: Mapping[str, Any] = field(default_factory=dict)
+    generation: Generation = Generation()
+    examples: Sequence[Example] = ()
+    vector: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a backend answered. Token counts and ``cost`` (US dollars) are None when unknown, never 0 instead.
+
+    ``scores`` maps label names to numbers in [0, 1] when the backend has real ones, and ``score`` is that of
+    the answer; they are never compared across backends. ``note`` says how a value was made without a
+    language model ("extraction", "vote"), for the page.
+    """
+
+    text: str
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    tokens_cached: int | None = None
+    finish: str | None = None
+    score: float | None = None
+    scores: Mapping[str, float] | None = None
+    note: str | None = None
+    model_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFailure:
+    """A call that brought no completion.
+
+    ``kind``: ``timeout``, ``rate_limit``, ``server``, ``connection`` (all worth another try, after ``retry_after``
+    seconds if the server said so), ``auth``, ``quota``, ``model``, ``setup`` (``fatal``: every further call would
+    fail alike, so the run pauses), ``request`` (this one prompt was refused).
+    """
+
+    kind: str
+    message: str
+    retry_after: float | None = None
+    fatal: bool = False
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One example of a suggestion, by id: what is stored of it."""
+
+    annotation_id: int
+    record_id: int
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class SecondOpinion:
+    """What ``nearest`` or ``probe`` says beside another backend's suggestion; not a confidence."""
+
+    backend: str
+    value: Value
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Labels that a backend proposes for a record, with all that made them; exactly one of value and failure is set."""
+
+    record_id: int
+    task: str
+    task_version: str
+    backend: str
+    model_id: str | None
+    value: Value | None
+    failure: ParseFailure | None
+    score: float | None = None
+    note: str | None = None
+    evidence: Sequence[Evidence] = ()
+    second: SecondOpinion | None = None
+    flags: Sequence[str] = ()
+    id: int = 0
+    run_id: int | None = None
+    call_id: int | None = None
+    created_at: float = 0.0

@@ -1,0 +1,77 @@
+"""The store: everything Labeler knows, in one SQLite file. The only place where SQL is written.
+
+A read is a method of one of the rooms below. A change is a function of an open transaction, which a service puts
+together and hands to :meth:`Store.write`: what must happen at once happens at once, and returns when it is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from labeler.store.annotations import Annotations
+from labeler.store.database import Database, Row, Tx
+from labeler.store.journal import Events, Exports
+from labeler.store.ledger import Ledger
+from labeler.store.migrations import migrate
+from labeler.store.people import People
+from labeler.store.projects import Projects
+from labeler.store.records import NewRecord, Records, Stored
+from labeler.store.search import search
+from labeler.store.suggestions import Suggestions
+from labeler.store.vectors import Vectors
+from labeler.store.work import Work
+
+__all__ = ["NewRecord", "Row", "Store", "Stored", "Tx", "search"]
+T = TypeVar("T")
+
+
+class Store:
+    """Open (and migrate) the database at ``path``. Raises :class:`labeler.errors.StoreError`."""
+
+    def __init__(self, path: Path | str, *, read_only: bool = False, synchronous: str = "FULL") -> None:
+        path = Path(path)
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self.db = Database(path, read_only=read_only, synchronous=synchronous)
+        migrate(self.db)
+        self.projects = Projects(self.db)
+        self.people = People(self.db)
+        self.records = Records(self.db)
+        self.vectors = Vectors(self.db)
+        self.work = Work(self.db)
+        self.annotations = Annotations(self.db)
+        self.suggestions = Suggestions(self.db)
+        self.ledger = Ledger(self.db)
+        self.events = Events(self.db)
+        self.exports = Exports(self.db)
+
+    @property
+    def path(self) -> Path:
+        return self.db.path
+
+    def write(self, work: Callable[[Tx], T]) -> T:
+        """Run ``work`` in one transaction; return its result once it is durable, or raise and change nothing."""
+        return self.db.write(work)
+
+    def search(self, project_id: int, words: str, limit: int = 50, before: int | None = None) -> list[Row]:
+        return search(self.db, project_id, words, limit, before)
+
+    def backup(self, target: Path) -> None:
+        """Write a consistent copy of the database to ``target`` while others go on writing."""
+        self.db.backup(target)
+
+    def check(self) -> list[str]:
+        """Return what SQLite finds wrong with the file; empty when it is sound."""
+        rows: list[Any] = [row[0] for row in self.db.all("PRAGMA integrity_check(20)")]
+        return [] if rows == ["ok"] else [str(row) for row in rows]
+
+    def close(self) -> None:
+        self.db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,106 @@
+"""Annotations: append-only decisions. A newer one supersedes; nothing is overwritten or deleted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from labeler import strictjson
+from labeler.store.database import Database, Row, Tx
+
+APPROVED, REJECTED, WITHDRAWN = "approved", "rejected", "withdrawn"
+ACCEPTED, CORRECTED, SCRATCH, IMPORTED = "accepted", "corrected", "scratch", "imported"
+
+
+class Annotations:
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    def add(self, tx: Tx, row: dict[str, Any]) -> int:
+        """Append one annotation and mark the one it supersedes; return its id (the sequence number)."""
+        sql = """INSERT INTO annotations (project_id, record_id, task, task_version, state, value, how, blind,
+                 reviewer_id, seconds, suggestion_id, agreement, supersedes, origin, request_key, created_at)
+                 VALUES (:project_id, :record_id, :task, :task_version, :state, :value, :how, :blind, :reviewer_id,
+                 :seconds, :suggestion_id, :agreement, :supersedes, :origin, :request_key, :now) RETURNING id"""
+        value = None if row.get("value") is None else strictjson.dumps(row["value"])
+        defaults = {
+            "how": SCRATCH, "blind": 0, "reviewer_id": None, "seconds": None, "suggestion_id": None, "agreement": None,
+            "supersedes": None, "origin": None, "request_key": None,
+        }  # fmt: skip
+        id_ = int(tx.value(sql, {**defaults, **row, "value": value, "now": time.time()}))
+        if row.get("supersedes"):
+            tx.run(
+                "UPDATE annotations SET superseded_by = :new WHERE id = :old", {"new": id_, "old": row["supersedes"]}
+            )
+        return id_
+
+    def current(self, record_id: int, task: str, tx: Tx | None = None) -> Row | None:
+        """Return the annotation in force, with its reviewer's name; None if there is none or it was withdrawn."""
+        sql = """SELECT a.*, r.name AS reviewer FROM annotations a LEFT JOIN reviewers r ON r.id = a.reviewer_id
+                 WHERE a.record_id = :r AND a.task = :t AND a.superseded_by IS NULL AND a.state <> 'withdrawn'
+                 ORDER BY a.id DESC LIMIT 1"""
+        return (tx or self.db).one(sql, {"r": record_id, "t": task})
+
+    def by_request(self, tx: Tx, request_key: str) -> Row | None:
+        return tx.one("SELECT * FROM annotations WHERE request_key = :k", {"k": request_key})
+
+    def get(self, annotation_id: int, tx: Tx | None = None) -> Row | None:
+        return (tx or self.db).one("SELECT * FROM annotations WHERE id = :id", {"id": annotation_id})
+
+    def history(self, record_id: int, task: str) -> list[Row]:
+        sql = """SELECT a.*, r.name AS reviewer FROM annotations a LEFT JOIN reviewers r ON r.id = a.reviewer_id
+                 WHERE a.record_id = :r AND a.task = :t ORDER BY a.id DESC"""
+        return self.db.all(sql, {"r": record_id, "t": task})
+
+    def last_of(self, project_id: int, task: str, reviewer_id: int, limit: int = 10, tx: Tx | None = None) -> list[Row]:
+        """Return a reviewer's last decisions still in force, newest first, with the record's text."""
+        sql = """SELECT a.*, r.text, r.key FROM annotations a JOIN records r ON r.id = a.record_id
+                 WHERE a.reviewer_id = :who AND a.project_id = :p AND a.task = :t AND a.superseded_by IS NULL
+                 AND a.state <> 'withdrawn' AND a.how <> 'imported' ORDER BY a.id DESC LIMIT :limit"""
+        params = {"who": reviewer_id, "p": project_id, "t": task, "limit": limit}
+        return (tx or self.db).all(sql, params)
+
+    def latest_seq(self, project_id: int, task: str) -> int:
+        sql = "SELECT MAX(id) FROM annotations WHERE project_id = :p AND task = :t"
+        return self.db.value(sql, {"p": project_id, "t": task}) or 0
+
+    def since(self, project_id: int, task: str, seq: int, limit: int = 5000) -> list[Row]:
+        """Return the next decisions after ``seq``, oldest first, with what retrieval needs of their records."""
+        sql = """SELECT a.id, a.record_id, a.state, a.value, a.reviewer_id, r.content_hash, r.cluster, r.grp
+                 FROM annotations a JOIN records r ON r.id = a.record_id
+                 WHERE a.project_id = :p AND a.task = :t AND a.id > :seq ORDER BY a.id LIMIT :limit"""
+        return self.db.all(sql, {"p": project_id, "t": task, "seq": seq, "limit": limit})
+
+    def approved_pages(self, project_id: int, task: str, size: int = 1000) -> Iterator[list[Row]]:
+        """Yield approved annotations in force with their records, by annotation id, in pages."""
+        sql = """SELECT a.id, a.value, a.how, a.blind, a.task_version, a.created_at, a.origin, r.id AS record_id,
+                 r.key, r.text, r.grp, r.cluster, r.metadata, r.language, p.name AS reviewer
+                 FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN reviewers p ON p.id = a.reviewer_id
+                 WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL
+                 AND a.id > :after ORDER BY a.id LIMIT :size"""
+        yield from self.db.pages(sql, {"p": project_id, "t": task}, size)
+
+    def examples(self, annotation_ids: Sequence[int]) -> dict[int, Row]:
+        """Return text, value, reviewer and time of annotations, by id."""
+        if not annotation_ids:
+            return {}
+        marks = ",".join("?" * len(annotation_ids))
+        sql = f"""SELECT a.id, a.record_id, a.value, a.state, a.superseded_by, a.created_at, a.task_version, r.text,
+                  r.key, p.name AS reviewer, a.how, a.origin
+                  FROM annotations a JOIN records r ON r.id = a.record_id
+                  LEFT JOIN reviewers p ON p.id = a.reviewer_id WHERE a.id IN ({marks})"""
+        return {row["id"]: row for row in self.db.all(sql, list(annotation_ids))}
+
+    def agreement(self, project_id: int, task: str) -> list[Row]:
+        """Return, for blind and assisted decisions apart: how many, mean agreement with the suggestion, seconds."""
+        sql = """SELECT blind, COUNT(*) AS n, AVG(agreement) AS agreement, AVG(agreement >= 0.999999) AS exact,
+                 AVG(seconds) AS seconds FROM annotations
+                 WHERE project_id = :p AND task = :t AND state = 'approved' AND superseded_by IS NULL
+                 AND agreement IS NOT NULL GROUP BY blind ORDER BY blind"""
+        return self.db.all(sql, {"p": project_id, "t": task})
+
+    def how_counts(self, project_id: int, task: str) -> dict[str, int]:
+        sql = """SELECT how, COUNT(*) AS n FROM annotations WHERE project_id = :p AND task = :t
+                 AND superseded_by IS NULL AND state <> 'withdrawn' GROUP BY how"""
+        return {row["how"]: row["n"] for row in self.db.all(sql, {"p": project_id, "t": task})}

@@ -1,0 +1,253 @@
+"""Connections, transactions and the one writer: everything about *how* the store talks to SQLite.
+
+Readers have a connection per thread and never wait (WAL). All writes of a process go through one writer
+thread, which takes whatever waits in its queue, runs each piece in a savepoint inside one ``BEGIN IMMEDIATE``
+and commits once for all of them (group commit): a caller returns when its piece is durable. Writers of other
+processes are met by SQLite's own lock; a deferred transaction, which can fail after its first read, is never used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import random
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from labeler.errors import InputError, StoreDamaged, StoreError, StoreFull, StoreReadOnly
+
+T = TypeVar("T")
+Params = Mapping[str, Any] | Sequence[Any]
+Row = sqlite3.Row
+_BATCH = 128
+_LOCK_PATIENCE = 60.0
+
+
+class Tx:
+    """An open transaction (or a reader's connection): named parameters in, rows out."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def all(self, sql: str, params: Params = ()) -> list[Row]:
+        return self.connection.execute(sql, params).fetchall()
+
+    def one(self, sql: str, params: Params = ()) -> Row | None:
+        row: Row | None = self.connection.execute(sql, params).fetchone()
+        return row
+
+    def value(self, sql: str, params: Params = ()) -> Any:
+        row = self.connection.execute(sql, params).fetchone()
+        return row[0] if row else None
+
+    def run(self, sql: str, params: Params = ()) -> int:
+        """Execute a statement and return the number of rows it changed."""
+        return self.connection.execute(sql, params).rowcount
+
+    def many(self, sql: str, rows: Iterable[Params]) -> None:
+        self.connection.executemany(sql, rows)
+
+
+class Database:
+    """One SQLite file. ``synchronous`` is FULL, so that what was acknowledged survives a power cut too."""
+
+    def __init__(self, path: Path, *, read_only: bool = False, synchronous: str = "FULL") -> None:
+        self.path = Path(path)
+        self.read_only = read_only
+        self._synchronous = synchronous
+        self._local = threading.local()
+        self._readers: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
+        self._queue: queue.SimpleQueue[tuple[Callable[[Tx], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._start = threading.Lock()
+        self._closed = False
+
+    def connect(self) -> sqlite3.Connection:
+        """Open a connection set up as every connection of Labeler is. Raises :class:`StoreError`."""
+        with mapped_errors(self.path):
+            # check_same_thread=False only lets close() close the readers of other threads.
+            uri = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            connection.execute("PRAGMA cache_size = -65536")
+            return connection
+
+    @property
+    def reader(self) -> Tx:
+        """The calling thread's read connection. It sees what was committed when each statement starts."""
+        tx: Tx | None = getattr(self._local, "tx", None)
+        if tx is None or self._closed:
+            if self._closed:
+                raise StoreError("The store is closed")
+            connection = self.connect()
+            connection.execute("PRAGMA query_only = ON")
+            self._readers.add(connection)
+            tx = self._local.tx = Tx(connection)
+        return tx
+
+    def all(self, sql: str, params: Params = ()) -> list[Row]:
+        with mapped_errors(self.path):
+            return self.reader.all(sql, params)
+
+    def one(self, sql: str, params: Params = ()) -> Row | None:
+        with mapped_errors(self.path):
+            return self.reader.one(sql, params)
+
+    def value(self, sql: str, params: Params = ()) -> Any:
+        with mapped_errors(self.path):
+            return self.reader.value(sql, params)
+
+    def pages(self, sql: str, params: Mapping[str, Any], size: int = 1000) -> Iterator[list[Row]]:
+        """Yield the rows of ``sql`` in pages of ``size``; it must say ``id > :after ORDER BY id LIMIT :size``."""
+        after = 0
+        while True:
+            rows = self.all(sql, {**params, "after": after, "size": size})
+            if rows:
+                yield rows
+            if len(rows) < size:
+                return
+            after = rows[-1]["id"]
+
+    def write(self, work: Callable[[Tx], T]) -> T:
+        """Run ``work`` in a transaction of the writer thread and return its result once that is durable.
+
+        If ``work`` raises, nothing of it stays and the exception is raised here. It must not call ``write``.
+        """
+        if self.read_only:
+            raise StoreReadOnly(f"The store {self.path} is open read-only; nothing was changed")
+        future: Future[T] = Future()
+        with self._start:
+            if self._closed:
+                raise StoreError("The store is closed")
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write_loop, name="labeler-writer", daemon=True)
+                self._writer.start()
+            self._queue.put((work, future))
+        return future.result()
+
+    def backup(self, target: Path) -> None:
+        """Copy the database to ``target`` with VACUUM INTO: consistent, complete, without its -wal beside it."""
+        target = Path(target)
+        if target.exists():
+            raise InputError(f"{target} exists already; a backup never overwrites. Choose another name")
+        if not target.parent.is_dir():
+            raise InputError(f"There is no folder {target.parent}")
+        partial = target.with_name(target.name + ".tmp")
+        partial.unlink(missing_ok=True)
+        connection = self.connect()
+        try:
+            with mapped_errors(self.path):
+                connection.execute("VACUUM INTO ?", [str(partial)])
+            partial.replace(target)
+        finally:
+            connection.close()
+            partial.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Finish the writes that wait, then close every connection."""
+        with self._start:
+            if self._closed:
+                return
+            self._closed = True
+            if self._writer is not None:
+                self._queue.put(None)
+        if self._writer is not None:
+            self._writer.join()
+        for connection in list(self._readers):
+            connection.close()
+
+    def _write_loop(self) -> None:
+        connection: sqlite3.Connection | None = None
+        while True:
+            item = self._queue.get()
+            batch = []
+            while item is not None:
+                batch.append(item)
+                if len(batch) >= _BATCH or self._queue.empty():
+                    break
+                item = self._queue.get()
+            if batch:
+                try:
+                    connection = connection or self.connect()
+                    self._write_batch(connection, batch)
+                except BaseException as error:  # the writer outlives every failure; the callers get it
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(error)
+            if item is None:
+                if connection is not None:
+                    connection.close()
+                return
+
+    def _write_batch(
+        self, connection: sqlite3.Connection, batch: Sequence[tuple[Callable[[Tx], Any], Future[Any]]]
+    ) -> None:
+        results: list[tuple[Future[Any], Any, BaseException | None]] = []
+        tx = Tx(connection)
+        try:
+            with mapped_errors(self.path):
+                _begin(connection)
+                for work, future in batch:
+                    connection.execute("SAVEPOINT piece")
+                    try:
+                        result = work(tx)
+                    except sqlite3.OperationalError:
+                        # Disk full and I/O errors end the whole transaction: every caller must hear of it.
+                        raise
+                    except BaseException as error:
+                        connection.execute("ROLLBACK TO piece")
+                        results.append((future, None, error))
+                    else:
+                        results.append((future, result, None))
+                    connection.execute("RELEASE piece")
+                connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        for future, result, failure in results:
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            # SQLite's own busy handler is unfair; a short random pause lets the other process's writer in and out.
+            time.sleep(random.uniform(0.001, 0.02))
+
+
+@contextlib.contextmanager
+def mapped_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours, with a remedy."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        if "full" in text:
+            raise StoreFull(f"The disk of {path} is full; free some space and try again. Nothing was lost") from error
+        if "readonly" in text or "unable to open" in text:
+            raise StoreReadOnly(
+                f"{path} cannot be opened for writing ({text}); check the folder's permissions"
+            ) from error
+        if "malformed" in text or "not a database" in text or "disk I/O" in text:
+            raise StoreDamaged(
+                f"{path} is damaged ({text}); run 'labeler doctor', then restore the newest backup"
+            ) from error
+        raise StoreError(f"The store {path} refused: {text}") from error

@@ -1,0 +1,200 @@
+"""The ledger: runs, their items, and every call that costs something.
+
+A run has one *item* per record: a row of work with a lease, tries and a time before which it is not tried again.
+A *call* is one question to a billed backend, unique by its fingerprint: before it is sent its row says so (and
+that is committed), and its answer is committed as soon as it is there. A worker that dies in between leaves a row
+that says "sent": after its lease another worker sends it again, counted as a repeat. An answered fingerprint is
+never sent again. Every lease carries a token (a fence): whoever lost the lease can no longer write its result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from labeler import strictjson
+from labeler.errors import NotFound
+from labeler.store.database import Database, Row, Tx
+
+QUEUED, RUNNING, PAUSED, CANCELLED, FINISHED = "queued", "running", "paused", "cancelled", "finished"
+OPEN = (QUEUED, RUNNING)
+
+
+class Ledger:
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    # Runs
+
+    def create_run(
+        self,
+        tx: Tx,
+        project_id: int,
+        task: str,
+        settings: dict[str, Any],
+        budget: float | None,
+        reviewer_id: int | None,
+    ) -> int:
+        sql = """INSERT INTO runs (project_id, task, state, settings, budget, reviewer_id, created_at)
+                 VALUES (:p, :t, 'queued', :settings, :budget, :r, :now) RETURNING id"""
+        params = {"p": project_id, "t": task, "settings": strictjson.dumps(settings), "budget": budget}
+        return int(tx.value(sql, params | {"r": reviewer_id, "now": time.time()}))
+
+    def add_items(self, tx: Tx, run_id: int, record_ids: Sequence[int]) -> None:
+        tx.many(
+            "INSERT INTO run_items (run_id, record_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            [(run_id, id_) for id_ in record_ids],
+        )
+        tx.run(
+            "UPDATE runs SET total = (SELECT COUNT(*) FROM run_items WHERE run_id = :id) WHERE id = :id", {"id": run_id}
+        )
+
+    def run(self, run_id: int, tx: Tx | None = None) -> dict[str, Any]:
+        row = (tx or self.db).one("SELECT * FROM runs WHERE id = :id", {"id": run_id})
+        if row is None:
+            raise NotFound(f"There is no run number {run_id}")
+        return dict(row) | {"settings": strictjson.loads(row["settings"])}
+
+    def runs(self, project_id: int, limit: int = 20) -> list[dict[str, Any]]:
+        sql = "SELECT * FROM runs WHERE project_id = :p ORDER BY id DESC LIMIT :limit"
+        rows = self.db.all(sql, {"p": project_id, "limit": limit})
+        return [dict(row) | {"settings": strictjson.loads(row["settings"])} for row in rows]
+
+    def open_runs(self) -> list[int]:
+        return [
+            row["id"] for row in self.db.all("SELECT id FROM runs WHERE state IN ('queued', 'running') ORDER BY id")
+        ]
+
+    def set_run(
+        self, tx: Tx, run_id: int, state: str, message: str | None = None, only_from: Sequence[str] = ()
+    ) -> bool:
+        """Move a run to a state; with ``only_from`` only if it is in one of those. Returns whether it moved."""
+        marks = ",".join(f"'{name}'" for name in only_from)
+        where = f"AND state IN ({marks})" if only_from else ""
+        ended = "ended_at = :now," if state in (CANCELLED, FINISHED) else "ended_at = NULL,"
+        started = "started_at = COALESCE(started_at, :now)," if state == RUNNING else ""
+        sql = f"UPDATE runs SET {ended} {started} state = :state, message = :message WHERE id = :id {where}"
+        params = {"state": state, "message": message, "id": run_id, "now": time.time()}
+        return tx.run(sql, {k: v for k, v in params.items() if k != "now" or ":now" in sql}) > 0
+
+    def item_counts(self, run_id: int) -> dict[str, int]:
+        sql = "SELECT state, COUNT(*) AS n FROM run_items WHERE run_id = :id GROUP BY state"
+        return {row["state"]: row["n"] for row in self.db.all(sql, {"id": run_id})}
+
+    def failures(self, run_id: int, limit: int = 20) -> list[Row]:
+        """Return failed items by reason, most frequent first: kind, an example message, how many."""
+        sql = """SELECT error_kind AS kind, MIN(error) AS message, COUNT(*) AS n FROM run_items
+                 WHERE run_id = :id AND error_kind IS NOT NULL AND state IN ('failed', 'done')
+                 GROUP BY error_kind ORDER BY n DESC LIMIT :limit"""
+        return self.db.all(sql, {"id": run_id, "limit": limit})
+
+    def project_cost(self, project_id: int) -> dict[str, Any]:
+        sql = """SELECT COALESCE(SUM(spent), 0) AS spent, COALESCE(SUM(unpriced), 0) AS unpriced,
+                 COALESCE(SUM(calls), 0) AS calls, COALESCE(SUM(tokens_in), 0) AS tokens_in,
+                 COALESCE(SUM(tokens_out), 0) AS tokens_out FROM runs WHERE project_id = :p"""
+        row = self.db.one(sql, {"p": project_id})
+        return dict(row) if row else {}
+
+    # Items
+
+    def claim_items(self, tx: Tx, run_id: int, token: str, limit: int, lease: float) -> list[int]:
+        """Lease up to ``limit`` items that wait or whose lease ran out; none once the budget is reached or it stopped."""
+        now = time.time()
+        run = tx.one("SELECT state, spent, budget FROM runs WHERE id = :id", {"id": run_id})
+        if run is None or run["state"] not in OPEN:
+            return []
+        if run["budget"] is not None and run["spent"] >= run["budget"]:
+            return []
+        # A lease never reaches further ahead than its length: a clock set back cannot hold an item for a day.
+        sql = """UPDATE run_items SET state = 'leased', token = :token, lease_until = :until, tries = tries + 1
+                 WHERE run_id = :id AND record_id IN (
+                   SELECT record_id FROM run_items WHERE run_id = :id AND (
+                     (state = 'waiting' AND not_before <= :now)
+                     OR (state = 'leased' AND (lease_until < :now OR lease_until > :latest)))
+                   ORDER BY record_id LIMIT :limit) RETURNING record_id"""
+        params = {"token": token, "until": now + lease, "id": run_id, "now": now, "limit": limit}
+        return sorted(row["record_id"] for row in tx.all(sql, params | {"latest": now + 2 * lease}))
+
+    def next_due(self, run_id: int) -> float | None:
+        """Return when the next item becomes due (seconds since the epoch), or None if none is left."""
+        sql = """SELECT MIN(CASE state WHEN 'waiting' THEN not_before ELSE lease_until END) FROM run_items
+                 WHERE run_id = :id AND state IN ('waiting', 'leased')"""
+        due: float | None = self.db.value(sql, {"id": run_id})
+        return due
+
+    def finish_item(
+        self,
+        tx: Tx,
+        run_id: int,
+        record_id: int,
+        token: str,
+        state: str,
+        kind: str | None = None,
+        error: str | None = None,
+    ) -> bool:
+        """End an item as done or failed; False if another worker holds it now (the fence)."""
+        sql = """UPDATE run_items SET state = :state, error_kind = :kind, error = :error, token = NULL
+                 WHERE run_id = :id AND record_id = :r AND token = :token"""
+        params = {"state": state, "kind": kind, "error": error, "id": run_id, "r": record_id, "token": token}
+        return tx.run(sql, params) > 0
+
+    def put_back(
+        self, tx: Tx, run_id: int, record_id: int, token: str, delay: float, kind: str | None, error: str | None,
+        count_try: bool = True,
+    ) -> None:  # fmt: skip
+        """Let an item wait ``delay`` seconds before its next try."""
+        sql = """UPDATE run_items SET state = 'waiting', not_before = :due, error_kind = :kind, error = :error,
+                 token = NULL, tries = tries - :back WHERE run_id = :id AND record_id = :r AND token = :token"""
+        params = {"due": time.time() + delay, "kind": kind, "error": error, "id": run_id, "r": record_id}
+        tx.run(sql, params | {"token": token, "back": 0 if count_try else 1})
+
+    def tries(self, run_id: int, record_id: int) -> int:
+        sql = "SELECT tries FROM run_items WHERE run_id = :id AND record_id = :r"
+        return int(self.db.value(sql, {"id": run_id, "r": record_id}) or 0)
+
+    def count(self, tx: Tx, run_id: int, **increments: float) -> None:
+        """Add to a run's counters: done, parse_failures, failed, calls, repeats, reused, tokens, spent, unpriced."""
+        assignments = ", ".join(f"{name} = {name} + :{name}" for name in increments)
+        tx.run(f"UPDATE runs SET {assignments} WHERE id = :id", {**increments, "id": run_id})
+
+    # Calls
+
+    def begin_call(self, tx: Tx, call: dict[str, Any], token: str, lease: float) -> Row | None:
+        """Note that a call is about to be sent, and return its row; None if another worker has it in flight.
+
+        The row's state is "answered" if it need not be sent at all; else it is now ours until the lease ends, and
+        ``sends`` above 1 means a repeat.
+        """
+        now = time.time()
+        sql = """INSERT INTO calls (fingerprint, project_id, run_id, record_id, task, backend, model_id, state, token,
+                 lease_until, created_at) VALUES (:fingerprint, :project_id, :run_id, :record_id, :task, :backend,
+                 :model_id, 'sent', :token, :until, :now)
+                 ON CONFLICT (fingerprint) DO UPDATE SET state = 'sent', sends = sends + 1, token = excluded.token,
+                   lease_until = excluded.lease_until, run_id = excluded.run_id
+                 WHERE calls.state = 'failed' OR (calls.state = 'sent' AND
+                   (calls.lease_until < :now OR calls.lease_until > :latest))
+                 RETURNING *"""
+        params = {**call, "token": token, "until": now + lease, "now": now, "latest": now + 2 * lease}
+        row = tx.one(sql, params)
+        if row is not None:
+            return row
+        known = tx.one("SELECT * FROM calls WHERE fingerprint = :fingerprint", call)
+        return known if known is not None and known["state"] == "answered" else None
+
+    def answered(self, fingerprint: str) -> Row | None:
+        sql = "SELECT * FROM calls WHERE fingerprint = :f AND state = 'answered'"
+        return self.db.one(sql, {"f": fingerprint})
+
+    def answer_call(self, tx: Tx, call_id: int, token: str, answer: dict[str, Any]) -> bool:
+        """Store the answer of a call that is ours; an answer that came after the lease is kept all the same, once."""
+        sql = """UPDATE calls SET state = 'answered', answer = :answer, finish = :finish, score = :score,
+                 tokens_in = :tokens_in, tokens_out = :tokens_out, tokens_cached = :tokens_cached, cost = :cost,
+                 error_kind = NULL, error = NULL, answered_at = :now, token = NULL
+                 WHERE id = :id AND (token = :token OR state <> 'answered')"""
+        return tx.run(sql, {**answer, "id": call_id, "token": token, "now": time.time()}) > 0
+
+    def fail_call(self, tx: Tx, call_id: int, token: str, kind: str, error: str) -> None:
+        sql = """UPDATE calls SET state = 'failed', error_kind = :kind, error = :error, token = NULL
+                 WHERE id = :id AND token = :token"""
+        tx.run(sql, {"kind": kind, "error": error, "id": call_id, "token": token})

@@ -1,0 +1,175 @@
+"""The schema, as numbered migrations. Append; never edit one that shipped, never reuse a number."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from sqlite_utils import Database as SqliteUtils
+from sqlite_utils.migrations import Migrations
+
+from labeler.errors import StoreDamaged, StoreNewer, StoreReadOnly
+from labeler.store.database import Database, mapped_errors
+
+migrations = Migrations("labeler")
+
+_INITIAL = """
+CREATE TABLE projects (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, language TEXT NOT NULL, settings TEXT NOT NULL,
+    created_at REAL NOT NULL);
+CREATE TABLE reviewers (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, password TEXT, role TEXT NOT NULL, language TEXT,
+    epoch INTEGER NOT NULL DEFAULT 0, disabled INTEGER NOT NULL DEFAULT 0, created_at REAL NOT NULL);
+CREATE TABLE members (
+    project_id INTEGER NOT NULL REFERENCES projects(id), reviewer_id INTEGER NOT NULL REFERENCES reviewers(id),
+    role TEXT NOT NULL, PRIMARY KEY (project_id, reviewer_id)) WITHOUT ROWID;
+CREATE TABLE tokens (
+    id INTEGER PRIMARY KEY, reviewer_id INTEGER NOT NULL REFERENCES reviewers(id), kind TEXT NOT NULL,
+    hash TEXT NOT NULL UNIQUE, expires_at REAL, used_at REAL, created_at REAL NOT NULL);
+CREATE TABLE attempts (id INTEGER PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX attempts_at ON attempts (at);
+CREATE TABLE task_settings (
+    project_id INTEGER NOT NULL REFERENCES projects(id), task TEXT NOT NULL, version INTEGER NOT NULL,
+    settings TEXT NOT NULL, reviewer_id INTEGER REFERENCES reviewers(id), created_at REAL NOT NULL,
+    PRIMARY KEY (project_id, task, version)) WITHOUT ROWID;
+CREATE TABLE imports (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), file TEXT NOT NULL,
+    settings TEXT NOT NULL, state TEXT NOT NULL, size INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL DEFAULT 0,
+    added INTEGER NOT NULL DEFAULT 0, known INTEGER NOT NULL DEFAULT 0, duplicates INTEGER NOT NULL DEFAULT 0,
+    refused INTEGER NOT NULL DEFAULT 0, labels INTEGER NOT NULL DEFAULT 0, report TEXT NOT NULL DEFAULT '[]',
+    message TEXT, reviewer_id INTEGER REFERENCES reviewers(id), created_at REAL NOT NULL, ended_at REAL);
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), key TEXT NOT NULL, text TEXT NOT NULL,
+    language TEXT NOT NULL, grp TEXT, metadata TEXT NOT NULL, content_hash TEXT NOT NULL, kind TEXT NOT NULL,
+    duplicate_of INTEGER REFERENCES records(id), cluster INTEGER, import_id INTEGER REFERENCES imports(id),
+    created_at REAL NOT NULL, UNIQUE (project_id, key));
+CREATE INDEX records_hash ON records (project_id, content_hash);
+CREATE INDEX records_group ON records (project_id, grp) WHERE grp IS NOT NULL;
+CREATE TABLE near_duplicates (
+    project_id INTEGER NOT NULL, band INTEGER NOT NULL, record_id INTEGER NOT NULL,
+    PRIMARY KEY (project_id, band)) WITHOUT ROWID;
+CREATE TABLE embeddings (
+    embedder TEXT NOT NULL, record_id INTEGER NOT NULL REFERENCES records(id), vector BLOB NOT NULL,
+    PRIMARY KEY (embedder, record_id)) WITHOUT ROWID;
+CREATE TABLE work (
+    record_id INTEGER NOT NULL REFERENCES records(id), task TEXT NOT NULL, project_id INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending', version INTEGER NOT NULL DEFAULT 0, shuffle INTEGER NOT NULL,
+    suggestion_id INTEGER, score REAL, disagreement REAL, annotation_id INTEGER,
+    PRIMARY KEY (record_id, task)) WITHOUT ROWID;
+CREATE INDEX work_oldest ON work (project_id, task, state, record_id);
+CREATE INDEX work_random ON work (project_id, task, shuffle) WHERE state = 'pending';
+CREATE INDEX work_score ON work (project_id, task, score, record_id) WHERE state = 'pending' AND score IS NOT NULL;
+CREATE INDEX work_disagreement ON work (project_id, task, disagreement DESC, record_id)
+    WHERE state = 'pending' AND disagreement IS NOT NULL;
+CREATE TABLE claims (
+    record_id INTEGER NOT NULL, task TEXT NOT NULL, project_id INTEGER NOT NULL, reviewer_id INTEGER NOT NULL,
+    token TEXT NOT NULL, until REAL NOT NULL, touched INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (record_id, task)) WITHOUT ROWID;
+CREATE INDEX claims_reviewer ON claims (reviewer_id);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), task TEXT NOT NULL,
+    state TEXT NOT NULL, settings TEXT NOT NULL, message TEXT, total INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0, parse_failures INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,
+    calls INTEGER NOT NULL DEFAULT 0, repeats INTEGER NOT NULL DEFAULT 0, reused INTEGER NOT NULL DEFAULT 0,
+    tokens_in INTEGER NOT NULL DEFAULT 0, tokens_out INTEGER NOT NULL DEFAULT 0,
+    tokens_cached INTEGER NOT NULL DEFAULT 0, spent REAL NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
+    budget REAL, reviewer_id INTEGER REFERENCES reviewers(id), created_at REAL NOT NULL, started_at REAL, ended_at REAL);
+CREATE INDEX runs_project ON runs (project_id, id);
+CREATE INDEX runs_open ON runs (state) WHERE state IN ('queued', 'running');
+CREATE TABLE run_items (
+    run_id INTEGER NOT NULL REFERENCES runs(id), record_id INTEGER NOT NULL REFERENCES records(id),
+    state TEXT NOT NULL DEFAULT 'waiting', tries INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0,
+    token TEXT, lease_until REAL, error_kind TEXT, error TEXT, PRIMARY KEY (run_id, record_id)) WITHOUT ROWID;
+CREATE INDEX run_items_waiting ON run_items (run_id, state, not_before);
+CREATE TABLE calls (
+    id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE, project_id INTEGER NOT NULL, run_id INTEGER,
+    record_id INTEGER NOT NULL, task TEXT NOT NULL, backend TEXT NOT NULL, model_id TEXT, state TEXT NOT NULL,
+    sends INTEGER NOT NULL DEFAULT 1, token TEXT, lease_until REAL, answer TEXT, finish TEXT, score REAL,
+    tokens_in INTEGER, tokens_out INTEGER, tokens_cached INTEGER, cost REAL, error_kind TEXT, error TEXT,
+    created_at REAL NOT NULL, answered_at REAL);
+CREATE INDEX calls_run ON calls (run_id);
+CREATE TABLE suggestions (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL, record_id INTEGER NOT NULL REFERENCES records(id),
+    task TEXT NOT NULL, task_version TEXT NOT NULL, run_id INTEGER, call_id INTEGER REFERENCES calls(id),
+    backend TEXT NOT NULL, model_id TEXT, value TEXT, failure TEXT, score REAL, note TEXT, second TEXT,
+    flags TEXT NOT NULL, evidence TEXT NOT NULL, created_at REAL NOT NULL);
+CREATE INDEX suggestions_record ON suggestions (record_id, task);
+CREATE TABLE annotations (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL, record_id INTEGER NOT NULL REFERENCES records(id),
+    task TEXT NOT NULL, task_version TEXT NOT NULL, state TEXT NOT NULL, value TEXT, how TEXT NOT NULL,
+    blind INTEGER NOT NULL DEFAULT 0, reviewer_id INTEGER REFERENCES reviewers(id), seconds REAL,
+    suggestion_id INTEGER REFERENCES suggestions(id), agreement REAL, supersedes INTEGER REFERENCES annotations(id),
+    superseded_by INTEGER REFERENCES annotations(id), origin TEXT, request_key TEXT UNIQUE, created_at REAL NOT NULL);
+CREATE INDEX annotations_seq ON annotations (project_id, task, id);
+CREATE INDEX annotations_record ON annotations (record_id, task);
+CREATE INDEX annotations_reviewer ON annotations (reviewer_id, id);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, project_id INTEGER, reviewer_id INTEGER,
+    task TEXT, record_id INTEGER, annotation_id INTEGER, detail TEXT NOT NULL);
+CREATE INDEX events_project ON events (project_id, id);
+CREATE TABLE exports (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), task TEXT NOT NULL,
+    format TEXT NOT NULL, manifest TEXT NOT NULL, folder TEXT NOT NULL, reviewer_id INTEGER, created_at REAL NOT NULL);
+CREATE TABLE export_annotations (
+    export_id INTEGER NOT NULL REFERENCES exports(id), annotation_id INTEGER NOT NULL REFERENCES annotations(id),
+    split TEXT NOT NULL, PRIMARY KEY (export_id, annotation_id)) WITHOUT ROWID;
+CREATE VIRTUAL TABLE record_search USING fts5(tokens, content='', tokenize="unicode61 remove_diacritics 0");
+"""
+
+
+@migrations()
+def m001_initial(db: SqliteUtils) -> None:
+    for statement in _INITIAL.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+def migrate(database: Database) -> list[str]:
+    """Bring the schema up to date and return the names of the migrations that ran.
+
+    An existing file is copied aside with VACUUM INTO first. Raises :class:`StoreNewer` for a schema of a newer
+    program, :class:`StoreDamaged` for a file that is no database, :class:`StoreReadOnly` where nothing can be written.
+    """
+    path = database.path
+    fresh = not path.exists() or path.stat().st_size == 0
+    if fresh and database.read_only:
+        raise StoreReadOnly(f"There is no database at {path} to open read-only")
+    if not fresh:
+        _check_header(path)
+    connection = database.connect()
+    try:
+        with mapped_errors(path):
+            if not database.read_only:
+                connection.execute("PRAGMA journal_mode = WAL")
+            # sqlite-utils wants the driver's default transaction handling on the connections it is given.
+            connection.isolation_level = "DEFERRED"
+            db = SqliteUtils(connection, execute_plugins=False)
+            known = {migration.name for migration in migrations._migrations}
+            newer = [done.name for done in migrations.applied(db) if done.name not in known]
+            if newer:
+                raise StoreNewer(
+                    f"{path} was written by a newer version of Labeler (its schema has {newer[-1]}, this program "
+                    f"knows up to {max(known)}); upgrade Labeler, or restore the backup made before"
+                )
+            pending = [migration.name for migration in migrations.pending(db)]
+            if pending and database.read_only:
+                raise StoreReadOnly(f"{path} needs the migration {pending[0]} and is open read-only")
+            if pending:
+                if not fresh and migrations.applied(db):
+                    backup = path.with_name(f"{path.stem}.before-{pending[0]}-{int(time.time())}.db")
+                    connection.isolation_level = None
+                    connection.execute("VACUUM INTO ?", [str(backup)])
+                    connection.isolation_level = "DEFERRED"
+                migrations.apply(db)
+            return pending
+    finally:
+        connection.close()
+
+
+def _check_header(path: Path) -> None:
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    if head != b"SQLite format 3\x00":
+        raise StoreDamaged(
+            f"{path} is not a database any more (its header is damaged); run 'labeler doctor' and restore a backup"
+        )

@@ -1,0 +1,78 @@
+"""Reviewers (the people who sign in), their tokens, and failed sign-ins."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from labeler.errors import InputError, NotFound
+from labeler.store.database import Database, Row, Tx
+
+
+class People:
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    def all(self) -> list[Row]:
+        return self.db.all("SELECT id, name, role, language, disabled, created_at FROM reviewers ORDER BY name")
+
+    def count(self) -> int:
+        return int(self.db.value("SELECT COUNT(*) FROM reviewers"))
+
+    def get(self, reviewer_id: int) -> Row | None:
+        return self.db.one("SELECT * FROM reviewers WHERE id = :id", {"id": reviewer_id})
+
+    def named(self, name: str) -> Row | None:
+        return self.db.one("SELECT * FROM reviewers WHERE name = :name", {"name": name})
+
+    def create(self, tx: Tx, name: str, password: str | None, role: str, language: str | None = None) -> int:
+        """Add a reviewer; ``password`` is already hashed, or None for one who signs in by link only."""
+        if tx.value("SELECT 1 FROM reviewers WHERE name = :name", {"name": name}):
+            raise InputError(f"There is already a reviewer called {name!r}")
+        sql = """INSERT INTO reviewers (name, password, role, language, created_at)
+                 VALUES (:name, :password, :role, :language, :now) RETURNING id"""
+        params = {"name": name, "password": password, "role": role, "language": language, "now": time.time()}
+        return int(tx.value(sql, params))
+
+    def change(self, tx: Tx, reviewer_id: int, **columns: Any) -> None:
+        """Change some of password, role, language, disabled. A new password or role ends open sessions."""
+        allowed = {"password", "role", "language", "disabled"}
+        if not columns or set(columns) - allowed:
+            raise InputError(f"Only these can be changed: {', '.join(sorted(allowed))}")
+        assignments = ", ".join(f"{name} = :{name}" for name in sorted(columns))
+        if set(columns) - {"language"}:
+            assignments += ", epoch = epoch + 1"
+        if not tx.run(f"UPDATE reviewers SET {assignments} WHERE id = :id", {**columns, "id": reviewer_id}):
+            raise NotFound(f"There is no reviewer number {reviewer_id}")
+
+    def add_token(self, tx: Tx, reviewer_id: int, kind: str, digest: str, expires_at: float | None) -> None:
+        sql = """INSERT INTO tokens (reviewer_id, kind, hash, expires_at, created_at)
+                 VALUES (:r, :kind, :hash, :expires, :now)"""
+        params = {"r": reviewer_id, "kind": kind, "hash": digest, "expires": expires_at, "now": time.time()}
+        tx.run(sql, params)
+
+    def use_token(self, tx: Tx, kind: str, digest: str) -> int | None:
+        """Mark a one-time token as used and return its reviewer; None if it is unknown, used or expired."""
+        sql = """UPDATE tokens SET used_at = :now WHERE kind = :kind AND hash = :hash AND used_at IS NULL
+                 AND (expires_at IS NULL OR expires_at > :now) RETURNING reviewer_id"""
+        found: int | None = tx.value(sql, {"kind": kind, "hash": digest, "now": time.time()})
+        return found
+
+    def drop_tokens(self, tx: Tx, kind: str) -> None:
+        tx.run("DELETE FROM tokens WHERE kind = :kind", {"kind": kind})
+
+    def add_attempt(self, tx: Tx, name: str, address: str) -> None:
+        now = time.time()
+        tx.run("DELETE FROM attempts WHERE at < :old", {"old": now - 86400})
+        sql = "INSERT INTO attempts (name, address, at) VALUES (:name, :address, :now)"
+        tx.run(sql, {"name": name[:80], "address": address, "now": now})
+
+    def attempts(self, name: str, address: str, seconds: float) -> tuple[int, int]:
+        """Return how many sign-ins failed in the last ``seconds``: (for this name, from this address)."""
+        sql = """SELECT COALESCE(SUM(name = :name), 0) AS by_name, COALESCE(SUM(address = :address), 0) AS by_address
+                 FROM attempts WHERE at > :since"""
+        row = self.db.one(sql, {"name": name[:80], "address": address, "since": time.time() - seconds})
+        return (row["by_name"], row["by_address"]) if row else (0, 0)
+
+    def clear_attempts(self, tx: Tx, name: str) -> None:
+        tx.run("DELETE FROM attempts WHERE name = :name", {"name": name[:80]})

@@ -1,0 +1,93 @@
+"""Projects, their members, and the versioned settings of their tasks."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from labeler import strictjson
+from labeler.errors import InputError, NotFound
+from labeler.store.database import Database, Row, Tx
+
+
+class Projects:
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    def all(self) -> list[dict[str, Any]]:
+        return [_project(row) for row in self.db.all("SELECT * FROM projects ORDER BY name")]
+
+    def of_member(self, reviewer_id: int) -> list[dict[str, Any]]:
+        sql = "SELECT p.* FROM projects p JOIN members m ON m.project_id = p.id WHERE m.reviewer_id = :r ORDER BY name"
+        return [_project(row) for row in self.db.all(sql, {"r": reviewer_id})]
+
+    def get(self, project_id: int) -> dict[str, Any]:
+        row = self.db.one("SELECT * FROM projects WHERE id = :id", {"id": project_id})
+        if row is None:
+            raise NotFound(f"There is no project number {project_id}")
+        return _project(row)
+
+    def named(self, name: str) -> dict[str, Any]:
+        """Return the project called ``name``. Raises :class:`NotFound` that lists those there are."""
+        row = self.db.one("SELECT * FROM projects WHERE name = :name", {"name": name})
+        if row is None:
+            names = ", ".join(project["name"] for project in self.all()[:20]) or "none yet"
+            raise NotFound(f"No project {name!r}; there are: {names}")
+        return _project(row)
+
+    def create(self, tx: Tx, name: str, language: str, settings: dict[str, Any]) -> int:
+        if tx.value("SELECT 1 FROM projects WHERE name = :name", {"name": name}):
+            raise InputError(f"There is already a project called {name!r}; choose another name")
+        sql = """INSERT INTO projects (name, language, settings, created_at)
+                 VALUES (:name, :language, :settings, :now) RETURNING id"""
+        params = {"name": name, "language": language, "settings": strictjson.dumps(settings), "now": time.time()}
+        return int(tx.value(sql, params))
+
+    def set_settings(self, tx: Tx, project_id: int, settings: dict[str, Any]) -> None:
+        sql = "UPDATE projects SET settings = :settings WHERE id = :id"
+        tx.run(sql, {"settings": strictjson.dumps(settings), "id": project_id})
+
+    def add_member(self, tx: Tx, project_id: int, reviewer_id: int, role: str) -> None:
+        sql = """INSERT INTO members (project_id, reviewer_id, role) VALUES (:p, :r, :role)
+                 ON CONFLICT (project_id, reviewer_id) DO UPDATE SET role = excluded.role"""
+        tx.run(sql, {"p": project_id, "r": reviewer_id, "role": role})
+
+    def remove_member(self, tx: Tx, project_id: int, reviewer_id: int) -> None:
+        tx.run("DELETE FROM members WHERE project_id = :p AND reviewer_id = :r", {"p": project_id, "r": reviewer_id})
+
+    def member_role(self, project_id: int, reviewer_id: int) -> str | None:
+        sql = "SELECT role FROM members WHERE project_id = :p AND reviewer_id = :r"
+        role: str | None = self.db.value(sql, {"p": project_id, "r": reviewer_id})
+        return role
+
+    def members(self, project_id: int) -> list[Row]:
+        sql = """SELECT r.id, r.name, m.role FROM members m JOIN reviewers r ON r.id = m.reviewer_id
+                 WHERE m.project_id = :p ORDER BY r.name"""
+        return self.db.all(sql, {"p": project_id})
+
+    def task_settings(self, project_id: int, task: str) -> tuple[int, dict[str, Any]]:
+        """Return the newest (version, settings) of a task; (0, {}) while nobody changed the plugin's own."""
+        sql = """SELECT version, settings FROM task_settings WHERE project_id = :p AND task = :t
+                 ORDER BY version DESC LIMIT 1"""
+        row = self.db.one(sql, {"p": project_id, "t": task})
+        return (row["version"], strictjson.loads(row["settings"])) if row else (0, {})
+
+    def task_versions(self, project_id: int, task: str) -> list[Row]:
+        sql = """SELECT s.version, s.settings, s.created_at, r.name AS reviewer FROM task_settings s
+                 LEFT JOIN reviewers r ON r.id = s.reviewer_id
+                 WHERE s.project_id = :p AND s.task = :t ORDER BY s.version DESC"""
+        return self.db.all(sql, {"p": project_id, "t": task})
+
+    def set_task_settings(
+        self, tx: Tx, project_id: int, task: str, settings: dict[str, Any], reviewer_id: int | None
+    ) -> int:
+        """Store the settings as a new version and return its number."""
+        sql = """INSERT INTO task_settings (project_id, task, version, settings, reviewer_id, created_at)
+                 SELECT :p, :t, COALESCE(MAX(version), 0) + 1, :settings, :r, :now
+                 FROM task_settings WHERE project_id = :p AND task = :t RETURNING version"""
+        params = {"p": project_id, "t": task, "settings": strictjson.dumps(settings), "r": reviewer_id}
+        return int(tx.value(sql, params | {"now": time.time()}))
+
+
+def _project(row: Row) -> dict[str, Any]:
+    return dict(row) | {"settings": strictjson.loads(row["settings"])}

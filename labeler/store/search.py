@@ -1,0 +1,71 @@
+"""Full-text search in SQLite: the one place that speaks FTS5.
+
+FTS5's trigram tokenizer finds nothing below three characters, and two-character words (사과, 배송) are the common
+case in Korean. So the index holds overlapping *bigrams* of every word, and its last character alone: 사과가 is
+stored as "사과 과가 가". A phrase of bigrams then is exactly a substring of a word, at any length from one
+character on (one: a prefix query). What stands between words is checked on the text itself.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from labeler.store.database import Database, Row, Tx
+
+_WORD = re.compile(r"\w+")
+
+
+def folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def search_tokens(text: str) -> str:
+    """Return what the index holds for ``text``."""
+    tokens: list[str] = []
+    for word in _WORD.findall(folded(text)):
+        # An underscore is a word character for us but a separator for unicode61.
+        word = word.replace("_", "")
+        tokens.extend(word[i : i + 2] for i in range(len(word)))
+    return " ".join(tokens)
+
+
+def search_query(words: str) -> str | None:
+    """Return the FTS5 query for typed words (all of them must occur), or None if they hold no letter or digit."""
+    parts = []
+    for word in _WORD.findall(folded(words)):
+        word = word.replace("_", "")
+        if len(word) == 1:
+            parts.append(f'"{word}"*')
+        elif word:
+            parts.append('"' + " ".join(word[i : i + 2] for i in range(len(word) - 1)) + '"')
+    return " AND ".join(parts) or None
+
+
+def index_texts(tx: Tx, rows: list[tuple[int, str]]) -> None:
+    """Add (record id, text) pairs to the index."""
+    tx.many(
+        "INSERT INTO record_search (rowid, tokens) VALUES (?, ?)", [(id_, search_tokens(text)) for id_, text in rows]
+    )
+
+
+def replace_text(tx: Tx, record_id: int, old: str, new: str) -> None:
+    """Index a changed text; a contentless table must be told what it held."""
+    sql = "INSERT INTO record_search (record_search, rowid, tokens) VALUES ('delete', :id, :tokens)"
+    tx.run(sql, {"id": record_id, "tokens": search_tokens(old)})
+    index_texts(tx, [(record_id, new)])
+
+
+def search(db: Database, project_id: int, words: str, limit: int = 50, before: int | None = None) -> list[Row]:
+    """Return the newest records of a project whose text contains every word of ``words`` as a substring."""
+    query = search_query(words)
+    if query is None:
+        return []
+    sql = """SELECT r.* FROM record_search s JOIN records r ON r.id = s.rowid
+             WHERE s.tokens MATCH :query AND r.project_id = :p AND s.rowid < :before
+             ORDER BY s.rowid DESC LIMIT :limit"""
+    # A phrase may also match across two words ("가사 과" for 사과 never, but "ab c" for "ab bc" can): check the text.
+    wanted = [word.replace("_", "") for word in _WORD.findall(folded(words))]
+    top = before if before is not None else 2**62
+    rows = db.all(sql, {"query": query, "p": project_id, "before": top, "limit": limit})
+    return [row for row in rows if all(word in folded(row["text"]).replace("_", "") for word in wanted)]

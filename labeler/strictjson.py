@@ -1,0 +1,120 @@
+"""The one door for JSON: what other parsers refuse is refused here too, with line and column.
+
+Plain :mod:`json` accepts NaN, duplicate keys and lone surrogates, and answers ``[`` x 100,000 with a
+RecursionError. Everything read through :func:`loads` is strict RFC 8259, and everything written through
+:func:`dumps` is read back the same by any strict parser.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from labeler.errors import JsonError
+
+MAX_DEPTH = 100
+MAX_DIGITS = 400
+# Possessive, and the closing quote may be missing: an unclosed string is read once, not again from each of its quotes.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def loads(text: str | bytes, max_depth: int = MAX_DEPTH) -> Any:
+    """Parse one JSON value. Raises :class:`JsonError` (message, line, column) for everything that is not strict."""
+    if isinstance(text, bytes):
+        text = decode_utf8(text)
+    text = text.removeprefix("\ufeff")
+    _check_depth(text, max_depth)
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_unique_keys, parse_constant=_no_constant,
+            parse_int=_short_int, parse_float=_finite_float,
+        )  # fmt: skip
+    except json.JSONDecodeError as error:
+        raise JsonError(
+            f"Not JSON at line {error.lineno}, column {error.colno}: {error.msg}", error.lineno, error.colno
+        ) from None
+    except RecursionError:
+        raise JsonError(f"JSON nested deeper than {max_depth} levels") from None
+    # A surrogate can only come from a \ud800-style escape: a decoded str from UTF-8 has none.
+    if "\\ud" in text or "\\uD" in text or not text.isascii():
+        _no_surrogates(value)
+    return value
+
+
+def decode_utf8(data: bytes) -> str:
+    """Decode UTF-8 or raise :class:`JsonError` that names the line and byte of the first bad one."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise JsonError(f"Not UTF-8 at line {line}, byte {error.start + 1} (0x{data[error.start]:02x})", line) from None
+
+
+def dumps(value: Any, **options: Any) -> str:
+    """Write JSON as exports and the database hold it: characters as they are, no NaN.
+
+    U+0085, U+2028 and U+2029 are escaped, because ``str.splitlines`` or JavaScript take them for line ends.
+    """
+    options.setdefault("separators", (",", ":"))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    return text.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _check_depth(text: str, limit: int) -> None:
+    if text.count("[") + text.count("{") <= limit:
+        return
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        mark = match.group()
+        if mark in "[{":
+            depth += 1
+            if depth > limit:
+                line = text.count("\n", 0, match.start()) + 1
+                raise JsonError(f"JSON nested deeper than {limit} levels at line {line}", line)
+        elif mark in "]}":
+            depth -= 1
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise JsonError(f"The key {key[:80]!r} stands twice in one object")
+            seen.add(key)
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise JsonError(f"{name} is not a JSON number")
+
+
+def _short_int(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise JsonError(f"A number of {len(digits)} digits is too long (at most {MAX_DIGITS})")
+    return int(digits)
+
+
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise JsonError(f"The number {digits[:40]} is too large")
+    return value
+
+
+def _no_surrogates(value: Any) -> None:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            if _SURROGATE.search(item):
+                raise JsonError("A lone surrogate (\\ud800 to \\udfff without its pair) is not text")
+        elif isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(item.keys())
+            stack.extend(item.values())

@@ -1,0 +1,130 @@
+"""A task: one labeling problem. What a plugin makes one of, and what every other room works with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from labeler import prompts, strictjson
+from labeler.errors import JsonError, LabelError, SettingError
+from labeler.labels import Label, LabelSchema
+from labeler.prompts import PromptStyle, titled
+from labeler.records import Example, Generation, Message, ParseFailure, Record, Value
+
+RECORD, GROUP = "record", "group"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_FENCE = "```"
+_LONGEST_ANSWER = 200_000
+
+
+@dataclass(frozen=True)
+class Task:
+    """A label schema with a name, guidelines and defaults.
+
+    ``guidelines`` and ``title`` map a language to text; people and prompt read the same guidelines. ``unit`` is
+    "record" (one review) or "group" (all reviews of one product as one text). ``k`` is how many examples a
+    prompt shows. A subclass may override :meth:`build_prompt` and :meth:`parse_completion`; both are pure.
+    """
+
+    name: str
+    schema: LabelSchema
+    title: Mapping[str, str] = field(default_factory=dict)
+    guidelines: Mapping[str, str] = field(default_factory=dict)
+    version: str = "1"
+    unit: str = RECORD
+    k: int = 8
+    generation: Generation = field(default_factory=Generation)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise SettingError(f"The task name {self.name!r} must be lower-case letters, digits and _, at most 40")
+        if self.unit not in (RECORD, GROUP):
+            raise SettingError(f"The task {self.name!r} has the unit {self.unit!r}; there are: {RECORD}, {GROUP}")
+
+    def titled(self, language: str) -> str:
+        return titled(self.title, language, self.name)
+
+    def guided(self, language: str) -> str:
+        return titled(self.guidelines, language)
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of a whole answer: an object whose only key is the task's name."""
+        return {
+            "type": "object",
+            "properties": {self.name: self.schema.json_schema()},
+            "required": [self.name],
+            "additionalProperties": False,
+        }
+
+    def build_prompt(self, record: Record, examples: Sequence[Example], style: PromptStyle) -> list[Message]:
+        """Return the messages for one record. Pure: the same arguments give the same prompt."""
+        system = prompts.system_message(
+            self.name, self.titled(style.language), self.guided(style.language), self.schema, style
+        )
+        return prompts.few_shot(system, self.name, self.schema, record, examples, style)
+
+    def answer(self, value: Value) -> str:
+        """Return the completion that says ``value``: what exports train on."""
+        return prompts.answer_text(self.name, self.schema, value)
+
+    def parse_completion(self, completion: str, record: Record) -> Value | ParseFailure:
+        """Return the canonical value, or a ParseFailure with the completion as it came. Never guesses."""
+
+        def failed(kind: str, message: str) -> ParseFailure:
+            return ParseFailure(kind, message, completion)
+
+        text = completion.strip()
+        if not text:
+            return failed("empty", "The answer is empty")
+        if len(text) > _LONGEST_ANSWER:
+            return failed("too_long", f"The answer has {len(text):,} characters")
+        try:
+            answer = strictjson.loads(_unfenced(text))
+        except JsonError as error:
+            return failed("not_json", str(error))
+        if not isinstance(answer, dict) or set(answer) != {self.name}:
+            shown = sorted(answer) if isinstance(answer, dict) else type(answer).__name__
+            return failed("shape", f"Expected one object with the only key {self.name!r}, got {str(shown)[:100]}")
+        try:
+            return self.schema.parse(answer[self.name], record.text)
+        except LabelError as error:
+            return failed(error.kind, str(error))
+
+    def overridden(self, version: int, settings: Mapping[str, Any]) -> Self:
+        """Return the task as version ``version`` of a project's settings has it; 0 is the plugin's own.
+
+        ``settings`` may hold "guidelines" ({language: text}), "labels" ([label as JSON]), "k" and "unit".
+        """
+        changes: dict[str, Any] = {}
+        if settings.get("guidelines"):
+            changes["guidelines"] = dict(self.guidelines) | dict(settings["guidelines"])
+        if settings.get("labels"):
+            changes["schema"] = self.schema.with_labels([Label.from_json(raw) for raw in settings["labels"]])
+        for name in ("k", "unit"):
+            if settings.get(name) is not None:
+                changes[name] = settings[name]
+        return replace(self, version=f"{self.version}.{version}" if version else self.version, **changes)
+
+
+def _unfenced(text: str) -> str:
+    """Return what stands between the marks of a fenced code block, or the text itself if it is none."""
+    if len(text) < 2 * len(_FENCE) or not (text.startswith(_FENCE) and text.endswith(_FENCE)):
+        return text
+    language, line_end, inside = text.removeprefix(_FENCE).removesuffix(_FENCE).partition("\n")
+    word = language.strip()
+    return inside if line_end and (not word or (word.isascii() and word.isalpha())) else text
+
+
+def guideline_files(plugin_file: str, name: str) -> dict[str, str]:
+    """Return the guidelines in ``prompts/<name>.<language>.md`` beside a plugin's file, by language.
+
+    Changed wording is a new file with a new version in its name, so that old suggestions can still be traced.
+    """
+    folder = Path(plugin_file).parent / "prompts"
+    found = {path.name.split(".")[-2]: path.read_text(encoding="utf-8") for path in sorted(folder.glob(f"{name}.*.md"))}
+    if not found:
+        raise SettingError(f"No guidelines {name}.<language>.md in {folder.name}/")
+    return found

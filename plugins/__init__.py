@@ -1,0 +1,1 @@
+"""Packaged as labeler_plugins; see setup.cfg."""

@@ -1,0 +1,1 @@
+"""Packaged as labeler_static; see setup.cfg."""

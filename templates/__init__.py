@@ -1,0 +1,1 @@
+"""Packaged as labeler_templates; see setup.cfg."""

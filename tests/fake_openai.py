@@ -1,0 +1,385 @@
+"""A real HTTP server on 127.0.0.1 that speaks the chat completions of OpenAI, and misbehaves on demand.
+
+In a test::
+
+    with FakeOpenAI() as server:
+        server.behave(MODES["rate_limit"])              # or any fn(request_json, n) -> Answer | None
+        OpenAIBackend(server.base_url, "sk-test", "gpt-4o-mini")
+        assert len(server.requests) == 1
+
+As a process, for benchmarks and for tests that kill the client; the port is the first line it prints::
+
+    python -m tests.fake_openai --port 0 --latency 0.2 --mode vote --every 10 --log requests.jsonl
+
+One event loop answers all connections (HTTP/1.1, keep-alive), so a hanging answer costs no thread. ``n`` counts
+chat completions from 1; an answer of None means "as a good server would".
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import email.utils
+import hashlib
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, Any
+
+MAX_BODY = 64 * 1024 * 1024
+
+
+@dataclass
+class Answer:
+    """What goes back: ``body`` as JSON, or as it is when str or bytes. ``delay`` in seconds, before the first byte.
+
+    ``drop`` closes the connection without an answer; ``trickle`` sends one byte every so many seconds.
+    """
+
+    status: int = 200
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    drop: bool = False
+    trickle: float = 0.0
+
+
+@dataclass
+class Received:
+    """One request as it came: ``headers`` with names in lower case, ``json`` the parsed body or None."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    json: Any
+
+
+Behaviour = Callable[[dict[str, Any], int], "Answer | None"]
+
+
+def sample(schema: dict[str, Any], root: dict[str, Any] | None = None) -> Any:
+    """Return the smallest value that satisfies a JSON schema: first enum value, empty text, empty list."""
+    root = schema if root is None else root
+    if "$ref" in schema:
+        target: Any = root
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        return sample(target, root)
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    for union in ("anyOf", "oneOf"):
+        if schema.get(union):
+            return sample(schema[union][0], root)
+    kind = schema.get("type")
+    kind = kind[0] if isinstance(kind, list) else kind
+    if kind == "object" or "properties" in schema:
+        return {name: sample(part, root) for name, part in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [sample(schema.get("items", {}), root) for _ in range(schema.get("minItems", 0))]
+    if kind in ("integer", "number"):
+        return schema.get("minimum", 0)
+    return {"boolean": False, "null": None}.get(str(kind), "x" * schema.get("minLength", 0))
+
+
+def completion(text: str | None, request: dict[str, Any], finish: str = "stop", **message: Any) -> dict[str, Any]:
+    """Return the body of a chat completion, with the usage numbers of a tokenizer that counts words."""
+    words_in = sum(len(str(turn.get("content", "")).split()) for turn in request.get("messages", ()))
+    words_out = len((text or "").split())
+    return {
+        "id": "chatcmpl-fake",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": request.get("model", ""),
+        "choices": [
+            {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
+        ],
+        "usage": {
+            "prompt_tokens": words_in,
+            "completion_tokens": words_out,
+            "total_tokens": words_in + words_out,
+            "prompt_tokens_details": {"cached_tokens": words_in // 2},
+        },
+    }
+
+
+def error(status: int, message: str, code: str | None = None, param: str | None = None, **headers: str) -> Answer:
+    """Return an error as OpenAI words it; ``retry_after="7"`` becomes the header Retry-After."""
+    body = {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
+    return Answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def last_user(request: dict[str, Any]) -> str:
+    turns = [turn for turn in request.get("messages", ()) if turn.get("role") == "user"]
+    return str(turns[-1].get("content", "")) if turns else ""
+
+
+def schema_of(request: dict[str, Any]) -> dict[str, Any] | None:
+    form = request.get("response_format") or {}
+    schema = form.get("json_schema", {}).get("schema") if form.get("type") == "json_schema" else None
+    return schema if isinstance(schema, dict) else None
+
+
+def good_text(request: dict[str, Any]) -> str:
+    schema = schema_of(request)
+    value = {"echo": last_user(request)} if schema is None else sample(schema)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def good(request: dict[str, Any], n: int) -> Answer:
+    return Answer(200, completion(good_text(request), request))
+
+
+def vote(request: dict[str, Any], n: int) -> Answer:
+    """Answer what most of the assistant's example turns say, in the shape of the last one; a tie goes to the later."""
+    turns = [str(turn.get("content")) for turn in request.get("messages", ()) if turn.get("role") == "assistant"]
+    if not turns:
+        return good(request, n)
+    try:
+        values = [json.loads(turn) for turn in turns]
+    except ValueError:
+        return Answer(200, completion(_most_frequent(turns), request))
+    shape = values[-1]
+    if isinstance(shape, dict):
+        answer = {
+            key: _most_frequent([value[key] for value in values if isinstance(value, dict) and key in value])
+            for key in shape
+        }
+    else:
+        answer = _most_frequent(values)
+    return Answer(200, completion(json.dumps(answer, ensure_ascii=False), request))
+
+
+def _most_frequent(values: list[Any]) -> Any:
+    counts = Counter(json.dumps(value, sort_keys=True) for value in values)
+    # Counter keeps the order of first sight, and max() takes the first of equals: so count from the end.
+    return json.loads(max(reversed(counts), key=lambda text: counts[text]))
+
+
+def no_schema(request: dict[str, Any], n: int) -> Answer | None:
+    kind = (request.get("response_format") or {}).get("type")
+    if kind != "json_schema":
+        return None
+    message = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
+    return error(400, message, param="response_format")
+
+
+def no_format(request: dict[str, Any], n: int) -> Answer | None:
+    return error(400, "Unknown field: response_format") if "response_format" in request else None
+
+
+def reasoning(request: dict[str, Any], n: int) -> Answer | None:
+    """Refuse what reasoning models refuse, one parameter at a time."""
+    if "max_tokens" in request:
+        message = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        return error(400, message, "unsupported_parameter", "max_tokens")
+    if request.get("temperature", 1) != 1:
+        message = "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value."
+        return error(400, message, "unsupported_value", "temperature")
+    return None
+
+
+def _cut(request: dict[str, Any]) -> str:
+    text = good_text(request)
+    return text[: len(text) // 2]
+
+
+MODES: dict[str, Behaviour] = {
+    "good": good,
+    "vote": vote,
+    "rate_limit": lambda request, n: error(429, "Rate limit reached.", "rate_limit_exceeded", retry_after="7"),
+    "rate_limit_date": lambda request, n: error(
+        429, "Rate limit reached.", retry_after=email.utils.formatdate(time.time() + 30, usegmt=True)
+    ),
+    "server_error": lambda request, n: error(500, "The server had an error while processing your request."),
+    "bad_gateway": lambda request, n: Answer(502, "<html><h1>502 Bad Gateway</h1></html>"),
+    "reset": lambda request, n: Answer(drop=True),
+    "trickle": lambda request, n: Answer(200, completion(good_text(request), request), trickle=0.05),
+    "hang": lambda request, n: Answer(delay=3600),
+    "malformed": lambda request, n: Answer(200, '{"choices": [{"message": {"content": "cut'),
+    "no_choices": lambda request, n: Answer(200, {"id": "x", "choices": []}),
+    "empty": lambda request, n: Answer(200, completion("", request)),
+    "fences": lambda request, n: Answer(200, completion(f"Sure!\n```json\n{good_text(request)}\n```", request)),
+    "refusal": lambda request, n: Answer(200, completion(None, request, refusal="I can't help with that.")),
+    "length": lambda request, n: Answer(200, completion(_cut(request), request, "length")),
+    "no_schema": no_schema,
+    "no_format": no_format,
+    "reasoning": reasoning,
+    "quota": lambda request, n: error(
+        429, "You exceeded your current quota, please check your plan and billing details.", "insufficient_quota"
+    ),
+    "unauthorized": lambda request, n: error(401, "Incorrect API key provided.", "invalid_api_key"),
+    "no_model": lambda request, n: error(
+        404, f"The model `{request.get('model')}` does not exist or you do not have access to it.", "model_not_found"
+    ),
+}
+
+
+class FakeOpenAI:
+    """The server. ``requests`` holds every chat completion asked for, in order of arrival."""
+
+    def __init__(
+        self, port: int = 0, latency: float = 0.0, mode: str = "good", every: int = 1, log: Path | None = None
+    ) -> None:
+        self.port = port
+        self.latency = latency
+        self.every = every
+        self.requests: list[Received] = []
+        self._behaviour = MODES[mode]
+        self._log_path = log
+        self._log: IO[str] | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fake-openai", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def behave(self, behaviour: Behaviour) -> None:
+        """Answer from now on with ``behaviour(request_json, n)``; None from it means a good answer."""
+        self._behaviour = behaviour
+
+    def __enter__(self) -> FakeOpenAI:
+        if self._log_path is not None:
+            self._log = self._log_path.open("a", encoding="utf-8")
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        if self._log is not None:
+            self._log.close()
+
+    async def _start(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=512)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # One turn more for the transports that the cancelled tasks have just closed.
+        await asyncio.sleep(0)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A plain callback: a task of our own can be cancelled and awaited when the server stops.
+        task = self._loop.create_task(self._talk(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                while await self._one(reader, writer):
+                    pass
+        finally:
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Read one request and answer it; return whether the connection stays open."""
+        start, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, path, _ = start.split(" ", 2)
+        pairs = (line.partition(":") for line in lines if line)
+        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        raw = await reader.readexactly(min(int(headers.get("content-length", "0")), MAX_BODY))
+        answer = self._answer(Received(method, path, headers, _parsed(raw)))
+        if answer.delay or self.latency:
+            await asyncio.sleep(answer.delay or self.latency)
+        if answer.drop:
+            # Abort, so that the client meets a reset and not a polite end.
+            writer.transport.abort()
+            return False
+        head, body = _encode(answer)
+        if answer.trickle:
+            writer.write(head)
+            for byte in body:
+                writer.write(bytes((byte,)))
+                await writer.drain()
+                await asyncio.sleep(answer.trickle)
+        else:
+            writer.write(head + body)
+            await writer.drain()
+        return headers.get("connection", "").lower() != "close"
+
+    def _answer(self, received: Received) -> Answer:
+        if received.path.endswith("/models"):
+            return Answer(200, {"object": "list", "data": [{"id": "fake", "object": "model"}]})
+        if not received.path.endswith("/chat/completions") or not isinstance(received.json, dict):
+            return error(404, f"Unknown request: {received.method} {received.path}")
+        self.requests.append(received)
+        n = len(self.requests)
+        self._write_log(received.json, n)
+        answer = self._behaviour(received.json, n) if n % self.every == 0 else None
+        return good(received.json, n) if answer is None else answer
+
+    def _write_log(self, request: dict[str, Any], n: int) -> None:
+        if self._log is None:
+            return
+        prompt = json.dumps(request.get("messages"), sort_keys=True).encode()
+        line = {
+            "n": n,
+            "time": time.time(),
+            "model": request.get("model"),
+            "prompt": hashlib.sha256(prompt).hexdigest(),
+            "user": last_user(request),
+        }
+        self._log.write(json.dumps(line) + "\n")
+        # Written out before the answer: a killed client finds here what it was billed for.
+        self._log.flush()
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
+
+
+def _encode(answer: Answer) -> tuple[bytes, bytes]:
+    body = answer.body
+    kind = "application/json"
+    if isinstance(body, str):
+        body, kind = body.encode(), "text/html" if body.startswith("<") else kind
+    elif not isinstance(body, bytes):
+        body = json.dumps(body, ensure_ascii=False).encode()
+    headers = {"Content-Type": kind, "Content-Length": str(len(body)), **answer.headers}
+    phrase = HTTPStatus(answer.status).phrase if answer.status in HTTPStatus._value2member_map_ else "Status"
+    lines = [f"HTTP/1.1 {answer.status} {phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), body
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A fake OpenAI server on 127.0.0.1; prints its port.")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--mode", choices=sorted(MODES), default="good")
+    parser.add_argument("--every", type=int, default=1, help="only every N-th request is answered in that mode")
+    parser.add_argument("--log", type=Path, help="append one JSON line for each request received")
+    options = parser.parse_args()
+    with FakeOpenAI(options.port, options.latency, options.mode, options.every, options.log) as server:
+        print(server.port, flush=True)
+        # Ends with its parent: stdin reaches its end when the process that started this one is gone, killed or not.
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
