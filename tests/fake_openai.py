@@ -9,7 +9,7 @@ In a test::
 
 As a process, for benchmarks and for tests that kill the client; the port is the first line it prints::
 
-    python -m tests.fake_openai --port 0 --latency 0.2 --mode vote --every 10 --log requests.jsonl
+    python -m tests.fake_openai --port 0 --latency 0.2 --mode rate_limit --every 10 --log requests.jsonl
 
 One event loop answers all connections (HTTP/1.1, keep-alive), so a hanging answer costs no thread. ``n`` counts
 chat completions from 1; an answer of None means "as a good server would".
@@ -373,12 +373,16 @@ def main() -> None:
     parser.add_argument("--mode", choices=sorted(MODES), default="good")
     parser.add_argument("--every", type=int, default=1, help="only every N-th request is answered in that mode")
     parser.add_argument("--log", type=Path, help="append one JSON line for each request received")
+    parser.add_argument("--with-parent", action="store_true", help="end when stdin ends, so with the parent process")
     options = parser.parse_args()
     with FakeOpenAI(options.port, options.latency, options.mode, options.every, options.log) as server:
         print(server.port, flush=True)
-        # Ends with its parent: stdin reaches its end when the process that started this one is gone, killed or not.
         with contextlib.suppress(KeyboardInterrupt):
-            sys.stdin.read()
+            if options.with_parent:
+                # A pipe reaches its end when the process that holds the other end is gone, even by kill -9.
+                sys.stdin.read()
+            else:
+                threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ answer, which costs 5 ms of CPU for a prompt with eight examples where ``post`` 
 from __future__ import annotations
 
 import email.utils
+import functools
 import json
 import logging
 import math
@@ -29,6 +30,8 @@ from labeler.errors import SettingError
 from labeler.records import BackendFailure, BackendRequest, Completion, Generation, Message
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
     from openai import OpenAI
 
@@ -48,7 +51,9 @@ _UNSUPPORTED = re.compile(
     r"|not permitted|not allowed|not available|only the default",
     re.IGNORECASE,
 )
-_FORMAT = re.compile(r"response_format|json_schema|json_object|structured.output|guided|grammar", re.IGNORECASE)
+_FORMAT = re.compile(
+    r"response_format|json_schema|json_object|structured.output|guided_|xgrammar|invalid grammar", re.IGNORECASE
+)
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
 _MODEL_CODES = {"model_not_found", "invalid_model", "model_not_available"}
 _SECRETS = r"(?i:bearer)\s+\S+|\bsk-[\w*-]{6,}"
@@ -308,13 +313,15 @@ class OpenAIBackend:
 
     def _failure(self, refusal: _Refusal) -> BackendFailure:
         kind, remedy = _diagnose(refusal, self.model_id, self.base_url)
+        if kind == "request" and self.structured != "auto" and _FORMAT.search(f"{refusal.param} {refusal.said}"):
+            kind = "setup"
+            remedy = "The server does not take this kind of structured output; set structured to auto."
         said = self._clean(refusal.said)
-        message = (
-            f"{remedy[:-1]} (HTTP {refusal.status}: {said})." if said else f"{remedy[:-1]} (HTTP {refusal.status})."
-        )
+        status = f"HTTP {refusal.status}: {said}" if said else f"HTTP {refusal.status}"
         return BackendFailure(
             kind,
-            message,
+            # Hidden once more in the whole: a key pasted into the field of the model id would be shown here.
+            self._secrets.sub("[key]", f"{remedy[:-1]} ({status})."),
             retry_after=refusal.retry_after,
             fatal=kind in ("auth", "quota", "model", "setup"),
             retryable=kind in ("rate_limit", "server"),
@@ -369,6 +376,14 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def _ssl_context() -> ssl.SSLContext:
+    # Reading the certificates takes 40 ms; all backends of a process share them.
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
 def _make_client(base_url: str, api_key: str, timeout: float) -> tuple[OpenAI, type[httpx2.Response]]:
     # Both cost 0.8 s to import: no page and no command should wait for them before the first call.
     import httpx2
@@ -405,6 +420,7 @@ def _make_client(base_url: str, api_key: str, timeout: float) -> tuple[OpenAI, t
         response.stream = Bounded(response.stream, response.request.extensions["labeler_deadline"])
 
     http_client = openai.DefaultHttpxClient(
+        verify=_ssl_context(),
         timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
         limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
         # The prompt and the key go to the address that was set up, and nowhere else.
@@ -517,8 +533,6 @@ def _diagnose(refusal: _Refusal, model_id: str | None, base_url: str | None) -> 
         return "server", "The server failed; the call is worth another try."
     if "context_length_exceeded" in codes or "context length" in said:
         return "request", "The prompt is longer than the model can read; show fewer examples or use another model."
-    if _FORMAT.search(f"{refusal.param} {said}"):
-        return "setup", "The server does not take this kind of structured output; set structured to auto."
     return "request", "The server refuses this prompt; see what it says, and label this record by hand."
 
 
@@ -582,7 +596,7 @@ def _secret_pattern(key: str | None) -> re.Pattern[str]:
     if key is not None:
         parts.insert(0, re.escape(key))
         if len(key) >= 8:
-            parts.insert(1, re.escape(key[:6]) + r"[^\s\"'<>,;]*")
+            parts.insert(1, re.escape(key[:6]) + r"[^\s\"'`<>,;]*")
         if len(key) >= 16:
-            parts.insert(2, r"[^\s\"'<>,;]*" + re.escape(key[-8:]))
+            parts.insert(2, r"[^\s\"'`<>,;]*" + re.escape(key[-8:]))
     return re.compile("|".join(parts))

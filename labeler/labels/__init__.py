@@ -1,6 +1,6 @@
 """Label schemas: each describes the value a task gives to a record, and everything else derives from it."""
 
-from labeler.labels.base import Label, LabelSchema
+from labeler.labels.base import Label, LabelSchema, safe_agreement
 from labeler.labels.choice import NO_LABEL, Choice, Choices
 from labeler.labels.fields import Fields
 from labeler.labels.rating import Rating
@@ -19,4 +19,5 @@ __all__ = [
     "Spans",
     "Text",
     "chrf",
+    "safe_agreement",
 ]

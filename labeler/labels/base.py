@@ -199,3 +199,11 @@ def _best_cover(span: tuple[int, int], others: Sequence[tuple[int, int]]) -> flo
     start, end = span
     best = max((min(end, e) - max(start, s) for s, e in others), default=0)
     return max(best, 0) / max(end - start, 1)
+
+
+def safe_agreement(schema: LabelSchema, suggested: Value, value: Value) -> float | None:
+    """Return the agreement, or None where the suggestion was made under another kind of schema."""
+    try:
+        return schema.agreement(suggested, value)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None

@@ -152,8 +152,9 @@ class Choices(LabelSchema):
             chosen = chosen[: self.maximum]
         if len(chosen) < self.minimum:
             return None
-        shares = [min(weights[name] / total, 1.0) for name in ranked]
-        score = sum(max(share, 1 - share) for share in shares) / len(shares) if shares else 1.0
+        shares = {name: min(weights[name] / total, 1.0) for name in ranked}
+        certain = [share if name in chosen else 1 - share for name, share in shares.items()]
+        score = sum(certain) / len(certain) if certain else 1.0
         return sorted(chosen, key=self._leaves.__getitem__), score
 
     def render(self, value: Value, language: str) -> str:

@@ -18,6 +18,7 @@ import threading
 import unicodedata
 from collections.abc import Sequence
 from importlib import resources
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def fold(text: str) -> str:
 
 
 def count_ngrams(texts: Sequence[str]) -> tuple[Array, Array, Array]:
-    """Return ``(rows, buckets, counts)``, three int64 arrays of one length: how often each n-gram bucket is in each text.
+    """Return ``(rows, buckets, counts)``, int64 arrays of one length: how often each n-gram bucket is in each text.
 
     Sorted by row, then by bucket. Depends on nothing but the code points: not on byte order, hash seed or batch.
     """
@@ -75,7 +76,8 @@ def _mix(keys: Array) -> Array:
 
     keys = (keys ^ (keys >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     keys = (keys ^ (keys >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return keys ^ (keys >> np.uint64(33))
+    mixed: Array = keys ^ (keys >> np.uint64(33))
+    return mixed
 
 
 class LexicalEmbedder:
@@ -104,7 +106,7 @@ class LexicalEmbedder:
             # scale holds the idf of the bucket times the step of its int8 row.
             weights = ((1.0 + np.log(counts)) * scale[buckets]).astype(np.float32)
             ends = np.searchsorted(rows, np.arange(len(batch) + 1))
-            for i, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+            for i, (a, b) in enumerate(pairwise(ends)):
                 # One product a text, so that a vector does not depend on what else is in the batch.
                 vectors[start + i] = weights[a:b] @ projection[buckets[a:b]].astype(np.float32)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

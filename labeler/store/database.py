@@ -54,6 +54,13 @@ class Tx:
         self.connection.executemany(sql, rows)
 
 
+class _Connection(sqlite3.Connection):
+    """Closes itself with the thread that it belonged to (and, unlike its base, can be weakly referenced)."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Database:
     """One SQLite file. ``synchronous`` is FULL, so that what was acknowledged survives a power cut too."""
 
@@ -73,7 +80,9 @@ class Database:
         with mapped_errors(self.path):
             # check_same_thread=False only lets close() close the readers of other threads.
             uri = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
-            connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+            connection = sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0, factory=_Connection
+            )
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")

@@ -78,6 +78,9 @@ class Ledger:
         params = {"state": state, "message": message, "id": run_id, "now": time.time()}
         return tx.run(sql, {k: v for k, v in params.items() if k != "now" or ":now" in sql}) > 0
 
+    def set_budget(self, tx: Tx, run_id: int, budget: float | None) -> None:
+        tx.run("UPDATE runs SET budget = :budget WHERE id = :id", {"budget": budget, "id": run_id})
+
     def item_counts(self, run_id: int) -> dict[str, int]:
         sql = "SELECT state, COUNT(*) AS n FROM run_items WHERE run_id = :id GROUP BY state"
         return {row["state"]: row["n"] for row in self.db.all(sql, {"id": run_id})}
@@ -99,7 +102,7 @@ class Ledger:
     # Items
 
     def claim_items(self, tx: Tx, run_id: int, token: str, limit: int, lease: float) -> list[int]:
-        """Lease up to ``limit`` items that wait or whose lease ran out; none once the budget is reached or it stopped."""
+        """Lease up to ``limit`` items that are due; none once the budget is reached or the run stopped."""
         now = time.time()
         run = tx.one("SELECT state, spent, budget FROM runs WHERE id = :id", {"id": run_id})
         if run is None or run["state"] not in OPEN:

@@ -66,14 +66,18 @@ CREATE TABLE claims (
     token TEXT NOT NULL, until REAL NOT NULL, touched INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (record_id, task)) WITHOUT ROWID;
 CREATE INDEX claims_reviewer ON claims (reviewer_id);
+CREATE TABLE skips (
+    record_id INTEGER NOT NULL, task TEXT NOT NULL, reviewer_id INTEGER NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (record_id, task, reviewer_id)) WITHOUT ROWID;
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), task TEXT NOT NULL,
     state TEXT NOT NULL, settings TEXT NOT NULL, message TEXT, total INTEGER NOT NULL DEFAULT 0,
     done INTEGER NOT NULL DEFAULT 0, parse_failures INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,
     calls INTEGER NOT NULL DEFAULT 0, repeats INTEGER NOT NULL DEFAULT 0, reused INTEGER NOT NULL DEFAULT 0,
     tokens_in INTEGER NOT NULL DEFAULT 0, tokens_out INTEGER NOT NULL DEFAULT 0,
-    tokens_cached INTEGER NOT NULL DEFAULT 0, spent REAL NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
-    budget REAL, reviewer_id INTEGER REFERENCES reviewers(id), created_at REAL NOT NULL, started_at REAL, ended_at REAL);
+    tokens_cached INTEGER NOT NULL DEFAULT 0, spent REAL NOT NULL DEFAULT 0,
+    unpriced INTEGER NOT NULL DEFAULT 0, budget REAL, reviewer_id INTEGER REFERENCES reviewers(id),
+    created_at REAL NOT NULL, started_at REAL, ended_at REAL);
 CREATE INDEX runs_project ON runs (project_id, id);
 CREATE INDEX runs_open ON runs (state) WHERE state IN ('queued', 'running');
 CREATE TABLE run_items (

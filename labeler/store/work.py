@@ -22,6 +22,10 @@ _FREE = """NOT EXISTS (SELECT 1 FROM claims c WHERE c.record_id = w.record_id AN
            AND c.until > :now AND c.until <= :latest)"""
 
 
+_UNSKIPPED = """AND NOT EXISTS (SELECT 1 FROM skips s WHERE s.record_id = w.record_id AND s.task = w.task
+                AND s.reviewer_id = :who)"""
+
+
 class Work:
     def __init__(self, db: Database) -> None:
         self.db = db
@@ -47,8 +51,12 @@ class Work:
         skip: tuple[int, ...] = (),
         tx: Tx | None = None,
         only_free: bool = True,
+        reviewer_id: int | None = None,
     ) -> list[int]:
-        """Return the next pending records that nobody holds, in the given order (not ``similar``)."""
+        """Return the next pending records that nobody holds, in the given order (not ``similar``).
+
+        With ``reviewer_id`` the records that this reviewer skipped are left out.
+        """
         found: list[int] = []
         orders = [order] if order in (OLDEST, RANDOM) else [order, OLDEST]
         now = time.time()
@@ -58,9 +66,14 @@ class Work:
             marks = ",".join(str(int(id_)) for id_ in taken)
             sql = f"""SELECT w.record_id FROM work w WHERE w.project_id = :p AND w.task = :t AND w.state = 'pending'
                       {where} {f"AND w.record_id NOT IN ({marks})" if taken else ""}
-                      {f"AND {_FREE}" if only_free else ""} ORDER BY {by} LIMIT :limit"""
+                      {f"AND {_FREE}" if only_free else ""} {_UNSKIPPED if reviewer_id is not None else ""}
+                      ORDER BY {by} LIMIT :limit"""
             # A clock that jumped ahead must not leave a claim standing for a day: none reaches further than a lease.
             params = {"p": project_id, "t": task, "now": now, "latest": now + 2 * lease, "limit": limit - len(found)}
+            if reviewer_id is not None:
+                params["who"] = reviewer_id
+            if not only_free:
+                del params["now"], params["latest"]
             found += [row["record_id"] for row in (tx or self.db).all(sql, params)]
             if len(found) >= limit:
                 break
@@ -136,6 +149,18 @@ class Work:
     def release_all(self, tx: Tx, project_id: int, task: str, reviewer_id: int) -> None:
         sql = "DELETE FROM claims WHERE reviewer_id = :who AND project_id = :p AND task = :t"
         tx.run(sql, {"who": reviewer_id, "p": project_id, "t": task})
+
+    def skip(self, tx: Tx, record_id: int, task: str, reviewer_id: int) -> None:
+        """Let a record wait until this reviewer has seen all others; it stays pending."""
+        sql = """INSERT INTO skips (record_id, task, reviewer_id, at) VALUES (:r, :t, :who, :now)
+                 ON CONFLICT DO NOTHING"""
+        tx.run(sql, {"r": record_id, "t": task, "who": reviewer_id, "now": time.time()})
+
+    def forget_skips(self, tx: Tx, project_id: int, task: str, reviewer_id: int) -> int:
+        """Bring a reviewer's skipped records back; return how many there were."""
+        sql = """DELETE FROM skips WHERE task = :t AND reviewer_id = :who
+                 AND record_id IN (SELECT id FROM records WHERE project_id = :p)"""
+        return tx.run(sql, {"t": task, "who": reviewer_id, "p": project_id})
 
     # What decisions and suggestions change
 

@@ -1,0 +1,212 @@
+"""Decisions: to approve, correct, reject and undo. Each is one transaction, safe to send twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labeler import strictjson
+from labeler.errors import Conflict, InputError, NotFound
+from labeler.labels import safe_agreement
+from labeler.records import Record, Value
+from labeler.store import Row, Store, Tx
+from labeler.store.annotations import ACCEPTED, APPROVED, CORRECTED, IMPORTED, REJECTED, SCRATCH, WITHDRAWN
+from labeler.task import Task
+
+_MAX_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A reviewer's decision as it comes in.
+
+    ``request_key`` makes it safe to send twice; ``version`` is what the reviewer saw, ``force`` overwrites
+    knowingly what another decided meanwhile. ``value`` is raw: it goes through the label schema. ``seconds`` is
+    the time the record was in front of the reviewer.
+    """
+
+    record_id: int
+    action: str
+    request_key: str
+    version: int
+    value: Any = None
+    suggestion_id: int | None = None
+    blind: bool = False
+    seconds: float | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What became of a decision. ``repeated`` says that it had been stored before."""
+
+    annotation_id: int
+    record_id: int
+    state: str
+    how: str
+    version: int
+    value: Value | None
+    repeated: bool = False
+
+
+class Decisions:
+    """Stores the decisions on one task of a project. ``lease`` is how long a claim lasts, in seconds."""
+
+    def __init__(self, store: Store, project_id: int, task: Task, lease: float = 600.0) -> None:
+        self.store, self.project_id, self.task, self.lease = store, project_id, task, lease
+
+    def decide(self, reviewer_id: int, decision: Decision) -> Decided:
+        """Store a decision and return what became of it, once it is durable.
+
+        Raises :class:`LabelError` for a value the schema refuses, :class:`NotFound`, and :class:`Conflict` if
+        somebody else decided since the reviewer saw the record, or holds it now; ``current`` says what stands.
+        """
+        if decision.action not in ("approve", "reject"):
+            raise InputError(f"No decision {decision.action!r}; there are: approve, reject")
+        if not 8 <= len(decision.request_key) <= 100:
+            raise InputError("A decision needs a request_key of 8 to 100 characters, new for each decision")
+        record = self.store.records.get(decision.record_id)
+        if record.project_id != self.project_id:
+            raise NotFound(f"There is no record number {decision.record_id} in this project")
+        value = self.task.schema.parse(decision.value, record.text) if decision.action == "approve" else None
+        return self.store.write(lambda tx: self._store(tx, reviewer_id, decision, value))
+
+    def _store(self, tx: Tx, reviewer_id: int, decision: Decision, value: Value | None) -> Decided:
+        before = self.store.annotations.by_request(tx, decision.request_key)
+        if before is not None:
+            return self._again(tx, before, reviewer_id, decision)
+        row = self.store.work.get(decision.record_id, self.task.name, tx)
+        if row is None:
+            raise NotFound(f"Record {decision.record_id} is not in the queue of the task {self.task.name}")
+        current = self.store.annotations.current(decision.record_id, self.task.name, tx)
+        if not decision.force:
+            self._check_first(tx, row, current, reviewer_id, decision)
+        state = APPROVED if decision.action == "approve" else REJECTED
+        how, agreement = self._compare(tx, decision, value)
+        annotation_id = self.store.annotations.add(
+            tx,
+            {
+                "project_id": self.project_id, "record_id": decision.record_id, "task": self.task.name,
+                "task_version": self.task.version, "state": state, "value": value, "how": how,
+                "blind": int(decision.blind), "reviewer_id": reviewer_id, "suggestion_id": decision.suggestion_id,
+                "seconds": None if decision.seconds is None else min(max(decision.seconds, 0.0), _MAX_SECONDS),
+                "agreement": agreement, "supersedes": current["id"] if current else None,
+                "request_key": decision.request_key,
+            },
+        )  # fmt: skip
+        version = self.store.work.decided(tx, decision.record_id, self.task.name, state, annotation_id)
+        self.store.work.release(tx, decision.record_id, self.task.name)
+        self._event(tx, state, reviewer_id, decision.record_id, annotation_id, {"how": how, "forced": decision.force})
+        return Decided(annotation_id, decision.record_id, state, how, version, value)
+
+    def _again(self, tx: Tx, before: Row, reviewer_id: int, decision: Decision) -> Decided:
+        same = before["record_id"] == decision.record_id and before["reviewer_id"] == reviewer_id
+        if not same or before["task"] != self.task.name:
+            raise InputError("This request_key was used for another decision; make a new one for each")
+        row = self.store.work.get(decision.record_id, self.task.name, tx)
+        value = strictjson.loads(before["value"]) if before["value"] is not None else None
+        version = row["version"] if row else 0
+        return Decided(before["id"], before["record_id"], before["state"], before["how"], version, value, True)
+
+    def _check_first(self, tx: Tx, row: Row, current: Row | None, reviewer_id: int, decision: Decision) -> None:
+        """Fencing: whoever saw an older version, or lost the record to another, must look again."""
+        if row["version"] != decision.version:
+            stands: dict[str, Any] = {"version": row["version"], "state": row["state"]}
+            who = "Somebody"
+            if current is not None:
+                who = current["reviewer"] or "An import"
+                value = strictjson.loads(current["value"]) if current["value"] is not None else None
+                stands |= {"value": value, "reviewer": who, "at": current["created_at"]}
+            raise Conflict(f"{who} decided on this record after you opened it", stands)
+        holder = self.store.work.holder(tx, decision.record_id, self.task.name, self.lease)
+        if holder is not None and holder["reviewer_id"] != reviewer_id:
+            raise Conflict(
+                f"Your time with this record ran out, and {holder['name']} has opened it",
+                {"version": row["version"], "state": row["state"], "held_by": holder["name"]},
+            )
+
+    def _compare(self, tx: Tx, decision: Decision, value: Value | None) -> tuple[str, float | None]:
+        suggestion = self.store.suggestions.get(decision.suggestion_id, tx) if decision.suggestion_id else None
+        mine = suggestion is not None and suggestion.record_id == decision.record_id
+        if suggestion is None or not mine or suggestion.failure is not None or suggestion.value is None:
+            return SCRATCH, None
+        agreement = None if value is None else safe_agreement(self.task.schema, suggestion.value, value)
+        if decision.blind or decision.action == "reject":
+            return SCRATCH, agreement
+        return (ACCEPTED if suggestion.value == value else CORRECTED), agreement
+
+    def undo(self, reviewer_id: int) -> Decided:
+        """Take back the reviewer's last decision: what stood before it stands again. Nothing is deleted."""
+
+        def work(tx: Tx) -> Decided:
+            last = self.store.annotations.last_of(self.project_id, self.task.name, reviewer_id, 1, tx)
+            if not last:
+                raise NotFound("There is no decision of yours to undo in this task")
+            return self._take_back(tx, last[0], reviewer_id)
+
+        return self.store.write(work)
+
+    def _take_back(self, tx: Tx, last: Row, reviewer_id: int) -> Decided:
+        earlier = self.store.annotations.get(last["supersedes"], tx) if last["supersedes"] else None
+        row: dict[str, Any] = {
+            "project_id": self.project_id, "record_id": last["record_id"], "task": self.task.name,
+            "task_version": last["task_version"], "state": WITHDRAWN, "value": None, "how": SCRATCH,
+            "reviewer_id": reviewer_id, "supersedes": last["id"], "origin": "undo",
+        }  # fmt: skip
+        if earlier is not None and earlier["state"] in (APPROVED, REJECTED):
+            kept = ("task_version", "state", "how", "blind", "reviewer_id", "seconds", "suggestion_id", "agreement")
+            row |= {name: earlier[name] for name in kept}
+            row["value"] = strictjson.loads(earlier["value"]) if earlier["value"] is not None else None
+        annotation_id = self.store.annotations.add(tx, row)
+        state = "pending" if row["state"] == WITHDRAWN else row["state"]
+        pointer = None if state == "pending" else annotation_id
+        version = self.store.work.decided(tx, last["record_id"], self.task.name, state, pointer)
+        self._event(tx, "undone", reviewer_id, last["record_id"], annotation_id, {"took_back": last["id"]})
+        return Decided(annotation_id, last["record_id"], state, row["how"], version, row["value"])
+
+    def import_label(
+        self, tx: Tx, record: Record, value: Value, origin: str, reviewer_id: int | None, state: str = APPROVED
+    ) -> int | None:
+        """Approve a label that came with the data; None if the record is already decided. ``value`` is canonical."""
+        row = self.store.work.get(record.id, self.task.name, tx)
+        if row is None or row["state"] != "pending":
+            return None
+        annotation_id = self.store.annotations.add(
+            tx,
+            {
+                "project_id": self.project_id, "record_id": record.id, "task": self.task.name,
+                "task_version": self.task.version, "state": state, "value": value, "how": IMPORTED,
+                "reviewer_id": reviewer_id, "origin": origin,
+            },
+        )  # fmt: skip
+        self.store.work.decided(tx, record.id, self.task.name, state, annotation_id)
+        self._event(tx, "imported", reviewer_id, record.id, annotation_id, {"origin": origin})
+        return annotation_id
+
+    def _event(
+        self, tx: Tx, kind: str, reviewer_id: int | None, record_id: int, annotation_id: int, detail: Mapping[str, Any]
+    ) -> None:
+        self.store.events.add(
+            tx,
+            kind,
+            reviewer_id=reviewer_id,
+            annotation_id=annotation_id,
+            detail=dict(detail),
+            project_id=self.project_id,
+            task=self.task.name,
+            record_id=record_id,
+        )
+
+    def strip(self, reviewer_id: int, limit: int = 10) -> list[dict[str, Any]]:
+        """Return a reviewer's last decisions, newest first, for the strip on the page."""
+        rows = self.store.annotations.last_of(self.project_id, self.task.name, reviewer_id, limit)
+        return [
+            {
+                "record_id": row["record_id"], "text": row["text"], "state": row["state"], "how": row["how"],
+                "value": strictjson.loads(row["value"]) if row["value"] is not None else None,
+                "ago": max(0.0, time.time() - row["created_at"]),
+            }
+            for row in rows
+        ]  # fmt: skip

@@ -1,0 +1,101 @@
+"""What Labeler ships beside its tasks, registered through the same hooks as anybody's plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from labeler.backends.base import Backend
+from labeler.errors import SettingError
+from labeler.export.formats import FORMATS
+from labeler.hookspecs import hookimpl
+from labeler.retrieval import retrievers
+
+
+class OpenAIFactory:
+    """Any OpenAI-compatible server. Reads base URL, key, model id and time-out."""
+
+    name = "openai"
+
+    def create(self, settings: Mapping[str, Any]) -> Backend:
+        from labeler.backends.openai import OpenAIBackend
+
+        model_id = settings.get("model_id") or settings.get("openai_model")
+        if not model_id:
+            raise SettingError("The openai backend needs a model id; set it for the task or for the instance")
+        return OpenAIBackend(
+            settings.get("openai_base_url"),
+            settings.get("openai_api_key"),
+            model_id,
+            timeout=float(settings.get("timeout_seconds") or 60.0),
+        )
+
+
+class NearestFactory:
+    """The vote of the nearest approved examples; needs the project's embedder."""
+
+    name = "nearest"
+
+    def create(self, settings: Mapping[str, Any]) -> Backend:
+        from labeler.backends.nearest import NearestBackend
+
+        return NearestBackend(settings["embed"])
+
+
+class ProbeFactory:
+    """Logistic regression on the stored vectors; needs the example index."""
+
+    name = "probe"
+
+    def create(self, settings: Mapping[str, Any]) -> Backend:
+        from labeler.backends.probe import ProbeBackend
+
+        return ProbeBackend(settings["index"])
+
+
+@hookimpl
+def register_backends() -> list[Any]:
+    return [OpenAIFactory(), NearestFactory(), ProbeFactory()]
+
+
+def _lexical(settings: Mapping[str, Any]) -> Any:
+    from labeler.retrieval.lexical import LexicalEmbedder
+
+    return LexicalEmbedder()
+
+
+def _e5(settings: Mapping[str, Any]) -> Any:
+    from labeler.retrieval.e5 import E5Embedder
+
+    return E5Embedder()
+
+
+def _sentence_transformers(settings: Mapping[str, Any]) -> Any:
+    from labeler.retrieval.transformer import TransformerEmbedder
+
+    model = settings.get("embedding_model")
+    if not model:
+        raise SettingError("The sentence-transformers embedder needs embedding_model: a model name or a folder")
+    return TransformerEmbedder(model)
+
+
+@hookimpl
+def register_embedders() -> list[tuple[str, Any]]:
+    return [("lexical", _lexical), ("e5", _e5), ("sentence-transformers", _sentence_transformers)]
+
+
+@hookimpl
+def register_retrievers() -> list[tuple[str, Any]]:
+    return list(retrievers.BUILT_IN.items())
+
+
+@hookimpl
+def register_exporters() -> list[Any]:
+    return list(FORMATS.values())
+
+
+@hookimpl
+def register_executors() -> list[tuple[str, Any]]:
+    from labeler.prelabel.executor import LocalExecutor
+
+    return [("local", LocalExecutor)]

@@ -1,0 +1,19 @@
+"""Export: approved annotations as training data, split without leaks, checked, and described by a manifest."""
+
+from labeler.export.formats import Context, ExportRow, Format, TrainingFormat, built_in
+from labeler.export.service import ExportResult, Filters, Options, export_task, recover
+from labeler.export.splits import Shares
+
+__all__ = [
+    "Context",
+    "ExportResult",
+    "ExportRow",
+    "Filters",
+    "Format",
+    "Options",
+    "Shares",
+    "TrainingFormat",
+    "built_in",
+    "export_task",
+    "recover",
+]

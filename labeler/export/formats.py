@@ -1,0 +1,262 @@
+"""Export formats: each turns one row into text, and keeps nothing between rows.
+
+A format for training sees an :class:`ExportRow`, which can only be made from an approved annotation in force. Its JSON
+holds what trainers read and nothing else, because some of them refuse a column they do not know; who labeled what, and
+in which split, stands in ``records.jsonl`` beside it. ``suggestions`` is the one format for what no person approved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from labeler import strictjson
+from labeler.errors import PluginError
+from labeler.prompts import PromptStyle
+from labeler.records import Message, Record, Suggestion, Value
+from labeler.task import Task
+
+# The apostrophes before the sign are counted too: then one can be taken off again without a guess.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NEEDS_QUOTES = re.compile(r'[",\r\n]')
+_FIXED = ("key", "text", "value", "rendered", "group", "split")
+_ROLES = ("system", "user", "assistant")
+BOM = "\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRow:
+    """One approved annotation on its way out.
+
+    ``value`` is canonical; ``label`` is what re-imports to it: ``schema.answer(value)``, or ``value`` itself where the
+    answer says less (a keyword that is not at its first place in the text).
+    """
+
+    annotation_id: int
+    record: Record
+    value: Value
+    label: Any
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What holds for all rows of an export. ``columns`` are the names of the records' metadata, sorted."""
+
+    task: Task
+    style: PromptStyle
+    formula_safe: bool = True
+    bom: bool = False
+    columns: Sequence[str] = ()
+
+
+class Format(ABC):
+    """What every format has: a name to ask for it, the suffix of its files, and a line for people."""
+
+    name: str
+    suffix: str
+    description: str
+
+
+class TrainingFormat(Format):
+    """A format for approved labels: subclass it, and give ``row`` and, if the files have one, ``head``."""
+
+    complete: ClassVar[bool] = False
+    """Whether a row holds the whole record, so that no ``records.jsonl`` needs to stand beside."""
+
+    def head(self, context: Context) -> str:
+        """Return what every file begins with."""
+        return ""
+
+    @abstractmethod
+    def row(self, row: ExportRow, context: Context) -> str:
+        """Return one row as it stands in the file, with its line end."""
+
+
+class OpenAI(TrainingFormat):
+    """{"messages": [system, user, assistant]}: chat fine-tuning, and TRL's conversational language modeling."""
+
+    name = "openai"
+    suffix = ".jsonl"
+    description = "Chat messages, for OpenAI fine-tuning and everything that reads its files"
+
+    def row(self, row: ExportRow, context: Context) -> str:
+        return json_line({"messages": [*prompt(row, context), completion(row, context)]})
+
+
+class TRL(TrainingFormat):
+    """{"prompt": [...], "completion": [...]}: TRL's conversational prompt-completion, which trains the answer only."""
+
+    name = "trl"
+    suffix = ".jsonl"
+    description = "Prompt and completion as messages, for the SFTTrainer of TRL"
+
+    def row(self, row: ExportRow, context: Context) -> str:
+        return json_line({"prompt": prompt(row, context), "completion": [completion(row, context)]})
+
+
+class Alpaca(TrainingFormat):
+    """{"instruction", "input", "output"}: the system message, the review between its marks, the answer."""
+
+    name = "alpaca"
+    suffix = ".jsonl"
+    description = "Instruction, input and output, for trainers that read the Alpaca form"
+
+    def row(self, row: ExportRow, context: Context) -> str:
+        messages = prompt(row, context)
+        instruction = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+        asked = "\n\n".join(m["content"] for m in messages if m["role"] != "system")
+        return json_line({"instruction": instruction, "input": asked, "output": completion(row, context)["content"]})
+
+
+class Csv(TrainingFormat):
+    """key, text, value, rendered, group, split, then one column for each name of the metadata.
+
+    ``value`` is the plain text where the label is one (Choice, Text), else JSON. By default a spreadsheet cannot take
+    a cell for a formula (:func:`safe_cell`).
+    """
+
+    name = "csv"
+    suffix = ".csv"
+    description = "A table for spreadsheets and statistics; it can be imported again"
+    complete = True
+
+    def head(self, context: Context) -> str:
+        taken = set(_FIXED)
+        names = list(_FIXED)
+        for column in context.columns:
+            while column in taken:
+                column = f"metadata.{column}"
+            taken.add(column)
+            names.append(column)
+        return (BOM if context.bom else "") + csv_line(names, context.formula_safe)
+
+    def row(self, row: ExportRow, context: Context) -> str:
+        record = row.record
+        rendered = context.task.schema.render(row.value, context.style.language)
+        cells = [record.key, record.text, plain(row.label), rendered, record.group or "", row.split]
+        cells += [plain(record.metadata[name]) if name in record.metadata else "" for name in context.columns]
+        return csv_line(cells, context.formula_safe)
+
+
+class Suggestions(Format):
+    """What backends proposed and nobody approved: for analysis, in a file whose name says so."""
+
+    name = "suggestions"
+    suffix = ".jsonl"
+    description = "Suggestions with their evidence, for analysis; never for training"
+
+    def suggestion(self, suggestion: Suggestion, key: str, text: str, keys: Mapping[int, str]) -> str:
+        """Return one suggestion; ``keys`` maps the ids of the annotations in its evidence to record keys."""
+        s = suggestion
+        failure, second = s.failure, s.second
+        return json_line(
+            {
+                "key": key,
+                "text": text,
+                "value": s.value,
+                "parse_failure": failure and {"kind": failure.kind, "message": failure.message, "raw": failure.raw},
+                "score": s.score,
+                "note": s.note,
+                "backend": s.backend,
+                "model_id": s.model_id,
+                "task_version": s.task_version,
+                "second_opinion": second and {"backend": second.backend, "value": second.value, "score": second.score},
+                "flags": list(s.flags),
+                "evidence": [
+                    {
+                        "annotation_id": e.annotation_id,
+                        "record_id": e.record_id,
+                        "key": keys.get(e.annotation_id),
+                        "similarity": e.similarity,
+                    }
+                    for e in s.evidence
+                ],
+            }
+        )
+
+
+def built_in() -> dict[str, Format]:
+    """Return the formats of Labeler itself, by name."""
+    return {format_.name: format_ for format_ in (OpenAI(), TRL(), Alpaca(), Csv(), Suggestions())}
+
+
+def prompt(row: ExportRow, context: Context) -> list[Message]:
+    """Return the zero-shot prompt of a row, checked: what a trainer gets are role and content, and both are sound."""
+    style = _with_free_fence(context.style, row.record.text)
+    messages = context.task.build_prompt(row.record, [], style)
+    for place, message in enumerate(messages):
+        role, content = message["role"], message["content"]
+        last = place == len(messages) - 1
+        sound = role in _ROLES and (role != "system" or place == 0) and (role != "assistant" or not last)
+        if not sound or not isinstance(content, str) or not content.strip():
+            raise PluginError(
+                f"The task {context.task.name!r} builds a prompt that no trainer can read: its message {place + 1} of "
+                f"{len(messages)} (role {role!r}) is empty or at the wrong place. Correct its build_prompt"
+            )
+    if not messages or messages[-1]["role"] != "user":
+        raise PluginError(f"The task {context.task.name!r} builds a prompt that does not end with a user's message")
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+def completion(row: ExportRow, context: Context) -> Message:
+    """Return the message that a model should learn to answer."""
+    return {"role": "assistant", "content": context.task.answer(row.value)}
+
+
+def _with_free_fence(style: PromptStyle, text: str) -> PromptStyle:
+    """Return the style with a fence that does not stand in ``text``: the fixed one, for all but hostile reviews."""
+    fence = style.fence
+    while f"review-{fence}" in text:
+        # Not random: equal input gives equal files.
+        fence = hashlib.sha256(f"{fence}\n{text}".encode()).hexdigest()[:8]
+    return style if fence == style.fence else replace(style, fence=fence)
+
+
+def record_line(row: ExportRow) -> str:
+    """Return the whole record with its label, as the import reads it again."""
+    record = row.record
+    return json_line(
+        {
+            "id": record.key,
+            "text": record.text,
+            "label": row.label,
+            "group": record.group,
+            "metadata": dict(record.metadata),
+            "split": row.split,
+        }
+    )
+
+
+def json_line(value: Any) -> str:
+    return strictjson.dumps(value) + "\n"
+
+
+def plain(value: Any) -> str:
+    """Return a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else strictjson.dumps(value)
+
+
+def csv_line(cells: Sequence[str], formula_safe: bool) -> str:
+    r"""Return one line of CSV (RFC 4180, but with ``\n``), with quotes only where they are needed.
+
+    The csv module of Python 3.11 leaves a lone ``\r`` without quotes, and readers take it for a line end.
+    """
+    if formula_safe:
+        cells = [safe_cell(cell) for cell in cells]
+    quoted = ['"' + cell.replace('"', '""') + '"' if _NEEDS_QUOTES.search(cell) else cell for cell in cells]
+    return ",".join(quoted) + "\n"
+
+
+def safe_cell(cell: str) -> str:
+    """Return ``cell`` with an apostrophe before it if a spreadsheet would calculate it; :func:`raw_cell` undoes it."""
+    return "'" + cell if _FORMULA.match(cell) else cell
+
+
+def raw_cell(cell: str) -> str:
+    """Return what :func:`safe_cell` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -1,0 +1,702 @@
+"""Export a task: approved annotations, checked, split and written so that a reader never meets half of it.
+
+Two passes over the store. The first sees every approved annotation once and keeps a few numbers per row: what must be
+left out, what is linked to what. The second writes, one row at a time. That only approved labels leave is no check that
+could be forgotten: rows come from :meth:`Annotations.approved_pages` alone.
+
+Files of an export stand in one folder, under names fixed here. Each is written as ``<name>.tmp`` and synced; then the
+old files step aside as ``<name>.old.tmp``, the new ones take their names, and ``manifest.json``, which describes them
+with sha256, comes last. So where a manifest stands, every file it names is the one it describes. A failure puts
+the old files back at once; after a kill between two renames there is no manifest, and :func:`recover`, with which every
+export begins, puts them back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import labeler
+from labeler import strictjson
+from labeler.errors import (
+    Conflict,
+    InputError,
+    LabelError,
+    PluginError,
+    SettingError,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+)
+from labeler.export.formats import Context, ExportRow, Format, Suggestions, TrainingFormat, record_line
+from labeler.export.splits import SPLITS, Components, Shares, split_of
+from labeler.prompts import LANGUAGES, ZERO_SHOT, PromptStyle
+from labeler.records import Record, Value
+from labeler.store import Row, Store
+from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
+from labeler.store.suggestions import as_suggestion
+from labeler.task import Task
+from labeler.text import content_hash, guess_language
+
+if sys.platform != "win32":
+    import fcntl
+
+MANIFEST, RECORDS, SUGGESTIONS = "manifest.json", "records.jsonl", "suggestions-not-for-training"
+HOWS = (ACCEPTED, CORRECTED, SCRATCH, IMPORTED)
+_NEW, _OLD = ".tmp", ".old.tmp"
+_FILE = re.compile(rf"(?:{'|'.join(SPLITS)}|records|{SUGGESTIONS})\.[a-z0-9]{{1,10}}")
+_TEMPORARY = re.compile(rf"(?:{_FILE.pattern}|{re.escape(MANIFEST)})(?:\.old)?\.tmp")
+_MOST_KEYS = 1000
+_MOST_COLUMNS = 200
+_BUFFER = 1 << 18
+
+_REASONS = {
+    "empty_text": "The record has no text",
+    "empty_answer": "The annotation has no value",
+    "not_in_schema": "The label schema of the task no longer allows the value; label these records again",
+    "too_long": "Text and answer together are longer than the limit",
+    "contradicting": "Equal texts carry different labels; decide these records again",
+    "duplicate": "Equal texts with equal labels stand more than once",
+    "changed": "Somebody decided these records again while the export ran; export again to have them",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which approved annotations leave: those made as ``how`` says, in a language, since a time (seconds since 1970).
+
+    Empty or None means all.
+    """
+
+    how: tuple[str, ...] = ()
+    language: str | None = None
+    since: float | None = None
+
+    def __post_init__(self) -> None:
+        strange = [name for name in self.how if name not in HOWS]
+        if strange:
+            raise SettingError(f"No way of labeling {strange[0]!r}; there are: {', '.join(HOWS)}")
+        if self.language is not None and self.language not in LANGUAGES:
+            raise SettingError(f"No records in {self.language!r}; there are: {', '.join(LANGUAGES)}")
+
+    def match(self, how: str | None, language: str, created_at: float) -> bool:
+        return (
+            (not self.how or how in self.how)
+            and (self.language is None or language == self.language)
+            and (self.since is None or created_at >= self.since)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        since = None if self.since is None else _iso(datetime.fromtimestamp(self.since, UTC))
+        return {"how": list(self.how), "language": self.language, "since": since}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How an export is written.
+
+    ``language`` is that of the prompts and of rendered labels (None: the project's), ``fence`` the word of the marks
+    around a review, ``longest`` the most characters of text and answer together. ``keep_contradicting`` exports
+    exact copies with different labels too. ``formula_safe`` and ``bom`` concern CSV only.
+    """
+
+    language: str | None = None
+    fence: str = "text"
+    longest: int = 32_000
+    keep_contradicting: bool = False
+    formula_safe: bool = True
+    bom: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9]{1,20}", self.fence):
+            raise SettingError(f"The fence is {self.fence[:40]!r}; it must be 1 to 20 letters or digits")
+        if self.longest < 1:
+            raise SettingError(f"The longest row is {self.longest} characters; it must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What stands on disk. ``id`` is the export's number in the store, or None with ``unrecorded`` saying why."""
+
+    manifest: dict[str, Any]
+    folder: Path
+    files: tuple[Path, ...]
+    id: int | None = None
+    unrecorded: str | None = None
+
+
+def export_task(
+    store: Store,
+    project: Mapping[str, Any],
+    task: Task,
+    format_name: str,
+    folder: Path,
+    *,
+    formats: Mapping[str, Format],
+    shares: Shares | None = None,
+    filters: Filters | None = None,
+    reviewer_id: int | None = None,
+    options: Options | None = None,
+) -> ExportResult:
+    """Write the approved annotations of ``task`` (or its suggestions, in the format of that name) into ``folder``.
+
+    An earlier export of the same project, task and format there is replaced. Raises :class:`InputError` if there is
+    nothing to export or the folder holds something else, :class:`Conflict` if another export is writing there,
+    :class:`StoreFull` or another :class:`StoreError` if it cannot be written; then the folder is as it was.
+    """
+    chosen = formats.get(format_name)
+    if chosen is None:
+        raise SettingError(f"No export format {format_name!r}; there are: {', '.join(sorted(formats))}")
+    job = _Job(store, project, task, Path(folder), shares or Shares(), filters or Filters(), options or Options())
+    if isinstance(chosen, Suggestions):
+        return _export_suggestions(job, chosen, reviewer_id)
+    if not isinstance(chosen, TrainingFormat) or not _FILE.fullmatch(f"train{chosen.suffix}"):
+        raise PluginError(f"The export format {format_name!r} is no TrainingFormat with a suffix such as '.jsonl'")
+    plan = _plan(job, chosen)
+    with _writing(job, chosen) as exchange:
+        members = _write_rows(job, chosen, plan, exchange)
+        exchange.commit(_manifest(job, chosen, exchange) | plan.report(job.shares, members))
+        return _record(job, exchange, reviewer_id, members)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    store: Store
+    project: Mapping[str, Any]
+    task: Task
+    folder: Path
+    shares: Shares
+    filters: Filters
+    options: Options
+
+    @property
+    def style(self) -> PromptStyle:
+        return PromptStyle(ZERO_SHOT, self.options.language or self.project["language"], self.options.fence)
+
+    def owner(self, chosen: Format) -> dict[str, str]:
+        return {"project": self.project["name"], "task": self.task.name, "format": chosen.name}
+
+    def approved(self) -> Iterator[Row]:
+        for rows in self.store.annotations.approved_pages(self.project["id"], self.task.name):
+            for row in rows:
+                if self.filters.match(row["how"], row["language"], row["created_at"]):
+                    yield row
+
+
+# The first pass: what leaves, and where to
+
+
+class _Seen(NamedTuple):
+    """All that is kept of a row between the passes."""
+
+    annotation_id: int
+    key: str
+    hash: bytes
+    answer: bytes
+    component: int
+
+
+class _Findings:
+    """Rows by the reason why they are named in the manifest: how many, and the keys of the first thousand."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, list[str]] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, kind: str, key: str) -> None:
+        self._counts[kind] += 1
+        if self._counts[kind] <= _MOST_KEYS:
+            self._keys.setdefault(kind, []).append(key)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [
+            {"kind": kind, "message": _REASONS[kind], "count": self._counts[kind], "keys": keys}
+            for kind, keys in self._keys.items()
+        ]
+
+    def __str__(self) -> str:
+        return "; ".join(f"{_REASONS[kind]} ({n:,})" for kind, n in self._counts.items())
+
+
+@dataclass
+class _Plan:
+    """The split of each row that leaves, by annotation id, and what the second pass adds up."""
+
+    splits: dict[int, tuple[str, str]] = field(default_factory=dict)
+    columns: list[str] = field(default_factory=list)
+    left_out: _Findings = field(default_factory=_Findings)
+    warnings: _Findings = field(default_factory=_Findings)
+    versions: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def report(self, shares: Shares, members: Sequence[tuple[int, str]]) -> dict[str, Any]:
+        """Return the part of the manifest that speaks of rows."""
+        counts = Counter(split for _, split in members)
+        warnings = self.warnings.to_json()
+        for name in shares.used():
+            share = counts[name] / max(len(members), 1)
+            if not counts[name] or abs(share - shares.as_dict()[name]) > 0.1:
+                message = f"{name} has {share:.0%} of the rows, not {shares.as_dict()[name]:.0%}: too few rows, or "
+                message += "products and near-duplicates that belong together are too large"
+                warnings.append({"kind": "share_missed", "message": message, "count": counts[name], "keys": []})
+        return {
+            "task_versions": dict(sorted(self.versions.items())),
+            "shares": shares.as_dict(),
+            "counts": {name: counts[name] for name in shares.used()} | {"all": len(members)},
+            "labels": {name: dict(self.labels.get(name, Counter()).most_common()) for name in shares.used()},
+            "left_out": self.left_out.to_json(),
+            "warnings": warnings,
+        }
+
+
+def _plan(job: _Job, chosen: TrainingFormat) -> _Plan:
+    """Check every approved row and give it a split. Raises :class:`InputError` if no row is left."""
+    plan, components, columns = _Plan(), Components(), set[str]()
+    seen: list[_Seen] = []
+    known: set[bytes] = set()
+    repeated: set[bytes] = set()
+    for row in job.approved():
+        answer = _checked_answer(job, row, plan.left_out)
+        if answer is None:
+            continue
+        if chosen.complete:
+            columns.update(strictjson.loads(row["metadata"]))
+        digest = bytes.fromhex(content_hash(row["text"]))
+        (repeated if digest in known else known).add(digest)
+        links = [(kind, row[kind]) for kind in ("cluster", "grp") if row[kind] is not None]
+        component = components.add(row["key"], [*links, ("hash", digest)])
+        said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
+        seen.append(_Seen(row["id"], row["key"], digest, said, component))
+    for one in _without_contradictions(seen, repeated, plan, job.options.keep_contradicting):
+        plan.splits[one.annotation_id] = (one.key, split_of(components.key(one.component), job.shares))
+    if not plan.splits:
+        found = str(plan.left_out)
+        raise InputError(
+            f"Nothing to export: every approved annotation of {job.task.name!r} is left out. {found}"
+            if found
+            else f"Nothing to export: no annotation of {job.task.name!r} is approved"
+            + (" and fits the filters" if job.filters != Filters() else "; approve some records first")
+        )
+    if len(columns) > _MOST_COLUMNS:
+        raise InputError(
+            f"The metadata has {len(columns)} different names, too many for the columns of a table (at most "
+            f"{_MOST_COLUMNS}); choose a JSONL format"
+        )
+    plan.columns = sorted(columns)
+    return plan
+
+
+def _checked_answer(job: _Job, row: Row, left_out: _Findings) -> str | None:
+    """Return what a model should answer for a row; None if the row is left out, and then say why."""
+    if not row["text"].strip():
+        left_out.add("empty_text", row["key"])
+        return None
+    raw = None if row["value"] is None else strictjson.loads(row["value"])
+    if raw is None or (raw in ("", [], {}) and job.task.schema.empty() is None):
+        left_out.add("empty_answer", row["key"])
+        return None
+    try:
+        answer = job.task.answer(job.task.schema.parse(raw, row["text"]))
+    except LabelError:
+        left_out.add("not_in_schema", row["key"])
+        return None
+    if len(row["text"]) + len(answer) > job.options.longest:
+        left_out.add("too_long", row["key"])
+        return None
+    return answer
+
+
+def _without_contradictions(seen: Sequence[_Seen], repeated: set[bytes], plan: _Plan, keep: bool) -> Iterator[_Seen]:
+    """Yield the rows that leave, and name those whose text stands more than once."""
+    copies: dict[bytes, dict[str, _Seen]] = {}
+    for one in seen:
+        if one.hash in repeated:
+            # One record twice: it was decided again between two pages, and the later annotation is in force.
+            copies.setdefault(one.hash, {})[one.key] = one
+    for one in seen:
+        same = copies.get(one.hash, {one.key: one})
+        if same[one.key] is not one:
+            continue
+        contradicting = len({other.answer for other in same.values()}) > 1
+        if contradicting and not keep:
+            plan.left_out.add("contradicting", one.key)
+            continue
+        if len(same) > 1:
+            plan.warnings.add("contradicting" if contradicting else "duplicate", one.key)
+        yield one
+
+
+# The second pass: rows into files
+
+
+def _write_rows(job: _Job, chosen: TrainingFormat, plan: _Plan, exchange: _Exchange) -> list[tuple[int, str]]:
+    """Write the planned rows in the order of their annotations; return (annotation id, split) of each."""
+    context = Context(job.task, job.style, job.options.formula_safe, job.options.bom, plan.columns)
+    files = {split: exchange.create(f"{split}{chosen.suffix}") for split in job.shares.used()}
+    records = None if chosen.complete else exchange.create(RECORDS)
+    for file in files.values():
+        file.write(chosen.head(context), rows=0)
+    members: list[tuple[int, str]] = []
+    for stored in job.approved():
+        # What was approved since the first pass waits for the next export.
+        if stored["id"] not in plan.splits:
+            continue
+        _, split = plan.splits.pop(stored["id"])
+        row = _export_row(job, stored, split)
+        files[split].write(chosen.row(row, context))
+        if records:
+            records.write(record_line(row))
+        members.append((row.annotation_id, split))
+        plan.versions[stored["task_version"]] += 1
+        plan.labels.setdefault(split, Counter()).update(job.task.schema.strata(row.value))
+    for key, _ in plan.splits.values():
+        plan.left_out.add("changed", key)
+    if not members:
+        raise InputError("Nothing to export: every record was decided again while the export ran; export again")
+    exchange.finish()
+    return members
+
+
+def _export_row(job: _Job, stored: Row, split: str) -> ExportRow:
+    schema, text = job.task.schema, stored["text"]
+    value = schema.parse(strictjson.loads(stored["value"]), text)
+    record = Record(
+        id=stored["record_id"],
+        project_id=job.project["id"],
+        key=stored["key"],
+        text=text,
+        language=stored["language"],
+        group=stored["grp"],
+        metadata=strictjson.loads(stored["metadata"]),
+        cluster=stored["cluster"],
+    )
+    return ExportRow(stored["id"], record, value, _portable(job.task, value, text), split)
+
+
+def _portable(task: Task, value: Value, text: str) -> Any:
+    """Return the answer for ``value`` if it re-imports to ``value``, else ``value`` itself, which always does."""
+    answer = task.schema.answer(value)
+    if answer == value:
+        return value
+    try:
+        return answer if task.schema.parse(answer, text) == value else value
+    except LabelError:
+        return value
+
+
+def _manifest(job: _Job, chosen: Format, exchange: _Exchange) -> dict[str, Any]:
+    return {
+        "labeler": labeler.__version__,
+        **job.owner(chosen),
+        "generated_at": _iso(datetime.now(UTC)),
+        "task_version": job.task.version,
+        "schema": job.task.schema.to_json(),
+        "filters": job.filters.to_json(),
+        "options": asdict(job.options) | {"language": job.style.language},
+        "files": exchange.entries(),
+    }
+
+
+def _record(
+    job: _Job, exchange: _Exchange, reviewer_id: int | None, members: Sequence[tuple[int, str]] = ()
+) -> ExportResult:
+    """Note in the store what stands on disk now.
+
+    A store that cannot be written (its disk is full, or it is open read-only) does not undo an export that is complete.
+    """
+    manifest, project_id, task = exchange.manifest, job.project["id"], job.task.name
+    folder = str(job.folder)
+
+    def note(tx: Any) -> int:
+        id_ = job.store.exports.add(tx, project_id, task, manifest["format"], manifest, folder, reviewer_id, members)
+        detail = {"export": id_, "format": manifest["format"], "folder": folder, "rows": manifest["counts"]["all"]}
+        job.store.events.add(tx, "exported", project_id=project_id, reviewer_id=reviewer_id, task=task, detail=detail)
+        return id_
+
+    files = tuple(job.folder / name for name in (*manifest["files"], MANIFEST))
+    try:
+        return ExportResult(manifest, job.folder, files, job.store.write(note))
+    except (StoreFull, StoreReadOnly) as error:
+        return ExportResult(manifest, job.folder, files, None, str(error))
+
+
+# Suggestions
+
+
+def _export_suggestions(job: _Job, chosen: Suggestions, reviewer_id: int | None) -> ExportResult:
+    if job.filters.how:
+        raise SettingError("Suggestions have no way of labeling to filter by: nobody has approved them")
+    pages = _suggestion_pages(job)
+    first = next(pages, None)
+    if first is None:
+        fits = " that fit the filters" if job.filters != Filters() else "; make some first"
+        raise InputError(f"Nothing to export: {job.task.name!r} has no suggestions{fits}")
+    counts: Counter[str] = Counter(all=0, parse_failures=0)
+    backends: Counter[str] = Counter()
+    with _writing(job, chosen) as exchange:
+        file = exchange.create(f"{SUGGESTIONS}{chosen.suffix}")
+        for rows in chain([first], pages):
+            suggestions = [as_suggestion(row) for row in rows]
+            keys = _evidence_keys(job.store, {e.annotation_id for s in suggestions for e in s.evidence})
+            for row, suggestion in zip(rows, suggestions, strict=True):
+                file.write(chosen.suggestion(suggestion, row["key"], row["text"], keys))
+                counts.update(all=1, parse_failures=int(suggestion.failure is not None))
+                backends[suggestion.backend] += 1
+        exchange.finish()
+        report = {"counts": dict(counts), "backends": dict(backends.most_common()), "left_out": [], "warnings": []}
+        exchange.commit(_manifest(job, chosen, exchange) | report)
+        return _record(job, exchange, reviewer_id)
+
+
+def _suggestion_pages(job: _Job) -> Iterator[list[Row]]:
+    for page in job.store.suggestions.newest_pages(job.project["id"], job.task.name):
+        rows = [r for r in page if job.filters.match(None, guess_language(r["text"]), r["created_at"])]
+        if rows:
+            yield rows
+
+
+def _evidence_keys(store: Store, annotation_ids: set[int]) -> dict[int, str]:
+    ids = sorted(annotation_ids)
+    found: dict[int, str] = {}
+    for start in range(0, len(ids), 500):
+        rows = store.annotations.examples(ids[start : start + 500])
+        found.update((id_, row["key"]) for id_, row in rows.items())
+    return found
+
+
+# The folder
+
+
+class _File:
+    """One file on its way: written as ``<name>.tmp``, counted and hashed as it goes."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self.rows, self.bytes = name, 0, 0
+        self._hash = hashlib.sha256()
+        # "x": a link that somebody put in the way is refused, not followed.
+        self._stream = (folder / (name + _NEW)).open("xb", _BUFFER)
+
+    def write(self, text: str, rows: int = 1) -> None:
+        data = text.encode("utf-8")
+        self._stream.write(data)
+        self._hash.update(data)
+        self.rows += rows
+        self.bytes += len(data)
+
+    def finish(self) -> None:
+        """Close the file once it is durable."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+
+    def abandon(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.close()
+
+    def entry(self) -> dict[str, Any]:
+        return {"rows": self.rows, "bytes": self.bytes, "sha256": self._hash.hexdigest()}
+
+
+class _Exchange:
+    """The new files of a folder, beside the old ones until :meth:`commit`. The module's docstring has the steps."""
+
+    def __init__(self, folder: Path, sync: Callable[[], None]) -> None:
+        self.folder, self._sync = folder, sync
+        self.manifest: dict[str, Any] = {}
+        self._files: list[_File] = []
+        self._committed = False
+
+    def create(self, name: str) -> _File:
+        file = _File(self.folder, name)
+        self._files.append(file)
+        return file
+
+    def finish(self) -> None:
+        for file in self._files:
+            file.finish()
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        return {file.name: file.entry() for file in self._files}
+
+    def commit(self, manifest: dict[str, Any]) -> None:
+        """Let the new files take the place of the old ones."""
+        last = self.create(MANIFEST)
+        last.write(strictjson.dumps(manifest, indent=1, separators=(",", ": ")) + "\n", rows=0)
+        last.finish()
+        stands = self.folder / MANIFEST
+        old = _described(stands)
+        if stands.exists():
+            stands.replace(self.folder / (MANIFEST + _OLD))
+            self._sync()
+        for name in old:
+            if (self.folder / name).exists():
+                (self.folder / name).replace(self.folder / (name + _OLD))
+        for name in manifest["files"]:
+            (self.folder / (name + _NEW)).replace(self.folder / name)
+        self._sync()
+        (self.folder / (MANIFEST + _NEW)).replace(stands)
+        self._committed = True
+        self._sync()
+        self.manifest = manifest
+
+    def undo(self) -> None:
+        """Put the old files back, as far as the disk lets us; :func:`recover` does the rest at the next export."""
+        for file in self._files:
+            file.abandon()
+        with contextlib.suppress(OSError):
+            if self._committed:
+                (self.folder / MANIFEST).replace(self.folder / (MANIFEST + _NEW))
+            recover(self.folder)
+
+    def forget(self) -> None:
+        """Remove the old files, now that the new ones stand."""
+        with contextlib.suppress(OSError):
+            _remove_temporary(self.folder)
+
+
+@contextlib.contextmanager
+def _writing(job: _Job, chosen: Format) -> Iterator[_Exchange]:
+    """Make the folder ready for this export alone; when the block fails, leave it as it was."""
+    folder = job.folder
+    with _mapped(folder):
+        _make(folder)
+        with _locked(folder) as sync:
+            recover(folder)
+            _check_owner(folder, job.owner(chosen))
+            exchange = _Exchange(folder, sync)
+            try:
+                yield exchange
+            except BaseException:
+                exchange.undo()
+                raise
+            exchange.forget()
+
+
+def recover(folder: Path) -> None:
+    """Bring a folder back to its last complete export, if a later one failed or was killed, and remove what that left.
+
+    Without a manifest an exchange was under way: files that the new manifest describes and the old one does not are
+    removed (if they are what it says), and the old files take their names again.
+    """
+    stands, new, old = (folder / (MANIFEST + suffix) for suffix in ("", _NEW, _OLD))
+    if not stands.exists():
+        kept = _described(old)
+        for name, entry in _described(new).items():
+            if name not in kept and _is(folder / name, entry):
+                (folder / name).unlink()
+        for path in sorted(folder.iterdir()):
+            name = path.name.removesuffix(_OLD)
+            if name != path.name and _FILE.fullmatch(name):
+                path.replace(folder / name)
+        if old.exists():
+            old.replace(stands)
+    _remove_temporary(folder)
+
+
+def _remove_temporary(folder: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
+            path.unlink()
+
+
+def _described(manifest: Path) -> dict[str, dict[str, Any]]:
+    """Return the files that a manifest of ours describes; nothing if it is torn, absent or not ours."""
+    found = _read_manifest(manifest)
+    files = found.get("files") if "labeler" in found else None
+    if not isinstance(files, dict):
+        return {}
+    # A name is taken from a file only if we could have written it: no path leads out of the folder.
+    return {name: entry for name, entry in files.items() if _FILE.fullmatch(name) and isinstance(entry, dict)}
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        found = strictjson.loads(path.read_bytes())
+    except (OSError, InputError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is(path: Path, entry: Mapping[str, Any]) -> bool:
+    if not path.is_file() or path.stat().st_size != entry.get("bytes"):
+        return False
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == entry.get("sha256")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, ValueError) as error:
+        raise InputError(f"{folder} cannot be a folder ({error}); choose another one") from error
+
+
+def _check_owner(folder: Path, owner: Mapping[str, str]) -> None:
+    """Refuse a folder whose files we did not write for this project, task and format."""
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        found = _read_manifest(manifest)
+        if "labeler" not in found or any(found.get(name) != value for name, value in owner.items()):
+            what = ", ".join(f"{name} {found[name]!r}"[:60] for name in owner if name in found) or "something else"
+            raise InputError(f"The folder {folder} holds an export of {what}; choose another folder")
+    mine = _described(manifest)
+    strange = [path.name for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name) and path.name not in mine]
+    if strange:
+        raise InputError(f"The folder {folder} holds {strange[0]}, which no export wrote; choose another folder")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[Callable[[], None]]:
+    """Keep other exports, of other processes too, out of the folder. Yield what makes its renames durable.
+
+    The lock is on the folder itself and ends with the process, so that nothing is left behind. Windows has
+    neither such a lock nor a way to sync a folder.
+    """
+    if sys.platform == "win32":
+        yield lambda: None
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(f"Another export is being written to {folder}; wait for it or choose another one") from error
+        except OSError:
+            # A network file system may know no locks; there, only the renames protect the files.
+            pass
+        yield lambda: os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _mapped(folder: Path) -> Iterator[None]:
+    """Turn the errors of the file system into ours, with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(
+                f"The disk of {folder} is full; free some space and export again. An earlier export there is kept"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreReadOnly(
+                f"{folder} cannot be written ({why}); check its permissions, or choose another"
+            ) from error
+        raise StoreError(f"The export to {folder} failed ({why}); an earlier export there is kept") from error
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

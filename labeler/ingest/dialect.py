@@ -1,0 +1,106 @@
+"""Which character separates the cells of a text table, and whether its quotes mean anything.
+
+``csv.Sniffer`` looks for letters that repeat, and in Korean text it finds syllables; here a delimiter is one of
+four, and the right one gives the lines the same number of cells.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from labeler.errors import FileRefused
+
+DELIMITERS = (",", "\t", ";", "|")
+NONE = "\x1f"
+"""What the csv module splits at when a file has one column and no delimiter: a character that no text holds."""
+_NAMED = {"\\t": "\t", "tab": "\t", "": NONE, "none": NONE}
+_NAMES = {"\t": "tab", NONE: "none"}
+_ROWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """``quotes``: a cell may be quoted. ``spaces``: a space may stand between delimiter and quote."""
+
+    delimiter: str
+    quotes: bool = True
+    spaces: bool = False
+
+
+def find_dialect(sample: str, complete: bool, *, delimiter: str | None, tab_first: bool, header: bool) -> Dialect:
+    """Return the dialect of a file that begins with ``sample``; ``delimiter`` is what a person said, if anything."""
+    chosen = _given(delimiter) if delimiter is not None else _sniffed(sample, complete, tab_first, header)
+    # Written by a csv library, a quote after delimiter and space is doubled, so this is another hand.
+    spaces = re.search(rf'^[^\r\n]*?{re.escape(chosen)} +"[^"\r\n{re.escape(chosen)}]', sample) is not None
+    quotes = chosen != "\t" or _quotes_mean_something(sample, complete)
+    return Dialect(chosen, quotes, spaces)
+
+
+def delimiter_name(delimiter: str) -> str:
+    """Return a delimiter for a message: ``tab``, ``none`` or the character itself."""
+    return _NAMES.get(delimiter, delimiter)
+
+
+def _given(delimiter: str) -> str:
+    found = _NAMED.get(delimiter, delimiter)
+    if len(found) != 1 or found in '"\r\n\x00 ':
+        raise FileRefused(f"The delimiter {delimiter!r} cannot be used; give one character, or tab, or none")
+    return found
+
+
+def _sniffed(sample: str, complete: bool, tab_first: bool, header: bool) -> str:
+    order = ("\t", ",", ";", "|") if tab_first else DELIMITERS
+    best, best_score = NONE, (0.0, 0)
+    titled: tuple[str, int] | None = None
+    for candidate in order:
+        counts = [len(row) for row in _rows(sample, complete, candidate) if any(row)]
+        if not counts:
+            continue
+        if counts[0] > 1:
+            agreement = counts.count(counts[0]) / len(counts)
+            # Prose without a header has commas too, but not the same number in every line.
+            if (header or agreement >= 0.8) and (agreement, counts[0]) > best_score:
+                best, best_score = candidate, (agreement, counts[0])
+        elif len(counts) > 5 and titled is None:
+            cells, times = Counter(counts[1:]).most_common(1)[0]
+            if cells > 1 and times >= 0.9 * (len(counts) - 1):
+                titled = candidate, cells
+    if best == NONE and titled is not None:
+        raise FileRefused(
+            f"The first line has one cell, but the lines after it have {titled[1]} "
+            f"(delimiter: {delimiter_name(titled[0])}); remove what stands above the column names"
+        )
+    return best
+
+
+def _rows(sample: str, complete: bool, delimiter: str, *, strict: bool = False) -> list[list[str]]:
+    """Return the first rows. The last one of a cut sample is left out."""
+    rows = []
+    reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, strict=strict)
+    for row in reader:
+        rows.append(row)
+        if len(rows) == _ROWS and not strict:
+            return rows
+    return rows if complete else rows[:-1]
+
+
+def _quotes_mean_something(sample: str, complete: bool) -> bool:
+    """Tell whether a tab-separated file quotes its cells, or has quotes in its text and no rule for them.
+
+    Many Korean corpora are of the second kind: a review that begins with a quote would swallow the next ones.
+    """
+    if '"' not in sample:
+        return True
+    if not complete:
+        sample = sample[: max(sample.rfind("\n"), sample.rfind("\r")) + 1]
+    try:
+        quoted = [len(row) for row in _rows(sample, True, "\t", strict=True) if row]
+    except csv.Error as error:
+        # A quoted cell of several lines may just be cut at the end of the sample.
+        return not complete and "unexpected end" in str(error) and "\n" not in sample[sample.rfind('"') :]
+    plain = [line.count("\t") + 1 for line in re.split(r"[\r\n]+", sample) if line]
+    return len(quoted) == len(plain) or len(set(plain)) > 1

@@ -1,0 +1,203 @@
+"""JSON Lines and JSON arrays: one object is one row, read one at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from labeler.errors import FileRefused, JsonError
+from labeler.ingest.encoding import Encoding, decode_chunks, fault, utf8_size
+from labeler.ingest.lines import split_lines
+from labeler.ingest.rows import Row, RowError, RowSource
+from labeler.ingest.stream import Stream, size_name
+from labeler.strictjson import loads
+
+_PEEK_ROWS = 100
+_PEEK_BYTES = 4 * 1024**2
+_WHITE = " \t\r\n"
+
+
+def open_lines(stream: Stream, encoding: Encoding) -> RowSource:
+    r"""Return the rows of a JSON Lines file. Lines end at ``\n`` alone, so U+2028 in a text does no harm."""
+    limit = stream.limits.max_row_bytes
+    chunks = decode_chunks(iter(stream.read, b""), encoding)
+    lines = split_lines(chunks, encoding.name, limit, universal=False)
+    return _source("jsonl", stream, encoding, _from_lines(lines))
+
+
+def open_array(stream: Stream, encoding: Encoding) -> RowSource:
+    """Return the rows of a JSON file that is one list of objects, without reading the whole list."""
+    chunks = decode_chunks(iter(stream.read, b""), encoding)
+    elements = _elements(chunks, stream.limits.max_row_bytes)
+    return _source("json", stream, encoding, _from_elements(elements, encoding.name))
+
+
+def _source(format_: str, stream: Stream, encoding: Encoding, rows: Iterator[Row | RowError]) -> RowSource:
+    begun: list[Row | RowError] = []
+    until = stream.unpacked + _PEEK_BYTES
+    for row in rows:
+        begun.append(row)
+        if len(begun) == _PEEK_ROWS or stream.unpacked > until:
+            break
+    return RowSource(
+        format=format_,
+        columns=list(dict.fromkeys(name for row in begun if isinstance(row, Row) for name in row.values)),
+        size=stream.size,
+        rows=chain(begun, rows),
+        position=stream.position,
+        close_file=stream.close,
+        encoding=encoding.name,
+        notes=[encoding.note] if encoding.note else [],
+    )
+
+
+def _from_lines(lines: Iterable[tuple[str | None, str | None]]) -> Iterator[Row | RowError]:
+    for number, (text, wrong) in enumerate(lines, 1):
+        if text is None or wrong:
+            yield RowError(number, None, wrong or "the line is too long")
+        elif text.strip(_WHITE):
+            yield _row(number, text)
+
+
+def _row(number: int, text: str) -> Row | RowError:
+    try:
+        value = loads(text)
+    except JsonError as error:
+        # Every row is parsed alone, so the line in the message says nothing.
+        reason = re.sub(r" at line \d+(?:,( column))?", lambda m: " at" + m[1] if m[1] else "", str(error))
+        return RowError(number, None, reason)
+    if not isinstance(value, dict):
+        kind = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}.get(type(value), "a number")
+        return RowError(number, None, f"not a JSON object but {kind}")
+    return Row(number, value)
+
+
+def _from_elements(elements: Iterable[tuple[str | None, str | None]], encoding: str) -> Iterator[Row | RowError]:
+    for number, (text, wrong) in enumerate(elements, 1):
+        if text is None or wrong:
+            yield RowError(number, None, wrong or "")
+            continue
+        bad = fault(text, encoding) if "\x00" in text or not text.isascii() else None
+        yield RowError(number, None, bad.replace("of the line", "of the record")) if bad else _row(number, text)
+
+
+# What ends a stretch outside of strings, a whole flat object (the usual record), and the inside of a string.
+_MARK = re.compile(r'["\[\]{},]')
+_FLAT = re.compile(r'\{(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
+_INSIDE = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
+
+
+def _elements(chunks: Iterable[tuple[str, bool]], limit: int) -> Iterator[tuple[str | None, str | None]]:
+    """Yield the elements of one JSON list as text, and (None, reason) for those that are not to be had.
+
+    Brackets and strings are followed, nothing else is checked; so a wrong element ends where its brackets do,
+    and the elements after it are read.
+    """
+    scanner = _Scanner(limit)
+    for text, _ in chunks:
+        yield from scanner.feed(text)
+        if scanner.error:
+            break
+    yield from scanner.end()
+
+
+class _Scanner:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[str] = []
+        self._size = 0
+        self._carry = ""
+        self._depth = 0
+        self._in_string = False
+        self._state = "before"
+        self._count = 0
+        self.error: str | None = None
+
+    def feed(self, text: str) -> Iterator[tuple[str | None, str | None]]:
+        """Yield the elements that end in ``text``."""
+        text, self._carry = self._carry + text, ""
+        at = start = 0
+        if self._state == "before":
+            text = text.lstrip(_WHITE)
+            if not text:
+                return
+            # open_array is only called for a file that begins with a bracket.
+            self._state, at, start = "inside", 1, 1
+        while self._state == "inside":
+            if self._in_string:
+                at = self._inside(text, at)
+                if self._in_string:
+                    break
+            mark = _MARK.search(text, at)
+            if mark is None:
+                at = len(text)
+                break
+            at = mark.end()
+            sign = mark.group()
+            if sign == '"':
+                self._in_string = True
+            elif sign == "{" or sign == "[":
+                flat = _FLAT.match(text, mark.start()) if sign == "{" else None
+                if flat:
+                    at = flat.end()
+                else:
+                    self._depth += 1
+            elif self._depth:
+                self._depth -= sign in "]}"
+            elif sign != "}":
+                yield from self._element(text[start : mark.start()], last=sign == "]")
+                start = at
+        if self._state == "inside":
+            self._keep(text[start:at])
+            self._carry = text[at:]
+        elif text[start:].strip(_WHITE):
+            self.error = "there is text behind the end of the list; it was not read"
+
+    def end(self) -> Iterator[tuple[str | None, str | None]]:
+        """Yield what is left at the end of the file: an element without an end, or what is wrong."""
+        if self._state == "inside":
+            self.error = "the list is not closed: the file is cut off, or a bracket or quote is missing here"
+        if self.error:
+            yield None, self.error
+
+    def _inside(self, text: str, at: int) -> int:
+        inside = _INSIDE.match(text, at)
+        at = inside.end() if inside else at
+        if text.startswith('"', at):
+            self._in_string = False
+            at += 1
+        # Otherwise the string goes on in the next chunk; a backslash that ended this one is carried over to it.
+        return at
+
+    def _keep(self, text: str) -> None:
+        self._size += utf8_size(text)
+        if self._size > self._limit:
+            self._parts.clear()
+        else:
+            self._parts.append(text)
+
+    def _element(self, text: str, last: bool) -> Iterator[tuple[str | None, str | None]]:
+        self._keep(text)
+        too_large, element = self._size > self._limit, "".join(self._parts).strip(_WHITE)
+        self._parts.clear()
+        self._size = 0
+        self._count += 1
+        if last:
+            self._state = "behind"
+            if not element and not too_large and self._count == 1:
+                return
+        if too_large:
+            yield None, f"the record is longer than {size_name(self._limit)}"
+        elif not element:
+            yield None, "Not JSON: a comma without a record"
+        else:
+            yield element, None
+
+
+def refuse_single_object(name: str) -> FileRefused:
+    """Return the error for a file that is one object, such as ``{"data": [...]}``."""
+    return FileRefused(
+        f"{name} is one JSON object, not records; write the list of records itself: [{{...}}, {{...}}], "
+        "or one object a line"
+    )

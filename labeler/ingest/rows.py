@@ -1,0 +1,77 @@
+"""What every reader hands over: rows, errors about rows, and the limits that all of them keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a file may hold once it is unpacked; beyond that it is a bomb, not reviews.
+
+    ``max_ratio`` is bytes after unpacking for each packed byte; ``max_cells`` bounds the rectangle that a
+    workbook's sheet spans, because that rectangle is held in memory.
+    """
+
+    max_bytes: int = 2 * 1024**3
+    max_row_bytes: int = 10 * 1024**2
+    max_ratio: int = 200
+    max_cells: int = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. ``number`` is what a person sees: the line it starts on, the sheet row, or the place in a list."""
+
+    number: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """One row that was not read, and why. ``column`` is None when the whole row is meant."""
+
+    number: int
+    column: str | None
+    reason: str
+
+
+@dataclass
+class RowSource:
+    """An open file: iterate it once for its rows; it closes itself at the end, or as a context manager.
+
+    ``columns`` are the names known before the first row (for JSON: those of the first rows). ``encoding`` and
+    ``delimiter`` are None where a format has none. ``notes`` are sentences a person should see before the
+    import, such as an encoding that was only guessed. Raises :class:`~labeler.errors.TooLarge` while it is
+    iterated if the file unpacks to more than its limits.
+    """
+
+    format: str
+    columns: Sequence[str]
+    size: int
+    rows: Iterator[Row | RowError]
+    position: Callable[[], int]
+    """Bytes of the file on disk that were consumed so far, for a progress bar."""
+    close_file: Callable[[], None]
+    encoding: str | None = None
+    delimiter: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Row | RowError]:
+        try:
+            yield from self.rows
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        self.close_file()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,130 @@
+"""The bytes of a file: unpacked, counted, and cut off when they become too many."""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+import zlib
+from pathlib import Path
+from typing import IO
+
+from labeler.errors import FileRefused, TooLarge
+from labeler.ingest.rows import Limits
+
+CHUNK = 256 * 1024
+GZIP = b"\x1f\x8b"
+# A gzip header and one block of repeated text may unpack a thousandfold without being a bomb.
+_RATIO_COUNTS_FROM = 16 * 1024**2
+
+
+def size_name(size: int) -> str:
+    """Write a number of bytes for a person: ``2 GiB``, ``10 MiB``, ``900 bytes``."""
+    for unit, name in ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.4g} {name}"
+    return f"{size} bytes"
+
+
+class Stream:
+    """A file read once from start to end; a name that ends in .gz is unpacked on the way.
+
+    ``read`` raises :class:`TooLarge` as soon as more was unpacked than ``limits`` allow, so a bomb costs no
+    more memory than one chunk.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self.name = path.name
+        self.limits = limits
+        self.unpacked = 0
+        self._head = b""
+        try:
+            if not path.is_file():
+                raise FileRefused(f"{path.name} is not a file" if path.exists() else f"There is no file {path.name}")
+            self.size = path.stat().st_size
+            if self.size > limits.max_bytes:
+                raise TooLarge(f"{path.name} is larger than {size_name(limits.max_bytes)}; split it into smaller files")
+            self._raw = path.open("rb")
+        except OSError as error:
+            raise FileRefused(f"{path.name} cannot be opened: {error.strerror}") from error
+        self.packed = path.suffix.lower() == ".gz"
+        self._file: IO[bytes] | gzip.GzipFile = self._raw
+        if self.packed:
+            self._file = gzip.GzipFile(fileobj=self._raw, mode="rb")
+
+    def head(self, size: int) -> bytes:
+        """Return up to ``size`` first bytes without consuming them."""
+        while len(self._head) < size:
+            data = self._take(size - len(self._head))
+            if not data:
+                break
+            self._head += data
+        return self._head[:size]
+
+    def read(self, size: int = CHUNK) -> bytes:
+        """Return the next bytes, or ``b""`` at the end."""
+        if self._head:
+            data, self._head = self._head[:size], self._head[size:]
+            return data
+        return self._take(size)
+
+    def position(self) -> int:
+        """Return how many bytes of the file on disk were consumed; for a closed file all of them."""
+        if self._raw.closed:
+            return self.size
+        return max(0, self._raw.tell() - (0 if self.packed else len(self._head)))
+
+    def close(self) -> None:
+        """Close the file and what unpacks it."""
+        self._file.close()
+        self._raw.close()
+
+    def seekable(self) -> IO[bytes]:
+        """Return the file itself, or an unpacked temporary copy: some formats are read from their end.
+
+        The caller closes it.
+        """
+        if not self.packed:
+            self._raw.seek(0)
+            return self._raw
+        copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            while data := self.read():
+                copy.write(data)
+            copy.seek(0)
+        except BaseException:
+            copy.close()
+            raise
+        return copy
+
+    def _take(self, size: int) -> bytes:
+        try:
+            data = self._file.read(size)
+        except EOFError as error:
+            raise FileRefused(f"{self.name} is cut off: the packed data has no end; copy the file again") from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            if self._raw.tell() and not self.unpacked and not self._is_gzip():
+                raise FileRefused(
+                    f"The name {self.name} ends in .gz but the content is not packed; remove .gz from the name"
+                ) from error
+            raise FileRefused(f"{self.name} is damaged: its packed data cannot be read; copy the file again") from error
+        except OSError as error:
+            raise FileRefused(f"{self.name} cannot be read: {error.strerror}") from error
+        self.unpacked += len(data)
+        self._check_size()
+        return data
+
+    def _is_gzip(self) -> bool:
+        self._raw.seek(0)
+        return self._raw.read(2) == GZIP
+
+    def _check_size(self) -> None:
+        if self.unpacked > self.limits.max_bytes:
+            unpacked = " after unpacking" if self.packed else ""
+            raise TooLarge(
+                f"{self.name} is larger than {size_name(self.limits.max_bytes)}{unpacked}; split it into smaller files"
+            )
+        if self.packed and self.unpacked > max(_RATIO_COUNTS_FROM, self.limits.max_ratio * self._raw.tell()):
+            raise TooLarge(
+                f"{self.name} unpacks to more than {self.limits.max_ratio} times its size; "
+                "that is not how reviews look, so it was not read. Unpack it yourself if you trust it"
+            )

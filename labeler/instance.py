@@ -1,0 +1,328 @@
+"""An open instance folder: its settings, store and plugins, put together for the command line and the page.
+
+This is the wiring of everything below the page; :mod:`labeler.app` adds the page. One object per process; the
+example indexes and the fitted probes it holds are shared by all threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labeler import strictjson
+from labeler.annotation.decisions import Decisions
+from labeler.annotation.queue import Queue
+from labeler.backends.base import Backend
+from labeler.backends.prices import ModelInfo, find_model, load_prices
+from labeler.errors import JsonError, LabelerError, SettingError, StoreReadOnly
+from labeler.plugins import Plugins, find, load_plugins
+from labeler.prelabel.suggest import Suggester
+from labeler.prompts import PromptStyle
+from labeler.records import Generation
+from labeler.retrieval.embedding import Embeddings
+from labeler.retrieval.index import ExampleIndex
+from labeler.settings import changed_settings, read_settings
+from labeler.store import Store
+from labeler.task import Task
+
+if TYPE_CHECKING:
+    from labeler.backends.probe import ProbeBackend
+
+DEFAULT_FOLDER = "instance"
+INSTANCE_SETTINGS = ("openai_base_url", "openai_api_key", "openai_model", "timeout_seconds", "lease_seconds")
+
+
+def instance_folder(given: str | None = None) -> Path:
+    """Return the folder of ``--instance``, else of LABELER_INSTANCE, else ./instance."""
+    return Path(given or os.environ.get("LABELER_INSTANCE") or DEFAULT_FOLDER).expanduser().absolute()
+
+
+class Instance:
+    """Open an instance folder (made if missing). Raises :class:`LabelerError` with a remedy if it cannot be."""
+
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        self.folder = folder
+        self.read_only = read_only
+        if not read_only:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreReadOnly(f"The instance folder {folder} cannot be made: {error.strerror}") from error
+            if not os.access(folder, os.W_OK):
+                raise StoreReadOnly(
+                    f"The instance folder {folder} is not writable; change its permissions, or serve with --read-only"
+                )
+        self.store = Store(folder / "labeler.db", read_only=read_only)
+        self._lock = threading.RLock()
+        self._embeddings: dict[str, Embeddings] = {}
+        self._indexes: dict[tuple[int, str, str], ExampleIndex] = {}
+        self._probes: dict[tuple[int, str, str], ProbeBackend] = {}
+        self._backends: dict[str, Backend] = {}
+
+    @cached_property
+    def plugins(self) -> Plugins:
+        from labeler import built_in
+
+        return load_plugins(built_in, self.folder / "plugins")
+
+    # Instance settings and secrets
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The instance's own settings, from settings.json. Raises :class:`SettingError` that names the file."""
+        path = self.folder / "settings.json"
+        if not path.exists():
+            return {}
+        try:
+            found = strictjson.loads(path.read_bytes())
+        except (JsonError, OSError) as error:
+            raise SettingError(f"{path} cannot be read: {error}") from error
+        if not isinstance(found, dict):
+            raise SettingError(f"{path} must hold one JSON object")
+        return found
+
+    def change_settings(self, changes: Mapping[str, Any]) -> None:
+        """Change some instance settings; None or an empty text removes one. The file is readable by its owner only."""
+        strange = [name for name in changes if name not in INSTANCE_SETTINGS]
+        if strange:
+            raise SettingError(f"No instance setting {strange[0]!r}; there are: {', '.join(INSTANCE_SETTINGS)}")
+        with self._lock:
+            merged = {k: v for k, v in {**self.settings, **changes}.items() if v not in (None, "")}
+            write_private(self.folder / "settings.json", json.dumps(merged, ensure_ascii=False, indent=2) + "\n")
+            self._backends.clear()
+
+    @cached_property
+    def secret_key(self) -> str:
+        """The key that signs sessions, made at first use and stored with mode 0600."""
+        path = self.folder / "secret_key"
+        if not path.exists():
+            write_private(path, secrets.token_hex(32))
+        return path.read_text().strip()
+
+    @property
+    def prices(self) -> dict[str, ModelInfo]:
+        override = self.folder / "prices.json"
+        return load_prices(override if override.exists() else None)
+
+    def price_of(self, model_id: str | None) -> ModelInfo | None:
+        return find_model(self.prices, model_id) if model_id else None
+
+    # Projects and their tasks
+
+    def project_settings(self, project: Mapping[str, Any]) -> dict[str, Any]:
+        return read_settings("project", project["settings"])
+
+    def create_project(
+        self, name: str, language: str = "ko", settings: Mapping[str, Any] | None = None, reviewer_id: int | None = None
+    ) -> int:
+        """Make a project with the given settings; by default it has every record task that is loaded."""
+        if not name.strip() or len(name) > 80:
+            raise SettingError("A project needs a name of 1 to 80 characters")
+        if language not in ("ko", "en"):
+            raise SettingError(f"A project's language is ko or en, not {language!r}")
+        chosen = dict(settings or {})
+        chosen.setdefault("tasks", list(self.plugins.tasks))
+        for task in chosen["tasks"]:
+            self.plugins.task(task)
+        checked = changed_settings("project", chosen)
+
+        def work(tx: Any) -> int:
+            id_ = self.store.projects.create(tx, name.strip(), language, checked)
+            if reviewer_id is not None:
+                self.store.projects.add_member(tx, id_, reviewer_id, "admin")
+            self.store.events.add(tx, "project created", project_id=id_, reviewer_id=reviewer_id)
+            return id_
+
+        return self.store.write(work)
+
+    def tasks_of(self, project: Mapping[str, Any]) -> dict[str, Task]:
+        """Return the project's tasks as its settings have them; a task whose plugin is gone is left out."""
+        names = self.project_settings(project)["tasks"]
+        return {name: self.task_of(project, name) for name in names if name in self.plugins.tasks}
+
+    def task_of(self, project: Mapping[str, Any], name: str) -> Task:
+        task = self.plugins.task(name)
+        version, settings = self.store.projects.task_settings(project["id"], name)
+        return task.overridden(version, settings) if version else task
+
+    def task_settings(self, project: Mapping[str, Any], name: str) -> dict[str, Any]:
+        return read_settings("task", self.store.projects.task_settings(project["id"], name)[1])
+
+    # Retrieval
+
+    def embeddings(self, project: Mapping[str, Any]) -> Embeddings:
+        settings = self.project_settings(project)
+        key = f"{settings['embedder']}/{settings['embedding_model']}"
+        with self._lock:
+            if key not in self._embeddings:
+                factory = find(self.plugins.embedders, settings["embedder"], "embedder")
+                self._embeddings[key] = Embeddings(self.store, factory(settings))
+            return self._embeddings[key]
+
+    def index(self, project: Mapping[str, Any], task: Task) -> ExampleIndex:
+        """Return the example index of a task; its cache file lives in the folder index/."""
+        embeddings = self.embeddings(project)
+        key = (int(project["id"]), task.name, embeddings.embedder.id)
+        with self._lock:
+            index = self._indexes.get(key)
+            if index is None:
+                folder = None if self.read_only else self.folder / "index"
+                index = self._indexes[key] = ExampleIndex(self.store, key[0], task, embeddings, folder)
+            index.task = task
+            return index
+
+    def probe(self, project: Mapping[str, Any], task: Task) -> ProbeBackend:
+        from labeler.backends.probe import ProbeBackend
+
+        index = self.index(project, task)
+        key = (int(project["id"]), task.name, index.embeddings.embedder.id)
+        with self._lock:
+            if key not in self._probes:
+                self._probes[key] = ProbeBackend(index)
+            return self._probes[key]
+
+    # Suggestions
+
+    def default_backend(self, project: Mapping[str, Any], task: Task) -> str:
+        """Return "openai" if a key or base URL is set, else "probe" where every label has approvals, else "nearest"."""
+        from labeler.backends.openai import is_configured
+
+        settings = self.settings
+        if is_configured(settings) and (
+            settings.get("openai_model") or self.task_settings(project, task.name)["model_id"]
+        ):
+            return "openai"
+        return "probe" if self.probe(project, task).ready() else "nearest"
+
+    def backend(self, project: Mapping[str, Any], task: Task, name: str, model_id: str | None = None) -> Backend:
+        """Return a backend by name, made once for each set of settings."""
+        if name == "probe":
+            return self.probe(project, task)
+        from labeler.backends.openai import openai_settings
+
+        settings = dict(self.settings)
+        api_key, base_url = openai_settings(settings)
+        settings |= {"openai_api_key": api_key, "openai_base_url": base_url, "model_id": model_id or None}
+        embeddings = self.embeddings(project)
+        key = strictjson.dumps([name, embeddings.embedder.id, settings], sort_keys=True)
+        with self._lock:
+            if key not in self._backends:
+                factory = find(self.plugins.backends, name, "backend")
+                extra = {"embed": embeddings.embedder.embed, "index": self.index(project, task)}
+                self._backends[key] = factory.create(settings | extra)
+            return self._backends[key]
+
+    def suggester(
+        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
+    ) -> Suggester:
+        """Return what makes suggestions for a task, with the task's settings and ``overrides`` (of one run) on top."""
+        stored = self.task_settings(project, task.name)
+        given = {name: value for name, value in (overrides or {}).items() if value not in (None, "")}
+        settings = read_settings("task", {k: v for k, v in {**stored, **given}.items() if v is not None})
+        name = settings["backend"] or self.default_backend(project, task)
+        backend = self.backend(project, task, name, settings["model_id"])
+        retriever_name = settings["retriever"] or ("balanced" if backend.billed else "similar")
+        project_settings = self.project_settings(project)
+        pinned = [self.store.records.by_key(project["id"], key) for key in settings["pinned"]]
+        retriever = find(self.plugins.retrievers, retriever_name, "retriever")(
+            {**project_settings, **settings, "pinned_ids": [record.id for record in pinned if record]}
+        )
+        generation = replace(
+            task.generation,
+            max_tokens=settings["max_tokens"],
+            temperature=settings["temperature"],
+            seed=settings["seed"],
+        )
+        style = PromptStyle(settings["style"], project["language"])
+        base_url = self.settings.get("openai_base_url") if backend.billed else None
+        return Suggester(
+            store=self.store,
+            project_id=int(project["id"]),
+            task=task,
+            index=self.index(project, task),
+            backend=backend,
+            retriever=retriever,
+            k=settings["k"] if settings["k"] is not None else task.k,
+            style=style,
+            generation=generation,
+            second=self._second_opinions(project, task),
+            identity={
+                "backend": backend.name, "model": backend.model_id, "base_url": base_url, "style": style.name,
+                "language": style.language, "max_tokens": generation.max_tokens, "seed": generation.seed,
+                "temperature": generation.temperature,
+            },
+        )  # fmt: skip
+
+    def _second_opinions(self, project: Mapping[str, Any], task: Task) -> Sequence[Backend]:
+        found: list[Backend] = []
+        probe = self.probe(project, task)
+        if probe.fitted is not None:
+            found.append(probe)
+        return [*found, self.backend(project, task, "nearest")]
+
+    # The desk
+
+    def queue(self, project: Mapping[str, Any], task: Task) -> Queue:
+        return Queue(
+            self.store, int(project["id"]), task, self.project_settings(project), self._nearest_records(project)
+        )
+
+    def decisions(self, project: Mapping[str, Any], task: Task) -> Decisions:
+        lease = self.project_settings(project)["claim_minutes"] * 60
+        return Decisions(self.store, int(project["id"]), task, lease)
+
+    def _nearest_records(self, project: Mapping[str, Any]) -> Callable[[str, int], list[int]]:
+        """For the queue order "similar": the records most similar to a typed text, by their stored vectors."""
+
+        def nearest(text: str, limit: int) -> list[int]:
+            import numpy as np
+
+            embedder = self.embeddings(project).embedder
+            query = embedder.embed([text])[0]
+            best: list[tuple[float, int]] = []
+            for page in self.store.vectors.pages(embedder.id, int(project["id"])):
+                matrix = np.frombuffer(b"".join(row["vector"] for row in page), dtype="<f4").reshape(len(page), -1)
+                similarities = matrix @ query
+                best += [(float(s), row["id"]) for s, row in zip(similarities, page, strict=True)]
+                best = sorted(best, reverse=True)[:limit]
+            return [id_ for _, id_ in best]
+
+        return nearest
+
+    def close(self) -> None:
+        """Save the index caches and close the store."""
+        for index in self._indexes.values():
+            index.save()
+        for backend in self._backends.values():
+            close = getattr(backend, "close", None)
+            if close is not None:
+                close()
+        self.store.close()
+
+    def __enter__(self) -> Instance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise LabelerError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,209 @@
+"""One plugin manager per app: finds plugins, checks them at the door, and holds what they registered.
+
+Plugins come from the package ``labeler_plugins`` (the folder plugins/), from installed entry points of the group
+``labeler``, and from ``instance/plugins/*.py``; the built-in backends, embedders, retrievers and formats enter by
+the same door. A plugin that raises, hangs, exits, registers a wrong type or a name that is taken is disabled and
+named with its reason; the rest goes on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pluggy
+
+from labeler import hookspecs
+from labeler.backends.base import BackendFactory
+from labeler.errors import DuplicateName, LabelerError, NotFound, PluginError
+from labeler.records import Record, Value
+from labeler.retrieval.retrievers import RetrieverFactory
+from labeler.task import Task
+
+T = TypeVar("T")
+_PATIENCE = 10.0
+_REGISTERS = ("tasks", "backends", "embedders", "retrievers", "importers", "exporters", "executors")
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """A plugin that was left out: its name, one sentence why, and the trace for the log."""
+
+    name: str
+    reason: str
+    trace: str = ""
+
+
+@dataclass
+class Plugins:
+    """What all plugins of one app registered, by name."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+    backends: dict[str, BackendFactory] = field(default_factory=dict)
+    embedders: dict[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
+    retrievers: dict[str, RetrieverFactory] = field(default_factory=dict)
+    importers: dict[str, Any] = field(default_factory=dict)
+    exporters: dict[str, Any] = field(default_factory=dict)
+    executors: dict[str, Any] = field(default_factory=dict)
+    loaded: list[str] = field(default_factory=list)
+    disabled: list[Disabled] = field(default_factory=list)
+    owners: dict[tuple[str, str], str] = field(default_factory=dict)
+    manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager("labeler"))
+
+    def task(self, name: str) -> Task:
+        return find(self.tasks, name, "task")
+
+    def prepare(self, record: Record) -> Record | str:
+        """Run every ``prepare_record`` hook in turn; a text says why the record is refused."""
+        for implementation in self.manager.hook.prepare_record.get_hookimpls():
+            result = implementation.function(record)
+            if isinstance(result, str):
+                return result
+            record = result if isinstance(result, Record) else record
+        return record
+
+    def approved(self, project: str, task: str, record: Record, value: Value) -> list[Disabled]:
+        """Tell every ``label_approved`` hook; return those that raised, for the log."""
+        arguments = {"project": project, "task": task, "record": record, "value": value}
+        failed = []
+        for implementation in self.manager.hook.label_approved.get_hookimpls():
+            try:
+                implementation.function(*[arguments[name] for name in implementation.argnames])
+            except Exception as error:
+                failed.append(Disabled(implementation.plugin_name, str(error), traceback.format_exc()))
+        return failed
+
+    def blueprints(self) -> list[Any]:
+        return [blueprint for found in self.manager.hook.register_blueprints() for blueprint in found]
+
+
+def find(registry: Mapping[str, T], name: str, what: str) -> T:
+    """Return ``registry[name]``. Raises :class:`NotFound` that lists what there is."""
+    if name not in registry:
+        raise NotFound(f"No {what} {name!r}; loaded: {', '.join(sorted(registry)) or 'none'}")
+    return registry[name]
+
+
+def load_plugins(
+    built_in: ModuleType, drop_in: Path | None = None, *, entry_points: bool = True, patience: float = _PATIENCE
+) -> Plugins:
+    """Load everything and return it. ``patience`` is how many seconds one plugin may take to load and register."""
+    plugins = Plugins()
+    plugins.manager.add_hookspecs(hookspecs)
+    sources: list[tuple[str, Callable[[], Any]]] = [("labeler.built_in", lambda: built_in)]
+    sources += [(name, lambda name=name: importlib.import_module(name)) for name in _shipped()]  # type: ignore[misc]
+    if entry_points:
+        sources += [(entry.name, entry.load) for entry in metadata.entry_points(group="labeler")]
+    for path in sorted(drop_in.glob("*.py")) if drop_in is not None and drop_in.is_dir() else []:
+        sources.append((f"instance/plugins/{path.name}", lambda path=path: _load_file(path)))  # type: ignore[misc]
+    for name, load in sources:
+        _add(plugins, name, load, patience)
+    return plugins
+
+
+def _shipped() -> Iterator[str]:
+    import labeler_plugins  # type: ignore[import-not-found,unused-ignore]
+
+    for module in sorted(pkgutil.iter_modules(labeler_plugins.__path__), key=lambda m: m.name):
+        yield f"labeler_plugins.{module.name}"
+
+
+def _load_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"labeler_instance_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path.name} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _add(plugins: Plugins, name: str, load: Callable[[], Any], patience: float) -> None:
+    """Load one plugin and take what it registers, all or nothing."""
+    try:
+        found = _within(patience, lambda: _load_and_register(plugins, name, load))
+        for kind, entries in found.items():
+            for key in entries:
+                owner = plugins.owners.get((kind, key))
+                if owner is not None:
+                    raise DuplicateName(f"the {kind[:-1]} {key!r} is already registered by {owner}")
+        for kind, entries in found.items():
+            getattr(plugins, kind).update(entries)
+            plugins.owners.update({(kind, key): name for key in entries})
+        plugins.loaded.append(name)
+    except BaseException as error:  # a plugin may raise anything, SystemExit too
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        plugin = plugins.manager.get_plugin(name)
+        if plugin is not None:
+            plugins.manager.unregister(plugin)
+        reason = str(error) if isinstance(error, (LabelerError, pluggy.PluginValidationError)) else _shown(error)
+        plugins.disabled.append(Disabled(name, " ".join(reason.split()), traceback.format_exc()))
+
+
+def _shown(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """Run ``work`` in a thread of its own, and give up on it after ``seconds``."""
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="labeler-plugin", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise PluginError(f"it did not load within {seconds:g} seconds")
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+def _load_and_register(plugins: Plugins, name: str, load: Callable[[], Any]) -> dict[str, dict[str, Any]]:
+    plugin = load()
+    version = getattr(plugin, "LABELER_API", hookspecs.API_VERSION)
+    if version != hookspecs.API_VERSION:
+        raise PluginError(f"it was made for plugin API {version}; this Labeler has {hookspecs.API_VERSION}")
+    plugins.manager.register(plugin, name=name)
+    # pluggy ignores a misspelled hook until somebody asks.
+    plugins.manager.check_pending()
+    found: dict[str, dict[str, Any]] = {}
+    for kind in _REGISTERS:
+        function = getattr(plugin, f"register_{kind}", None)
+        if function is not None and getattr(function, "labeler_impl", None) is not None:
+            if inspect.signature(function).parameters:
+                raise PluginError(f"register_{kind} takes no arguments")
+            found[kind] = _named(kind, function())
+    return found
+
+
+def _named(kind: str, returned: Any) -> dict[str, Any]:
+    if not isinstance(returned, (list, tuple)):
+        raise PluginError(f"register_{kind} must return a list, not {type(returned).__name__}")
+    named: dict[str, Any] = {}
+    for item in returned:
+        if kind == "tasks" and not isinstance(item, Task):
+            raise PluginError(f"register_tasks must return Task objects, not {type(item).__name__}")
+        key, value = item if isinstance(item, tuple) else (getattr(item, "name", None), item)
+        if not isinstance(key, str) or not key:
+            raise PluginError(f"register_{kind} returned something without a name: {str(item)[:80]}")
+        if key in named:
+            raise DuplicateName(f"it registers the {kind[:-1]} {key!r} twice")
+        named[key] = value
+    return named

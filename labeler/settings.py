@@ -1,0 +1,108 @@
+"""Every setting of a project and of a task: its name, type, default and bounds, in one table each.
+
+The page, the command line and the store use the same names. A value that does not fit raises
+:class:`SettingError` with the name, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labeler.errors import SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. ``kind``: "int", "float", "bool", "text", "list" (of texts), "map" (JSON object), "choice"."""
+
+    name: str
+    kind: str
+    default: Any = None
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    help: str = ""
+
+    def read(self, raw: Any) -> Any:
+        """Return the value of ``raw`` (typed text or JSON); empty text means the default."""
+        if raw is None or raw == "":
+            return self.default
+        value = self._typed(raw)
+        if self.choices and value not in self.choices:
+            raise SettingError(f"{self.name} is {raw!r}; allowed are: {', '.join(self.choices)}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            too_low = self.low is not None and value < self.low
+            if value != value or too_low or (self.high is not None and value > self.high):
+                raise SettingError(f"{self.name} is {raw}; it must lie between {self.low} and {self.high}")
+        return value
+
+    def _typed(self, raw: Any) -> Any:
+        try:
+            if self.kind == "int" and not isinstance(raw, bool):
+                return int(str(raw))
+            if self.kind == "float" and not isinstance(raw, bool):
+                return float(raw)
+            if self.kind == "bool":
+                return raw if isinstance(raw, bool) else str(raw).lower() in ("1", "true", "on", "yes")
+        except (TypeError, ValueError):
+            raise SettingError(f"{self.name} is {str(raw)[:40]!r}; a number is needed") from None
+        if self.kind in ("text", "choice") and isinstance(raw, str):
+            return raw.strip()
+        if self.kind == "list" and isinstance(raw, (list, tuple)) and all(isinstance(item, str) for item in raw):
+            return list(raw)
+        if self.kind == "map" and isinstance(raw, Mapping):
+            return dict(raw)
+        raise SettingError(f"{self.name} is {str(raw)[:40]!r}; it must be of the kind {self.kind}")
+
+
+PROJECT = (
+    Setting("tasks", "list", [], help="The tasks of the project, in the order of the page"),
+    Setting("embedder", "text", "lexical", help="What turns texts into vectors: lexical, e5, sentence-transformers"),
+    Setting("embedding_model", "text", "", help="The model of sentence-transformers: a name or a folder"),
+    Setting("blind_share", "float", 0.05, 0, 1, help="The share of the queue shown without a suggestion"),
+    Setting("order", "choice", "oldest", choices=("oldest", "score", "disagreement", "random"), help="Queue order"),
+    Setting("claim_minutes", "float", 10.0, 0.01, 1440, help="How long an opened record stays with a reviewer"),
+    Setting("max_share_reviewer", "float", 1.0, 0, 1, help="Largest share of the k examples from one reviewer"),
+    Setting("max_share_group", "float", 1.0, 0, 1, help="Largest share of the k examples from one product"),
+    Setting("refresh", "bool", True, help="Make suggestions near the front again when their examples changed"),
+    Setting("refresh_ahead", "int", 20, 0, 500, help="How many records from the front of the queue are kept fresh"),
+)
+
+TASK = (
+    Setting("guidelines", "map", help="The guidelines by language; empty: the plugin's own"),
+    Setting("labels", "labels", help="The labels as JSON; empty: the plugin's own"),
+    Setting("unit", "choice", choices=("record", "group"), help="One review, or all reviews of a product"),
+    Setting("k", "int", None, 0, 64, help="How many examples a prompt shows; empty: the task's own"),
+    Setting("retriever", "text", "", help="Empty: balanced for prompts, similar for the nearest backend"),
+    Setting("pinned", "list", [], help="Record keys that the fixed retriever shows"),
+    Setting("backend", "text", "", help="Empty: openai if set up, else probe, else nearest"),
+    Setting("model_id", "text", "", help="The name of the weights, as the backend knows it"),
+    Setting("style", "choice", "few-shot", choices=("few-shot", "zero-shot"), help="The way of prompting"),
+    Setting("max_tokens", "int", 1024, 1, 100_000, help="The longest answer, in tokens"),
+    Setting("temperature", "float", 0.0, 0, 2, help="0 is greedy"),
+    Setting("seed", "int", None, 0, 2**31, help="A fixed seed, where the backend has one"),
+    Setting("budget", "float", None, 0, 1e6, help="The most a run may cost, in US dollars"),
+    Setting("concurrency", "int", 16, 1, 256, help="How many calls are in flight at once"),
+    Setting("max_tries", "int", 6, 1, 50, help="How often a call that failed in passing is tried"),
+)
+_TABLES = {"project": {s.name: s for s in PROJECT}, "task": {s.name: s for s in TASK}}
+
+
+def read_settings(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of "project" or "task": those in ``raw`` checked, the others by default.
+
+    Raises :class:`SettingError` for a name that does not exist.
+    """
+    known = _TABLES[table]
+    strange = [name for name in raw if name not in known]
+    if strange:
+        raise SettingError(f"No {table} setting {strange[0]!r}; there are: {', '.join(known)}")
+    return {name: raw.get(name) if s.kind == "labels" else s.read(raw.get(name)) for name, s in known.items()}
+
+
+def changed_settings(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of ``raw`` that differ from the defaults: what is stored."""
+    known = _TABLES[table]
+    return {name: value for name, value in read_settings(table, raw).items() if value != known[name].default}

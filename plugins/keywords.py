@@ -1,0 +1,9 @@
+"""Keywords: the phrases of the review that say what it is about, character for character."""
+
+from labeler import Keywords, Task, guideline_files, hookimpl
+
+
+@hookimpl
+def register_tasks() -> list[Task]:
+    title = {"ko": "키워드", "en": "Keywords"}
+    return [Task("keywords", Keywords(maximum=10), title, guideline_files(__file__, "keywords.v1"), k=6)]
