@@ -1,0 +1,103 @@
+"""Accounts: passwords, one-time sign-in links, and the throttle on failed sign-ins. No default password exists."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from typing import Any
+
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from labeler.errors import InputError, NotFound, NotSignedIn, Throttled
+from labeler.store import Row, Store, Tx
+from labeler.text import clean_text
+
+REVIEWER, ADMIN = "reviewer", "admin"
+ROLES = (REVIEWER, ADMIN)
+SIGN_IN = "sign-in"
+MIN_PASSWORD = 10
+_LINK_SECONDS = 24 * 3600.0
+_WINDOW, _BY_NAME, _BY_ADDRESS = 300.0, 5, 20
+
+
+def add_reviewer(store: Store, name: str, password: str | None, role: str = REVIEWER) -> int:
+    """Add an account and return its number. ``password`` None: it can only be entered by a one-time link."""
+    name = clean_text(name, "name")
+    if not 1 <= len(name) <= 60 or not name.isprintable():
+        raise InputError("A name has 1 to 60 printable characters")
+    if role not in ROLES:
+        raise InputError(f"No role {role!r}; there are: {', '.join(ROLES)}")
+    digest = None if password is None else hash_password(password)
+    return store.write(lambda tx: _add(store, tx, name, digest, role))
+
+
+def _add(store: Store, tx: Tx, name: str, digest: str | None, role: str) -> int:
+    id_ = store.people.create(tx, name, digest, role)
+    store.events.add(tx, "account added", reviewer_id=id_, detail={"role": role})
+    return id_
+
+
+def hash_password(password: str) -> str:
+    """Return the scrypt hash of a password. Raises :class:`InputError` if it is too short or too long."""
+    if len(password) < MIN_PASSWORD:
+        raise InputError(f"A password has at least {MIN_PASSWORD} characters; a few words make a good one")
+    if len(password) > 1000:
+        raise InputError("A password has at most 1000 characters")
+    return generate_password_hash(password, method="scrypt")
+
+
+# Compared with when the name is unknown, so that a wrong name takes as long as a wrong password.
+_NOBODY = generate_password_hash(secrets.token_hex(16), method="scrypt")
+
+
+def sign_in(store: Store, name: str, password: str, address: str) -> Row:
+    """Return the account. Raises :class:`NotSignedIn`, or :class:`Throttled` after repeated failures."""
+    by_name, by_address = store.people.attempts(name, address, _WINDOW)
+    if by_name >= _BY_NAME or by_address >= _BY_ADDRESS:
+        raise Throttled("Too many failed sign-ins; wait five minutes and try again", _WINDOW)
+    person = store.people.named(name)
+    right = check_password_hash((person["password"] if person else None) or _NOBODY, password)
+    if person is None or not right or person["disabled"]:
+        store.write(lambda tx: store.people.add_attempt(tx, name, address))
+        raise NotSignedIn("The name or the password is wrong")
+    store.write(lambda tx: store.people.clear_attempts(tx, name))
+    return person
+
+
+def one_time_link(store: Store, reviewer_id: int) -> str:
+    """Return a fresh one-time token for a sign-in link, valid for a day. Only its hash is stored."""
+    token = secrets.token_urlsafe(24)
+    store.write(
+        lambda tx: store.people.add_token(tx, reviewer_id, SIGN_IN, _digest(token), time.time() + _LINK_SECONDS)
+    )
+    return token
+
+
+def use_link(store: Store, token: str) -> Row:
+    """Return the account of a one-time token and use it up. Raises :class:`NotSignedIn`."""
+    id_ = store.write(lambda tx: store.people.use_token(tx, SIGN_IN, _digest(token)))
+    person = store.people.get(id_) if id_ is not None else None
+    if person is None or person["disabled"]:
+        raise NotSignedIn("This sign-in link was used already or has expired; ask for a new one, or restart the server")
+    return person
+
+
+def change_password(store: Store, reviewer_id: int, new: str, old: str | None = None) -> None:
+    """Set a new password; the old one is needed if there is one. All open sessions of the account end."""
+    person = store.people.get(reviewer_id)
+    if person is None:
+        raise NotFound(f"There is no account number {reviewer_id}")
+    if person["password"] is not None and not check_password_hash(person["password"], old or ""):
+        raise InputError("The old password is wrong")
+    digest = hash_password(new)
+    store.write(lambda tx: store.people.change(tx, reviewer_id, password=digest))
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def public(person: Row) -> dict[str, Any]:
+    """Return what pages may show of an account."""
+    return {name: person[name] for name in ("id", "name", "role", "language")}

@@ -1,0 +1,150 @@
+"""Who may do what: one place, default deny.
+
+Every view needs a signed-in reviewer unless it is marked :func:`public`, and an admin where it is marked
+:func:`admin_only`. A view with ``project_id`` in its address finds the project in ``g.project``: for people who are
+not its members (and no admins) it does not exist. A test walks every route.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, current_app, g, request, session
+
+from labeler import accounts, strictjson
+from labeler.errors import Forbidden, InputError, NotFound, NotSignedIn
+from labeler.instance import Instance
+from labeler.task import Task
+
+View = TypeVar("View", bound=Callable[..., Any])
+PUBLIC, SIGNED_IN, ADMIN = "public", "signed in", "admin"
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _CSP,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def public(view: View) -> View:
+    """Mark a view that people may see before they sign in."""
+    view.access = PUBLIC  # type: ignore[attr-defined]
+    return view
+
+
+def admin_only(view: View) -> View:
+    """Mark a view for admins (of the instance, or of the project in its address)."""
+    view.access = ADMIN  # type: ignore[attr-defined]
+    return view
+
+
+def access_of(app: Flask, endpoint: str) -> str:
+    """Return what an endpoint needs; static files are public, everything unmarked needs a signed-in reviewer."""
+    if endpoint == "static":
+        return PUBLIC
+    return getattr(app.view_functions[endpoint], "access", SIGNED_IN)
+
+
+def instance() -> Instance:
+    """The open instance of this app."""
+    found: Instance = current_app.extensions["labeler"]
+    return found
+
+
+def project_task(name: str) -> Task:
+    """Return a task of the project in the address. Raises :class:`NotFound` if the project does not have it."""
+    if name not in instance().project_settings(g.project)["tasks"]:
+        raise NotFound(f"The project {g.project['name']!r} has no task {name!r}")
+    return instance().task_of(g.project, name)
+
+
+def json_body() -> dict[str, Any]:
+    """Return the strict JSON object of the request. Raises :class:`InputError` for any other type or content."""
+    if request.mimetype != "application/json":
+        raise InputError("Send JSON with the content type application/json")
+    body = strictjson.loads(request.get_data())
+    if not isinstance(body, dict):
+        raise InputError("Send one JSON object")
+    return body
+
+
+def start_session(person: Any) -> None:
+    session.clear()
+    session.permanent = True
+    session["reviewer"] = person["id"]
+    session["epoch"] = person["epoch"]
+
+
+def guard(app: Flask) -> None:
+    """Install the checks before, and the headers after, every request."""
+
+    @app.before_request
+    def check() -> None:
+        g.person = _signed_in()
+        g.project = None
+        g.role = None
+        _check_host()
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            _check_origin()
+        if request.endpoint is None:
+            return
+        needed = access_of(app, request.endpoint)
+        if needed == PUBLIC:
+            return
+        if g.person is None:
+            raise NotSignedIn("Please sign in")
+        g.role = g.person["role"]
+        project_id = (request.view_args or {}).get("project_id")
+        if project_id is not None:
+            _load_project(int(project_id))
+        if needed == ADMIN and g.role != accounts.ADMIN:
+            raise Forbidden("Only an admin may do this")
+
+    @app.after_request
+    def harden(response: Response) -> Response:
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        if request.endpoint != "static":
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+
+def _signed_in() -> Any:
+    id_ = session.get("reviewer")
+    person = instance().store.people.get(id_) if isinstance(id_, int) else None
+    # A new password or role raises the epoch: cookies from before it are worth nothing.
+    if person is None or person["disabled"] or session.get("epoch") != person["epoch"]:
+        return None
+    return person
+
+
+def _load_project(project_id: int) -> None:
+    store = instance().store
+    role = store.projects.member_role(project_id, g.person["id"])
+    if role is None and g.person["role"] != accounts.ADMIN:
+        raise NotFound("There is no such project")
+    g.project = store.projects.get(project_id)
+    g.role = accounts.ADMIN if g.person["role"] == accounts.ADMIN else role
+
+
+def _check_host() -> None:
+    """Against DNS rebinding: the server answers only to the names it was started for."""
+    allowed = current_app.config["LABELER_HOSTS"]
+    name = urlsplit(f"//{request.host}").hostname or ""
+    if allowed and not any(hmac.compare_digest(name, host) for host in allowed):
+        raise InputError("This server does not answer to that host name")
+
+
+def _check_origin() -> None:
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != request.host:
+        raise Forbidden("The request comes from another site")

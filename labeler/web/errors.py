@@ -1,0 +1,73 @@
+"""The one place that turns errors into pages, or into JSON for programs. The log gets the trace, the browser never."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Flask, jsonify, make_response, redirect, render_template, request, url_for
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException
+
+from labeler.errors import Conflict, JsonError, LabelerError, NotSignedIn, Throttled
+from labeler.text import one_line
+
+log = logging.getLogger("labeler.web")
+
+
+def wants_json() -> bool:
+    """Whether the caller is a program: our JSON API, or a request that carries or accepts JSON only."""
+    if "/api/" in request.path or request.mimetype == "application/json":
+        return True
+    best = request.accept_mimetypes.best_match(["text/html", "application/json"])
+    return best == "application/json"
+
+
+def install(app: Flask) -> None:
+    @app.errorhandler(LabelerError)
+    def labeler_error(error: LabelerError) -> Any:
+        if error.status >= 500:
+            log.error("%s %s: %s", request.method, one_line(request.path), one_line(str(error)))
+        if isinstance(error, NotSignedIn) and request.method == "GET" and not wants_json():
+            if request.endpoint not in ("signin.form", "signin.link"):
+                return redirect(url_for("signin.form", next=request.full_path.rstrip("?")))
+        return answer(error.status, str(error), error)
+
+    @app.errorhandler(CSRFError)
+    def csrf_error(error: CSRFError) -> Any:
+        return answer(403, "This page is too old or was not opened here; load it again and repeat")
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Any:
+        code = error.code or 500
+        if code < 400:
+            return error
+        messages = {
+            404: "There is no such page",
+            405: "This address does not take that method",
+            413: "This is too large to be sent here",
+        }
+        return answer(code, messages.get(code, error.name))
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Any:
+        log.exception("%s %s failed", request.method, one_line(request.path))
+        return answer(500, "Something went wrong inside Labeler; the log says what")
+
+
+def answer(status: int, message: str, error: LabelerError | None = None) -> Any:
+    """Return the error as JSON or as a page, with the status and the headers that belong to it."""
+    if wants_json():
+        body: dict[str, Any] = {"error": message}
+        if isinstance(error, Conflict):
+            body["current"] = error.current
+        if isinstance(error, JsonError):
+            body |= {"line": error.line, "column": error.column}
+        response = make_response(jsonify(body), status)
+    elif request.headers.get("HX-Request"):
+        response = make_response(render_template("_error.html", message=message), status)
+    else:
+        response = make_response(render_template("error.html", status=status, message=message), status)
+    if isinstance(error, Throttled):
+        response.headers["Retry-After"] = str(int(error.retry_after))
+    return response

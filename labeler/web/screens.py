@@ -1,0 +1,12 @@
+"""All screens of the page, one blueprint each."""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+
+def blueprints() -> list[Blueprint]:
+    from labeler.web import desk, exports, imports, projects, runs, settings, signin
+
+    modules = (signin, projects, desk, imports, runs, exports, settings)
+    return [module.blueprint for module in modules]
