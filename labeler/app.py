@@ -66,7 +66,13 @@ def language() -> str:
 
 
 def _page_context() -> dict[str, Any]:
-    return {"person": g.get("person"), "project": g.get("project"), "role": g.get("role"), "language": language(), "_": _}
+    return {
+        "person": g.get("person"),
+        "project": g.get("project"),
+        "role": g.get("role"),
+        "language": language(),
+        "_": _,
+    }
 
 
 def _package_folder(name: str) -> str:

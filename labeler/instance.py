@@ -22,10 +22,10 @@ from labeler.annotation.queue import Queue
 from labeler.backends.base import Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, SettingError, StoreReadOnly
+from labeler.ingest.service import Importer, refresh_groups
 from labeler.plugins import Plugins, find, load_plugins
 from labeler.prelabel.suggest import Suggester
 from labeler.prompts import PromptStyle
-from labeler.records import Generation
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
 from labeler.settings import changed_settings, read_settings
@@ -65,6 +65,8 @@ class Instance:
         self._indexes: dict[tuple[int, str, str], ExampleIndex] = {}
         self._probes: dict[tuple[int, str, str], ProbeBackend] = {}
         self._backends: dict[str, Backend] = {}
+        self._work = threading.Event()
+        self._decided: dict[tuple[int, str], None] = {}
 
     @cached_property
     def plugins(self) -> Plugins:
@@ -152,8 +154,85 @@ class Instance:
         version, settings = self.store.projects.task_settings(project["id"], name)
         return task.overridden(version, settings) if version else task
 
+    def task_settings_raw(self, project: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """Return only the settings that the project changed."""
+        return self.store.projects.task_settings(project["id"], name)[1]
+
     def task_settings(self, project: Mapping[str, Any], name: str) -> dict[str, Any]:
-        return read_settings("task", self.store.projects.task_settings(project["id"], name)[1])
+        return read_settings("task", self.task_settings_raw(project, name))
+
+    def change_project(self, project_id: int, changes: Mapping[str, Any], reviewer_id: int | None = None) -> None:
+        """Change some settings of a project; tasks that were added get their queue."""
+        project = self.store.projects.get(project_id)
+        checked = changed_settings("project", {**project["settings"], **changes})
+        for name in checked.get("tasks", []):
+            self.plugins.task(name)
+        if checked.get("embedder"):
+            find(self.plugins.embedders, checked["embedder"], "embedder")
+
+        def work(tx: Any) -> None:
+            self.store.projects.set_settings(tx, project_id, checked)
+            detail = {"changed": sorted(changes)}
+            self.store.events.add(tx, "settings changed", project_id=project_id, reviewer_id=reviewer_id, detail=detail)
+
+        self.store.write(work)
+        self.fill_queues(project_id)
+        self.wake()
+
+    def change_task(
+        self, project_id: int, name: str, settings: Mapping[str, Any], reviewer_id: int | None = None
+    ) -> int:
+        """Store the settings of a task as a new version, checked in full; return the version."""
+        checked = changed_settings("task", settings)
+        self.plugins.task(name).overridden(1, checked)
+        version = self.store.write(
+            lambda tx: self.store.projects.set_task_settings(tx, project_id, name, checked, reviewer_id)
+        )
+        self.fill_queues(project_id)
+        return version
+
+    def fill_queues(self, project_id: int) -> None:
+        """Queue every record for every task of the project; those already queued stay as they are."""
+        project = self.store.projects.get(project_id)
+        tasks = self.tasks_of(project)
+        for task in tasks.values():
+            after: int | None = 0
+            while after is not None:
+                after = self.store.write(
+                    lambda tx, task=task, after=after: self.store.work.enqueue_task(  # type: ignore[misc]
+                        tx, project_id, task.name, task.unit, after
+                    )
+                )
+        refresh_groups(self.store, project_id, tasks.values())
+
+    def importer(self, project: Mapping[str, Any]) -> Importer:
+        tasks = self.tasks_of(project)
+        store_label = {name: self.decisions(project, task).import_label for name, task in tasks.items()}
+        return Importer(self.store, int(project["id"]), tasks, store_label, self.plugins.prepare)
+
+    # Background work
+
+    def wake(self) -> None:
+        """Tell the background worker of this process, if there is one, that there is work."""
+        self._work.set()
+
+    def wait_for_work(self, seconds: float) -> None:
+        """Wait until :meth:`wake` is called, at most ``seconds``."""
+        if self._work.wait(seconds):
+            self._work.clear()
+
+    def note_decision(self, project_id: int, task: str) -> None:
+        """Note that a decision was made, so that the suggestions it touches are made again."""
+        with self._lock:
+            self._decided[(project_id, task)] = None
+        self.wake()
+
+    def take_decided(self) -> list[tuple[int, str]]:
+        """Return the (project id, task) pairs with decisions since the last time, and forget them."""
+        with self._lock:
+            taken = list(self._decided)
+            self._decided.clear()
+        return taken
 
     # Retrieval
 

@@ -97,7 +97,7 @@ class BackendRequest:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a backend answered. Token counts and ``cost`` (US dollars) are None when unknown, never 0 instead.
+    """What a backend answered. Token counts are None when unknown, never 0 instead.
 
     ``scores`` maps label names to numbers in [0, 1] when the backend has real ones, and ``score`` is that of
     the answer; they are never compared across backends. ``note`` says how a value was made without a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import threading
@@ -227,6 +228,17 @@ def test_e5_takes_any_text(e5):
     """A NUL does not end the text early, and a lone surrogate is no error."""
     assert np.linalg.norm(e5.embed(["\ud800"])) == pytest.approx(1, abs=1e-5)
     assert similarity(e5, "좋아요\x00배송이 느려요", "좋아요") < 0.999
+
+
+@needs_e5
+@pytest.mark.parametrize("policy", [None, "active"])
+def test_e5_leaves_the_environment_as_it_was(monkeypatch, policy):
+    """How OpenMP threads wait is set for loading the engine alone, and never against the user's own setting."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    E5Embedder().embed([KOREAN])
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
 
 
 @needs_e5

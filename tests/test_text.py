@@ -102,7 +102,7 @@ def test_hash_is_32_hex_digits():
         ("\u202eab\u202c", ["U+202E", "U+202C"]),
         ("tab\tand\nline", []),
         ("\x1b[31mred", ["U+001B"]),
-        ("\u3164", ["U+3164"]),
+        ("\u3164\uffa0", ["U+3164", "U+FFA0"]),
         ("a\U000e0041b", ["U+E0041"]),
         ("\x85\ufeff", ["U+0085", "U+FEFF"]),
     ],

@@ -35,7 +35,7 @@ def find_dialect(sample: str, complete: bool, *, delimiter: str | None, tab_firs
     """Return the dialect of a file that begins with ``sample``; ``delimiter`` is what a person said, if anything."""
     chosen = _given(delimiter) if delimiter is not None else _sniffed(sample, complete, tab_first, header)
     # Written by a csv library, a quote after delimiter and space is doubled, so this is another hand.
-    spaces = re.search(rf'^[^\r\n]*?{re.escape(chosen)} +"[^"\r\n{re.escape(chosen)}]', sample) is not None
+    spaces = re.search(rf'{re.escape(chosen)} +"[^"\r\n{re.escape(chosen)}]', sample) is not None
     quotes = chosen != "\t" or _quotes_mean_something(sample, complete)
     return Dialect(chosen, quotes, spaces)
 

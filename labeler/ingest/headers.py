@@ -35,6 +35,16 @@ def column_names(cells: Sequence[str]) -> list[str]:
     return names
 
 
+def refuse_title(header: Sequence[object], row: Sequence[object]) -> None:
+    """Raise :class:`FileRefused` if the first row is the title of the table and not its header."""
+    filled = sum(1 for cell in row if cell is not None and cell != "")
+    if header and header[0] and not any(header[1:]) and filled > 1:
+        raise FileRefused(
+            f"The first row has one cell, but the row after it has {filled}; "
+            "remove what stands above the column names, or give every column a name"
+        )
+
+
 def numbered(place: int) -> str:
     """Return the name of a column that has none; ``place`` counts from 1."""
     return f"column {place}"

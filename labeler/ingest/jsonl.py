@@ -48,6 +48,7 @@ def _source(format_: str, stream: Stream, encoding: Encoding, rows: Iterator[Row
         position=stream.position,
         close_file=stream.close,
         encoding=encoding.name,
+        guessed=encoding.note is not None,
         notes=[encoding.note] if encoding.note else [],
     )
 

@@ -29,22 +29,15 @@ def open_parquet(stream: Stream) -> RowSource:
         raise MissingExtra("pyarrow", "parquet") from None
     file = stream.seekable()
     try:
-        with pq.ParquetFile(file) as first:
-            fields = list(first.schema_arrow)
-        texts = [field.name for field in fields if _is_text(pa, field.type)]
+        texts = [field.name for field in pq.read_schema(file) if _is_text(pa, field.type)]
         file.seek(0)
         parquet = pq.ParquetFile(file, read_dictionary=texts, pre_buffer=False)
-        reader = _Reader(parquet, stream)
     except (pa.ArrowException, OSError, ValueError) as error:
-        file.close()
         raise FileRefused(f"{stream.name} is damaged or no Parquet file: {error}") from error
-    except BaseException:
-        file.close()
-        raise
+    reader = _Reader(parquet, stream)
 
     def close() -> None:
         parquet.close()
-        file.close()
         stream.close()
 
     return RowSource(
@@ -62,6 +55,7 @@ class _Reader:
         self._parquet = parquet
         self._stream = stream
         self._done = self._bytes = 0
+        self._height: int = parquet.metadata.num_rows
         self.columns: list[str] = parquet.schema_arrow.names
         for name in self.columns:
             if self.columns.count(name) > 1:
@@ -71,11 +65,7 @@ class _Reader:
 
     def position(self) -> int:
         """Return the share of the file that the rows so far are, in bytes."""
-        return self._stream.size * self._done // max(1, self._parquet_rows)
-
-    @property
-    def _parquet_rows(self) -> int:
-        return int(self._parquet.metadata.num_rows)
+        return self._stream.size * self._done // max(1, self._height)
 
     def rows(self) -> Iterator[Row | RowError]:
         """Yield every row of every row group."""
@@ -126,8 +116,10 @@ def _is_text(pa: Any, kind: Any) -> bool:
 def _cells(pa: Any, column: Any) -> Iterator[Any]:
     """Yield the cells of a column as plain values; a text that many rows share is one object."""
     if pa.types.is_dictionary(column.type):
-        texts = [_cell(value) for value in column.dictionary]
-        for index in column.indices.to_pylist():
+        indices = column.indices.to_pylist()
+        # Each batch carries the dictionary of its whole row group, of which it shows only some texts.
+        texts = {index: _cell(column.dictionary[index]) for index in set(indices) if index is not None}
+        for index in indices:
             yield None if index is None else texts[index]
         return
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":

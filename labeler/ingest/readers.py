@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from labeler.errors import FileRefused, JsonError
-from labeler.ingest.encoding import Encoding, decode_chunks, detect_encoding, named_encoding
+from labeler.ingest.encoding import decode_chunks, detect_encoding, named_encoding
 from labeler.ingest.jsonl import open_array, open_lines, refuse_single_object
 from labeler.ingest.parquet import open_parquet
 from labeler.ingest.rows import Limits, Row, RowError, RowSource
@@ -108,11 +108,7 @@ def _binary_format(stream: Stream, head: bytes, named: str | None) -> str | None
     """Return ``xlsx`` or ``parquet``, or None for text. Raises :class:`FileRefused` if it is not what its name says."""
     kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
     if kind == "zip":
-        file = stream.seekable()
-        try:
-            kind = archive_kind(file)
-        finally:
-            stream.rewind(file)
+        kind = archive_kind(stream.seekable())
     if kind is None and _HTML.match(head):
         kind = "a web page (HTML or XML); shops often give it the name .xls"
     if kind in ("xlsx", "parquet"):
@@ -137,7 +133,11 @@ def _text_format(text: str, complete: bool, named: str | None, name: str) -> str
         return "table"
     if text.startswith("[") and (named is not None or re.match(r"\[\s*[\]{]", text)):
         return "json"
-    if text.startswith("{") and not _is_object(text, complete) and (named == "json" or text[1:].lstrip(" ")[:1] in "\r\n"):
+    if (
+        text.startswith("{")
+        and not _is_object(text, complete)
+        and (named == "json" or text[1:].lstrip(" ")[:1] in "\r\n")
+    ):
         raise refuse_single_object(name)
     if text.startswith("{"):
         if complete and named == "json" and _holds_records(text):

@@ -45,7 +45,7 @@ class RowSource:
 
     ``columns`` are the names known before the first row (for JSON: those of the first rows). ``encoding`` and
     ``delimiter`` are None where a format has none. ``notes`` are sentences a person should see before the
-    import, such as an encoding that was only guessed. Raises :class:`~labeler.errors.TooLarge` while it is
+    import; ``guessed`` is true if one of them says that the encoding is only a guess. Raises :class:`~labeler.errors.TooLarge` while it is
     iterated if the file unpacks to more than its limits.
     """
 
@@ -58,6 +58,7 @@ class RowSource:
     close_file: Callable[[], None]
     encoding: str | None = None
     delimiter: str | None = None
+    guessed: bool = False
     notes: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Row | RowError]:

@@ -37,6 +37,7 @@ class Stream:
         self.limits = limits
         self.unpacked = 0
         self._head = b""
+        self._copy: IO[bytes] | None = None
         try:
             if not path.is_file():
                 raise FileRefused(f"{path.name} is not a file" if path.exists() else f"There is no file {path.name}")
@@ -74,27 +75,23 @@ class Stream:
         return max(0, self._raw.tell() - (0 if self.packed else len(self._head)))
 
     def close(self) -> None:
-        """Close the file and what unpacks it."""
+        """Close the file, what unpacks it, and its copy."""
+        if self._copy is not None:
+            self._copy.close()
         self._file.close()
         self._raw.close()
 
     def seekable(self) -> IO[bytes]:
-        """Return the file itself, or an unpacked temporary copy: some formats are read from their end.
-
-        The caller closes it.
-        """
+        """Return the file itself, or an unpacked temporary copy, at its start: some formats are read from the end."""
         if not self.packed:
             self._raw.seek(0)
             return self._raw
-        copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        try:
+        if self._copy is None:
+            self._copy = tempfile.TemporaryFile()  # noqa: SIM115
             while data := self.read():
-                copy.write(data)
-            copy.seek(0)
-        except BaseException:
-            copy.close()
-            raise
-        return copy
+                self._copy.write(data)
+        self._copy.seek(0)
+        return self._copy
 
     def _take(self, size: int) -> bytes:
         try:

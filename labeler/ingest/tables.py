@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 
 from labeler.errors import FileRefused
 from labeler.ingest.dialect import NONE, Dialect, find_dialect
 from labeler.ingest.encoding import Encoding, decode_chunks
-from labeler.ingest.headers import column_names, numbered, ragged
+from labeler.ingest.headers import column_names, numbered, ragged, refuse_title
 from labeler.ingest.lines import Line, split_lines
 from labeler.ingest.rows import Row, RowError, RowSource
 from labeler.ingest.stream import Stream, size_name
@@ -59,6 +59,7 @@ def open_table(
         close_file=stream.close,
         encoding=encoding.name,
         delimiter=None if dialect.delimiter == NONE else dialect.delimiter,
+        guessed=encoding.note is not None,
         notes=notes,
     )
 
@@ -190,7 +191,11 @@ def _columns(rows: Iterator[Cells | RowError], header: bool) -> tuple[list[str],
             raise FileRefused(f"The header (line {first.number}) cannot be read: {first.reason}")
         return _columns_without_header([first], rows)
     if header:
-        return column_names(first[1]), rows
+        names = column_names(first[1])
+        second = list(islice(rows, 1))
+        if len(names) > 1 and second and not isinstance(second[0], RowError):
+            refuse_title(first[1], second[0][1])
+        return names, chain(second, rows)
     return _columns_without_header([first], rows)
 
 

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from labeler.errors import FileRefused
 from labeler.ingest.encoding import utf8_size
-from labeler.ingest.headers import column_names, numbered, ragged
+from labeler.ingest.headers import column_names, numbered, ragged, refuse_title
 from labeler.ingest.rows import Row, RowError, RowSource
 from labeler.ingest.stream import Stream, size_name
 from labeler.ingest.workbook_guard import check_workbook
@@ -26,26 +26,17 @@ def open_workbook(stream: Stream, *, sheet: str | None, header: bool) -> RowSour
     the value that Excel saw last. Rows without any value are passed over.
     """
     file = stream.seekable()
-    try:
-        check_workbook(file, stream.name, stream.limits)
-        book = _load(file, stream.name)
-        chosen, notes = _choose(book, sheet)
-        table = _Table(book.get_sheet_by_name(chosen), stream, header)
-    except BaseException:
-        file.close()
-        raise
-
-    def close() -> None:
-        file.close()
-        stream.close()
-
+    check_workbook(file, stream.name, stream.limits)
+    book = _load(file, stream.name)
+    chosen, notes = _choose(book, sheet)
+    table = _Table(book.get_sheet_by_name(chosen), stream, header)
     return RowSource(
         format="xlsx",
         columns=table.columns,
         size=stream.size,
         rows=table.rows(),
         position=table.position,
-        close_file=close,
+        close_file=stream.close,
         notes=notes,
     )
 
@@ -100,9 +91,9 @@ class _Table:
         self._header = header
         self._limit = stream.limits.max_row_bytes
         self._size = stream.size
-        self._height = sheet.total_height
+        self._height = 1 + (sheet.end[0] if sheet.end else 0)
         self._done = 0
-        self._rows = self._filled(sheet)
+        self._rows: Iterator[tuple[int, list[Any]]] = self._filled(sheet)
         first = next(self._rows, None)
         if first is None:
             raise FileRefused(f"The sheet {sheet.name!r} is empty")
@@ -110,9 +101,8 @@ class _Table:
             self.columns = column_names(["" if cell is None else str(cell) for cell in first[1]])
             self._refuse_title(first[1])
         else:
-            self._rows, rows = chain([first], self._rows), self._rows
+            self._rows = chain([first], self._rows)
             self.columns = [numbered(place) for place in range(1, sheet.width + 1)]
-            self._rows = chain([first], rows)
 
     def position(self) -> int:
         """Return the share of the file that the rows so far are, in bytes."""
@@ -142,11 +132,7 @@ class _Table:
         second = next(self._rows, None)
         if second is None:
             return
-        if len(header) - header.count(None) == 1 and len(second[1]) - second[1].count(None) > 1:
-            raise FileRefused(
-                f"The first row of the sheet has one cell, but the row after it has {len(second[1])}; "
-                "remove what stands above the column names"
-            )
+        refuse_title(header, second[1])
         self._rows = chain([second], self._rows)
 
     def _too_long(self, number: int, values: dict[str, Any]) -> RowError | None:

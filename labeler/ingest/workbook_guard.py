@@ -21,6 +21,7 @@ from labeler.ingest.stream import CHUNK, size_name
 
 MAX_TEXT = 512 * 1024**2
 _RATIO_COUNTS_FROM = 16 * 1024**2
+_CELLS = re.compile(rb"sheetData|[<:]si>")
 _REFERENCE = re.compile(r"([A-Za-z]{1,3})(\d{1,7})")
 
 
@@ -42,31 +43,38 @@ def check_workbook(file: IO[bytes], name: str, limits: Limits) -> None:
 
 
 class _Part:
-    """Follows the XML of one part of the workbook, if ``root`` is what it holds."""
+    """Follows the XML of one part of a workbook, whatever its name. Parts with ``other_root`` are passed over."""
 
-    root = ""
+    other_root = ""
+    forbidden = ""
 
     def begin(self) -> None:
-        self.wanted: bool | None = None
+        """Called before the first bytes of a part."""
         self._parser = expat.ParserCreate()
         self._parser.buffer_text = True
-        self._parser.StartElementHandler = self._start
+        self._parser.StartElementHandler = self._first
+        self._parser.CharacterDataHandler = self.text
         self._parser.StartDoctypeDeclHandler = self._doctype
-        self._bytes_seen = b""
+        self._is_xml = self._wanted = True
+        self._tail = b""
 
     def feed(self, data: bytes, final: bool) -> None:
-        if self.wanted is False:
+        """Called with the bytes of the part, and at last with ``final``."""
+        if not self._wanted:
             return
-        try:
-            self._parser.Parse(data, final)
-        except expat.ExpatError:
-            # A picture is no XML either. But what the library might still take for a sheet must be well-formed.
-            if self.wanted or b"<" in data[:200]:
-                raise zipfile.BadZipFile("XML that is not well-formed") from None
-            self.wanted = False
+        if self._is_xml:
+            try:
+                self._parser.Parse(data, final)
+            except expat.ExpatError:
+                self._is_xml = False
+        if not self._is_xml:
+            # Pictures are no XML, and some drawings are bad XML. What the library may take for a sheet must be good.
+            if _CELLS.search(self._tail + data):
+                raise zipfile.BadZipFile("XML that is not well-formed")
+            self._tail = data[-16:]
 
     def finish(self) -> None:
-        """Called when a part has ended."""
+        """Called behind the last bytes of a part."""
 
     def element(self, tag: str, attributes: dict[str, str]) -> None:
         raise NotImplementedError
@@ -77,21 +85,26 @@ class _Part:
     def _doctype(self, *_: object) -> None:
         raise zipfile.BadZipFile("a document type in a workbook")
 
-    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+    def _first(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag.rpartition(":")[2] == self.other_root:
+            self._wanted = False
+            self._parser.StartElementHandler = None
+            self._parser.CharacterDataHandler = None
+        else:
+            self._parser.StartElementHandler = self._next
+
+    def _next(self, tag: str, attributes: dict[str, str]) -> None:
         tag = tag.rpartition(":")[2]
-        if self.wanted is None:
-            self.wanted = tag == self.root
-            if self.wanted:
-                self._parser.CharacterDataHandler = self.text
-            return
-        if self.wanted:
-            self.element(tag, attributes)
+        if tag == self.forbidden:
+            raise zipfile.BadZipFile("shared texts and cells in one part")
+        self.element(tag, attributes)
 
 
 class _SharedStrings(_Part):
     """Notes the length of every shared text."""
 
-    root = "sst"
+    other_root = "worksheet"
+    forbidden = "sheetData"
 
     def __init__(self, lengths: array[int]) -> None:
         self._lengths = lengths
@@ -108,7 +121,8 @@ class _SharedStrings(_Part):
 class _Sheet(_Part):
     """Notes the rectangle of the cells of each sheet, and the length of the shared texts that they show."""
 
-    root = "worksheet"
+    other_root = "sst"
+    forbidden = "si"
 
     def __init__(self, lengths: array[int], limits: Limits) -> None:
         self._lengths = lengths

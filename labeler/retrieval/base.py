@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-@runtime_checkable
 class Embedder(Protocol):
     """Turns texts into vectors.
 
@@ -19,8 +18,13 @@ class Embedder(Protocol):
     text, the empty one too (a zero row).
     """
 
-    id: str
-    dim: int
-    fast: bool
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def fast(self) -> bool: ...
 
     def embed(self, texts: Sequence[str]) -> np.ndarray: ...

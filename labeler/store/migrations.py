@@ -37,7 +37,8 @@ CREATE TABLE imports (
     settings TEXT NOT NULL, state TEXT NOT NULL, size INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL DEFAULT 0,
     added INTEGER NOT NULL DEFAULT 0, known INTEGER NOT NULL DEFAULT 0, duplicates INTEGER NOT NULL DEFAULT 0,
     refused INTEGER NOT NULL DEFAULT 0, labels INTEGER NOT NULL DEFAULT 0, report TEXT NOT NULL DEFAULT '[]',
-    message TEXT, reviewer_id INTEGER REFERENCES reviewers(id), created_at REAL NOT NULL, ended_at REAL);
+    message TEXT, reviewer_id INTEGER REFERENCES reviewers(id), created_at REAL NOT NULL, alive_at REAL,
+    ended_at REAL);
 CREATE TABLE records (
     id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), key TEXT NOT NULL, text TEXT NOT NULL,
     language TEXT NOT NULL, grp TEXT, metadata TEXT NOT NULL, content_hash TEXT NOT NULL, kind TEXT NOT NULL,

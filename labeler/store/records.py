@@ -169,8 +169,20 @@ class Records:
 
     def progress_import(self, tx: Tx, import_id: int, columns: dict[str, Any]) -> None:
         """Write how far an import is: any of state, position, added, known, duplicates, refused, labels, report..."""
+        columns = {**columns, "alive_at": time.time()}
         assignments = ", ".join(f"{name} = :{name}" for name in columns)
         tx.run(f"UPDATE imports SET {assignments} WHERE id = :id", {**columns, "id": import_id})
+
+    def claim_import(self, tx: Tx) -> dict[str, Any] | None:
+        """Take the oldest import that waits, or that a dead worker left (no progress for two minutes)."""
+        now = time.time()
+        sql = """UPDATE imports SET state = 'running', alive_at = :now WHERE id = (SELECT id FROM imports
+                 WHERE state = 'queued' OR (state = 'running' AND alive_at < :dead) ORDER BY id LIMIT 1)
+                 RETURNING *"""
+        row = tx.one(sql, {"now": now, "dead": now - 120})
+        if row is None:
+            return None
+        return {**dict(row), **strictjson.loads(row["settings"])}
 
     def get_import(self, project_id: int, import_id: int) -> Row:
         sql = "SELECT * FROM imports WHERE project_id = :p AND id = :id"

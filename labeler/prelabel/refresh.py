@@ -1,0 +1,68 @@
+"""Targeted refresh: after an approval, the suggestions a person will see next are made again if they would change.
+
+Only what is near the front of the queue and what nobody has touched. With a free backend the suggestion is made
+again at once; with a billed one only a few records whose examples changed go into a small run of their own, so that
+its cost stands in the ledger like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from labeler import strictjson
+from labeler.prelabel import runs
+from labeler.prelabel.suggest import Suggester
+from labeler.records import Suggestion
+from labeler.store import Row, Store
+
+BILLED_AHEAD = 3
+
+
+def refresh_front(suggester: Suggester, order: str, ahead: int) -> int:
+    """Make the stale suggestions among the next ``ahead`` records again; return how many were made or queued."""
+    store = suggester.store
+    ids = store.work.front(suggester.project_id, suggester.task.name, order, ahead, 600.0, only_free=False)
+    rows = store.work.front_with_suggestion(suggester.project_id, suggester.task.name, ids)
+    if suggester.backend.billed:
+        return _queue_run(suggester, rows)
+    records = store.records.many([row["record_id"] for row in rows])
+    fresh = suggester.now([records[row["record_id"]] for row in rows], save=False)
+    before = {row["record_id"]: row["suggestion_id"] for row in rows}
+    changed = [s for s in fresh if isinstance(s, Suggestion) and _differs(store, before[s.record_id], s)]
+    if changed:
+        store.write(lambda tx: [suggester.save(tx, suggestion) for suggestion in changed])
+    return len(changed)
+
+
+def _differs(store: Store, suggestion_id: int, new: Suggestion) -> bool:
+    old = store.suggestions.get(suggestion_id)
+    if old is None:
+        return True
+    ids = [evidence.annotation_id for evidence in old.evidence]
+    return (
+        old.value != new.value
+        or old.backend != new.backend
+        or ids != [evidence.annotation_id for evidence in new.evidence]
+    )
+
+
+def _queue_run(suggester: Suggester, rows: Sequence[Row]) -> int:
+    store = suggester.store
+    mine = [row for row in rows if row["backend"] == suggester.backend.name][:BILLED_AHEAD]
+    if not mine or any(
+        store.ledger.run(id_)["settings"].get("purpose") == "refresh"
+        and store.ledger.run(id_)["task"] == suggester.task.name
+        for id_ in store.ledger.open_runs()
+    ):
+        return 0
+    records = store.records.many([row["record_id"] for row in mine])
+    prepared = suggester.prepare([records[row["record_id"]] for row in mine])
+    stale = []
+    for row, p in zip(mine, prepared, strict=True):
+        old = [item[0] for item in strictjson.loads(row["evidence"])]
+        if old != [example.annotation_id for example in p.examples][: len(old) or None]:
+            stale.append(row["record_id"])
+    if stale:
+        settings = {"purpose": "refresh", "backend": suggester.backend.name, "model_id": suggester.backend.model_id}
+        runs.start(store, suggester.project_id, suggester.task.name, stale, settings)
+    return len(stale)

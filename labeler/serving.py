@@ -1,0 +1,114 @@
+"""Running the server: the socket, the worker beside it, the sign-in line, and a clean end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from typing import Any
+
+import click
+
+from labeler import accounts
+from labeler.errors import InputError
+from labeler.instance import Instance
+from labeler.store import Store
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def first_account(store: Store, name: str) -> int:
+    """Return the account of that name, made as an admin without a password if it is not there."""
+    person = store.people.named(name)
+    return int(person["id"]) if person is not None else accounts.add_reviewer(store, name, None, accounts.ADMIN)
+
+
+def until_signal() -> None:
+    """Wait for SIGINT or SIGTERM."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    while not ended.wait(0.5):
+        pass
+
+
+def bind(host: str, port: int, next_free: bool) -> socket.socket:
+    """Return a bound socket; with ``next_free`` the next free port. Raises :class:`InputError` if it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in range(port, port + (20 if next_free and port else 1)):
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, candidate))
+            return bound
+        except OSError as error:
+            bound.close()
+            reason = error
+    raise InputError(f"Cannot listen on {host}:{port} ({reason.strerror}); choose another with --port")
+
+
+def run_server(
+    instance: Instance,
+    *,
+    host: str,
+    port: int,
+    threads: int = 8,
+    allow_host: tuple[str, ...] = (),
+    no_worker: bool = False,
+    person: int | None = None,
+    path: str = "/",
+    next_free: bool = False,
+) -> None:
+    """Serve until SIGINT or SIGTERM. Prints one line with the address, and a one-time sign-in where one is due.
+
+    Raises :class:`InputError` for an address beyond this machine while nobody has an account.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("waitress").setLevel(logging.WARNING)
+    new = instance.store.people.count() == 0
+    if new and host not in LOOPBACK:
+        raise InputError(
+            f"Refusing to listen on {host} while nobody has an account; run 'labeler user add NAME --admin' first"
+        )
+    if new and not instance.read_only:
+        person = first_account(instance.store, "admin")
+    from waitress.server import create_server
+
+    from labeler.app import create_app
+
+    hosts = (*LOOPBACK, host, *allow_host)
+    wildcard = host in ("0.0.0.0", "::", "")
+    app = create_app(instance, {"LABELER_HOSTS": () if wildcard and not allow_host else hosts})
+    bound = bind(host, port, next_free)
+    server: Any = create_server(
+        app, sockets=[bound], threads=threads, channel_timeout=30, connection_limit=1000, ident=None,
+        max_request_body_size=app.config.get("LABELER_MAX_UPLOAD", 2 * 1024**3),
+    )  # fmt: skip
+    from labeler.worker import Worker
+
+    worker = None if no_worker or instance.read_only else Worker(instance)
+    if worker is not None:
+        worker.start()
+    for disabled in instance.plugins.disabled:
+        click.echo(f"Plugin {disabled.name} is disabled: {disabled.reason}", err=True)
+    shown = f"[{host}]" if ":" in host else ("127.0.0.1" if wildcard else host)
+    address = f"http://{shown}:{bound.getsockname()[1]}"
+    if person is not None:
+        token = accounts.one_time_link(instance.store, person)
+        click.echo(f"Labeler is ready. Sign in once with: {address}/welcome?token={token}&next={path}")
+    else:
+        click.echo(f"Labeler is ready at {address}")
+    _serve_until_signal(server)
+    if worker is not None:
+        worker.stop()
+    click.echo("Labeler has ended.")
+
+
+def _serve_until_signal(server: Any) -> None:
+    """waitress has no clean stop from a signal: its loop runs in a thread, and is closed when a signal comes."""
+    thread = threading.Thread(target=server.run, name="labeler-http", daemon=True)
+    thread.start()
+    until_signal()
+    server.close()
+    server.task_dispatcher.shutdown(timeout=10)

@@ -1,0 +1,165 @@
+"""The background worker: imports, runs, vectors, probes and refreshes; inside ``labeler serve``, or its own process.
+
+It takes what the store says is to be done, so that several workers on one instance share the work, and whatever
+dies is taken up again after its lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from labeler.errors import InputError, LabelerError
+from labeler.ingest.options import ImportOptions
+from labeler.instance import Instance
+from labeler.prelabel.executor import Pace
+from labeler.prelabel.refresh import refresh_front
+from labeler.settings import read_settings
+
+log = logging.getLogger("labeler.worker")
+_IDLE = 1.0
+_LEASE = 90.0
+
+
+class Worker:
+    """Does the background work of an instance until :meth:`stop`. ``start`` runs it in threads of this process."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the threads: one for imports, one for runs, one for upkeep."""
+        for name, loop in (("imports", self._imports), ("runs", self._runs), ("upkeep", self._upkeep)):
+            thread = threading.Thread(target=self._loop, args=(loop,), name=f"labeler-{name}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self, patience: float = 90.0) -> None:
+        """Stop taking work, let what is in flight finish for at most ``patience`` seconds."""
+        self.stopping.set()
+        self.instance.wake()
+        deadline = time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def run_until_idle(self) -> None:
+        """Do everything there is to do in this thread, then return."""
+        while not self.stopping.is_set() and (self._imports() | self._runs() | self._upkeep()):
+            pass
+
+    def _loop(self, work: Any) -> None:
+        while not self.stopping.is_set():
+            try:
+                busy = work()
+            except LabelerError as error:
+                log.error("%s", error)
+                busy = False
+            except Exception:
+                log.exception("background work failed; it is tried again")
+                busy = False
+            if not busy:
+                self.instance.wait_for_work(_IDLE)
+
+    # Imports
+
+    def _imports(self) -> bool:
+        store = self.instance.store
+        claimed = store.write(store.records.claim_import)
+        if claimed is None:
+            return False
+        project = store.projects.get(claimed["project_id"])
+        path = Path(claimed["path"])
+        try:
+            self.instance.importer(project).run(
+                path,
+                ImportOptions(**claimed["options"]),
+                file_name=claimed["file"],
+                reviewer_id=claimed["reviewer_id"],
+                import_id=claimed["id"],
+                stop=self.stopping.is_set,
+            )
+        except InputError as error:
+            log.warning("import %s: %s", claimed["id"], error)
+        if not self.stopping.is_set():
+            path.unlink(missing_ok=True)
+        return True
+
+    # Runs
+
+    def _runs(self) -> bool:
+        busy = False
+        for run_id in self.instance.store.ledger.open_runs():
+            if self.stopping.is_set():
+                break
+            busy = self.move_run(run_id) != "running" or busy
+        return busy
+
+    def move_run(self, run_id: int) -> str:
+        """Move one run as far as it goes; return its state. A run that cannot be set up is paused with the reason."""
+        instance, store = self.instance, self.instance.store
+        run = store.ledger.run(run_id)
+        project = store.projects.get(run["project_id"])
+        try:
+            task = instance.task_of(project, run["task"])
+            overrides = {name: value for name, value in run["settings"].items() if name != "purpose"}
+            suggester = instance.suggester(project, task, overrides)
+            if suggester.backend.name == "probe":
+                instance.probe(project, task).fit()
+            settings = read_settings("task", {**instance.task_settings_raw(project, task.name), **overrides})
+        except LabelerError as error:
+            message = str(error)
+            store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", message, ("queued", "running")))
+            return "paused"
+        pace = Pace(
+            concurrency=settings["concurrency"],
+            max_tries=settings["max_tries"],
+            lease=float(instance.settings.get("lease_seconds") or _LEASE),
+        )
+        info = instance.price_of(suggester.backend.model_id)
+        executor = instance.plugins.executors["local"](store, run_id, suggester, pace, info, self.stopping)
+        state: str = executor.run()
+        return state
+
+    # Upkeep: vectors, probes, refreshes
+
+    def _upkeep(self) -> bool:
+        busy = False
+        for project in self.instance.store.projects.all():
+            if self.stopping.is_set():
+                break
+            busy = self._fill_vectors(project) or busy
+        for project_id, task_name in self.instance.take_decided():
+            if self.stopping.is_set():
+                break
+            self._after_decisions(project_id, task_name)
+            busy = True
+        return busy
+
+    def _fill_vectors(self, project: dict[str, Any]) -> bool:
+        """Make the vectors that are missing, for at most a few seconds at a time."""
+        deadline = time.monotonic() + 2.0
+        busy = False
+        try:
+            embeddings = self.instance.embeddings(project)
+        except LabelerError as error:
+            log.warning("project %s: %s", project["id"], error)
+            return False
+        for _ in embeddings.fill(project["id"], lambda: self.stopping.is_set() or time.monotonic() > deadline):
+            busy = True
+        return busy
+
+    def _after_decisions(self, project_id: int, task_name: str) -> None:
+        instance = self.instance
+        project = instance.store.projects.get(project_id)
+        settings = instance.project_settings(project)
+        task = instance.task_of(project, task_name)
+        probe = instance.probe(project, task)
+        if probe.supports(task.schema) and probe.stale():
+            probe.fit()
+        if settings["refresh"] and settings["refresh_ahead"]:
+            refresh_front(instance.suggester(project, task), settings["order"], settings["refresh_ahead"])
