@@ -15,6 +15,7 @@ from labeler.text import clean_text
 
 REVIEWER, ADMIN = "reviewer", "admin"
 ROLES = (REVIEWER, ADMIN)
+MEMBER_ROLES = (REVIEWER, "adjudicator", ADMIN)
 SIGN_IN = "sign-in"
 MIN_PASSWORD = 10
 _LINK_SECONDS = 24 * 3600.0
@@ -92,6 +93,46 @@ def change_password(store: Store, reviewer_id: int, new: str, old: str | None = 
         raise InputError("The old password is wrong")
     digest = hash_password(new)
     store.write(lambda tx: store.people.change(tx, reviewer_id, password=digest))
+
+
+def change_account(
+    store: Store, reviewer_id: int, by: int, *, role: str | None = None, disabled: bool | None = None
+) -> None:
+    """Change the role of an account, or close or open it. Its open sessions end.
+
+    Nobody changes their own, so that an instance never loses its last admin.
+    """
+    if reviewer_id == by:
+        raise InputError("You cannot change the role of your own account or close it; ask another admin")
+    if role is not None and role not in ROLES:
+        raise InputError(f"No role {role!r}; there are: {', '.join(ROLES)}")
+    given = {"role": role, "disabled": None if disabled is None else int(disabled)}
+    changes = {name: value for name, value in given.items() if value is not None}
+
+    def work(tx: Tx) -> None:
+        store.people.change(tx, reviewer_id, **changes)
+        store.events.add(tx, "account changed", reviewer_id=by, detail={"account": reviewer_id, **changes})
+
+    store.write(work)
+
+
+def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None, by: int) -> None:
+    """Give an account a role in a project, or take it out with None."""
+    if role is not None and role not in MEMBER_ROLES:
+        raise InputError(f"No role {role!r}; there are: {', '.join(MEMBER_ROLES)}")
+    if store.people.get(reviewer_id) is None:
+        raise NotFound(f"There is no account number {reviewer_id}")
+    store.projects.get(project_id)
+
+    def work(tx: Tx) -> None:
+        if role is None:
+            store.projects.remove_member(tx, project_id, reviewer_id)
+        else:
+            store.projects.add_member(tx, project_id, reviewer_id, role)
+        detail = {"account": reviewer_id, "role": role}
+        store.events.add(tx, "member changed", project_id=project_id, reviewer_id=by, detail=detail)
+
+    store.write(work)
 
 
 def _digest(token: str) -> str:

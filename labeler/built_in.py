@@ -7,7 +7,7 @@ from typing import Any
 
 from labeler.backends.base import Backend
 from labeler.errors import SettingError
-from labeler.export.formats import FORMATS
+from labeler.export import built_in as export_formats
 from labeler.hookspecs import hookimpl
 from labeler.retrieval import retrievers
 
@@ -91,7 +91,7 @@ def register_retrievers() -> list[tuple[str, Any]]:
 
 @hookimpl
 def register_exporters() -> list[Any]:
-    return list(FORMATS.values())
+    return list(export_formats().values())
 
 
 @hookimpl

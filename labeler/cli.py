@@ -237,11 +237,8 @@ def prelabel(
     from labeler.prelabel import runs
 
     found = instance.store.projects.named(project)
-    tasks = instance.tasks_of(found)
-    if task_name not in tasks:
-        raise InputError(f"No task {task_name!r} in this project; there are: {', '.join(tasks)}")
     settings = {name: value for name, value in overrides.items() if value is not None}
-    suggester = instance.suggester(found, tasks[task_name], settings)
+    suggester = instance.suggester(found, instance.project_task(found, task_name), settings)
     settings |= {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}
     chosen = runs.select(instance.store, found["id"], task_name, limit, again)
     if dry_run:
@@ -307,16 +304,35 @@ def _watch_run(instance: Instance, run_id: int) -> None:
 @click.option("--how", multiple=True, metavar="HOW", help="Only: accepted, corrected, scratch, imported")
 @click.option("--language", type=click.Choice(["ko", "en"]), help="Only records in this language")
 @click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
+@click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
 @with_instance
-def export(instance: Instance, project: str, task_name: str, format_name: str, out: Path, **options: Any) -> None:
+def export(
+    instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, how: tuple[str, ...],
+    language: str | None, raw: bool, bom: bool,
+) -> None:  # fmt: skip
     """Export approved annotations as a training set (or suggestions, for analysis)."""
-    from labeler.exporting import export_from_options
+    from labeler.export import Filters, Options, Shares, export_task
 
     found = instance.store.projects.named(project)
-    result = export_from_options(instance, found, task_name, format_name, out, options)
-    for file in result.manifest["files"]:
-        click.echo(f"{out / file['name']}: {file['rows']} rows")
-    click.echo(f"{out / 'manifest.json'}")
+    try:
+        shares = Shares(*(float(part) for part in split.split(",")))
+    except (TypeError, ValueError):
+        raise InputError(f"--split takes three shares such as 0.8,0.1,0.1, not {split!r}") from None
+    result = export_task(
+        instance.store,
+        found,
+        instance.project_task(found, task_name),
+        format_name,
+        out,
+        formats=instance.plugins.exporters,
+        shares=shares,
+        filters=Filters(how=how, language=language),
+        options=Options(formula_safe=not raw, bom=bom),
+    )
+    for path in result.files:
+        click.echo(str(path))
+    for finding in result.manifest.get("left_out", []):
+        click.echo(f"Left out: {finding}", err=True)
 
 
 # Looking

@@ -149,6 +149,10 @@ class Instance:
         names = self.project_settings(project)["tasks"]
         return {name: self.task_of(project, name) for name in names if name in self.plugins.tasks}
 
+    def project_task(self, project: Mapping[str, Any], name: str) -> Task:
+        """Return a task that the project has. Raises :class:`NotFound` that lists those it has."""
+        return find(self.tasks_of(project), name, "task")
+
     def task_of(self, project: Mapping[str, Any], name: str) -> Task:
         task = self.plugins.task(name)
         version, settings = self.store.projects.task_settings(project["id"], name)

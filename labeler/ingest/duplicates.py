@@ -21,6 +21,7 @@ MIN_LENGTH = 5
 _SHINGLE = 3
 _BANDS, _ROWS = 10, 6
 _SEED = 20240229
+_LAUGHTER = re.compile("[ㅋㅎㅠㅜ]+")
 _NOT_LETTERS = re.compile(r"[\W_]+")
 _REPEATED = re.compile(r"(.)\1{2,}")
 
@@ -65,6 +66,8 @@ def _shingles(text: str) -> set[str]:
 
 
 def _fold(text: str) -> str:
-    """Keep letters and digits, folded; a letter said three times or more (ㅋㅋㅋㅋ, 좋아요오오오) stands twice."""
+    """Keep letters and digits, folded, without ㅋㅋ and ㅠㅠ; a letter said three times or more stands twice."""
+    # Before NFKC, which would make the syllable 큐 of ㅋㅠ.
+    text = _LAUGHTER.sub("", text)
     letters = _NOT_LETTERS.sub("", unicodedata.normalize("NFKC", text).casefold())
     return _REPEATED.sub(r"\1\1", letters)

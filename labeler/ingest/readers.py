@@ -30,11 +30,12 @@ _SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_GZIP_FILE = "a gzip file"
 _MAGIC = (
     (b"PAR1", "parquet"),
     (b"PK\x03\x04", "zip"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook (.xls), or a workbook with a password"),
-    (GZIP, "a gzip file"),
+    (GZIP, _GZIP_FILE),
     (b"%PDF", "a PDF"),
     (b"\x89PNG", "a picture (PNG)"),
     (b"\xff\xd8\xff", "a picture (JPEG)"),
@@ -43,6 +44,11 @@ _MAGIC = (
 )
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|table|head|meta|\?xml)", re.IGNORECASE)
 _SAVE_AS = "open it in Excel or a like program and save it as .xlsx or as CSV UTF-8"
+_REMEDIES = {
+    _GZIP_FILE: "give it a name that ends in .gz",
+    "a zip archive": "unpack it first",
+    "a damaged zip archive": "copy the file again",
+}
 
 
 def open_rows(
@@ -117,8 +123,10 @@ def _binary_format(stream: Stream, head: bytes, named: str | None) -> str | None
             raise FileRefused(f"{stream.name} is not {named} but {what}; give it a name that ends in .{kind}")
         return kind
     if kind is not None:
-        remedy = "give it a name that ends in .gz" if kind == "a gzip file" and not stream.packed else _SAVE_AS
-        raise FileRefused(f"{stream.name} is {kind}" + ("" if "unpack" in kind else f"; {remedy}"))
+        remedy = _REMEDIES.get(kind, _SAVE_AS)
+        if kind == _GZIP_FILE and stream.packed:
+            remedy = "it was packed twice; unpack it once"
+        raise FileRefused(f"{stream.name} is {kind}; {remedy}")
     if named in ("xlsx", "parquet"):
         what = "an Excel workbook" if named == "xlsx" else "a Parquet file"
         raise FileRefused(f"{stream.name} is not {what} but looks like text; give it the name of its format, like .csv")

@@ -361,7 +361,7 @@ def read_label(schema: LabelSchema, raw: object, text: str) -> Value:
     names |= {label.name: label.name for label in schema.labels}
     if isinstance(raw, str):
         stripped = raw.strip()
-        if stripped[:1] in '[{"':
+        if stripped[:1] in ("[", "{") and schema.kind not in ("text", "choice"):
             try:
                 raw = strictjson.loads(stripped)
             except JsonError as error:

@@ -55,7 +55,7 @@ def archive_kind(file: IO[bytes]) -> str:
         "ppt/presentation.xml": "a PowerPoint presentation",
         "content.xml": "an OpenDocument file",
     }
-    return next((kind for name, kind in kinds.items() if name in names), "a zip archive; unpack it first")
+    return next((kind for name, kind in kinds.items() if name in names), "a zip archive")
 
 
 def _load(file: IO[bytes], name: str) -> CalamineWorkbook:

@@ -56,9 +56,11 @@ class Ledger:
             raise NotFound(f"There is no run number {run_id}")
         return dict(row) | {"settings": strictjson.loads(row["settings"])}
 
-    def runs(self, project_id: int, limit: int = 20) -> list[dict[str, Any]]:
-        sql = "SELECT * FROM runs WHERE project_id = :p ORDER BY id DESC LIMIT :limit"
-        rows = self.db.all(sql, {"p": project_id, "limit": limit})
+    def runs(self, project_id: int, limit: int = 20, task: str | None = None) -> list[dict[str, Any]]:
+        """Return the newest runs of a project, or of one of its tasks, newest first."""
+        where = "AND task = :t" if task is not None else ""
+        sql = f"SELECT * FROM runs WHERE project_id = :p {where} ORDER BY id DESC LIMIT :limit"
+        rows = self.db.all(sql, {"p": project_id, "limit": limit} | ({"t": task} if task is not None else {}))
         return [dict(row) | {"settings": strictjson.loads(row["settings"])} for row in rows]
 
     def open_runs(self) -> list[int]:

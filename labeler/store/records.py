@@ -68,6 +68,12 @@ class Records:
         row = self.db.one(sql, {"p": project_id})
         return dict(row) if row else {}
 
+    def near_duplicates(self, project_id: int) -> int:
+        """Return how many records resemble an earlier one without being its exact copy."""
+        sql = """SELECT COUNT(*) FROM records WHERE project_id = :p AND kind = 'review' AND duplicate_of IS NULL
+                 AND cluster <> id"""
+        return int(self.db.value(sql, {"p": project_id}))
+
     def pages(self, project_id: int, kind: str = REVIEW, size: int = 1000) -> Iterator[list[Record]]:
         """Yield the records that can be labelled (exact duplicates are not), oldest first, in pages."""
         sql = """SELECT * FROM records WHERE project_id = :p AND kind = :kind AND duplicate_of IS NULL

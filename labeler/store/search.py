@@ -67,5 +67,12 @@ def search(db: Database, project_id: int, words: str, limit: int = 50, before: i
     # A phrase may also match across two words ("가사 과" for 사과 never, but "ab c" for "ab bc" can): check the text.
     wanted = [word.replace("_", "") for word in _WORD.findall(folded(words))]
     top = before if before is not None else 2**62
-    rows = db.all(sql, {"query": query, "p": project_id, "before": top, "limit": limit})
-    return [row for row in rows if all(word in folded(row["text"]).replace("_", "") for word in wanted)]
+    found: list[Row] = []
+    while len(found) < limit:
+        rows = db.all(sql, {"query": query, "p": project_id, "before": top, "limit": limit})
+        found += [row for row in rows if all(word in folded(row["text"]).replace("_", "") for word in wanted)]
+        if len(rows) < limit:
+            break
+        # A page that the check thinned out is filled up, so that a short one always means the end.
+        top = rows[-1]["id"]
+    return found[:limit]

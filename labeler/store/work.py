@@ -41,6 +41,17 @@ class Work:
         found.update((row["state"], row["n"]) for row in self.db.all(sql, {"p": project_id, "t": task}))
         return found
 
+    def states(self, project_id: int, record_ids: list[int]) -> dict[int, dict[str, str]]:
+        """Return the state of records by record id and task; a task that does not label a record is left out."""
+        found: dict[int, dict[str, str]] = {id_: {} for id_ in record_ids}
+        if not found:
+            return found
+        marks = ",".join(str(int(id_)) for id_ in record_ids)
+        sql = f"SELECT record_id, task, state FROM work WHERE project_id = :p AND record_id IN ({marks})"
+        for row in self.db.all(sql, {"p": project_id}):
+            found[row["record_id"]][row["task"]] = row["state"]
+        return found
+
     def front(
         self,
         project_id: int,

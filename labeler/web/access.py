@@ -62,9 +62,7 @@ def instance() -> Instance:
 
 def project_task(name: str) -> Task:
     """Return a task of the project in the address. Raises :class:`NotFound` if the project does not have it."""
-    if name not in instance().project_settings(g.project)["tasks"]:
-        raise NotFound(f"The project {g.project['name']!r} has no task {name!r}")
-    return instance().task_of(g.project, name)
+    return instance().project_task(g.project, name)
 
 
 def json_body() -> dict[str, Any]:

@@ -1,0 +1,253 @@
+"""The desk: the page where reviewers approve and correct, and the JSON API it talks to."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Blueprint, g, jsonify, render_template, request, url_for
+from flask_babel import get_locale
+
+from labeler.annotation.decisions import Decided, Decision, Decisions
+from labeler.annotation.queue import Queue
+from labeler.errors import InputError, NotFound
+from labeler.store.annotations import APPROVED
+from labeler.store.work import ORDERS
+from labeler.task import Task
+from labeler.text import one_line
+from labeler.web.access import instance, json_body, project_task
+from labeler.web.desk_view import DeskView
+
+log = logging.getLogger("labeler.web.desk")
+blueprint = Blueprint("desk", __name__, url_prefix="/projects/<int:project_id>/label/<task>")
+_MAX_ID = 2**63 - 1
+_MAX_HAVE = 200
+
+
+@blueprint.get("")
+def page(project_id: int, task: str) -> Any:
+    """Show the desk, empty: its script asks for the first record. ``record`` opens one, ``order`` sets the order.
+
+    :raise 404: the project does not have the task, or the order does not exist
+    """
+    view = _view(task)
+    order = request.args.get("order") or instance().project_settings(g.project)["order"]
+    if order not in ORDERS:
+        raise NotFound(f"No queue order {order[:40]!r}; there are: {', '.join(ORDERS)}")
+    config = {
+        "api": url_for("desk.page", project_id=project_id, task=task) + "/api/",
+        "signIn": url_for("signin.form"),
+        "reviewer": g.person["id"],
+        "project": project_id,
+        "task": task,
+        "taskVersion": view.task.version,
+        "language": view.language,
+        "lease": view.lease,
+        "order": order,
+        "record": request.args.get("record", type=int),
+    }
+    return render_template(
+        "desk.html",
+        task=view.task,
+        tasks=instance().tasks_of(g.project),
+        schema=view.task.schema,
+        config=config,
+        orders=ORDERS,
+        order=order,
+        guide=view.guide(),
+        counts=_counts(project_id, task),
+        strip=view.strip(_decisions(view.task).strip(g.person["id"])),
+    )
+
+
+@blueprint.post("/api/next")
+def next_record(project_id: int, task: str) -> Any:
+    """Claim and return the next record; 204 when nothing is left. ``have`` are the ids already on the desk."""
+    view, body = _view(task), json_body()
+    have = body.get("have", [])
+    if not isinstance(have, list) or len(have) > _MAX_HAVE:
+        raise InputError(f"'have' must be a list of at most {_MAX_HAVE} record ids")
+    ids = [_whole(id_, "have") for id_ in have]
+    opened = _queue(view.task).next(g.person["id"], _text(body, "order"), ids, _text(body, "similar_to"))
+    return jsonify(view.payload(opened)) if opened else ("", 204)
+
+
+@blueprint.post("/api/open")
+def open_record(project_id: int, task: str) -> Any:
+    """Open one record by its number, to decide it or to correct a decision."""
+    view, body = _view(task), json_body()
+    return jsonify(view.payload(_queue(view.task).open(g.person["id"], _id(body, "record_id"))))
+
+
+@blueprint.post("/api/decide")
+def decide(project_id: int, task: str) -> Any:
+    """Store a decision; safe to send twice with one ``request_key``.
+
+    :raise 400: the label schema does not allow the value
+    :raise 409: somebody else decided or holds the record; ``current`` says what stands
+    """
+    view, body = _view(task), json_body()
+    decided = _decisions(view.task).decide(g.person["id"], _decision(body))
+    if not decided.repeated:
+        _tell(project_id, view.task, decided)
+    return jsonify(
+        annotation_id=decided.annotation_id,
+        record_id=decided.record_id,
+        state=decided.state,
+        how=decided.how,
+        version=decided.version,
+        repeated=decided.repeated,
+        strip=view.strip(_decisions(view.task).strip(g.person["id"])),
+    )
+
+
+@blueprint.post("/api/skip")
+def skip(project_id: int, task: str) -> Any:
+    """Put a record back; it comes to this reviewer again after all others."""
+    body = json_body()
+    chosen = project_task(task)
+    _mine(project_id, chosen, _id(body, "record_id"))
+    _queue(chosen).skip(g.person["id"], _id(body, "record_id"))
+    return jsonify(skipped=body["record_id"])
+
+
+@blueprint.post("/api/undo")
+def undo(project_id: int, task: str) -> Any:
+    """Take back the reviewer's last decision and open its record again; ``undone`` is what had been decided."""
+    json_body()
+    view = _view(task)
+    decisions = _decisions(view.task)
+    taken = decisions.undo(g.person["id"])
+    payload = view.payload(_queue(view.task).open(g.person["id"], taken.record_id))
+    strip = view.strip(decisions.strip(g.person["id"]))
+    instance().note_decision(project_id, task)
+    return jsonify(payload | {"undone": view.undone(taken.annotation_id), "strip": strip})
+
+
+@blueprint.post("/api/touch")
+def touch(project_id: int, task: str) -> Any:
+    """Say that a person works on the draft: the claim starts anew. 409 if the claim has gone to another."""
+    body = json_body()
+    chosen = project_task(task)
+    _mine(project_id, chosen, _id(body, "record_id"))
+    _queue(chosen).touch(_id(body, "record_id"), _text(body, "token"))
+    return jsonify(touched=True)
+
+
+@blueprint.post("/api/leave")
+def leave(project_id: int, task: str) -> Any:
+    """Put back the records of one closed page (``records``: their ids and tokens), or everything held here."""
+    body = json_body()
+    chosen = project_task(task)
+    if "records" not in body:
+        _queue(chosen).leave(g.person["id"])
+        return jsonify(left=True)
+    records = body["records"]
+    if not isinstance(records, list) or not all(isinstance(item, dict) for item in records[:_MAX_HAVE]):
+        raise InputError("'records' must be a list of objects with record_id and token")
+    held = {_id(item, "record_id"): _text(item, "token") for item in records[:_MAX_HAVE]}
+    _put_back(_queue(chosen), held)
+    return jsonify(left=True)
+
+
+@blueprint.get("/api/strip")
+def strip(project_id: int, task: str) -> Any:
+    """Return the reviewer's last decisions, newest first."""
+    view = _view(task)
+    return jsonify(strip=view.strip(_decisions(view.task).strip(g.person["id"])))
+
+
+@blueprint.get("/api/counts")
+def counts(project_id: int, task: str) -> Any:
+    project_task(task)
+    return jsonify(_counts(project_id, task))
+
+
+@blueprint.get("/api/example/<int:annotation_id>")
+def example(project_id: int, task: str, annotation_id: int) -> Any:
+    """Return an example of the evidence: its full text, label, who approved it and when, and its history."""
+    return jsonify(html=_view(task).example(annotation_id))
+
+
+def _view(task: str) -> DeskView:
+    locale = get_locale()
+    return DeskView(instance(), g.project, project_task(task), locale.language if locale else "ko")
+
+
+def _queue(task: Task) -> Queue:
+    return instance().queue(g.project, task)
+
+
+def _decisions(task: Task) -> Decisions:
+    return instance().decisions(g.project, task)
+
+
+def _counts(project_id: int, task: str) -> dict[str, int]:
+    found = instance().store.work.counts(project_id, task)
+    return found | {"total": sum(found.values())}
+
+
+def _mine(project_id: int, task: Task, record_id: int) -> None:
+    """Raise :class:`NotFound` for a record of another project."""
+    row = instance().store.work.get(record_id, task.name)
+    if row is None or row["project_id"] != project_id:
+        raise NotFound(f"Record {record_id} is not in the queue of the task {task.name}")
+
+
+def _put_back(queue: Queue, held: dict[int, str]) -> None:
+    """Release claims that are still the ones of the given tokens: another open page keeps what it holds."""
+    store, task = queue.store, queue.task.name
+
+    def work(tx: Any) -> None:
+        for record_id, token in held.items():
+            holder = store.work.holder(tx, record_id, task, queue.lease)
+            if holder is not None and holder["token"] == token:
+                store.work.release(tx, record_id, task)
+
+    store.write(work)
+
+
+def _tell(project_id: int, task: Task, decided: Decided) -> None:
+    """Tell the background worker and the plugins. The decision is durable: nothing here may undo it."""
+    instance().note_decision(project_id, task.name)
+    if decided.state != APPROVED:
+        return
+    record = instance().store.records.get(decided.record_id)
+    for failed in instance().plugins.approved(g.project["name"], task.name, record, decided.value):
+        log.warning("The plugin %s failed on an approval: %s", failed.name, one_line(failed.reason))
+
+
+def _decision(body: dict[str, Any]) -> Decision:
+    seconds = body.get("seconds")
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float))):
+        raise InputError("'seconds' must be a number")
+    suggestion_id = body.get("suggestion_id")
+    return Decision(
+        record_id=_id(body, "record_id"),
+        action=_text(body, "action"),
+        request_key=_text(body, "request_key"),
+        version=_id(body, "version"),
+        value=body.get("value"),
+        suggestion_id=None if suggestion_id is None else _whole(suggestion_id, "suggestion_id"),
+        blind=body.get("blind") is True,
+        seconds=None if seconds is None else float(seconds),
+        force=body.get("force") is True,
+    )
+
+
+def _id(body: dict[str, Any], name: str) -> int:
+    return _whole(body.get(name), name)
+
+
+def _whole(raw: Any, name: str) -> int:
+    # SQLite's integers end at 2**63 - 1; a larger one would be an error 500.
+    if type(raw) is not int or not 0 <= raw <= _MAX_ID:
+        raise InputError(f"{name!r} must be a whole number")
+    return raw
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    raw = body.get(name, "")
+    if not isinstance(raw, str) or len(raw) > 2000:
+        raise InputError(f"{name!r} must be a text of at most 2000 characters")
+    return raw

@@ -1,0 +1,262 @@
+"""What the desk shows of a record: plain values and the HTML that the page puts in place without looking at it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flask import render_template
+
+from labeler import strictjson
+from labeler.annotation.queue import Opened
+from labeler.errors import LabelError, NotFound
+from labeler.instance import Instance
+from labeler.labels import Choice, LabelSchema, Rating
+from labeler.prompts import suspicious
+from labeler.records import BackendFailure, Evidence, Record, SecondOpinion, Suggestion, Value
+from labeler.store.annotations import APPROVED
+from labeler.task import Task
+from labeler.text import visible
+
+log = logging.getLogger("labeler.web.desk")
+NO_EXAMPLES, NO_ANSWER, OLDER, FAILED = "no_examples", "no_answer", "older", "failed"
+_CLIP = 160
+_STRIP_CLIP = 60
+
+Block = tuple[str, list[str]]
+"""A piece of the guidelines: "heading", "list" or "text", with its lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A suggestion as the page may show it. ``value`` is None if it cannot be used; ``hint`` says why."""
+
+    suggestion: Suggestion | None = None
+    value: Value | None = None
+    hint: str | None = None
+    second: SecondOpinion | None = None
+    second_agrees: bool = False
+    evidence: Sequence[Mapping[str, Any]] = ()
+
+
+class DeskView:
+    """Builds what the page gets, in one language, for one task of a project."""
+
+    def __init__(self, instance: Instance, project: Mapping[str, Any], task: Task, language: str) -> None:
+        self.instance, self.project, self.task, self.language = instance, project, task, language
+        self.store = instance.store
+
+    @property
+    def lease(self) -> float:
+        return float(self.instance.project_settings(self.project)["claim_minutes"]) * 60
+
+    def guide(self) -> list[Block]:
+        return guide_blocks(self.task.guided(self.language))
+
+    def payload(self, opened: Opened) -> dict[str, Any]:
+        """Return an opened record for the page. A blind one carries no suggestion, evidence or second opinion."""
+        record, annotation = opened.record, opened.annotation
+        # A decision that was made blind is corrected blind, or it would drop out of the blind share.
+        blind = opened.blind or (annotation is not None and bool(annotation["blind"]))
+        suggestion_id, shown = self._suggestion(opened, blind)
+        decided = self._usable(annotation["value"], record) if annotation is not None else None
+        standing = annotation is not None and opened.state != "pending"
+        html = render_template(
+            "desk_record.html",
+            record=record,
+            pieces=visible(record.text),
+            metadata=metadata_pairs(record.metadata),
+            suspicious=suspicious(record.text),
+            opened=opened,
+            annotation=annotation if standing else None,
+            decided=decided,
+            blind=blind,
+            shown=shown,
+            schema=self.task.schema,
+            ago=time_ago,
+        )
+        return {
+            "record_id": record.id,
+            "token": opened.token,
+            "version": opened.version,
+            "lease": max(opened.until - time.time(), 0.0),
+            "blind": blind,
+            "state": opened.state,
+            "held_by": opened.held_by,
+            "task_version": self.task.version,
+            "suggestion_id": suggestion_id,
+            "suggested": shown.value,
+            "decided": decided if standing else None,
+            "second": None if shown.second is None else shown.second.value,
+            "html": html,
+        }
+
+    def undone(self, annotation_id: int) -> dict[str, Any] | None:
+        """Return value and state of the decision that the annotation ``annotation_id`` took back."""
+        row = self.store.annotations.get(annotation_id)
+        taken = self.store.annotations.get(row["supersedes"]) if row is not None and row["supersedes"] else None
+        if taken is None:
+            return None
+        value = None if taken["value"] is None else strictjson.loads(taken["value"])
+        return {"value": value, "state": taken["state"]}
+
+    def strip(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return the last decisions for the strip: clipped text, the value in words, the colour of its label."""
+        return [
+            {
+                "record_id": row["record_id"],
+                "text": clip(row["text"], _STRIP_CLIP),
+                "state": row["state"],
+                "how": row["how"],
+                "label": "" if row["value"] is None else clip(self._rendered(row["value"]), _STRIP_CLIP),
+                "color": self._color(row["value"]),
+            }
+            for row in decisions
+        ]
+
+    def example(self, annotation_id: int) -> str:
+        """Return the HTML of one example. Raises :class:`NotFound` for one of another project or task."""
+        row = self.store.annotations.get(annotation_id) if annotation_id < 2**63 else None
+        if row is None or row["project_id"] != self.project["id"] or row["task"] != self.task.name:
+            raise NotFound(f"There is no example number {annotation_id} in this task")
+        record = self.store.records.get(row["record_id"])
+        history = [
+            {"row": past, "value": self._usable(past["value"], record)}
+            for past in self.store.annotations.history(record.id, self.task.name)
+        ]
+        return render_template(
+            "desk_example.html",
+            record=record,
+            pieces=visible(record.text),
+            metadata=metadata_pairs(record.metadata),
+            value=self._usable(row["value"], record),
+            history=history,
+            schema=self.task.schema,
+            ago=time_ago,
+        )
+
+    def _suggestion(self, opened: Opened, blind: bool) -> tuple[int | None, Shown]:
+        if blind:
+            return opened.suggestion_id, Shown()
+        hint: str | None = None
+        suggestion = self.store.suggestions.get(opened.suggestion_id) if opened.suggestion_id else None
+        if suggestion is None and opened.state == "pending":
+            suggestion, hint = self._make(opened.record)
+        if suggestion is None:
+            return None, Shown(hint=hint)
+        value = self._fitting(suggestion.value, opened.record)
+        if value is None and suggestion.failure is None:
+            hint = OLDER
+        second = suggestion.second
+        if second is not None and self._fitting(second.value, opened.record) is None:
+            second = None
+        agrees = second is not None and second.value == value
+        return suggestion.id, Shown(suggestion, value, hint, second, agrees, self._evidence(suggestion.evidence))
+
+    def _make(self, record: Record) -> tuple[Suggestion | None, str | None]:
+        """Suggest at once with a free backend; (None, why not) if there is nothing to suggest from yet."""
+        try:
+            suggester = self.instance.suggester(self.project, self.task)
+            if suggester.backend.billed:
+                suggester = self.instance.suggester(self.project, self.task, {"backend": "nearest"})
+            made = suggester.now([record])[0]
+        except Exception:
+            # A suggestion is a convenience, and backends come from plugins: whatever fails, the record can be labelled.
+            log.exception("No suggestion for record %d of task %s", record.id, self.task.name)
+            return None, FAILED
+        if isinstance(made, BackendFailure):
+            return None, made.kind if made.kind in (NO_EXAMPLES, NO_ANSWER) else FAILED
+        return made, None
+
+    def _evidence(self, evidence: Sequence[Evidence]) -> list[dict[str, Any]]:
+        rows = self.store.annotations.examples([item.annotation_id for item in evidence])
+        return [
+            {
+                "id": row["id"],
+                "text": clip(row["text"], _CLIP),
+                "similarity": item.similarity,
+                "share": round(min(max(item.similarity, 0.0), 1.0), 3),
+                "value": self._fitting(strictjson.loads(row["value"]) if row["value"] else None),
+                "reviewer": row["reviewer"],
+                "at": row["created_at"],
+                "standing": row["state"] == APPROVED and row["superseded_by"] is None,
+            }
+            for item in evidence
+            if (row := rows.get(item.annotation_id)) is not None
+        ]
+
+    def _usable(self, raw: str | None, record: Record) -> Value | None:
+        return None if raw is None else self._fitting(strictjson.loads(raw), record)
+
+    def _fitting(self, value: Value | None, record: Record | None = None) -> Value | None:
+        """Return the value if the label schema of today allows it, else None: labels may have been changed since."""
+        if value is None:
+            return None
+        try:
+            return self.task.schema.parse(value, record.text if record else None)
+        except LabelError:
+            return None
+
+    def _rendered(self, value: Value) -> str:
+        try:
+            return self.task.schema.render(value, self.language)
+        except (LabelError, KeyError, TypeError, AttributeError):
+            return strictjson.dumps(value)
+
+    def _color(self, value: Value | None) -> str:
+        return color_of(self.task.schema, value)
+
+
+def color_of(schema: LabelSchema, value: Value | None) -> str:
+    """Return the colour of the value's (first) label, or an empty text."""
+    if isinstance(schema, (Choice, Rating)) or not value or not isinstance(value, (list, dict)):
+        name = value if isinstance(schema, Choice) else None
+    else:
+        first = next(iter(value))
+        name = first.get("label") if isinstance(first, dict) else first
+    return schema.label(name).color if isinstance(name, str) else ""
+
+
+def clip(text: str, limit: int) -> str:
+    """Return the text as one line of at most ``limit`` characters and an ellipsis."""
+    line = " ".join(text[: limit * 2].split())
+    return line if len(line) <= limit else line[:limit].rstrip() + "…"
+
+
+def metadata_pairs(metadata: Mapping[str, Any], limit: int = 12) -> list[tuple[str, str]]:
+    """Return the metadata as short texts, in order; what is empty or long has no place on the desk."""
+    pairs = [
+        (str(name), value if isinstance(value, str) else strictjson.dumps(value))
+        for name, value in metadata.items()
+        if value not in (None, "", [], {})
+    ]
+    return [(clip(name, 40), clip(value, 80)) for name, value in pairs[:limit]]
+
+
+def guide_blocks(text: str) -> list[Block]:
+    """Split guidelines into headings ("# "), lists ("- ", "* ", "1. ") and paragraphs; all other marks are text."""
+    blocks: list[Block] = []
+    fresh = True
+    for line in (raw.strip() for raw in text.splitlines()):
+        if not line:
+            fresh = True
+            continue
+        kind, words = "text", line
+        if line.startswith("#") and line.lstrip("#").startswith(" "):
+            kind, words = "heading", line.lstrip("#").strip()
+        elif line[:2] in ("- ", "* "):
+            kind, words = "list", line[2:].strip()
+        if blocks and blocks[-1][0] == kind and kind != "heading" and (kind == "list" or not fresh):
+            blocks[-1][1].append(words)
+        else:
+            blocks.append((kind, [words]))
+        fresh = False
+    return blocks
+
+
+def time_ago(at: float) -> float:
+    """Return the seconds since ``at``, for the template's words like "3 days ago"."""
+    return max(0.0, time.time() - at)

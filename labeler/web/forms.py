@@ -1,0 +1,59 @@
+"""Reading forms: texts through the one door, numbers with a name in their error, and safe places to go next."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import redirect, request, url_for
+
+from labeler.errors import InputError
+from labeler.text import clean_text
+
+
+def text(name: str, limit: int = 10_000) -> str:
+    """Return a field of the form as clean text; empty if it is missing."""
+    found = clean_text(request.form.get(name, ""), name)
+    if len(found) > limit:
+        raise InputError(f"{name} has {len(found):,} characters; at most {limit:,} are taken")
+    return found
+
+
+def texts(name: str) -> list[str]:
+    return [clean_text(value, name) for value in request.form.getlist(name)]
+
+
+def whole(name: str, low: int, high: int) -> int | None:
+    """Return a whole number, or None if the field is empty. Raises :class:`InputError` naming the field."""
+    raw = text(name, 40)
+    if not raw:
+        return None
+    if not raw.isascii() or not raw.isdigit() or not low <= int(raw) <= high:
+        raise InputError(f"{name} is {raw!r}; it must be a whole number from {low} to {high}")
+    return int(raw)
+
+
+def decimal(name: str, low: float, high: float) -> float | None:
+    raw = text(name, 40)
+    if not raw:
+        return None
+    try:
+        value = float(raw)
+    except ValueError:
+        raise InputError(f"{name} is {raw!r}; a number is needed") from None
+    if not low <= value <= high:
+        raise InputError(f"{name} is {raw!r}; it must lie between {low:g} and {high:g}")
+    return value
+
+
+def same_site(target: str | None) -> str | None:
+    """Return a path of this site to go on to, or None: an address of another site is never followed."""
+    if not target or not target.startswith("/") or target[1:2] in ("/", "\\") or not target.isprintable():
+        return None
+    parts = urlsplit(target)
+    return None if parts.scheme or parts.netloc or "\\" in target else target
+
+
+def go_on(endpoint: str, **values: Any) -> Any:
+    """Redirect to an endpoint after a change, so that a reload does not send it twice."""
+    return redirect(url_for(endpoint, **values), 303)

@@ -1,0 +1,150 @@
+"""Importing a file: upload it, look at it, say which column is what, and watch it go in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, g, render_template, request, url_for
+
+from labeler import strictjson
+from labeler.errors import InputError
+from labeler.export.formats import csv_line
+from labeler.ingest.options import ImportOptions
+from labeler.ingest.service import preview as look_at
+from labeler.ingest.service import queue_import
+from labeler.store import Row
+from labeler.web import uploads
+from labeler.web.access import admin_only, instance
+from labeler.web.forms import go_on, text
+
+ENCODINGS = ("utf-8", "cp949", "utf-16", "cp1252", "shift_jis")
+DELIMITERS = (",", "tab", ";", "|", "none")
+MAX_COLUMNS_SHOWN = 30
+_SHOWN_REFUSALS = 200
+blueprint = Blueprint("imports", __name__)
+
+
+@blueprint.url_value_preprocessor
+def allow_uploads(endpoint: str | None, values: Any) -> None:
+    # Runs before the CSRF check, which reads the form; a body is still read only for people who may be here.
+    if endpoint == "imports.upload":
+        uploads.raise_limit()
+
+
+@blueprint.get("/projects/<int:project_id>/import")
+@admin_only
+def form(project_id: int) -> Any:
+    return render_template("import.html", imports=instance().store.records.imports(project_id))
+
+
+@blueprint.post("/projects/<int:project_id>/import")
+@admin_only
+def upload(project_id: int) -> Any:
+    file = uploads.chosen_file()
+    if file is None:
+        raise InputError("Choose a file first")
+    return go_on("imports.preview", project_id=project_id, upload=uploads.keep(project_id, file))
+
+
+@blueprint.get("/projects/<int:project_id>/import/<upload>/preview")
+@admin_only
+def preview(project_id: int, upload: str) -> Any:
+    return _preview_page(project_id, upload, _how_to_read(request.args))
+
+
+@blueprint.post("/projects/<int:project_id>/import/<upload>/preview")
+@admin_only
+def start(project_id: int, upload: str) -> Any:
+    path, file_name = uploads.find(project_id, upload)
+    tasks = instance().tasks_of(g.project)
+    options = _how_to_read(request.form) | {
+        "text": text("text") or None,
+        "id": text("id"),
+        "group": text("group"),
+        "labels": {name: column for name in tasks if (column := text(f"label.{name}"))},
+        "strict": bool(request.form.get("strict")),
+    }
+    try:
+        if not options["text"]:
+            raise InputError("Choose the column that holds the review text")
+        import_id = queue_import(
+            instance().store, project_id, path, file_name, ImportOptions(**options), g.person["id"]
+        )
+    except InputError as error:
+        return _preview_page(project_id, upload, options, str(error)), error.status
+    uploads.queued(path)
+    instance().wake()
+    return go_on("imports.show", project_id=project_id, import_id=import_id)
+
+
+def _how_to_read(given: Any) -> dict[str, Any]:
+    """Return the options that decide how the file itself is read, from an address or a form."""
+    read = {name: (given.get(name) or "").strip()[:40] or None for name in ("encoding", "delimiter", "sheet")}
+    return read | {"header": given.get("header", "1") != "0"}
+
+
+def _preview_page(project_id: int, upload: str, options: dict[str, Any], message: str = "") -> str:
+    path, file_name = uploads.find(project_id, upload)
+    seen = None
+    try:
+        seen = look_at(path, ImportOptions(**options))
+    except InputError as error:
+        message = message or str(error)
+    return render_template(
+        "import_preview.html",
+        upload=upload,
+        file_name=file_name,
+        size=path.stat().st_size,
+        seen=seen,
+        options=options,
+        message=message,
+        tasks=instance().tasks_of(g.project),
+        encodings=ENCODINGS,
+        delimiters=DELIMITERS,
+        shown_columns=seen.columns[:MAX_COLUMNS_SHOWN] if seen else (),
+    )
+
+
+@blueprint.get("/projects/<int:project_id>/imports/<int:import_id>")
+@admin_only
+def show(project_id: int, import_id: int) -> Any:
+    return render_template("import_show.html", **_progress(project_id, import_id))
+
+
+@blueprint.get("/projects/<int:project_id>/imports/<int:import_id>/progress")
+@admin_only
+def progress(project_id: int, import_id: int) -> Any:
+    """The part of the page that is asked for again every second while the import runs."""
+    return render_template("_import_progress.html", **_progress(project_id, import_id))
+
+
+@blueprint.get("/projects/<int:project_id>/imports/<int:import_id>/report.csv")
+@admin_only
+def report(project_id: int, import_id: int) -> Any:
+    """The refused rows as a table for spreadsheets; cells cannot become formulas."""
+    lines = [csv_line(["row", "column", "reason"], True)]
+    lines += [
+        csv_line([str(n), column or "", reason], True)
+        for n, column, reason in _refused(instance().store.records.get_import(project_id, import_id))
+    ]
+    response = Response("\ufeff" + "".join(lines), mimetype="text/csv")
+    response.headers["Content-Disposition"] = f'attachment; filename="import-{import_id}-refused.csv"'
+    return response
+
+
+def _progress(project_id: int, import_id: int) -> dict[str, Any]:
+    row = instance().store.records.get_import(project_id, import_id)
+    refused = _refused(row)
+    return {
+        "row": row,
+        "running": row["state"] in ("queued", "running"),
+        "options": strictjson.loads(row["settings"]).get("options", {}),
+        "refused": refused[:_SHOWN_REFUSALS],
+        "listed": len(refused),
+        "here": url_for("imports.progress", project_id=project_id, import_id=import_id),
+    }
+
+
+def _refused(row: Row) -> list[list[Any]]:
+    found: list[list[Any]] = strictjson.loads(row["report"] or "[]")
+    return found

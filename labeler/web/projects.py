@@ -1,0 +1,206 @@
+"""Projects: the list, a new one, the overview of one, its records, and the people who work on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, flash, g, render_template, request, url_for
+from flask_babel import gettext as _
+
+from labeler import accounts
+from labeler.errors import InputError, NotFound
+from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
+from labeler.task import GROUP, Task
+from labeler.web import uploads
+from labeler.web.access import admin_only, instance
+from labeler.web.forms import go_on, text, texts, whole
+
+PAGE = 50
+_MAX_ID = 2**62
+blueprint = Blueprint("projects", __name__)
+
+
+@blueprint.url_value_preprocessor
+def allow_uploads(endpoint: str | None, values: Any) -> None:
+    if endpoint == "projects.create":
+        uploads.raise_limit()
+
+
+@blueprint.get("/")
+def index() -> Any:
+    store = instance().store
+    admin = g.person["role"] == accounts.ADMIN
+    found = store.projects.all() if admin else store.projects.of_member(g.person["id"])
+    return render_template("projects.html", projects=[_summary(project) for project in found])
+
+
+def _summary(project: dict[str, Any]) -> dict[str, Any]:
+    tasks = instance().tasks_of(project)
+    counts = {name: instance().store.work.counts(project["id"], name) for name in tasks}
+    states = ("pending", "approved", "rejected")
+    total = {state: sum(count[state] for count in counts.values()) for state in states}
+    return {
+        "project": project,
+        "tasks": tasks,
+        "counts": total,
+        "records": instance().store.records.counts(project["id"])["records"],
+    }
+
+
+@blueprint.get("/projects/new")
+@admin_only
+def new() -> Any:
+    return _new_page()
+
+
+@blueprint.post("/projects/new")
+@admin_only
+def create() -> Any:
+    name, language, tasks = text("name"), text("language"), texts("tasks")
+    try:
+        file = uploads.chosen_file()
+        if not tasks:
+            raise InputError("Choose at least one task")
+        project_id = instance().create_project(name, language, {"tasks": tasks}, g.person["id"])
+    except (InputError, NotFound) as error:
+        return _new_page({"name": name, "language": language, "tasks": tasks}, str(error)), error.status
+    if file is None:
+        return go_on("projects.overview", project_id=project_id)
+    return go_on("imports.preview", project_id=project_id, upload=uploads.keep(project_id, file))
+
+
+def _new_page(form: dict[str, Any] | None = None, message: str = "") -> str:
+    loaded = instance().plugins.tasks
+    empty = {"name": "", "language": "ko", "tasks": list(loaded)}
+    return render_template("project_new.html", loaded=loaded, form=form or empty, message=message)
+
+
+@blueprint.get("/projects/<int:project_id>")
+def overview(project_id: int) -> Any:
+    store = instance().store
+    tasks = instance().tasks_of(g.project)
+    return render_template(
+        "project.html",
+        tasks=[_standing(project_id, task) for task in tasks.values()],
+        records=store.records.counts(project_id) | {"near": store.records.near_duplicates(project_id)},
+        cost=store.ledger.project_cost(project_id),
+        vectors=store.vectors.progress(instance().embeddings(g.project).embedder.id, project_id),
+        imports=store.records.imports(project_id, 5),
+        exports=store.exports.all(project_id, 5),
+        runs=store.ledger.runs(project_id, 5),
+    )
+
+
+def _standing(project_id: int, task: Task) -> dict[str, Any]:
+    """Return what the overview says of one task."""
+    store = instance().store
+    how = store.annotations.how_counts(project_id, task.name)
+    return {
+        "task": task,
+        "group": task.unit == GROUP,
+        "counts": store.work.counts(project_id, task.name),
+        "how": {name: how.get(name, 0) for name in (ACCEPTED, CORRECTED, SCRATCH, IMPORTED)},
+        "agreement": {bool(row["blind"]): row for row in store.annotations.agreement(project_id, task.name)},
+    }
+
+
+@blueprint.get("/projects/<int:project_id>/records")
+def records(project_id: int) -> Any:
+    """Search the records; ``before`` is the id after which the next page goes on."""
+    words = request.args.get("q", "").strip()[:200]
+    before = request.args.get("before", type=int)
+    if before is not None and not 0 < before < _MAX_ID:
+        raise NotFound("There is no such page")
+    store = instance().store
+    rows = store.search(project_id, words, PAGE, before) if words else []
+    more = url_for("projects.records", project_id=project_id, q=words, before=rows[-1]["id"]) if rows else None
+    return render_template(
+        "records.html",
+        words=words,
+        rows=rows,
+        states=store.work.states(project_id, [row["id"] for row in rows]),
+        tasks=instance().tasks_of(g.project),
+        more=more if len(rows) == PAGE else None,
+        first=before is None,
+    )
+
+
+# People: accounts of the instance, and who is a member of what
+
+
+@blueprint.get("/people")
+@admin_only
+def people() -> Any:
+    return _people_page()
+
+
+@blueprint.post("/people/accounts")
+@admin_only
+def add_account() -> Any:
+    """Add an account without a password, and show its one-time link: now, and never again."""
+    store = instance().store
+    name, role, project_id = text("name"), text("role"), whole("project", 1, _MAX_ID)
+    try:
+        if project_id is not None:
+            store.projects.get(project_id)
+        id_ = accounts.add_reviewer(store, name, None, role)
+        if project_id is not None:
+            accounts.set_member(store, project_id, id_, accounts.REVIEWER, g.person["id"])
+    except InputError as error:
+        return _people_page(message=str(error)), error.status
+    return _people_page(link=_link_for(id_), link_name=name)
+
+
+@blueprint.post("/people/<int:reviewer_id>/link")
+@admin_only
+def new_link(reviewer_id: int) -> Any:
+    person = instance().store.people.get(reviewer_id)
+    if person is None:
+        raise NotFound(f"There is no account number {reviewer_id}")
+    return _people_page(link=_link_for(reviewer_id), link_name=person["name"])
+
+
+@blueprint.post("/people/<int:reviewer_id>")
+@admin_only
+def change_account(reviewer_id: int) -> Any:
+    disabled = text("disabled")
+    accounts.change_account(
+        instance().store,
+        reviewer_id,
+        g.person["id"],
+        role=text("role") or None,
+        disabled=None if not disabled else disabled == "1",
+    )
+    flash(_("Saved"))
+    return go_on("projects.people")
+
+
+@blueprint.post("/people/members")
+@admin_only
+def set_member() -> Any:
+    """Give an account a role in a project; the role "" takes it out."""
+    project_id, reviewer_id = whole("project", 1, _MAX_ID), whole("reviewer", 1, _MAX_ID)
+    if project_id is None or reviewer_id is None:
+        raise InputError("Choose a project and a person")
+    accounts.set_member(instance().store, project_id, reviewer_id, text("role") or None, g.person["id"])
+    flash(_("Saved"))
+    return go_on("projects.people")
+
+
+def _link_for(reviewer_id: int) -> str:
+    token = accounts.one_time_link(instance().store, reviewer_id)
+    return url_for("signin.link", token=token, _external=True)
+
+
+def _people_page(**shown: Any) -> str:
+    store = instance().store
+    projects = store.projects.all()
+    return render_template(
+        "people.html",
+        people=store.people.all(),
+        projects=projects,
+        members={project["id"]: store.projects.members(project["id"]) for project in projects},
+        roles=accounts.ROLES,
+        member_roles=accounts.MEMBER_ROLES,
+        **shown,
+    )

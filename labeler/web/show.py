@@ -1,0 +1,82 @@
+"""How values look on a page: numbers, money, times, and texts with their invisible characters made visible."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from flask import Flask
+from flask_babel import format_datetime, format_decimal
+from flask_babel import gettext as _
+
+from labeler.text import visible
+from labeler.web import words
+
+Piece = tuple[str, str | None, bool]
+_NAMES = {",": ",", "\t": "Tab", ";": ";", "|": "|"}
+
+
+def install(app: Flask) -> None:
+    """Add the filters of this module to the templates of an app."""
+    filters = (number, percent, money, when, size, duration, pieces, delimiter)
+    for function in (*filters, words.word, words.said, words.setting_title, words.setting_help):
+        app.add_template_filter(function)
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else str(format_decimal(value))
+
+
+def percent(share: float | None) -> str:
+    """Return a share in [0, 1] as a percentage; "–" if there is none. Less than all is never shown as all."""
+    if share is None:
+        return "–"
+    shown = f"{share * 100:.1f}".removesuffix(".0")
+    return ("99.9" if shown == "100" and share < 1 else shown) + "%"
+
+
+def money(dollars: float | None) -> str:
+    """Return US dollars, with as many digits as it takes to see them; None is an unknown price, never 0."""
+    if dollars is None:
+        return str(_("unknown"))
+    if dollars == 0:
+        return "$0"
+    return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.4f}" if dollars >= 0.0001 else "< $0.0001"
+
+
+def when(at: float | None) -> str:
+    """Return seconds since 1970 as a local date and time."""
+    return "–" if at is None else str(format_datetime(datetime.fromtimestamp(at), "short", rebase=False))
+
+
+def size(bytes_: int) -> str:
+    amount = float(bytes_)
+    for unit in ("B", "KB", "MB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Return a stretch of time as people say it: in seconds, minutes, or hours and minutes."""
+    if seconds < 90:
+        return str(_("%(n)s s", n=round(seconds)))
+    if seconds < 5400:
+        return str(_("%(n)s min", n=round(seconds / 60)))
+    return str(_("%(h)s h %(m)s min", h=int(seconds // 3600), m=round(seconds % 3600 / 60)))
+
+
+def delimiter(mark: str) -> str:
+    return _NAMES.get(mark, mark)
+
+
+def pieces(text: str, searched: str = "") -> list[Piece]:
+    """Split a text into (piece, mark, found): ``mark`` names an invisible character, ``found`` is a searched word.
+
+    The pieces joined together are the text again.
+    """
+    sought = [re.escape(part) for part in searched.split()]
+    parts = re.split(f"({'|'.join(sought)})", text, flags=re.IGNORECASE) if sought else [text]
+    # re.split with one group gives what stands between, what matched, what stands between, ...
+    return [(piece, mark, n % 2 == 1) for n, part in enumerate(parts) for piece, mark in visible(part)]

@@ -1,0 +1,110 @@
+"""Signing in: by name and password, or by a one-time link; one's own password and language."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, flash, g, make_response, redirect, render_template, request, session, url_for
+from flask_babel import gettext as _
+
+from labeler import accounts
+from labeler.errors import InputError, NotSignedIn, Throttled
+from labeler.web.access import instance, public, start_session
+from labeler.web.forms import go_on, same_site, text
+
+LANGUAGES = ("ko", "en")
+blueprint = Blueprint("signin", __name__)
+
+
+@blueprint.get("/sign-in")
+@public
+def form() -> Any:
+    if g.person:
+        return go_on("projects.index")
+    return render_template("sign_in.html", next=same_site(request.args.get("next")), first=_nobody_yet())
+
+
+@blueprint.post("/sign-in")
+@public
+def sign_in() -> Any:
+    name, target = text("name", 200), same_site(request.form.get("next"))
+    try:
+        person = accounts.sign_in(
+            instance().store, name, request.form.get("password", ""), request.remote_addr or "unknown"
+        )
+    except (NotSignedIn, Throttled) as error:
+        page = render_template("sign_in.html", next=target, name=name, message=str(error), first=False)
+        response = make_response(page, error.status)
+        if isinstance(error, Throttled):
+            response.headers["Retry-After"] = str(int(error.retry_after))
+        return response
+    _enter(person)
+    return redirect(target or url_for("projects.index"), 303)
+
+
+@blueprint.get("/welcome")
+@public
+def link() -> Any:
+    """Show a one-time link's button. Looking at a link (as mail scanners do) does not use it up; the button does."""
+    return render_template("welcome.html", token=request.args.get("token", ""))
+
+
+@blueprint.post("/welcome")
+@public
+def enter_by_link() -> Any:
+    try:
+        person = accounts.use_link(instance().store, request.form.get("token", ""))
+    except NotSignedIn as error:
+        return render_template("welcome.html", token="", message=str(error)), error.status
+    _enter(person)
+    return go_on("projects.index" if person["password"] else "signin.account")
+
+
+@blueprint.post("/sign-out")
+def sign_out() -> Any:
+    session.clear()
+    return go_on("signin.form")
+
+
+@blueprint.get("/account")
+def account() -> Any:
+    return render_template("account.html")
+
+
+@blueprint.post("/account")
+def change_password() -> Any:
+    new = request.form.get("new", "")
+    try:
+        if new != request.form.get("repeat", ""):
+            raise InputError(_("The two new passwords differ; type the same one twice"))
+        accounts.change_password(instance().store, g.person["id"], new, request.form.get("old", ""))
+    except InputError as error:
+        return render_template("account.html", message=str(error)), error.status
+    # All sessions of the account have ended, this one too; it goes on under the new password.
+    _enter(instance().store.people.get(g.person["id"]))
+    flash(_("Your password is set. Other devices have been signed out."))
+    return go_on("projects.index")
+
+
+@blueprint.post("/language")
+@public
+def language() -> Any:
+    chosen = request.form.get("language", "")
+    if chosen not in LANGUAGES:
+        raise InputError(f"No language {chosen[:20]!r}; there are: {', '.join(LANGUAGES)}")
+    session["language"] = chosen
+    if g.person:
+        store, id_ = instance().store, g.person["id"]
+        store.write(lambda tx: store.people.change(tx, id_, language=chosen))
+    return redirect(same_site(request.form.get("next")) or url_for("projects.index"), 303)
+
+
+def _enter(person: Any) -> None:
+    chosen = session.get("language")
+    start_session(person)
+    if chosen:
+        session["language"] = chosen
+
+
+def _nobody_yet() -> bool:
+    return instance().store.people.count() == 0

@@ -1,0 +1,95 @@
+"""Uploaded files on their way in: where they lie, under which names, and for how long.
+
+A file is stored under a random name of ours, in a folder of its project; of its own name only the suffix is used,
+and only if it is one that the import reads. Its name stands beside it, for people to see.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from pathlib import Path
+
+from flask import current_app, request
+from werkzeug.datastructures import FileStorage
+
+from labeler.errors import InputError, NotFound, StoreFull
+from labeler.text import clean_text, one_line
+from labeler.web.access import instance
+
+MAX_UPLOAD = 2 * 1024**3
+_KINDS = ("csv", "tsv", "tab", "txt", "jsonl", "ndjson", "json", "xlsx", "xlsm", "parquet", "pq")
+_SUFFIX = re.compile(rf"\.(?:{'|'.join(_KINDS)})(?:\.gz)?\Z")
+_NAME = re.compile(rf"[0-9a-f]{{32}}{_SUFFIX.pattern}")
+_KEEP_SECONDS = 24 * 3600.0
+
+
+def raise_limit() -> None:
+    """Let the request be as long as an upload may be. Called before anything reads its body."""
+    request.max_content_length = current_app.config.get("LABELER_MAX_UPLOAD", MAX_UPLOAD)
+
+
+def chosen_file() -> FileStorage | None:
+    """Return the file of the form, or None if none was chosen. Raises :class:`InputError` for a kind we do not read."""
+    file = request.files.get("file")
+    if file is None or not file.filename:
+        return None
+    _suffix(file.filename)
+    return file
+
+
+def keep(project_id: int, file: FileStorage) -> str:
+    """Store an uploaded file and return the name by which it is found again."""
+    folder = _folder(project_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    _forget_old(folder)
+    upload = secrets.token_hex(16) + _suffix(file.filename or "")
+    path = folder / upload
+    try:
+        file.save(path, buffer_size=1024 * 1024)
+        _beside(path).write_text(one_line(clean_text(Path(file.filename or "").name, "file name")), encoding="utf-8")
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise StoreFull(f"The file could not be stored: {error.strerror}") from error
+    return upload
+
+
+def find(project_id: int, upload: str) -> tuple[Path, str]:
+    """Return the path of an upload of this project and the name it came with. Raises :class:`NotFound`."""
+    path = _folder(project_id) / upload
+    if not _NAME.fullmatch(upload) or not path.is_file():
+        raise NotFound("There is no such upload any more; send the file again")
+    beside = _beside(path)
+    return path, beside.read_text(encoding="utf-8") if beside.is_file() else upload
+
+
+def queued(path: Path) -> None:
+    """Forget the name beside a file that an import has taken over; the import removes the file itself."""
+    _beside(path).unlink(missing_ok=True)
+
+
+def _suffix(name: str) -> str:
+    found = _SUFFIX.search(name.lower())
+    if found is None:
+        raise InputError(
+            "This kind of file is not read; send CSV, TSV, JSON Lines, JSON, Excel (.xlsx) or Parquet, or one of them "
+            "with .gz behind its name"
+        )
+    return found.group()
+
+
+def _folder(project_id: int) -> Path:
+    return instance().folder / "uploads" / str(int(project_id))
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".name")
+
+
+def _forget_old(folder: Path) -> None:
+    """Remove what was uploaded and never imported; a queued import (its name is gone) is left alone."""
+    for beside in folder.glob("*.name"):
+        if beside.stat().st_mtime < time.time() - _KEEP_SECONDS:
+            beside.with_suffix("").unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)

@@ -1,0 +1,94 @@
+"""Near-duplicate signatures: the same in every process, shared by edited copies, not by other reviews."""
+
+import subprocess
+import sys
+
+import pytest
+
+from labeler.ingest.duplicates import THRESHOLD, signature, similarity
+
+REVIEW = (
+    "배송이 정말 빠르고 포장도 꼼꼼해서 좋았어요. 맛도 기대보다 훨씬 담백하고 아이들이 잘 먹네요 다음에 또 주문할게요"
+)
+OTHER = (
+    "생각보다 양이 적고 가격이 비싸서 실망했습니다. 고객센터에 문의했지만 답변이 없어서 재구매는 하지 않을 생각입니다"
+)
+
+
+def candidates(a, b):
+    return bool(set(signature(a)) & set(signature(b)))
+
+
+def test_signature_is_ten_different_signed_64_bit_integers():
+    """A signature has one key a band, and each fits a column of a database."""
+    keys = signature(REVIEW)
+    assert len(set(keys)) == 10
+    assert all(-(2**63) <= key < 2**63 for key in keys)
+
+
+def test_signature_is_the_same_in_another_process():
+    """Keys written by one process are found by another, whatever its hash seed."""
+    code = f"from labeler.ingest.duplicates import signature; print(signature({REVIEW!r}))"
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path), "PYTHONUTF8": "1"},
+    )
+    assert out.stdout.strip() == str(signature(REVIEW))
+
+
+def test_signature_has_not_changed_since_it_was_first_stored():
+    """If this fails after an update of rensa, stored signatures must be made again."""
+    assert signature("abcdefghij")[:2] == [1993092781380376182, 6994823285736967398]
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        REVIEW.replace(" ", ""),
+        REVIEW + " ㅋㅋㅋㅋㅋ",
+        REVIEW + " ^^ ♡♡ 👍🏻",
+        REVIEW.replace("정말", "정멀"),
+        REVIEW.replace(".", "!!!"),
+        "\n" + REVIEW + "  ",
+    ],
+)
+def test_edited_copy_is_a_candidate_and_similar(copy):
+    """A copy with other spaces, emoticons, marks or one typo is a near-duplicate."""
+    assert candidates(REVIEW, copy)
+    assert similarity(REVIEW, copy) >= THRESHOLD
+
+
+def test_other_review_is_no_near_duplicate():
+    """Two reviews that say different things share no key and hardly a shingle."""
+    assert not candidates(REVIEW, OTHER)
+    assert similarity(REVIEW, OTHER) < 0.1
+
+
+def test_case_and_width_do_not_count():
+    """Upper case and full-width letters are folded before they are compared."""
+    assert signature("GOOD Product 2024") == signature("ｇｏｏｄ　product ２０２４")
+
+
+def test_drawn_out_syllables_do_not_count():
+    """Syllables said three times or five times are the same."""
+    assert similarity("너무너무 좋아요오오오 최고", "너무너무 좋아요오오오오오 최고") == 1.0
+
+
+@pytest.mark.parametrize("text", ["", "굿", "좋아요", "좋아요 ㅋㅋㅋㅋㅋㅋ", "👍👍👍👍👍👍👍", "!!!!!!!! ^^", "    \n"])
+def test_short_text_has_no_signature(text):
+    """A text of fewer than five letters is never called a near-duplicate, not even of itself."""
+    assert signature(text) == []
+    assert similarity(text, text) == 0.0
+
+
+def test_similarity_is_the_jaccard_index_of_the_shingles():
+    """abcde and bcdef share two of four shingles."""
+    assert similarity("abcde", "bcdef") == 0.5
+
+
+def test_very_long_text_has_a_signature():
+    """A text of a million letters is no special case."""
+    assert len(signature("좋은 상품 " * 200_000)) == 10
