@@ -52,7 +52,9 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
     Babel(app, locale_selector=language, default_translation_directories=_package_folder("labeler") + "/translations")
     errors.install(app)
     app.context_processor(_page_context)
-    for blueprint in (*screens.blueprints(), *instance.plugins.blueprints()):
+    for blueprint in screens.blueprints():
+        app.register_blueprint(blueprint)
+    for blueprint in instance.plugins.blueprints(taken=app.blueprints):
         app.register_blueprint(blueprint)
     return app
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import wraps
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,16 +43,22 @@ def main() -> None:
     known = set(cli.commands)
     named = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     if named is not None and named not in known:
-        _add_plugin_commands()
+        _add_plugin_commands(sys.argv[1:])
     cli()
 
 
-def _add_plugin_commands() -> None:
+def _add_plugin_commands(words: list[str]) -> None:
     from labeler import built_in
     from labeler.instance import instance_folder
     from labeler.plugins import load_plugins
 
-    load_plugins(built_in, instance_folder() / "plugins").manager.hook.register_commands(cli=cli)
+    # click has not read the options yet, and the plugins of the instance are wanted.
+    after = (following for word, following in pairwise(words) if word == "--instance")
+    joined = (word.partition("=")[2] for word in words if word.startswith("--instance="))
+    plugins = load_plugins(built_in, instance_folder(next(chain(after, joined), None)) / "plugins")
+    plugins.commands(cli)
+    for disabled in plugins.disabled:
+        click.echo(f"Plugin {disabled.name} is disabled: {disabled.reason}", err=True)
 
 
 def instance_option(command: Command) -> Command:
@@ -168,8 +175,9 @@ def import_(
     from labeler.ingest.service import preview, resolve
 
     labels = pairs(label, "--label")
-    chosen = resolve(file, ImportOptions(id=id_, labels=labels, header=not no_header, **options))
-    seen = preview(file, chosen)
+    readers = instance.plugins.importers
+    chosen = resolve(file, ImportOptions(id=id_, labels=labels, header=not no_header, **options), readers)
+    seen = preview(file, chosen, readers)
     known = {p["name"] for p in instance.store.projects.all()}
     if project not in known:
         settings = {"tasks": list(tasks)} if tasks else None

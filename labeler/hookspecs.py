@@ -49,25 +49,28 @@ def register_embedders() -> list[tuple[str, Any]]:
 
 @hookspec
 def register_retrievers() -> list[tuple[str, Any]]:
-    """Return (name, retriever) pairs; a retriever has ``retrieve(index, query, k) -> list[Hit]``."""
+    """Return (name, factory) pairs; ``factory(settings)`` returns a Retriever."""
     raise NotImplementedError
 
 
 @hookspec
 def register_importers() -> list[tuple[str, Any]]:
-    """Return (file suffix, reader) pairs, such as (".jsonl", read_jsonl)."""
+    """Return (file suffix, reader) pairs for other file formats, such as ``(".sav", open_sav)``.
+
+    ``reader(path, options)`` returns a :class:`labeler.ingest.rows.RowSource`.
+    """
     raise NotImplementedError
 
 
 @hookspec
 def register_exporters() -> list[Any]:
-    """Return export formats: objects with a ``name``, a ``suffix`` and ``write(rows, stream)``."""
+    """Return export formats: objects derived from :class:`labeler.export.TrainingFormat`."""
     raise NotImplementedError
 
 
 @hookspec
 def register_executors() -> list[tuple[str, Any]]:
-    """Return (name, executor) pairs; an executor moves the calls of a run."""
+    """Return (name, executor) pairs; an executor moves the calls of a run, as the built-in "local" does."""
     raise NotImplementedError
 
 

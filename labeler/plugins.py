@@ -3,7 +3,8 @@
 Plugins come from the package ``labeler_plugins`` (the folder plugins/), from installed entry points of the group
 ``labeler``, and from ``instance/plugins/*.py``; the built-in backends, embedders, retrievers and formats enter by
 the same door. A plugin that raises, hangs, exits, registers a wrong type or a name that is taken is disabled and
-named with its reason; the rest goes on.
+named with its reason; the rest goes on. Hooks that are called later are given the same time and forgiven the same
+faults.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
@@ -29,6 +31,10 @@ from labeler.errors import DuplicateName, LabelerError, NotFound, PluginError
 from labeler.records import Record, Value
 from labeler.retrieval.retrievers import RetrieverFactory
 from labeler.task import Task
+
+if TYPE_CHECKING:
+    import click
+    from flask import Blueprint
 
 T = TypeVar("T")
 _PATIENCE = 10.0
@@ -59,32 +65,82 @@ class Plugins:
     disabled: list[Disabled] = field(default_factory=list)
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager("labeler"))
+    patience: float = _PATIENCE
 
     def task(self, name: str) -> Task:
         return find(self.tasks, name, "task")
 
     def prepare(self, record: Record) -> Record | str:
-        """Run every ``prepare_record`` hook in turn; a text says why the record is refused."""
+        """Run every ``prepare_record`` hook in turn; a text says why the record is refused.
+
+        A hook that raises or returns anything else refuses the record too: what it was to clean must not slip in.
+        Raises :class:`PluginError` for one that hangs.
+        """
         for implementation in self.manager.hook.prepare_record.get_hookimpls():
-            result = implementation.function(record)
+            name = implementation.plugin_name
+            try:
+                result = self._call(implementation, {"record": record})
+            except PluginHangs as error:
+                raise PluginError(f"The plugin {name} hangs in prepare_record: {error}; mend or remove it") from error
+            except Exception as error:
+                return f"the plugin {name} failed on it: {_shown(error)}"
             if isinstance(result, str):
                 return result
-            record = result if isinstance(result, Record) else record
+            if result is not None and not isinstance(result, Record):
+                return f"the plugin {name} made it a {type(result).__name__}, not a Record"
+            record = record if result is None else result
         return record
 
     def approved(self, project: str, task: str, record: Record, value: Value) -> list[Disabled]:
-        """Tell every ``label_approved`` hook; return those that raised, for the log."""
+        """Tell every ``label_approved`` hook; return those that failed, for the log. One that hangs is disabled."""
         arguments = {"project": project, "task": task, "record": record, "value": value}
         failed = []
         for implementation in self.manager.hook.label_approved.get_hookimpls():
             try:
-                implementation.function(*[arguments[name] for name in implementation.argnames])
+                self._call(implementation, arguments)
             except Exception as error:
-                failed.append(Disabled(implementation.plugin_name, str(error), traceback.format_exc()))
+                failed.append(Disabled(implementation.plugin_name, _shown(error), traceback.format_exc()))
+                if isinstance(error, PluginHangs):
+                    self._disable(implementation, error)
         return failed
 
-    def blueprints(self) -> list[Any]:
-        return [blueprint for found in self.manager.hook.register_blueprints() for blueprint in found]
+    def blueprints(self, taken: Collection[str] = ()) -> list[Blueprint]:
+        """Return the blueprints of plugins whose names are not ``taken``; a plugin that fails is disabled."""
+        from flask import Blueprint
+
+        found: list[Blueprint] = []
+        for implementation in self.manager.hook.register_blueprints.get_hookimpls():
+            try:
+                made = self._call(implementation, {})
+                if not isinstance(made, (list, tuple)) or not all(isinstance(item, Blueprint) for item in made):
+                    raise PluginError("register_blueprints must return a list of Blueprint objects")
+                for blueprint in made:
+                    if blueprint.name in taken or blueprint.name in [other.name for other in found]:
+                        raise DuplicateName(f"there is already a blueprint {blueprint.name!r}")
+                found += made
+            except Exception as error:
+                self._disable(implementation, error)
+        return found
+
+    def commands(self, cli: click.Group) -> None:
+        """Let plugins add their commands; a plugin that fails is disabled."""
+        for implementation in self.manager.hook.register_commands.get_hookimpls():
+            try:
+                self._call(implementation, {"cli": cli})
+            except Exception as error:
+                self._disable(implementation, error)
+
+    def _call(self, implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
+        given = [arguments[name] for name in implementation.argnames]
+        return _within(self.patience, lambda: implementation.function(*given))
+
+    def _disable(self, implementation: pluggy.HookImpl, error: Exception) -> None:
+        self.manager.unregister(implementation.plugin)
+        self.disabled.append(_disabled(implementation.plugin_name, error))
+
+
+class PluginHangs(PluginError):
+    pass
 
 
 def find(registry: Mapping[str, T], name: str, what: str) -> T:
@@ -97,8 +153,8 @@ def find(registry: Mapping[str, T], name: str, what: str) -> T:
 def load_plugins(
     built_in: ModuleType, drop_in: Path | None = None, *, entry_points: bool = True, patience: float = _PATIENCE
 ) -> Plugins:
-    """Load everything and return it. ``patience`` is how many seconds one plugin may take to load and register."""
-    plugins = Plugins()
+    """Load everything and return it. ``patience`` is how many seconds a plugin may take to load, and for each hook."""
+    plugins = Plugins(patience=patience)
     plugins.manager.add_hookspecs(hookspecs)
     sources: list[tuple[str, Callable[[], Any]]] = [("labeler.built_in", lambda: built_in)]
     sources += [(name, lambda name=name: importlib.import_module(name)) for name in _shipped()]  # type: ignore[misc]
@@ -107,15 +163,17 @@ def load_plugins(
     for path in sorted(drop_in.glob("*.py")) if drop_in is not None and drop_in.is_dir() else []:
         sources.append((f"instance/plugins/{path.name}", lambda path=path: _load_file(path)))  # type: ignore[misc]
     for name, load in sources:
-        _add(plugins, name, load, patience)
+        _add(plugins, name, load)
     return plugins
 
 
 def _shipped() -> Iterator[str]:
     import labeler_plugins  # type: ignore[import-not-found,unused-ignore]
 
-    for module in sorted(pkgutil.iter_modules(labeler_plugins.__path__), key=lambda m: m.name):
-        yield f"labeler_plugins.{module.name}"
+    order = {name: place for place, name in enumerate(labeler_plugins.ORDER)}
+    names = [module.name for module in pkgutil.iter_modules(labeler_plugins.__path__)]
+    for name in sorted(names, key=lambda name: (order.get(name, len(order)), name)):
+        yield f"labeler_plugins.{name}"
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -123,14 +181,26 @@ def _load_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise PluginError(f"{path.name} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up there.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
 
-def _add(plugins: Plugins, name: str, load: Callable[[], Any], patience: float) -> None:
+def _add(plugins: Plugins, name: str, load: Callable[[], Any]) -> None:
     """Load one plugin and take what it registers, all or nothing."""
+    plugin = None
     try:
-        found = _within(patience, lambda: _load_and_register(plugins, name, load))
+        loaded = _within(plugins.patience, load)
+        version = getattr(loaded, "LABELER_API", hookspecs.API_VERSION)
+        if version != hookspecs.API_VERSION:
+            raise PluginError(f"it was made for plugin API {version}; this Labeler has {hookspecs.API_VERSION}")
+        plugins.manager.register(loaded, name=name)
+        plugin = loaded
+        # pluggy ignores a misspelled hook until somebody asks.
+        plugins.manager.check_pending()
+        # Another call than the load: what comes back after it was given up on must not register anything.
+        found = _within(plugins.patience, lambda: _registered(loaded))
         for kind, entries in found.items():
             for key in entries:
                 owner = plugins.owners.get((kind, key))
@@ -140,14 +210,16 @@ def _add(plugins: Plugins, name: str, load: Callable[[], Any], patience: float) 
             getattr(plugins, kind).update(entries)
             plugins.owners.update({(kind, key): name for key in entries})
         plugins.loaded.append(name)
-    except BaseException as error:  # a plugin may raise anything, SystemExit too
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        plugin = plugins.manager.get_plugin(name)
+    except Exception as error:
         if plugin is not None:
             plugins.manager.unregister(plugin)
-        reason = str(error) if isinstance(error, (LabelerError, pluggy.PluginValidationError)) else _shown(error)
-        plugins.disabled.append(Disabled(name, " ".join(reason.split()), traceback.format_exc()))
+        plugins.disabled.append(_disabled(name, error))
+
+
+def _disabled(name: str, error: Exception) -> Disabled:
+    """Say why a plugin is disabled. Called where ``error`` is being handled."""
+    reason = str(error) if isinstance(error, (LabelerError, pluggy.PluginValidationError)) else _shown(error)
+    return Disabled(name, " ".join(reason.split()), traceback.format_exc())
 
 
 def _shown(error: BaseException) -> str:
@@ -155,7 +227,7 @@ def _shown(error: BaseException) -> str:
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:
-    """Run ``work`` in a thread of its own, and give up on it after ``seconds``."""
+    """Run ``work`` in a thread of its own and give up on it after ``seconds``; an exit becomes a PluginError."""
     result: list[T] = []
     failure: list[BaseException] = []
 
@@ -169,20 +241,15 @@ def _within(seconds: float, work: Callable[[], T]) -> T:
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        raise PluginError(f"it did not load within {seconds:g} seconds")
+        raise PluginHangs(f"it did not come back within {seconds:g} seconds")
     if failure:
+        if not isinstance(failure[0], Exception):
+            raise PluginError(f"it raised {_shown(failure[0])}") from failure[0]
         raise failure[0]
     return result[0]
 
 
-def _load_and_register(plugins: Plugins, name: str, load: Callable[[], Any]) -> dict[str, dict[str, Any]]:
-    plugin = load()
-    version = getattr(plugin, "LABELER_API", hookspecs.API_VERSION)
-    if version != hookspecs.API_VERSION:
-        raise PluginError(f"it was made for plugin API {version}; this Labeler has {hookspecs.API_VERSION}")
-    plugins.manager.register(plugin, name=name)
-    # pluggy ignores a misspelled hook until somebody asks.
-    plugins.manager.check_pending()
+def _registered(plugin: Any) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for kind in _REGISTERS:
         function = getattr(plugin, f"register_{kind}", None)

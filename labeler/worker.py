@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labeler.errors import InputError, LabelerError
+from labeler.errors import LabelerError
 from labeler.ingest.options import ImportOptions
+from labeler.ingest.service import HOPELESS
 from labeler.instance import Instance
 from labeler.prelabel.executor import Pace
 from labeler.prelabel.refresh import refresh_front
@@ -72,6 +73,10 @@ class Worker:
         claimed = store.write(store.records.claim_import)
         if claimed is None:
             return False
+        if not claimed["path"]:
+            # The command line read its own file, and was killed: only the person has the file.
+            self._set_import(claimed["id"], "failed", "It was stopped half way; import the file again, and it goes on")
+            return True
         project = store.projects.get(claimed["project_id"])
         path = Path(claimed["path"])
         try:
@@ -83,11 +88,18 @@ class Worker:
                 import_id=claimed["id"],
                 stop=self.stopping.is_set,
             )
-        except InputError as error:
+        except HOPELESS as error:
             log.warning("import %s: %s", claimed["id"], error)
-        if not self.stopping.is_set():
+        if store.records.get_import(project["id"], claimed["id"])["state"] == "running":
+            # Stopped half way: the next worker need not wait until this one counts as dead.
+            self._set_import(claimed["id"], "queued", None)
+        else:
             path.unlink(missing_ok=True)
         return True
+
+    def _set_import(self, import_id: int, state: str, message: str | None) -> None:
+        columns = {"state": state, "message": message}
+        self.instance.store.write(lambda tx: self.instance.store.records.progress_import(tx, import_id, columns))
 
     # Runs
 

@@ -16,8 +16,10 @@ def table(**columns):
 
 @pytest.mark.parametrize(
     "name",
-    "text Text REVIEW 리뷰 내용 후기 본문 상품평 comment Content body document review_text reviewBody 리뷰내용".split()  # noqa: SIM905
-    + ["리뷰 내용", "Review Text", "고객 리뷰", "customer_review", "구매 후기 (100자)"],
+    [
+        *["text", "Text", "REVIEW", "리뷰", "내용", "후기", "본문", "상품평", "comment", "Content", "body", "document"],
+        *["review_text", "reviewBody", "리뷰내용", "리뷰 내용", "Review Text", "고객 리뷰", "구매 후기 (100자)"],
+    ],
 )
 def test_text_column_is_known_by_its_name(name):
     """Korean and English names are known, in any case, with or without spaces."""

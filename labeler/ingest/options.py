@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """``text``, ``id`` and ``group`` name columns (None: guessed); ``labels`` maps a task to the column of its labels.
+    """``text``, ``id`` and ``group`` name columns (None: guessed, "": there is none); ``labels`` maps a task to one.
 
     ``encoding``, ``delimiter`` and ``sheet`` override what is detected. ``strict`` takes all rows or none.
     """

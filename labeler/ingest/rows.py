@@ -45,8 +45,8 @@ class RowSource:
 
     ``columns`` are the names known before the first row (for JSON: those of the first rows). ``encoding`` and
     ``delimiter`` are None where a format has none. ``notes`` are sentences a person should see before the
-    import; ``guessed`` is true if one of them says that the encoding is only a guess. Raises :class:`~labeler.errors.TooLarge` while it is
-    iterated if the file unpacks to more than its limits.
+    import; ``guessed`` is true if one of them says that the encoding is only a guess. Raises
+    :class:`~labeler.errors.TooLarge` while it is iterated if the file unpacks to more than its limits.
     """
 
     format: str

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from labeler import strictjson
-from labeler.errors import FileRefused, InputError, JsonError, LabelError, TextError
+from labeler.errors import (
+    FileRefused,
+    InputError,
+    JsonError,
+    LabelError,
+    MissingExtra,
+    PluginError,
+    TextError,
+    TooLarge,
+)
 from labeler.ingest.columns import guess_columns
 from labeler.ingest.duplicates import THRESHOLD, signature, similarity
 from labeler.ingest.options import ImportOptions
@@ -31,8 +40,12 @@ from labeler.text import clean_text
 SLICE = 500
 MAX_REPORT = 5000
 MAX_TEXT = 100_000
+HOPELESS = (InputError, TooLarge, MissingExtra, PluginError)
+"""What ends an import for good: tried again, it would end the same way."""
 _SEPARATORS = re.compile(r"\s*[;|]\s*")
 
+Readers = Mapping[str, Callable[[Path, ImportOptions], RowSource]]
+"""Readers of other file formats, by suffix (".sav"): what plugins register."""
 Prepare = Callable[[Record], "Record | str"]
 StoreLabel = Callable[[Tx, Record, Value, str, "int | None"], "int | None"]
 """Approves a label that came with the data, inside the transaction of its record; None if it was already decided."""
@@ -89,9 +102,9 @@ class _Ready:
     labels: Mapping[str, Value]
 
 
-def preview(path: Path, options: ImportOptions, rows: int = 8) -> Preview:
+def preview(path: Path, options: ImportOptions, readers: Readers | None = None, rows: int = 8) -> Preview:
     """Look at the head of a file without importing anything. Raises :class:`FileRefused`."""
-    with _open(path, options) as source:
+    with _open(path, options, readers) as source:
         head = list(islice(source, 200))
         good = [item.values for item in head if isinstance(item, Row)]
         problems = [*source.notes, *(f"{e.number}: {e.reason}" for e in head if isinstance(e, RowError))]
@@ -99,14 +112,16 @@ def preview(path: Path, options: ImportOptions, rows: int = 8) -> Preview:
         guess = guess_columns(columns, good)
         return Preview(
             source.format, source.encoding, not source.notes, source.delimiter, columns,
-            options.text or guess.text, options.id or guess.id, options.group or guess.group, good[:rows],
-            problems[:20],
+            options.text or guess.text,
+            guess.id if options.id is None else options.id or None,
+            guess.group if options.group is None else options.group or None,
+            good[:rows], problems[:20],
         )  # fmt: skip
 
 
-def resolve(path: Path, options: ImportOptions) -> ImportOptions:
+def resolve(path: Path, options: ImportOptions, readers: Readers | None = None) -> ImportOptions:
     """Return the options with every guess made. Raises :class:`FileRefused` that names a column that is missing."""
-    seen = preview(path, options)
+    seen = preview(path, options, readers)
     chosen = replace(options, text=seen.text, id=seen.id, group=seen.group)
     if chosen.text is None:
         raise FileRefused(
@@ -147,11 +162,12 @@ class Importer:
         tasks: Mapping[str, Task],
         store_label: Mapping[str, StoreLabel],
         prepare: Prepare | None = None,
+        readers: Readers | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.store, self.project_id, self.tasks = store, project_id, tasks
         self.store_label, self.prepare = store_label, prepare
-        self.limits = limits
+        self.readers, self.limits = readers, limits
 
     def run(
         self,
@@ -166,7 +182,7 @@ class Importer:
     ) -> Report:
         """Import and return the report. ``on_progress`` gets (bytes read, bytes in all, report) after each slice.
 
-        Raises :class:`InputError` with everything left as it was if the file or a column is unusable, or if
+        Raises one of :data:`HOPELESS`, with everything left as it was if the file or a column is unusable, or if
         ``options.strict`` is set and any row is refused.
         """
         strange = [name for name in options.labels if name not in self.tasks]
@@ -174,15 +190,15 @@ class Importer:
             raise InputError(f"No task {strange[0]!r} in this project; there are: {', '.join(self.tasks)}")
         file_name = file_name or path.name
         try:
-            options = resolve(path, options)
+            options = resolve(path, options, self.readers)
             if options.strict:
                 self._rehearse(path, options)
-        except InputError as error:
+        except HOPELESS as error:
             if import_id is not None:
                 self._progress(import_id, {"state": "failed", "message": str(error), "ended_at": time.time()})
             raise
         report = Report()
-        with _open(path, options, self.limits) as source:
+        with _open(path, options, self.readers, self.limits) as source:
             if import_id is None:
                 settings = {"path": "", "options": options.to_json()}
                 import_id = self.store.write(
@@ -198,7 +214,7 @@ class Importer:
                     on_progress(source.position(), source.size, report)
                     if stop():
                         return report
-            except InputError as error:
+            except HOPELESS as error:
                 # Too large, or torn in the middle: what went in before stays, and the report says where it ended.
                 self._progress(
                     import_id,
@@ -312,7 +328,7 @@ class Importer:
         """Read the whole file without storing anything. Raises :class:`InputError` if any row would be refused."""
         report = Report()
         seen: dict[str, str] = {}
-        with _open(path, options, self.limits) as source:
+        with _open(path, options, self.readers, self.limits) as source:
             for slice_ in self._slices(source, options, report):
                 for row in slice_:
                     known = self.store.records.by_key(self.project_id, row.new.key)
@@ -327,9 +343,14 @@ class Importer:
             )
 
 
-def _open(path: Path, options: ImportOptions, limits: Limits | None = None) -> RowSource:
+def _open(
+    path: Path, options: ImportOptions, readers: Readers | None = None, limits: Limits | None = None
+) -> RowSource:
     if not path.is_file():
         raise FileRefused(f"There is no file {path}")
+    reader = (readers or {}).get(path.suffix.lower())
+    if reader is not None:
+        return reader(path, options)
     return open_rows(
         path,
         encoding=options.encoding,
