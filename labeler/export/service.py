@@ -20,7 +20,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -233,7 +233,7 @@ class _Findings:
 class _Plan:
     """The split of each row that leaves, by annotation id, and what the second pass adds up."""
 
-    splits: dict[int, tuple[str, str]] = field(default_factory=dict)
+    splits: dict[int, str] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
     left_out: _Findings = field(default_factory=_Findings)
     warnings: _Findings = field(default_factory=_Findings)
@@ -274,12 +274,13 @@ def _plan(job: _Job, chosen: TrainingFormat) -> _Plan:
             columns.update(strictjson.loads(row["metadata"]))
         digest = bytes.fromhex(content_hash(row["text"]))
         (repeated if digest in known else known).add(digest)
-        links = [(kind, row[kind]) for kind in ("cluster", "grp") if row[kind] is not None]
-        component = components.add(row["key"], [*links, ("hash", digest)])
+        # A cluster is a number, a group a text, a hash bytes: none is ever taken for another.
+        links = [link for link in (row["cluster"], row["grp"], digest) if link is not None]
+        component = components.add(row["key"], links)
         said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
         seen.append(_Seen(row["id"], row["key"], digest, said, component))
     for one in _without_contradictions(seen, repeated, plan, job.options.keep_contradicting):
-        plan.splits[one.annotation_id] = (one.key, split_of(components.key(one.component), job.shares))
+        plan.splits[one.annotation_id] = split_of(components.key(one.component), job.shares)
     if not plan.splits:
         found = str(plan.left_out)
         raise InputError(
@@ -349,10 +350,10 @@ def _write_rows(job: _Job, chosen: TrainingFormat, plan: _Plan, exchange: _Excha
         file.write(chosen.head(context), rows=0)
     members: list[tuple[int, str]] = []
     for stored in job.approved():
-        # What was approved since the first pass waits for the next export.
-        if stored["id"] not in plan.splits:
+        split = plan.splits.pop(stored["id"], None)
+        if split is None:
+            # Left out, or approved since the first pass: that waits for the next export.
             continue
-        _, split = plan.splits.pop(stored["id"])
         row = _export_row(job, stored, split)
         files[split].write(chosen.row(row, context))
         if records:
@@ -360,7 +361,7 @@ def _write_rows(job: _Job, chosen: TrainingFormat, plan: _Plan, exchange: _Excha
         members.append((row.annotation_id, split))
         plan.versions[stored["task_version"]] += 1
         plan.labels.setdefault(split, Counter()).update(job.task.schema.strata(row.value))
-    for key, _ in plan.splits.values():
+    for key in _keys(job.store, plan.splits).values():
         plan.left_out.add("changed", key)
     if not members:
         raise InputError("Nothing to export: every record was decided again while the export ran; export again")
@@ -448,7 +449,7 @@ def _export_suggestions(job: _Job, chosen: Suggestions, reviewer_id: int | None)
         file = exchange.create(f"{SUGGESTIONS}{chosen.suffix}")
         for rows in chain([first], pages):
             suggestions = [as_suggestion(row) for row in rows]
-            keys = _evidence_keys(job.store, {e.annotation_id for s in suggestions for e in s.evidence})
+            keys = _keys(job.store, {e.annotation_id for s in suggestions for e in s.evidence})
             for row, suggestion in zip(rows, suggestions, strict=True):
                 file.write(chosen.suggestion(suggestion, row["key"], row["text"], keys))
                 counts.update(all=1, parse_failures=int(suggestion.failure is not None))
@@ -466,7 +467,8 @@ def _suggestion_pages(job: _Job) -> Iterator[list[Row]]:
             yield rows
 
 
-def _evidence_keys(store: Store, annotation_ids: set[int]) -> dict[int, str]:
+def _keys(store: Store, annotation_ids: Collection[int]) -> dict[int, str]:
+    """Return the record keys of annotations, by annotation id."""
     ids = sorted(annotation_ids)
     found: dict[int, str] = {}
     for start in range(0, len(ids), 500):

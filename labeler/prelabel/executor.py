@@ -21,7 +21,7 @@ from labeler.errors import LabelerError
 from labeler.prelabel.suggest import Prepared, Suggester, fingerprint_of
 from labeler.prompts import correction
 from labeler.records import BackendFailure, Completion, Message, ParseFailure, Suggestion
-from labeler.store import Row, Store, Tx
+from labeler.store import Store, Tx
 from labeler.store.ledger import FINISHED, OPEN, PAUSED, RUNNING
 
 _LONGEST_WAIT = 120.0
@@ -205,7 +205,7 @@ class LocalExecutor:
 
     def _ask(
         self, prepared: Prepared, messages: Sequence[Message], fingerprint: str
-    ) -> tuple[Completion, Row] | tuple[None, None]:
+    ) -> tuple[Completion, dict[str, Any]] | tuple[None, None]:
         """Return the answer to one call, from the ledger if it was paid before; None if the item has to wait."""
         ledger, record_id = self.store.ledger, prepared.record.id
         call = self.store.write(lambda tx: self._begin(tx, record_id, fingerprint))
@@ -224,7 +224,7 @@ class LocalExecutor:
         self.store.write(lambda tx: self._answered(tx, call, answer))
         return answer, call
 
-    def _begin(self, tx: Tx, record_id: int, fingerprint: str) -> Row | None:
+    def _begin(self, tx: Tx, record_id: int, fingerprint: str) -> dict[str, Any] | None:
         backend = self.suggester.backend
         row = self.store.ledger.begin_call(
             tx,
@@ -239,12 +239,10 @@ class LocalExecutor:
         if row is not None and row["state"] == "answered":
             self.store.ledger.count(tx, self.run_id, reused=1)
         elif row is not None:
-            # A row that was "sent" without an answer may have been billed: sending it again is an honest repeat.
-            repeat = int(row["sends"] > 1 and row["error_kind"] is None)
-            self.store.ledger.count(tx, self.run_id, calls=1, repeats=repeat)
+            self.store.ledger.count(tx, self.run_id, calls=1, repeats=int(row["repeat"]))
         return row
 
-    def _answered(self, tx: Tx, call: Row, answer: Completion) -> None:
+    def _answered(self, tx: Tx, call: dict[str, Any], answer: Completion) -> None:
         price = cost(answer.tokens_in, answer.tokens_out, answer.tokens_cached, self.info)
         row: dict[str, Any] = {
             "answer": answer.text, "finish": answer.finish, "score": answer.score, "tokens_in": answer.tokens_in,
@@ -261,7 +259,7 @@ class LocalExecutor:
             unpriced=int(price is None),
         )
 
-    def _failed(self, record_id: int, call: Row, failure: BackendFailure) -> None:
+    def _failed(self, record_id: int, call: dict[str, Any], failure: BackendFailure) -> None:
         tries = self.store.ledger.tries(self.run_id, record_id)
         again = failure.retryable and tries < self.pace.max_tries
         delay = backoff(tries, self.pace.base_delay, failure.retry_after)
@@ -298,7 +296,7 @@ class LocalExecutor:
         return True
 
 
-def _completion_of(call: Row) -> Completion:
+def _completion_of(call: dict[str, Any]) -> Completion:
     return Completion(
         text=call["answer"] or "",
         tokens_in=call["tokens_in"],

@@ -165,13 +165,16 @@ class Ledger:
 
     # Calls
 
-    def begin_call(self, tx: Tx, call: dict[str, Any], token: str, lease: float) -> Row | None:
+    def begin_call(self, tx: Tx, call: dict[str, Any], token: str, lease: float) -> dict[str, Any] | None:
         """Note that a call is about to be sent, and return its row; None if another worker has it in flight.
 
-        The row's state is "answered" if it need not be sent at all; else it is now ours until the lease ends, and
-        ``sends`` above 1 means a repeat.
+        The row's state is "answered" if it need not be sent at all; else it is now ours until the lease ends.
+        ``repeat`` in it says that it was sent before and may have been billed: its sender died or got no answer.
         """
         now = time.time()
+        before = tx.one("SELECT * FROM calls WHERE fingerprint = :fingerprint", call)
+        if before is not None and before["state"] == "answered":
+            return dict(before) | {"repeat": False}
         sql = """INSERT INTO calls (fingerprint, project_id, run_id, record_id, task, backend, model_id, state, token,
                  lease_until, created_at) VALUES (:fingerprint, :project_id, :run_id, :record_id, :task, :backend,
                  :model_id, 'sent', :token, :until, :now)
@@ -182,10 +185,10 @@ class Ledger:
                  RETURNING *"""
         params = {**call, "token": token, "until": now + lease, "now": now, "latest": now + 2 * lease}
         row = tx.one(sql, params)
-        if row is not None:
-            return row
-        known = tx.one("SELECT * FROM calls WHERE fingerprint = :fingerprint", call)
-        return known if known is not None and known["state"] == "answered" else None
+        if row is None:
+            return None
+        lost = before is not None and (before["state"] == "sent" or before["error_kind"] in ("timeout", "connection"))
+        return dict(row) | {"repeat": lost}
 
     def answered(self, fingerprint: str) -> Row | None:
         sql = "SELECT * FROM calls WHERE fingerprint = :f AND state = 'answered'"
