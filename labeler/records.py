@@ -8,12 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from labeler.labels import LabelSchema
+from typing import Any, TypedDict
 
 Value = Any
 """A label value in canonical form: str, int, list or dict as its schema says; always JSON-able."""
@@ -75,24 +70,6 @@ class Generation:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class BackendRequest:
-    """All that any backend may use to label one record.
-
-    LLM backends read ``messages`` and ``json_schema``; ``nearest`` and ``probe`` read ``examples``,
-    ``vector`` (float32, shape (d,), L2-normalised) and ``schema``.
-    """
-
-    record: Record
-    task: str
-    schema: LabelSchema
-    messages: Sequence[Message] = ()
-    json_schema: Mapping[str, Any] = field(default_factory=dict)
-    generation: Generation = Generation()
-    examples: Sequence[Example] = ()
-    vector: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 from fake_openai import MODES, Answer, FakeOpenAI, completion, error, good
 
-from labeler.backends.base import Backend
+from labeler.backends.base import Backend, BackendRequest
 from labeler.backends.openai import OpenAIBackend, is_configured, openai_settings, strict_schema
 from labeler.backends.prices import ModelInfo, cost, find_model, load_prices
 from labeler.errors import SettingError
-from labeler.records import BackendFailure, BackendRequest, Completion, Generation, Record
+from labeler.records import BackendFailure, Completion, Generation, Record
 
 KEY = "sk-planted-0123456789abcdefXYZ"
 SCHEMA = {

@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from labeler.records import BackendFailure, BackendRequest, Completion
+from labeler.labels import LabelSchema
+from labeler.records import BackendFailure, Completion, Example, Generation, Message, Record
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRequest:
+    """All that any backend may use to label one record.
+
+    LLM backends read ``messages`` and ``json_schema``; ``nearest`` and ``probe`` read ``examples``,
+    ``vector`` (float32, shape (d,), L2-normalised) and ``schema``.
+    """
+
+    record: Record
+    task: str
+    schema: LabelSchema
+    messages: Sequence[Message] = ()
+    json_schema: Mapping[str, Any] = field(default_factory=dict)
+    generation: Generation = Generation()
+    examples: Sequence[Example] = ()
+    vector: np.ndarray | None = None
 
 
 @runtime_checkable

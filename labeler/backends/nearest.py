@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from labeler.backends.base import BackendRequest
 from labeler.errors import LabelError
 from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text
 from labeler.prompts import answer_text
-from labeler.records import BackendFailure, BackendRequest, Completion, Value
+from labeler.records import BackendFailure, Completion, Value
 from labeler.text import split_sentences
 
 if TYPE_CHECKING:

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from labeler import strictjson
+from labeler.backends.base import BackendRequest
 from labeler.errors import SettingError
-from labeler.records import BackendFailure, BackendRequest, Completion, Generation, Message
+from labeler.records import BackendFailure, Completion, Generation, Message
 
 if TYPE_CHECKING:
     import ssl

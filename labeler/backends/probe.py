@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from labeler.backends.base import BackendRequest
 from labeler.labels import NO_LABEL, Choice, Choices, LabelSchema
 from labeler.prompts import answer_text
-from labeler.records import BackendFailure, BackendRequest, Completion
+from labeler.records import BackendFailure, Completion
 from labeler.retrieval.index import ExampleIndex
 
 if TYPE_CHECKING:

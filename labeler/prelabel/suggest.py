@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
-from labeler.backends.base import Backend
+from labeler.backends.base import Backend, BackendRequest
 from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text, safe_agreement
 from labeler.prompts import PromptStyle, suspicious
 from labeler.records import (
     BackendFailure,
-    BackendRequest,
     Completion,
     Evidence,
     Example,

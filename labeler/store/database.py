@@ -87,7 +87,25 @@ class Database:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute("PRAGMA cache_size = -65536")
+            if self.read_only:
+                connection = self._readable(connection)
             return connection
+
+    def _readable(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Return a connection that reads a database in WAL mode even from a folder where no -shm can be made."""
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            return connection
+        except sqlite3.OperationalError as error:
+            wal = self.path.with_name(self.path.name + "-wal")
+            # Without a -wal the file is complete; with one, leaving it unread would hide the newest rows.
+            if "unable to open" not in str(error) or (wal.exists() and wal.stat().st_size):
+                raise
+        connection.close()
+        uri = f"{self.path.absolute().as_uri()}?mode=ro&immutable=1"
+        frozen = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, factory=_Connection)
+        frozen.row_factory = sqlite3.Row
+        return frozen
 
     @property
     def reader(self) -> Tx:
@@ -203,15 +221,16 @@ class Database:
         tx = Tx(connection)
         try:
             with mapped_errors(self.path):
-                _begin(connection)
+                patiently(connection, "BEGIN IMMEDIATE")
                 for work, future in batch:
                     connection.execute("SAVEPOINT piece")
                     try:
-                        result = work(tx)
-                    except sqlite3.OperationalError:
-                        # Disk full and I/O errors end the whole transaction: every caller must hear of it.
-                        raise
+                        with mapped_errors(self.path):
+                            result = work(tx)
                     except BaseException as error:
+                        # Disk full and I/O errors end the whole transaction: every caller must hear of it.
+                        if isinstance(error.__cause__, sqlite3.OperationalError) and not _of_the_piece(error.__cause__):
+                            raise
                         connection.execute("ROLLBACK TO piece")
                         results.append((future, None, error))
                     else:
@@ -229,11 +248,17 @@ class Database:
                 future.set_exception(failure)
 
 
-def _begin(connection: sqlite3.Connection) -> None:
+def _of_the_piece(error: sqlite3.OperationalError) -> bool:
+    """Whether a failure is the statement's own fault (no such column, too many variables), not the disk's."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+
+
+def patiently(connection: sqlite3.Connection, sql: str) -> None:
+    """Execute a statement that needs the lock of the file, waiting for other processes as long as is decent."""
     deadline = time.monotonic() + _LOCK_PATIENCE
     while True:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(sql)
             return
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:

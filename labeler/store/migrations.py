@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from sqlite_utils import Database as SqliteUtils
 from sqlite_utils.migrations import Migrations
 
 from labeler.errors import StoreDamaged, StoreNewer, StoreReadOnly
-from labeler.store.database import Database, mapped_errors
+from labeler.store.database import Database, mapped_errors, patiently
 
 migrations = Migrations("labeler")
 
@@ -136,16 +137,18 @@ def migrate(database: Database) -> list[str]:
     program, :class:`StoreDamaged` for a file that is no database, :class:`StoreReadOnly` where nothing can be written.
     """
     path = database.path
-    fresh = not path.exists() or path.stat().st_size == 0
+    fresh = not path.exists()
     if fresh and database.read_only:
         raise StoreReadOnly(f"There is no database at {path} to open read-only")
-    if not fresh:
+    if fresh:
+        _check_no_wal(path)
+    else:
         _check_header(path)
     connection = database.connect()
     try:
         with mapped_errors(path):
             if not database.read_only:
-                connection.execute("PRAGMA journal_mode = WAL")
+                patiently(connection, "PRAGMA journal_mode = WAL")
             # sqlite-utils wants the driver's default transaction handling on the connections it is given.
             connection.isolation_level = "DEFERRED"
             db = SqliteUtils(connection, execute_plugins=False)
@@ -161,19 +164,44 @@ def migrate(database: Database) -> list[str]:
                 raise StoreReadOnly(f"{path} needs the migration {pending[0]} and is open read-only")
             if pending:
                 if not fresh and migrations.applied(db):
-                    backup = path.with_name(f"{path.stem}.before-{pending[0]}-{int(time.time())}.db")
+                    # The process number: two processes that upgrade in one second must not meet in one name.
+                    backup = path.with_name(f"{path.stem}.before-{pending[0]}-{int(time.time())}-{os.getpid()}.db")
                     connection.isolation_level = None
                     connection.execute("VACUUM INTO ?", [str(backup)])
                     connection.isolation_level = "DEFERRED"
+                # One transaction for all of them. Its lock is taken before it is read again what is pending: a
+                # server and a worker that start together must not both make the tables.
+                patiently(connection, "BEGIN IMMEDIATE")
+                pending = [migration.name for migration in migrations.pending(db)]
                 migrations.apply(db)
+                connection.execute("COMMIT")
             return pending
     finally:
         connection.close()
 
 
+def _check_no_wal(path: Path) -> None:
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and wal.stat().st_size:
+        raise StoreDamaged(
+            f"{path} is gone, but {wal.name} still stands beside it; restore a backup, or move {wal.name} away to start "
+            "anew"
+        )
+
+
 def _check_header(path: Path) -> None:
     with path.open("rb") as stream:
         head = stream.read(16)
+    for _ in range(20):
+        if head:
+            break
+        # Another process may be making it this very moment.
+        time.sleep(0.05)
+        head = path.read_bytes()[:16]
+    if not head:
+        raise StoreDamaged(
+            f"{path} is empty (0 bytes): its data is gone; restore a backup, or delete the file to start anew"
+        )
     if head != b"SQLite format 3\x00":
         raise StoreDamaged(
             f"{path} is not a database any more (its header is damaged); run 'labeler doctor' and restore a backup"

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Blueprint, g, render_template, request, send_from_directory
 
-from labeler.errors import InputError, LabelerError, NotFound
+from labeler.errors import InputError, NotFound
 from labeler.export import Filters, Options, Shares, export_task
 from labeler.export.service import HOWS, MANIFEST
 from labeler.prompts import LANGUAGES

@@ -11,13 +11,11 @@ from flask_babel import gettext as _
 
 from labeler import settings as tables
 from labeler import strictjson
-from labeler.backends.base import Backend
-from labeler.backends.openai import OpenAIBackend, is_configured, openai_settings
-from labeler.errors import Forbidden, InputError, LabelerError, SettingError
+from labeler.backends.openai import OpenAIBackend, openai_settings
+from labeler.errors import InputError, LabelerError, SettingError
 from labeler.labels import Label, LabelSchema
 from labeler.prompts import LANGUAGES, STYLES
 from labeler.task import Task
-from labeler.text import one_line
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts
 

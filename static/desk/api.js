@@ -1,0 +1,53 @@
+// Speaks to the desk's JSON API. Every failure is an ApiError; status 0 means that no answer came.
+export class ApiError extends Error {
+  constructor(status, body) {
+    super(body?.error ?? `HTTP ${status}`);
+    this.status = status;
+    this.current = body?.current ?? null;
+  }
+
+  // Worth sending again as it is: nothing was stored, or nobody knows whether it was.
+  get passing() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+export class Api {
+  constructor(base, patience = 15000) {
+    this.base = base;
+    this.patience = patience;
+  }
+
+  post(name, body = {}, options = {}) {
+    const token = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
+    const headers = { "Content-Type": "application/json", "X-CSRFToken": token };
+    return this.#send(name, { method: "POST", headers, body: JSON.stringify(body), ...options });
+  }
+
+  get(name) {
+    return this.#send(name, {});
+  }
+
+  // Returns the JSON object of the answer, or null for 204.
+  async #send(name, options) {
+    let response;
+    try {
+      const signal = options.keepalive ? undefined : AbortSignal.timeout(this.patience);
+      response = await fetch(this.base + name, {
+        ...options, signal, credentials: "same-origin", headers: { Accept: "application/json", ...options.headers },
+      });
+    } catch {
+      throw new ApiError(0, null);
+    }
+    if (response.status === 204) return null;
+    let body = null;
+    try {
+      body = await response.json();
+    } catch {
+      // An answer that was cut off on its way is no answer.
+      if (response.ok) throw new ApiError(0, null);
+    }
+    if (!response.ok) throw new ApiError(response.status, body);
+    return body;
+  }
+}

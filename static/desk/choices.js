@@ -1,0 +1,142 @@
+// A set of labels: chips that digits toggle. In a tree a digit opens a category and the next chooses in it.
+import { say } from "./words.js";
+
+export function mount(element, schema, value, onChange, context) {
+  const inputs = [...element.querySelectorAll('input[type="checkbox"]')];
+  const groups = [...element.querySelectorAll(".group")].map((group) => ({
+    element: group, inputs: [...group.querySelectorAll('input[type="checkbox"]')],
+  }));
+  const filter = element.querySelector('.filter input[type="search"]');
+  const bounds = element.querySelector("[data-bounds]");
+  let open = null;
+  let found = [];
+  let at = 0;
+
+  const chosen = () => inputs.filter((input) => input.checked);
+  const openGroup = (group) => {
+    open = group;
+    element.classList.toggle("is-open", group !== null);
+    for (const other of groups) other.element.classList.toggle("open", other === group);
+  };
+  const showBounds = () => {
+    if (bounds) bounds.textContent = schema.maximum ? `${chosen().length} / ${schema.maximum}` : chosen().length ? String(chosen().length) : "";
+  };
+
+  // Keeps the rules after `input` was switched; what is switched on last wins.
+  function settle(input) {
+    if (input.checked && schema.exclusive) {
+      for (const other of inputs) {
+        if (other !== input && (input.value === schema.exclusive || other.value === schema.exclusive)) other.checked = false;
+      }
+    }
+    if (input.checked && schema.maximum && chosen().length > schema.maximum) {
+      if (schema.maximum === 1) for (const other of inputs) other.checked = other === input;
+      else {
+        input.checked = false;
+        context.complain(say("atMost", { n: schema.maximum }));
+        return;
+      }
+    }
+    showBounds();
+    onChange();
+  }
+
+  function toggle(input) {
+    input.checked = !input.checked;
+    settle(input);
+    input.parentElement.scrollIntoView({ block: "nearest" });
+  }
+
+  function search() {
+    const words = filter.value.trim().toLowerCase();
+    found = [];
+    for (const input of inputs) {
+      const option = input.parentElement;
+      const shown = `${option.textContent} ${input.value} ${option.title}`.toLowerCase();
+      const hit = !words || shown.includes(words);
+      option.classList.toggle("dim", !hit);
+      if (words && hit) found.push(input);
+    }
+    // Those whose title begins with the words come first.
+    const begins = (input) => (input.parentElement.querySelector(".title").textContent.toLowerCase().startsWith(words) ? 0 : 1);
+    found.sort((a, b) => begins(a) - begins(b));
+    at = 0;
+    aim();
+  }
+
+  function aim() {
+    for (const input of inputs) input.parentElement.classList.toggle("aimed", input === found[at]);
+    found[at]?.parentElement.scrollIntoView({ block: "nearest" });
+  }
+
+  element.addEventListener("change", (event) => {
+    if (inputs.includes(event.target)) settle(event.target);
+  });
+  filter?.addEventListener("input", search);
+  filter?.addEventListener("keydown", (event) => {
+    // Enter that ends a syllable belongs to the input method.
+    if (event.isComposing || event.keyCode === 229 || event.ctrlKey || event.metaKey) return;
+    const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.code];
+    if (step && found.length) {
+      at = (at + step + found.length) % found.length;
+      aim();
+      event.preventDefault();
+    } else if (event.code === "Enter" || event.code === "NumpadEnter") {
+      event.preventDefault();
+      event.stopPropagation();
+      if (event.repeat) return;
+      if (found[at]) {
+        toggle(found[at]);
+        filter.value = "";
+        search();
+      } else if (!filter.value) context.approve();
+    }
+  });
+
+  const widget = {
+    value: () => chosen().map((input) => input.value),
+    setValue(next) {
+      const names = new Set(next ?? []);
+      for (const input of inputs) input.checked = names.has(input.value);
+      openGroup(null);
+      showBounds();
+      if (filter?.value) {
+        filter.value = "";
+        search();
+      }
+    },
+    suggest(next) {
+      const names = new Set(next ?? []);
+      for (const input of inputs) input.parentElement.classList.toggle("was-suggested", names.has(input.value));
+    },
+    focus: () => (filter ?? inputs[0])?.focus(),
+    onDigit(n) {
+      const index = n === 0 ? 9 : n - 1;
+      if (groups.length && open === null) {
+        const group = groups[index];
+        if (!group) return false;
+        if (group.inputs.length === 1) toggle(group.inputs[0]);
+        else openGroup(group);
+        return true;
+      }
+      const input = (open ? open.inputs : inputs)[index];
+      if (!input) return false;
+      toggle(input);
+      openGroup(null);
+      return true;
+    },
+    onCommand(name) {
+      if (name === "filter" && filter) filter.focus();
+      else if (name === "escape" && open) openGroup(null);
+      else return false;
+      return true;
+    },
+    problem() {
+      const n = chosen().length;
+      if (n < schema.minimum) return ["atLeast", { n: schema.minimum }];
+      return schema.maximum && n > schema.maximum ? ["atMost", { n: schema.maximum }] : null;
+    },
+  };
+  widget.setValue(value);
+  return widget;
+}

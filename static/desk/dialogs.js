@@ -1,0 +1,94 @@
+// The dialogs of the desk. While one is open, the keys of the desk rest.
+import { diff, valueLines } from "./diff.js";
+import { make, paint, say } from "./words.js";
+
+// A dialog that comes up by itself must not be answered by a key meant for the record.
+const GUARD = 400;
+
+export class Dialogs {
+  constructor(root, language) {
+    this.root = root;
+    this.language = language;
+    this.all = Object.fromEntries([...root.querySelectorAll("dialog")].map((dialog) => [dialog.dataset.dialog, dialog]));
+    for (const dialog of Object.values(this.all)) {
+      for (const button of dialog.querySelectorAll("[data-close]")) button.addEventListener("click", () => dialog.close());
+      dialog.addEventListener("click", (event) => event.target === dialog && dialog.dataset.dialog !== "conflict" && dialog.close());
+    }
+    this.all.keys.addEventListener("keydown", (event) => {
+      if (event.code === "Slash" && !event.repeat) this.all.keys.close();
+    });
+  }
+
+  get open() {
+    return Object.values(this.all).some((dialog) => dialog.open);
+  }
+
+  showKeys() {
+    this.all.keys.showModal();
+  }
+
+  showExample(html) {
+    const place = this.all.example.querySelector("[data-example]");
+    place.innerHTML = html;
+    paint(place);
+    if (!this.all.example.open) this.all.example.showModal();
+  }
+
+  // Show what stands beside what was sent; resolves to "theirs", "yours" or "later".
+  conflict(schema, item, error) {
+    const dialog = this.all.conflict;
+    const part = (name) => dialog.querySelector(`[data-conflict="${name}"]`);
+    const current = error.current ?? {};
+    const name = current.reviewer ?? current.held_by ?? say("somebody");
+    part("title").textContent = current.held_by ? say("conflictHeld", { name }) : current.reviewer ? say("conflictDecided", { name }) : error.message;
+    part("text").textContent = item.text;
+    const theirs = this.#lines(schema, current.state, current.value);
+    const yours = this.#lines(schema, item.body_.action === "approve" ? "approved" : "rejected", item.body_.value);
+    part("theirs").replaceChildren(...compared(theirs, yours, "del"));
+    part("yours").replaceChildren(...compared(theirs, yours, "ins"));
+    return new Promise((resolve) => {
+      const opened = performance.now();
+      const choose = (choice) => {
+        dialog.removeEventListener("keydown", onKey);
+        dialog.removeEventListener("cancel", onCancel);
+        dialog.onclick = null;
+        dialog.close();
+        resolve(choice);
+      };
+      const onKey = (event) => {
+        const choice = { KeyK: "theirs", KeyO: "yours" }[event.code];
+        if (choice && !event.repeat && !event.ctrlKey && !event.metaKey && performance.now() - opened > GUARD) choose(choice);
+      };
+      const onCancel = (event) => {
+        event.preventDefault();
+        choose("later");
+      };
+      dialog.addEventListener("keydown", onKey);
+      dialog.addEventListener("cancel", onCancel);
+      dialog.onclick = (event) => {
+        const button = event.target.closest("[data-choose]");
+        if (button) choose(button.dataset.choose);
+      };
+      dialog.showModal();
+      // Not on a button: Enter would answer.
+      part("title").focus();
+    });
+  }
+
+  #lines(schema, state, value) {
+    if (state === "rejected") return [say("rejected")];
+    if (state !== "approved") return [say("notYet")];
+    const lines = valueLines(schema, value, this.language);
+    return lines.length && lines.some(Boolean) ? lines : [say("empty")];
+  }
+}
+
+// One side of a comparison: its lines, with what the other side does not have marked.
+function compared(theirs, yours, kind) {
+  if (theirs.length === 1 && yours.length === 1) {
+    const parts = diff(theirs[0], yours[0]).filter(([part]) => part === "same" || part === kind);
+    return [make("p", {}, ...parts.map(([part, text]) => (part === "same" ? text : make(part, {}, text))))];
+  }
+  const [mine, others] = kind === "del" ? [theirs, yours] : [yours, theirs];
+  return mine.map((line) => make("p", {}, others.includes(line) ? line : make(kind, {}, line)));
+}

@@ -1,0 +1,96 @@
+// The form of the task: mounts the widget of its schema, and knows whether a person has touched it.
+import * as choice from "./choice.js";
+import * as choices from "./choices.js";
+import * as fields from "./fields.js";
+import * as keywords from "./keywords.js";
+import * as rating from "./rating.js";
+import * as spans from "./spans.js";
+import * as text from "./text.js";
+import { say } from "./words.js";
+
+const WIDGETS = { choice, choices, fields, keywords, rating, spans, text };
+
+export function mount(element, schema, value, onChange, context) {
+  const widget = WIDGETS[element.dataset.widget];
+  if (!widget) throw new Error(`No widget ${element.dataset.widget}`);
+  return widget.mount(element, schema, value, onChange, context);
+}
+
+export class Form {
+  constructor(root, { pane, language, onTouch, approve }) {
+    this.element = root.querySelector("[data-form]");
+    this.state = root.querySelector("[data-form-state]");
+    this.complaint = root.querySelector("[data-complaint]");
+    this.onTouch = onTouch;
+    this.suggested = null;
+    this.touched = false;
+    const holder = this.element.querySelector("[data-widget]");
+    this.schema = JSON.parse(holder.dataset.schema);
+    const context = { pane, language, mount, approve, complain: (words) => this.complain(words) };
+    this.widget = mount(holder, this.schema, null, () => this.#changed(), context);
+  }
+
+  // Fill the form. `origin`: "suggestion", "decision" (what stands), "draft" (a person's own), or "empty".
+  load({ value, suggested, origin }) {
+    this.suggested = suggested ?? null;
+    this.origin = origin;
+    this.touched = origin === "draft";
+    this.complain("");
+    this.widget.setValue(value ?? null);
+    this.widget.suggest?.(this.suggested);
+    this.element.classList.toggle("is-suggested", origin === "suggestion");
+    this.widget.markSuggested?.(origin === "suggestion" ? value : null);
+    this.#showState();
+  }
+
+  value() {
+    return this.widget.value();
+  }
+
+  // Returns what keeps the value from being approved, in words, or null.
+  problem() {
+    const problem = this.widget.problem();
+    if (!problem) return null;
+    const [name, values, part] = problem.length === 2 && typeof problem[1] === "string" ? [problem[0], {}, problem[1]] : problem;
+    return part ? `${part}: ${say(name, values)}` : say(name, values);
+  }
+
+  // Take over a value by one key: it is a person's choice from then on.
+  take(value) {
+    this.widget.setValue(value);
+    this.#changed();
+  }
+
+  complain(words) {
+    this.complaint.textContent = words;
+  }
+
+  #changed() {
+    this.complain("");
+    this.touched = true;
+    if (this.schema.kind !== "fields") this.element.classList.remove("is-suggested");
+    this.#showState();
+    this.onTouch();
+  }
+
+  #showState() {
+    const state = this.#stateName();
+    this.state.hidden = state === null;
+    this.state.dataset.state = state ?? "";
+    this.state.textContent = state ? say(state) : "";
+  }
+
+  #stateName() {
+    if (!this.touched) return { suggestion: "suggested", decision: "decided" }[this.origin] ?? null;
+    if (this.suggested === null) return "yours";
+    return same(this.value(), this.suggested) ? "accepted" : "corrected";
+  }
+}
+
+// Whether two values are equal, whatever the order of their keys.
+export function same(a, b) {
+  if (a === b) return true;
+  if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false;
+  const keys = Object.keys(a);
+  return keys.length === Object.keys(b).length && keys.every((key) => same(a[key], b[key]));
+}

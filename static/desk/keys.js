@@ -1,0 +1,48 @@
+// Which command a key press is. Only the physical key counts (event.code): with a Hangul input method on, event.key
+// is a jamo or "Process", keyCode is 229, and isComposing may be true although no text field has the focus.
+import { takesText } from "./words.js";
+
+const COMMANDS = {
+  Enter: "approve", NumpadEnter: "approve", Space: "skip", KeyX: "reject", Backspace: "undo", KeyE: "edit", KeyG: "guide",
+  KeyS: "second", KeyA: "mark", Delete: "delete", Escape: "escape", ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up",
+  ArrowDown: "down",
+};
+// What a key that is held down may do again; a decision never.
+const REPEATS = new Set(["left", "right", "up", "down"]);
+
+export function digitOf(code) {
+  const match = /^(?:Digit|Numpad)(\d)$/.exec(code);
+  return match ? Number(match[1]) : null;
+}
+
+// Returns {name, digit, shift} or null if the key belongs to the browser, to the input method, or to a field.
+export function commandOf(event) {
+  const { code, shiftKey: shift } = event;
+  if (event.altKey) return null;
+  const target = event.target;
+  if (event.ctrlKey || event.metaKey) {
+    // While a syllable is being composed, Enter ends it; the same press comes again without isComposing.
+    const enter = (code === "Enter" || code === "NumpadEnter") && !(takesText(target) && event.isComposing);
+    return enter && !event.repeat ? { name: "approve", shift } : null;
+  }
+  if (takesText(target)) {
+    if (event.isComposing || event.keyCode === 229) return null;
+    return code === "Escape" && !event.repeat ? { name: "escape", shift } : null;
+  }
+  const name = commandName(code, shift);
+  if (name === null) return null;
+  if (event.repeat && !REPEATS.has(name)) return { name: "nothing", shift };
+  // A button or link reached with Tab answers to Enter and Space itself.
+  if ((name === "approve" || name === "skip") && ownsKeys(target)) return null;
+  return { name, digit: digitOf(code), shift };
+}
+
+function commandName(code, shift) {
+  if (code === "Slash" || code === "NumpadDivide") return shift ? "keys" : "filter";
+  if (digitOf(code) !== null) return "digit";
+  return COMMANDS[code] ?? null;
+}
+
+function ownsKeys(target) {
+  return target instanceof Element && target.matches("button:focus-visible, a:focus-visible, summary:focus-visible, input:focus-visible");
+}

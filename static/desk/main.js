@@ -1,0 +1,541 @@
+// The desk: one record in front of the reviewer, the next one already here, decisions sent in the background.
+import { Api } from "./api.js";
+import { Dialogs } from "./dialogs.js";
+import { Form } from "./form.js";
+import { commandOf } from "./keys.js";
+import { Drafts, Outbox } from "./outbox.js";
+import { TextPane } from "./textpane.js";
+import { make, paint, say, takesText } from "./words.js";
+
+// A second press right after a record came in was meant for the one before.
+const UNSEEN = 120;
+const RETRY = 2000;
+
+class Desk {
+  constructor(root) {
+    this.root = root;
+    this.config = JSON.parse(root.dataset.config);
+    this.api = new Api(this.config.api);
+    this.order = { order: this.config.order, similar_to: "" };
+    this.current = null;
+    this.ahead = [];
+    this.done = { now: 0 };
+    this.pane = new TextPane(root.querySelector('[data-slot="text"]'));
+    this.dialogs = new Dialogs(root, this.config.language);
+    this.form = new Form(root, {
+      pane: this.pane, language: this.config.language, onTouch: () => this.touched(), approve: () => this.decide("approve"),
+    });
+    const key = `labeler.${this.config.reviewer}.${this.config.project}.${this.config.task}`;
+    this.drafts = new Drafts(`${key}.drafts`);
+    this.outbox = new Outbox(this.api, `${key}.outbox`, (...args) => this.heard(...args));
+    this.counts = JSON.parse(root.querySelector("[data-counts]").dataset.counts);
+    this.listen();
+    paint(root);
+    this.showStrip(JSON.parse(this.part("strip").dataset.strip));
+  }
+
+  part(name) {
+    return this.root.querySelector(`[data-${name}]`);
+  }
+
+  slot(name) {
+    return this.root.querySelector(`[data-slot="${name}"]`);
+  }
+
+  async start() {
+    this.outbox.resume();
+    if (this.config.record) await this.openRecord(this.config.record);
+    if (!this.current) await this.bring();
+  }
+
+  // Records: fetch, show, move on
+
+  prepare(payload, draft) {
+    const template = document.createElement("template");
+    template.innerHTML = payload.html;
+    paint(template.content);
+    const slots = Object.fromEntries([...template.content.querySelectorAll("[data-slot]")].map((slot) => [slot.dataset.slot, slot]));
+    return { ...payload, html: null, slots, draft, came: performance.now() };
+  }
+
+  ids() {
+    return [...new Set([this.current, ...this.ahead].filter(Boolean).map((one) => one.record_id).concat(this.outbox.ids()))];
+  }
+
+  // Fetch the next record into `ahead`; at most one request at a time.
+  prefetch() {
+    if (this.fetching) return this.fetching;
+    const round = (this.round ??= {});
+    this.fetching = this.api
+      .post("next", { have: this.ids(), ...this.order })
+      .then((payload) => {
+        this.fetching = null;
+        if (round !== this.round) return payload && this.putBack([payload]);
+        this.warn("noRecord", null);
+        if (payload) this.ahead.push(this.prepare(payload));
+        this.exhausted = !payload;
+        return undefined;
+      })
+      .catch((error) => {
+        this.fetching = null;
+        this.trouble(error, "noRecord");
+        throw error;
+      });
+    return this.fetching;
+  }
+
+  // Show the next record: at once if it is here, else as soon as it comes.
+  async bring() {
+    this.current = null;
+    for (;;) {
+      while (this.ahead.length) {
+        const next = this.ahead.shift();
+        // A claim that ran out in the drawer is worth nothing: others may have the record.
+        if (performance.now() - next.came < next.lease * 900 || next.draft) return this.show(next);
+      }
+      this.root.classList.add("is-waiting");
+      this.exhausted = false;
+      try {
+        await this.prefetch();
+      } catch (error) {
+        if (!error.passing) return;
+        await new Promise((resolve) => setTimeout(resolve, RETRY));
+      }
+      if (this.current) return;
+      if (this.exhausted && !this.ahead.length) {
+        // The last decisions may still be on their way; what they leave is asked for again when they are through.
+        this.root.classList.remove("is-waiting");
+        this.root.classList.add("is-done");
+        this.part("done").hidden = false;
+        this.refreshCounts();
+        return;
+      }
+    }
+  }
+
+  show(next) {
+    const { slots } = next;
+    this.current = next;
+    this.root.classList.remove("is-waiting", "is-done");
+    this.part("done").hidden = true;
+    if (document.activeElement && takesText(document.activeElement)) document.activeElement.blur();
+    getSelection()?.removeAllRanges();
+    this.slot("meta").replaceChildren(...slots.meta.cloneNode(true).childNodes);
+    this.slot("status").replaceChildren(...slots.status.cloneNode(true).childNodes);
+    this.slot("side").replaceChildren(...slots.side.cloneNode(true).childNodes);
+    // Styles that the script set do not survive cloning everywhere.
+    paint(this.root.querySelector(".side"));
+    this.slot("side").parentElement.scrollTop = 0;
+    this.pane.load(slots.text.cloneNode(true));
+    this.root.querySelector(".work").classList.toggle("is-suspicious", slots.meta.querySelector(".warn") !== null);
+    this.form.load(this.filling(next));
+    this.root.dataset.record = next.record_id;
+    this.root.dataset.state = next.state;
+    this.shownAt = performance.now();
+    this.hiddenFor = 0;
+    this.hiddenSince = document.hidden ? this.shownAt : null;
+    this.touchedAt = 0;
+    this.root.dataset.shownAt = String(this.shownAt);
+    if (next.task_version !== this.config.taskVersion) this.warn("changed", say("changed"), this.reloadButton());
+    this.warn("held", next.held_by ? say("heldBy", { name: next.held_by }) : null);
+    for (const button of this.root.querySelectorAll('.strip [aria-current]')) button.removeAttribute("aria-current");
+    if (!this.ahead.length) this.prefetch().catch(() => {});
+  }
+
+  filling(next) {
+    const draft = next.draft ?? this.drafts.get(next.record_id, next.version);
+    if (draft) return { value: draft.value, suggested: next.suggested, origin: "draft" };
+    if (next.decided !== null) return { value: next.decided, suggested: next.suggested, origin: "decision" };
+    if (next.suggested !== null) return { value: next.suggested, suggested: next.suggested, origin: "suggestion" };
+    return { value: null, suggested: null, origin: "empty" };
+  }
+
+  // Lay the current record aside, with its draft, to come back to it after another one.
+  layAside() {
+    if (!this.current) return;
+    const draft = this.form.touched ? { value: this.form.value() } : this.current.draft;
+    this.ahead.unshift({ ...this.current, draft });
+    this.current = null;
+  }
+
+  async openRecord(recordId, draft) {
+    if (this.current?.record_id === recordId && !draft) return;
+    try {
+      const payload = await this.api.post("open", { record_id: recordId });
+      if (this.current?.record_id !== recordId) this.layAside();
+      this.ahead = this.ahead.filter((one) => one.record_id !== recordId);
+      this.show(this.prepare(payload, draft));
+    } catch (error) {
+      this.trouble(error, "failed");
+    }
+  }
+
+  // Decisions
+
+  get ready() {
+    return this.current !== null && !this.dialogs.open && performance.now() - this.shownAt >= UNSEEN;
+  }
+
+  decide(action) {
+    if (!this.ready) return;
+    const problem = action === "approve" ? this.form.problem() : null;
+    if (problem) return this.form.complain(problem);
+    const { record_id, version, suggestion_id, blind } = this.current;
+    const value = action === "approve" ? this.form.value() : null;
+    const started = performance.now();
+    const body_ = { record_id, action, value, version, suggestion_id, blind, seconds: this.seconds(), request_key: newKey(), force: false };
+    const draft = this.form.touched ? { value: this.form.value() } : null;
+    this.outbox.push({ name: "decide", body_, text: clip(this.pane.text), draft: draft ?? { value }, was: this.current.state });
+    this.advance();
+    this.root.dataset.swap = String(performance.now() - started);
+  }
+
+  skip() {
+    if (!this.ready) return;
+    if (this.current.state !== "pending") return this.bring();
+    this.outbox.push({ name: "skip", body_: { record_id: this.current.record_id } });
+    this.advance();
+  }
+
+  // Without a pause if the next record is here.
+  advance() {
+    this.current = null;
+    this.bring();
+  }
+
+  async undo() {
+    if (this.dialogs.open || this.undoing || performance.now() - (this.shownAt ?? 0) < UNSEEN) return;
+    const unsent = this.outbox.takeBack();
+    if (unsent) return this.openRecord(unsent.body_.record_id, unsent.draft);
+    this.undoing = true;
+    try {
+      await this.outbox.settled();
+      const payload = await this.api.post("undo");
+      this.layAside();
+      this.ahead = this.ahead.filter((one) => one.record_id !== payload.record_id);
+      const undone = payload.undone;
+      const draft = undone?.state === "approved" ? { value: undone.value } : undefined;
+      this.drafts.set(payload.record_id);
+      this.show(this.prepare(payload, draft));
+      this.showStrip(payload.strip);
+      this.count(payload.state === "pending" ? -1 : 0);
+    } catch (error) {
+      if (error.status === 404) this.warn("failed", say("nothingToUndo"), this.closeButton("failed"), 3000);
+      else this.trouble(error, "failed");
+    } finally {
+      this.undoing = false;
+    }
+  }
+
+  // The form was changed by a person: keep the draft, and keep the claim alive (not more often than needed).
+  touched() {
+    if (!this.current) return;
+    const { record_id, version, token, lease } = this.current;
+    this.drafts.set(record_id, version, this.form.value());
+    if (!token || (this.touchedAt && performance.now() - this.touchedAt < (lease * 1000) / 3)) return;
+    this.touchedAt = performance.now();
+    this.api.post("touch", { record_id, token }).catch((error) => {
+      if (error.status === 409 && this.current?.record_id === record_id) this.warn("held", error.message);
+    });
+  }
+
+  seconds() {
+    const hidden = this.hiddenFor + (this.hiddenSince === null ? 0 : performance.now() - this.hiddenSince);
+    return Math.round(performance.now() - this.shownAt - hidden) / 1000;
+  }
+
+  // What the outbox says
+
+  heard(event, item, detail) {
+    if (event === "saved" && item.name === "decide") {
+      this.drafts.set(item.body_.record_id);
+      this.showStrip(detail.strip);
+      this.count(item.was === "pending" && !detail.repeated ? 1 : 0);
+      this.live(say(detail.state));
+    } else if (event === "trouble") this.trouble(detail, "unsent");
+    else if (event === "clear") for (const name of ["unsent", "noRecord", "failed"]) this.warn(name, null);
+    else if (event === "refused") this.refused(item, detail);
+    if (this.outbox.troubled && event !== "clear") this.countUnsent();
+  }
+
+  refused(item, error) {
+    if (error.status === 409) {
+      (this.conflicts ??= []).push({ item, error });
+      this.settleConflicts();
+      return;
+    }
+    const name = `refused-${item.body_.request_key}`;
+    const open = make("button", { type: "button" }, say("openAgain"));
+    const discard = make("button", { type: "button", class: "quiet" }, say("discard"));
+    const over = () => {
+      this.outbox.drop(item);
+      this.warn(name, null);
+    };
+    open.addEventListener("click", () => {
+      over();
+      this.openRecord(item.body_.record_id, item.draft);
+    });
+    discard.addEventListener("click", over);
+    this.warn(name, `${say("refused", { why: error.message })} — ${item.text}`, [open, discard]);
+  }
+
+  async settleConflicts() {
+    if (this.settling || !this.conflicts?.length) return;
+    this.settling = true;
+    while (this.conflicts.length) {
+      const { item, error } = this.conflicts[0];
+      const choice = await this.dialogs.conflict(this.form.schema, item, error);
+      if (choice === "later") break;
+      this.conflicts.shift();
+      if (choice === "yours") this.outbox.again(item, { force: true, version: error.current?.version ?? item.body_.version });
+      else {
+        this.outbox.drop(item);
+        this.drafts.set(item.body_.record_id);
+      }
+    }
+    this.settling = false;
+    const look = make("button", { type: "button" }, say("look"));
+    look.addEventListener("click", () => this.settleConflicts());
+    this.warn("conflicts", this.conflicts.length ? say("conflicts", { n: this.conflicts.length }) : null, look);
+  }
+
+  // Say what went wrong, once, where it does not move the page.
+  trouble(error, name) {
+    if (error.status === 401) {
+      const here = encodeURIComponent(location.pathname + location.search);
+      return this.warn("unsent", say("signedOut"), make("a", { href: `${this.config.signIn}?next=${here}`, role: "button" }, say("signIn")));
+    }
+    if (error.status === 403) return this.warn("unsent", say("stale"), this.reloadButton());
+    if (error.status === 507) return this.warn("unsent", say("full"));
+    if (name === "unsent") return this.countUnsent(error);
+    if (error.status === 0) return this.warn(name, say("offline"));
+    if (name === "noRecord" && error.passing) return this.warn(name, say("noRecord"));
+    return this.warn(name, say("failed", { why: error.message }), this.closeButton(name));
+  }
+
+  countUnsent(error) {
+    if (error) this.unsentBecause = error.status;
+    if ([401, 403, 507].includes(this.unsentBecause)) return;
+    const n = this.outbox.unsent;
+    this.warn("unsent", n ? (this.unsentBecause === 0 ? `${say("offline")} (${n})` : say("unsent", { n })) : null);
+  }
+
+  warn(name, words, extra = [], milliseconds = 0) {
+    const place = this.part("banners");
+    const old = place.querySelector(`[data-banner="${CSS.escape(name)}"]`);
+    if (!words) return old?.remove();
+    const banner = make("p", { class: "banner", data: { banner: name } }, make("span", {}, words), ...[extra].flat());
+    if (old) old.replaceWith(banner);
+    else place.append(banner);
+    if (milliseconds) setTimeout(() => banner.remove(), milliseconds);
+    return undefined;
+  }
+
+  closeButton(name) {
+    const button = make("button", { type: "button", class: "quiet" }, say("close"));
+    button.addEventListener("click", () => this.warn(name, null));
+    return button;
+  }
+
+  reloadButton() {
+    const button = make("button", { type: "button" }, say("reload"));
+    button.addEventListener("click", () => location.reload());
+    return button;
+  }
+
+  live(words) {
+    this.part("live").textContent = words;
+  }
+
+  // Strip and counter
+
+  showStrip(strip) {
+    const items = strip.map((row) => {
+      const title = row.state === "rejected" ? say("rejected") : row.label || say("empty");
+      const button = make("button", { type: "button", title: `${title} — ${row.text}` },
+        make("b", {}, title), make("span", {}, row.text));
+      button.classList.add(row.state);
+      if (/^#[0-9a-f]{3,8}$/i.test(row.color) && row.state !== "rejected") button.style.setProperty("--label", row.color);
+      button.addEventListener("click", () => {
+        button.blur();
+        this.openRecord(row.record_id);
+      });
+      return make("li", {}, button);
+    });
+    this.part("strip").replaceChildren(...items);
+  }
+
+  count(change) {
+    this.done.now += change;
+    const done = this.counts.approved + this.counts.rejected + this.done.now;
+    this.root.querySelector('[data-count="done"]').textContent = String(done);
+    this.root.querySelector('[data-count="total"]').textContent = String(this.counts.total);
+    Object.assign(this.root.querySelector(".counter progress"), { max: Math.max(this.counts.total, 1), value: done });
+    if (change && this.done.now % 25 === 0) this.refreshCounts();
+  }
+
+  async refreshCounts() {
+    try {
+      this.counts = await this.api.get("counts");
+      this.done.now = 0;
+      this.count(0);
+    } catch {
+      // The counter is a courtesy.
+    }
+  }
+
+  // Order of the queue
+
+  async changeOrder() {
+    const form = this.part("order");
+    const { order, similar_to: similar } = form.elements;
+    similar.hidden = order.value !== "similar";
+    if (order.value === "similar" && !similar.value.trim()) return similar.focus();
+    this.order = { order: order.value, similar_to: order.value === "similar" ? similar.value.trim() : "" };
+    const address = new URL(location.href);
+    address.searchParams.delete("record");
+    address.searchParams.set("order", order.value);
+    history.replaceState(null, "", address);
+    document.activeElement?.blur();
+    // The other order begins now: what lay ready goes back to the queue. Drafts are kept in this tab.
+    const held = [this.current, ...this.ahead].filter(Boolean);
+    this.round = {};
+    this.fetching = null;
+    this.ahead = [];
+    this.current = null;
+    this.root.classList.add("is-waiting");
+    await this.putBack(held);
+    return this.bring();
+  }
+
+  putBack(held, options) {
+    const records = held.filter((one) => one.token).map(({ record_id, token }) => ({ record_id, token }));
+    return records.length ? this.api.post("leave", { records }, options).catch(() => {}) : Promise.resolve();
+  }
+
+  // Events
+
+  listen() {
+    document.addEventListener("keydown", (event) => this.onKey(event));
+    this.root.addEventListener("click", (event) => this.onClick(event));
+    // A button that the mouse pressed gives the keys back.
+    this.root.addEventListener("pointerup", () => setTimeout(() => {
+      const focused = document.activeElement;
+      if (focused instanceof HTMLElement && focused.matches("button, summary, input[type=radio], input[type=checkbox]") && !this.dialogs.open) focused.blur();
+    }));
+    const order = this.part("order");
+    order.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.changeOrder();
+    });
+    order.elements.order.addEventListener("change", () => this.changeOrder());
+    order.elements.similar_to.addEventListener("keydown", (event) => {
+      // Implicit submission also happens while the input method composes.
+      if (event.isComposing && event.code === "Enter") event.preventDefault();
+    });
+    this.part("tasks")?.addEventListener("change", (event) => location.assign(event.target.value));
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) this.hiddenSince = performance.now();
+      else if (this.hiddenSince !== null) {
+        this.hiddenFor += performance.now() - this.hiddenSince;
+        this.hiddenSince = null;
+        this.refreshCounts();
+      }
+    });
+    addEventListener("online", () => this.outbox.retryNow());
+    addEventListener("pagehide", () => this.putBack([this.current, ...this.ahead].filter(Boolean), { keepalive: true }));
+    addEventListener("pageshow", (event) => event.persisted && location.reload());
+    const narrow = matchMedia("(max-width: 900px)");
+    const fold = () => (this.part("side").open = !narrow.matches);
+    narrow.addEventListener("change", fold);
+    fold();
+  }
+
+  onKey(event) {
+    if (this.dialogs.open) return;
+    const command = commandOf(event);
+    if (!command) return;
+    if (this.run(command)) event.preventDefault();
+  }
+
+  onClick(event) {
+    const button = event.target.closest("[data-do], [data-example-id]");
+    if (!button) return;
+    if (button.dataset.exampleId) this.example(Number(button.dataset.exampleId));
+    else this.run({ name: button.dataset.do });
+  }
+
+  // Returns whether the command was one of ours.
+  run({ name, digit, shift }) {
+    switch (name) {
+      case "approve": {
+        if (this.root.classList.contains("is-done")) this.bring();
+        else this.decide("approve");
+        break;
+      }
+      case "again": this.bring(); break;
+      case "reject": this.decide("reject"); break;
+      case "skip": this.skip(); break;
+      case "undo": this.undo(); break;
+      case "digit": return this.digit(digit, shift);
+      case "edit": this.form.widget.focus(); break;
+      case "second": this.second(); break;
+      case "guide": this.toggleGuide(); break;
+      case "keys": this.dialogs.showKeys(); break;
+      case "escape": return this.escape();
+      case "nothing": break;
+      default: return this.current !== null && (this.form.widget.onCommand?.(name, shift) ?? false);
+    }
+    return true;
+  }
+
+  digit(digit, shift) {
+    if (!this.current) return false;
+    const known = this.form.widget.onDigit(digit);
+    // One key for the label and the approval, where a label is the whole value.
+    if (known && shift && ["choice", "rating"].includes(this.form.schema.kind)) this.decide("approve");
+    return known;
+  }
+
+  escape() {
+    if (takesText(document.activeElement)) {
+      document.activeElement.blur();
+      return true;
+    }
+    if (this.form.widget.onCommand?.("escape")) return true;
+    if (!this.part("guide").hidden) this.toggleGuide();
+    return true;
+  }
+
+  second() {
+    if (!this.current) return;
+    if (this.current.second === null) this.form.complain(say("noSecond"));
+    else this.form.take(this.current.second);
+  }
+
+  toggleGuide() {
+    const guide = this.part("guide");
+    guide.hidden = !guide.hidden;
+    for (const button of this.root.querySelectorAll('[aria-controls="guide"]')) button.setAttribute("aria-expanded", String(!guide.hidden));
+  }
+
+  async example(id) {
+    try {
+      this.dialogs.showExample((await this.api.get(`example/${id}`)).html);
+    } catch (error) {
+      this.trouble(error, "failed");
+    }
+  }
+}
+
+function newKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function clip(text) {
+  const line = text.replace(/\s+/gu, " ").trim();
+  return [...line].length > 120 ? `${[...line].slice(0, 120).join("")}…` : line;
+}
+
+const root = document.getElementById("desk");
+if (root) new Desk(root).start();

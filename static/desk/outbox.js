@@ -1,0 +1,172 @@
+// Decisions on their way to the server. Each stays here, and in this tab's sessionStorage, until the server has
+// answered for good; sent again with the same request_key it is stored once.
+import { ApiError } from "./api.js";
+
+const FIRST_PAUSE = 1000;
+const LONGEST_PAUSE = 20000;
+
+export class Outbox {
+  // `heard(event, item, detail)`: "saved" (answer), "refused" (error), "trouble" (error), "clear".
+  constructor(api, key, heard) {
+    this.api = api;
+    this.key = key;
+    this.heard = heard;
+    this.waiting = [];
+    this.stopped = [];
+    this.sending = null;
+    this.pause = 0;
+    this.troubled = false;
+    try {
+      const kept = JSON.parse(sessionStorage.getItem(key) ?? "{}");
+      this.waiting = kept.waiting ?? [];
+      this.stopped = kept.stopped ?? [];
+    } catch {
+      // What cannot be read was not written by us.
+    }
+  }
+
+  // Begin with what an earlier page of this tab left behind.
+  resume() {
+    for (const item of this.stopped) this.heard("refused", item, new ApiError(item.status, item.body));
+    this.#pump();
+  }
+
+  push(item) {
+    this.waiting.push(item);
+    this.#keep();
+    this.#pump();
+  }
+
+  // Record ids that are not the queue's to give out again.
+  ids() {
+    return [...this.waiting, ...this.stopped].map((item) => item.body_.record_id);
+  }
+
+  get unsent() {
+    return this.waiting.length;
+  }
+
+  // Take the newest decision back if it never left this page; null if it may have reached the server.
+  takeBack() {
+    const item = this.waiting.at(-1);
+    if (!item || item.name !== "decide" || item.tries) return null;
+    this.waiting.pop();
+    this.#keep();
+    return item;
+  }
+
+  // Resolves when all that was waiting has been answered; rejects if it could not be sent.
+  async settled() {
+    if (!this.waiting.length) return;
+    await new Promise((resolve, reject) => (this.listener = { resolve, reject }));
+  }
+
+  drop(item) {
+    this.stopped = this.stopped.filter((other) => other !== item);
+    this.#keep();
+  }
+
+  // Send a refused item again, changed.
+  again(item, changes) {
+    this.drop(item);
+    Object.assign(item.body_, changes);
+    item.tries = 0;
+    this.push(item);
+  }
+
+  retryNow() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    this.#pump();
+  }
+
+  async #pump() {
+    if (this.sending || this.timer || !this.waiting.length) return;
+    const item = (this.sending = this.waiting[0]);
+    item.tries = (item.tries ?? 0) + 1;
+    this.#keep();
+    let error = null;
+    let answer = null;
+    try {
+      answer = await this.api.post(item.name, item.body_);
+    } catch (caught) {
+      error = caught;
+    }
+    this.sending = null;
+    if (error && (error.passing || error.status === 401 || error.status === 403)) return this.#later(item, error);
+    this.waiting.shift();
+    this.pause = 0;
+    if (this.troubled) {
+      this.troubled = false;
+      this.heard("clear");
+    }
+    if (!error) this.heard("saved", item, answer);
+    else if (item.name === "decide") this.#stop(item, error);
+    this.#keep();
+    this.#pump();
+    if (!this.waiting.length) this.#tell("resolve");
+  }
+
+  #later(item, error) {
+    this.pause = Math.min(Math.max(this.pause * 2, FIRST_PAUSE), LONGEST_PAUSE);
+    this.troubled = true;
+    this.timer = setTimeout(() => this.retryNow(), this.pause);
+    this.heard("trouble", item, error);
+    this.#tell("reject", error);
+  }
+
+  #stop(item, error) {
+    item.status = error.status;
+    item.body = { error: error.message, current: error.current };
+    this.stopped.push(item);
+    this.heard("refused", item, error);
+  }
+
+  #tell(how, detail) {
+    const listener = this.listener;
+    this.listener = null;
+    listener?.[how](detail);
+  }
+
+  #keep() {
+    try {
+      if (this.waiting.length || this.stopped.length) {
+        sessionStorage.setItem(this.key, JSON.stringify({ waiting: this.waiting, stopped: this.stopped }));
+      } else sessionStorage.removeItem(this.key);
+    } catch {
+      // A full or forbidden sessionStorage leaves the copy in memory.
+    }
+  }
+}
+
+// The drafts of this tab: what a person had changed on a record before it was decided.
+export class Drafts {
+  constructor(key) {
+    this.key = key;
+  }
+
+  #all() {
+    try {
+      return JSON.parse(sessionStorage.getItem(this.key) ?? "{}");
+    } catch {
+      return {};
+    }
+  }
+
+  get(recordId, version) {
+    const draft = this.#all()[recordId];
+    return draft && draft.version === version ? draft : null;
+  }
+
+  set(recordId, version, value) {
+    const all = this.#all();
+    delete all[recordId];
+    if (value !== undefined) all[recordId] = { version, value };
+    for (const id of Object.keys(all).slice(0, -50)) delete all[id];
+    try {
+      sessionStorage.setItem(this.key, JSON.stringify(all));
+    } catch {
+      // As above.
+    }
+  }
+}

@@ -1,0 +1,99 @@
+// The record's text: shows marks in it, and knows what of it is selected, in code points.
+import { codePointAt, positions, tidy } from "./offsets.js";
+import { make } from "./words.js";
+
+export class TextPane {
+  constructor(element) {
+    this.element = element;
+    this.onSelect = null;
+    this.onMark = null;
+    this.text = "";
+    this.unseen = [];
+    element.addEventListener("pointerup", (event) => this.#released(event));
+    document.addEventListener("selectionchange", () => this.onSelection?.(this.selection()));
+  }
+
+  // Take over what the server rendered: the text, with its invisible characters in marked spans.
+  load(slot) {
+    this.element.replaceChildren(...slot.childNodes);
+    this.element.lang = slot.lang;
+    this.text = this.element.textContent;
+    this.at = positions(this.text);
+    this.unseen = [];
+    let position = 0;
+    for (const node of this.element.childNodes) {
+      if (node.nodeType === Node.ELEMENT_NODE) {
+        this.unseen.push({ start: position, end: position + node.textContent.length, mark: node.dataset.mark });
+      }
+      position += node.textContent.length;
+    }
+    this.element.scrollTop = 0;
+  }
+
+  slice(start, end) {
+    return this.text.slice(this.at[start], this.at[end]);
+  }
+
+  // Show marks: [{start, end, color, number, kind}], in code points; they may overlap.
+  draw(marks) {
+    const ranges = marks.map((mark, n) => ({ ...mark, n, from: this.at[mark.start], to: this.at[mark.end] }));
+    const borders = new Set([0, this.text.length]);
+    for (const { from, to } of ranges) borders.add(from).add(to);
+    for (const { start, end } of this.unseen) borders.add(start).add(end);
+    const cuts = [...borders].sort((a, b) => a - b);
+    const fragment = document.createDocumentFragment();
+    for (let n = 0; n + 1 < cuts.length; n += 1) {
+      const [from, to] = [cuts[n], cuts[n + 1]];
+      let node = document.createTextNode(this.text.slice(from, to));
+      const unseen = this.unseen.find((piece) => piece.start === from);
+      if (unseen) node = make("span", { class: "unseen", title: unseen.mark, data: { mark: unseen.mark } }, node);
+      for (const range of ranges) if (range.from <= from && to <= range.to) node = this.#wrap(node, range, from, to);
+      fragment.append(node);
+    }
+    this.element.replaceChildren(fragment);
+  }
+
+  #wrap(node, range, from, to) {
+    const element = make(range.kind === "cursor" ? "span" : "mark", { class: range.kind ?? "mark" }, node);
+    element.classList.toggle("first", range.from === from);
+    element.classList.toggle("last", range.to === to);
+    if (range.kind !== "cursor") element.dataset.n = range.n;
+    if (range.number && range.from === from) element.dataset.number = range.number;
+    if (range.color) element.style.setProperty("--label", range.color);
+    return element;
+  }
+
+  // Returns {start, end} in code points of what is selected in the text, or null.
+  selection() {
+    const selection = getSelection();
+    if (!selection || selection.isCollapsed || !selection.rangeCount || !this.text) return null;
+    const range = selection.getRangeAt(0);
+    if (!range.intersectsNode(this.element)) return null;
+    const inside = document.createRange();
+    inside.selectNodeContents(this.element);
+    if (range.compareBoundaryPoints(Range.START_TO_START, inside) > 0) inside.setStart(range.startContainer, range.startOffset);
+    if (range.compareBoundaryPoints(Range.END_TO_END, inside) < 0) inside.setEnd(range.endContainer, range.endOffset);
+    const before = document.createRange();
+    before.selectNodeContents(this.element);
+    before.setEnd(inside.startContainer, inside.startOffset);
+    const from = before.toString().length;
+    const [start, end] = tidy(this.text, from, from + inside.toString().length);
+    return start < end ? { start: codePointAt(this.at, start), end: codePointAt(this.at, end) } : null;
+  }
+
+  #released(event) {
+    if (event.button !== 0) return;
+    const mark = event.target instanceof Element ? event.target.closest("mark") : null;
+    // The browser sets the selection of a click after this event.
+    setTimeout(() => {
+      const selected = this.selection();
+      if (selected) {
+        // A finger adjusts its selection with handles; it marks with the button.
+        if (event.pointerType !== "touch" && this.onSelect) {
+          getSelection().removeAllRanges();
+          this.onSelect(selected);
+        }
+      } else if (mark && this.onMark) this.onMark(Number(mark.dataset.n));
+    });
+  }
+}
