@@ -1,12 +1,12 @@
 """Labeler: data labeling with retrieval. This module exports what a plugin needs, and nothing slow."""
 
+from labeler.backends.base import BackendRequest
 from labeler.errors import LabelerError, LabelError
 from labeler.hookspecs import hookimpl
 from labeler.labels import Choice, Choices, Fields, Keywords, Label, LabelSchema, Rating, Spans, Text
 from labeler.prompts import PromptStyle
 from labeler.records import (
     BackendFailure,
-    BackendRequest,
     Completion,
     Example,
     Generation,
