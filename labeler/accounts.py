@@ -54,6 +54,7 @@ _NOBODY = generate_password_hash(secrets.token_hex(16), method="scrypt")
 
 def sign_in(store: Store, name: str, password: str, address: str) -> Row:
     """Return the account. Raises :class:`NotSignedIn`, or :class:`Throttled` after repeated failures."""
+    name = clean_text(name, "name")
     by_name, by_address = store.people.attempts(name, address, _WINDOW)
     if by_name >= _BY_NAME or by_address >= _BY_ADDRESS:
         raise Throttled("Too many failed sign-ins; wait five minutes and try again", _WINDOW)

@@ -12,7 +12,7 @@ from flask_babel import gettext as _
 from flask_wtf.csrf import CSRFProtect
 
 from labeler.instance import Instance
-from labeler.web import access, errors, screens
+from labeler.web import access, errors, screens, show
 
 LANGUAGES = ("ko", "en")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -51,6 +51,7 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
     CSRFProtect(app)
     Babel(app, locale_selector=language, default_translation_directories=_package_folder("labeler") + "/translations")
     errors.install(app)
+    show.install(app)
     app.context_processor(_page_context)
     for blueprint in screens.blueprints():
         app.register_blueprint(blueprint)

@@ -339,8 +339,12 @@ def export(
     )
     for path in result.files:
         click.echo(str(path))
-    for finding in result.manifest.get("left_out", []):
-        click.echo(f"Left out: {finding}", err=True)
+    for what in ("left_out", "warnings"):
+        for finding in result.manifest.get(what, []):
+            shown = finding if isinstance(finding, str) else f"{finding['count']} x {finding['message']}"
+            click.echo(f"{'Left out' if what == 'left_out' else 'Note'}: {shown}", err=True)
+    if result.unrecorded:
+        click.echo(f"Note: the export stands, but is not listed in the project: {result.unrecorded}", err=True)
 
 
 # Looking

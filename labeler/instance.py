@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -326,7 +326,6 @@ class Instance:
             seed=settings["seed"],
         )
         style = PromptStyle(settings["style"], project["language"])
-        base_url = self.settings.get("openai_base_url") if backend.billed else None
         return Suggester(
             store=self.store,
             project_id=int(project["id"]),
@@ -338,10 +337,10 @@ class Instance:
             style=style,
             generation=generation,
             second=self._second_opinions(project, task),
+            # The backend's own address: OPENAI_BASE_URL may have won over the settings.
             identity={
-                "backend": backend.name, "model": backend.model_id, "base_url": base_url, "style": style.name,
-                "language": style.language, "max_tokens": generation.max_tokens, "seed": generation.seed,
-                "temperature": generation.temperature,
+                "backend": backend.name, "model": backend.model_id, "base_url": getattr(backend, "base_url", None),
+                "style": style.name, "language": style.language, **asdict(generation),
             },
         )  # fmt: skip
 

@@ -218,11 +218,12 @@ def _add(plugins: Plugins, name: str, load: Callable[[], Any]) -> None:
 
 def _disabled(name: str, error: Exception) -> Disabled:
     """Say why a plugin is disabled. Called where ``error`` is being handled."""
-    reason = str(error) if isinstance(error, (LabelerError, pluggy.PluginValidationError)) else _shown(error)
-    return Disabled(name, " ".join(reason.split()), traceback.format_exc())
+    return Disabled(name, " ".join(_shown(error).split()), traceback.format_exc())
 
 
 def _shown(error: BaseException) -> str:
+    if isinstance(error, (LabelerError, pluggy.PluginValidationError)):
+        return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from labeler.errors import SettingError
 
+_WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -44,10 +46,10 @@ class Setting:
                 return int(str(raw))
             if self.kind == "float" and not isinstance(raw, bool):
                 return float(raw)
-            if self.kind == "bool":
-                return raw if isinstance(raw, bool) else str(raw).lower() in ("1", "true", "on", "yes")
         except (TypeError, ValueError):
             raise SettingError(f"{self.name} is {str(raw)[:40]!r}; a number is needed") from None
+        if self.kind == "bool" and str(raw).lower() in _WORDS:
+            return _WORDS[str(raw).lower()]
         if self.kind in ("text", "choice") and isinstance(raw, str):
             return raw.strip()
         if self.kind == "list" and isinstance(raw, (list, tuple)) and all(isinstance(item, str) for item in raw):

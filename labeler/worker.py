@@ -25,6 +25,12 @@ _IDLE = 1.0
 _LEASE = 90.0
 
 
+def _lease(instance: Instance) -> float:
+    """Return how long a call is a worker's own: longer than a call may take, or it would be sent twice."""
+    given = instance.settings
+    return float(given.get("lease_seconds") or max(_LEASE, 1.5 * float(given.get("timeout_seconds") or 0)))
+
+
 class Worker:
     """Does the background work of an instance until :meth:`stop`. ``start`` runs it in threads of this process."""
 
@@ -130,7 +136,7 @@ class Worker:
         pace = Pace(
             concurrency=settings["concurrency"],
             max_tries=settings["max_tries"],
-            lease=float(instance.settings.get("lease_seconds") or _LEASE),
+            lease=_lease(instance),
         )
         info = instance.price_of(suggester.backend.model_id)
         executor = instance.plugins.executors["local"](store, run_id, suggester, pace, info, self.stopping)

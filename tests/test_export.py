@@ -28,7 +28,7 @@ from labeler.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from labeler.export import ExportResult, Filters, Options, Shares, built_in, export_task, recover, service
+from labeler.export import ExportResult, Filters, Options, Shares, built_in, export_task, files, recover, service
 from labeler.export.formats import TrainingFormat, csv_line, json_line, raw_cell, safe_cell
 from labeler.export.splits import Components, split_of
 from labeler.records import Evidence, ParseFailure, SecondOpinion, Suggestion
@@ -752,14 +752,14 @@ def test_a_folder_that_is_a_file_is_refused(world: World) -> None:
 def test_two_exports_into_one_folder_do_not_mix(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second is refused while the first writes, and the first is complete."""
     world.approve("r1", "맛있어요")
-    commit = service._Exchange.commit
+    commit = files.Exchange.commit
 
     def meanwhile(exchange: Any, manifest: Any) -> None:
         with pytest.raises(Conflict, match="Another export"):
             world.export()
         commit(exchange, manifest)
 
-    monkeypatch.setattr(service._Exchange, "commit", meanwhile)
+    monkeypatch.setattr(files.Exchange, "commit", meanwhile)
     assert exported_keys(world.export()) == ["r1"]
 
 
@@ -776,8 +776,8 @@ class FailPoint:
             (os, "replace"),
             (os, "fsync"),
             (os, "unlink"),
-            (service._File, "write"),
-            (service._File, "finish"),
+            (files.ExportFile, "write"),
+            (files.ExportFile, "finish"),
             (store, "write"),
         ):
             monkeypatch.setattr(owner, name, self.guard(getattr(owner, name)))
@@ -800,9 +800,9 @@ def assert_complete(files: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("kill", [False, True])
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("before", ["nothing", "another", "the same"])
 def test_a_failure_at_any_step_leaves_the_old_or_the_new_state(
-    world: World, monkeypatch: pytest.MonkeyPatch, kill: bool, again: bool
+    world: World, monkeypatch: pytest.MonkeyPatch, kill: bool, before: str
 ) -> None:
     """Whichever write, fsync, rename or removal fails, a reader finds a complete export, the old or the new."""
     world.annotate(world.record("r1", "맛있어요"), "positive", how="accepted")
@@ -811,7 +811,9 @@ def test_a_failure_at_any_step_leaves_the_old_or_the_new_state(
     while True:
         steps += 1
         folder = world.folder / str(steps)
-        if again:
+        if before == "the same":
+            world.export(folder=folder, shares=Shares(0.5, 0.0, 0.5))
+        elif before == "another":
             # The old export has a file that the new one lacks, and lacks one that it has.
             world.export(folder=folder, shares=Shares(0.5, 0.5, 0.0), filters=Filters(how=("accepted",)))
         old = snapshot(folder)
@@ -826,7 +828,7 @@ def test_a_failure_at_any_step_leaves_the_old_or_the_new_state(
             break
         now = snapshot(folder)
         names = {path.name for path in folder.iterdir()} - set(now) if folder.exists() else set()
-        assert all(service._TEMPORARY.fullmatch(name) for name in names)
+        assert all(files._TEMPORARY.fullmatch(name) for name in names)
         if not kill:
             assert now == old if failed else "manifest.json" in now
             assert not failed or not names
@@ -920,7 +922,7 @@ def test_errors_of_the_disk_become_ours(
     def fail(*arguments: Any, **more: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(service._File, where, fail)
+    monkeypatch.setattr(files.ExportFile, where, fail)
     with pytest.raises(StoreError) as caught:
         world.export()
     assert type(caught.value) is kind and str(world.folder) in str(caught.value)

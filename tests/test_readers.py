@@ -969,10 +969,10 @@ def test_gzip_with_a_wrong_checksum_is_refused(put):
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.json.gz", "a.txt.gz"])
 @pytest.mark.parametrize("start", [b"", b"a,b\n", b'[{"a":"', b'{"a":1}\n{"a":"'])
-@pytest.mark.parametrize("fill", [b"\0", b"x", b"1,2\n"])
+@pytest.mark.parametrize("fill", [b"\0", b"x"])
 def test_gzip_bomb_is_noticed_while_it_unpacks(put, name, start, fill):
     """Sixty megabytes of one byte in sixty kilobytes are not read to the end, and take no memory."""
-    path = put(name, gzip.compress(start + fill * (60_000_000 // len(fill)), 9))
+    path = put(name, gzip.compress(start + fill * 60_000_000, 9))
     tracemalloc.start()
     try:
         with pytest.raises((TooLarge, FileRefused)) as caught, open_rows(path, limits=Limits(max_ratio=100)) as source:

@@ -128,9 +128,12 @@ class Decisions:
             )
 
     def _compare(self, tx: Tx, decision: Decision, value: Value | None) -> tuple[str, float | None]:
-        suggestion = self.store.suggestions.get(decision.suggestion_id, tx) if decision.suggestion_id else None
-        mine = suggestion is not None and suggestion.record_id == decision.record_id
-        if suggestion is None or not mine or suggestion.failure is not None or suggestion.value is None:
+        if decision.suggestion_id is None:
+            return SCRATCH, None
+        suggestion = self.store.suggestions.get(decision.suggestion_id, tx)
+        if suggestion is None or (suggestion.record_id, suggestion.task) != (decision.record_id, self.task.name):
+            raise InputError(f"Suggestion {decision.suggestion_id} was not made for record {decision.record_id}")
+        if suggestion.failure is not None or suggestion.value is None:
             return SCRATCH, None
         agreement = None if value is None else safe_agreement(self.task.schema, suggestion.value, value)
         if decision.blind or decision.action == "reject":
@@ -149,13 +152,13 @@ class Decisions:
         return self.store.write(work)
 
     def _take_back(self, tx: Tx, last: Row, reviewer_id: int) -> Decided:
-        earlier = self.store.annotations.get(last["supersedes"], tx) if last["supersedes"] else None
+        earlier = self._stood_before(tx, last)
         row: dict[str, Any] = {
             "project_id": self.project_id, "record_id": last["record_id"], "task": self.task.name,
             "task_version": last["task_version"], "state": WITHDRAWN, "value": None, "how": SCRATCH,
             "reviewer_id": reviewer_id, "supersedes": last["id"], "origin": "undo",
         }  # fmt: skip
-        if earlier is not None and earlier["state"] in (APPROVED, REJECTED):
+        if earlier is not None:
             kept = ("task_version", "state", "how", "blind", "reviewer_id", "seconds", "suggestion_id", "agreement")
             row |= {name: earlier[name] for name in kept}
             row["value"] = strictjson.loads(earlier["value"]) if earlier["value"] is not None else None
@@ -165,6 +168,15 @@ class Decisions:
         version = self.store.work.decided(tx, last["record_id"], self.task.name, state, pointer)
         self._event(tx, "undone", reviewer_id, last["record_id"], annotation_id, {"took_back": last["id"]})
         return Decided(annotation_id, last["record_id"], state, row["how"], version, row["value"])
+
+    def _stood_before(self, tx: Tx, row: Row) -> Row | None:
+        """Return the decision that was in force when ``row`` was made; None if the record was pending."""
+        earlier = self.store.annotations.get(row["supersedes"], tx) if row["supersedes"] else None
+        if row["origin"] == "undo" and earlier is not None:
+            # It stands for what its undo brought back: taking it back must not bring back what was undone.
+            original = self._stood_before(tx, earlier)
+            return self._stood_before(tx, original) if original is not None else None
+        return earlier if earlier is not None and earlier["state"] in (APPROVED, REJECTED) else None
 
     def import_label(
         self, tx: Tx, record: Record, value: Value, origin: str, reviewer_id: int | None, state: str = APPROVED

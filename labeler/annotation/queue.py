@@ -88,7 +88,8 @@ class Queue:
             if row["record_id"] not in have and state is not None and state["state"] == "pending":
                 return int(row["record_id"])
         if candidates:
-            free = rooms.pending(self.project_id, task, [c for c in candidates if c not in have], self.lease, tx)
+            others = [c for c in candidates if c not in have]
+            free = rooms.pending(self.project_id, task, others, self.lease, tx, reviewer_id)
             if free:
                 return free[0]
         by = OLDEST if order == SIMILAR else order
@@ -105,8 +106,7 @@ class Queue:
 
     def open(self, reviewer_id: int, record_id: int) -> Opened:
         """Open one record by its number, pending or decided. Somebody else's claim is shown, not taken."""
-        if self.store.work.get(record_id, self.task.name) is None:
-            raise NotFound(f"Record {record_id} is not in the queue of the task {self.task.name}")
+        self._check_mine(record_id)
         token = secrets.token_hex(8)
 
         def work(tx: Tx) -> str | None:
@@ -120,15 +120,17 @@ class Queue:
         held_by = self.store.write(work)
         return self._opened(record_id, "" if held_by else token, held_by)
 
-    def _opened(self, record_id: int, token: str, held_by: str | None = None) -> Opened:
-        record = self.store.records.get(record_id)
-        if record.project_id != self.project_id:
-            raise NotFound(f"There is no record number {record_id} in this project")
+    def _check_mine(self, record_id: int) -> Row:
+        """Return the queue's row of a record. Raises :class:`NotFound` for one of another project or task."""
         row = self.store.work.get(record_id, self.task.name)
-        if row is None:
+        if row is None or row["project_id"] != self.project_id:
             raise NotFound(f"Record {record_id} is not in the queue of the task {self.task.name}")
+        return row
+
+    def _opened(self, record_id: int, token: str, held_by: str | None = None) -> Opened:
+        row = self._check_mine(record_id)
         return Opened(
-            record=record,
+            record=self.store.records.get(record_id),
             task=self.task,
             token=token,
             version=row["version"],
@@ -148,6 +150,7 @@ class Queue:
 
     def skip(self, reviewer_id: int, record_id: int) -> None:
         """Put a record back; it stays pending and comes to this reviewer again after all others."""
+        self._check_mine(record_id)
 
         def work(tx: Tx) -> None:
             holder = self.store.work.holder(tx, record_id, self.task.name, self.lease)

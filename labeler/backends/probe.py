@@ -27,13 +27,13 @@ MIN_APPROVALS = 5
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Weights (labels, d), bias (labels,), and how many examples they were fitted on."""
+    """Weights (labels, d), bias (labels,), how many examples they were fitted on, and after how many decisions."""
 
     labels: tuple[str, ...]
     weights: np.ndarray
     bias: np.ndarray
     examples: int
-    seq: int
+    decisions: int
 
 
 class ProbeBackend:
@@ -61,11 +61,14 @@ class ProbeBackend:
         return all(counts.get(label.name, 0) >= MIN_APPROVALS for label in schema.labels)
 
     def stale(self) -> bool:
-        """Whether a fit would see noticeably more than the last one (five approvals or a twentieth)."""
+        """Whether so much was decided since the last fit (five decisions or a twentieth) that it is worth another.
+
+        Decisions, not examples: a correction changes what is learned and leaves their number as it is.
+        """
+        self.index.refresh()
         if self.fitted is None:
             return len(self.index) >= 2 * MIN_APPROVALS
-        grown = len(self.index) - self.fitted.examples
-        return abs(grown) >= max(5, self.fitted.examples // 20)
+        return self.index.decisions - self.fitted.decisions >= max(5, self.fitted.examples // 20)
 
     def fit(self) -> bool:
         """Fit on all approved examples; False if there are too few of them or only one label."""
@@ -75,7 +78,8 @@ class ProbeBackend:
         if not isinstance(schema, (Choice, Choices)):
             return False
         with self._lock:
-            seq = self.index.refresh()
+            self.index.refresh()
+            decisions = self.index.decisions
             entries = self.index.entries()
             if len(entries) < 2:
                 return False
@@ -89,7 +93,7 @@ class ProbeBackend:
             if fitted is None:
                 return False
             labels, weights, bias = fitted
-            self.fitted = Fitted(tuple(labels), weights, bias, len(entries), seq)
+            self.fitted = Fitted(tuple(labels), weights, bias, len(entries), decisions)
             return True
 
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:

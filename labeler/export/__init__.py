@@ -1,7 +1,8 @@
 """Export: approved annotations as training data, split without leaks, checked, and described by a manifest."""
 
+from labeler.export.files import recover
 from labeler.export.formats import Context, ExportRow, Format, TrainingFormat, built_in
-from labeler.export.service import ExportResult, Filters, Options, export_task, recover
+from labeler.export.service import ExportResult, Filters, Options, export_task
 from labeler.export.splits import Shares
 
 __all__ = [

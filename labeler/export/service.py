@@ -13,14 +13,10 @@ export begins, puts them back.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import os
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -30,17 +26,16 @@ from typing import Any, NamedTuple
 import labeler
 from labeler import strictjson
 from labeler.errors import (
-    Conflict,
     InputError,
     LabelError,
     PluginError,
     SettingError,
-    StoreError,
     StoreFull,
     StoreReadOnly,
 )
+from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
 from labeler.export.formats import Context, ExportRow, Format, Suggestions, TrainingFormat, record_line
-from labeler.export.splits import SPLITS, Components, Shares, split_of
+from labeler.export.splits import Components, Shares, split_of
 from labeler.prompts import LANGUAGES, ZERO_SHOT, PromptStyle
 from labeler.records import Record, Value
 from labeler.store import Row, Store
@@ -49,17 +44,9 @@ from labeler.store.suggestions import as_suggestion
 from labeler.task import Task
 from labeler.text import content_hash, guess_language
 
-if sys.platform != "win32":
-    import fcntl
-
-MANIFEST, RECORDS, SUGGESTIONS = "manifest.json", "records.jsonl", "suggestions-not-for-training"
 HOWS = (ACCEPTED, CORRECTED, SCRATCH, IMPORTED)
-_NEW, _OLD = ".tmp", ".old.tmp"
-_FILE = re.compile(rf"(?:{'|'.join(SPLITS)}|records|{SUGGESTIONS})\.[a-z0-9]{{1,10}}")
-_TEMPORARY = re.compile(rf"(?:{_FILE.pattern}|{re.escape(MANIFEST)})(?:\.old)?\.tmp")
 _MOST_KEYS = 1000
 _MOST_COLUMNS = 200
-_BUFFER = 1 << 18
 
 _REASONS = {
     "empty_text": "The record has no text",
@@ -161,10 +148,10 @@ def export_task(
     job = _Job(store, project, task, Path(folder), shares or Shares(), filters or Filters(), options or Options())
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
-    if not isinstance(chosen, TrainingFormat) or not _FILE.fullmatch(f"train{chosen.suffix}"):
+    if not isinstance(chosen, TrainingFormat) or not FILE_NAME.fullmatch(f"train{chosen.suffix}"):
         raise PluginError(f"The export format {format_name!r} is no TrainingFormat with a suffix such as '.jsonl'")
     plan = _plan(job, chosen)
-    with _writing(job, chosen) as exchange:
+    with writing(job.folder, job.owner(chosen)) as exchange:
         members = _write_rows(job, chosen, plan, exchange)
         exchange.commit(_manifest(job, chosen, exchange) | plan.report(job.shares, members))
         return _record(job, exchange, reviewer_id, members)
@@ -341,7 +328,7 @@ def _without_contradictions(seen: Sequence[_Seen], repeated: set[bytes], plan: _
 # The second pass: rows into files
 
 
-def _write_rows(job: _Job, chosen: TrainingFormat, plan: _Plan, exchange: _Exchange) -> list[tuple[int, str]]:
+def _write_rows(job: _Job, chosen: TrainingFormat, plan: _Plan, exchange: Exchange) -> list[tuple[int, str]]:
     """Write the planned rows in the order of their annotations; return (annotation id, split) of each."""
     context = Context(job.task, job.style, job.options.formula_safe, job.options.bom, plan.columns)
     files = {split: exchange.create(f"{split}{chosen.suffix}") for split in job.shares.used()}
@@ -396,7 +383,7 @@ def _portable(task: Task, value: Value, text: str) -> Any:
         return value
 
 
-def _manifest(job: _Job, chosen: Format, exchange: _Exchange) -> dict[str, Any]:
+def _manifest(job: _Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
     return {
         "labeler": labeler.__version__,
         **job.owner(chosen),
@@ -410,7 +397,7 @@ def _manifest(job: _Job, chosen: Format, exchange: _Exchange) -> dict[str, Any]:
 
 
 def _record(
-    job: _Job, exchange: _Exchange, reviewer_id: int | None, members: Sequence[tuple[int, str]] = ()
+    job: _Job, exchange: Exchange, reviewer_id: int | None, members: Sequence[tuple[int, str]] = ()
 ) -> ExportResult:
     """Note in the store what stands on disk now.
 
@@ -445,7 +432,7 @@ def _export_suggestions(job: _Job, chosen: Suggestions, reviewer_id: int | None)
         raise InputError(f"Nothing to export: {job.task.name!r} has no suggestions{fits}")
     counts: Counter[str] = Counter(all=0, parse_failures=0)
     backends: Counter[str] = Counter()
-    with _writing(job, chosen) as exchange:
+    with writing(job.folder, job.owner(chosen)) as exchange:
         file = exchange.create(f"{SUGGESTIONS}{chosen.suffix}")
         for rows in chain([first], pages):
             suggestions = [as_suggestion(row) for row in rows]
@@ -475,229 +462,6 @@ def _keys(store: Store, annotation_ids: Collection[int]) -> dict[int, str]:
         rows = store.annotations.examples(ids[start : start + 500])
         found.update((id_, row["key"]) for id_, row in rows.items())
     return found
-
-
-# The folder
-
-
-class _File:
-    """One file on its way: written as ``<name>.tmp``, counted and hashed as it goes."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name, self.rows, self.bytes = name, 0, 0
-        self._hash = hashlib.sha256()
-        # "x": a link that somebody put in the way is refused, not followed.
-        self._stream = (folder / (name + _NEW)).open("xb", _BUFFER)
-
-    def write(self, text: str, rows: int = 1) -> None:
-        data = text.encode("utf-8")
-        self._stream.write(data)
-        self._hash.update(data)
-        self.rows += rows
-        self.bytes += len(data)
-
-    def finish(self) -> None:
-        """Close the file once it is durable."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-
-    def abandon(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.close()
-
-    def entry(self) -> dict[str, Any]:
-        return {"rows": self.rows, "bytes": self.bytes, "sha256": self._hash.hexdigest()}
-
-
-class _Exchange:
-    """The new files of a folder, beside the old ones until :meth:`commit`. The module's docstring has the steps."""
-
-    def __init__(self, folder: Path, sync: Callable[[], None]) -> None:
-        self.folder, self._sync = folder, sync
-        self.manifest: dict[str, Any] = {}
-        self._files: list[_File] = []
-        self._committed = False
-
-    def create(self, name: str) -> _File:
-        file = _File(self.folder, name)
-        self._files.append(file)
-        return file
-
-    def finish(self) -> None:
-        for file in self._files:
-            file.finish()
-
-    def entries(self) -> dict[str, dict[str, Any]]:
-        return {file.name: file.entry() for file in self._files}
-
-    def commit(self, manifest: dict[str, Any]) -> None:
-        """Let the new files take the place of the old ones."""
-        last = self.create(MANIFEST)
-        last.write(strictjson.dumps(manifest, indent=1, separators=(",", ": ")) + "\n", rows=0)
-        last.finish()
-        stands = self.folder / MANIFEST
-        old = _described(stands)
-        if stands.exists():
-            stands.replace(self.folder / (MANIFEST + _OLD))
-            self._sync()
-        for name in old:
-            if (self.folder / name).exists():
-                (self.folder / name).replace(self.folder / (name + _OLD))
-        for name in manifest["files"]:
-            (self.folder / (name + _NEW)).replace(self.folder / name)
-        self._sync()
-        (self.folder / (MANIFEST + _NEW)).replace(stands)
-        self._committed = True
-        self._sync()
-        self.manifest = manifest
-
-    def undo(self) -> None:
-        """Put the old files back, as far as the disk lets us; :func:`recover` does the rest at the next export."""
-        for file in self._files:
-            file.abandon()
-        with contextlib.suppress(OSError):
-            if self._committed:
-                (self.folder / MANIFEST).replace(self.folder / (MANIFEST + _NEW))
-            recover(self.folder)
-
-    def forget(self) -> None:
-        """Remove the old files, now that the new ones stand."""
-        with contextlib.suppress(OSError):
-            _remove_temporary(self.folder)
-
-
-@contextlib.contextmanager
-def _writing(job: _Job, chosen: Format) -> Iterator[_Exchange]:
-    """Make the folder ready for this export alone; when the block fails, leave it as it was."""
-    folder = job.folder
-    with _mapped(folder):
-        _make(folder)
-        with _locked(folder) as sync:
-            recover(folder)
-            _check_owner(folder, job.owner(chosen))
-            exchange = _Exchange(folder, sync)
-            try:
-                yield exchange
-            except BaseException:
-                exchange.undo()
-                raise
-            exchange.forget()
-
-
-def recover(folder: Path) -> None:
-    """Bring a folder back to its last complete export, if a later one failed or was killed, and remove what that left.
-
-    Without a manifest an exchange was under way: files that the new manifest describes and the old one does not are
-    removed (if they are what it says), and the old files take their names again.
-    """
-    stands, new, old = (folder / (MANIFEST + suffix) for suffix in ("", _NEW, _OLD))
-    if not stands.exists():
-        kept = _described(old)
-        for name, entry in _described(new).items():
-            if name not in kept and _is(folder / name, entry):
-                (folder / name).unlink()
-        for path in sorted(folder.iterdir()):
-            name = path.name.removesuffix(_OLD)
-            if name != path.name and _FILE.fullmatch(name):
-                path.replace(folder / name)
-        if old.exists():
-            old.replace(stands)
-    _remove_temporary(folder)
-
-
-def _remove_temporary(folder: Path) -> None:
-    for path in sorted(folder.iterdir()):
-        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
-            path.unlink()
-
-
-def _described(manifest: Path) -> dict[str, dict[str, Any]]:
-    """Return the files that a manifest of ours describes; nothing if it is torn, absent or not ours."""
-    found = _read_manifest(manifest)
-    files = found.get("files") if "labeler" in found else None
-    if not isinstance(files, dict):
-        return {}
-    # A name is taken from a file only if we could have written it: no path leads out of the folder.
-    return {name: entry for name, entry in files.items() if _FILE.fullmatch(name) and isinstance(entry, dict)}
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        found = strictjson.loads(path.read_bytes())
-    except (OSError, InputError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _is(path: Path, entry: Mapping[str, Any]) -> bool:
-    if not path.is_file() or path.stat().st_size != entry.get("bytes"):
-        return False
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == entry.get("sha256")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, ValueError) as error:
-        raise InputError(f"{folder} cannot be a folder ({error}); choose another one") from error
-
-
-def _check_owner(folder: Path, owner: Mapping[str, str]) -> None:
-    """Refuse a folder whose files we did not write for this project, task and format."""
-    manifest = folder / MANIFEST
-    if manifest.exists():
-        found = _read_manifest(manifest)
-        if "labeler" not in found or any(found.get(name) != value for name, value in owner.items()):
-            what = ", ".join(f"{name} {found[name]!r}"[:60] for name in owner if name in found) or "something else"
-            raise InputError(f"The folder {folder} holds an export of {what}; choose another folder")
-    mine = _described(manifest)
-    strange = [path.name for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name) and path.name not in mine]
-    if strange:
-        raise InputError(f"The folder {folder} holds {strange[0]}, which no export wrote; choose another folder")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[Callable[[], None]]:
-    """Keep other exports, of other processes too, out of the folder. Yield what makes its renames durable.
-
-    The lock is on the folder itself and ends with the process, so that nothing is left behind. Windows has
-    neither such a lock nor a way to sync a folder.
-    """
-    if sys.platform == "win32":
-        yield lambda: None
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Conflict(f"Another export is being written to {folder}; wait for it or choose another one") from error
-        except OSError:
-            # A network file system may know no locks; there, only the renames protect the files.
-            pass
-        yield lambda: os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _mapped(folder: Path) -> Iterator[None]:
-    """Turn the errors of the file system into ours, with a remedy."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull(
-                f"The disk of {folder} is full; free some space and export again. An earlier export there is kept"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreReadOnly(
-                f"{folder} cannot be written ({why}); check its permissions, or choose another"
-            ) from error
-        raise StoreError(f"The export to {folder} failed ({why}); an earlier export there is kept") from error
 
 
 def _iso(moment: datetime) -> str:

@@ -168,6 +168,7 @@ class Importer:
         self.store, self.project_id, self.tasks = store, project_id, tasks
         self.store_label, self.prepare = store_label, prepare
         self.readers, self.limits = readers, limits
+        self._json = False
 
     def run(
         self,
@@ -185,11 +186,11 @@ class Importer:
         Raises one of :data:`HOPELESS`, with everything left as it was if the file or a column is unusable, or if
         ``options.strict`` is set and any row is refused.
         """
-        strange = [name for name in options.labels if name not in self.tasks]
-        if strange:
-            raise InputError(f"No task {strange[0]!r} in this project; there are: {', '.join(self.tasks)}")
         file_name = file_name or path.name
         try:
+            strange = [name for name in options.labels if name not in self.tasks]
+            if strange:
+                raise InputError(f"No task {strange[0]!r} in this project; there are: {', '.join(self.tasks)}")
             options = resolve(path, options, self.readers)
             if options.strict:
                 self._rehearse(path, options)
@@ -199,6 +200,7 @@ class Importer:
             raise
         report = Report()
         with _open(path, options, self.readers, self.limits) as source:
+            self._json = source.format in ("json", "jsonl")
             if import_id is None:
                 settings = {"path": "", "options": options.to_json()}
                 import_id = self.store.write(
@@ -257,7 +259,8 @@ class Importer:
         labels: dict[str, Value] = {}
         for task, column in options.labels.items():
             raw = row.values.get(column)
-            if raw is None or raw == "":
+            # An empty cell of a table is no label; an empty text in JSON is one, where the schema has it.
+            if raw is None or (raw == "" and not (self._json and self.tasks[task].schema.kind == "text")):
                 continue
             try:
                 labels[task] = read_label(self.tasks[task].schema, raw, new.text)
@@ -276,6 +279,9 @@ class Importer:
         group = _cell(row.values.get(options.group)) if options.group else None
         used = {options.text, options.id, options.group, *options.labels.values()}
         metadata = {name: value for name, value in row.values.items() if name not in used and value not in (None, "")}
+        if isinstance(metadata.get("metadata"), dict):
+            # The shape that exports write: what was metadata before is metadata again, and the split is not.
+            metadata = metadata["metadata"]
         key = _cell(row.values.get(options.id)) if options.id else None
         if options.id and key is None:
             raise InputError(f"The id in column {options.id!r} is empty")
@@ -329,6 +335,7 @@ class Importer:
         report = Report()
         seen: dict[str, str] = {}
         with _open(path, options, self.readers, self.limits) as source:
+            self._json = source.format in ("json", "jsonl")
             for slice_ in self._slices(source, options, report):
                 for row in slice_:
                     known = self.store.records.by_key(self.project_id, row.new.key)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from labeler.backends.prices import ModelInfo, cost
-from labeler.errors import LabelerError
+from labeler.errors import InputError, LabelerError
 from labeler.prelabel.suggest import Prepared, Suggester, fingerprint_of
 from labeler.prompts import correction
 from labeler.records import BackendFailure, Completion, Message, ParseFailure, Suggestion
@@ -56,6 +56,7 @@ class LocalExecutor:
         self.pace, self.info, self.stop = pace, info, stop
         self._token = secrets.token_hex(8)
         self._items: deque[Prepared] = deque()
+        self._leased_until = 0.0
         self._lock = threading.Lock()
         self._halted = threading.Event()
         self._hold_until = 0.0
@@ -67,6 +68,7 @@ class LocalExecutor:
             return str(ledger.run(self.run_id)["state"])
         try:
             if self.suggester.backend.billed:
+                self._check_price()
                 self._with_threads()
             else:
                 self._free_slices()
@@ -75,13 +77,21 @@ class LocalExecutor:
         self._settle()
         return str(ledger.run(self.run_id)["state"])
 
+    def _check_price(self) -> None:
+        budget = self.store.ledger.run(self.run_id)["budget"]
+        if budget is not None and self.info is None:
+            raise InputError(
+                f"The price of {self.suggester.backend.model_id} is unknown, so no budget (${budget:g}) can be kept; "
+                "add the model to prices.json in the instance folder and resume, or start a run without a budget"
+            )
+
     def _settle(self) -> None:
         run = self.store.ledger.run(self.run_id)
         if run["state"] != RUNNING:
             return
         if self.store.ledger.next_due(self.run_id) is None:
             self.store.write(lambda tx: self.store.ledger.set_run(tx, self.run_id, FINISHED, None, OPEN))
-        elif run["budget"] is not None and run["spent"] >= run["budget"]:
+        elif _spent_up(run):
             self._pause(f"The budget of ${run['budget']:g} is reached; raise it and resume")
 
     def _pause(self, message: str) -> None:
@@ -92,7 +102,9 @@ class LocalExecutor:
         """Whether nothing new may be started: asked before every item, so that a cancel counts within a call."""
         if self.stop.is_set() or self._halted.is_set():
             return True
-        if self.store.ledger.run(self.run_id)["state"] not in OPEN:
+        run = self.store.ledger.run(self.run_id)
+        # What is leased already is not started either once the budget is reached.
+        if run["state"] not in OPEN or _spent_up(run):
             self._halted.set()
         return self._halted.is_set()
 
@@ -124,6 +136,8 @@ class LocalExecutor:
         def loop() -> None:
             try:
                 while not self._over():
+                    if self._held_back():
+                        continue
                     prepared = self._take()
                     if prepared is not None:
                         self._one(prepared)
@@ -152,7 +166,11 @@ class LocalExecutor:
     def _take(self) -> Prepared | None:
         """Return the next leased item; one thread at a time fetches a batch and prepares it."""
         with self._lock:
+            if self._items and time.time() >= self._leased_until:
+                # They waited too long, held back by a rate limit: whoever claims them again prepares them again.
+                self._items.clear()
             if not self._items:
+                self._leased_until = time.time() + self.pace.lease
                 # As many as can start at once: what is leased and not started would wait for nothing elsewhere.
                 ids = self._claim(max(1, self.pace.concurrency // 2))
                 records = self.store.records.many(ids)
@@ -163,10 +181,17 @@ class LocalExecutor:
         """Sleep until an item may be due; False when none is left or none may be started."""
         due = self.store.ledger.next_due(self.run_id)
         run = self.store.ledger.run(self.run_id)
-        if due is None or (run["budget"] is not None and run["spent"] >= run["budget"]):
+        if due is None or _spent_up(run):
             return False
         self.stop.wait(min(max(due - time.time(), 0.02), 0.25))
         return True
+
+    def _held_back(self) -> bool:
+        """Wait a little if a rate limit holds everybody back, and say so; a cancel is still heard meanwhile."""
+        delay = self._hold_until - time.time()
+        if delay > 0:
+            self.stop.wait(min(delay, 0.25))
+        return delay > 0
 
     def _return_unstarted(self) -> None:
         items = list(self._items)
@@ -185,15 +210,15 @@ class LocalExecutor:
         self.store.ledger.put_back(tx, self.run_id, record_id, self._token, delay, kind, message, counts)
 
     def _one(self, prepared: Prepared) -> None:
-        delay = self._hold_until - time.time()
-        if delay > 0 and self.stop.wait(delay):
-            self._items.append(prepared)
-            return
         completion, call = self._ask(prepared, prepared.messages, prepared.fingerprint)
         if completion is None or call is None:
             return
         value = self.suggester.parse(prepared.record, completion)
         if isinstance(value, ParseFailure) and value.kind != "refusal":
+            if self._over():
+                # The answer is kept; whoever goes on with the run finds it in the ledger.
+                self.store.write(lambda tx: self._put_back(tx, prepared.record.id, 0.0))
+                return
             # Asked once more with the error named; after that a person decides.
             again = correction(prepared.messages, value.raw, value.message, self.suggester.style.language)
             fingerprint = fingerprint_of({"after": prepared.fingerprint, "answer": value.raw, "error": value.message})
@@ -294,6 +319,10 @@ class LocalExecutor:
         else:
             ledger.count(tx, self.run_id, done=1, parse_failures=int(kind is not None))
         return True
+
+
+def _spent_up(run: dict[str, Any]) -> bool:
+    return run["budget"] is not None and run["spent"] >= run["budget"]
 
 
 def _completion_of(call: dict[str, Any]) -> Completion:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ class ExampleIndex:
         digest = hashlib.sha256(embeddings.embedder.id.encode()).hexdigest()[:12]
         self.path = folder / f"{project_id}-{task.name}-{digest}.index" if folder else None
         self.seq = 0
+        self.decisions = 0
         self._lock = threading.RLock()
         self._faiss: Any = None
         self._entries: list[Entry] = []
@@ -209,7 +211,7 @@ class ExampleIndex:
             "sha256": hashlib.sha256(records + vectors).hexdigest(),
         }  # fmt: skip
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(f".{threading.get_ident()}.tmp")
+        partial = self.path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             partial.write_bytes(_MAGIC + json.dumps(head).encode() + b"\n" + records + vectors)
             partial.replace(self.path)
@@ -279,6 +281,7 @@ class ExampleIndex:
             self._apply(row)
             self.seq = row["id"]
         self._unsaved += len(rows)
+        self.decisions += len(rows)
 
     def _apply(self, row: Row) -> None:
         position = self._position.get(row["record_id"])

@@ -62,8 +62,9 @@ class _Capped:
     """Base: reads the shares from the project's settings."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.share_reviewer = float(settings.get("max_share_reviewer") or 1.0)
-        self.share_group = float(settings.get("max_share_group") or 1.0)
+        # 0 is a share too: one example each.
+        self.share_reviewer = float(settings.get("max_share_reviewer", 1.0))
+        self.share_group = float(settings.get("max_share_group", 1.0))
 
     def cap(self, k: int) -> Cap:
         return Cap(k, self.share_reviewer, self.share_group)

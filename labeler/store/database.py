@@ -27,6 +27,7 @@ Params = Mapping[str, Any] | Sequence[Any]
 Row = sqlite3.Row
 _BATCH = 128
 _LOCK_PATIENCE = 60.0
+_TORN = ("malformed", "not a database", "disk I/O", "decode to UTF-8", "unsupported file format")
 
 
 class Tx:
@@ -80,7 +81,7 @@ class Database:
         with mapped_errors(self.path):
             # check_same_thread=False only lets close() close the readers of other threads.
             uri = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
-            connection = sqlite3.connect(
+            connection: sqlite3.Connection = sqlite3.connect(
                 uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0, factory=_Connection
             )
             connection.row_factory = sqlite3.Row
@@ -99,7 +100,7 @@ class Database:
         except sqlite3.OperationalError as error:
             wal = self.path.with_name(self.path.name + "-wal")
             # Without a -wal the file is complete; with one, leaving it unread would hide the newest rows.
-            if "unable to open" not in str(error) or (wal.exists() and wal.stat().st_size):
+            if not _no_rights(str(error)) or (wal.exists() and wal.stat().st_size):
                 raise
         connection.close()
         uri = f"{self.path.absolute().as_uri()}?mode=ro&immutable=1"
@@ -248,6 +249,10 @@ class Database:
                 future.set_exception(failure)
 
 
+def _no_rights(text: str) -> bool:
+    return "readonly" in text or "unable to open" in text
+
+
 def _of_the_piece(error: sqlite3.OperationalError) -> bool:
     """Whether a failure is the statement's own fault (no such column, too many variables), not the disk's."""
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
@@ -272,16 +277,21 @@ def mapped_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into ours, with a remedy."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        # Torn text: in a row, or in the very message that says what is torn.
+        raise _damaged(path, str(error)) from error
     except sqlite3.DatabaseError as error:
         text = str(error)
         if "full" in text:
             raise StoreFull(f"The disk of {path} is full; free some space and try again. Nothing was lost") from error
-        if "readonly" in text or "unable to open" in text:
+        if _no_rights(text):
             raise StoreReadOnly(
                 f"{path} cannot be opened for writing ({text}); check the folder's permissions"
             ) from error
-        if "malformed" in text or "not a database" in text or "disk I/O" in text:
-            raise StoreDamaged(
-                f"{path} is damaged ({text}); run 'labeler doctor', then restore the newest backup"
-            ) from error
+        if any(word in text for word in _TORN):
+            raise _damaged(path, text) from error
         raise StoreError(f"The store {path} refused: {text}") from error
+
+
+def _damaged(path: Path, text: str) -> StoreDamaged:
+    return StoreDamaged(f"{path} is damaged ({text}); run 'labeler doctor', then restore the newest backup")

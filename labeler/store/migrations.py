@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import count
 from pathlib import Path
 
 from sqlite_utils import Database as SqliteUtils
@@ -164,11 +165,7 @@ def migrate(database: Database) -> list[str]:
                 raise StoreReadOnly(f"{path} needs the migration {pending[0]} and is open read-only")
             if pending:
                 if not fresh and migrations.applied(db):
-                    # The process number: two processes that upgrade in one second must not meet in one name.
-                    backup = path.with_name(f"{path.stem}.before-{pending[0]}-{int(time.time())}-{os.getpid()}.db")
-                    connection.isolation_level = None
-                    connection.execute("VACUUM INTO ?", [str(backup)])
-                    connection.isolation_level = "DEFERRED"
+                    database.backup(_free_name(path, pending[0]))
                 # One transaction for all of them. Its lock is taken before it is read again what is pending: a
                 # server and a worker that start together must not both make the tables.
                 patiently(connection, "BEGIN IMMEDIATE")
@@ -180,29 +177,54 @@ def migrate(database: Database) -> list[str]:
         connection.close()
 
 
+def _free_name(path: Path, migration: str) -> Path:
+    """Return a name for the copy. With the process number: two processes may upgrade in the same second."""
+    stem = f"{path.stem}.before-{migration}-{int(time.time())}-{os.getpid()}"
+    names = (path.with_name(f"{stem}{f'-{n}' if n else ''}.db") for n in count())
+    return next(name for name in names if not name.exists())
+
+
 def _check_no_wal(path: Path) -> None:
     wal = path.with_name(path.name + "-wal")
     if wal.exists() and wal.stat().st_size:
         raise StoreDamaged(
-            f"{path} is gone, but {wal.name} still stands beside it; restore a backup, or move {wal.name} away to start "
-            "anew"
+            f"{path} is gone, but its {wal.name} stands; restore a backup, or move {wal.name} away to start anew"
         )
 
 
 def _check_header(path: Path) -> None:
-    with path.open("rb") as stream:
-        head = stream.read(16)
+    head = _head(path)
     for _ in range(20):
         if head:
             break
         # Another process may be making it this very moment.
         time.sleep(0.05)
-        head = path.read_bytes()[:16]
+        head = _head(path)
     if not head:
         raise StoreDamaged(
             f"{path} is empty (0 bytes): its data is gone; restore a backup, or delete the file to start anew"
         )
-    if head != b"SQLite format 3\x00":
+    if head[:16] != b"SQLite format 3\x00":
         raise StoreDamaged(
             f"{path} is not a database any more (its header is damaged); run 'labeler doctor' and restore a backup"
         )
+    _check_size(path, head)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(100)
+
+
+def _check_size(path: Path, head: bytes) -> None:
+    """A file that was cut off in its last page opens without a word; its header says how long it was."""
+    wal = path.with_name(path.name + "-wal")
+    counted = head[24:28] == head[92:96]
+    # With a -wal a file may be shorter than it says: the rest stands in the -wal.
+    if len(head) == 100 and counted and not (wal.exists() and wal.stat().st_size):
+        page = int.from_bytes(head[16:18])
+        wanted = int.from_bytes(head[28:32]) * (65536 if page == 1 else page)
+        if path.stat().st_size < wanted:
+            raise StoreDamaged(
+                f"{path} is cut off: {path.stat().st_size:,} bytes of {wanted:,} are left; restore the newest backup"
+            )

@@ -91,16 +91,28 @@ class Work:
         return found
 
     def pending(
-        self, project_id: int, task: str, record_ids: list[int], lease: float, tx: Tx | None = None
+        self,
+        project_id: int,
+        task: str,
+        record_ids: list[int],
+        lease: float,
+        tx: Tx | None = None,
+        reviewer_id: int | None = None,
     ) -> list[int]:
-        """Return those of ``record_ids`` that are pending and free, in the given order."""
+        """Return those of ``record_ids`` that are pending and free, in the given order.
+
+        With ``reviewer_id`` the records that this reviewer skipped are left out.
+        """
         if not record_ids:
             return []
         now = time.time()
         marks = ",".join(str(int(id_)) for id_ in record_ids)
         sql = f"""SELECT w.record_id FROM work w WHERE w.record_id IN ({marks}) AND w.task = :t
-                  AND w.project_id = :p AND w.state = 'pending' AND {_FREE}"""
+                  AND w.project_id = :p AND w.state = 'pending' AND {_FREE}
+                  {_UNSKIPPED if reviewer_id is not None else ""}"""
         params = {"p": project_id, "t": task, "now": now, "latest": now + 2 * lease}
+        if reviewer_id is not None:
+            params["who"] = reviewer_id
         free = {row["record_id"] for row in (tx or self.db).all(sql, params)}
         return [id_ for id_ in record_ids if id_ in free]
 

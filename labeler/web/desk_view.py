@@ -237,7 +237,7 @@ def metadata_pairs(metadata: Mapping[str, Any], limit: int = 12) -> list[tuple[s
 
 
 def guide_blocks(text: str) -> list[Block]:
-    """Split guidelines into headings ("# "), lists ("- ", "* ", "1. ") and paragraphs; all other marks are text."""
+    """Split guidelines into headings ("# "), lists ("- ", "* ") and paragraphs; all other marks are text."""
     blocks: list[Block] = []
     fresh = True
     for line in (raw.strip() for raw in text.splitlines()):

@@ -217,9 +217,10 @@ def save_instance() -> Any:
     what the setting is for. That is why only admins of the instance may set it.
     """
     try:
-        changes = {
-            "openai_base_url": text("openai_base_url", 500),
-            "openai_model": text("openai_model", 200),
+        base_url, model = text("openai_base_url", 500), text("openai_model", 200)
+        changes: dict[str, Any] = {
+            "openai_base_url": base_url,
+            "openai_model": model,
             "timeout_seconds": decimal("timeout_seconds", 1, 3600),
         }
         # The key is never sent back to the page, so an empty field means that it stays.
@@ -229,7 +230,7 @@ def save_instance() -> Any:
         elif key:
             changes["openai_api_key"] = key
         # The backend itself says what is wrong with an address or a key.
-        OpenAIBackend(changes["openai_base_url"] or None, key or None, changes["openai_model"] or "any")
+        OpenAIBackend(base_url or None, key or None, model or "any")
         instance().change_settings(changes)
     except InputError as error:
         return _instance_page(str(error)), error.status

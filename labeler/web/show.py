@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 
 from flask import Flask
-from flask_babel import format_datetime, format_decimal
+from flask_babel import format_decimal
 from flask_babel import gettext as _
 
 from labeler.text import visible
@@ -45,8 +45,8 @@ def money(dollars: float | None) -> str:
 
 
 def when(at: float | None) -> str:
-    """Return seconds since 1970 as a local date and time."""
-    return "–" if at is None else str(format_datetime(datetime.fromtimestamp(at), "short", rebase=False))
+    """Return seconds since 1970 as a local date and time, written alike in every language."""
+    return "–" if at is None else datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M")
 
 
 def size(bytes_: int) -> str:

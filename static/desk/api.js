@@ -32,9 +32,10 @@ export class Api {
   async #send(name, options) {
     let response;
     try {
-      const signal = options.keepalive ? undefined : AbortSignal.timeout(this.patience);
+      // What a closing page still sends goes out; browsers allow that up to 64 KiB.
+      const keepalive = (options.body?.length ?? Infinity) < 10000;
       response = await fetch(this.base + name, {
-        ...options, signal, credentials: "same-origin", headers: { Accept: "application/json", ...options.headers },
+        ...options, keepalive, signal: AbortSignal.timeout(this.patience), credentials: "same-origin", headers: { Accept: "application/json", ...options.headers },
       });
     } catch {
       throw new ApiError(0, null);

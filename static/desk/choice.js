@@ -20,7 +20,7 @@ export function mount(element, schema, value, onChange) {
       onChange();
       return true;
     },
-    problem: () => (widget.value() === null ? ["choose"] : null),
+    problem: () => (widget.value() === null ? { name: "choose" } : null),
   };
   widget.setValue(value);
   return widget;

@@ -133,8 +133,8 @@ export function mount(element, schema, value, onChange, context) {
     },
     problem() {
       const n = chosen().length;
-      if (n < schema.minimum) return ["atLeast", { n: schema.minimum }];
-      return schema.maximum && n > schema.maximum ? ["atMost", { n: schema.maximum }] : null;
+      if (n < schema.minimum) return { name: "atLeast", values: { n: schema.minimum } };
+      return schema.maximum && n > schema.maximum ? { name: "atMost", values: { n: schema.maximum } } : null;
     },
   };
   widget.setValue(value);

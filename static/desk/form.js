@@ -51,8 +51,8 @@ export class Form {
   problem() {
     const problem = this.widget.problem();
     if (!problem) return null;
-    const [name, values, part] = problem.length === 2 && typeof problem[1] === "string" ? [problem[0], {}, problem[1]] : problem;
-    return part ? `${part}: ${say(name, values)}` : say(name, values);
+    const words = say(problem.name, problem.values);
+    return problem.part ? `${problem.part}: ${words}` : words;
   }
 
   // Take over a value by one key: it is a person's choice from then on.

@@ -86,6 +86,7 @@ class Desk {
 
   // Show the next record: at once if it is here, else as soon as it comes.
   async bring() {
+    let waited = false;
     this.current = null;
     for (;;) {
       while (this.ahead.length) {
@@ -103,7 +104,13 @@ class Desk {
       }
       if (this.current) return;
       if (this.exhausted && !this.ahead.length) {
-        // The last decisions may still be on their way; what they leave is asked for again when they are through.
+        // What was skipped just now comes back as soon as the server knows of it.
+        if (this.outbox.unsent && !waited) {
+          waited = true;
+          await this.outbox.settled().catch(() => {});
+          if (this.current) return;
+          continue;
+        }
         this.root.classList.remove("is-waiting");
         this.root.classList.add("is-done");
         this.part("done").hidden = false;
@@ -192,7 +199,10 @@ class Desk {
 
   skip() {
     if (!this.ready) return;
-    if (this.current.state !== "pending") return this.bring();
+    if (this.current.state !== "pending") {
+      this.putBack([this.current]);
+      return this.bring();
+    }
     this.outbox.push({ name: "skip", body_: { record_id: this.current.record_id } });
     this.advance();
   }
@@ -408,9 +418,9 @@ class Desk {
     return this.bring();
   }
 
-  putBack(held, options) {
+  putBack(held) {
     const records = held.filter((one) => one.token).map(({ record_id, token }) => ({ record_id, token }));
-    return records.length ? this.api.post("leave", { records }, options).catch(() => {}) : Promise.resolve();
+    return records.length ? this.api.post("leave", { records }).catch(() => {}) : Promise.resolve();
   }
 
   // Events
@@ -443,7 +453,8 @@ class Desk {
       }
     });
     addEventListener("online", () => this.outbox.retryNow());
-    addEventListener("pagehide", () => this.putBack([this.current, ...this.ahead].filter(Boolean), { keepalive: true }));
+    addEventListener("pagehide", () => this.putBack([this.current, ...this.ahead].filter(Boolean)));
+    addEventListener("beforeunload", (event) => this.outbox.troubled && this.outbox.unsent && event.preventDefault());
     addEventListener("pageshow", (event) => event.persisted && location.reload());
     const narrow = matchMedia("(max-width: 900px)");
     const fold = () => (this.part("side").open = !narrow.matches);

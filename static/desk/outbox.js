@@ -14,6 +14,7 @@ export class Outbox {
     this.waiting = [];
     this.stopped = [];
     this.sending = null;
+    this.listeners = [];
     this.pause = 0;
     this.troubled = false;
     try {
@@ -57,8 +58,7 @@ export class Outbox {
 
   // Resolves when all that was waiting has been answered; rejects if it could not be sent.
   async settled() {
-    if (!this.waiting.length) return;
-    await new Promise((resolve, reject) => (this.listener = { resolve, reject }));
+    if (this.waiting.length) await new Promise((resolve, reject) => this.listeners.push({ resolve, reject }));
   }
 
   drop(item) {
@@ -123,9 +123,7 @@ export class Outbox {
   }
 
   #tell(how, detail) {
-    const listener = this.listener;
-    this.listener = null;
-    listener?.[how](detail);
+    for (const listener of this.listeners.splice(0)) listener[how](detail);
   }
 
   #keep() {

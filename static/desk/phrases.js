@@ -7,7 +7,7 @@ export function mountPhrases(element, schema, value, onChange, context) {
   const list = element.querySelector(".phrases");
   const field = element.querySelector('.adding input[type="text"]');
   const byHand = element.querySelector("[data-mark-selection]");
-  const choices = [...element.querySelectorAll('.options input[type="radio"]')];
+  const choices = [...element.querySelectorAll('.picks input[type="radio"]')];
   const colors = Object.fromEntries((schema.labels ?? []).map((label) => [label.name, label.color]));
   const titles = Object.fromEntries((schema.labels ?? []).map((label) => [label.name, label.title?.[context.language] || label.name]));
   const longest = Number(element.dataset.longest) || 10000;
@@ -30,7 +30,7 @@ export function mountPhrases(element, schema, value, onChange, context) {
     }));
     shown = marks.map((mark) => mark.item);
     if (cursor) marks.push({ ...cursorRange(), kind: "cursor" });
-    pane.draw(marks);
+    drawMarks(marks);
   }
 
   let shown = [];
@@ -138,9 +138,11 @@ export function mountPhrases(element, schema, value, onChange, context) {
   // A press on the button must not collapse the selection that it is about.
   byHand.addEventListener("pointerdown", (event) => event.preventDefault());
   for (const input of choices) input.addEventListener("change", (event) => event.stopPropagation());
-  pane.onSelect = (range) => add(range);
-  pane.onMark = (n) => shown[n] && switchItem(shown[n]);
-  pane.onSelection = (range) => (byHand.hidden = !range);
+  const drawMarks = pane.join(element, {
+    onSelect: (range) => add(range),
+    onMark: (n) => shown[n] && switchItem(shown[n]),
+    onSelection: (range) => (byHand.hidden = !range),
+  });
 
   const widget = {
     value: () => standing().map(({ gone, ...item }) => item),

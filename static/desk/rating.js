@@ -24,7 +24,7 @@ export function mount(element, schema, value, onChange) {
       onChange();
       return true;
     },
-    problem: () => (widget.value() === null ? ["chooseNumber"] : null),
+    problem: () => (widget.value() === null ? { name: "chooseNumber" } : null),
   };
   widget.setValue(value);
   return widget;

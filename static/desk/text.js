@@ -1,6 +1,5 @@
 // Free text, with what was changed of the suggestion and how long it is.
 import { showDiff } from "./diff.js";
-import { say } from "./words.js";
 
 export function mount(element, schema, value, onChange) {
   const area = element.querySelector("textarea");
@@ -41,12 +40,10 @@ export function mount(element, schema, value, onChange) {
     onDigit: () => false,
     problem() {
       const n = count();
-      if (n > schema.maximum) return ["long", { n: n - schema.maximum }];
-      return n < schema.minimum ? ["short", { n: schema.minimum - n }] : null;
+      if (n > schema.maximum) return { name: "long", values: { n: n - schema.maximum } };
+      return n < schema.minimum ? { name: "short", values: { n: schema.minimum - n } } : null;
     },
   };
   widget.setValue(value);
   return widget;
 }
-
-export { say };

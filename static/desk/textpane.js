@@ -5,12 +5,26 @@ import { make } from "./words.js";
 export class TextPane {
   constructor(element) {
     this.element = element;
-    this.onSelect = null;
-    this.onMark = null;
+    this.owners = [];
+    this.owner = null;
     this.text = "";
     this.unseen = [];
     element.addEventListener("pointerup", (event) => this.#released(event));
-    document.addEventListener("selectionchange", () => this.onSelection?.(this.selection()));
+    document.addEventListener("selectionchange", () => this.owner?.onSelection(this.selection()));
+  }
+
+  // Give a widget its share of the text: `onSelect(range)`, `onMark(index)`, `onSelection(range or null)`. Of several
+  // (in Fields) the one that had the focus last gets what is selected. Returns its draw function.
+  join(element, owner) {
+    owner.marks = [];
+    this.owners.push(owner);
+    this.owner ??= owner;
+    element.addEventListener("focusin", () => (this.owner = owner));
+    element.addEventListener("pointerdown", () => (this.owner = owner));
+    return (marks) => {
+      owner.marks = marks.map((mark, index) => ({ ...mark, owner, index }));
+      this.#draw(this.owners.flatMap((other) => other.marks));
+    };
   }
 
   // Take over what the server rendered: the text, with its invisible characters in marked spans.
@@ -20,6 +34,7 @@ export class TextPane {
     this.text = this.element.textContent;
     this.at = positions(this.text);
     this.unseen = [];
+    for (const owner of this.owners) owner.marks = [];
     let position = 0;
     for (const node of this.element.childNodes) {
       if (node.nodeType === Node.ELEMENT_NODE) {
@@ -35,8 +50,8 @@ export class TextPane {
   }
 
   // Show marks: [{start, end, color, number, kind}], in code points; they may overlap.
-  draw(marks) {
-    const ranges = marks.map((mark, n) => ({ ...mark, n, from: this.at[mark.start], to: this.at[mark.end] }));
+  #draw(marks) {
+    const ranges = (this.drawn = marks.map((mark, n) => ({ ...mark, n, from: this.at[mark.start], to: this.at[mark.end] })));
     const borders = new Set([0, this.text.length]);
     for (const { from, to } of ranges) borders.add(from).add(to);
     for (const { start, end } of this.unseen) borders.add(start).add(end);
@@ -89,11 +104,14 @@ export class TextPane {
       const selected = this.selection();
       if (selected) {
         // A finger adjusts its selection with handles; it marks with the button.
-        if (event.pointerType !== "touch" && this.onSelect) {
+        if (event.pointerType !== "touch" && this.owner) {
           getSelection().removeAllRanges();
-          this.onSelect(selected);
+          this.owner.onSelect(selected);
         }
-      } else if (mark && this.onMark) this.onMark(Number(mark.dataset.n));
+      } else if (mark) {
+        const { owner, index } = this.drawn[Number(mark.dataset.n)];
+        owner.onMark(index);
+      }
     });
   }
 }

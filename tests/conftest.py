@@ -1,0 +1,82 @@
+"""Fixtures of all tests: an instance in a temporary folder, an app on it, and people who sign in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from labeler import accounts
+from labeler.app import create_app
+from labeler.instance import Instance
+from labeler.store import NewRecord, Store
+
+PASSWORD = "a few plain words"
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[Instance]:
+    """An open instance in a folder of its own, without any account."""
+    with Instance(tmp_path / "instance") as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(instance: Instance) -> Store:
+    return instance.store
+
+
+@pytest.fixture
+def app(instance: Instance) -> Flask:
+    return create_app(instance, {"TESTING": True})
+
+
+@pytest.fixture
+def people(store: Store) -> dict[str, int]:
+    """The numbers of three accounts: an admin, a reviewer, and one who is no member of anything."""
+    return {
+        "admin": accounts.add_reviewer(store, "admin", PASSWORD, accounts.ADMIN),
+        "reviewer": accounts.add_reviewer(store, "reviewer", PASSWORD),
+        "stranger": accounts.add_reviewer(store, "stranger", PASSWORD),
+    }
+
+
+@pytest.fixture
+def project(instance: Instance, people: dict[str, int]) -> int:
+    """A project of all tasks with five records, where the reviewer is a member."""
+    project_id = instance.create_project("과일 리뷰", "ko", None, people["admin"])
+    accounts.set_member(instance.store, project_id, people["reviewer"], "reviewer", people["admin"])
+    reviews = ("사과가 아주 달고 맛있어요", "배송이 너무 늦었어요", "그저 그래요", "포장이 꼼꼼해요", "다시는 안 사요")
+    rows = [NewRecord(f"r{n}", review, group=f"g{n % 2}") for n, review in enumerate(reviews)]
+    instance.store.write(lambda tx: instance.store.records.add(tx, project_id, rows, []))
+    instance.fill_queues(project_id)
+    return project_id
+
+
+@pytest.fixture
+def as_person(app: Flask, people: dict[str, int]) -> Callable[[str], FlaskClient]:
+    """Return a signed-in client for "admin", "reviewer" or "stranger"; for "anonymous" one that is not."""
+
+    def sign_in(name: str) -> FlaskClient:
+        client = app.test_client()
+        if name != "anonymous":
+            enter(client, app, people[name])
+        return client
+
+    return sign_in
+
+
+@pytest.fixture
+def client(as_person: Callable[[str], FlaskClient]) -> FlaskClient:
+    """A client who is signed in as the admin."""
+    return as_person("admin")
+
+
+def enter(client: FlaskClient, app: Flask, reviewer_id: int) -> None:
+    """Give the client the session that a sign-in would give it; scrypt is slow, and one test signs in for real."""
+    person = app.extensions["labeler"].store.people.get(reviewer_id)
+    with client.session_transaction() as session:
+        session["reviewer"], session["epoch"] = person["id"], person["epoch"]
