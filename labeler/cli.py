@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -28,6 +29,12 @@ class Cli(click.Group):
         try:
             return super().invoke(ctx)
         except LabelerError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                # Whoever read our output has gone; click knows how to end then.
+                raise
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
 
@@ -134,16 +141,17 @@ def demo(folder: str | None, host: str, port: int) -> None:
 @with_instance
 def worker(instance: Instance, once: bool) -> None:
     """Do the background work of an instance in a process of its own."""
-    from labeler.serving import until_signal
+    from labeler.serving import end_signal, wait_for
     from labeler.worker import Worker
 
     background = Worker(instance)
     if once:
         background.run_until_idle()
         return
+    ended = end_signal()
     background.start()
     click.echo("Working in the background; Ctrl-C ends it cleanly.")
-    until_signal()
+    wait_for(ended)
     background.stop()
 
 
@@ -173,12 +181,18 @@ def import_(
     """Import FILE (CSV, TSV, JSONL, JSON, xlsx, Parquet; also .gz) into a project."""
     from labeler.ingest.options import ImportOptions
     from labeler.ingest.service import preview, resolve
+    from labeler.plugins import find
 
     labels = pairs(label, "--label")
     readers = instance.plugins.importers
     chosen = resolve(file, ImportOptions(id=id_, labels=labels, header=not no_header, **options), readers)
     seen = preview(file, chosen, readers)
-    known = {p["name"] for p in instance.store.projects.all()}
+    known = {p["name"]: p for p in instance.store.projects.all()}
+    has = instance.tasks_of(known[project]) if project in known else dict.fromkeys(tasks or instance.plugins.tasks)
+    for name in labels:
+        find(has, name, "task")
+    if report_file is not None and not report_file.parent.is_dir():
+        raise InputError(f"There is no folder {report_file.parent} for the report")
     if project not in known:
         settings = {"tasks": list(tasks)} if tasks else None
         instance.create_project(project, language, settings)
@@ -399,10 +413,16 @@ def plugins(instance: Instance) -> None:
 @click.argument("value", required=False)
 @with_instance
 def settings(instance: Instance, name: str | None, value: str | None) -> None:
-    """Show the instance's settings, or set one (an empty VALUE removes it). A key is never shown."""
+    """Show the instance's settings or one of them, or set one (an empty VALUE removes it). A key is never shown."""
+    from labeler.settings import read_settings
+
+    if name is not None:
+        read_settings("instance", {name: value})
     if name is not None and value is not None:
-        instance.change_settings({name: float(value) if name.endswith("_seconds") and value else value})
+        instance.change_settings({name: value})
     for key, stored in instance.settings.items():
+        if name is not None and value is None and key != name:
+            continue
         click.echo(f"{key} = {'(set)' if key.endswith('_key') else json.dumps(stored)}")
 
 

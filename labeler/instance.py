@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from labeler.backends.probe import ProbeBackend
 
 DEFAULT_FOLDER = "instance"
-INSTANCE_SETTINGS = ("openai_base_url", "openai_api_key", "openai_model", "timeout_seconds", "lease_seconds")
 
 
 def instance_folder(given: str | None = None) -> Path:
@@ -92,11 +91,13 @@ class Instance:
 
     def change_settings(self, changes: Mapping[str, Any]) -> None:
         """Change some instance settings; None or an empty text removes one. The file is readable by its owner only."""
-        strange = [name for name in changes if name not in INSTANCE_SETTINGS]
-        if strange:
-            raise SettingError(f"No instance setting {strange[0]!r}; there are: {', '.join(INSTANCE_SETTINGS)}")
+        from labeler.backends.openai import openai_settings
+
+        checked = changed_settings("instance", changes)
+        # A bad address would be met again by everything that is done with this instance.
+        openai_settings(checked)
         with self._lock:
-            merged = {k: v for k, v in {**self.settings, **changes}.items() if v not in (None, "")}
+            merged = {name: value for name, value in self.settings.items() if name not in changes} | checked
             write_private(self.folder / "settings.json", json.dumps(merged, ensure_ascii=False, indent=2) + "\n")
             self._backends.clear()
 
@@ -275,14 +276,16 @@ class Instance:
 
     # Suggestions
 
-    def default_backend(self, project: Mapping[str, Any], task: Task) -> str:
-        """Return "openai" if a key or base URL is set, else "probe" where every label has approvals, else "nearest"."""
+    def default_backend(self, project: Mapping[str, Any], task: Task, model_id: str = "") -> str:
+        """Return "openai" if a key or base URL is set, else "probe" where every label has approvals, else "nearest".
+
+        ``model_id`` is one that was named for this run alone.
+        """
         from labeler.backends.openai import is_configured
 
         settings = self.settings
-        if is_configured(settings) and (
-            settings.get("openai_model") or self.task_settings(project, task.name)["model_id"]
-        ):
+        named = model_id or settings.get("openai_model") or self.task_settings(project, task.name)["model_id"]
+        if is_configured(settings) and named:
             return "openai"
         return "probe" if self.probe(project, task).ready() else "nearest"
 
@@ -311,7 +314,7 @@ class Instance:
         stored = self.task_settings(project, task.name)
         given = {name: value for name, value in (overrides or {}).items() if value not in (None, "")}
         settings = read_settings("task", {k: v for k, v in {**stored, **given}.items() if v is not None})
-        name = settings["backend"] or self.default_backend(project, task)
+        name = settings["backend"] or self.default_backend(project, task, settings["model_id"])
         backend = self.backend(project, task, name, settings["model_id"])
         retriever_name = settings["retriever"] or ("balanced" if backend.billed else "similar")
         project_settings = self.project_settings(project)

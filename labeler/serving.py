@@ -24,11 +24,16 @@ def first_account(store: Store, name: str) -> int:
     return int(person["id"]) if person is not None else accounts.add_reviewer(store, name, None, accounts.ADMIN)
 
 
-def until_signal() -> None:
-    """Wait for SIGINT or SIGTERM."""
+def end_signal() -> threading.Event:
+    """Return an event that SIGINT and SIGTERM set. To be called before saying that anything is ready."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
+    return ended
+
+
+def wait_for(ended: threading.Event) -> None:
+    """Wait for an event in steps, so that Python runs its signal handlers meanwhile."""
     while not ended.wait(0.5):
         pass
 
@@ -65,7 +70,8 @@ def run_server(
     Raises :class:`InputError` for an address beyond this machine while nobody has an account.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("waitress").setLevel(logging.WARNING)
+    for name in ("waitress", "faiss", "openai", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     new = instance.store.people.count() == 0
     if new and host not in LOOPBACK:
         raise InputError(
@@ -87,6 +93,7 @@ def run_server(
     )  # fmt: skip
     from labeler.worker import Worker
 
+    ended = end_signal()
     worker = None if no_worker or instance.read_only else Worker(instance)
     if worker is not None:
         worker.start()
@@ -99,16 +106,16 @@ def run_server(
         click.echo(f"Labeler is ready. Sign in once with: {address}/welcome?token={token}&next={path}")
     else:
         click.echo(f"Labeler is ready at {address}")
-    _serve_until_signal(server)
+    _serve_until(ended, server)
     if worker is not None:
         worker.stop()
     click.echo("Labeler has ended.")
 
 
-def _serve_until_signal(server: Any) -> None:
+def _serve_until(ended: threading.Event, server: Any) -> None:
     """waitress has no clean stop from a signal: its loop runs in a thread, and is closed when a signal comes."""
     thread = threading.Thread(target=server.run, name="labeler-http", daemon=True)
     thread.start()
-    until_signal()
+    wait_for(ended)
     server.close()
     server.task_dispatcher.shutdown(timeout=10)

@@ -89,11 +89,20 @@ TASK = (
     Setting("concurrency", "int", 16, 1, 256, help="How many calls are in flight at once"),
     Setting("max_tries", "int", 6, 1, 50, help="How often a call that failed in passing is tried"),
 )
-_TABLES = {"project": {s.name: s for s in PROJECT}, "task": {s.name: s for s in TASK}}
+INSTANCE = (
+    Setting("openai_base_url", "text", help="The address of an OpenAI-compatible server; empty: OpenAI's own"),
+    Setting("openai_api_key", "text", help="Its key; never shown again"),
+    Setting("openai_model", "text", help="The model id of tasks that name none"),
+    Setting("timeout_seconds", "float", None, 0.1, 3600, help="How long one call may take"),
+    Setting("lease_seconds", "float", None, 0.1, 86400, help="After how long a call of a dead worker is sent again"),
+)
+_TABLES = {
+    name: {s.name: s for s in table} for name, table in (("project", PROJECT), ("task", TASK), ("instance", INSTANCE))
+}
 
 
 def read_settings(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all settings of "project" or "task": those in ``raw`` checked, the others by default.
+    """Return all settings of "project", "task" or "instance": those in ``raw`` checked, the others by default.
 
     Raises :class:`SettingError` for a name that does not exist.
     """

@@ -6,6 +6,7 @@ import csv
 import gzip
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from labeler.ingest.service import Report, preview, queue_import, read_label, re
 from labeler.instance import Instance
 from labeler.worker import Worker
 
-WORDS = " ".join(review["text"] for review in reviews()).split()
+WORDS = re.findall("[가-힣]+", " ".join(review["text"] for review in reviews()))
 
 
 def texts(count: int, seed: int = 1) -> list[str]:
@@ -237,9 +238,11 @@ def test_bad_rows_are_reported_and_good_rows_go_in(shop: Shop) -> None:
         "9,배,끝\n",
         id="id",
     )
-    assert [(number, column) for number, column, _ in report.refused] == [
-        (3, None), (4, None), (5, "text"), (8, "text"), (9, None),
-    ]  # fmt: skip
+    refused = {number: (column, reason) for number, column, reason in report.refused}
+    assert list(refused) == [3, 4, 5, 8, 9]
+    assert refused[5] == ("text", "The text is empty")
+    assert refused[8] == (None, "a NUL character at byte 13 of the line")
+    assert refused[9] == (None, "The id in column 'id' is empty")
     assert report.refused_count == 5
     assert report.added == 4
     assert shop.record("5").text == "두 줄\n리뷰"

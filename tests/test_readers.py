@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labeler.errors import FileRefused, MissingExtra, TooLarge
-from labeler.ingest import workbook_guard
+from labeler.ingest import tables, workbook_guard
 from labeler.ingest.lines import split_lines
 from labeler.ingest.readers import Limits, Row, RowError, open_rows
 
@@ -297,9 +297,10 @@ def test_cell_as_long_as_the_limit_is_read(put):
     assert column(put("a.csv", f"id,text\n1,{text}\n"), "text") == [text]
 
 
-def test_file_with_broken_quotes_everywhere_is_given_up(put):
+def test_file_with_broken_quotes_everywhere_is_given_up(put, monkeypatch):
     """A file made to be read again at every line is refused, not read for hours."""
-    assert "quotes" in refusal(put("a.csv", "a,b,c\n" + '",a","\n' * 60_000), limits=Limits(max_row_bytes=4_000_000))
+    monkeypatch.setattr(tables, "_READ_AGAIN", 1_000_000)
+    assert "quotes" in refusal(put("a.csv", "a,b,c\n" + '",a","\n' * 60_000))
 
 
 def test_nul_is_a_row_error(put):
@@ -418,8 +419,7 @@ def test_bad_bytes_beyond_the_head(put):
 
 def test_binary_file_is_refused(put):
     """Bytes that are no text in any encoding are no CSV."""
-    data = bytes(random.Random(1).randrange(256) for _ in range(5000))
-    assert "not text" in refusal(put("a.csv", data))
+    assert "not text" in refusal(put("a.csv", random.Random(1).randbytes(5000)))
 
 
 def test_utf32_is_refused(put):
@@ -709,13 +709,15 @@ def test_xlsx_cell_beyond_the_limit_is_a_row_error(xlsx):
         assert list(source) == [RowError(2, "text", "the cell is longer than 1000 bytes")]
 
 
-def with_sheet_xml(path, old, new, **info):
-    """Return the bytes of a workbook with a piece of its first sheet replaced."""
+def with_sheet_xml(path, old, new, **parts):
+    """Return the bytes of a workbook with a piece of its first sheet replaced, and with more parts in xl/."""
     out = io.BytesIO()
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target:
         for name in source.namelist():
             data = source.read(name)
             target.writestr(name, data.replace(old, new) if name.endswith("sheet1.xml") else data)
+        for name, data in parts.items():
+            target.writestr(f"xl/{name}.xml", data)
     return out.getvalue()
 
 
@@ -758,11 +760,28 @@ def test_xlsx_that_unpacks_to_gigabytes_is_too_large(put, xlsx):
     assert "unpacks to more" in refusal(put("c.xlsx", data), TooLarge)
 
 
-def test_xlsx_text_shown_a_million_times_is_too_large(xlsx, monkeypatch):
+def test_xlsx_text_shown_a_million_times_is_too_large(put, xlsx, monkeypatch):
     """A shared text counts once for each cell that shows it."""
-    monkeypatch.setattr(workbook_guard, "MAX_TEXT", 50_000)
-    path = xlsx(a=[["id"]] + [["가" * 1000]] * 60)
+    cells = b"".join(b'<row r="%d"><c r="A%d" t="s"><v>0</v></c></row>' % (n, n) for n in range(2, 62))
+    shared = b"<sst><si><t>" + "가".encode() * 1000 + b"</t></si></sst>"
+    data = with_sheet_xml(xlsx(a=[["id"]]), b"</sheetData>", cells + b"</sheetData>", sharedStrings=shared)
+    path = put("c.xlsx", data)
+    assert column(path, "id") == ["가" * 1000] * 60
+    monkeypatch.setattr(workbook_guard, "MAX_TEXT", 59_000)
     assert "of text" in refusal(path, TooLarge)
+
+
+def test_xlsx_value_beyond_its_range_is_a_row_error(put, xlsx):
+    """A duration of millions of years stops its row, not the file."""
+    path = xlsx(a=[["id", "time"], [1, datetime.timedelta(hours=3)], [2, "x"]])
+    good, bad = read(put("b.xlsx", with_sheet_xml(path, b"<v>0.125</v>", b"<v>1e300</v>")))
+    assert (list(good), list(bad)) == ([3], [2])
+
+
+def test_xlsx_with_a_wrong_shared_text_is_refused(put, xlsx):
+    """What the library cannot load is a clear message."""
+    cell = b'<row r="2"><c r="A2" t="s"><v>7</v></c></row></sheetData>'
+    assert "damaged" in refusal(put("b.xlsx", with_sheet_xml(xlsx(a=[["id"]]), b"</sheetData>", cell)))
 
 
 def test_damaged_xlsx_is_refused(put, xlsx):
@@ -876,10 +895,11 @@ def test_parquet_without_pyarrow_names_the_extra(parquet, monkeypatch):
 # Formats, packed files, bombs
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.txt", "a.parquet"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.parquet"])
 def test_xlsx_under_another_name_is_refused(xlsx, name):
     """The message says what the file is and what to call it."""
-    message = refusal(xlsx(name="b.xlsx", a=[["id"], ["x"]]).rename(str(xlsx(a=[["a"]]).parent / name)))
+    path = xlsx(a=[["id"], ["x"]])
+    message = refusal(path.rename(path.parent / name))
     assert "an Excel workbook" in message
     assert ".xlsx" in message
 
@@ -967,21 +987,27 @@ def test_gzip_with_a_wrong_checksum_is_refused(put):
     assert "damaged" in refusal(put("a.csv.gz", bytes(data)))
 
 
-@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.json.gz", "a.txt.gz"])
-@pytest.mark.parametrize("start", [b"", b"a,b\n", b'[{"a":"', b'{"a":1}\n{"a":"'])
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("a.csv.gz", b"a,b\n"),
+        ("a.csv.gz", b'a,b\n1,"'),
+        ("a.txt.gz", b""),
+        ("a.jsonl.gz", b""),
+        ("a.jsonl.gz", b'{"a":1}\n{"a":"'),
+        ("a.json.gz", b'[{"a":"'),
+    ],
+)
 @pytest.mark.parametrize("fill", [b"\0", b"x"])
 def test_gzip_bomb_is_noticed_while_it_unpacks(put, name, start, fill):
     """Sixty megabytes of one byte in sixty kilobytes are not read to the end, and take no memory."""
     path = put(name, gzip.compress(start + fill * 60_000_000, 9))
     tracemalloc.start()
     try:
-        with pytest.raises((TooLarge, FileRefused)) as caught, open_rows(path, limits=Limits(max_ratio=100)) as source:
-            for _ in source:
-                pass
+        assert "times its size" in refusal(path, TooLarge, limits=Limits(max_ratio=100))
         assert tracemalloc.get_traced_memory()[1] < 60_000_000
     finally:
         tracemalloc.stop()
-    assert caught.type is TooLarge or "JSON" in str(caught.value)
 
 
 def test_unpacked_size_is_limited(put):
@@ -1045,19 +1071,22 @@ def test_none_one_and_two_rows(put, name, rows):
         assert column(put(name, content), "a") == [str(n) for n in range(rows)]
 
 
-@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.json.gz"])
-def test_memory_stays_flat(tmp_path, name):
-    """Two hundred thousand rows are read in the memory of a few chunks."""
+@pytest.mark.parametrize(
+    ("name", "rows", "limit"),
+    [("a.csv.gz", 200_000, 30_000_000), ("a.jsonl.gz", 30_000, 8_000_000), ("a.json.gz", 30_000, 8_000_000)],
+)
+def test_memory_stays_flat(tmp_path, name, rows, limit):
+    """Any number of rows is read in the memory of a few chunks."""
     path = tmp_path / name
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
         file.write({"a.csv.gz": "id,text\n", "a.jsonl.gz": "", "a.json.gz": "["}[name])
-        for n in range(200_000):
+        for n in range(rows):
             text = f"{n}번째 리뷰입니다 배송이 {n * 7919 % 10007}일 걸렸어요"
             if name == "a.csv.gz":
                 file.write(f"{n},{text}\n")
             else:
-                file.write(f'{{"id":{n},"text":"{text}"}}' + (",\n" if name == "a.json.gz" else "\n"))
-        file.write('{"id":0,"text":"끝"}]' if name == "a.json.gz" else "")
+                file.write(("," if n and name == "a.json.gz" else "") + f'{{"id":{n},"text":"{text}"}}\n')
+        file.write("]" if name == "a.json.gz" else "")
     tracemalloc.start()
     try:
         with open_rows(path) as source:
@@ -1065,5 +1094,5 @@ def test_memory_stays_flat(tmp_path, name):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert count >= 200_000
-    assert peak < 30_000_000
+    assert count == rows
+    assert peak < limit

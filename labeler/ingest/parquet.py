@@ -76,7 +76,7 @@ class _Reader:
                 for cells in zip(*(_cells(pa, column) for column in batch.columns), strict=True):
                     self._done += 1
                     yield self._row(cells)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, IndexError) as error:
             raise FileRefused(
                 f"{self._stream.name} is damaged: row {self._done + 1} cannot be read ({error})"
             ) from error

@@ -111,7 +111,7 @@ def preview(path: Path, options: ImportOptions, readers: Readers | None = None, 
         columns = list(source.columns)
         guess = guess_columns(columns, good)
         return Preview(
-            source.format, source.encoding, not source.notes, source.delimiter, columns,
+            source.format, source.encoding, not source.guessed, source.delimiter, columns,
             options.text or guess.text,
             guess.id if options.id is None else options.id or None,
             guess.group if options.group is None else options.group or None,

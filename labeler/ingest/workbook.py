@@ -29,7 +29,7 @@ def open_workbook(stream: Stream, *, sheet: str | None, header: bool) -> RowSour
     check_workbook(file, stream.name, stream.limits)
     book = _load(file, stream.name)
     chosen, notes = _choose(book, sheet)
-    table = _Table(book.get_sheet_by_name(chosen), stream, header)
+    table = _Table(_load_sheet(book, chosen, stream.name), stream, header)
     return RowSource(
         format="xlsx",
         columns=table.columns,
@@ -68,6 +68,15 @@ def _load(file: IO[bytes], name: str) -> CalamineWorkbook:
         raise FileRefused(f"{name} is damaged or no workbook: {error}") from error
 
 
+def _load_sheet(book: CalamineWorkbook, sheet: str, name: str) -> CalamineSheet:
+    from python_calamine import CalamineError
+
+    try:
+        return book.get_sheet_by_name(sheet)
+    except (CalamineError, OSError, ValueError) as error:
+        raise FileRefused(f"The sheet {sheet!r} of {name} is damaged: {error}") from error
+
+
 def _choose(book: CalamineWorkbook, sheet: str | None) -> tuple[str, list[str]]:
     from python_calamine import SheetTypeEnum, SheetVisibleEnum
 
@@ -93,10 +102,12 @@ class _Table:
         self._size = stream.size
         self._height = 1 + (sheet.end[0] if sheet.end else 0)
         self._done = 0
-        self._rows: Iterator[tuple[int, list[Any]]] = self._filled(sheet)
+        self._rows: Iterator[tuple[int, list[Any]] | RowError] = self._filled(sheet)
         first = next(self._rows, None)
         if first is None:
             raise FileRefused(f"The sheet {sheet.name!r} is empty")
+        if isinstance(first, RowError):
+            raise FileRefused(f"Row {first.number} of the sheet {sheet.name!r} cannot be read: {first.reason}")
         if header:
             self.columns = column_names(["" if cell is None else str(cell) for cell in first[1]])
             self._refuse_title(first[1])
@@ -111,28 +122,41 @@ class _Table:
     def rows(self) -> Iterator[Row | RowError]:
         """Yield what is under the header."""
         width = len(self.columns)
-        for number, cells in self._rows:
+        for row in self._rows:
+            if isinstance(row, RowError):
+                yield row
+                continue
+            number, cells = row
             if len(cells) > width:
                 yield RowError(number, None, ragged(len(cells), width, self._header))
                 continue
             values = dict.fromkeys(self.columns) | dict(zip(self.columns, cells, strict=False))
             yield self._too_long(number, values) or Row(number, values)
 
-    def _filled(self, sheet: CalamineSheet) -> Iterator[tuple[int, list[Any]]]:
+    def _filled(self, sheet: CalamineSheet) -> Iterator[tuple[int, list[Any]] | RowError]:
         """Yield (sheet row, cells up to the last one with a value) for every row that has one."""
-        for number, row in enumerate(sheet.iter_rows(), 1):
-            self._done = number
-            cells = [_plain(cell) for cell in row]
+        rows = iter(sheet.iter_rows())
+        while self._done < self._height:
+            self._done += 1
+            try:
+                cells = [_plain(cell) for cell in next(rows)]
+            except StopIteration:
+                return
+            except (ValueError, OverflowError) as error:
+                # A time beyond what Python can say, in a damaged or handmade file.
+                yield RowError(self._done, None, f"a value cannot be read: {error}")
+                continue
             while cells and cells[-1] is None:
                 cells.pop()
             if cells:
-                yield number, cells
+                yield self._done, cells
 
     def _refuse_title(self, header: list[Any]) -> None:
         second = next(self._rows, None)
         if second is None:
             return
-        refuse_title(header, second[1])
+        if not isinstance(second, RowError):
+            refuse_title(header, second[1])
         self._rows = chain([second], self._rows)
 
     def _too_long(self, number: int, values: dict[str, Any]) -> RowError | None:

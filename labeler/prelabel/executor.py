@@ -119,6 +119,11 @@ class LocalExecutor:
                 continue
             records = self.store.records.many(ids)
             results = self.suggester.now([records[id_] for id_ in ids], save=False)
+            fatal = next((r for r in results if isinstance(r, BackendFailure) and r.fatal), None)
+            if fatal is not None:
+                self.store.write(lambda tx, ids=ids: [self._put_back(tx, id_, 0.0) for id_ in ids])  # type: ignore[misc]
+                self._pause(fatal.message)
+                return
             self.store.write(lambda tx, ids=ids, results=results: self._save_free(tx, ids, results))  # type: ignore[misc]
 
     def _save_free(self, tx: Tx, ids: Sequence[int], results: Sequence[Suggestion | BackendFailure]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from labeler import strictjson
 from labeler.prelabel import runs
 from labeler.prelabel.suggest import Suggester
-from labeler.records import Suggestion
+from labeler.records import Record, Suggestion
 from labeler.store import Row, Store
 
 BILLED_AHEAD = 3
@@ -32,6 +32,19 @@ def refresh_front(suggester: Suggester, order: str, ahead: int) -> int:
     if changed:
         store.write(lambda tx: [suggester.save(tx, suggestion) for suggestion in changed])
     return len(changed)
+
+
+def renewed(suggester: Suggester, record: Record, suggestion: Suggestion) -> Suggestion | None:
+    """Return the suggestion made again if a free backend made it and its neighbours changed since; else None.
+
+    For a record that is just being opened: an approval then counts at once, wherever in the queue the record stood.
+    """
+    if suggester.backend.billed or suggestion.backend != suggester.backend.name:
+        return None
+    if suggester.same_neighbours(record, suggestion):
+        return None
+    made = suggester.now([record])[0]
+    return made if isinstance(made, Suggestion) else None
 
 
 def _differs(store: Store, suggestion_id: int, new: Suggestion) -> bool:

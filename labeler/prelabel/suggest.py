@@ -88,6 +88,12 @@ class Suggester:
             return self.retriever.retrieve(self.index, query, neighbour_count(self.task.schema))
         return self.index.search(query, neighbour_count(self.task.schema))
 
+    def same_neighbours(self, record: Record, suggestion: Suggestion) -> bool:
+        """Whether the nearest examples are still those that a free backend's suggestion was made from."""
+        vector = self.index.embeddings.vectors([(record.id, record.text)])[0]
+        now = [hit.entry.annotation_id for hit in self._neighbours(Query.of(record, vector))[:_EVIDENCE]]
+        return now == [evidence.annotation_id for evidence in suggestion.evidence]
+
     def fingerprint(self, record: Record, examples: Sequence[Example]) -> str:
         """Return the hash of all that decides a completion. The random fence is not part of it."""
         messages = self.task.build_prompt(record, examples, self.style)

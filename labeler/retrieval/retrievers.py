@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from labeler.retrieval.index import Entry, ExampleIndex, Hit, Query
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Retriever(Protocol):
@@ -69,16 +72,20 @@ class _Capped:
     def cap(self, k: int) -> Cap:
         return Cap(k, self.share_reviewer, self.share_group)
 
-    def pool(self, k: int) -> int:
-        """How many candidates to look at: more where a cap may refuse some."""
-        return k if self.share_reviewer >= 1 and self.share_group >= 1 else 8 * k
+    def nearest(self, index: ExampleIndex, query: Query, k: int, pool: int, stratum: str | None = None) -> list[Hit]:
+        """Return at least ``pool`` nearest hits, more where one reviewer or one product fills them: k may be taken."""
+        while True:
+            hits = index.search(query, pool, stratum=stratum)
+            if len(hits) < pool or len(self.cap(k).take_all(hits)) == k:
+                return hits
+            pool *= 8
 
 
 class Similar(_Capped):
     """The k nearest examples."""
 
     def retrieve(self, index: ExampleIndex, query: Query, k: int) -> list[Hit]:
-        return self.cap(k).take_all(index.search(query, self.pool(k)))
+        return self.cap(k).take_all(self.nearest(index, query, k, k))
 
 
 class Balanced(_Capped):
@@ -96,7 +103,7 @@ class Balanced(_Capped):
         if len(counts) <= k:
             for name, count in counts.items():
                 if len(lanes.get(name, ())) < min(quota, count):
-                    lanes[name] = index.search(query, self.pool(quota), stratum=name)
+                    lanes[name] = self.nearest(index, query, quota, quota, name)
         cap = self.cap(k)
         queues = sorted((lane for lane in lanes.values() if lane), key=lambda lane: -lane[0].similarity)
         while len(cap.taken) < k and queues:
@@ -105,6 +112,9 @@ class Balanced(_Capped):
                     if len(cap.taken) >= k:
                         break
             queues = [lane for lane in queues if lane]
+        if len(cap.taken) < k:
+            # The caps refused too many: farther examples fill up.
+            cap.take_all(self.nearest(index, query, k, 8 * k))
         return sorted(cap.taken, key=lambda hit: -hit.similarity)
 
 
@@ -114,7 +124,7 @@ class Mmr(_Capped):
     weight = 0.6
 
     def retrieve(self, index: ExampleIndex, query: Query, k: int) -> list[Hit]:
-        candidates = index.search(query, max(5 * k, 20))
+        candidates = self.nearest(index, query, k, max(5 * k, 20))
         vectors = index.vectors([hit.position for hit in candidates])
         redundancy = [0.0] * len(candidates)
         cap, left = self.cap(k), set(range(len(candidates)))
@@ -137,6 +147,8 @@ class Diverse(_Capped):
     def retrieve(self, index: ExampleIndex, query: Query, k: int) -> list[Hit]:
         import numpy as np
 
+        if k <= 0:
+            return []
         representatives = self._representatives(index, k)
         entries = dict(index.entries())
         positions = [position for position in representatives if position in entries]
@@ -161,11 +173,25 @@ class Diverse(_Capped):
             return alive
         vectors = index.vectors(alive)
         kmeans = faiss.Kmeans(vectors.shape[1], k, niter=15, seed=1, min_points_per_centroid=1, spherical=True)
-        kmeans.train(vectors)
+        kmeans.train(vectors, init_centroids=_seeds(vectors, k))
         nearest = np.argmax(kmeans.centroids @ vectors.T, axis=1)
         positions = list(dict.fromkeys(alive[n] for n in nearest.tolist()))
         self._made = (len(alive), k, positions)
         return positions
+
+
+def _seeds(vectors: np.ndarray, k: int) -> np.ndarray:
+    """First centroids after k-means++ (Arthur and Vassilvitskii 2007): drawn at random alone, they miss whole heaps."""
+    import numpy as np
+
+    chance = np.random.default_rng(1)
+    chosen = [int(chance.integers(len(vectors)))]
+    distance = 1 - vectors @ vectors[chosen[0]]
+    while len(chosen) < k:
+        weights = np.maximum(distance, 0) + 1e-9
+        chosen.append(int(chance.choice(len(vectors), p=weights / weights.sum())))
+        distance = np.minimum(distance, 1 - vectors @ vectors[chosen[-1]])
+    return vectors[chosen]
 
 
 class Fixed(_Capped):
@@ -193,9 +219,9 @@ class Random(_Capped):
 
         entries = [(position, entry) for position, entry in index.entries() if not query.excludes(entry)]
         random.Random(query.record_id).shuffle(entries)
-        drawn = entries[: max(8 * k, 64)]
-        similarities = index.vectors([p for p, _ in drawn]) @ np.asarray(query.vector, dtype=np.float32)
-        return self.cap(k).take_all(Hit(p, e, float(s)) for (p, e), s in zip(drawn, similarities, strict=True))
+        drawn = self.cap(k).take_all(Hit(position, entry, 0.0) for position, entry in entries)
+        similarities = index.vectors([hit.position for hit in drawn]) @ np.asarray(query.vector, dtype=np.float32)
+        return [replace(hit, similarity=float(s)) for hit, s in zip(drawn, similarities, strict=True)]
 
 
 class Nothing:

@@ -79,34 +79,36 @@ class Database:
     def connect(self) -> sqlite3.Connection:
         """Open a connection set up as every connection of Labeler is. Raises :class:`StoreError`."""
         with mapped_errors(self.path):
-            # check_same_thread=False only lets close() close the readers of other threads.
-            uri = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
-            connection: sqlite3.Connection = sqlite3.connect(
-                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0, factory=_Connection
-            )
-            connection.row_factory = sqlite3.Row
+            connection = self._connected("ro") if self.read_only else self._connected("rwc")
+            if self.read_only and not self._readable(connection):
+                connection.close()
+                connection = self._connected("ro&immutable=1")
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute("PRAGMA cache_size = -65536")
-            if self.read_only:
-                connection = self._readable(connection)
+            if not self.read_only:
+                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             return connection
 
-    def _readable(self, connection: sqlite3.Connection) -> sqlite3.Connection:
-        """Return a connection that reads a database in WAL mode even from a folder where no -shm can be made."""
+    def _connected(self, mode: str) -> sqlite3.Connection:
+        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+        # check_same_thread=False only lets close() close the readers of other threads.
+        connection: sqlite3.Connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0, factory=_Connection
+        )
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def _readable(self, connection: sqlite3.Connection) -> bool:
+        """Whether a database in WAL mode can be read as it is: it cannot where no -shm may be made beside it."""
         try:
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-            return connection
+            return True
         except sqlite3.OperationalError as error:
             wal = self.path.with_name(self.path.name + "-wal")
             # Without a -wal the file is complete; with one, leaving it unread would hide the newest rows.
             if not _no_rights(str(error)) or (wal.exists() and wal.stat().st_size):
                 raise
-        connection.close()
-        uri = f"{self.path.absolute().as_uri()}?mode=ro&immutable=1"
-        frozen = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, factory=_Connection)
-        frozen.row_factory = sqlite3.Row
-        return frozen
+            return False
 
     @property
     def reader(self) -> Tx:

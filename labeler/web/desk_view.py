@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from labeler.annotation.queue import Opened
 from labeler.errors import LabelError, NotFound
 from labeler.instance import Instance
 from labeler.labels import Choice, LabelSchema, Rating
+from labeler.prelabel.refresh import renewed
 from labeler.prompts import suspicious
 from labeler.records import BackendFailure, Evidence, Record, SecondOpinion, Suggestion, Value
 from labeler.store.annotations import APPROVED
@@ -25,6 +27,7 @@ log = logging.getLogger("labeler.web.desk")
 NO_EXAMPLES, NO_ANSWER, OLDER, FAILED = "no_examples", "no_answer", "older", "failed"
 _CLIP = 160
 _STRIP_CLIP = 60
+_JOINER = "\u200d"
 
 Block = tuple[str, list[str]]
 """A piece of the guidelines: "heading", "list" or "text", with its lines."""
@@ -67,7 +70,7 @@ class DeskView:
         html = render_template(
             "desk_record.html",
             record=record,
-            pieces=visible(record.text),
+            pieces=text_pieces(record.text),
             metadata=metadata_pairs(record.metadata),
             suspicious=suspicious(record.text),
             opened=opened,
@@ -130,7 +133,7 @@ class DeskView:
         return render_template(
             "desk_example.html",
             record=record,
-            pieces=visible(record.text),
+            pieces=text_pieces(record.text),
             metadata=metadata_pairs(record.metadata),
             value=self._usable(row["value"], record),
             history=history,
@@ -145,6 +148,8 @@ class DeskView:
         suggestion = self.store.suggestions.get(opened.suggestion_id) if opened.suggestion_id else None
         if suggestion is None and opened.state == "pending":
             suggestion, hint = self._make(opened.record)
+        elif suggestion is not None and opened.state == "pending":
+            suggestion = self._renewed(opened.record, suggestion)
         if suggestion is None:
             return None, Shown(hint=hint)
         value = self._fitting(suggestion.value, opened.record)
@@ -155,6 +160,14 @@ class DeskView:
             second = None
         agrees = second is not None and second.value == value
         return suggestion.id, Shown(suggestion, value, hint, second, agrees, self._evidence(suggestion.evidence))
+
+    def _renewed(self, record: Record, suggestion: Suggestion) -> Suggestion:
+        """Return the suggestion as it is after the newest approvals."""
+        try:
+            return renewed(self.instance.suggester(self.project, self.task), record, suggestion) or suggestion
+        except Exception:
+            log.exception("The suggestion for record %d of task %s is shown as it was", record.id, self.task.name)
+            return suggestion
 
     def _make(self, record: Record) -> tuple[Suggestion | None, str | None]:
         """Suggest at once with a free backend; (None, why not) if there is nothing to suggest from yet."""
@@ -208,6 +221,27 @@ class DeskView:
 
     def _color(self, value: Value | None) -> str:
         return color_of(self.task.schema, value)
+
+
+def text_pieces(text: str) -> list[tuple[str, str | None]]:
+    """Return the pieces of a text with marks at its invisible characters, but not inside an emoji.
+
+    A joiner between two pictures makes one picture of them: marking it would show a family as strangers.
+    """
+    pieces: list[tuple[str, str | None]] = []
+    split = visible(text)
+    for n, (piece, mark) in enumerate(split):
+        before, after = split[n - 1][0][-1:] if n else "", split[n + 1][0][:1] if n + 1 < len(split) else ""
+        joined = piece == _JOINER and _pictures(before) and _pictures(after)
+        if pieces and pieces[-1][1] is None and (joined or mark is None):
+            pieces[-1] = (pieces[-1][0] + piece, None)
+        else:
+            pieces.append((piece, None if joined else mark))
+    return pieces
+
+
+def _pictures(character: str) -> bool:
+    return bool(character) and (character == "\ufe0f" or unicodedata.category(character) in ("So", "Sk"))
 
 
 def color_of(schema: LabelSchema, value: Value | None) -> str:

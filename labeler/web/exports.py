@@ -11,7 +11,8 @@ from flask import Blueprint, g, render_template, request, send_from_directory
 
 from labeler.errors import InputError, NotFound
 from labeler.export import Filters, Options, Shares, export_task
-from labeler.export.service import HOWS, MANIFEST
+from labeler.export.files import MANIFEST
+from labeler.export.service import HOWS
 from labeler.prompts import LANGUAGES
 from labeler.web.access import instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts

@@ -156,13 +156,53 @@ SENTENCES = (
     N_("%(name)s is %(value)s; it must lie between %(low)s and %(high)s"),
     N_("%(name)s is %(value)s; a number is needed"),
     N_("The project %(project)s has no task %(task)s"),
+    N_("No task %(name)s; loaded: %(names)s"),
+    N_("There is no account number %(number)s"),
+    N_("openai_base_url must be an http or https address; example: http://127.0.0.1:8000/v1"),
     N_("cancelled"),
     N_("being filled"),
+    # Of the page itself
+    N_("Choose a file first"),
+    N_("Choose the column that holds the review text"),
+    N_("Choose at least one task"),
+    N_("Choose a project and a person"),
+    N_(
+        "This kind of file is not read; send CSV, TSV, JSON Lines, JSON, Excel (.xlsx) or Parquet, or one of them "
+        "with .gz behind its name"
+    ),
+    N_("There is no such upload any more; send the file again"),
+    N_("%(name)s is %(value)s; it must be a whole number from %(low)s to %(high)s"),
+    N_("Only an admin may start a run that costs money; choose a free backend"),
+    N_("There is no such file in this export"),
+    N_("This project has no task; add one in its settings"),
+    N_("The color %(color)s is none; write it like #2e7d32"),
+    # Rows that an import refused
+    N_("The text is empty"),
+    N_("The text has %(n)s characters; at most %(most)s are taken"),
+    N_("The id in column %(column)s is empty"),
+    N_("the id %(id)s is taken by another text; change one of them"),
+    N_("the label was left out: %(why)s"),
+    N_("%(name)s is not one of the labels: %(labels)s"),
+    N_("%(name)s is not the label %(label)s: it differs in case or white space"),
+    # What an export left out, or warns of
+    N_("The record has no text"),
+    N_("The annotation has no value"),
+    N_("The label schema of the task no longer allows the value; label these records again"),
+    N_("Text and answer together are longer than the limit"),
+    N_("Equal texts carry different labels; decide these records again"),
+    N_("Equal texts with equal labels stand more than once"),
+    N_("Somebody decided these records again while the export ran; export again to have them"),
+    N_(
+        "%(name)s has %(share)s of the rows, not %(wanted)s: too few rows, or products and near-duplicates that belong "
+        "together are too large"
+    ),
+    N_("The shares %(a)s, %(b)s and %(c)s add up to %(sum)s; they must add up to 1"),
+    N_("Nothing to export: every approved annotation of %(task)s is left out. %(why)s"),
 )
-_HOLE = re.compile(r"%\\\((\w+)\\\)s|%\((\w+)\)s")
+_LONGEST = 1000
+_HOLE = re.compile(r"%\\\((\w+)\\\)s")
 _PATTERNS = [
-    (sentence, re.compile(_HOLE.sub(lambda hole: f"(?P<{hole[1] or hole[2]}>.+)", re.escape(sentence))))
-    for sentence in SENTENCES
+    (sentence, re.compile(_HOLE.sub(lambda hole: f"(?P<{hole[1]}>.+)", re.escape(sentence)))) for sentence in SENTENCES
 ]
 
 
@@ -182,9 +222,11 @@ def setting_help(name: str) -> str:
 
 def said(sentence: str) -> str:
     """Return an error's sentence in the page's language; one that is not in the catalogue stays English."""
-    for known, pattern in _PATTERNS:
+    for known, pattern in _PATTERNS if len(sentence) <= _LONGEST else ():
         match = pattern.fullmatch(sentence)
         if match:
             found = match.groupdict()
+            if "why" in found:
+                found["why"] = said(found["why"])
             return str(_(known, **found)) if found else str(_(known))
     return sentence

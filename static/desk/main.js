@@ -10,6 +10,8 @@ import { make, paint, say, takesText } from "./words.js";
 // A second press right after a record came in was meant for the one before.
 const UNSEEN = 120;
 const RETRY = 2000;
+// How many records lie ready: two, so that one slow answer is not noticed.
+const AHEAD = 2;
 
 class Desk {
   constructor(root) {
@@ -74,6 +76,7 @@ class Desk {
         this.warn("noRecord", null);
         if (payload) this.ahead.push(this.prepare(payload));
         this.exhausted = !payload;
+        this.stockUp();
         return undefined;
       })
       .catch((error) => {
@@ -82,6 +85,11 @@ class Desk {
         throw error;
       });
     return this.fetching;
+  }
+
+  // Ask for more while there is room, in the background.
+  stockUp() {
+    if (this.current && this.ahead.length < AHEAD && !this.exhausted) this.prefetch().catch(() => {});
   }
 
   // Show the next record: at once if it is here, else as soon as it comes.
@@ -146,7 +154,8 @@ class Desk {
     if (next.task_version !== this.config.taskVersion) this.warn("changed", say("changed"), this.reloadButton());
     this.warn("held", next.held_by ? say("heldBy", { name: next.held_by }) : null);
     for (const button of this.root.querySelectorAll('.strip [aria-current]')) button.removeAttribute("aria-current");
-    if (!this.ahead.length) this.prefetch().catch(() => {});
+    this.exhausted = false;
+    this.stockUp();
   }
 
   filling(next) {

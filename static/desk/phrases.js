@@ -26,7 +26,6 @@ export function mountPhrases(element, schema, value, onChange, context) {
     list.replaceChildren(...items.map(chip));
     const marks = standing().map((item) => ({
       start: item.start, end: item.end, color: item.label ? colors[item.label] : undefined, item,
-      number: choices.length ? undefined : items.indexOf(item) + 1,
     }));
     shown = marks.map((mark) => mark.item);
     if (cursor) marks.push({ ...cursorRange(), kind: "cursor" });
@@ -77,7 +76,7 @@ export function mountPhrases(element, schema, value, onChange, context) {
     if (schema.maximum && standing().length - crossed.length >= schema.maximum) return complain(say("tooMany", { n: schema.maximum }));
     items = items.filter((item) => !crossed.includes(item) && keyOf(item) !== keyOf({ ...range, label: name }));
     items.push({ ...(name ? { label: name } : {}), text, start: range.start, end: range.end });
-    cursor = null;
+    if (cursor) cursor.anchor = cursor.head = Math.max(cursor.anchor, cursor.head);
     changed();
   }
 

@@ -49,7 +49,7 @@ export class TextPane {
     return this.text.slice(this.at[start], this.at[end]);
   }
 
-  // Show marks: [{start, end, color, number, kind}], in code points; they may overlap.
+  // Show marks: [{start, end, color, kind}], in code points; they may overlap.
   #draw(marks) {
     const ranges = (this.drawn = marks.map((mark, n) => ({ ...mark, n, from: this.at[mark.start], to: this.at[mark.end] })));
     const borders = new Set([0, this.text.length]);
@@ -73,7 +73,6 @@ export class TextPane {
     element.classList.toggle("first", range.from === from);
     element.classList.toggle("last", range.to === to);
     if (range.kind !== "cursor") element.dataset.n = range.n;
-    if (range.number && range.from === from) element.dataset.number = range.number;
     if (range.color) element.style.setProperty("--label", range.color);
     return element;
   }

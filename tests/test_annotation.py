@@ -1,0 +1,562 @@
+"""The queue and the decisions of reviewers: who gets what, what is stored, who has to look again."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from helpers import REVIEWS, World, numbered
+
+from labeler.annotation.decisions import Decision
+from labeler.annotation.queue import is_blind
+from labeler.errors import Conflict, InputError, LabelError, NotFound
+from labeler.records import ParseFailure
+from labeler.store import NewRecord, Store
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = World(tmp_path)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def lee(world):
+    return world.people[1]
+
+
+def others(world, text):
+    """A second project with one record, on the same store."""
+    project = world.store.write(lambda tx: world.store.projects.create(tx, "other", "ko", {}))
+    (stored,) = world.store.write(
+        lambda tx: world.store.records.add(tx, project, [NewRecord("k", text)], ["sentiment"])
+    )
+    return stored.id
+
+
+# The order of the queue
+
+
+def drain(queue, reviewer, limit=100):
+    """Open records one after the other, keeping each on the desk."""
+    have = []
+    while len(have) < limit and (opened := queue.next(reviewer, have=have)):
+        have.append(opened.record.id)
+    return have
+
+
+def test_oldest_comes_in_the_order_of_import(world):
+    """The default order is the order in which records came in."""
+    assert drain(world.queue(), world.kim) == world.records
+
+
+def test_random_order_is_a_fixed_shuffle(world):
+    """The order "random" is not the order of import, and is the same for everybody."""
+    ids = drain(world.queue(order="random"), world.kim)
+    assert ids != world.records
+    assert sorted(ids) == world.records
+    world.queue().leave(world.kim)
+    assert drain(world.queue(order="random"), world.people[1]) == ids
+
+
+def test_least_certain_comes_first_and_unscored_last(world):
+    """The order "score" begins with the lowest score; what has none follows, oldest first."""
+    for n, score in [(4, 0.9), (2, 0.1), (7, 0.5)]:
+        world.suggest(world.records[n], score=score)
+    expected = [world.records[n] for n in (2, 7, 4)]
+    rest = [id_ for id_ in world.records if id_ not in expected]
+    assert drain(world.queue(order="score"), world.kim) == expected + rest
+
+
+def test_largest_disagreement_comes_first(world):
+    """The order "disagreement" begins where backends differ most."""
+    for n, much in [(4, 0.2), (2, 1.0), (7, 0.0)]:
+        world.suggest(world.records[n], disagreement=much)
+    assert drain(world.queue(order="disagreement"), world.kim, 3) == [world.records[n] for n in (2, 4, 7)]
+
+
+def test_similar_follows_the_typed_text(world):
+    """The order "similar" takes the nearest pending records in turn, and goes on with the oldest."""
+    near = [world.records[n] for n in (9, 3, 5)]
+    world.approve(near[1])
+    queue = world.queue(nearest=lambda text, limit: near)
+    have = []
+    for _ in range(3):
+        have.append(queue.next(world.kim, "similar", have, "상자").record.id)
+    assert have == [near[0], near[2], world.records[0]]
+
+
+def test_skipped_record_does_not_come_back_at_once_in_any_order(world):
+    """A skip counts in the order "similar" too."""
+    near = [world.records[9], world.records[3]]
+    queue = world.queue(nearest=lambda text, limit: near)
+    first = queue.next(world.kim, "similar", similar_to="상자").record.id
+    queue.skip(world.kim, first)
+    assert queue.next(world.kim, "similar", similar_to="상자").record.id == near[1]
+
+
+def test_unknown_order_lists_those_there_are(world):
+    """An order that does not exist is refused by name."""
+    with pytest.raises(NotFound, match=r"newest.*oldest"):
+        world.queue().next(world.kim, "newest")
+
+
+# Claims
+
+
+def test_two_reviewers_never_get_the_same_record(world, lee):
+    """What one reviewer holds is not offered to another."""
+    queue = world.queue()
+    mine, theirs = drain(queue, world.kim, 4), drain(queue, lee, 4)
+    assert not set(mine) & set(theirs)
+
+
+def test_thirty_two_clients_get_every_record_exactly_once(tmp_path):
+    """FAULTS 13: 32 reviewers claiming at once from 1,000 records share them out without a gap or a double."""
+    names = [f"r{n}" for n in range(32)]
+    world = World(tmp_path, numbered(1000), people=names)
+    queue = world.queue()
+    got: list[int] = []
+    lock = threading.Lock()
+
+    def work(reviewer):
+        while (opened := queue.next(reviewer)) is not None:
+            with lock:
+                got.append(opened.record.id)
+            world.reject(opened.record.id, reviewer)
+
+    threads = [threading.Thread(target=work, args=(person,)) for person in world.people]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == world.records
+    world.store.close()
+
+
+def test_reloaded_page_gets_its_record_again(world):
+    """A record that the reviewer holds and no longer has on the desk comes first."""
+    first = world.queue().next(world.kim)
+    again = world.queue().next(world.kim)
+    assert again.record.id == first.record.id
+    assert again.token != first.token
+
+
+def test_expired_claim_goes_to_the_next_reviewer(world, lee):
+    """After its time a record is offered to others."""
+    queue = world.queue(claim_minutes=0.01)
+    first = queue.next(world.kim).record.id
+    assert queue.next(lee).record.id != first
+    queue.leave(lee)
+    time.sleep(0.65)
+    assert queue.next(lee).record.id == first
+
+
+def test_claim_from_a_clock_that_ran_ahead_holds_nobody_up(world, lee):
+    """FAULTS 11: a claim that reaches further than a lease can is not believed."""
+    queue = world.queue()
+    first = queue.next(world.kim).record.id
+    world.store.write(lambda tx: tx.run("UPDATE claims SET until = until + 86400"))
+    assert queue.next(lee).record.id == first
+
+
+def test_touch_prolongs_a_claim_until_somebody_else_has_it(world, lee):
+    """Working on a draft starts the claim anew; whoever lost it is told."""
+    queue = world.queue(claim_minutes=0.01)
+    opened = queue.next(world.kim)
+    time.sleep(0.4)
+    queue.touch(opened.record.id, opened.token)
+    time.sleep(0.4)
+    assert queue.next(lee).record.id != opened.record.id
+    time.sleep(0.5)
+    queue.leave(lee)
+    assert queue.next(lee).record.id == opened.record.id
+    with pytest.raises(Conflict, match="no longer yours"):
+        queue.touch(opened.record.id, opened.token)
+
+
+def test_foreign_claim_is_shown_and_not_taken(world, lee):
+    """Opening by number what another holds says who holds it, and gives no token."""
+    queue = world.queue()
+    mine = queue.next(world.kim)
+    theirs = queue.open(lee, mine.record.id)
+    assert (theirs.held_by, theirs.token) == ("kim", "")
+    queue.touch(mine.record.id, mine.token)
+
+
+def test_record_of_another_project_cannot_be_opened_or_held(world):
+    """A number of another project is unknown here, and asking for it claims nothing there."""
+    foreign = others(world, "남의 리뷰")
+    with pytest.raises(NotFound):
+        world.queue().open(world.kim, foreign)
+    with pytest.raises(NotFound):
+        world.queue().skip(world.kim, foreign)
+    assert world.store.db.value("SELECT COUNT(*) FROM claims") == 0
+    with pytest.raises(NotFound):
+        world.decisions.decide(world.kim, Decision(foreign, "approve", "k" * 8, 0, "positive"))
+    assert world.store.annotations.history(foreign, "sentiment") == []
+
+
+def test_skipped_record_stays_pending_and_comes_back_last(world):
+    """A skip lets all others go first, for this reviewer only."""
+    queue = world.queue()
+    first = queue.next(world.kim).record.id
+    queue.skip(world.kim, first)
+    assert world.state(first) == "pending"
+    assert queue.next(world.people[1]).record.id == first
+    queue.leave(world.people[1])
+    seen = []
+    while (id_ := queue.next(world.kim).record.id) != first:
+        seen.append(id_)
+        world.approve(id_)
+    assert seen == world.records[1:]
+
+
+def test_empty_queue_says_none(tmp_path):
+    """Nothing left is None, also right after a skip of the last one was taken up."""
+    world = World(tmp_path, REVIEWS[:1])
+    queue = world.queue()
+    world.approve(queue.next(world.kim).record.id)
+    assert queue.next(world.kim) is None
+    world.store.close()
+
+
+def test_claims_end_with_the_decision_and_the_page(world, lee):
+    """Deciding frees the record, leaving frees all of them."""
+    queue = world.queue()
+    ids = drain(queue, world.kim, 3)
+    world.approve(ids[0])
+    queue.leave(world.kim)
+    assert world.store.db.value("SELECT COUNT(*) FROM claims") == 0
+    assert drain(queue, lee, 2) == ids[1:]
+
+
+# The blind share
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.1, 0.5, 1.0])
+def test_blind_share_is_near_its_number(share):
+    """About as many records as asked for are shown without a suggestion."""
+    blind = sum(is_blind(1, "sentiment", id_, share) for id_ in range(1, 20_001)) / 20_000
+    assert blind == pytest.approx(share, abs=0.01)
+
+
+def test_blind_records_stay_blind(world):
+    """Whether a record is blind depends on nothing but itself, and a larger share only adds to it."""
+    small = {id_ for id_ in range(5000) if is_blind(1, "t", id_, 0.05)}
+    assert small == {id_ for id_ in range(5000) if is_blind(1, "t", id_, 0.05)}
+    assert small < {id_ for id_ in range(5000) if is_blind(1, "t", id_, 0.1)}
+    assert world.queue(blind_share=1.0).next(world.kim).blind
+    assert not world.queue(blind_share=0.0).next(world.kim).blind
+
+
+# Decisions
+
+
+def test_approving_the_suggestion_is_accepted(world):
+    """An approval that equals the suggestion says so, with agreement 1."""
+    id_ = world.records[0]
+    decided = world.approve(id_, "positive", suggestion_id=world.suggest(id_, "positive"), seconds=4.5)
+    row = world.store.annotations.get(decided.annotation_id)
+    assert (decided.how, decided.state, row["agreement"], row["seconds"], row["blind"]) == (
+        "accepted", "approved", 1.0, 4.5, 0,
+    )  # fmt: skip
+    assert world.state(id_) == "approved"
+
+
+def test_changing_the_suggestion_is_corrected(world):
+    """An approval of another value than suggested is a correction."""
+    id_ = world.records[0]
+    decided = world.approve(id_, "negative", suggestion_id=world.suggest(id_, "positive"))
+    assert (decided.how, world.value(id_)) == ("corrected", "negative")
+    assert world.store.annotations.get(decided.annotation_id)["agreement"] == 0.0
+
+
+@pytest.mark.parametrize("failure", [None, ParseFailure("empty", "The answer is empty", "")])
+def test_deciding_without_a_readable_suggestion_is_from_scratch(world, failure):
+    """Without a suggestion, or with one that could not be read, the label is the reviewer's own."""
+    id_ = world.records[0]
+    suggestion = world.suggest(id_, failure=failure) if failure else None
+    assert world.approve(id_, "neutral", suggestion_id=suggestion).how == "scratch"
+
+
+def test_blind_decision_is_from_scratch_and_still_compared(world):
+    """What was decided without seeing the suggestion is compared with it all the same, apart from the others."""
+    a, b = world.records[:2]
+    world.approve(a, "positive", suggestion_id=world.suggest(a, "positive"), blind=True)
+    world.approve(b, "positive", suggestion_id=world.suggest(b, "negative"))
+    rows = world.store.annotations.agreement(world.project_id, "sentiment")
+    assert [(row["blind"], row["n"], row["agreement"]) for row in rows] == [(0, 1, 0.0), (1, 1, 1.0)]
+    assert world.store.annotations.how_counts(world.project_id, "sentiment") == {"scratch": 1, "corrected": 1}
+
+
+def test_suggestion_of_another_record_is_refused(world):
+    """A decision names the suggestion it was made beside; one that never stood there is a mistake of the caller."""
+    foreign = world.suggest(world.records[1])
+    for suggestion in (foreign, 4711):
+        with pytest.raises(InputError, match=str(suggestion)):
+            world.approve(world.records[0], suggestion_id=suggestion)
+    assert world.state(world.records[0]) == "pending"
+
+
+def test_value_must_fit_the_schema(world):
+    """A value that the label schema refuses is never stored, however near it is."""
+    for value in ("Positive", "positiv", None, ["positive"], 1):
+        with pytest.raises(LabelError):
+            world.approve(world.records[0], value)
+    assert world.store.annotations.history(world.records[0], "sentiment") == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"action": "like"}, {"request_key": "short"}, {"request_key": "x" * 101}, {"record_id": 4711}]
+)
+def test_decision_that_makes_no_sense_is_refused(world, wrong):
+    """An unknown action, a bad request key or an unknown record stores nothing."""
+    fields = {"record_id": world.records[0], "action": "approve", "request_key": "k" * 10, "version": 0}
+    with pytest.raises((InputError, NotFound)):
+        world.decisions.decide(world.kim, Decision(**fields | wrong, value="positive"))
+    assert world.store.work.counts(world.project_id, "sentiment")["pending"] == len(REVIEWS)
+
+
+def test_rejected_record_has_no_label(world):
+    """A rejection is final and carries no value."""
+    world.reject(world.records[0])
+    assert world.state(world.records[0]) == "rejected"
+    assert world.approved() == {}
+
+
+def test_second_decision_on_an_old_view_is_a_conflict(world, lee):
+    """FAULTS 14: whoever decides on what another has decided meanwhile learns what stands now; nothing is changed."""
+    id_ = world.records[0]
+    seen = world.version(id_)
+    world.approve(id_, "positive", version=seen)
+    with pytest.raises(Conflict) as conflict:
+        world.approve(id_, "negative", who=lee, version=seen)
+    assert conflict.value.current["value"] == "positive"
+    assert conflict.value.current["reviewer"] == "kim"
+    assert conflict.value.current["state"] == "approved"
+    assert conflict.value.current["version"] == world.version(id_)
+    assert world.value(id_) == "positive"
+
+
+def test_overwriting_knowingly_keeps_both_in_the_history(world, lee):
+    """FAULTS 14: with force, or with the new version, the second decision stands and the first stays on record."""
+    id_ = world.records[0]
+    world.approve(id_, "positive", version=0)
+    world.approve(id_, "negative", who=lee, version=0, force=True)
+    assert world.value(id_) == "negative"
+    history = world.store.annotations.history(id_, "sentiment")
+    assert [(row["reviewer"], row["superseded_by"] is None) for row in history] == [("lee", True), ("kim", False)]
+    assert history[0]["supersedes"] == history[1]["id"]
+
+
+def test_whoever_lost_the_record_is_fenced_off(world, lee):
+    """FAULTS 15: after a claim ran out and another opened the record, the late decision is a conflict."""
+    queue = world.queue(claim_minutes=0.01)
+    mine = queue.next(world.kim)
+    time.sleep(0.65)
+    theirs = world.queue().next(lee)
+    assert theirs.record.id == mine.record.id
+    with pytest.raises(Conflict, match="lee has opened it") as conflict:
+        world.approve(mine.record.id, version=mine.version)
+    assert conflict.value.current["held_by"] == "lee"
+    world.approve(mine.record.id, "negative", who=lee, version=theirs.version)
+    assert world.value(mine.record.id) == "negative"
+
+
+def test_late_decision_counts_while_nobody_else_has_the_record(world):
+    """A claim that ran out costs nothing as long as the record is where it was."""
+    mine = world.queue(claim_minutes=0.01).next(world.kim)
+    time.sleep(0.65)
+    assert world.approve(mine.record.id, version=mine.version).state == "approved"
+
+
+def test_same_request_twice_is_one_annotation(world):
+    """FAULTS 16: a double click or a retry gets the first answer again, and stores nothing."""
+    id_ = world.records[0]
+    first = world.approve(id_, "positive", request_key="same-key-1", version=0)
+    again = world.approve(id_, "positive", request_key="same-key-1", version=0)
+    assert again.repeated and not first.repeated
+    assert (again.annotation_id, again.version, again.value) == (first.annotation_id, first.version, first.value)
+    assert len(world.store.annotations.history(id_, "sentiment")) == 1
+
+
+def test_same_request_from_many_threads_is_one_annotation(world):
+    """FAULTS 16: sent eight times at once, a decision is stored once and everybody gets its number."""
+    id_ = world.records[0]
+    got = []
+    threads = [
+        threading.Thread(
+            target=lambda: got.append(world.approve(id_, request_key="same-key-2", version=0).annotation_id)
+        )
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 8 and len(set(got)) == 1
+    assert len(world.store.annotations.history(id_, "sentiment")) == 1
+
+
+def test_request_key_belongs_to_one_decision(world, lee):
+    """A key used for another record or by another person is refused, not answered with a foreign decision."""
+    world.approve(world.records[0], request_key="same-key-3")
+    with pytest.raises(InputError, match="request_key"):
+        world.approve(world.records[1], request_key="same-key-3")
+    with pytest.raises(InputError, match="request_key"):
+        world.approve(world.records[0], who=lee, request_key="same-key-3")
+
+
+# Undo
+
+
+def test_undo_of_a_first_decision_makes_the_record_pending(world):
+    """What nobody had decided before is open again; the history still tells it all."""
+    id_ = world.records[0]
+    world.approve(id_)
+    undone = world.decisions.undo(world.kim)
+    assert (undone.record_id, undone.state, world.state(id_)) == (id_, "pending", "pending")
+    assert world.store.annotations.current(id_, "sentiment") is None
+    assert [row["state"] for row in world.store.annotations.history(id_, "sentiment")] == ["withdrawn", "approved"]
+    assert [row["kind"] for row in world.store.events.of_record(id_)] == ["approved", "undone"]
+
+
+def test_undo_brings_back_what_stood_before(world, lee):
+    """Another reviewer's label that was overwritten stands again, under that reviewer's name."""
+    id_ = world.records[0]
+    world.approve(id_, "positive")
+    world.reject(id_, who=lee)
+    world.decisions.undo(lee)
+    row = world.store.annotations.current(id_, "sentiment")
+    assert (row["state"], world.value(id_), row["reviewer"], row["origin"]) == ("approved", "positive", "kim", "undo")
+    assert world.state(id_) == "approved"
+
+
+def test_undo_twice_takes_back_two_decisions(world):
+    """The second undo goes on where the first ended; it never brings back what was just undone."""
+    id_ = world.records[0]
+    for value in ("positive", "negative", "neutral"):
+        world.approve(id_, value)
+    assert world.decisions.undo(world.kim).value == "negative"
+    assert world.decisions.undo(world.kim).value == "positive"
+    assert world.decisions.undo(world.kim).state == "pending"
+    with pytest.raises(NotFound, match="no decision of yours"):
+        world.decisions.undo(world.kim)
+
+
+def test_undo_of_a_restored_label_does_not_bring_back_the_other_reviewers(world, lee):
+    """After lee took a correction back, kim's undo takes back kim's own label and not again lee's."""
+    id_ = world.records[0]
+    world.approve(id_, "positive")
+    world.approve(id_, "negative", who=lee)
+    world.decisions.undo(lee)
+    assert world.decisions.undo(world.kim).state == "pending"
+
+
+def test_undo_goes_record_by_record_backwards(world):
+    """Each undo takes back the latest decision still in force, and leaves other people's alone."""
+    a, b, c = world.records[:3]
+    world.approve(a)
+    world.approve(b, who=world.people[1])
+    world.approve(c)
+    assert [world.decisions.undo(world.kim).record_id for _ in range(2)] == [c, a]
+    assert world.state(b) == "approved"
+
+
+def test_version_grows_with_every_change(world, lee):
+    """Decision and undo each make older views stale."""
+    id_ = world.records[0]
+    versions = [world.version(id_)]
+    world.approve(id_)
+    versions.append(world.version(id_))
+    world.decisions.undo(world.kim)
+    versions.append(world.version(id_))
+    assert versions == sorted(set(versions))
+    with pytest.raises(Conflict):
+        world.approve(id_, who=lee, version=versions[1])
+
+
+def test_history_is_append_only(world, lee):
+    """No decision, correction, rejection or undo changes the content of an earlier row."""
+    id_ = world.records[0]
+    known: dict[int, tuple] = {}
+    steps = [
+        lambda: world.approve(id_, "positive"),
+        lambda: world.approve(id_, "negative", who=lee),
+        lambda: world.decisions.undo(lee),
+        lambda: world.reject(id_),
+        lambda: world.decisions.undo(world.kim),
+        lambda: world.approve(id_, "neutral"),
+    ]
+    for step in steps:
+        step()
+        rows = world.store.annotations.history(id_, "sentiment")
+        columns = rows[0].keys()
+        now = {row["id"]: tuple(row[name] for name in columns if name != "superseded_by") for row in rows}
+        assert all(now[number] == row for number, row in known.items())
+        assert len(now) == len(known) + 1
+        known = now
+    in_force = [row for row in rows if row["superseded_by"] is None and row["state"] != "withdrawn"]
+    assert len(in_force) == 1
+
+
+def test_imported_label_never_overwrites_a_decision(world):
+    """A label that comes with the data is approved where nothing was decided, and nowhere else."""
+    a, b = world.records[:2]
+    world.approve(a, "negative")
+
+    def work(tx):
+        return [
+            world.decisions.import_label(tx, world.store.records.get(id_), "positive", "file.csv", None)
+            for id_ in (a, b)
+        ]
+
+    first, second = world.store.write(work)
+    assert first is None and second is not None
+    assert (world.value(a), world.value(b)) == ("negative", "positive")
+    with pytest.raises(NotFound):
+        world.decisions.undo(world.people[1])
+
+
+def test_strip_shows_the_last_decisions_in_force(world):
+    """The strip lists a reviewer's own decisions, newest first, without what was undone."""
+    for id_ in world.records[:3]:
+        world.approve(id_)
+    world.decisions.undo(world.kim)
+    assert [item["record_id"] for item in world.decisions.strip(world.kim)] == world.records[1::-1]
+
+
+def test_decision_is_durable_when_it_returns(world):
+    """A second process that opens the file sees the decision at once."""
+    world.approve(world.records[0])
+    with Store(world.store.path) as other:
+        assert other.annotations.current(world.records[0], "sentiment")["state"] == "approved"
+
+
+# What suggestions may not change
+
+
+def test_touched_draft_keeps_its_suggestion(world):
+    """A new suggestion is stored, but not put under the hands of somebody who works on the draft."""
+    id_ = world.records[0]
+    old = world.suggest(id_, "positive")
+    opened = world.queue().next(world.kim)
+    world.queue().touch(id_, opened.token)
+    world.suggest(id_, "negative")
+    assert world.store.work.get(id_, "sentiment")["suggestion_id"] == old
+    world.queue().leave(world.kim)
+    new = world.suggest(id_, "negative")
+    assert world.store.work.get(id_, "sentiment")["suggestion_id"] == new
+
+
+def test_decided_record_keeps_its_suggestion(world):
+    """A suggestion that comes after the decision changes nothing about it."""
+    id_ = world.records[0]
+    world.approve(id_, "positive")
+    world.suggest(id_, "negative", score=0.1)
+    row = world.store.work.get(id_, "sentiment")
+    assert (row["state"], row["suggestion_id"], row["score"]) == ("approved", None, None)
+    assert world.value(id_) == "positive"

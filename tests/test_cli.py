@@ -1,0 +1,756 @@
+"""The command line: what each command says, how errors look, and that the server starts and ends cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from fake_openai import FakeOpenAI
+
+import labeler
+from labeler import strictjson
+from labeler.accounts import add_reviewer
+from labeler.cli import cli
+from labeler.instance import Instance
+from labeler.prelabel import runs
+from labeler.store import Store
+
+KEY = "sk-planted-0123456789abcdef"
+REVIEWS = (
+    "id,상품명,리뷰,감성\n"
+    "1,사과,달고 아삭해서 정말 맛있어요,긍정\n2,사과,푸석하고 맛이 없어요,부정\n3,배,시원하고 달아서 좋아요,긍정\n"
+    "4,배,물러서 다 버렸어요 실망,부정\n5,감,그냥 그래요,중립\n6,감,떫지 않고 달아요 추천해요,\n7,귤,너무 시어요,\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("OPENAI_", "LABELER_"))]:
+        monkeypatch.delenv(name)
+
+
+class Shell:
+    """Runs commands on an instance in ``folder``, in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.instance = folder / "instance"
+
+    def __call__(self, *words: str | Path, stdin: str | None = None) -> Result:
+        line = [str(word) for word in words]
+        return CliRunner().invoke(cli, [*line, "--instance", str(self.instance)], input=stdin)
+
+    def ok(self, *words: str | Path, stdin: str | None = None) -> str:
+        """Run a command that must succeed and return its standard output."""
+        result = self(*words, stdin=stdin)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def fails(self, *words: str | Path, stdin: str | None = None) -> str:
+        """Run a command that must fail with one clear line and exit status 1; return the line."""
+        result = self(*words, stdin=stdin)
+        assert result.exit_code == 1, result.output
+        assert "Traceback" not in result.output
+        # The progress bar, where there is one, stands on a line of its own.
+        lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+        assert len(lines) == 1, result.stderr
+        return lines[0]
+
+    def import_reviews(self) -> str:
+        file = self.folder / "reviews.csv"
+        file.write_text(REVIEWS, encoding="utf-8")
+        return self.ok("import", file, "--project", "shop", "--label", "sentiment=감성")
+
+    @contextlib.contextmanager
+    def store(self) -> Iterator[Store]:
+        with Store(self.instance / "labeler.db") as store:
+            yield store
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+# Help
+
+
+def test_help_loads_nothing_slow() -> None:
+    """``labeler --help`` imports neither the web, nor numpy, nor any model library."""
+    code = (
+        "import sys\nfrom labeler.cli import main\nsys.argv = ['labeler', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as ended:\n    assert not ended.code\n"
+        "slow = ['flask', 'numpy', 'faiss', 'openai', 'sklearn', 'pydantic', 'torch', 'waitress', 'sqlite_utils']\n"
+        "print('LOADED', [name for name in slow if name in sys.modules])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "LOADED []" in found.stdout
+    assert found.stdout.startswith("Usage: ")
+
+
+def test_help_lists_every_command() -> None:
+    """The commands of the contract are all there, each with a sentence."""
+    shown = CliRunner().invoke(cli, ["--help"]).output
+    names = "serve worker demo import prelabel export projects tasks backends plugins user backup doctor settings"
+    for name in names.split():
+        assert re.search(rf"^  {name} +\S", shown, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_has_help_and_takes_an_instance(name: str) -> None:
+    """Each command explains itself and takes --instance."""
+    words = ["user", "add"] if name == "user" else [name]
+    result = CliRunner().invoke(cli, [*words, "--help"])
+    assert result.exit_code == 0
+    assert "--instance" in result.output
+
+
+def test_version_is_the_package_version() -> None:
+    """``--version`` says the version of the package."""
+    assert labeler.__version__ in CliRunner().invoke(cli, ["--version"]).output
+
+
+# Looking
+
+
+def test_tasks_lists_name_schema_and_owner(shell: Shell) -> None:
+    """``labeler tasks`` shows the seven tasks and the plugin each came from."""
+    lines = shell.ok("tasks").splitlines()
+    assert len(lines) == 7
+    assert lines[0] == "sentiment 1 (choice): Sentiment / 감성  [labeler_plugins.sentiment]"
+
+
+def test_plugins_names_the_disabled_ones(shell: Shell) -> None:
+    """``labeler plugins`` lists what was loaded, and on stderr what was not, with the reason."""
+    (shell.instance / "plugins").mkdir(parents=True)
+    (shell.instance / "plugins" / "broken.py").write_text("1 / 0")
+    result = shell("plugins")
+    assert result.exit_code == 0
+    assert "labeler_plugins.usage" in result.stdout.splitlines()
+    assert result.stderr == "instance/plugins/broken.py: disabled: ZeroDivisionError: division by zero\n"
+
+
+def test_backends_says_what_is_set_up(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``labeler backends`` says what openai still needs; the key of the environment counts and is not shown."""
+    states = ["openai: set OPENAI_API_KEY or OPENAI_BASE_URL", "nearest: ready", "probe: ready"]
+    assert shell.ok("backends").splitlines() == states
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    shown = shell.ok("backends")
+    assert "openai: ready" in shown
+    assert KEY not in shown
+
+
+def test_projects_shows_progress_by_task(shell: Shell) -> None:
+    """``labeler projects`` counts records, approved, rejected and pending for each task."""
+    assert shell.ok("projects") == ""
+    shell.import_reviews()
+    lines = shell.ok("projects").splitlines()
+    assert lines[0] == "shop: 7 records"
+    assert lines[1] == "  sentiment: 5 approved, 0 rejected, 2 pending"
+    assert len(lines) == 8
+
+
+# The instance folder
+
+
+def test_instance_is_taken_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LABELER_INSTANCE names the folder where --instance does not."""
+    monkeypatch.setenv("LABELER_INSTANCE", str(tmp_path / "there"))
+    assert CliRunner().invoke(cli, ["projects"]).exit_code == 0
+    assert (tmp_path / "there" / "labeler.db").exists()
+    assert CliRunner().invoke(cli, ["projects", "--instance", str(tmp_path / "here")]).exit_code == 0
+    assert (tmp_path / "here" / "labeler.db").exists()
+
+
+def test_instance_is_the_folder_instance_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without both it is ./instance."""
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(cli, ["projects"]).exit_code == 0
+    assert (tmp_path / "instance" / "labeler.db").exists()
+
+
+def test_instance_that_is_a_file_is_refused(shell: Shell) -> None:
+    """A path that cannot be a folder is one clear line."""
+    shell.instance.write_text("not a folder")
+    assert "cannot be made" in shell.fails("projects")
+
+
+# Import
+
+
+def test_import_makes_the_project_and_says_what_it_took(shell: Shell) -> None:
+    """``labeler import`` shows the guessed columns and what became of the rows."""
+    lines = shell.import_reviews().splitlines()
+    assert lines == [
+        "Made the project 'shop'.",
+        "reviews.csv: csv, utf-8; text='리뷰' id='id' group='상품명'",
+        "7 added (0 exact duplicates), 0 already there, 5 labels approved, 0 refused.",
+    ]
+    assert "0 added (0 exact duplicates), 7 already there, 0 labels approved" in shell.import_reviews()
+
+
+def test_import_options_reach_the_reader(shell: Shell) -> None:
+    """Encoding, delimiter, header, columns and tasks can be given."""
+    file = shell.folder / "data.txt"
+    file.write_bytes("맛있어요;1;사과\n짜요;2;배\n".encode("cp949"))
+    shell.ok(
+        "import", file, "--project", "shop", "--task", "sentiment", "--task", "usage", "--language", "en",
+        "--encoding", "cp949", "--delimiter", ";", "--no-header", "--text", "column 1", "--id", "column 2",
+        "--group", "column 3",
+    )  # fmt: skip
+    with shell.store() as store:
+        project = store.projects.named("shop")
+        record = store.records.by_key(project["id"], "2")
+        assert record is not None
+        assert (record.text, record.group) == ("짜요", "배")
+        assert (project["settings"]["tasks"], project["language"]) == (["sentiment", "usage"], "en")
+
+
+def test_refused_rows_are_named_and_written_to_the_report(shell: Shell) -> None:
+    """Refused rows stand on stderr, the first twenty, and all of them in the CSV file of --report."""
+    file, report = shell.folder / "bad.csv", shell.folder / "report.csv"
+    file.write_text("id,text\n1,맛있어요\n" + "".join(f"{n},\n" for n in range(2, 32)), encoding="utf-8")
+    result = shell("import", file, "--project", "shop")
+    assert result.exit_code == 0
+    assert "1 added" in result.stdout
+    assert "30 refused" in result.stdout
+    assert "  row 3, text: The text is empty" in result.stderr
+    assert "and 10 more; --report FILE writes all of them" in result.stderr
+    shell.ok("import", file, "--project", "shop", "--report", report)
+    lines = report.read_text(encoding="utf-8-sig").splitlines()
+    assert lines[:2] == ["row,column,reason", "3,text,The text is empty"]
+    assert len(lines) == 31
+
+
+def test_strict_import_of_a_bad_file_changes_nothing(shell: Shell) -> None:
+    """--strict: one bad row, one line, exit status 1, nothing stored."""
+    file = shell.folder / "bad.csv"
+    file.write_text("id,text\n1,맛있어요\n2,\n", encoding="utf-8")
+    assert "Nothing was imported: 1 row(s)" in shell.fails("import", file, "--project", "shop", "--strict")
+    assert "shop: 0 records" in shell.ok("projects")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--text", "후기"], "There is no column '후기'; there are: 'id', '상품명', '리뷰', '감성'"),
+        (["--label", "sentiment=mood"], "There is no column 'mood'"),
+        (["--label", "감성"], "--label is given as NAME=VALUE, not '감성'"),
+        (["--label", "mood=감성"], "No task 'mood'"),
+        (["--task", "mood"], "No task 'mood'; loaded: categories, emotion, keywords, sentiment"),
+        (["--encoding", "klingon"], "The encoding 'klingon' is unknown"),
+        (["--delimiter", "ab"], "The delimiter 'ab' cannot be used"),
+        (["--report", "nowhere/report.csv"], "There is no folder nowhere for the report"),
+    ],
+)
+def test_import_errors_are_one_line_and_make_no_project(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    """What is wrong with a command is said before anything is made."""
+    monkeypatch.chdir(shell.folder)
+    file = shell.folder / "reviews.csv"
+    file.write_text(REVIEWS, encoding="utf-8")
+    assert said in shell.fails("import", file, "--project", "shop", *words)
+    assert shell.ok("projects") == ""
+
+
+def test_import_of_a_missing_file_makes_no_project(shell: Shell) -> None:
+    """A path without a file is named."""
+    assert "nowhere.csv" in shell.fails("import", shell.folder / "nowhere.csv", "--project", "shop")
+    assert shell.ok("projects") == ""
+
+
+# Pre-label
+
+
+def test_prelabel_with_the_free_backends(shell: Shell) -> None:
+    """``labeler prelabel`` makes suggestions with no key and says what they cost: nothing."""
+    shell.import_reviews()
+    shown = shell.ok("prelabel", "--project", "shop", "--task", "sentiment")
+    assert re.search(r"Run 1 finished: 2 suggestions \(0 unreadable\), 0 failed; 0 calls .* cost \$0\.0000\.", shown)
+    assert "Nothing to do" in shell.fails("prelabel", "--project", "shop", "--task", "sentiment")
+    assert "Run 2 finished: 2" in shell.ok("prelabel", "--project", "shop", "--task", "sentiment", "--again")
+
+
+def test_prelabel_with_a_server_shows_tokens_and_cost(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through an OpenAI-compatible server: calls, tokens, and the cost by the instance's prices; the key nowhere."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    shell.import_reviews()
+    (shell.instance / "prices.json").write_text('{"fake-model": {"input": 1000, "output": 1000}}')
+    with FakeOpenAI(mode="vote") as server:
+        shell.ok("settings", "openai_base_url", server.base_url)
+        words = ("prelabel", "--project", "shop", "--task", "sentiment", "--model", "fake-model", "--limit", "1")
+        shown = shell.ok(*words)
+        assert "Run 1 finished: 1 suggestions" in shown
+        assert "; 1 calls (0 repeats, 0 from the ledger)" in shown
+        assert re.search(r"[1-9]\d* tokens in, [1-9]\d* out, cost \$0\.[0-9]*[1-9]", shown)
+        assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+        assert len(server.requests) == 1
+        assert "1 from the ledger" in shell.ok(*words, "--again")
+        assert len(server.requests) == 1
+    assert KEY not in shown
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in shell.instance.rglob("*") if path.is_file())
+
+
+def test_unknown_price_is_said_to_be_unknown(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """30: a model without a price costs "unknown", never 0, before the run and after."""
+    shell.import_reviews()
+    with FakeOpenAI() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        words = ("prelabel", "--project", "shop", "--task", "sentiment", "--backend", "openai", "--model", "my-model")
+        assert "cost unknown" in shell.ok(*words, "--dry-run")
+        assert "cost unknown" in shell.ok(*words)
+
+
+def test_dry_run_calls_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--dry-run estimates items, tokens and cost from real prompts, sends nothing and starts no run."""
+    shell.import_reviews()
+    with FakeOpenAI() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        words = ("prelabel", "--project", "shop", "--task", "sentiment", "--backend", "openai", "--dry-run")
+        shown = shell.ok(*words, "--model", "gpt-4o-mini")
+        assert shown.startswith("2 records with openai gpt-4o-mini\nAbout ")
+        assert re.search(r"cost \$0\.\d+\. Nothing was called", shown)
+        assert server.requests == []
+    with shell.store() as store:
+        assert store.ledger.runs(1) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--project", "shopp", "--task", "sentiment"], "No project 'shopp'; there are: shop"),
+        (["--project", "shop", "--task", "sentimnt"], "No task 'sentimnt'; loaded: categories"),
+        (["--project", "shop", "--task", "sentiment", "--backend", "gpt"], "No backend 'gpt'; loaded: nearest, openai"),
+        (["--project", "shop", "--task", "sentiment", "--retriever", "bm25"], "No retriever 'bm25'; loaded: balanced"),
+        (["--project", "shop", "--task", "sentiment", "--style", "poem"], "style is 'poem'; allowed are: few-shot"),
+        (["--project", "shop", "--task", "sentiment", "--backend", "openai"], "needs a model id"),
+        (["--project", "shop", "--task", "sentiment", "--backend", "openai", "--model", "m"], "No OpenAI key"),
+        (["--project", "shop", "--task", "keywords", "--backend", "probe"], "The probe labels choices only"),
+    ],
+)
+def test_prelabel_errors_are_one_line(shell: Shell, words: list[str], said: str) -> None:
+    """A name that does not exist is answered with those that do, a missing key with where to put it."""
+    shell.import_reviews()
+    assert said in shell.fails("prelabel", *words)
+
+
+# Export
+
+
+def test_export_writes_files_and_names_them(shell: Shell) -> None:
+    """``labeler export`` prints the path of each file, and the manifest describes them."""
+    shell.import_reviews()
+    out = shell.folder / "out"
+    shown = shell.ok("export", "--project", "shop", "--task", "sentiment", "--format", "openai", "--out", out)
+    assert {Path(line).name for line in shown.splitlines()} >= {"train.jsonl", "manifest.json"}
+    assert all(Path(line).exists() for line in shown.splitlines())
+    texts = [(out / f"{name}.jsonl").read_text(encoding="utf-8") for name in ("train", "validation", "test")]
+    lines = "".join(texts).splitlines()
+    assert len(lines) == 5
+    assert strictjson.loads(lines[0])["messages"][-1]["role"] == "assistant"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--project", "nowhere"], "No project 'nowhere'; there are: shop"),
+        (["--task", "mood"], "No task 'mood'"),
+        (["--format", "parquet"], "'parquet'"),
+        (["--split", "0.8,0.2"], "add up to"),
+        (["--split", "a,b,c"], "--split takes three shares"),
+        (["--split", "0.8,0.8,0.8"], "shares"),
+        (["--how", "guessed"], "No way of labeling 'guessed'; there are: accepted"),
+        (["--task", "usage"], "Nothing to export"),
+        (["--out", "taken"], "taken"),
+    ],
+)
+def test_export_errors_are_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:
+    """Every mistake on the command line is named with what there is."""
+    shell.import_reviews()
+    monkeypatch.chdir(shell.folder)
+    (shell.folder / "taken").write_text("a file")
+    given = {"--project": "shop", "--task": "sentiment", "--format": "openai", "--out": "out"}
+    given |= dict(zip(words[::2], words[1::2], strict=True))
+    assert said in shell.fails("export", *[word for pair in given.items() for word in pair])
+    assert not (shell.folder / "out" / "manifest.json").exists()
+
+
+# Settings, accounts, care
+
+
+def test_settings_are_stored_privately_and_the_key_is_never_shown(shell: Shell) -> None:
+    """A key can be set and removed, is shown as "(set)" only, and its file is readable by its owner alone."""
+    shown = shell.ok("settings", "openai_api_key", KEY) + shell.ok("settings", "openai_model", "gpt-4o-mini")
+    shown += shell.ok("settings")
+    assert 'openai_api_key = (set)\nopenai_model = "gpt-4o-mini"\n' in shown
+    assert KEY not in shown
+    assert stat.S_IMODE((shell.instance / "settings.json").stat().st_mode) == 0o600
+    shell.ok("settings", "openai_api_key", "")
+    assert shell.ok("settings") == 'openai_model = "gpt-4o-mini"\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["colour", "red"], "No instance setting 'colour'; there are: openai_base_url"),
+        (["colour"], "No instance setting 'colour'"),
+        (["timeout_seconds", "soon"], "timeout_seconds"),
+        (["timeout_seconds", "0"], "timeout_seconds is 0; it must lie between 0.1 and 3600"),
+        (["lease_seconds", "nan"], "lease_seconds is nan"),
+        (["openai_base_url", "ftp://models"], "openai_base_url must be an http or https address"),
+    ],
+)
+def test_bad_settings_are_refused(shell: Shell, words: list[str], said: str) -> None:
+    """A setting that does not exist or cannot be is refused, and nothing is stored."""
+    assert said in shell.fails("settings", *words)
+    assert shell.ok("settings") == ""
+
+
+def test_one_setting_can_be_shown(shell: Shell) -> None:
+    """A name without a value shows that setting alone."""
+    shell.ok("settings", "openai_model", "gpt-4o-mini")
+    shell.ok("settings", "timeout_seconds", "20")
+    assert shell.ok("settings", "timeout_seconds") == "timeout_seconds = 20.0\n"
+
+
+def test_damaged_settings_file_is_named(shell: Shell) -> None:
+    """A settings.json that is not JSON is an error that names the file."""
+    shell.ok("projects")
+    (shell.instance / "settings.json").write_text("{nope")
+    assert "settings.json cannot be read" in shell.fails("settings")
+
+
+def test_user_add_prints_a_one_time_link(shell: Shell) -> None:
+    """An account without a password signs in once by a link, whose token is stored as a hash only."""
+    shown = shell.ok("user", "add", "kim", "--admin")
+    found = re.fullmatch(r"One-time sign-in, valid for a day: /welcome\?token=(\S+)\n", shown)
+    assert found
+    with shell.store() as store:
+        person = store.people.named("kim")
+        assert person is not None
+        assert (person["role"], person["password"]) == ("admin", None)
+    assert found[1].encode() not in (shell.instance / "labeler.db").read_bytes()
+
+
+def test_user_add_takes_a_password_and_projects(shell: Shell) -> None:
+    """A password from standard input is hashed, and the account joins the projects that are named."""
+    shell.import_reviews()
+    words = ("user", "add", "lee", "--password-stdin", "--project", "shop")
+    assert shell.ok(*words, stdin="a long enough password\n") == "Added lee.\n"
+    with shell.store() as store:
+        person = store.people.named("lee")
+        assert person is not None
+        assert person["password"].startswith("scrypt:")
+        assert store.projects.member_role(store.projects.named("shop")["id"], person["id"]) == "reviewer"
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "said"),
+    [
+        (["kim"], None, "There is already a reviewer called 'kim'"),
+        (["lee", "--password-stdin"], "short\n", "at least 10 characters"),
+        (["lee", "--password-stdin"], "", "at least 10 characters"),
+        (["lee", "--project", "nowhere"], None, "No project 'nowhere'"),
+        ([""], None, "A name has 1 to 60 printable characters"),
+    ],
+)
+def test_user_add_errors_make_no_account(shell: Shell, words: list[str], stdin: str | None, said: str) -> None:
+    """A taken name, a short password or an unknown project leaves the accounts as they were."""
+    shell.ok("user", "add", "kim")
+    assert said in shell.fails("user", "add", *words, stdin=stdin)
+    with shell.store() as store:
+        assert [row["name"] for row in store.people.all()] == ["kim"]
+
+
+def test_backup_is_a_whole_database(shell: Shell) -> None:
+    """8: a backup opens as a store and holds what the original holds."""
+    shell.import_reviews()
+    shown = shell.ok("backup", shell.folder / "copy.db")
+    assert re.fullmatch(r"Wrote .*copy\.db \([\d,]+ bytes\)\.\n", shown)
+    with Store(shell.folder / "copy.db") as copy:
+        assert copy.check() == []
+        assert copy.records.counts(copy.projects.named("shop")["id"])["records"] == 7
+
+
+def test_backup_never_overwrites(shell: Shell) -> None:
+    """A file that is there, or a folder that is not, is refused."""
+    shell.ok("backup", shell.folder / "copy.db")
+    assert "exists already; a backup never overwrites" in shell.fails("backup", shell.folder / "copy.db")
+    assert "There is no folder" in shell.fails("backup", shell.folder / "nowhere" / "copy.db")
+
+
+def test_doctor_on_a_sound_instance(shell: Shell) -> None:
+    """``labeler doctor`` lists what it looked at, and ends well when all is well."""
+    shell.import_reviews()
+    lines = shell.ok("doctor").splitlines()
+    assert all(line.startswith("ok  ") for line in lines)
+    assert any("is sound; 1 project(s)" in line for line in lines)
+    assert any("Every example index equals the approved annotations" in line for line in lines)
+
+
+def test_doctor_before_the_first_start(shell: Shell) -> None:
+    """Without a database there is nothing to mend, and none is made."""
+    assert "does not exist yet" in shell.ok("doctor")
+    assert not shell.instance.exists()
+
+
+def test_doctor_names_what_is_wrong(shell: Shell) -> None:
+    """A key that others can read and a disabled plugin are marked BAD, with the remedy, and the exit status is 1."""
+    shell.ok("settings", "openai_api_key", KEY)
+    (shell.instance / "settings.json").chmod(0o644)
+    (shell.instance / "plugins").mkdir()
+    (shell.instance / "plugins" / "broken.py").write_text("1 / 0")
+    result = shell("doctor")
+    assert result.exit_code == 1
+    assert "BAD  Plugin instance/plugins/broken.py is disabled: ZeroDivisionError" in result.stdout
+    assert f"chmod 600 {shell.instance / 'settings.json'}" in result.stdout
+    assert result.stderr.startswith("Error: Something needs attention")
+
+
+@pytest.mark.parametrize("damage", ["header", "cut", "middle"])
+def test_doctor_on_a_damaged_database(shell: Shell, damage: str) -> None:
+    """7: random bytes in the header, a cut file or a torn page: doctor says so and points to the backup."""
+    shell.import_reviews()
+    path = shell.instance / "labeler.db"
+    data = bytearray(path.read_bytes())
+    if damage == "header":
+        data[:16] = b"not a database!!"
+    elif damage == "cut":
+        del data[len(data) // 2 :]
+    else:
+        data[len(data) // 2 : len(data) // 2 + 20_000] = os.urandom(20_000)
+    path.write_bytes(data)
+    result = shell("doctor")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert "backup" in result.stdout
+    assert path.read_bytes() == bytes(data)
+
+
+def test_worker_once_does_what_there_is_to_do(shell: Shell) -> None:
+    """``labeler worker --once`` moves a queued run and fills vectors, then ends."""
+    shell.import_reviews()
+    with Instance(shell.instance) as instance:
+        pending = runs.select(instance.store, 1, "sentiment", None, False)
+        runs.start(instance.store, 1, "sentiment", pending, {"backend": "nearest"})
+    shell.ok("worker", "--once")
+    with Instance(shell.instance) as instance:
+        assert instance.store.ledger.run(1)["state"] == "finished"
+        embedder = instance.embeddings(instance.store.projects.get(1)).embedder
+        assert instance.store.vectors.progress(embedder.id, 1) == (7, 7)
+
+
+def test_unknown_command_and_option_are_usage_errors() -> None:
+    """click answers what it does not know with usage and status 2."""
+    assert CliRunner().invoke(cli, ["serv"]).exit_code == 2
+    assert CliRunner().invoke(cli, ["projects", "--colour"]).exit_code == 2
+
+
+def test_newer_database_is_refused_with_both_versions(shell: Shell) -> None:
+    """10: a database of a newer Labeler is not touched."""
+    shell.ok("projects")
+    with shell.store() as store:
+        store.write(
+            lambda tx: tx.run(
+                "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('labeler', 'm999_future', '')"
+            )
+        )
+    assert "m999_future" in shell.fails("projects")
+
+
+# Serving, in a process of its own
+
+
+class Server:
+    """A ``labeler`` process that serves; ``ready`` is the line that says so."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        assert process.stdout is not None
+        self.process, self.log = process, log
+        self.ready = process.stdout.readline()
+        address = re.search(r"http://[^/\s]+", self.ready)
+        self.address = address[0] if address else ""
+
+    def get(self, path: str) -> tuple[int, str]:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(self.address + path, timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def end(self, number: int = signal.SIGTERM, patience: float = 30) -> tuple[int, str]:
+        self.process.send_signal(number)
+        rest, _ = self.process.communicate(timeout=patience)
+        return self.process.returncode, rest
+
+
+@contextlib.contextmanager
+def process(folder: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    with (folder / "server.log").open("w") as log:
+        started = subprocess.Popen(
+            [sys.executable, "-c", "from labeler.cli import main; main()", *words],
+            stdout=subprocess.PIPE, stderr=log, encoding="utf-8",
+            env=os.environ | {"LABELER_INSTANCE": str(folder / "instance")} | environment,
+        )  # fmt: skip
+        try:
+            yield started
+        finally:
+            if started.poll() is None:
+                started.kill()
+            started.communicate()
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *words: str, **environment: str) -> Iterator[Server]:
+    with process(folder, *(words or ("serve",)), "--port", "0", **environment) as started:
+        server = Server(started, folder / "server.log")
+        assert server.address, server.log.read_text()
+        yield server
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_answers_and_ends_with_exit_status_0(tmp_path: Path, number: int) -> None:
+    """59: one line with a one-time sign-in, pages over HTTP, and a clean end on SIGTERM and on Ctrl-C."""
+    with serving(tmp_path) as server:
+        assert re.fullmatch(
+            r"Labeler is ready\. Sign in once with: http://127\.0\.0\.1:\d+/welcome\?token=\S+\n", server.ready
+        )
+        assert server.get("/sign-in")[0] == 200
+        assert server.get("/no-such-page")[0] in (401, 404)
+        assert server.end(number) == (0, "Labeler has ended.\n")
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_second_start_prints_no_sign_in(tmp_path: Path) -> None:
+    """Once there is an account the ready line is the address alone."""
+    with Store(tmp_path / "instance" / "labeler.db") as store:
+        add_reviewer(store, "kim", "a long enough password", "admin")
+    with serving(tmp_path) as server:
+        assert re.fullmatch(r"Labeler is ready at http://127\.0\.0\.1:\d+\n", server.ready)
+        assert server.end()[0] == 0
+
+
+def test_demo_prints_one_sign_in_line(tmp_path: Path) -> None:
+    """``labeler demo`` makes its project and prints one line, with a sign-in that leads to the project."""
+    with serving(tmp_path, "demo") as server:
+        assert re.fullmatch(
+            r"Labeler is ready\. Sign in once with: http://127\.0\.0\.1:\d+/welcome\?token=\S+&next=/projects/1\n",
+            server.ready,
+        )
+        assert server.get("/welcome")[0] == 200
+        assert server.end(signal.SIGINT) == (0, "Labeler has ended.\n")
+    with Store(tmp_path / "instance" / "labeler.db") as store:
+        assert store.records.counts(1)["records"] == 260
+
+
+def test_foreign_host_name_is_refused(tmp_path: Path) -> None:
+    """43: a server on the loopback answers only to its own names."""
+    with serving(tmp_path) as server:
+        port = int(server.address.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(b"GET /sign-in HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_serve_refuses_other_addresses_without_an_account(tmp_path: Path) -> None:
+    """40: while nobody has an account nothing but the loopback is listened on."""
+    with process(tmp_path, "serve", "--host", "0.0.0.0", "--port", "0") as started:
+        out, _ = started.communicate(timeout=30)
+        assert (started.returncode, out) == (1, "")
+    said = (tmp_path / "server.log").read_text()
+    assert said.startswith("Error: Refusing to listen on 0.0.0.0 while nobody has an account")
+    assert len(said.splitlines()) == 1
+
+
+def test_port_in_use_is_one_line(tmp_path: Path) -> None:
+    """A taken port is named with the remedy; ``demo`` takes the next one instead."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with process(tmp_path, "serve", "--port", str(port)) as started:
+            out, _ = started.communicate(timeout=30)
+            assert (started.returncode, out) == (1, "")
+        said = (tmp_path / "server.log").read_text()
+        assert said.startswith(f"Error: Cannot listen on 127.0.0.1:{port} (Address already in use)")
+        assert "choose another with --port" in said
+        with process(tmp_path, "demo", "--port", str(port)) as started:
+            server = Server(started, tmp_path / "server.log")
+            assert server.get("/sign-in")[0] == 200
+            assert not server.address.endswith(f":{port}")
+            assert server.end()[0] == 0
+
+
+def test_server_names_disabled_plugins_at_the_start(tmp_path: Path) -> None:
+    """57: a plugin that cannot be loaded is named on stderr, and the server is up."""
+    (tmp_path / "instance" / "plugins").mkdir(parents=True)
+    (tmp_path / "instance" / "plugins" / "broken.py").write_text("1 / 0")
+    with serving(tmp_path) as server:
+        assert server.get("/sign-in")[0] == 200
+        assert "Plugin instance/plugins/broken.py is disabled: ZeroDivisionError" in server.log.read_text()
+
+
+@pytest.mark.slow
+def test_sigterm_under_load_keeps_every_paid_answer(tmp_path: Path) -> None:
+    """59, 45: a server that is told to end in the middle of a run finishes what is in flight, and leaks no key."""
+    folder = tmp_path / "instance"
+    rows = "".join(f"{n},리뷰 번호 {n} 아주 좋아요\n" for n in range(120))
+    (tmp_path / "reviews.csv").write_text("id,text\n" + rows, encoding="utf-8")
+    with FakeOpenAI(latency=0.3) as fake:
+        shell = Shell(tmp_path)
+        shell.ok("import", tmp_path / "reviews.csv", "--project", "shop", "--task", "sentiment")
+        shell.ok("settings", "openai_base_url", fake.base_url)
+        shell.ok("settings", "openai_model", "fake-model")
+        with Instance(folder) as instance:
+            ids = runs.select(instance.store, 1, "sentiment", None, False)
+            runs.start(instance.store, 1, "sentiment", ids, {"backend": "openai", "concurrency": 8})
+        with serving(tmp_path, OPENAI_API_KEY=KEY) as server:
+            deadline = time.monotonic() + 30
+            while len(fake.requests) < 20 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            started = time.monotonic()
+            assert server.end(signal.SIGTERM) == (0, "Labeler has ended.\n")
+            assert time.monotonic() - started < 10
+            said = server.ready + server.log.read_text()
+        sent = len(fake.requests)
+        with shell.store() as store:
+            run = store.ledger.run(1)
+            answered = store.db.value("SELECT COUNT(*) FROM calls WHERE state = 'answered'")
+            assert 20 <= sent < 120
+            assert answered == run["calls"] == run["done"] == sent
+            assert KEY not in said + json.dumps([dict(row) for row in store.db.all("SELECT * FROM runs")])
+        shell.ok("worker", "--once")
+        with shell.store() as store:
+            run = store.ledger.run(1)
+        assert (run["state"], run["done"], run["repeats"], len(fake.requests)) == ("finished", 120, 0, 120)
+
+
+def test_read_only_serves_and_changes_nothing(tmp_path: Path) -> None:
+    """6: --read-only serves an instance whose database cannot be written."""
+    shell = Shell(tmp_path)
+    shell.import_reviews()
+    with Store(tmp_path / "instance" / "labeler.db") as store:
+        add_reviewer(store, "kim", "a long enough password", "admin")
+    before: dict[str, Any] = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "instance").iterdir()}
+    with serving(tmp_path, "serve", "--read-only") as server:
+        assert server.get("/sign-in")[0] == 200
+        assert server.end()[0] == 0
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "instance").iterdir() if p.name in before} == before

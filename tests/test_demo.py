@@ -1,0 +1,140 @@
+"""The demonstration project: what it holds, what is approved, and that suggestions stand on approved examples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labeler import demo, strictjson
+from labeler.accounts import add_reviewer
+from labeler.instance import Instance
+from labeler.text import clean_text
+from labeler.worker import Worker
+
+TASKS = ["sentiment", "emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage"]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Instance, dict[str, Any]]]:
+    """The demonstration project as ``labeler demo`` makes it, after its worker has done everything there is to do."""
+    folder: Path = tmp_path_factory.mktemp("demo")
+    with Instance(folder) as instance:
+        project = demo.create(instance, add_reviewer(instance.store, "demo", None, "admin"))
+        Worker(instance).run_until_idle()
+        yield instance, project
+
+
+@pytest.fixture
+def instance(shop: tuple[Instance, dict[str, Any]]) -> Instance:
+    return shop[0]
+
+
+@pytest.fixture
+def project(shop: tuple[Instance, dict[str, Any]]) -> dict[str, Any]:
+    return shop[1]
+
+
+def test_there_are_260_reviews_in_two_languages() -> None:
+    """About 200 Korean and 60 English reviews, several a product, each with an id and a text of its own."""
+    rows = demo.reviews()
+    assert Counter(row["lang"] for row in rows) == {"ko": 200, "en": 60}
+    assert len({row["id"] for row in rows}) == len({row["text"] for row in rows}) == 260
+    assert max(Counter(row["product"] for row in rows).values()) >= 3
+    assert all(clean_text(row["text"]) == row["text"] for row in rows)
+
+
+def test_gold_labels_of_all_reviews_parse(instance: Instance, project: dict[str, Any]) -> None:
+    """Every review has a gold label for each of the seven tasks, and it is canonical after one parse."""
+    gold = demo.gold(instance, project)
+    tasks = instance.tasks_of(project)
+    texts = {row["id"]: row["text"] for row in demo.reviews()}
+    assert list(tasks) == TASKS
+    assert len(gold) == 260
+    for id_, labels in gold.items():
+        for name, value in labels.items():
+            assert tasks[name].schema.parse(value, texts[id_]) == value, (id_, name)
+
+
+def test_every_label_of_the_short_schemas_occurs_in_gold(instance: Instance, project: dict[str, Any]) -> None:
+    """The gold set uses every sentiment and every heading of the categories."""
+    gold = demo.gold(instance, project)
+    assert {labels["sentiment"] for labels in gold.values()} == {"positive", "neutral", "negative"}
+    headings = {leaf.split("/")[0] for labels in gold.values() for leaf in labels["categories"]}
+    known = {label.name for label in instance.task_of(project, "categories").schema.labels if not label.parent}
+    assert headings == known
+
+
+def test_about_sixty_are_approved_for_all_tasks(instance: Instance, project: dict[str, Any]) -> None:
+    """The marked reviews are approved for all seven tasks, with their gold labels and the origin named."""
+    marked = {row["id"] for row in demo.reviews() if row["approved"]}
+    gold = demo.gold(instance, project)
+    assert 50 <= len(marked) <= 70
+    for task in TASKS:
+        pages = instance.store.annotations.approved_pages(project["id"], task)
+        rows = {row["key"]: row for page in pages for row in page}
+        assert set(rows) == marked
+        for key, row in rows.items():
+            assert strictjson.loads(row["value"]) == gold[key][task]
+            assert (row["origin"], row["how"]) == (demo.ORIGIN, "imported")
+
+
+def test_nothing_of_the_held_out_gold_is_in_the_store(instance: Instance, project: dict[str, Any]) -> None:
+    """The labels of the other reviews are never loaded: those records are pending and have no annotation."""
+    held_out = [row["id"] for row in demo.reviews() if not row["approved"]]
+    assert len(held_out) >= 190
+    for key in held_out:
+        record = instance.store.records.by_key(project["id"], key)
+        assert record is not None
+        assert all(instance.store.annotations.history(record.id, task) == [] for task in TASKS)
+        assert "labels" not in record.metadata
+    for task in TASKS:
+        assert instance.store.work.counts(project["id"], task)["pending"] == len(held_out)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_suggestions_stand_on_approved_examples(instance: Instance, project: dict[str, Any], task: str) -> None:
+    """With no key every pending record gets a suggestion, and its evidence is approved and never the record itself."""
+    store = instance.store
+    pages = store.annotations.approved_pages(project["id"], task)
+    approved = {row["id"]: row["record_id"] for page in pages for row in page}
+    pending = [id_ for page in store.work.pending_pages(project["id"], task, False) for id_ in page]
+    suggested = 0
+    for record_id in pending:
+        row = store.work.get(record_id, task)
+        assert row is not None
+        suggestion = store.suggestions.get(row["suggestion_id"]) if row["suggestion_id"] else None
+        if suggestion is None:
+            continue
+        suggested += 1
+        assert suggestion.failure is None
+        assert suggestion.backend in ("nearest", "probe")
+        assert suggestion.evidence
+        for evidence in suggestion.evidence:
+            assert approved[evidence.annotation_id] == evidence.record_id != record_id
+            assert -1.0001 <= evidence.similarity <= 1.0001
+    assert suggested == len(pending)
+
+
+def test_runs_of_the_demonstration_finish_and_cost_nothing(instance: Instance, project: dict[str, Any]) -> None:
+    """Seven runs, all finished, without a call."""
+    runs = instance.store.ledger.runs(project["id"])
+    assert sorted(run["task"] for run in runs) == sorted(TASKS)
+    assert {(run["state"], run["calls"], run["failed"]) for run in runs} == {("finished", 0, 0)}
+
+
+def test_second_start_finds_the_project(instance: Instance, project: dict[str, Any]) -> None:
+    """Made once: another start opens the same project and adds nothing."""
+    again = demo.create(instance, 1)
+    assert again["id"] == project["id"]
+    assert instance.store.records.counts(project["id"])["records"] == 260
+    assert len(instance.store.ledger.runs(project["id"])) == 7
+
+
+def test_reviews_of_one_product_are_no_copies(instance: Instance, project: dict[str, Any]) -> None:
+    """The reviews were written one by one: none is an exact or near duplicate of another."""
+    assert instance.store.records.counts(project["id"])["duplicates"] == 0
+    assert instance.store.records.near_duplicates(project["id"]) == 0

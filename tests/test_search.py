@@ -1,0 +1,172 @@
+"""Search in record texts: substrings of words, at any length, in Korean and English."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import pytest
+from helpers import World
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labeler.store import NewRecord
+from labeler.store.search import folded, replace_text, search_query, search_tokens
+
+TEXTS = [
+    "사과가 아삭하고 배송이 빨라요",
+    "풋사과는 시어서 별로예요 ㅠㅠ",
+    "iPhone15 케이스인데 마감이 좋아요",
+    "The Apple was rotten, 배송도 늦었어요",
+    "가 나 다 라",
+    "snake_case_name 이라고 적혀 있어요",
+    "가격대비 최고! 강추합니다~~",
+    "ab bc 라고 인쇄됨",
+    "ÉCLAIR 에클레어 Straße",
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    made = World(tmp_path_factory.mktemp("search"), TEXTS)
+    yield made
+    made.store.close()
+
+
+def found(world, words, **more):
+    return {row["text"] for row in world.store.search(world.project_id, words, **more)}
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        ("사과", {0, 1}),
+        ("배송", {0, 3}),
+        ("과가", {0}),
+        ("과", {0, 1}),
+        ("ㅠ", {1}),
+        ("가", {0, 4, 6}),
+        ("격대비", {6}),
+        ("phone1", {2}),
+        ("15", {2}),
+        ("5", {2}),
+        ("apple", {3}),
+        ("APPLE", {3}),
+        ("ｒｏｔｔｅｎ", {3}),
+        ("straSSe", {8}),
+        ("éclair", {8}),
+    ],
+)
+def test_word_is_found_inside_words(world, words, places):
+    """Two characters, one, a part of a word, any case and width: what the text contains is found."""
+    assert found(world, words) == {TEXTS[n] for n in places}
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        ("배송 사과", {0}),
+        ("apple 배송", {3}),
+        ("배송, rotten!", {3}),
+        ("사과 rotten", set()),
+        ("가 다", {4, 6}),
+    ],
+)
+def test_all_words_must_occur_in_any_order(world, words, places):
+    """Several words mean all of them, wherever they stand."""
+    assert found(world, words) == {TEXTS[n] for n in places}
+
+
+@pytest.mark.parametrize(
+    "words", ["", "   ", "!!!", "😀", "없는말", "사과사과", "z", "abc", 'a" OR "b', "NEAR(", "*", "-사과x"]
+)
+def test_what_does_not_occur_is_not_found(world, words):
+    """Nothing matches nothing: no error, no syntax of the search engine, no match across two words."""
+    assert found(world, words) == set()
+
+
+@pytest.mark.parametrize("words", ["snake_case", "snakecase", "case_name", "_name"])
+def test_underscore_is_no_boundary(world, words):
+    """An underscore inside a word is ignored on both sides."""
+    assert found(world, words) == {TEXTS[5]}
+
+
+def test_decomposed_words_are_found(world):
+    """Words typed in NFD, as some systems do, find text stored in NFC."""
+    assert found(world, unicodedata.normalize("NFD", "사과")) == {TEXTS[0], TEXTS[1]}
+
+
+def test_pages_reach_every_match_once(tmp_path):
+    """Newest first; the last id of one page opens the next, and a short page is the last."""
+    world = World(tmp_path, [f"사과 {n}번" if n % 3 else f"배 {n}번" for n in range(50)])
+    seen, before = [], None
+    while True:
+        page = world.store.search(world.project_id, "사과", limit=7, before=before)
+        seen += [row["id"] for row in page]
+        if len(page) < 7:
+            break
+        before = page[-1]["id"]
+    assert seen == [id_ for n, id_ in reversed(list(enumerate(world.records))) if n % 3]
+    world.store.close()
+
+
+def test_page_is_full_although_candidates_were_refused(tmp_path):
+    """Texts where the letters meet only across two words do not thin out the page."""
+    texts = [f"abc {n}" if n < 5 else f"ab bc {n}" for n in range(60)]
+    world = World(tmp_path, texts)
+    page = world.store.search(world.project_id, "abc", limit=5)
+    assert [row["text"] for row in page] == [f"abc {n}" for n in reversed(range(5))]
+    world.store.close()
+
+
+def test_other_projects_are_not_searched(tmp_path):
+    """A search stays within its project."""
+    world = World(tmp_path, TEXTS)
+    other = world.store.write(lambda tx: world.store.projects.create(tx, "other", "ko", {}))
+    world.store.write(lambda tx: world.store.records.add(tx, other, [NewRecord("k", "사과 다른 곳")], []))
+    assert len(world.store.search(world.project_id, "사과")) == 2
+    assert len(world.store.search(other, "사과")) == 1
+    world.store.close()
+
+
+def test_changed_text_is_found_by_its_new_words_only(tmp_path):
+    """A text that was replaced is no longer found by what it used to say."""
+    world = World(tmp_path, TEXTS)
+    record = world.store.records.get(world.records[0])
+
+    def work(tx):
+        tx.run("UPDATE records SET text = :t WHERE id = :id", {"t": "바나나 한 송이", "id": record.id})
+        replace_text(tx, record.id, record.text, "바나나 한 송이")
+
+    world.store.write(work)
+    assert len(world.store.search(world.project_id, "바나나")) == 1
+    assert found(world, "아삭") == set()
+    world.store.close()
+
+
+TEXT = st.text(alphabet="가나다라과사 abAB_-,ㅠ1", min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(TEXT.filter(str.strip), min_size=1, max_size=6, unique=True), words=TEXT)
+def test_search_finds_exactly_what_contains_the_words(tmp_path_factory, texts, words):
+    """The index answers as reading every text would, for any texts and words."""
+    world = World(tmp_path_factory.mktemp("any"), [])
+    news = [NewRecord(f"k{n}", text) for n, text in enumerate(texts)]
+    world.store.write(lambda tx: world.store.records.add(tx, world.project_id, news, []))
+    parts = [part.replace("_", "") for part in re.findall(r"\w+", folded(words))]
+    parts = [part for part in parts if part]
+
+    def contains(text):
+        here = folded(text).replace("_", "")
+        return bool(parts) and all(part in here for part in parts)
+
+    assert found(world, words) == {text for text in texts if contains(text)}
+    world.store.close()
+
+
+def test_tokens_are_overlapping_pairs():
+    """What the index holds can be read: pairs of a word, and its last character alone."""
+    assert search_tokens("사과가 A") == "사과 과가 가 a"
+    assert search_query("사과가 a") == '"사과 과가" AND "a"*'
+    assert search_query("!") is None

@@ -1,0 +1,163 @@
+"""The wheel: built, installed without the checkout, and everything that is not Python is in it."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LOOK = """
+import sys
+from importlib import resources
+from pathlib import Path
+
+import labeler
+from labeler import demo, strictjson
+from labeler.app import create_app
+from labeler.backends.prices import load_prices
+from labeler.instance import Instance
+from labeler.retrieval.lexical import LexicalEmbedder
+
+assert Path(labeler.__file__).is_relative_to(sys.argv[1]), labeler.__file__
+with Instance(Path(sys.argv[2])) as instance:
+    app = create_app(instance, {"TESTING": True})
+    client = app.test_client()
+    pages = {language: client.get("/sign-in", headers={"Accept-Language": language}) for language in ("ko", "en")}
+    static = sorted(Path(app.static_folder).rglob("*"))
+    found = {
+        "status": [page.status_code for page in pages.values()],
+        "korean": any("가" <= c <= "힣" for c in pages["ko"].text),
+        "languages_differ": pages["ko"].text != pages["en"].text,
+        "static": [client.get("/static/" + path.relative_to(app.static_folder).as_posix()).status_code
+                   for path in static if path.is_file() and path.suffix in (".js", ".css", ".svg", ".txt", ".md")],
+        "static_files": [path.relative_to(app.static_folder).as_posix() for path in static if path.is_file()],
+        "templates": sorted(app.jinja_env.list_templates(extensions=["html"])),
+        "guidelines": {name: sorted(task.guidelines) for name, task in instance.plugins.tasks.items()},
+        "disabled": [disabled.name for disabled in instance.plugins.disabled],
+        "vector": LexicalEmbedder().embed(["맛있어요"]).shape,
+        "prices": len(load_prices()),
+        "reviews": len(demo.reviews()),
+        "typed": resources.files("labeler").joinpath("py.typed").is_file(),
+    }
+print(strictjson.dumps(found))
+"""
+
+
+def packages() -> dict[str, Path]:
+    """Return what setup.cfg says: the packages and their folders."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    folders = dict(line.split(" = ") for line in config["options"]["package_dir"].split("\n") if line)
+    names = [line for line in config["options"]["packages"].split("\n") if line]
+    return {name: ROOT / folders[name.split(".")[0]] / Path(*name.split(".")[1:]) for name in names}
+
+
+def test_every_package_is_listed() -> None:
+    """Every folder of labeler/ with Python in it stands in setup.cfg, and nothing that is not there."""
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "labeler").rglob("*.py")
+        if "__pycache__" not in path.parts
+    }
+    listed = packages()
+    assert {name for name in listed if name.split(".")[0] == "labeler"} == found
+    assert all((folder / "__init__.py").is_file() for folder in listed.values())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of what git tracks or would track, so that nothing stale gets in."""
+    source = tmp_path_factory.mktemp("source")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT, capture_output=True, check=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    out = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source))
+    return next(out.glob("labeler-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, installed into a folder of its own."""
+    target = tmp_path_factory.mktemp("installed")
+    pip("install", "--no-deps", "--no-compile", "--target", str(target), str(wheel))
+    return target
+
+
+def pip(*words: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def run(installed: Path, folder: Path, *words: str) -> str:
+    """Run Python away from the checkout, with the installed folder before everything else."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LABELER_", "OPENAI_"))}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment | {"PYTHONPATH": str(installed)},
+        capture_output=True, encoding="utf-8", timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_wheel_holds_what_git_holds(wheel: Path) -> None:
+    """Every file of the packaged folders that is in the checkout is in the wheel, and no test or benchmark is."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
+                            capture_output=True, check=True).stdout.decode().split("\0")  # fmt: skip
+    folders = {"labeler": "labeler", "plugins": "labeler_plugins", "static": "labeler_static",
+               "templates": "labeler_templates"}  # fmt: skip
+    for name in listed:
+        top, _, rest = name.partition("/")
+        if top in folders and (ROOT / name).is_file() and not name.endswith((".po", ".pot", "babel.cfg")):
+            assert f"{folders[top]}/{rest}" in names, name
+    assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
+    assert any(name.endswith("licenses/NOTICE") for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.slow
+def test_installed_wheel_serves_without_the_checkout(installed: Path, tmp_path: Path) -> None:
+    """Templates, static files, translations, guidelines, the embedder, prices and the demonstration are all there."""
+    found = eval(run(installed, tmp_path, "-c", LOOK, str(installed), str(tmp_path / "instance")), {"true": True,
+                 "false": False, "null": None})  # fmt: skip
+    assert found["status"] == [200, 200]
+    assert found["korean"]
+    assert found["languages_differ"]
+    assert len(found["static"]) >= 4
+    assert set(found["static"]) == {200}
+    checkout = {p.relative_to(ROOT / "static").as_posix() for p in (ROOT / "static").rglob("*") if p.is_file()}
+    assert set(found["static_files"]) >= {name for name in checkout if "__pycache__" not in name}
+    templates = ROOT / "templates"
+    assert found["templates"] == sorted(path.relative_to(templates).as_posix() for path in templates.rglob("*.html"))
+    assert set(found["guidelines"]) >= {"sentiment", "usage"}
+    assert all({"en", "ko"} <= set(languages) for languages in found["guidelines"].values())
+    assert found["disabled"] == []
+    assert found["vector"] == [1, 256]
+    assert found["prices"] > 0
+    assert found["reviews"] == 260
+    assert found["typed"]
+
+
+@pytest.mark.slow
+def test_installed_command_works_without_the_checkout(installed: Path, tmp_path: Path) -> None:
+    """The console script of the wheel lists the seven tasks and no disabled plugin."""
+    script = str(installed / "bin" / "labeler")
+    assert len(run(installed, tmp_path, script, "tasks").splitlines()) == 7
+    shown = run(installed, tmp_path, script, "plugins").splitlines()
+    assert shown[0] == "labeler.built_in"
+    assert len(shown) == 8
