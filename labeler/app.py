@@ -28,6 +28,8 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
         instance_path=str(instance.folder),
         template_folder=_package_folder("labeler_templates"),
         static_folder=_package_folder("labeler_static"),
+        # Without it the address would be the folder's name, which in a wheel is another one.
+        static_url_path="/static",
     )
     app.config.from_mapping(
         SECRET_KEY=instance.secret_key,

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from labeler.backends.probe import ProbeBackend
 
 DEFAULT_FOLDER = "instance"
+# So few missing vectors of a slow embedder are made while a page waits; more are left to the background.
+_FEW = 16
+_RECHECK = 30.0
 
 
 def instance_folder(given: str | None = None) -> Path:
@@ -64,6 +68,7 @@ class Instance:
         self._indexes: dict[tuple[int, str, str], ExampleIndex] = {}
         self._probes: dict[tuple[int, str, str], ProbeBackend] = {}
         self._backends: dict[str, Backend] = {}
+        self._complete: dict[tuple[int, str], tuple[bool, float]] = {}
         self._work = threading.Event()
         self._decided: dict[tuple[int, str], None] = {}
 
@@ -244,6 +249,31 @@ class Instance:
     # Retrieval
 
     def embeddings(self, project: Mapping[str, Any]) -> Embeddings:
+        """Return the vectors that retrieval uses now.
+
+        Those of the project's embedder, unless it is a slow one whose vectors are still being made in the
+        background: until nearly all are there, retrieval goes on with the lexical ones and no page waits.
+        """
+        chosen = self.chosen_embeddings(project)
+        if chosen.embedder.fast or self._nearly_complete(chosen, int(project["id"])):
+            return chosen
+        return self._lexical(project)
+
+    def _lexical(self, project: Mapping[str, Any]) -> Embeddings:
+        return self.chosen_embeddings({**project, "settings": {**project["settings"], "embedder": "lexical"}})
+
+    def _nearly_complete(self, embeddings: Embeddings, project_id: int) -> bool:
+        key = (project_id, embeddings.embedder.id)
+        known, at = self._complete.get(key, (False, 0.0))
+        now = time.monotonic()
+        if now - at > (_RECHECK if known else 1.0):
+            missing = self.store.vectors.missing(embeddings.embedder.id, project_id, 0, _FEW)
+            known = len(missing) < _FEW
+            self._complete[key] = (known, now)
+        return known
+
+    def chosen_embeddings(self, project: Mapping[str, Any]) -> Embeddings:
+        """Return the vectors of the embedder that the project's settings name."""
         settings = self.project_settings(project)
         key = f"{settings['embedder']}/{settings['embedding_model']}"
         with self._lock:
@@ -299,11 +329,13 @@ class Instance:
         api_key, base_url = openai_settings(settings)
         settings |= {"openai_api_key": api_key, "openai_base_url": base_url, "model_id": model_id or None}
         embeddings = self.embeddings(project)
-        key = strictjson.dumps([name, embeddings.embedder.id, settings], sort_keys=True)
+        # Sentences are compared while a page waits: a slow embedder leaves that to the lexical one.
+        fast = embeddings if embeddings.embedder.fast else self._lexical(project)
+        key = strictjson.dumps([name, project["id"], task.name, embeddings.embedder.id, settings], sort_keys=True)
         with self._lock:
             if key not in self._backends:
                 factory = find(self.plugins.backends, name, "backend")
-                extra = {"embed": embeddings.embedder.embed, "index": self.index(project, task)}
+                extra = {"embed": fast.embedder.embed, "index": self.index(project, task)}
                 self._backends[key] = factory.create(settings | extra)
             return self._backends[key]
 

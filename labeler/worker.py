@@ -163,7 +163,7 @@ class Worker:
         deadline = time.monotonic() + 2.0
         busy = False
         try:
-            embeddings = self.instance.embeddings(project)
+            embeddings = self.instance.chosen_embeddings(project)
         except LabelerError as error:
             log.warning("project %s: %s", project["id"], error)
             return False

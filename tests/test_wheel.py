@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from labeler import strictjson
+
 ROOT = Path(__file__).parent.parent
 LOOK = """
 import sys
@@ -133,8 +135,7 @@ def test_wheel_holds_what_git_holds(wheel: Path) -> None:
 @pytest.mark.slow
 def test_installed_wheel_serves_without_the_checkout(installed: Path, tmp_path: Path) -> None:
     """Templates, static files, translations, guidelines, the embedder, prices and the demonstration are all there."""
-    found = eval(run(installed, tmp_path, "-c", LOOK, str(installed), str(tmp_path / "instance")), {"true": True,
-                 "false": False, "null": None})  # fmt: skip
+    found = strictjson.loads(run(installed, tmp_path, "-c", LOOK, str(installed), str(tmp_path / "instance")))
     assert found["status"] == [200, 200]
     assert found["korean"]
     assert found["languages_differ"]

@@ -84,7 +84,7 @@ def overview(project_id: int) -> Any:
         tasks=[_standing(project_id, task) for task in tasks.values()],
         records=store.records.counts(project_id) | {"near": store.records.near_duplicates(project_id)},
         cost=store.ledger.project_cost(project_id),
-        vectors=store.vectors.progress(instance().embeddings(g.project).embedder.id, project_id),
+        vectors=store.vectors.progress(instance().chosen_embeddings(g.project).embedder.id, project_id),
         imports=store.records.imports(project_id, 5),
         exports=store.exports.all(project_id, 5),
         runs=store.ledger.runs(project_id, 5),
