@@ -106,6 +106,7 @@ def pairs(values: tuple[str, ...], what: str) -> dict[str, str]:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=PORT, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--allow-host", multiple=True, help="A host name to answer to, besides --host and localhost")
+@click.option("--tls", is_flag=True, help="A reverse proxy ends TLS: cookies are sent over https only")
 @click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 256))
 @click.option("--no-worker", is_flag=True, help="Do no background work in this process (see: labeler worker)")
 @click.option("--read-only", is_flag=True, help="Change nothing: look and export only")

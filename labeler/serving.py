@@ -61,6 +61,7 @@ def run_server(
     threads: int = 8,
     allow_host: tuple[str, ...] = (),
     no_worker: bool = False,
+    tls: bool = False,
     person: int | None = None,
     path: str = "/",
     next_free: bool = False,
@@ -85,7 +86,9 @@ def run_server(
 
     hosts = (*LOOPBACK, host, *allow_host)
     wildcard = host in ("0.0.0.0", "::", "")
-    app = create_app(instance, {"LABELER_HOSTS": () if wildcard and not allow_host else hosts})
+    app = create_app(
+        instance, {"LABELER_HOSTS": () if wildcard and not allow_host else hosts, "SESSION_COOKIE_SECURE": tls}
+    )
     bound = bind(host, port, next_free)
     server: Any = create_server(
         app, sockets=[bound], threads=threads, channel_timeout=30, connection_limit=1000, ident=None,

@@ -158,9 +158,14 @@ class Points:
         return rows / np.where(lengths > 0, lengths, 1)
 
 
-def open_instance(folder: Path, base_url: str = "", texts: Sequence[str] = REVIEWS, **settings: Any) -> Instance:
+def open_instance(
+    folder: Path, base_url: str = "", texts: Sequence[str] = REVIEWS, durable: bool = False, **settings: Any
+) -> Instance:
     """An instance with one English project of records, whose backend ``openai`` talks to ``base_url``."""
     instance = Instance(folder)
+    if not durable:
+        # These tests end processes, not the power: the system keeps what was written.
+        instance.store.db._synchronous = "OFF"
     if base_url:
         instance.change_settings({"openai_base_url": base_url, "openai_model": "gpt-4o-mini"} | settings)
     if not instance.store.projects.all():

@@ -48,8 +48,10 @@ class Lab:
         return len(self.server.requests)
 
     def start(self, ids=None, budget=None, **settings):
-        settings = {"backend": "openai", "k": 0, "concurrency": 4} | settings
-        return runs.start(self.store, self.project["id"], "sentiment", ids or self.ids, settings, budget)
+        ids = ids or self.ids
+        # No more threads than records: an idle one waits a moment for work that may come back.
+        settings = {"backend": "openai", "k": 0, "concurrency": min(4, len(ids))} | settings
+        return runs.start(self.store, self.project["id"], "sentiment", ids, settings, budget)
 
     def executor(self, run_id, stop=None, **pace):
         run = self.ledger.run(run_id)

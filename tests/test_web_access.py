@@ -104,6 +104,7 @@ def furnished(instance: Instance, store: Store, project: int, people: dict[str, 
     folder = instance.folder / "uploads" / str(project)
     folder.mkdir(parents=True)
     (folder / UPLOAD).write_text("text\n좋아요\n", encoding="utf-8")
+    (folder / f"{UPLOAD}.name").write_text("a.csv")
     import_id = queue_import(store, project, folder / UPLOAD, "a.csv", ImportOptions(), people["admin"])
     ids = runs.select(store, project, "sentiment", None, False)
     run_id = runs.start(store, project, "sentiment", ids, {"backend": "nearest"}, None, people["admin"])

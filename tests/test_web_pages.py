@@ -458,6 +458,14 @@ def test_an_import_needs_a_text_column(client: FlaskClient, project: int, store:
     assert store.records.imports(project) == []
 
 
+def test_a_second_click_imports_nothing_twice(client: FlaskClient, project: int, store: Store) -> None:
+    """An upload goes into one import; the same form sent again finds it gone."""
+    preview = upload(client, project, "text\n좋아요\n".encode())
+    assert send(client, preview, text="text").status_code == 303
+    assert send(client, preview, text="text").status_code == 404
+    assert len(store.records.imports(project)) == 1
+
+
 def test_an_id_column_can_be_declined(client: FlaskClient, instance: Instance, store: Store, project: int) -> None:
     """Where the page says that there is no id, the guess is not used all the same."""
     preview = upload(client, project, "id,text\n1,정말 좋아요\n".encode())

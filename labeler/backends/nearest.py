@@ -45,7 +45,9 @@ class NearestBackend:
     def _answer(self, request: BackendRequest) -> Completion | BackendFailure:
         votes = [(example.value, weight(example.similarity)) for example in request.examples]
         if not votes:
-            return BackendFailure("no_examples", "There is no approved example yet; approve a few records first")
+            return BackendFailure(
+                "no_examples", "There is no approved example yet; approve a few records first", fatal=True
+            )
         voted = request.schema.vote(votes)
         if voted is not None:
             value, score = voted

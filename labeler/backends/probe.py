@@ -106,7 +106,7 @@ class ProbeBackend:
         if not self.supports(request.schema):
             return BackendFailure("setup", f"The probe labels choices only, not {request.schema.kind}", fatal=True)
         if self.fitted is None and not self.fit():
-            return BackendFailure("no_examples", "The probe needs approved examples of at least two labels")
+            return BackendFailure("no_examples", "The probe needs approved examples of at least two labels", fatal=True)
         fitted = self.fitted
         if fitted is None or request.vector is None:
             return BackendFailure("no_vector", "The record has no vector yet")

@@ -89,7 +89,7 @@ class Report:
         """Return the numbers as the store keeps them."""
         return {
             "added": self.added, "known": self.known, "duplicates": self.duplicates, "labels": self.labels,
-            "refused": self.refused_count, "report": strictjson.dumps(self.refused),
+            "refused": self.refused_count, "report": strictjson.dumps(sorted(self.refused, key=lambda row: row[0])),
         }  # fmt: skip
 
 

@@ -121,7 +121,7 @@ class LocalExecutor:
             results = self.suggester.now([records[id_] for id_ in ids], save=False)
             fatal = next((r for r in results if isinstance(r, BackendFailure) and r.fatal), None)
             if fatal is not None:
-                self.store.write(lambda tx, ids=ids: [self._put_back(tx, id_, 0.0) for id_ in ids])  # type: ignore[misc]
+                self.store.write(lambda tx, ids=ids: self._put_all_back(tx, ids))  # type: ignore[misc]
                 self._pause(fatal.message)
                 return
             self.store.write(lambda tx, ids=ids, results=results: self._save_free(tx, ids, results))  # type: ignore[misc]
@@ -199,15 +199,15 @@ class LocalExecutor:
         return delay > 0
 
     def _return_unstarted(self) -> None:
-        items = list(self._items)
+        ids = [prepared.record.id for prepared in self._items]
         self._items.clear()
-        if items:
-            self.store.write(lambda tx: self._put_all_back(tx, items))
+        if ids:
+            self.store.write(lambda tx: self._put_all_back(tx, ids))
 
-    def _put_all_back(self, tx: Tx, items: Sequence[Prepared]) -> None:
-        for prepared in items:
+    def _put_all_back(self, tx: Tx, record_ids: Sequence[int]) -> None:
+        for record_id in record_ids:
             # Leased but never started: it was no try.
-            self.store.ledger.put_back(tx, self.run_id, prepared.record.id, self._token, 0.0, None, None, False)
+            self.store.ledger.put_back(tx, self.run_id, record_id, self._token, 0.0, None, None, False)
 
     def _put_back(self, tx: Tx, record_id: int, delay: float, failure: BackendFailure | None = None) -> None:
         kind, message = (failure.kind, failure.message) if failure else (None, None)

@@ -68,9 +68,10 @@ def resume(store: Store, run_id: int, budget: float | None = None) -> None:
     """Queue a paused or cancelled run again; what was answered is not asked again."""
 
     def work(tx: Any) -> bool:
-        if budget is not None:
+        moved = store.ledger.set_run(tx, run_id, QUEUED, None, (PAUSED, CANCELLED))
+        if moved and budget is not None:
             store.ledger.set_budget(tx, run_id, budget)
-        return store.ledger.set_run(tx, run_id, QUEUED, None, (PAUSED, CANCELLED))
+        return moved
 
     if not store.write(work):
         raise Conflict(f"Run {run_id} is not paused")

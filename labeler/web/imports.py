@@ -64,15 +64,10 @@ def start(project_id: int, upload: str) -> Any:
         "labels": {name: column for name in tasks if (column := text(f"label.{name}"))},
         "strict": bool(request.form.get("strict")),
     }
-    try:
-        if not options["text"]:
-            raise InputError("Choose the column that holds the review text")
-        import_id = queue_import(
-            instance().store, project_id, path, file_name, ImportOptions(**options), g.person["id"]
-        )
-    except InputError as error:
-        return _preview_page(project_id, upload, options, str(error)), error.status
-    uploads.queued(path)
+    if not options["text"]:
+        return _preview_page(project_id, upload, options, "Choose the column that holds the review text"), 400
+    uploads.take(path)
+    import_id = queue_import(instance().store, project_id, path, file_name, ImportOptions(**options), g.person["id"])
     instance().wake()
     return go_on("imports.show", project_id=project_id, import_id=import_id)
 

@@ -23,6 +23,7 @@ _KINDS = ("csv", "tsv", "tab", "txt", "jsonl", "ndjson", "json", "xlsx", "xlsm",
 _SUFFIX = re.compile(rf"\.(?:{'|'.join(_KINDS)})(?:\.gz)?\Z")
 _NAME = re.compile(rf"[0-9a-f]{{32}}{_SUFFIX.pattern}")
 _KEEP_SECONDS = 24 * 3600.0
+_GONE = "There is no such upload any more; send the file again"
 
 
 def raise_limit() -> None:
@@ -58,15 +59,17 @@ def keep(project_id: int, file: FileStorage) -> str:
 def find(project_id: int, upload: str) -> tuple[Path, str]:
     """Return the path of an upload of this project and the name it came with. Raises :class:`NotFound`."""
     path = _folder(project_id) / upload
-    if not _NAME.fullmatch(upload) or not path.is_file():
-        raise NotFound("There is no such upload any more; send the file again")
-    beside = _beside(path)
-    return path, beside.read_text(encoding="utf-8") if beside.is_file() else upload
+    if not _NAME.fullmatch(upload) or not path.is_file() or not _beside(path).is_file():
+        raise NotFound(_GONE)
+    return path, _beside(path).read_text(encoding="utf-8")
 
 
-def queued(path: Path) -> None:
-    """Forget the name beside a file that an import has taken over; the import removes the file itself."""
-    _beside(path).unlink(missing_ok=True)
+def take(path: Path) -> None:
+    """Hand an upload over to an import, once: a second click finds it gone. The import removes the file itself."""
+    try:
+        _beside(path).unlink()
+    except FileNotFoundError:
+        raise NotFound(_GONE) from None
 
 
 def _suffix(name: str) -> str:

@@ -72,7 +72,9 @@ WORDS = {
     "model": N_("Model not found"),
     "setup": N_("Not set up"),
     "request": N_("Prompt refused"),
-    "not_ready": N_("Not enough approved labels yet"),
+    "no_examples": N_("No approved examples yet"),
+    "no_answer": N_("The examples say nothing about it"),
+    "no_vector": N_("No vector yet"),
 }
 
 # Title and explanation of each setting that the pages show.
@@ -161,6 +163,22 @@ SENTENCES = (
     N_("openai_base_url must be an http or https address; example: http://127.0.0.1:8000/v1"),
     N_("cancelled"),
     N_("being filled"),
+    # Of backends
+    N_("There is no approved example yet; approve a few records first"),
+    N_("The neighbours say nothing about this record"),
+    N_("The probe needs approved examples of at least two labels"),
+    N_("The probe labels choices only, not %(kind)s"),
+    N_("The record has no vector yet"),
+    N_("No complete answer within %(n)s s; try again, or raise the time-out."),
+    N_("No connection to %(address)s (%(reason)s); check the address, the network and that the server runs."),
+    N_("The account has no credit left; add credit or raise its limit, then resume the run (%(status)s)."),
+    N_("The server limits the rate; the call is worth another try later, with fewer at once (%(status)s)."),
+    N_("The server does not accept the key; check OPENAI_API_KEY or openai_api_key (%(status)s)."),
+    N_("No model %(model)s at %(address)s; check the model id, and that base_url is right (%(status)s)."),
+    N_("The address does not take chat completions; set base_url to where the API begins (/v1) (%(status)s)."),
+    N_("The server failed; the call is worth another try (%(status)s)."),
+    N_("The prompt is longer than the model can read; show fewer examples or use another model (%(status)s)."),
+    N_("The server refuses this prompt; see what it says, and label this record by hand (%(status)s)."),
     # Of the page itself
     N_("Choose a file first"),
     N_("Choose the column that holds the review text"),

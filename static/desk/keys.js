@@ -32,8 +32,9 @@ export function commandOf(event) {
   const name = commandName(code, shift);
   if (name === null) return null;
   if (event.repeat && !REPEATS.has(name)) return { name: "nothing", shift };
-  // A button or link reached with Tab answers to Enter and Space itself.
-  if ((name === "approve" || name === "skip") && ownsKeys(target)) return null;
+  // A button or link reached with Tab answers to Enter and Space itself, a radio button or check box to Space.
+  if (name === "approve" && reached(target, "button, a, summary")) return null;
+  if (name === "skip" && reached(target, "button, a, summary, input")) return null;
   return { name, digit: digitOf(code), shift };
 }
 
@@ -43,6 +44,6 @@ function commandName(code, shift) {
   return COMMANDS[code] ?? null;
 }
 
-function ownsKeys(target) {
-  return target instanceof Element && target.matches("button:focus-visible, a:focus-visible, summary:focus-visible, input:focus-visible");
+function reached(target, kinds) {
+  return target instanceof Element && target.matches(kinds) && target.matches(":focus-visible");
 }

@@ -21,6 +21,8 @@ class Desk {
     this.order = { order: this.config.order, similar_to: "" };
     this.current = null;
     this.ahead = [];
+    // Counts the orders of the queue there have been: whoever waits for a record of an older one gives up.
+    this.round = 0;
     this.done = { now: 0 };
     this.pane = new TextPane(root.querySelector('[data-slot="text"]'));
     this.dialogs = new Dialogs(root, this.config.language);
@@ -30,6 +32,8 @@ class Desk {
     const key = `labeler.${this.config.reviewer}.${this.config.project}.${this.config.task}`;
     this.drafts = new Drafts(`${key}.drafts`);
     this.outbox = new Outbox(this.api, `${key}.outbox`, (...args) => this.heard(...args));
+    this.place = `${key}.record`;
+    this.kept = Number(sessionStorage.getItem(this.place));
     this.counts = JSON.parse(root.querySelector("[data-counts]").dataset.counts);
     this.listen();
     paint(root);
@@ -47,6 +51,7 @@ class Desk {
   async start() {
     this.outbox.resume();
     if (this.config.record) await this.openRecord(this.config.record);
+    else if (this.kept) await this.reopen(this.kept);
     if (!this.current) await this.bring();
   }
 
@@ -67,17 +72,16 @@ class Desk {
   // Fetch the next record into `ahead`; at most one request at a time.
   prefetch() {
     if (this.fetching) return this.fetching;
-    const round = (this.round ??= {});
+    // What is on its way to the server was left out of this answer; a skipped record among it may come again.
+    this.leftOut = this.outbox.unsent > 0;
     this.fetching = this.api
       .post("next", { have: this.ids(), ...this.order })
       .then((payload) => {
         this.fetching = null;
-        if (round !== this.round) return payload && this.putBack([payload]);
         this.warn("noRecord", null);
         if (payload) this.ahead.push(this.prepare(payload));
         this.exhausted = !payload;
         this.stockUp();
-        return undefined;
       })
       .catch((error) => {
         this.fetching = null;
@@ -89,11 +93,13 @@ class Desk {
 
   // Ask for more while there is room, in the background.
   stockUp() {
+    this.root.dataset.ahead = this.exhausted ? "all" : String(this.ahead.length);
     if (this.current && this.ahead.length < AHEAD && !this.exhausted) this.prefetch().catch(() => {});
   }
 
   // Show the next record: at once if it is here, else as soon as it comes.
   async bring() {
+    const round = this.round;
     let waited = false;
     this.current = null;
     for (;;) {
@@ -110,13 +116,12 @@ class Desk {
         if (!error.passing) return;
         await new Promise((resolve) => setTimeout(resolve, RETRY));
       }
-      if (this.current) return;
+      if (this.current || round !== this.round) return;
       if (this.exhausted && !this.ahead.length) {
-        // What was skipped just now comes back as soon as the server knows of it.
-        if (this.outbox.unsent && !waited) {
+        if (this.leftOut && !waited) {
           waited = true;
           await this.outbox.settled().catch(() => {});
-          if (this.current) return;
+          if (this.current || round !== this.round) return;
           continue;
         }
         this.root.classList.remove("is-waiting");
@@ -174,6 +179,17 @@ class Desk {
     this.current = null;
   }
 
+  // After a reload, go on with the record that was in front of the person.
+  async reopen(recordId) {
+    try {
+      const payload = await this.api.post("open", { record_id: recordId });
+      if (payload.state === "pending" && !payload.held_by && !this.outbox.ids().includes(recordId)) this.show(this.prepare(payload));
+      else this.putBack([payload]);
+    } catch {
+      // It is gone: the queue has others.
+    }
+  }
+
   async openRecord(recordId, draft) {
     if (this.current?.record_id === recordId && !draft) return;
     try {
@@ -202,6 +218,7 @@ class Desk {
     const body_ = { record_id, action, value, version, suggestion_id, blind, seconds: this.seconds(), request_key: newKey(), force: false };
     const draft = this.form.touched ? { value: this.form.value() } : null;
     this.outbox.push({ name: "decide", body_, text: clip(this.pane.text), draft: draft ?? { value }, was: this.current.state });
+    if (this.outbox.troubled) this.countUnsent();
     this.advance();
     this.root.dataset.swap = String(performance.now() - started);
   }
@@ -269,12 +286,13 @@ class Desk {
     if (event === "saved" && item.name === "decide") {
       this.drafts.set(item.body_.record_id);
       this.showStrip(detail.strip);
-      this.count(item.was === "pending" && !detail.repeated ? 1 : 0);
+      // A repeated one may be in the counts that the page came with.
+      if (detail.repeated) this.refreshCounts();
+      else this.count(item.was === "pending" ? 1 : 0);
       this.live(say(detail.state));
     } else if (event === "trouble") this.trouble(detail, "unsent");
     else if (event === "clear") for (const name of ["unsent", "noRecord", "failed"]) this.warn(name, null);
     else if (event === "refused") this.refused(item, detail);
-    if (this.outbox.troubled && event !== "clear") this.countUnsent();
   }
 
   refused(item, error) {
@@ -320,20 +338,20 @@ class Desk {
 
   // Say what went wrong, once, where it does not move the page.
   trouble(error, name) {
+    if (name === "unsent") this.unsentBecause = error.status;
     if (error.status === 401) {
       const here = encodeURIComponent(location.pathname + location.search);
       return this.warn("unsent", say("signedOut"), make("a", { href: `${this.config.signIn}?next=${here}`, role: "button" }, say("signIn")));
     }
     if (error.status === 403) return this.warn("unsent", say("stale"), this.reloadButton());
     if (error.status === 507) return this.warn("unsent", say("full"));
-    if (name === "unsent") return this.countUnsent(error);
+    if (name === "unsent") return this.countUnsent();
     if (error.status === 0) return this.warn(name, say("offline"));
     if (name === "noRecord" && error.passing) return this.warn(name, say("noRecord"));
     return this.warn(name, say("failed", { why: error.message }), this.closeButton(name));
   }
 
-  countUnsent(error) {
-    if (error) this.unsentBecause = error.status;
+  countUnsent() {
     if ([401, 403, 507].includes(this.unsentBecause)) return;
     const n = this.outbox.unsent;
     this.warn("unsent", n ? (this.unsentBecause === 0 ? `${say("offline")} (${n})` : say("unsent", { n })) : null);
@@ -417,14 +435,15 @@ class Desk {
     history.replaceState(null, "", address);
     document.activeElement?.blur();
     // The other order begins now: what lay ready goes back to the queue. Drafts are kept in this tab.
-    const held = [this.current, ...this.ahead].filter(Boolean);
-    this.round = {};
-    this.fetching = null;
-    this.ahead = [];
+    const round = (this.round += 1);
+    const held = [this.current];
     this.current = null;
     this.root.classList.add("is-waiting");
-    await this.putBack(held);
-    return this.bring();
+    // What is on its way is claimed already; given back before it came, it would be the first to come again.
+    await this.fetching?.catch(() => {});
+    held.push(...this.ahead.splice(0));
+    await this.putBack(held.filter(Boolean));
+    return round === this.round && this.bring();
   }
 
   putBack(held) {
@@ -462,7 +481,11 @@ class Desk {
       }
     });
     addEventListener("online", () => this.outbox.retryNow());
-    addEventListener("pagehide", () => this.putBack([this.current, ...this.ahead].filter(Boolean)));
+    addEventListener("pagehide", () => {
+      if (this.current) sessionStorage.setItem(this.place, String(this.current.record_id));
+      else sessionStorage.removeItem(this.place);
+      this.putBack([this.current, ...this.ahead].filter(Boolean));
+    });
     addEventListener("beforeunload", (event) => this.outbox.troubled && this.outbox.unsent && event.preventDefault());
     addEventListener("pageshow", (event) => event.persisted && location.reload());
     const narrow = matchMedia("(max-width: 900px)");

@@ -1,0 +1,64 @@
+"""What the benchmarks share: reviews to measure with, and a quick way to fill a store."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from labeler import Choice, Label, Task
+from labeler.demo import reviews
+from labeler.store import NewRecord, Store
+
+LABELS = ("positive", "neutral", "negative")
+SENTIMENT = Task("sentiment", Choice(*map(Label, LABELS)), {"ko": "감성", "en": "Sentiment"})
+
+
+def texts(count: int, seed: int = 1) -> list[str]:
+    """Return reviews of 8 to 30 words drawn from the demonstration's: alike in length and words, no two the same."""
+    rng = random.Random(seed)
+    words = " ".join(row["text"] for row in reviews() if row["lang"] == "ko").split()
+    return [f"{' '.join(rng.choices(words, k=rng.randint(8, 30)))} {n}" for n in range(count)]
+
+
+def slices(items: Sequence[Any], size: int = 1000) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def fill(store: Store, project_id: int, count: int, task: str = SENTIMENT.name) -> list[int]:
+    """Store and queue ``count`` records, without looking for near-duplicates; return their ids."""
+    ids: list[int] = []
+    for part in slices([NewRecord(f"r{n}", text, f"g{n % 500}") for n, text in enumerate(texts(count))]):
+        ids += [s.id for s in store.write(lambda tx, part=part: store.records.add(tx, project_id, part, [task]))]
+    return ids
+
+
+def approve(
+    store: Store, project_id: int, ids: Sequence[int], labels: Callable[[int], str], task: str = SENTIMENT.name
+) -> None:
+    """Approve records as an import would, in slices."""
+
+    def work(tx: Any, part: Sequence[int]) -> None:
+        for id_ in part:
+            row = {"project_id": project_id, "record_id": id_, "task": task, "task_version": "1", "state": "approved",
+                   "value": labels(id_), "how": "imported"}  # fmt: skip
+            store.work.decided(tx, id_, task, "approved", store.annotations.add(tx, row))
+
+    for part in slices(ids):
+        store.write(lambda tx, part=part: work(tx, part))
+
+
+def unit_vectors(count: int, dim: int, seed: int = 1) -> np.ndarray:
+    """Return float32 (count, dim) of length 1, in loose clusters, as texts are."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((64, dim), dtype=np.float32)
+    rows = centres[rng.integers(0, 64, count)] + 1.5 * rng.standard_normal((count, dim), dtype=np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def store_vectors(store: Store, embedder: str, ids: Sequence[int], vectors: np.ndarray) -> None:
+    pairs = [(id_, vector.astype("<f4").tobytes()) for id_, vector in zip(ids, vectors, strict=True)]
+    for part in slices(pairs):
+        store.write(lambda tx, part=part: store.vectors.add(tx, embedder, part))

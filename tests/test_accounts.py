@@ -1,0 +1,240 @@
+"""Accounts: passwords, one-time links, the throttle, and who may change whom."""
+
+from __future__ import annotations
+
+import sqlite3
+import unicodedata
+
+import pytest
+
+from labeler import accounts
+from labeler.errors import InputError, NotFound, NotSignedIn, TextError, Throttled
+from labeler.store import Store
+
+PASSWORD = "한 줄의 긴 암호 문장"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A store with an admin and a reviewer; made once, as hashing a password takes its time on purpose."""
+    store = Store(tmp_path_factory.mktemp("accounts") / "labeler.db", synchronous="OFF")
+    accounts.add_reviewer(store, "admin", None, accounts.ADMIN)
+    accounts.add_reviewer(store, "김리뷰", PASSWORD)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(made, tmp_path):
+    made.backup(tmp_path / "labeler.db")
+    with Store(tmp_path / "labeler.db", synchronous="OFF") as copy:
+        yield copy
+
+
+def test_right_password_opens_and_wrong_one_does_not(store):
+    """The account comes back for its password only; the message does not say what was wrong."""
+    assert accounts.sign_in(store, "김리뷰", PASSWORD, "here")["name"] == "김리뷰"
+    messages = []
+    for name, password in (("김리뷰", PASSWORD + "x"), ("nobody", PASSWORD), ("김리뷰", "")):
+        with pytest.raises(NotSignedIn) as error:
+            accounts.sign_in(store, name, password, "here")
+        messages.append(str(error.value))
+    assert len(set(messages)) == 1
+
+
+def test_name_is_found_however_it_was_typed(store):
+    """A decomposed name, or one with a space around it, is the same name."""
+    assert accounts.sign_in(store, " " + unicodedata.normalize("NFD", "김리뷰"), PASSWORD, "here")
+
+
+def test_account_without_a_password_cannot_be_entered_by_one(store):
+    """No default password exists: not an empty one, not the name."""
+    for password in ("", "admin", "None"):
+        with pytest.raises(NotSignedIn):
+            accounts.sign_in(store, "admin", password, "here")
+
+
+def test_password_is_never_stored(store):
+    """The file holds a scrypt hash."""
+    connection = sqlite3.connect(store.path)
+    text = "\n".join(connection.iterdump())
+    connection.close()
+    assert PASSWORD not in text and "scrypt:" in text
+
+
+@pytest.mark.parametrize("password", ["", "short", "x" * 9, "x" * 1001])
+def test_password_has_a_length(store, password):
+    """Too short or too long is refused with a reason, and no account is made."""
+    with pytest.raises(InputError, match="password has at"):
+        accounts.add_reviewer(store, "new", password)
+    assert store.people.named("new") is None
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 61, "a\nb", "a\x1b[0mb"])
+def test_name_is_printable_and_short(store, name):
+    """A name that would break a page or a log line is refused."""
+    with pytest.raises(InputError):
+        accounts.add_reviewer(store, name, None)
+
+
+def test_name_with_nul_is_refused(store):
+    """What no database stores alike is stopped at the door, at signing in too."""
+    with pytest.raises(TextError):
+        accounts.add_reviewer(store, "a\x00b", None)
+    with pytest.raises(TextError):
+        accounts.sign_in(store, "a\x00b", PASSWORD, "here")
+
+
+def test_names_are_unique_and_roles_known(store):
+    """Two accounts of one name, or a role that does not exist, are refused."""
+    with pytest.raises(InputError, match="already"):
+        accounts.add_reviewer(store, "김리뷰", None)
+    with pytest.raises(InputError, match="owner"):
+        accounts.add_reviewer(store, "new", None, "owner")
+
+
+# The throttle
+
+
+def fail(store, name, address, times):
+    for _ in range(times):
+        with pytest.raises(NotSignedIn):
+            accounts.sign_in(store, name, "wrong password", address)
+
+
+def test_sixth_failure_for_a_name_is_throttled_from_everywhere(store):
+    """After five failures the name is closed for a while, even for the right password and from other addresses."""
+    fail(store, "김리뷰", "one", 5)
+    with pytest.raises(Throttled) as error:
+        accounts.sign_in(store, "김리뷰", PASSWORD, "two")
+    assert error.value.retry_after > 0
+    assert store.people.attempts("someone", "two", 300) == (0, 0)
+
+
+def test_success_forgets_the_failures(store):
+    """A person who mistypes a few times and then succeeds starts anew."""
+    fail(store, "김리뷰", "one", 4)
+    accounts.sign_in(store, "김리뷰", PASSWORD, "one")
+    fail(store, "김리뷰", "one", 4)
+    assert accounts.sign_in(store, "김리뷰", PASSWORD, "one")
+
+
+def test_many_names_from_one_address_are_throttled(store):
+    """Trying one password on many names stops after twenty, for that address."""
+
+    def work(tx):
+        for n in range(19):
+            store.people.add_attempt(tx, f"name{n}", "one")
+
+    store.write(work)
+    fail(store, "name19", "one", 1)
+    with pytest.raises(Throttled):
+        accounts.sign_in(store, "김리뷰", PASSWORD, "one")
+    assert accounts.sign_in(store, "김리뷰", PASSWORD, "two")
+
+
+def test_throttle_ends(store):
+    """After its time the name is open again."""
+    fail(store, "김리뷰", "one", 5)
+    store.write(lambda tx: tx.run("UPDATE attempts SET at = at - 301"))
+    assert accounts.sign_in(store, "김리뷰", PASSWORD, "one")
+
+
+# One-time links
+
+
+def test_link_opens_once(store):
+    """A one-time link signs in once; only its hash is stored."""
+    admin = store.people.named("admin")
+    token = accounts.one_time_link(store, admin["id"])
+    assert store.db.value("SELECT COUNT(*) FROM tokens WHERE hash = :t", {"t": token}) == 0
+    assert accounts.use_link(store, token)["id"] == admin["id"]
+    for used in (token, "", "made up"):
+        with pytest.raises(NotSignedIn, match="ask for a new one"):
+            accounts.use_link(store, used)
+
+
+def test_link_expires_and_does_not_open_a_closed_account(store):
+    """After a day, or when the account was closed, a link is worth nothing."""
+    admin, person = store.people.named("admin"), store.people.named("김리뷰")
+    late = accounts.one_time_link(store, person["id"])
+    store.write(lambda tx: tx.run("UPDATE tokens SET expires_at = expires_at - 86401"))
+    closed = accounts.one_time_link(store, person["id"])
+    accounts.change_account(store, person["id"], admin["id"], disabled=True)
+    for token in (late, closed):
+        with pytest.raises(NotSignedIn):
+            accounts.use_link(store, token)
+
+
+# Changes
+
+
+def test_new_password_needs_the_old_one_and_ends_open_sessions(store):
+    """Only who knows the old password sets a new one; the epoch that sessions carry moves on."""
+    person = store.people.named("김리뷰")
+    with pytest.raises(InputError, match="old password"):
+        accounts.change_password(store, person["id"], "another long one", "guess")
+    with pytest.raises(InputError, match="old password"):
+        accounts.change_password(store, person["id"], "another long one")
+    accounts.change_password(store, person["id"], "another long one", PASSWORD)
+    assert store.people.get(person["id"])["epoch"] == person["epoch"] + 1
+    assert accounts.sign_in(store, "김리뷰", "another long one", "here")
+    with pytest.raises(NotSignedIn):
+        accounts.sign_in(store, "김리뷰", PASSWORD, "here")
+
+
+def test_first_password_needs_no_old_one(store):
+    """Who came in by a link sets a password without one."""
+    admin = store.people.named("admin")
+    accounts.change_password(store, admin["id"], "the first password")
+    assert accounts.sign_in(store, "admin", "the first password", "here")
+
+
+def test_closed_account_cannot_sign_in_and_its_sessions_end(store):
+    """Closing an account counts at once, and can be taken back."""
+    admin, person = store.people.named("admin"), store.people.named("김리뷰")
+    accounts.change_account(store, person["id"], admin["id"], disabled=True)
+    assert store.people.get(person["id"])["epoch"] > person["epoch"]
+    with pytest.raises(NotSignedIn):
+        accounts.sign_in(store, "김리뷰", PASSWORD, "here")
+    accounts.change_account(store, person["id"], admin["id"], disabled=False)
+    assert accounts.sign_in(store, "김리뷰", PASSWORD, "here")
+
+
+def test_nobody_changes_their_own_role(store):
+    """So that an instance never loses its last admin."""
+    admin = store.people.named("admin")
+    with pytest.raises(InputError, match="another admin"):
+        accounts.change_account(store, admin["id"], admin["id"], role=accounts.REVIEWER)
+    assert store.people.get(admin["id"])["role"] == accounts.ADMIN
+
+
+def test_role_changes_are_checked_and_on_record(store):
+    """A new role counts, an unknown one is refused, and the event says who did it."""
+    admin, person = store.people.named("admin"), store.people.named("김리뷰")
+    accounts.change_account(store, person["id"], admin["id"], role=accounts.ADMIN)
+    assert store.people.get(person["id"])["role"] == accounts.ADMIN
+    with pytest.raises(InputError):
+        accounts.change_account(store, person["id"], admin["id"], role="owner")
+    with pytest.raises(NotFound):
+        accounts.change_account(store, 4711, admin["id"], role=accounts.ADMIN)
+    events = store.db.all("SELECT reviewer_id, detail FROM events WHERE kind = 'account changed'")
+    assert [row["reviewer_id"] for row in events] == [admin["id"]]
+
+
+def test_members_come_and_go(store):
+    """A member has one role in a project; None takes the membership away."""
+    admin, person = store.people.named("admin"), store.people.named("김리뷰")
+    project = store.write(lambda tx: store.projects.create(tx, "p", "ko", {}))
+    for role in ("reviewer", "adjudicator", None):
+        accounts.set_member(store, project, person["id"], role, admin["id"])
+        assert store.projects.member_role(project, person["id"]) == role
+    for wrong in ({"role": "owner"}, {"reviewer_id": 4711}, {"project_id": 4711}):
+        given = {"project_id": project, "reviewer_id": person["id"], "role": "reviewer", "by": admin["id"]} | wrong
+        with pytest.raises((InputError, NotFound)):
+            accounts.set_member(store, **given)
+
+
+def test_what_pages_show_holds_no_secret(store):
+    """The public part of an account has no hash and no epoch."""
+    assert set(accounts.public(store.people.named("김리뷰"))) == {"id", "name", "role", "language"}
