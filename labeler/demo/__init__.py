@@ -63,5 +63,6 @@ def create(instance: Instance, reviewer_id: int) -> dict[str, Any]:
     store.write(work)
     for name in tasks:
         pending = runs.select(store, project_id, name, None, False)
-        runs.start(store, project_id, name, pending, {"backend": ""}, reviewer_id=reviewer_id)
+        settings = {"backend": instance.default_backend(project, instance.task_of(project, name))}
+        runs.start(store, project_id, name, pending, settings, reviewer_id=reviewer_id)
     return project

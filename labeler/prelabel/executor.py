@@ -55,9 +55,12 @@ class LocalExecutor:
         self.store, self.run_id, self.suggester = store, run_id, suggester
         self.pace, self.info, self.stop = pace, info, stop
         self._token = secrets.token_hex(8)
-        self._items: deque[Prepared] = deque()
-        self._leased_until = 0.0
+        # Items that are leased and prepared, with the end of their lease.
+        self._items: deque[tuple[Prepared, float]] = deque()
+        self._fed = False
+        self._ended = 0
         self._lock = threading.Lock()
+        self._ready, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
         self._halted = threading.Event()
         self._hold_until = 0.0
 
@@ -133,28 +136,22 @@ class LocalExecutor:
             else:
                 self._end_with(tx, replace(result, run_id=self.run_id))
 
-    # Billed backends: threads
+    # Billed backends: threads that send, and one that leases and prepares ahead while calls are on their way
 
     def _with_threads(self) -> None:
         failures: list[BaseException] = []
 
-        def loop() -> None:
+        def guarded(work: Callable[[], None]) -> None:
             try:
-                while not self._over():
-                    if self._held_back():
-                        continue
-                    prepared = self._take()
-                    if prepared is not None:
-                        self._one(prepared)
-                    elif not self._wait():
-                        return
+                work()
             except BaseException as error:
                 failures.append(error)
                 self._halted.set()
 
+        works = [self._feed, *[self._send] * self.pace.concurrency]
         threads = [
-            threading.Thread(target=loop, name=f"labeler-run-{self.run_id}-{n}", daemon=True)
-            for n in range(self.pace.concurrency)
+            threading.Thread(target=guarded, args=(work,), name=f"labeler-run-{self.run_id}-{n}", daemon=True)
+            for n, work in enumerate(works)
         ]
         for thread in threads:
             thread.start()
@@ -164,31 +161,74 @@ class LocalExecutor:
         if failures:
             raise failures[0]
 
+    def _feed(self) -> None:
+        # Few: what is leased and not started would wait for nothing elsewhere.
+        ahead = max(1, self.pace.concurrency // 2)
+        try:
+            while not self._over():
+                with self._lock:
+                    if len(self._items) >= ahead:
+                        self._room.wait(0.25)
+                        continue
+                    ended = self._ended
+                leased_until = time.time() + self.pace.lease
+                ids = self._claim(max(1, ahead // 2))
+                if not ids:
+                    if not self._wait(ended):
+                        return
+                    continue
+                records = self.store.records.many(ids)
+                prepared = self.suggester.prepare([records[id_] for id_ in ids])
+                with self._lock:
+                    self._items.extend((item, leased_until) for item in prepared)
+                    self._ready.notify(len(prepared))
+        finally:
+            with self._lock:
+                self._fed = True
+                self._ready.notify_all()
+
+    def _send(self) -> None:
+        while not (self._halted.is_set() or self.stop.is_set()):
+            if self._held_back():
+                continue
+            item = self._take()
+            if item is None:
+                return
+            if self._over():
+                self._items.append(item)
+                return
+            self._one(item[0])
+            with self._lock:
+                self._ended += 1
+                self._room.notify()
+
     def _claim(self, limit: int) -> list[int]:
         lease = self.pace.lease
         return self.store.write(lambda tx: self.store.ledger.claim_items(tx, self.run_id, self._token, limit, lease))
 
-    def _take(self) -> Prepared | None:
-        """Return the next leased item; one thread at a time fetches a batch and prepares it."""
+    def _take(self) -> tuple[Prepared, float] | None:
+        """Return the next item with the end of its lease; None when no more will come."""
         with self._lock:
-            if self._items and time.time() >= self._leased_until:
-                # They waited too long, held back by a rate limit: whoever claims them again prepares them again.
-                self._items.clear()
-            if not self._items:
-                self._leased_until = time.time() + self.pace.lease
-                # As many as can start at once: what is leased and not started would wait for nothing elsewhere.
-                ids = self._claim(max(1, self.pace.concurrency // 2))
-                records = self.store.records.many(ids)
-                self._items.extend(self.suggester.prepare([records[id_] for id_ in ids]))
-            return self._items.popleft() if self._items else None
+            while True:
+                while self._items:
+                    item = self._items.popleft()
+                    self._room.notify()
+                    if time.time() < item[1]:
+                        return item
+                    # It waited too long, held back by a rate limit: whoever claims it again prepares it again.
+                if self._fed or self._halted.is_set() or self.stop.is_set():
+                    return None
+                self._ready.wait(0.25)
 
-    def _wait(self) -> bool:
-        """Sleep until an item may be due; False when none is left or none may be started."""
+    def _wait(self, ended: int = 0) -> bool:
+        """Sleep until an item may be due or another has ended; False when none is left or none may be started."""
         due = self.store.ledger.next_due(self.run_id)
         run = self.store.ledger.run(self.run_id)
         if due is None or _spent_up(run):
             return False
-        self.stop.wait(min(max(due - time.time(), 0.02), 0.25))
+        with self._lock:
+            if self._ended == ended:
+                self._room.wait(min(max(due - time.time(), 0.02), 0.25))
         return True
 
     def _held_back(self) -> bool:
@@ -199,7 +239,7 @@ class LocalExecutor:
         return delay > 0
 
     def _return_unstarted(self) -> None:
-        ids = [prepared.record.id for prepared in self._items]
+        ids = [prepared.record.id for prepared, _ in self._items]
         self._items.clear()
         if ids:
             self.store.write(lambda tx: self._put_all_back(tx, ids))
@@ -218,8 +258,9 @@ class LocalExecutor:
         completion, call = self._ask(prepared, prepared.messages, prepared.fingerprint)
         if completion is None or call is None:
             return
-        value = self.suggester.parse(prepared.record, completion)
+        value = self._parsed(prepared, call, completion)
         if isinstance(value, ParseFailure) and value.kind != "refusal":
+            self.store.write(lambda tx: self._answered(tx, call, completion))
             if self._over():
                 # The answer is kept; whoever goes on with the run finds it in the ledger.
                 self.store.write(lambda tx: self._put_back(tx, prepared.record.id, 0.0))
@@ -230,13 +271,38 @@ class LocalExecutor:
             completion, call = self._ask(prepared, again, fingerprint)
             if completion is None or call is None:
                 return
-        suggestion = replace(self.suggester.finish(prepared, completion), run_id=self.run_id, call_id=call["id"])
-        self.store.write(lambda tx: self._end_with(tx, suggestion))
+        self._finish(prepared, call, completion)
+
+    def _parsed(self, prepared: Prepared, call: dict[str, Any], completion: Completion) -> Any:
+        try:
+            return self.suggester.parse(prepared.record, completion)
+        except BaseException:
+            # A task's own parser failed, but the answer is paid for.
+            self.store.write(lambda tx: self._answered(tx, call, completion))
+            raise
+
+    def _finish(self, prepared: Prepared, call: dict[str, Any], completion: Completion) -> None:
+        """Commit an answer and the suggestion made of it together; whatever fails, the answer is committed."""
+        try:
+            made = self.suggester.finish(prepared, completion)
+        except BaseException:
+            self.store.write(lambda tx: self._answered(tx, call, completion))
+            raise
+        suggestion = replace(made, run_id=self.run_id, call_id=call["id"])
+
+        def work(tx: Tx) -> None:
+            self._answered(tx, call, completion)
+            self._end_with(tx, suggestion)
+
+        self.store.write(work)
 
     def _ask(
         self, prepared: Prepared, messages: Sequence[Message], fingerprint: str
     ) -> tuple[Completion, dict[str, Any]] | tuple[None, None]:
-        """Return the answer to one call, from the ledger if it was paid before; None if the item has to wait."""
+        """Return the answer to one call, from the ledger if it was paid before; None if the item has to wait.
+
+        A fresh answer is not committed yet: the caller does that.
+        """
         ledger, record_id = self.store.ledger, prepared.record.id
         call = self.store.write(lambda tx: self._begin(tx, record_id, fingerprint))
         if call is None:
@@ -251,7 +317,6 @@ class LocalExecutor:
         if isinstance(answer, BackendFailure):
             self._failed(record_id, call, answer)
             return None, None
-        self.store.write(lambda tx: self._answered(tx, call, answer))
         return answer, call
 
     def _begin(self, tx: Tx, record_id: int, fingerprint: str) -> dict[str, Any] | None:
@@ -273,6 +338,8 @@ class LocalExecutor:
         return row
 
     def _answered(self, tx: Tx, call: dict[str, Any], answer: Completion) -> None:
+        if call["state"] == "answered":
+            return
         price = cost(answer.tokens_in, answer.tokens_out, answer.tokens_cached, self.info)
         row: dict[str, Any] = {
             "answer": answer.text, "finish": answer.finish, "score": answer.score, "tokens_in": answer.tokens_in,

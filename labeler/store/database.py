@@ -209,6 +209,10 @@ class Database:
                     connection = connection or self.connect()
                     self._write_batch(connection, batch)
                 except BaseException as error:  # the writer outlives every failure; the callers get it
+                    if connection is not None and connection.in_transaction:
+                        # Not even the rollback went through: nothing could begin on this connection any more.
+                        connection.close()
+                        connection = None
                     for _, future in batch:
                         if not future.done():
                             future.set_exception(error)
@@ -241,7 +245,7 @@ class Database:
                     connection.execute("RELEASE piece")
                 connection.execute("COMMIT")
         except BaseException:
-            if connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
         for future, result, failure in results:

@@ -46,7 +46,9 @@ def sign_in() -> Any:
 @public
 def link() -> Any:
     """Show a one-time link's button. Looking at a link (as mail scanners do) does not use it up; the button does."""
-    return render_template("welcome.html", token=request.args.get("token", ""))
+    return render_template(
+        "welcome.html", token=request.args.get("token", ""), next=same_site(request.args.get("next"))
+    )
 
 
 @blueprint.post("/welcome")
@@ -57,6 +59,10 @@ def enter_by_link() -> Any:
     except NotSignedIn as error:
         return render_template("welcome.html", token="", message=str(error)), error.status
     _enter(person)
+    target = same_site(request.form.get("next"))
+    # The demonstration leads straight to its project; a new account is first asked for a password.
+    if target and target != "/":
+        return redirect(target, 303)
     return go_on("projects.index" if person["password"] else "signin.account")
 
 
