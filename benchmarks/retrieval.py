@@ -41,7 +41,7 @@ class Synthetic:
 
 def make(folder: Path, count: int, spare: int, dim: int) -> tuple[ExampleIndex, np.ndarray, list[int]]:
     """Return an index of ``count`` examples, all vectors, and the ids of ``spare`` records that are still pending."""
-    store = Store(folder / f"{count}.db", synchronous="OFF")
+    store = Store(folder / f"{count}-{dim}.db", synchronous="OFF")
     project_id = store.write(lambda tx: store.projects.create(tx, "reviews", "ko", {}))
     ids = fill(store, project_id, count + spare)
     vectors = unit_vectors(count + spare, dim)

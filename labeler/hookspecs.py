@@ -78,7 +78,8 @@ def register_executors() -> list[tuple[str, Any]]:
 def prepare_record(record: Record) -> Record | str | None:
     """Clean or drop a record at the door, before it is stored.
 
-    Return a changed Record, a text that says why the record is refused, or None to leave it as it is.
+    Return a changed Record, a text that says why the record is refused, or None to leave it as it is. A hook that
+    fails refuses the record, so that what it was to clean does not slip in; one that hangs ends the import.
     """
     raise NotImplementedError
 

@@ -17,7 +17,7 @@ from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import HOPELESS
 from labeler.instance import Instance
 from labeler.prelabel.executor import Pace
-from labeler.prelabel.refresh import refresh_front
+from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.settings import read_settings
 
 log = logging.getLogger("labeler.worker")
@@ -40,8 +40,14 @@ class Worker:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start the threads: one for imports, one for runs, one for upkeep."""
-        for name, loop in (("imports", self._imports), ("runs", self._runs), ("upkeep", self._upkeep)):
+        """Start the threads: for imports, runs, refreshes (which must not wait behind a long run), and upkeep."""
+        loops = {
+            "imports": self._imports,
+            "runs": lambda: self._runs(False),
+            "refreshes": lambda: self._runs(True),
+            "upkeep": self._upkeep,
+        }
+        for name, loop in loops.items():
             thread = threading.Thread(target=self._loop, args=(loop,), name=f"labeler-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -56,7 +62,7 @@ class Worker:
 
     def run_until_idle(self) -> None:
         """Do everything there is to do in this thread, then return."""
-        while not self.stopping.is_set() and (self._imports() | self._runs() | self._upkeep()):
+        while not self.stopping.is_set() and (self._imports() | self._runs(False) | self._runs(True) | self._upkeep()):
             pass
 
     def _loop(self, work: Any) -> None:
@@ -109,11 +115,14 @@ class Worker:
 
     # Runs
 
-    def _runs(self) -> bool:
+    def _runs(self, refreshes: bool) -> bool:
         busy = False
-        for run_id in self.instance.store.ledger.open_runs():
+        ledger = self.instance.store.ledger
+        for run_id in ledger.open_runs():
             if self.stopping.is_set():
                 break
+            if (ledger.run(run_id)["settings"].get("purpose") == REFRESH) is not refreshes:
+                continue
             busy = self.move_run(run_id) != "running" or busy
         return busy
 
@@ -140,7 +149,14 @@ class Worker:
         )
         info = instance.price_of(suggester.backend.model_id)
         executor = instance.plugins.executors["local"](store, run_id, suggester, pace, info, self.stopping)
-        state: str = executor.run()
+        try:
+            state: str = executor.run()
+        except Exception as error:
+            # A task or backend of a plugin may raise anything; asking again every second would not mend it.
+            log.exception("run %s stopped", run_id)
+            reason = f"{type(error).__name__} in the task or backend: {error}"[:500]
+            store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", reason, ("queued", "running")))
+            state = "paused"
         return state
 
     # Upkeep: vectors, probes, refreshes

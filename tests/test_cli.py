@@ -648,6 +648,7 @@ def test_second_start_prints_no_sign_in(tmp_path: Path) -> None:
         assert server.end()[0] == 0
 
 
+@pytest.mark.slow
 def test_demo_prints_one_sign_in_line(tmp_path: Path) -> None:
     """``labeler demo`` makes its project and prints one line, with a sign-in that leads to the project."""
     with serving(tmp_path, "demo") as server:
@@ -680,6 +681,7 @@ def test_serve_refuses_other_addresses_without_an_account(tmp_path: Path) -> Non
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_port_in_use_is_one_line(tmp_path: Path) -> None:
     """A taken port is named with the remedy; ``demo`` takes the next one instead."""
     with socket.socket() as taken:

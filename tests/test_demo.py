@@ -15,6 +15,7 @@ from labeler.instance import Instance
 from labeler.text import clean_text
 from labeler.worker import Worker
 
+pytestmark = pytest.mark.slow
 TASKS = ["sentiment", "emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage"]
 
 

@@ -732,16 +732,24 @@ def test_conflict_shows_both_and_keeps_theirs(desk: Desk) -> None:
     desk.go("tone").settle()
     record = desk.record
     desk.by_other(record, "bad")
+    desk.page.evaluate(
+        """() => new MutationObserver((_, observer) => {
+            observer.disconnect();
+            for (const code of ["KeyK", "KeyO", "Enter"]) {
+                document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {code, bubbles: true}));
+            }
+            window.pressed = true;
+        }).observe(document.querySelector("[data-dialog=conflict]"), {attributeFilter: ["open"]})"""
+    )
     desk.press("Digit1", "Enter")
     dialog = desk.page.wait_for_selector("dialog[open]")
+    assert desk.page.evaluate("window.pressed")
     said = dialog.inner_text()
     assert "lee decided on this record" in said and TEXTS[0] in said
     assert (
         desk.page.inner_text("[data-conflict=theirs]") == "Bad"
         and desk.page.inner_text("[data-conflict=yours]") == "Good"
     )
-    desk.press("Enter", "KeyK")
-    assert desk.page.locator("dialog[open]").count() == 1
     desk.page.wait_for_timeout(450)
     desk.press("KeyK")
     assert desk.page.locator("dialog[open]").count() == 0
@@ -798,3 +806,23 @@ def test_nothing_jumps_between_records_and_it_fits_a_phone(desk: Desk, task: str
     desk.page.set_viewport_size({"width": 375, "height": 700})
     assert desk.page.evaluate("document.documentElement.scrollWidth") <= 375
     assert desk.page.is_visible("[data-do=approve]")
+
+
+def test_undo_takes_back_what_was_never_sent(desk: Desk) -> None:
+    """The server is down: the newest decision has not left the page, and comes back once its record can be opened."""
+    desk.go("tone").settle()
+    desk.page.route("**/api/decide", lambda route: route.abort())
+    first = desk.decide("Digit1", "Enter")
+    second = desk.decide("Digit2", "Enter")
+    desk.page.route("**/api/open", lambda route: route.abort())
+    desk.settle()
+    desk.press("Backspace")
+    desk.page.wait_for_selector("[data-banner=failed]")
+    desk.page.unroute("**/api/open")
+    desk.settle()
+    desk.press("Backspace")
+    desk.until(lambda: desk.record == second)
+    assert desk.chosen() == ["bad"]
+    desk.page.unroute("**/api/decide")
+    assert desk.value(first) == "good"
+    assert desk.instance.store.annotations.history(second, "tone") == []

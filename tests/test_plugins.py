@@ -17,6 +17,7 @@ from typing import Any
 
 import labeler_plugins
 import pytest
+from fake_openai import FakeOpenAI
 from flask import Blueprint
 
 import labeler
@@ -25,6 +26,8 @@ from labeler.errors import NotFound, PluginError
 from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.plugins import Plugins, load_plugins
+from labeler.prelabel import runs
+from labeler.worker import Worker
 
 ROOT = Path(__file__).parent.parent
 TASKS = ["sentiment", "emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage"]
@@ -522,6 +525,35 @@ def test_bad_blueprint_disables_only_its_plugin(load: Callable[..., Plugins], re
     plugins = load(broken=source)
     assert plugins.blueprints(taken=("desk",)) == []
     assert reason(plugins, "broken") == said
+
+
+@pytest.mark.parametrize(
+    ("method", "state", "said"),
+    [
+        ("def build_prompt(self, record, examples, style)", "paused", "The task odd cannot build a prompt: KeyError"),
+        ("def parse_completion(self, completion, record)", "finished", "The parser of the task odd failed: KeyError"),
+    ],
+)
+def test_task_that_raises_while_it_works_is_named(tmp_path: Path, method: str, state: str, said: str) -> None:
+    """A prompt that cannot be built pauses the run; a parser that fails leaves the paid answer to a person, once."""
+    (tmp_path / "plugins").mkdir()
+    source = (
+        f"{HEAD}class Odd(Task):\n    {method}:\n        raise KeyError('odd')\n"
+        "@hookimpl\ndef register_tasks():\n    return [Odd('odd', Choice(Label('a'), Label('b')))]\n"
+    )
+    (tmp_path / "plugins" / "odd.py").write_text(source)
+    with Instance(tmp_path) as instance, FakeOpenAI() as server:
+        instance.change_settings({"openai_base_url": server.base_url, "openai_model": "gpt-4o-mini"})
+        project_id = instance.create_project("shop", "ko", {"tasks": ["odd"]})
+        file = tmp_path / "reviews.csv"
+        file.write_text("id,text\n1,맛있어요\n", encoding="utf-8")
+        instance.importer(instance.store.projects.get(project_id)).run(file, ImportOptions())
+        run_id = runs.start(instance.store, project_id, "odd", [1], {"backend": "openai"})
+        assert Worker(instance).move_run(run_id) == state
+        run = instance.store.ledger.run(run_id)
+        failures = [row["message"] for row in instance.store.ledger.failures(run_id)]
+        assert said in " ".join([run["message"] or "", *failures])
+        assert len(server.requests) == run["calls"] == (0 if state == "paused" else 1)
 
 
 # Every hook

@@ -45,9 +45,7 @@ class NearestBackend:
     def _answer(self, request: BackendRequest) -> Completion | BackendFailure:
         votes = [(example.value, weight(example.similarity)) for example in request.examples]
         if not votes:
-            return BackendFailure(
-                "no_examples", "There is no approved example yet; approve a few records first", fatal=True
-            )
+            return BackendFailure("no_examples", "There is no approved example yet; approve a few records first")
         voted = request.schema.vote(votes)
         if voted is not None:
             value, score = voted

@@ -12,20 +12,22 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from labeler.backends.prices import ModelInfo, cost
 from labeler.errors import InputError, LabelerError
-from labeler.prelabel.suggest import Prepared, Suggester, fingerprint_of
+from labeler.prelabel.suggest import PARSER_FAILED, Prepared, Suggester, fingerprint_of
 from labeler.prompts import correction
 from labeler.records import BackendFailure, Completion, Message, ParseFailure, Suggestion
-from labeler.store import Store, Tx
+from labeler.store import Row, Store, Tx
 from labeler.store.ledger import FINISHED, OPEN, PAUSED, RUNNING
 
 _LONGEST_WAIT = 120.0
 _FREE_SLICE = 32
+# Asked once more these would end the same way.
+_FINAL = ("refusal", PARSER_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,9 @@ class LocalExecutor:
         """Whether nothing new may be started: asked before every item, so that a cancel counts within a call."""
         if self.stop.is_set() or self._halted.is_set():
             return True
-        run = self.store.ledger.run(self.run_id)
+        run = self.store.ledger.standing(self.run_id)
         # What is leased already is not started either once the budget is reached.
-        if run["state"] not in OPEN or _spent_up(run):
+        if run["state"] not in OPEN or (self.suggester.backend.billed and _spent_up(run)):
             self._halted.set()
         return self._halted.is_set()
 
@@ -122,12 +124,16 @@ class LocalExecutor:
                 continue
             records = self.store.records.many(ids)
             results = self.suggester.now([records[id_] for id_ in ids], save=False)
-            fatal = next((r for r in results if isinstance(r, BackendFailure) and r.fatal), None)
+            fatal = next((r for r in results if isinstance(r, BackendFailure) and self._hopeless(r)), None)
             if fatal is not None:
                 self.store.write(lambda tx, ids=ids: self._put_all_back(tx, ids))  # type: ignore[misc]
                 self._pause(fatal.message)
                 return
             self.store.write(lambda tx, ids=ids, results=results: self._save_free(tx, ids, results))  # type: ignore[misc]
+
+    def _hopeless(self, failure: BackendFailure) -> bool:
+        """Whether every other record would fail alike: nothing is approved yet, or the backend says so."""
+        return failure.fatal or (failure.kind == "no_examples" and not len(self.suggester.index))
 
     def _save_free(self, tx: Tx, ids: Sequence[int], results: Sequence[Suggestion | BackendFailure]) -> None:
         for record_id, result in zip(ids, results, strict=True):
@@ -197,6 +203,10 @@ class LocalExecutor:
             if self._over():
                 self._items.append(item)
                 return
+            if self._hold_until > time.time():
+                # The limit came while this thread waited for its item.
+                self._items.appendleft(item)
+                continue
             self._one(item[0])
             with self._lock:
                 self._ended += 1
@@ -258,9 +268,9 @@ class LocalExecutor:
         completion, call = self._ask(prepared, prepared.messages, prepared.fingerprint)
         if completion is None or call is None:
             return
-        value = self._parsed(prepared, call, completion)
-        if isinstance(value, ParseFailure) and value.kind != "refusal":
-            self.store.write(lambda tx: self._answered(tx, call, completion))
+        value = self.suggester.parse(prepared.record, completion)
+        if isinstance(value, ParseFailure) and value.kind not in _FINAL:
+            self._keep(call, completion)
             if self._over():
                 # The answer is kept; whoever goes on with the run finds it in the ledger.
                 self.store.write(lambda tx: self._put_back(tx, prepared.record.id, 0.0))
@@ -273,20 +283,12 @@ class LocalExecutor:
                 return
         self._finish(prepared, call, completion)
 
-    def _parsed(self, prepared: Prepared, call: dict[str, Any], completion: Completion) -> Any:
-        try:
-            return self.suggester.parse(prepared.record, completion)
-        except BaseException:
-            # A task's own parser failed, but the answer is paid for.
-            self.store.write(lambda tx: self._answered(tx, call, completion))
-            raise
-
     def _finish(self, prepared: Prepared, call: dict[str, Any], completion: Completion) -> None:
         """Commit an answer and the suggestion made of it together; whatever fails, the answer is committed."""
         try:
             made = self.suggester.finish(prepared, completion)
         except BaseException:
-            self.store.write(lambda tx: self._answered(tx, call, completion))
+            self._keep(call, completion)
             raise
         suggestion = replace(made, run_id=self.run_id, call_id=call["id"])
 
@@ -295,6 +297,9 @@ class LocalExecutor:
             self._end_with(tx, suggestion)
 
         self.store.write(work)
+
+    def _keep(self, call: dict[str, Any], completion: Completion) -> None:
+        self.store.write(lambda tx: self._answered(tx, call, completion))
 
     def _ask(
         self, prepared: Prepared, messages: Sequence[Message], fingerprint: str
@@ -393,7 +398,7 @@ class LocalExecutor:
         return True
 
 
-def _spent_up(run: dict[str, Any]) -> bool:
+def _spent_up(run: Mapping[str, Any] | Row) -> bool:
     return run["budget"] is not None and run["spent"] >= run["budget"]
 
 

@@ -16,6 +16,8 @@ from labeler.records import Record, Suggestion
 from labeler.store import Row, Store
 
 BILLED_AHEAD = 3
+REFRESH = "refresh"
+"""The purpose that the settings of such a run name."""
 
 
 def refresh_front(suggester: Suggester, order: str, ahead: int) -> int:
@@ -63,7 +65,7 @@ def _queue_run(suggester: Suggester, rows: Sequence[Row]) -> int:
     store = suggester.store
     mine = [row for row in rows if row["backend"] == suggester.backend.name][:BILLED_AHEAD]
     if not mine or any(
-        store.ledger.run(id_)["settings"].get("purpose") == "refresh"
+        store.ledger.run(id_)["settings"].get("purpose") == REFRESH
         and store.ledger.run(id_)["task"] == suggester.task.name
         for id_ in store.ledger.open_runs()
     ):
@@ -76,6 +78,6 @@ def _queue_run(suggester: Suggester, rows: Sequence[Row]) -> int:
         if old != [example.annotation_id for example in p.examples][: len(old) or None]:
             stale.append(row["record_id"])
     if stale:
-        settings = {"purpose": "refresh", "backend": suggester.backend.name, "model_id": suggester.backend.model_id}
+        settings = {"purpose": REFRESH, "backend": suggester.backend.name, "model_id": suggester.backend.model_id}
         runs.start(store, suggester.project_id, suggester.task.name, stale, settings)
     return len(stale)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
 from labeler.backends.base import Backend, BackendRequest
+from labeler.errors import LabelerError, PluginError
 from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text, safe_agreement
 from labeler.prompts import PromptStyle, suspicious
 from labeler.records import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 NEIGHBOURS = 8
 EXTRACTION_NEIGHBOURS = 24
 _EVIDENCE = 16
+PARSER_FAILED = "parser"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,25 @@ class Suggester:
 
     def _prepare(self, record: Record, vector: np.ndarray) -> Prepared:
         query = Query.of(record, vector)
-        neighbours = self.index.examples(self._neighbours(query))
+        near = self._neighbours(query)
         if not self.backend.billed:
+            neighbours = self.index.examples(near)
             return Prepared(record, vector, neighbours, neighbours)
-        examples = self.index.examples(self.retriever.retrieve(self.index, query, self.k))
+        chosen = self.retriever.retrieve(self.index, query, self.k)
+        # Mostly the same examples: their texts are read once.
+        hits = {hit.entry.annotation_id: hit for hit in (*near, *chosen)}
+        found = {example.annotation_id: example for example in self.index.examples(list(hits.values()))}
+        neighbours, examples = (
+            [found[hit.entry.annotation_id] for hit in part if hit.entry.annotation_id in found]
+            for part in (near, chosen)
+        )
         style = self.style.fenced([record.text, *(example.text for example in examples)])
-        messages = self.task.build_prompt(record, examples, style)
-        return Prepared(record, vector, examples, neighbours, messages, self.fingerprint(record, examples))
+        try:
+            messages = self.task.build_prompt(record, examples, style)
+            fingerprint = self.fingerprint(record, examples)
+        except Exception as error:
+            raise PluginError(f"The task {self.task.name} cannot build a prompt: {_shown(error)}") from error
+        return Prepared(record, vector, examples, neighbours, messages, fingerprint)
 
     def _neighbours(self, query: Query) -> list[Hit]:
         if isinstance(self.retriever, Similar) and self.backend.name == "nearest":
@@ -131,12 +145,19 @@ class Suggester:
         )
 
     def parse(self, record: Record, completion: Completion) -> Any:
-        """Return the value or a ParseFailure; an answer that was cut off or refused is never read as a label."""
+        """Return the value or a ParseFailure; an answer that was cut off or refused is never read as a label.
+
+        A parser that fails is a ParseFailure too: the answer is paid for, and a person can read it.
+        """
         if completion.finish == "length":
             return ParseFailure("truncated", "The answer was cut off at the token limit", completion.text)
         if completion.finish == "refusal":
             return ParseFailure("refusal", "The model refused to answer", completion.text)
-        return self.task.parse_completion(completion.text, record)
+        try:
+            return self.task.parse_completion(completion.text, record)
+        except Exception as error:
+            message = f"The parser of the task {self.task.name} failed: {_shown(error)}"
+            return ParseFailure(PARSER_FAILED, message, completion.text)
 
     def _second_opinion(self, prepared: Prepared) -> SecondOpinion | None:
         for backend in self.second:
@@ -184,6 +205,10 @@ def neighbour_count(schema: LabelSchema) -> int:
     parts = list(schema.parts.values()) if isinstance(schema, Fields) else [schema]
     extracts = any(isinstance(part, (Keywords, Spans, Text)) for part in parts)
     return EXTRACTION_NEIGHBOURS if extracts else NEIGHBOURS
+
+
+def _shown(error: Exception) -> str:
+    return str(error) if isinstance(error, LabelerError) else f"{type(error).__name__}: {error}"
 
 
 def fingerprint_of(content: Mapping[str, Any]) -> str:

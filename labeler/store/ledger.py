@@ -56,6 +56,13 @@ class Ledger:
             raise NotFound(f"There is no run number {run_id}")
         return dict(row) | {"settings": strictjson.loads(row["settings"])}
 
+    def standing(self, run_id: int) -> Row:
+        """Return state, budget and what was spent: what is asked before every call."""
+        row = self.db.one("SELECT state, budget, spent FROM runs WHERE id = :id", {"id": run_id})
+        if row is None:
+            raise NotFound(f"There is no run number {run_id}")
+        return row
+
     def runs(self, project_id: int, limit: int = 20, task: str | None = None) -> list[dict[str, Any]]:
         """Return the newest runs of a project, or of one of its tasks, newest first."""
         where = "AND task = :t" if task is not None else ""

@@ -42,8 +42,9 @@ export class Dialogs {
     const name = current.reviewer ?? current.held_by ?? say("somebody");
     part("title").textContent = current.held_by ? say("conflictHeld", { name }) : current.reviewer ? say("conflictDecided", { name }) : error.message;
     part("text").textContent = item.text;
-    const theirs = this.#lines(schema, current.state, current.value);
-    const yours = this.#lines(schema, item.body_.action === "approve" ? "approved" : "rejected", item.body_.value);
+    // Who only holds the record has not said anything yet.
+    const theirs = this.#lines(schema, "value" in current ? current.state : "pending", current.value);
+    const yours = this.#lines(schema, item.content.action === "approve" ? "approved" : "rejected", item.content.value);
     part("theirs").replaceChildren(...compared(theirs, yours, "del"));
     part("yours").replaceChildren(...compared(theirs, yours, "ins"));
     return new Promise((resolve) => {

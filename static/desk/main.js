@@ -1,15 +1,20 @@
 // The desk: one record in front of the reviewer, the next one already here, decisions sent in the background.
 import { Api } from "./api.js";
+import { Banners } from "./banners.js";
 import { Dialogs } from "./dialogs.js";
 import { Form } from "./form.js";
 import { commandOf } from "./keys.js";
+import { recall, remember } from "./memory.js";
 import { Drafts, Outbox } from "./outbox.js";
+import { Progress } from "./progress.js";
 import { TextPane } from "./textpane.js";
 import { make, paint, say, takesText } from "./words.js";
 
 // A second press right after a record came in was meant for the one before.
 const UNSEEN = 120;
 const RETRY = 2000;
+// A digit and Enter right after it need no word to the server in between.
+const SOON = 400;
 // How many records lie ready: two, so that one slow answer is not noticed.
 const AHEAD = 2;
 
@@ -23,7 +28,8 @@ class Desk {
     this.ahead = [];
     // Counts the orders of the queue there have been: whoever waits for a record of an older one gives up.
     this.round = 0;
-    this.done = { now: 0 };
+    this.banners = new Banners(root);
+    this.progress = new Progress(root, this.api, (recordId) => this.openRecord(recordId));
     this.pane = new TextPane(root.querySelector('[data-slot="text"]'));
     this.dialogs = new Dialogs(root, this.config.language);
     this.form = new Form(root, {
@@ -33,11 +39,9 @@ class Desk {
     this.drafts = new Drafts(`${key}.drafts`);
     this.outbox = new Outbox(this.api, `${key}.outbox`, (...args) => this.heard(...args));
     this.place = `${key}.record`;
-    this.kept = Number(sessionStorage.getItem(this.place));
-    this.counts = JSON.parse(root.querySelector("[data-counts]").dataset.counts);
+    this.kept = Number(recall(this.place));
     this.listen();
     paint(root);
-    this.showStrip(JSON.parse(this.part("strip").dataset.strip));
   }
 
   part(name) {
@@ -78,7 +82,7 @@ class Desk {
       .post("next", { have: this.ids(), ...this.order })
       .then((payload) => {
         this.fetching = null;
-        this.warn("noRecord", null);
+        this.banners.show("noRecord", null);
         if (payload) this.ahead.push(this.prepare(payload));
         this.exhausted = !payload;
         this.stockUp();
@@ -127,7 +131,7 @@ class Desk {
         this.root.classList.remove("is-waiting");
         this.root.classList.add("is-done");
         this.part("done").hidden = false;
-        this.refreshCounts();
+        this.progress.refresh();
         return;
       }
     }
@@ -156,9 +160,8 @@ class Desk {
     this.hiddenSince = document.hidden ? this.shownAt : null;
     this.touchedAt = 0;
     this.root.dataset.shownAt = String(this.shownAt);
-    if (next.task_version !== this.config.taskVersion) this.warn("changed", say("changed"), this.reloadButton());
-    this.warn("held", next.held_by ? say("heldBy", { name: next.held_by }) : null);
-    for (const button of this.root.querySelectorAll('.strip [aria-current]')) button.removeAttribute("aria-current");
+    if (next.task_version !== this.config.taskVersion) this.banners.show("changed", say("changed"), this.banners.reloadButton());
+    this.banners.show("held", next.held_by ? say("heldBy", { name: next.held_by }) : null);
     this.exhausted = false;
     this.stockUp();
   }
@@ -190,15 +193,18 @@ class Desk {
     }
   }
 
+  // Open a record by its number; false if that failed.
   async openRecord(recordId, draft) {
-    if (this.current?.record_id === recordId && !draft) return;
+    if (this.current?.record_id === recordId && !draft) return true;
     try {
       const payload = await this.api.post("open", { record_id: recordId });
       if (this.current?.record_id !== recordId) this.layAside();
       this.ahead = this.ahead.filter((one) => one.record_id !== recordId);
       this.show(this.prepare(payload, draft));
+      return true;
     } catch (error) {
       this.trouble(error, "failed");
+      return false;
     }
   }
 
@@ -215,9 +221,9 @@ class Desk {
     const { record_id, version, suggestion_id, blind } = this.current;
     const value = action === "approve" ? this.form.value() : null;
     const started = performance.now();
-    const body_ = { record_id, action, value, version, suggestion_id, blind, seconds: this.seconds(), request_key: newKey(), force: false };
+    const content = { record_id, action, value, version, suggestion_id, blind, seconds: this.seconds(), request_key: newKey(), force: false };
     const draft = this.form.touched ? { value: this.form.value() } : null;
-    this.outbox.push({ name: "decide", body_, text: clip(this.pane.text), draft: draft ?? { value }, was: this.current.state });
+    this.outbox.push({ name: "decide", content, text: clip(this.pane.text), draft: draft ?? { value }, was: this.current.state });
     if (this.outbox.troubled) this.countUnsent();
     this.advance();
     this.root.dataset.swap = String(performance.now() - started);
@@ -229,7 +235,7 @@ class Desk {
       this.putBack([this.current]);
       return this.bring();
     }
-    this.outbox.push({ name: "skip", body_: { record_id: this.current.record_id } });
+    this.outbox.push({ name: "skip", content: { record_id: this.current.record_id } });
     this.advance();
   }
 
@@ -242,9 +248,13 @@ class Desk {
   async undo() {
     if (this.dialogs.open || this.undoing || performance.now() - (this.shownAt ?? 0) < UNSEEN) return;
     const unsent = this.outbox.takeBack();
-    if (unsent) return this.openRecord(unsent.body_.record_id, unsent.draft);
     this.undoing = true;
     try {
+      if (unsent) {
+        // What cannot be opened again now stays on its way.
+        if (!(await this.openRecord(unsent.content.record_id, unsent.draft))) this.outbox.push(unsent);
+        return;
+      }
       await this.outbox.settled();
       const payload = await this.api.post("undo");
       this.layAside();
@@ -253,10 +263,10 @@ class Desk {
       const draft = undone?.state === "approved" ? { value: undone.value } : undefined;
       this.drafts.set(payload.record_id);
       this.show(this.prepare(payload, draft));
-      this.showStrip(payload.strip);
-      this.count(payload.state === "pending" ? -1 : 0);
+      this.progress.showStrip(payload.strip);
+      this.progress.count(payload.state === "pending" ? -1 : 0);
     } catch (error) {
-      if (error.status === 404) this.warn("failed", say("nothingToUndo"), this.closeButton("failed"), 3000);
+      if (error.status === 404) this.banners.show("failed", say("nothingToUndo"), this.banners.closeButton("failed"), 3000);
       else this.trouble(error, "failed");
     } finally {
       this.undoing = false;
@@ -270,8 +280,14 @@ class Desk {
     this.drafts.set(record_id, version, this.form.value());
     if (!token || (this.touchedAt && performance.now() - this.touchedAt < (lease * 1000) / 3)) return;
     this.touchedAt = performance.now();
-    this.api.post("touch", { record_id, token }).catch((error) => {
-      if (error.status === 409 && this.current?.record_id === record_id) this.warn("held", error.message);
+    setTimeout(() => this.keepClaim(record_id, token), SOON);
+  }
+
+  keepClaim(recordId, token) {
+    const here = () => this.current?.record_id === recordId;
+    if (!here()) return;
+    this.api.post("touch", { record_id: recordId, token }).catch((error) => {
+      if (error.status === 409 && here()) this.banners.show("held", error.message);
     });
   }
 
@@ -284,14 +300,14 @@ class Desk {
 
   heard(event, item, detail) {
     if (event === "saved" && item.name === "decide") {
-      this.drafts.set(item.body_.record_id);
-      this.showStrip(detail.strip);
+      this.drafts.set(item.content.record_id);
+      this.progress.showStrip(detail.strip);
       // A repeated one may be in the counts that the page came with.
-      if (detail.repeated) this.refreshCounts();
-      else this.count(item.was === "pending" ? 1 : 0);
+      if (detail.repeated) this.progress.refresh();
+      else this.progress.count(item.was === "pending" ? 1 : 0);
       this.live(say(detail.state));
     } else if (event === "trouble") this.trouble(detail, "unsent");
-    else if (event === "clear") for (const name of ["unsent", "noRecord", "failed"]) this.warn(name, null);
+    else if (event === "clear") for (const name of ["unsent", "noRecord", "failed"]) this.banners.show(name, null);
     else if (event === "refused") this.refused(item, detail);
   }
 
@@ -301,19 +317,18 @@ class Desk {
       this.settleConflicts();
       return;
     }
-    const name = `refused-${item.body_.request_key}`;
+    const name = `refused-${item.content.request_key}`;
     const open = make("button", { type: "button" }, say("openAgain"));
     const discard = make("button", { type: "button", class: "quiet" }, say("discard"));
     const over = () => {
       this.outbox.drop(item);
-      this.warn(name, null);
+      this.banners.show(name, null);
     };
-    open.addEventListener("click", () => {
-      over();
-      this.openRecord(item.body_.record_id, item.draft);
+    open.addEventListener("click", async () => {
+      if (await this.openRecord(item.content.record_id, item.draft)) over();
     });
     discard.addEventListener("click", over);
-    this.warn(name, `${say("refused", { why: error.message })} — ${item.text}`, [open, discard]);
+    this.banners.show(name, `${say("refused", { why: error.message })} — ${item.text}`, [open, discard]);
   }
 
   async settleConflicts() {
@@ -324,16 +339,16 @@ class Desk {
       const choice = await this.dialogs.conflict(this.form.schema, item, error);
       if (choice === "later") break;
       this.conflicts.shift();
-      if (choice === "yours") this.outbox.again(item, { force: true, version: error.current?.version ?? item.body_.version });
+      if (choice === "yours") this.outbox.again(item, { force: true, version: error.current?.version ?? item.content.version });
       else {
         this.outbox.drop(item);
-        this.drafts.set(item.body_.record_id);
+        this.drafts.set(item.content.record_id);
       }
     }
     this.settling = false;
     const look = make("button", { type: "button" }, say("look"));
     look.addEventListener("click", () => this.settleConflicts());
-    this.warn("conflicts", this.conflicts.length ? say("conflicts", { n: this.conflicts.length }) : null, look);
+    this.banners.show("conflicts", this.conflicts.length ? say("conflicts", { n: this.conflicts.length }) : null, look);
   }
 
   // Say what went wrong, once, where it does not move the page.
@@ -341,84 +356,24 @@ class Desk {
     if (name === "unsent") this.unsentBecause = error.status;
     if (error.status === 401) {
       const here = encodeURIComponent(location.pathname + location.search);
-      return this.warn("unsent", say("signedOut"), make("a", { href: `${this.config.signIn}?next=${here}`, role: "button" }, say("signIn")));
+      return this.banners.show("unsent", say("signedOut"), make("a", { href: `${this.config.signIn}?next=${here}`, role: "button" }, say("signIn")));
     }
-    if (error.status === 403) return this.warn("unsent", say("stale"), this.reloadButton());
-    if (error.status === 507) return this.warn("unsent", say("full"));
+    if (error.status === 403) return this.banners.show("unsent", say("stale"), this.banners.reloadButton());
+    if (error.status === 507) return this.banners.show("unsent", say("full"));
     if (name === "unsent") return this.countUnsent();
-    if (error.status === 0) return this.warn(name, say("offline"));
-    if (name === "noRecord" && error.passing) return this.warn(name, say("noRecord"));
-    return this.warn(name, say("failed", { why: error.message }), this.closeButton(name));
+    if (error.status === 0) return this.banners.show(name, say("offline"));
+    if (name === "noRecord" && error.passing) return this.banners.show(name, say("noRecord"));
+    return this.banners.show(name, say("failed", { why: error.message }), this.banners.closeButton(name));
   }
 
   countUnsent() {
     if ([401, 403, 507].includes(this.unsentBecause)) return;
     const n = this.outbox.unsent;
-    this.warn("unsent", n ? (this.unsentBecause === 0 ? `${say("offline")} (${n})` : say("unsent", { n })) : null);
-  }
-
-  warn(name, words, extra = [], milliseconds = 0) {
-    const place = this.part("banners");
-    const old = place.querySelector(`[data-banner="${CSS.escape(name)}"]`);
-    if (!words) return old?.remove();
-    const banner = make("p", { class: "banner", data: { banner: name } }, make("span", {}, words), ...[extra].flat());
-    if (old) old.replaceWith(banner);
-    else place.append(banner);
-    if (milliseconds) setTimeout(() => banner.remove(), milliseconds);
-    return undefined;
-  }
-
-  closeButton(name) {
-    const button = make("button", { type: "button", class: "quiet" }, say("close"));
-    button.addEventListener("click", () => this.warn(name, null));
-    return button;
-  }
-
-  reloadButton() {
-    const button = make("button", { type: "button" }, say("reload"));
-    button.addEventListener("click", () => location.reload());
-    return button;
+    this.banners.show("unsent", n ? (this.unsentBecause === 0 ? `${say("offline")} (${n})` : say("unsent", { n })) : null);
   }
 
   live(words) {
     this.part("live").textContent = words;
-  }
-
-  // Strip and counter
-
-  showStrip(strip) {
-    const items = strip.map((row) => {
-      const title = row.state === "rejected" ? say("rejected") : row.label || say("empty");
-      const button = make("button", { type: "button", title: `${title} — ${row.text}` },
-        make("b", {}, title), make("span", {}, row.text));
-      button.classList.add(row.state);
-      if (/^#[0-9a-f]{3,8}$/i.test(row.color) && row.state !== "rejected") button.style.setProperty("--label", row.color);
-      button.addEventListener("click", () => {
-        button.blur();
-        this.openRecord(row.record_id);
-      });
-      return make("li", {}, button);
-    });
-    this.part("strip").replaceChildren(...items);
-  }
-
-  count(change) {
-    this.done.now += change;
-    const done = this.counts.approved + this.counts.rejected + this.done.now;
-    this.root.querySelector('[data-count="done"]').textContent = String(done);
-    this.root.querySelector('[data-count="total"]').textContent = String(this.counts.total);
-    Object.assign(this.root.querySelector(".counter progress"), { max: Math.max(this.counts.total, 1), value: done });
-    if (change && this.done.now % 25 === 0) this.refreshCounts();
-  }
-
-  async refreshCounts() {
-    try {
-      this.counts = await this.api.get("counts");
-      this.done.now = 0;
-      this.count(0);
-    } catch {
-      // The counter is a courtesy.
-    }
   }
 
   // Order of the queue
@@ -477,13 +432,12 @@ class Desk {
       else if (this.hiddenSince !== null) {
         this.hiddenFor += performance.now() - this.hiddenSince;
         this.hiddenSince = null;
-        this.refreshCounts();
+        this.progress.refresh();
       }
     });
     addEventListener("online", () => this.outbox.retryNow());
     addEventListener("pagehide", () => {
-      if (this.current) sessionStorage.setItem(this.place, String(this.current.record_id));
-      else sessionStorage.removeItem(this.place);
+      remember(this.place, this.current?.record_id ?? null);
       this.putBack([this.current, ...this.ahead].filter(Boolean));
     });
     addEventListener("beforeunload", (event) => this.outbox.troubled && this.outbox.unsent && event.preventDefault());
@@ -511,11 +465,7 @@ class Desk {
   // Returns whether the command was one of ours.
   run({ name, digit, shift }) {
     switch (name) {
-      case "approve": {
-        if (this.root.classList.contains("is-done")) this.bring();
-        else this.decide("approve");
-        break;
-      }
+      case "approve": this.root.classList.contains("is-done") ? this.bring() : this.decide("approve"); break;
       case "again": this.bring(); break;
       case "reject": this.decide("reject"); break;
       case "skip": this.skip(); break;

@@ -1,6 +1,7 @@
 // Decisions on their way to the server. Each stays here, and in this tab's sessionStorage, until the server has
 // answered for good; sent again with the same request_key it is stored once.
 import { ApiError } from "./api.js";
+import { recall, remember } from "./memory.js";
 
 const FIRST_PAUSE = 1000;
 const LONGEST_PAUSE = 20000;
@@ -11,24 +12,18 @@ export class Outbox {
     this.api = api;
     this.key = key;
     this.heard = heard;
-    this.waiting = [];
-    this.stopped = [];
+    const kept = recall(key);
+    this.waiting = kept?.waiting ?? [];
+    this.stopped = kept?.stopped ?? [];
     this.sending = null;
     this.listeners = [];
     this.pause = 0;
     this.troubled = false;
-    try {
-      const kept = JSON.parse(sessionStorage.getItem(key) ?? "{}");
-      this.waiting = kept.waiting ?? [];
-      this.stopped = kept.stopped ?? [];
-    } catch {
-      // What cannot be read was not written by us.
-    }
   }
 
   // Begin with what an earlier page of this tab left behind.
   resume() {
-    for (const item of this.stopped) this.heard("refused", item, new ApiError(item.status, item.body));
+    for (const item of this.stopped) this.heard("refused", item, new ApiError(item.status, item.answer));
     this.#pump();
   }
 
@@ -40,7 +35,7 @@ export class Outbox {
 
   // Record ids that are not the queue's to give out again.
   ids() {
-    return [...this.waiting, ...this.stopped].map((item) => item.body_.record_id);
+    return [...this.waiting, ...this.stopped].map((item) => item.content.record_id);
   }
 
   get unsent() {
@@ -69,7 +64,7 @@ export class Outbox {
   // Send a refused item again, changed.
   again(item, changes) {
     this.drop(item);
-    Object.assign(item.body_, changes);
+    Object.assign(item.content, changes);
     item.tries = 0;
     this.push(item);
   }
@@ -88,7 +83,7 @@ export class Outbox {
     let error = null;
     let answer = null;
     try {
-      answer = await this.api.post(item.name, item.body_);
+      answer = await this.api.post(item.name, item.content);
     } catch (caught) {
       error = caught;
     }
@@ -117,7 +112,7 @@ export class Outbox {
 
   #stop(item, error) {
     item.status = error.status;
-    item.body = { error: error.message, current: error.current };
+    item.answer = { error: error.message, current: error.current };
     this.stopped.push(item);
     this.heard("refused", item, error);
   }
@@ -127,13 +122,8 @@ export class Outbox {
   }
 
   #keep() {
-    try {
-      if (this.waiting.length || this.stopped.length) {
-        sessionStorage.setItem(this.key, JSON.stringify({ waiting: this.waiting, stopped: this.stopped }));
-      } else sessionStorage.removeItem(this.key);
-    } catch {
-      // A full or forbidden sessionStorage leaves the copy in memory.
-    }
+    const empty = !this.waiting.length && !this.stopped.length;
+    remember(this.key, empty ? null : { waiting: this.waiting, stopped: this.stopped });
   }
 }
 
@@ -143,28 +133,16 @@ export class Drafts {
     this.key = key;
   }
 
-  #all() {
-    try {
-      return JSON.parse(sessionStorage.getItem(this.key) ?? "{}");
-    } catch {
-      return {};
-    }
-  }
-
   get(recordId, version) {
-    const draft = this.#all()[recordId];
+    const draft = recall(this.key)?.[recordId];
     return draft && draft.version === version ? draft : null;
   }
 
   set(recordId, version, value) {
-    const all = this.#all();
+    const all = recall(this.key) ?? {};
     delete all[recordId];
     if (value !== undefined) all[recordId] = { version, value };
     for (const id of Object.keys(all).slice(0, -50)) delete all[id];
-    try {
-      sessionStorage.setItem(this.key, JSON.stringify(all));
-    } catch {
-      // As above.
-    }
+    remember(this.key, all);
   }
 }

@@ -1,0 +1,31 @@
+// What went wrong, said once for each cause, where it does not move the page.
+import { make, say } from "./words.js";
+
+export class Banners {
+  constructor(root) {
+    this.place = root.querySelector("[data-banners]");
+  }
+
+  // Show, replace or (without words) take away the banner called `name`. `extra` are buttons and links.
+  show(name, words, extra = [], milliseconds = 0) {
+    const old = this.place.querySelector(`[data-banner="${CSS.escape(name)}"]`);
+    if (!words) return old?.remove();
+    const banner = make("p", { class: "banner", data: { banner: name } }, make("span", {}, words), ...[extra].flat());
+    if (old) old.replaceWith(banner);
+    else this.place.append(banner);
+    if (milliseconds) setTimeout(() => banner.remove(), milliseconds);
+    return undefined;
+  }
+
+  closeButton(name) {
+    const button = make("button", { type: "button", class: "quiet" }, say("close"));
+    button.addEventListener("click", () => this.show(name, null));
+    return button;
+  }
+
+  reloadButton() {
+    const button = make("button", { type: "button" }, say("reload"));
+    button.addEventListener("click", () => location.reload());
+    return button;
+  }
+}
