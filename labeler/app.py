@@ -44,7 +44,6 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
         WTF_CSRF_TIME_LIMIT=None,
         WTF_CSRF_SSL_STRICT=False,
         BABEL_DEFAULT_LOCALE="ko",
-        SEND_FILE_MAX_AGE_DEFAULT=timedelta(hours=1),
     )
     app.config.from_mapping(config or {})
     app.extensions["labeler"] = instance

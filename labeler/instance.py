@@ -339,6 +339,17 @@ class Instance:
                 self._backends[key] = factory.create(settings | extra)
             return self._backends[key]
 
+    def suggester_now(self, project: Mapping[str, Any], task: Task) -> Suggester:
+        """Return what can suggest while a page waits: a free backend, and none that would first have to be fitted."""
+        suggester = self.suggester(project, task)
+        if suggester.backend.billed:
+            return self.suggester(project, task, {"backend": "nearest"})
+        if suggester.backend.name == "probe" and self.probe(project, task).fitted is None:
+            # scikit-learn takes seconds to load: the background worker fits, the neighbours answer meanwhile.
+            self.note_decision(int(project["id"]), task.name)
+            return self.suggester(project, task, {"backend": "nearest"})
+        return suggester
+
     def suggester(
         self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
     ) -> Suggester:

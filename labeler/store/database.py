@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labeler.errors import InputError, StoreDamaged, StoreError, StoreFull, StoreReadOnly
+from labeler.errors import InputError, NotFound, StoreDamaged, StoreError, StoreFull, StoreReadOnly
 
 T = TypeVar("T")
 Params = Mapping[str, Any] | Sequence[Any]
@@ -56,7 +56,14 @@ class Tx:
 
 
 class _Connection(sqlite3.Connection):
-    """Closes itself with the thread that it belonged to (and, unlike its base, can be weakly referenced)."""
+    """Closes itself with the thread that it belonged to (and, unlike its base, can be weakly referenced).
+
+    ``busy`` is held while a thread reads: to close a connection under a running statement can crash the process.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.busy = threading.Lock()
 
     def __del__(self) -> None:
         self.close()
@@ -70,13 +77,13 @@ class Database:
         self.read_only = read_only
         self._synchronous = synchronous
         self._local = threading.local()
-        self._readers: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
+        self._readers: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._queue: queue.SimpleQueue[tuple[Callable[[Tx], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._start = threading.Lock()
         self._closed = False
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self) -> _Connection:
         """Open a connection set up as every connection of Labeler is. Raises :class:`StoreError`."""
         with mapped_errors(self.path):
             connection = self._connected("ro") if self.read_only else self._connected("rwc")
@@ -110,30 +117,31 @@ class Database:
                 raise
             return False
 
-    @property
-    def reader(self) -> Tx:
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Tx]:
         """The calling thread's read connection. It sees what was committed when each statement starts."""
-        tx: Tx | None = getattr(self._local, "tx", None)
-        if tx is None or self._closed:
-            if self._closed:
-                raise StoreError("The store is closed")
+        connection: _Connection | None = getattr(self._local, "connection", None)
+        if self._closed:
+            raise StoreError("The store is closed")
+        if connection is None:
             connection = self.connect()
             connection.execute("PRAGMA query_only = ON")
             self._readers.add(connection)
-            tx = self._local.tx = Tx(connection)
-        return tx
+            self._local.connection = connection
+        with connection.busy:
+            yield Tx(connection)
 
     def all(self, sql: str, params: Params = ()) -> list[Row]:
-        with mapped_errors(self.path):
-            return self.reader.all(sql, params)
+        with mapped_errors(self.path), self._reading() as tx:
+            return tx.all(sql, params)
 
     def one(self, sql: str, params: Params = ()) -> Row | None:
-        with mapped_errors(self.path):
-            return self.reader.one(sql, params)
+        with mapped_errors(self.path), self._reading() as tx:
+            return tx.one(sql, params)
 
     def value(self, sql: str, params: Params = ()) -> Any:
-        with mapped_errors(self.path):
-            return self.reader.value(sql, params)
+        with mapped_errors(self.path), self._reading() as tx:
+            return tx.value(sql, params)
 
     def pages(self, sql: str, params: Mapping[str, Any], size: int = 1000) -> Iterator[list[Row]]:
         """Yield the rows of ``sql`` in pages of ``size``; it must say ``id > :after ORDER BY id LIMIT :size``."""
@@ -192,7 +200,8 @@ class Database:
         if self._writer is not None:
             self._writer.join()
         for connection in list(self._readers):
-            connection.close()
+            with connection.busy:
+                connection.close()
 
     def _write_loop(self) -> None:
         connection: sqlite3.Connection | None = None
@@ -286,6 +295,9 @@ def mapped_errors(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         # Torn text: in a row, or in the very message that says what is torn.
         raise _damaged(path, str(error)) from error
+    except OverflowError as error:
+        # An id of twenty digits in an address: SQLite's integers end at 2**63.
+        raise NotFound("There is nothing with a number so large") from error
     except sqlite3.DatabaseError as error:
         text = str(error)
         if "full" in text:

@@ -164,7 +164,7 @@ class DeskView:
     def _renewed(self, record: Record, suggestion: Suggestion) -> Suggestion:
         """Return the suggestion as it is after the newest approvals."""
         try:
-            return renewed(self.instance.suggester(self.project, self.task), record, suggestion) or suggestion
+            return renewed(self.instance.suggester_now(self.project, self.task), record, suggestion) or suggestion
         except Exception:
             log.exception("The suggestion for record %d of task %s is shown as it was", record.id, self.task.name)
             return suggestion
@@ -172,10 +172,7 @@ class DeskView:
     def _make(self, record: Record) -> tuple[Suggestion | None, str | None]:
         """Suggest at once with a free backend; (None, why not) if there is nothing to suggest from yet."""
         try:
-            suggester = self.instance.suggester(self.project, self.task)
-            if suggester.backend.billed:
-                suggester = self.instance.suggester(self.project, self.task, {"backend": "nearest"})
-            made = suggester.now([record])[0]
+            made = self.instance.suggester_now(self.project, self.task).now([record])[0]
         except Exception:
             # A suggestion is a convenience, and backends come from plugins: whatever fails, the record can be labelled.
             log.exception("No suggestion for record %d of task %s", record.id, self.task.name)
