@@ -96,10 +96,10 @@ class Database:
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             return connection
 
-    def _connected(self, mode: str) -> sqlite3.Connection:
+    def _connected(self, mode: str) -> _Connection:
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
         # check_same_thread=False only lets close() close the readers of other threads.
-        connection: sqlite3.Connection = sqlite3.connect(
+        connection: _Connection = sqlite3.connect(
             uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0, factory=_Connection
         )
         connection.row_factory = sqlite3.Row
