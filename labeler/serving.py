@@ -116,9 +116,17 @@ def run_server(
 
 
 def _serve_until(ended: threading.Event, server: Any) -> None:
-    """waitress has no clean stop from a signal: its loop runs in a thread, and is closed when a signal comes."""
-    thread = threading.Thread(target=server.run, name="labeler-http", daemon=True)
-    thread.start()
-    wait_for(ended)
+    """Serve in this thread until the event; then finish the requests in flight and send their answers.
+
+    waitress knows no clean stop: its loop is turned here, one round at a time.
+    """
+
+    def turn(rounds: int, seconds: float) -> None:
+        server.asyncore.loop(timeout=seconds, map=server._map, use_poll=server.adj.asyncore_use_poll, count=rounds)
+
+    while not ended.is_set():
+        turn(1, 0.25)
+    server.task_dispatcher.shutdown(cancel_pending=True, timeout=10)
+    # What the last requests wrote may still wait for the loop.
+    turn(10, 0.02)
     server.close()
-    server.task_dispatcher.shutdown(timeout=10)
