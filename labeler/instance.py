@@ -206,6 +206,9 @@ class Instance:
         project = self.store.projects.get(project_id)
         tasks = self.tasks_of(project)
         for task in tasks.values():
+            self.store.write(
+                lambda tx, task=task: self.store.work.drop_other_unit(tx, project_id, task.name, task.unit)  # type: ignore[misc]
+            )
             after: int | None = 0
             while after is not None:
                 after = self.store.write(

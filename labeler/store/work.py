@@ -135,6 +135,13 @@ class Work:
         enqueue(tx, project_id, ids, [task])
         return ids[-1] if len(ids) == limit else None
 
+    def drop_other_unit(self, tx: Tx, project_id: int, task: str, unit: str) -> int:
+        """Take pending records of the other unit out of a task's queue; decided ones stay. Return how many."""
+        kind = REVIEW if unit == "group" else GROUP
+        sql = """DELETE FROM work WHERE project_id = :p AND task = :t AND state = 'pending' AND annotation_id IS NULL
+                 AND EXISTS (SELECT 1 FROM records r WHERE r.id = work.record_id AND r.kind = :kind)"""
+        return tx.run(sql, {"p": project_id, "t": task, "kind": kind})
+
     # Claims
 
     def claim(

