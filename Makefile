@@ -23,8 +23,8 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 $(VENV)/bin/python:
-	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Labeler needs Python 3.11 or newer; this is ' + sys.version.split()[0])"
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Labeler needs Python 3.11 or newer; this is ' + sys.version.split()[0])"
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(VENV)/bin/python setup.cfg pyproject.toml
 	@echo "Installing Labeler into $(VENV) (once, about a minute) ..."
