@@ -308,7 +308,7 @@ def test_prelabel_with_a_server_shows_tokens_and_cost(shell: Shell, monkeypatch:
 
 
 def test_unknown_price_is_said_to_be_unknown(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """30: a model without a price costs "unknown", never 0, before the run and after."""
+    """FAULTS 30: a model without a price costs "unknown", never 0, before the run and after."""
     shell.import_reviews()
     with FakeOpenAI() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
@@ -479,7 +479,7 @@ def test_user_add_errors_make_no_account(shell: Shell, words: list[str], stdin: 
 
 
 def test_backup_is_a_whole_database(shell: Shell) -> None:
-    """8: a backup opens as a store and holds what the original holds."""
+    """FAULTS 8: a backup opens as a store and holds what the original holds."""
     shell.import_reviews()
     shown = shell.ok("backup", shell.folder / "copy.db")
     assert re.fullmatch(r"Wrote .*copy\.db \([\d,]+ bytes\)\.\n", shown)
@@ -525,7 +525,7 @@ def test_doctor_names_what_is_wrong(shell: Shell) -> None:
 
 @pytest.mark.parametrize("damage", ["header", "cut", "middle"])
 def test_doctor_on_a_damaged_database(shell: Shell, damage: str) -> None:
-    """7: random bytes in the header, a cut file or a torn page: doctor says so and points to the backup."""
+    """FAULTS 7: random bytes in the header, a cut file or a torn page: doctor says so and points to the backup."""
     shell.import_reviews()
     path = shell.instance / "labeler.db"
     data = bytearray(path.read_bytes())
@@ -563,7 +563,7 @@ def test_unknown_command_and_option_are_usage_errors() -> None:
 
 
 def test_newer_database_is_refused_with_both_versions(shell: Shell) -> None:
-    """10: a database of a newer Labeler is not touched."""
+    """FAULTS 10: a database of a newer Labeler is not touched."""
     shell.ok("projects")
     with shell.store() as store:
         store.write(
@@ -628,7 +628,7 @@ def serving(folder: Path, *words: str, **environment: str) -> Iterator[Server]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_answers_and_ends_with_exit_status_0(tmp_path: Path, number: int) -> None:
-    """59: one line with a one-time sign-in, pages over HTTP, and a clean end on SIGTERM and on Ctrl-C."""
+    """FAULTS 59: one line with a one-time sign-in, pages over HTTP, and a clean end on SIGTERM and on Ctrl-C."""
     with serving(tmp_path) as server:
         assert re.fullmatch(
             r"Labeler is ready\. Sign in once with: http://127\.0\.0\.1:\d+/welcome\?token=\S+\n", server.ready
@@ -663,7 +663,7 @@ def test_demo_prints_one_sign_in_line(tmp_path: Path) -> None:
 
 
 def test_foreign_host_name_is_refused(tmp_path: Path) -> None:
-    """43: a server on the loopback answers only to its own names."""
+    """FAULTS 43: a server on the loopback answers only to its own names."""
     with serving(tmp_path) as server:
         port = int(server.address.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
@@ -672,7 +672,7 @@ def test_foreign_host_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_serve_refuses_other_addresses_without_an_account(tmp_path: Path) -> None:
-    """40: while nobody has an account nothing but the loopback is listened on."""
+    """FAULTS 40: while nobody has an account nothing but the loopback is listened on."""
     with process(tmp_path, "serve", "--host", "0.0.0.0", "--port", "0") as started:
         out, _ = started.communicate(timeout=30)
         assert (started.returncode, out) == (1, "")
@@ -702,7 +702,7 @@ def test_port_in_use_is_one_line(tmp_path: Path) -> None:
 
 
 def test_server_names_disabled_plugins_at_the_start(tmp_path: Path) -> None:
-    """57: a plugin that cannot be loaded is named on stderr, and the server is up."""
+    """FAULTS 57: a plugin that cannot be loaded is named on stderr, and the server is up."""
     (tmp_path / "instance" / "plugins").mkdir(parents=True)
     (tmp_path / "instance" / "plugins" / "broken.py").write_text("1 / 0")
     with serving(tmp_path) as server:
@@ -712,7 +712,7 @@ def test_server_names_disabled_plugins_at_the_start(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_sigterm_under_load_keeps_every_paid_answer(tmp_path: Path) -> None:
-    """59, 45: a server that is told to end in the middle of a run finishes what is in flight, and leaks no key."""
+    """FAULTS 59, 45: a server that is told to end in the middle of a run finishes what is in flight, and leaks no key."""
     folder = tmp_path / "instance"
     rows = "".join(f"{n},리뷰 번호 {n} 아주 좋아요\n" for n in range(120))
     (tmp_path / "reviews.csv").write_text("id,text\n" + rows, encoding="utf-8")
@@ -746,7 +746,7 @@ def test_sigterm_under_load_keeps_every_paid_answer(tmp_path: Path) -> None:
 
 
 def test_read_only_serves_and_changes_nothing(tmp_path: Path) -> None:
-    """6: --read-only serves an instance whose database cannot be written."""
+    """FAULTS 6: --read-only serves an instance whose database cannot be written."""
     shell = Shell(tmp_path)
     shell.import_reviews()
     with Store(tmp_path / "instance" / "labeler.db") as store:

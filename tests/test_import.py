@@ -164,7 +164,7 @@ def test_record_without_an_id_column_has_a_key_of_its_content(shop: Shop) -> Non
 
 
 def test_same_file_twice_adds_nothing(shop: Shop) -> None:
-    """51: imported again, every row is known; with an id column and without one."""
+    """FAULTS 51: imported again, every row is known; with an id column and without one."""
     with_ids = write_csv(shop.folder / "ids.csv", 700)
     without = shop.file("text\n" + "\n".join(texts(600, seed=2)), "plain.csv")
     for path, rows in ((with_ids, 700), (without, 600)):
@@ -199,7 +199,7 @@ with Instance(Path(sys.argv[1])) as instance:
 
 @pytest.mark.slow
 def test_killed_import_is_completed_by_running_it_again(tmp_path: Path) -> None:
-    """51: kill -9 in the middle of 20,000 rows keeps whole slices; the second run adds the rest, nothing twice."""
+    """FAULTS 51: kill -9 in the middle of 20,000 rows keeps whole slices; the second run adds the rest, nothing twice."""
     shop = open_shop(tmp_path, ["sentiment"])
     path = write_csv(tmp_path / "many.csv", 20_000)
     command = [sys.executable, "-c", KILLED, str(shop.instance.folder), str(path)]
@@ -224,7 +224,7 @@ def test_killed_import_is_completed_by_running_it_again(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_reported_and_good_rows_go_in(shop: Shop) -> None:
-    """49: ragged, empty and unclean rows are named by line, column and reason; the others go in."""
+    """FAULTS 49: ragged, empty and unclean rows are named by line, column and reason; the others go in."""
     report = shop.run(
         "id,product,text\n"
         "1,사과,달아요\n"
@@ -250,14 +250,14 @@ def test_bad_rows_are_reported_and_good_rows_go_in(shop: Shop) -> None:
 
 
 def test_unreadable_bytes_refuse_their_row_only(shop: Shop) -> None:
-    """47, 49: a byte that is not UTF-8 is named with its row."""
+    """FAULTS 47, 49: a byte that is not UTF-8 is named with its row."""
     report = shop.run(b"id,text\n1,ok\n2,b\xffd\n3,fine\n", encoding="utf-8")
     assert report.added == 2
     assert report.refused[0][0] == 3
 
 
 def test_jsonl_lines_that_are_not_json_are_reported(shop: Shop) -> None:
-    """47: NaN, duplicate keys, lists and torn lines are refused by line."""
+    """FAULTS 47: NaN, duplicate keys, lists and torn lines are refused by line."""
     lines = [
         '{"id": 1, "text": "a 가"}',
         '{"id": 2, "text": NaN}',
@@ -270,7 +270,7 @@ def test_jsonl_lines_that_are_not_json_are_reported(shop: Shop) -> None:
 
 
 def test_strict_takes_all_or_nothing(shop: Shop) -> None:
-    """49: with strict one bad row keeps the whole file out, and the message names it; a good file goes in."""
+    """FAULTS 49: with strict one bad row keeps the whole file out, and the message names it; a good file goes in."""
     with pytest.raises(InputError, match=r"Nothing was imported: 1 row\(s\) would be refused \(--strict\)\. row 3"):
         shop.run("id,text\n1,가나다\n2,\n", strict=True)
     assert shop.count() == 0
@@ -320,14 +320,14 @@ def test_missing_file_is_named(shop: Shop) -> None:
 
 
 def test_very_long_text_is_refused_by_row(shop: Shop) -> None:
-    """49, 52: a cell beyond the limit is named with its length; the others go in."""
+    """FAULTS 49, 52: a cell beyond the limit is named with its length; the others go in."""
     report = shop.run("id,text\n1," + "가" * 100_001 + "\n2,짧아요\n")
     assert report.added == 1
     assert "100,001 characters" in report.refused[0][2]
 
 
 def test_bomb_ends_the_import_and_keeps_what_went_in(shop: Shop) -> None:
-    """50: a file that unpacks to more than the limit ends as failed with its reason, and is not tried again."""
+    """FAULTS 50: a file that unpacks to more than the limit ends as failed with its reason, and is not tried again."""
     rows = "".join(f"{n},{text * 8}\n" for n, text in enumerate(texts(3000)))
     path = shop.file(gzip.compress(("id,text\n" + rows).encode()), "bomb.csv.gz")
     importer = shop.instance.importer(shop.project)
@@ -340,7 +340,7 @@ def test_bomb_ends_the_import_and_keeps_what_went_in(shop: Shop) -> None:
 
 
 def test_plugin_that_hangs_fails_the_import(shop: Shop) -> None:
-    """57: an import whose door does not answer ends as failed with the plugin's name."""
+    """FAULTS 57: an import whose door does not answer ends as failed with the plugin's name."""
 
     def door(record: Record) -> Record | str:
         raise PluginError("The plugin slow hangs in prepare_record")
@@ -507,7 +507,7 @@ def test_group_grows_until_somebody_labels_it(shop: Shop) -> None:
 
 @pytest.mark.slow
 def test_people_decide_while_an_import_runs(shop: Shop) -> None:
-    """17: an import goes slice by slice through the writer, so that a decision waits for one slice at most."""
+    """FAULTS 17: an import goes slice by slice through the writer, so that a decision waits for one slice at most."""
     first = texts(60, seed=9)
     shop.run("id,text\n" + "".join(f"a{n},{text}\n" for n, text in enumerate(first)))
     path = write_csv(shop.folder / "many.csv", 8000)
@@ -530,7 +530,7 @@ def test_people_decide_while_an_import_runs(shop: Shop) -> None:
 
 @pytest.mark.slow
 def test_memory_is_flat(tmp_path: Path) -> None:
-    """52: after the first slices an import of many rows needs no more memory than before."""
+    """FAULTS 52: after the first slices an import of many rows needs no more memory than before."""
     shop = open_shop(tmp_path, ["sentiment"])
     path = write_csv(tmp_path / "many.csv", 8000)
     held: list[int] = []
@@ -647,7 +647,7 @@ def test_killed_command_leaves_nothing_for_the_worker_to_stumble_over(shop: Shop
 
 
 def test_import_of_another_project_is_not_found(shop: Shop) -> None:
-    """41: an import's number says nothing in another project."""
+    """FAULTS 41: an import's number says nothing in another project."""
     id_ = queue(shop, shop.file("id,text\n1,맛있어요\n", "abc123.csv"))
     other = shop.instance.create_project("other")
     with pytest.raises(NotFound):
