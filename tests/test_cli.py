@@ -712,7 +712,7 @@ def test_server_names_disabled_plugins_at_the_start(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_sigterm_under_load_keeps_every_paid_answer(tmp_path: Path) -> None:
-    """FAULTS 59, 45: a server that is told to end in the middle of a run finishes what is in flight, and leaks no key."""
+    """FAULTS 45, 59: a server told to end in the middle of a run finishes what is in flight, and leaks no key."""
     folder = tmp_path / "instance"
     rows = "".join(f"{n},리뷰 번호 {n} 아주 좋아요\n" for n in range(120))
     (tmp_path / "reviews.csv").write_text("id,text\n" + rows, encoding="utf-8")

@@ -199,7 +199,7 @@ with Instance(Path(sys.argv[1])) as instance:
 
 @pytest.mark.slow
 def test_killed_import_is_completed_by_running_it_again(tmp_path: Path) -> None:
-    """FAULTS 51: kill -9 in the middle of 20,000 rows keeps whole slices; the second run adds the rest, nothing twice."""
+    """FAULTS 51: kill -9 amid 20,000 rows keeps whole slices; the second run adds the rest, nothing twice."""
     shop = open_shop(tmp_path, ["sentiment"])
     path = write_csv(tmp_path / "many.csv", 20_000)
     command = [sys.executable, "-c", KILLED, str(shop.instance.folder), str(path)]
