@@ -12,6 +12,8 @@ export class Dialogs {
     this.all = Object.fromEntries([...root.querySelectorAll("dialog")].map((dialog) => [dialog.dataset.dialog, dialog]));
     for (const dialog of Object.values(this.all)) {
       for (const button of dialog.querySelectorAll("[data-close]")) button.addEventListener("click", () => dialog.close());
+      // A closed dialog gives the focus back to the button that opened it, where Enter would open it again.
+      dialog.addEventListener("close", () => document.activeElement?.matches("button, summary") && document.activeElement.blur());
       dialog.addEventListener("click", (event) => event.target === dialog && dialog.dataset.dialog !== "conflict" && dialog.close());
     }
     this.all.keys.addEventListener("keydown", (event) => {
