@@ -44,6 +44,14 @@ function commandName(code, shift) {
   return COMMANDS[code] ?? null;
 }
 
+// Whether the focus was moved with Tab. A dialog that Escape closed leaves it on a button as well, where nobody put it.
+let tabbed = false;
+addEventListener("keydown", (event) => {
+  if (event.code === "Tab") tabbed = true;
+  else if (event.code === "Escape") tabbed = false;
+}, true);
+addEventListener("pointerdown", () => { tabbed = false; }, true);
+
 function reached(target, kinds) {
-  return target instanceof Element && target.matches(kinds) && target.matches(":focus-visible");
+  return tabbed && target instanceof Element && target.matches(kinds) && target.matches(":focus-visible");
 }
