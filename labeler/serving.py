@@ -80,6 +80,9 @@ def run_server(
         )
     if new and not instance.read_only:
         person = first_account(instance.store, "admin")
+    elif person is None and not instance.read_only:
+        # The first link may never have been used: as long as nobody has a password, each start gives a new one.
+        person = instance.store.people.without_password()
     from waitress.server import create_server
 
     from labeler.app import create_app

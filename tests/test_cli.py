@@ -639,6 +639,16 @@ def test_serve_answers_and_ends_with_exit_status_0(tmp_path: Path, number: int) 
         assert "Traceback" not in server.log.read_text()
 
 
+def test_unused_first_link_is_replaced_at_the_next_start(tmp_path: Path) -> None:
+    """While nobody has set a password each start prints a new link for the one admin, so that nobody is locked out."""
+    for _ in range(2):
+        with serving(tmp_path) as server:
+            assert "Sign in once with" in server.ready
+            assert server.end(signal.SIGTERM)[0] == 0
+    with Store(tmp_path / "instance" / "labeler.db") as store:
+        assert [person["name"] for person in store.people.all()] == ["admin"]
+
+
 def test_second_start_prints_no_sign_in(tmp_path: Path) -> None:
     """Once there is an account the ready line is the address alone."""
     with Store(tmp_path / "instance" / "labeler.db") as store:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labeler.backends.base import BackendRequest
-from labeler.labels import NO_LABEL, Choice, Choices, LabelSchema
+from labeler.labels import Choice, Choices, LabelSchema
 from labeler.prompts import answer_text
 from labeler.records import BackendFailure, Completion
 from labeler.retrieval.index import ExampleIndex
@@ -176,6 +176,3 @@ def _fit_choices(
         weights.append(model.coef_[0])
         bias.append(model.intercept_[0])
     return (kept, np.array(weights), np.array(bias)) if kept else None
-
-
-__all__ = ["MIN_APPROVALS", "NO_LABEL", "ProbeBackend"]

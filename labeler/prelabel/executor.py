@@ -412,6 +412,3 @@ def _completion_of(call: dict[str, Any]) -> Completion:
         score=call["score"],
         model_id=call["model_id"],
     )
-
-
-ExecutorFactory = Callable[[Store, int, Suggester, Pace, ModelInfo | None, threading.Event], LocalExecutor]

@@ -19,6 +19,13 @@ class People:
     def count(self) -> int:
         return int(self.db.value("SELECT COUNT(*) FROM reviewers"))
 
+    def without_password(self) -> int | None:
+        """Return the first admin while nobody has a password yet; None once somebody has, or nobody is there."""
+        sql = """SELECT MIN(id) FROM reviewers WHERE role = 'admin' AND disabled = 0
+                 AND NOT EXISTS (SELECT 1 FROM reviewers WHERE password IS NOT NULL AND disabled = 0)"""
+        found: int | None = self.db.value(sql)
+        return found
+
     def get(self, reviewer_id: int) -> Row | None:
         return self.db.one("SELECT * FROM reviewers WHERE id = :id", {"id": reviewer_id})
 
@@ -57,9 +64,6 @@ class People:
                  AND (expires_at IS NULL OR expires_at > :now) RETURNING reviewer_id"""
         found: int | None = tx.value(sql, {"kind": kind, "hash": digest, "now": time.time()})
         return found
-
-    def drop_tokens(self, tx: Tx, kind: str) -> None:
-        tx.run("DELETE FROM tokens WHERE kind = :kind", {"kind": kind})
 
     def add_attempt(self, tx: Tx, name: str, address: str) -> None:
         now = time.time()
