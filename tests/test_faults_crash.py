@@ -128,7 +128,7 @@ def test_killed_server_loses_no_acknowledged_annotation(tmp_path):
     with open_instance(folder, texts=numbered(6000)) as instance:
         store = instance.store
         project = store.projects.all()[0]["id"]
-        kim = store.write(lambda tx: store.people.create(tx, "kim", None, "admin"))
+        kim = store.write(lambda tx: store.people.create(tx, "kim", "a password hash", "admin"))
         ids = list(runs.select(store, project, "sentiment", None, True))
         headers = signed_in(instance, kim)
     clients = Clients(f"/projects/{project}/label/sentiment/api/decide", headers, ids)
