@@ -63,21 +63,42 @@ class ParseFailure:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """How a backend generates. None leaves a setting to the backend."""
+    """How a backend generates. None leaves a setting to the backend; temperature 0 is greedy, above 0 it samples.
+
+    ``explicit`` names the settings that a person chose: a backend that has no such setting refuses them with a
+    clear sentence, where it may quietly leave out one that nobody asked for.
+    """
 
     max_tokens: int | None = 1024
     temperature: float | None = 0.0
+    top_k: int | None = None
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    explicit: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """What a server said of its limits in the headers of an answer; None where it said nothing.
+
+    ``requests`` and ``tokens`` are per minute; ``reset_*`` are seconds until the remaining ones are full again.
+    """
+
+    requests: int | None = None
+    tokens: int | None = None
+    remaining_requests: int | None = None
+    remaining_tokens: int | None = None
+    reset_requests: float | None = None
+    reset_tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What a backend answered. Token counts are None when unknown, never 0 instead.
 
-    ``scores`` maps label names to numbers in [0, 1] when the backend has real ones, and ``score`` is that of
-    the answer; they are never compared across backends. ``note`` says how a value was made without a
+    ``scores`` maps label names to numbers in [0, 1] when the backend has real ones (uncalibrated), and ``score``
+    is that of the answer; they are never compared across backends. ``note`` says how a value was made without a
     language model ("extraction", "vote"), for the page.
     """
 
@@ -90,6 +111,7 @@ class Completion:
     scores: Mapping[str, float] | None = None
     note: str | None = None
     model_id: str | None = None
+    limits: RateLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +128,15 @@ class BackendFailure:
     retry_after: float | None = None
     fatal: bool = False
     retryable: bool = False
+    limits: RateLimits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was asked or thought on the way to a suggestion: its name ("plan", "draft") and what came."""
+
+    name: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +159,11 @@ class SecondOpinion:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """Labels that a backend proposes for a record, with all that made them; exactly one of value and failure is set."""
+    """Labels that a backend proposes for a record, with all that made them; exactly one of value and failure is set.
+
+    ``scores`` are the backend's own, before any calibration. ``steps`` are what came before the answer: reasoning,
+    plans, drafts, samples; they are shown, and exported only when asked for.
+    """
 
     record_id: int
     task: str
@@ -142,6 +177,8 @@ class Suggestion:
     evidence: Sequence[Evidence] = ()
     second: SecondOpinion | None = None
     flags: Sequence[str] = ()
+    scores: Mapping[str, float] | None = None
+    steps: Sequence[Step] = ()
     id: int = 0
     run_id: int | None = None
     call_id: int | None = None

@@ -12,13 +12,18 @@ from labeler.records import BackendFailure, Completion, Example, Generation, Mes
 if TYPE_CHECKING:
     import numpy as np
 
+AUTO, SCORED, GENERATED = "auto", "scored", "generated"
+ANSWERING = (AUTO, SCORED, GENERATED)
 
 @dataclass(frozen=True, slots=True)
 class BackendRequest:
     """All that any backend may use to label one record.
 
     LLM backends read ``messages`` and ``json_schema``; ``nearest`` and ``probe`` read ``examples``,
-    ``vector`` (float32, shape (d,), L2-normalised) and ``schema``.
+    ``vector`` (float32, shape (d,), L2-normalised) and ``schema``. ``answering`` is "auto" (scores of the labels
+    where the schema has a closed list and the backend can give them), "scored" (refuse if it cannot) or
+    "generated" (free text or JSON only; prompts that ask for reasoning need it). ``size`` is how many labels the
+    values of a set have on average, as far as the examples tell.
     """
 
     record: Record
@@ -29,6 +34,8 @@ class BackendRequest:
     generation: Generation = Generation()
     examples: Sequence[Example] = ()
     vector: np.ndarray | None = None
+    answering: str = AUTO
+    size: float | None = None
 
 
 @runtime_checkable
@@ -37,8 +44,12 @@ class Backend(Protocol):
 
     ``complete`` raises nothing for a call that fails: it yields a :class:`BackendFailure` in its place. It is
     called from several threads at once. ``billed`` backends go through the ledger of calls; the others are
-    free, deterministic and fast enough to answer while a page waits. ``uses_examples`` is True for backends
-    that read ``examples`` or ``vector`` instead of ``messages``.
+    free, deterministic and fast enough to answer while a page waits.
+
+    Optional attributes: ``batch`` (default 1) is how many requests ``complete`` wants at once: with 1 the calls are
+    spread over threads, with more they come together from one thread. ``generation_settings`` names the fields of
+    :class:`Generation` that the backend has; one that a person chose and it has not is refused before a run.
+    ``local`` is True where a call costs no fee.
     """
 
     name: str
