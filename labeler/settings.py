@@ -10,8 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from labeler.backends.base import ANSWERING
 from labeler.errors import SettingError
+from labeler.prompts.styles import STYLES
 
+MODES = DIRECT, CASCADE = "direct", "cascade"
+QUANTIZATIONS = ("auto", "nf4", "int8", "none")
 _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
 
 
@@ -68,6 +72,8 @@ PROJECT = (
     Setting("claim_minutes", "float", 10.0, 0.01, 1440, help="How long an opened record stays with a reviewer"),
     Setting("max_share_reviewer", "float", 1.0, 0, 1, help="Largest share of the k examples from one reviewer"),
     Setting("max_share_group", "float", 1.0, 0, 1, help="Largest share of the k examples from one product"),
+    Setting("budget_project", "float", None, 0, 1e6, help="The most all runs of the project may cost, in US dollars"),
+    Setting("budget_day", "float", None, 0, 1e6, help="The most the project may cost in one day, in US dollars"),
     Setting("refresh", "bool", True, help="Make suggestions near the front again when their examples changed"),
     Setting("refresh_ahead", "int", 20, 0, 500, help="How many records from the front of the queue are kept fresh"),
 )
@@ -81,10 +87,27 @@ TASK = (
     Setting("pinned", "list", [], help="Record keys that the fixed retriever shows"),
     Setting("backend", "text", "", help="Empty: openai if set up, else probe, else nearest"),
     Setting("model_id", "text", "", help="The name of the weights, as the backend knows it"),
-    Setting("style", "choice", "few-shot", choices=("few-shot", "zero-shot"), help="The way of prompting"),
+    Setting("style", "choice", "few-shot", choices=STYLES, help="The way of prompting"),
+    Setting("persona", "map", help="Who the model is told to be, by language; empty: an experienced reviewer"),
+    Setting("answer_wording", "map", help="How the answer is asked for, by language; empty: one JSON object"),
+    Setting("samples", "int", 5, 2, 40, help="How many answers self-consistency asks for"),
+    Setting("mode", "choice", "direct", choices=MODES, help="direct, or cascade: the cheapest step that will do"),
+    Setting("cascade_score", "float", None, 0, 1, help="Cascade: free answers that agree from this score on suffice"),
+    Setting("joint", "list", [], help="Other tasks of the same record that are asked in the same call"),
+    Setting("answering", "choice", "auto", choices=ANSWERING, help="Labels scored, or answers generated"),
+    Setting("calibrate", "bool", True, help="Use a calibration of the scores where it wins in cross-validation"),
     Setting("max_tokens", "int", 1024, 1, 100_000, help="The longest answer, in tokens"),
-    Setting("temperature", "float", 0.0, 0, 2, help="0 is greedy"),
+    Setting("temperature", "float", 0.0, 0, 2, help="0 is greedy, above 0 samples"),
+    Setting("top_k", "int", None, 1, 1000, help="Sample from the k likeliest tokens, where the backend can"),
+    Setting("top_p", "float", None, 0, 1, help="Sample from the likeliest tokens of this joint probability"),
     Setting("seed", "int", None, 0, 2**31, help="A fixed seed, where the backend has one"),
+    Setting("stop", "list", [], help="Texts that end an answer"),
+    Setting("quantization", "choice", "auto", choices=QUANTIZATIONS, help="Local weights: nf4 (4 bits), int8, none"),
+    Setting("device", "choice", "auto", choices=("auto", "cuda", "mps", "cpu"), help="Where local weights are put"),
+    Setting("gguf_file", "text", "", help="The GGUF file in the model's folder or repository"),
+    Setting("adapter", "text", "", help="The folder of a LoRA adapter for the local weights"),
+    Setting("batch_size", "int", 16, 1, 512, help="How many prompts local weights read at once"),
+    Setting("executor", "text", "local", help="What moves a run: local, or openai-batch (half price, within a day)"),
     Setting("budget", "float", None, 0, 1e6, help="The most a run may cost, in US dollars"),
     Setting("concurrency", "int", 16, 1, 256, help="How many calls are in flight at once"),
     Setting("max_tries", "int", 6, 1, 50, help="How often a call that failed in passing is tried"),
@@ -93,6 +116,9 @@ INSTANCE = (
     Setting("openai_base_url", "text", help="The address of an OpenAI-compatible server; empty: OpenAI's own"),
     Setting("openai_api_key", "text", help="Its key; never shown again"),
     Setting("openai_model", "text", help="The model id of tasks that name none"),
+    Setting("transformers_model", "text", help="The local model of tasks that name none: a hub id or a folder"),
+    Setting("requests_per_minute", "int", None, 1, 10_000_000, help="The server's limit; empty: learned from it"),
+    Setting("tokens_per_minute", "int", None, 1, 10**10, help="The server's limit; empty: learned from it"),
     Setting("timeout_seconds", "float", None, 0.1, 3600, help="How long one call may take"),
     Setting("lease_seconds", "float", None, 0.1, 86400, help="After how long a call of a dead worker is sent again"),
 )

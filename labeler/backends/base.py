@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 AUTO, SCORED, GENERATED = "auto", "scored", "generated"
 ANSWERING = (AUTO, SCORED, GENERATED)
 
+
 @dataclass(frozen=True, slots=True)
 class BackendRequest:
     """All that any backend may use to label one record.

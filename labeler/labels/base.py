@@ -108,6 +108,21 @@ class LabelSchema(ABC):
         """Return the weighted winner and its share of the weight in [0, 1]; None if this schema cannot vote."""
         return None
 
+    def candidates(self) -> dict[str, Value]:
+        """Return the values that a backend can score one by one, by name; empty if the schema has no closed list.
+
+        Where the value is a set of labels, each candidate is a set of one.
+        """
+        return {}
+
+    def decide(self, scores: Mapping[str, float], size: float | None = None) -> Value | None:
+        """Return the value that the scores of :meth:`candidates` speak for; None if there is none.
+
+        ``scores`` are numbers in [0, 1]. For sets of labels ``size`` is how many to choose; None chooses every
+        label with a score of at least 0.5.
+        """
+        return None
+
     def describe(self, language: str) -> str:
         """Return the labels and their definitions for a prompt, one a line; empty if there are none."""
         lines = []

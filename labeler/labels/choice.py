@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labeler.errors import LabelError, SettingError
@@ -45,6 +45,14 @@ class Choice(LabelSchema):
             return None
         best = max(self._names, key=lambda name: weights.get(name, 0.0))
         return best, weights[best] / total
+
+    def candidates(self) -> dict[str, Value]:
+        return {name: name for name in self._names}
+
+    def decide(self, scores: Mapping[str, float], size: float | None = None) -> str | None:
+        """The label with the highest score; ties go to the one named first in the schema."""
+        known = [name for name in self._names if name in scores]
+        return max(known, key=scores.__getitem__) if known else None
 
     def render(self, value: Value, language: str) -> str:
         return self.label(value).titled(language)
@@ -160,6 +168,23 @@ class Choices(LabelSchema):
         certain = [share if name in chosen else 1 - share for name, share in shares.items()]
         score = sum(certain) / len(certain) if certain else 1.0
         return sorted(chosen, key=self._leaves.__getitem__), score
+
+    def candidates(self) -> dict[str, Value]:
+        return {name: [name] for name in self._leaves}
+
+    def decide(self, scores: Mapping[str, float], size: float | None = None) -> list[str] | None:
+        """The labels with the highest scores, ``size`` of them (rounded) or all from 0.5 on, within the bounds."""
+        ranked = sorted((name for name in self._leaves if name in scores), key=lambda name: -scores[name])
+        if not ranked:
+            return None
+        count = sum(scores[name] >= 0.5 for name in ranked) if size is None else round(size)
+        count = max(count, self.minimum)
+        chosen = ranked[: count if self.maximum is None else min(count, self.maximum)]
+        if self.exclusive in chosen and len(chosen) > 1:
+            alone = chosen[0] == self.exclusive and self.minimum <= 1
+            others = [name for name in ranked if name != self.exclusive]
+            chosen = chosen[:1] if alone else others[: len(chosen)]
+        return sorted(chosen, key=self._leaves.__getitem__)
 
     def render(self, value: Value, language: str) -> str:
         return ", ".join(self._titled(name, language) for name in value)

@@ -9,6 +9,9 @@ from labeler.errors import LabelError, SettingError
 from labeler.labels.base import Label, LabelSchema, Vote, describe_type
 from labeler.records import Value
 
+# A longer scale is a number, not a list of labels: scoring every point would cost more than generating one.
+_MOST_CANDIDATES = 20
+
 
 class Rating(LabelSchema):
     """An integer from ``low`` to ``high``. ``points`` may name the ends or every point of the scale."""
@@ -55,6 +58,15 @@ class Rating(LabelSchema):
                 break
         near = sum(weight for value, weight in usable if abs(value - median) <= 1)
         return median, near / total
+
+    def candidates(self) -> dict[str, Value]:
+        points = range(self.low, self.high + 1)
+        return {str(value): value for value in points} if len(points) <= _MOST_CANDIDATES else {}
+
+    def decide(self, scores: Mapping[str, float], size: float | None = None) -> int | None:
+        """The point with the highest score; ties go to the lower one."""
+        known = {name: value for name, value in self.candidates().items() if name in scores}
+        return known[max(known, key=scores.__getitem__)] if known else None
 
     def render(self, value: Value, language: str) -> str:
         point = self.points.get(value)

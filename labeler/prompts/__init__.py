@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from labeler import strictjson
 from labeler.errors import SettingError
+from labeler.prompts.styles import FEW_SHOT, STYLES, ZERO_SHOT
 from labeler.records import Example, Message, Record, Value
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 FRAME_VERSION = "v1"
 LANGUAGES = ("ko", "en")
-FEW_SHOT, ZERO_SHOT = "few-shot", "zero-shot"
-STYLES = (FEW_SHOT, ZERO_SHOT)
 _UNSET_FENCE = "0" * 8
 
 # Wording that speaks to a model rather than to a shop: shown to the reviewer as a warning, never acted on.
@@ -44,11 +43,18 @@ _SUSPICIOUS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PromptStyle:
-    """How a prompt is put: the style's name, the language of its frame, and the fence of this one call."""
+    """How a prompt is put: the style's name, the language of its frame, and the fence of this one call.
+
+    ``persona`` and ``wording`` replace the frame's own words on who the model is and how it is to answer; empty
+    leaves them. ``samples`` is how many answers self-consistency asks for.
+    """
 
     name: str = FEW_SHOT
     language: str = "ko"
     fence: str = _UNSET_FENCE
+    persona: str = ""
+    wording: str = ""
+    samples: int = 5
 
     def __post_init__(self) -> None:
         if self.name not in STYLES:

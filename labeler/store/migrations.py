@@ -124,9 +124,50 @@ CREATE VIRTUAL TABLE record_search USING fts5(tokens, content='', tokenize="unic
 """
 
 
+_MODELS = """
+ALTER TABLE suggestions ADD COLUMN scores TEXT;
+ALTER TABLE suggestions ADD COLUMN steps TEXT;
+ALTER TABLE calls ADD COLUMN scores TEXT;
+CREATE TABLE spending (
+    project_id INTEGER NOT NULL REFERENCES projects(id), day TEXT NOT NULL, spent REAL NOT NULL DEFAULT 0,
+    PRIMARY KEY (project_id, day)) WITHOUT ROWID;
+INSERT INTO spending (project_id, day, spent)
+    SELECT project_id, date(created_at, 'unixepoch'), SUM(spent) FROM runs WHERE spent > 0 GROUP BY 1, 2;
+CREATE TABLE rate_limits (
+    server TEXT PRIMARY KEY, requests REAL, tokens REAL, free_requests REAL, free_tokens REAL, at REAL NOT NULL,
+    held_until REAL NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE models (
+    backend TEXT NOT NULL, base_url TEXT NOT NULL, model_id TEXT NOT NULL, capabilities TEXT NOT NULL,
+    checked_at REAL NOT NULL, PRIMARY KEY (backend, base_url, model_id)) WITHOUT ROWID;
+CREATE TABLE calibrations (
+    project_id INTEGER NOT NULL REFERENCES projects(id), task TEXT NOT NULL, backend TEXT NOT NULL,
+    model_id TEXT NOT NULL, fitted TEXT NOT NULL, made_at REAL NOT NULL,
+    PRIMARY KEY (project_id, task, backend, model_id)) WITHOUT ROWID;
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL REFERENCES runs(id), state TEXT NOT NULL, server TEXT NOT NULL,
+    remote_id TEXT, input_file TEXT, calls INTEGER NOT NULL DEFAULT 0, message TEXT, created_at REAL NOT NULL,
+    polled_at REAL, ended_at REAL);
+CREATE INDEX batches_run ON batches (run_id, state);
+CREATE TABLE batch_calls (
+    batch_id INTEGER NOT NULL REFERENCES batches(id), call_id INTEGER NOT NULL REFERENCES calls(id),
+    PRIMARY KEY (batch_id, call_id)) WITHOUT ROWID;
+CREATE INDEX batch_calls_call ON batch_calls (call_id);
+"""
+
+
 @migrations()
 def m001_initial(db: SqliteUtils) -> None:
-    for statement in _INITIAL.split(";\n"):
+    _execute(db, _INITIAL)
+
+
+@migrations()
+def m002_models(db: SqliteUtils) -> None:
+    """Scores and steps of suggestions, and what is known of models: limits, capabilities, calibrations, batches."""
+    _execute(db, _MODELS)
+
+
+def _execute(db: SqliteUtils, script: str) -> None:
+    for statement in script.split(";\n"):
         if statement.strip():
             db.execute(statement)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from labeler import strictjson
-from labeler.records import Evidence, ParseFailure, SecondOpinion, Suggestion
+from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
 from labeler.store.database import Database, Row, Tx
 
 
@@ -17,9 +17,9 @@ class Suggestions:
 
     def add(self, tx: Tx, project_id: int, suggestion: Suggestion) -> int:
         sql = """INSERT INTO suggestions (project_id, record_id, task, task_version, run_id, call_id, backend, model_id,
-                 value, failure, score, note, second, flags, evidence, created_at) VALUES (:project_id, :record_id,
-                 :task, :task_version, :run_id, :call_id, :backend, :model_id, :value, :failure, :score, :note, :second,
-                 :flags, :evidence, :now) RETURNING id"""
+                 value, failure, score, note, second, flags, scores, steps, evidence, created_at)
+                 VALUES (:project_id, :record_id, :task, :task_version, :run_id, :call_id, :backend, :model_id, :value,
+                 :failure, :score, :note, :second, :flags, :scores, :steps, :evidence, :now) RETURNING id"""
         s = suggestion
         params: dict[str, Any] = {
             "project_id": project_id, "record_id": s.record_id, "task": s.task, "task_version": s.task_version,
@@ -29,6 +29,8 @@ class Suggestions:
             "score": s.score, "note": s.note,
             "second": strictjson.dumps([s.second.backend, s.second.value, s.second.score]) if s.second else None,
             "flags": strictjson.dumps(list(s.flags)),
+            "scores": strictjson.dumps(_rounded(s.scores)) if s.scores else None,
+            "steps": strictjson.dumps([[step.name, step.text] for step in s.steps]) if s.steps else None,
             "evidence": strictjson.dumps([[e.annotation_id, e.record_id, round(e.similarity, 6)] for e in s.evidence]),
             "now": time.time(),
         }  # fmt: skip
@@ -52,6 +54,11 @@ class Suggestions:
         yield from self.db.pages(sql, {"p": project_id, "t": task}, size)
 
 
+def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return scores with six significant digits: small ones keep theirs, since a calibration reads their logarithm."""
+    return {name: float(f"{score:.6g}") for name, score in scores.items()}
+
+
 def as_suggestion(row: Row) -> Suggestion:
     second = strictjson.loads(row["second"]) if row["second"] else None
     failure = strictjson.loads(row["failure"]) if row["failure"] else None
@@ -62,5 +69,7 @@ def as_suggestion(row: Row) -> Suggestion:
         failure=ParseFailure(*failure) if failure else None, score=row["score"], note=row["note"],
         evidence=tuple(Evidence(*item) for item in strictjson.loads(row["evidence"])),
         second=SecondOpinion(*second) if second else None, flags=tuple(strictjson.loads(row["flags"])),
+        scores=strictjson.loads(row["scores"]) if row["scores"] else None,
+        steps=tuple(Step(*step) for step in strictjson.loads(row["steps"])) if row["steps"] else (),
         run_id=row["run_id"], call_id=row["call_id"], created_at=row["created_at"],
     )  # fmt: skip

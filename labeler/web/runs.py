@@ -13,7 +13,7 @@ from labeler.errors import Forbidden, InputError, LabelerError, NotFound
 from labeler.prelabel import runs as service
 from labeler.prelabel.runs import Estimate
 from labeler.prelabel.suggest import Suggester
-from labeler.prompts import STYLES
+from labeler.prompts.styles import STYLES
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED
 from labeler.task import Task
 from labeler.web.access import instance, project_task

@@ -14,7 +14,8 @@ from labeler import strictjson
 from labeler.backends.openai import OpenAIBackend, openai_settings
 from labeler.errors import InputError, LabelerError, SettingError
 from labeler.labels import Label, LabelSchema
-from labeler.prompts import LANGUAGES, STYLES
+from labeler.prompts import LANGUAGES
+from labeler.prompts.styles import STYLES
 from labeler.task import GROUP, RECORD, Task
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts
