@@ -36,7 +36,8 @@ from labeler.errors import (
 from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
 from labeler.export.formats import Context, ExportRow, Format, Suggestions, TrainingFormat, record_line
 from labeler.export.splits import Components, Shares, split_of
-from labeler.prompts import LANGUAGES, ZERO_SHOT, PromptStyle
+from labeler.prompts import LANGUAGES, PromptStyle
+from labeler.prompts.styles import ZERO_SHOT
 from labeler.records import Record, Value
 from labeler.store import Row, Store
 from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
