@@ -16,6 +16,7 @@ class OpenAIFactory:
     """Any OpenAI-compatible server. Reads base URL, key, model id and time-out."""
 
     name = "openai"
+    shared = True
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
         from labeler.backends.openai import OpenAIBackend
@@ -29,6 +30,33 @@ class OpenAIFactory:
             model_id,
             timeout=float(settings.get("timeout_seconds") or 60.0),
         )
+
+
+class TransformersFactory:
+    """Local weights by hub id or folder; loaded at the first call."""
+
+    name = "transformers"
+    shared = True
+    options = ("model_id", "quantization", "device", "gguf_file", "adapter", "batch_size")
+
+    def create(self, settings: Mapping[str, Any]) -> Backend:
+        from labeler.backends.local.backend import TransformersBackend
+        from labeler.backends.local.loading import LoadOptions
+
+        model_id = settings.get("model_id") or settings.get("transformers_model")
+        if not model_id:
+            raise SettingError(
+                "The transformers backend needs a model id (a hub id or a folder); set it for the task or the instance"
+            )
+        options = LoadOptions(
+            model_id,
+            quantization=settings.get("quantization") or "auto",
+            device=settings.get("device") or "auto",
+            gguf_file=settings.get("gguf_file") or "",
+            adapter=settings.get("adapter") or "",
+        )
+        backend: Backend = TransformersBackend(options, batch_size=int(settings.get("batch_size") or 16))
+        return backend
 
 
 class NearestFactory:
@@ -55,7 +83,7 @@ class ProbeFactory:
 
 @hookimpl
 def register_backends() -> list[Any]:
-    return [OpenAIFactory(), NearestFactory(), ProbeFactory()]
+    return [OpenAIFactory(), TransformersFactory(), NearestFactory(), ProbeFactory()]
 
 
 def _lexical(settings: Mapping[str, Any]) -> Any:

@@ -12,8 +12,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +27,17 @@ from labeler.ingest.service import Importer, refresh_groups
 from labeler.plugins import Plugins, find, load_plugins
 from labeler.prelabel.suggest import Suggester
 from labeler.prompts import PromptStyle
+from labeler.records import Generation
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
-from labeler.settings import changed_settings, read_settings
+from labeler.retrieval.retrievers import Retriever
+from labeler.settings import CASCADE, DIRECT, GENERATION, changed_settings, read_settings
 from labeler.store import Store
 from labeler.task import Task
 
 if TYPE_CHECKING:
     from labeler.backends.probe import ProbeBackend
+    from labeler.prelabel.calibration import Calibration
 
 DEFAULT_FOLDER = "instance"
 # So few missing vectors of a slow embedder are made while a page waits; more are left to the background.
@@ -119,8 +122,15 @@ class Instance:
         override = self.folder / "prices.json"
         return load_prices(override if override.exists() else None)
 
-    def price_of(self, model_id: str | None) -> ModelInfo | None:
-        return find_model(self.prices, model_id) if model_id else None
+    def price_of(self, backend: Backend) -> ModelInfo | None:
+        """Return what a backend's calls cost, None where that is unknown; local weights cost no fee."""
+        if getattr(backend, "local", False):
+            return ModelInfo(backend.model_id or backend.name, input=0.0, output=0.0)
+        return self.model_info(backend.model_id)
+
+    def model_info(self, model_id: str | None) -> ModelInfo | None:
+        """Return what the registry knows of a model id: context, prices, the date it is shut down."""
+        return find_model(self.prices, model_id)
 
     # Projects and their tasks
 
@@ -322,25 +332,47 @@ class Instance:
             return "openai"
         return "probe" if self.probe(project, task).ready() else "nearest"
 
-    def backend(self, project: Mapping[str, Any], task: Task, name: str, model_id: str | None = None) -> Backend:
-        """Return a backend by name, made once for each set of settings."""
+    def backend(
+        self, project: Mapping[str, Any], task: Task, name: str, options: Mapping[str, Any] | None = None
+    ) -> Backend:
+        """Return a backend by name, made once for each set of settings; ``options`` are settings of the task."""
         if name == "probe":
             return self.probe(project, task)
         from labeler.backends.openai import openai_settings
 
-        settings = dict(self.settings)
-        api_key, base_url = openai_settings(settings)
-        settings |= {"openai_api_key": api_key, "openai_base_url": base_url, "model_id": model_id or None}
-        embeddings = self.embeddings(project)
-        # Sentences are compared while a page waits: a slow embedder leaves that to the lexical one.
-        fast = embeddings if embeddings.embedder.fast else self._lexical(project)
-        key = strictjson.dumps([name, project["id"], task.name, embeddings.embedder.id, settings], sort_keys=True)
+        factory = find(self.plugins.backends, name, "backend")
+        api_key, base_url = openai_settings(self.settings)
+        settings = {
+            **self.settings,
+            "openai_api_key": api_key, "openai_base_url": base_url,
+            **{option: (options or {}).get(option) or None for option in getattr(factory, "options", ("model_id",))},
+        }  # fmt: skip
+        if name == "openai":
+            model_id = settings["model_id"] or settings.get("openai_model") or ""
+            settings["capabilities"] = self.store.models.capabilities(name, base_url or "", model_id)
+        # A server or local weights are the same for every task; what reads examples is made for one.
+        place: list[Any] = []
+        extra: dict[str, Any] = {}
+        if not getattr(factory, "shared", False):
+            embeddings = self.embeddings(project)
+            # Sentences are compared while a page waits: a slow embedder leaves that to the lexical one.
+            fast = embeddings if embeddings.embedder.fast else self._lexical(project)
+            place = [project["id"], task.name, embeddings.embedder.id]
+            extra = {"embed": fast.embedder.embed, "index": self.index(project, task)}
+        key = strictjson.dumps([name, place, settings], sort_keys=True)
         with self._lock:
             if key not in self._backends:
-                factory = find(self.plugins.backends, name, "backend")
-                extra = {"embed": fast.embedder.embed, "index": self.index(project, task)}
-                self._backends[key] = factory.create(settings | extra)
+                made = factory.create(settings | extra)
+                if getattr(made, "local", False):
+                    self._close_local()
+                self._backends[key] = made
             return self._backends[key]
+
+    def _close_local(self) -> None:
+        """Free the weights of other local models: two of them seldom fit; one that is used again loads again."""
+        for backend in self._backends.values():
+            if getattr(backend, "local", False):
+                backend.close()  # type: ignore[attr-defined]
 
     def suggester_now(self, project: Mapping[str, Any], task: Task) -> Suggester:
         """Return what can suggest while a page waits: a free backend, and none that would first have to be fitted."""
@@ -357,41 +389,75 @@ class Instance:
         self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
     ) -> Suggester:
         """Return what makes suggestions for a task, with the task's settings and ``overrides`` (of one run) on top."""
-        stored = self.task_settings(project, task.name)
         given = {name: value for name, value in (overrides or {}).items() if value not in (None, "")}
-        settings = read_settings("task", {k: v for k, v in {**stored, **given}.items() if v is not None})
+        chosen = {**self.task_settings_raw(project, task.name), **given}
+        settings = read_settings("task", {k: v for k, v in chosen.items() if v is not None})
         name = settings["backend"] or self.default_backend(project, task, settings["model_id"])
-        backend = self.backend(project, task, name, settings["model_id"])
-        retriever_name = settings["retriever"] or ("balanced" if backend.billed else "similar")
-        project_settings = self.project_settings(project)
-        pinned = [self.store.records.by_key(project["id"], key) for key in settings["pinned"]]
-        retriever = find(self.plugins.retrievers, retriever_name, "retriever")(
-            {**project_settings, **settings, "pinned_ids": [record.id for record in pinned if record]}
-        )
-        generation = replace(
-            task.generation,
-            max_tokens=settings["max_tokens"],
-            temperature=settings["temperature"],
-            seed=settings["seed"],
-        )
-        style = PromptStyle(settings["style"], project["language"])
+        backend = self.backend(project, task, name, settings)
+        language = project["language"]
+        index = self.index(project, task)
         return Suggester(
             store=self.store,
             project_id=int(project["id"]),
             task=task,
-            index=self.index(project, task),
+            index=index,
             backend=backend,
-            retriever=retriever,
+            retriever=self._retriever(project, settings, "balanced" if backend.billed else "similar"),
             k=settings["k"] if settings["k"] is not None else task.k,
-            style=style,
-            generation=generation,
+            style=PromptStyle(
+                settings["style"], language, persona=(settings["persona"] or {}).get(language, ""),
+                wording=(settings["answer_wording"] or {}).get(language, ""), samples=settings["samples"],
+                secret=b"" if self.read_only else self.secret_key.encode()[:64],
+            ),
+            generation=_generation(task, settings, chosen, backend, given),
             second=self._second_opinions(project, task),
-            # The backend's own address: OPENAI_BASE_URL may have won over the settings.
-            identity={
-                "backend": backend.name, "model": backend.model_id, "base_url": getattr(backend, "base_url", None),
-                "style": style.name, "language": style.language, **asdict(generation),
-            },
+            identity=_identity(backend, settings),
+            answering=settings["answering"],
+            mode=settings["mode"],
+            cascade_score=settings["cascade_score"],
+            fixed=self._retriever(project, {**settings, "retriever": "fixed"}, "") if settings["mode"] == CASCADE
+            else None,
+            calibration_of=self._calibrations(project, task, backend) if settings["calibrate"] else None,
+            joint=self._joint(project, task, name, settings, given),
         )  # fmt: skip
+
+    def _retriever(self, project: Mapping[str, Any], settings: Mapping[str, Any], default: str) -> Retriever:
+        factory = find(self.plugins.retrievers, settings["retriever"] or default, "retriever")
+        pinned = [self.store.records.by_key(project["id"], key) for key in settings["pinned"]]
+        ids = [record.id for record in pinned if record]
+        found: Retriever = factory({**self.project_settings(project), **settings, "pinned_ids": ids})
+        return found
+
+    def _joint(
+        self, project: Mapping[str, Any], task: Task, backend: str, settings: Mapping[str, Any],
+        given: Mapping[str, Any],
+    ) -> dict[str, Suggester]:  # fmt: skip
+        """Return the suggesters of the tasks that are asked in the same call, with the same backend and model."""
+        found: dict[str, Suggester] = {}
+        if settings["joint"] and settings["mode"] == CASCADE:
+            raise SettingError("A cascade asks for one task at a time; clear the setting joint, or set mode to direct")
+        for name in dict.fromkeys(settings["joint"]):
+            other = self.project_task(project, name)
+            if name == task.name:
+                continue
+            if other.unit != task.unit:
+                raise SettingError(
+                    f"The tasks {task.name} and {name} cannot be asked together: one labels reviews, the other products"
+                )
+            same = {**given, "joint": [], "mode": DIRECT, "backend": backend, "model_id": settings["model_id"]}
+            found[name] = self.suggester(project, other, same)
+        return found
+
+    def _calibrations(
+        self, project: Mapping[str, Any], task: Task, backend: Backend
+    ) -> Callable[[str | None], Calibration | None]:
+        from labeler.prelabel import calibration
+
+        @cache
+        def of(model_id: str | None) -> Calibration | None:
+            return calibration.load(self.store, int(project["id"]), task.name, backend.name, model_id)
+
+        return of
 
     def _second_opinions(self, project: Mapping[str, Any], task: Task) -> Sequence[Backend]:
         found: list[Backend] = []
@@ -459,3 +525,36 @@ def write_private(path: Path, text: str) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise LabelerError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _identity(backend: Backend, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what, beside the messages and the generation, decides an answer."""
+    # The backend's own address: OPENAI_BASE_URL may have won over the settings.
+    found = {"backend": backend.name, "model": backend.model_id, "base_url": getattr(backend, "base_url", None)}
+    if getattr(backend, "local", False):
+        found |= {name: settings[name] for name in ("quantization", "gguf_file", "adapter")}
+    return found
+
+
+def _generation(
+    task: Task, settings: Mapping[str, Any], chosen: Mapping[str, Any], backend: Backend, given: Mapping[str, Any]
+) -> Generation:
+    """Return the generation settings, and raise :class:`SettingError` for one that the backend does not have.
+
+    A free backend generates nothing: it is told so only where the setting was given for this very run, since the
+    settings of a task are also there for its other backends.
+    """
+    explicit = frozenset(name for name in GENERATION if chosen.get(name) not in (None, "", []))
+    known: frozenset[str] | None = getattr(backend, "generation_settings", None if backend.billed else frozenset())
+    asked = explicit if backend.billed else explicit & given.keys()
+    strange = sorted(asked - known) if known is not None else []
+    if strange:
+        named = ", ".join(strange)
+        where = f" with {backend.model_id}" if backend.model_id else ""
+        raise SettingError(f"The backend {backend.name}{where} has no setting {named}; clear it, or choose another")
+    return replace(
+        task.generation,
+        **{name: settings[name] for name in GENERATION if name != "stop"},
+        stop=tuple(settings["stop"] or task.generation.stop),
+        explicit=explicit,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,11 +61,25 @@ class Task:
         }
 
     def build_prompt(self, record: Record, examples: Sequence[Example], style: PromptStyle) -> list[Message]:
-        """Return the messages for one record. Pure: the same arguments give the same prompt."""
-        system = prompts.system_message(
-            self.name, self.titled(style.language), self.guided(style.language), self.schema, style
-        )
-        return prompts.few_shot(system, self.name, self.schema, record, examples, style)
+        """Return the messages for one record. Pure: the same arguments give the same prompt.
+
+        The first message is the same for every record; of ``examples``, most useful first, as many are shown as the
+        style shows.
+        """
+        answered = [(example.text, self.answer(example.value)) for example in prompts.shown(examples, style)]
+        return prompts.turns(self._head(style), record, answered, style)
+
+    def _head(self, style: PromptStyle) -> str:
+        key = (style.language, style.persona, style.wording)
+        if key not in self._heads:
+            title, guidelines = self.titled(style.language), self.guided(style.language)
+            self._heads[key] = prompts.head(self.name, title, guidelines, self.schema, style)
+        return self._heads[key]
+
+    @cached_property
+    def _heads(self) -> dict[tuple[str, str, str], str]:
+        # A head takes longer to make than the rest of a prompt, and stays the same for a whole run.
+        return {}
 
     def answer(self, value: Value) -> str:
         """Return the completion that says ``value``: what exports train on."""
@@ -72,26 +87,17 @@ class Task:
 
     def parse_completion(self, completion: str, record: Record) -> Value | ParseFailure:
         """Return the canonical value, or a ParseFailure with the completion as it came. Never guesses."""
-
-        def failed(kind: str, message: str) -> ParseFailure:
-            return ParseFailure(kind, message, completion)
-
-        text = completion.strip()
-        if not text:
-            return failed("empty", "The answer is empty")
-        if len(text) > _LONGEST_ANSWER:
-            return failed("too_long", f"The answer has {len(text):,} characters")
-        try:
-            answer = strictjson.loads(_unfenced(text))
-        except JsonError as error:
-            return failed("not_json", str(error))
+        answer = read_json(completion)
+        if isinstance(answer, ParseFailure):
+            return answer
         if not isinstance(answer, dict) or set(answer) != {self.name}:
             shown = sorted(answer) if isinstance(answer, dict) else type(answer).__name__
-            return failed("shape", f"Expected one object with the only key {self.name!r}, got {str(shown)[:100]}")
+            message = f"Expected one object with the only key {self.name!r}, got {str(shown)[:100]}"
+            return ParseFailure("shape", message, completion)
         try:
             return self.schema.parse(answer[self.name], record.text)
         except LabelError as error:
-            return failed(error.kind, str(error))
+            return ParseFailure(error.kind, str(error), completion)
 
     def overridden(self, version: int, settings: Mapping[str, Any]) -> Self:
         """Return the task as version ``version`` of a project's settings has it; 0 is the plugin's own.
@@ -107,6 +113,19 @@ class Task:
             if settings.get(name) is not None:
                 changes[name] = settings[name]
         return replace(self, version=f"{self.version}.{version}" if version else self.version, **changes)
+
+
+def read_json(completion: str) -> Any:
+    """Return the JSON value that a completion is, also one in a code block, or a ParseFailure that says why not."""
+    text = completion.strip()
+    if not text:
+        return ParseFailure("empty", "The answer is empty", completion)
+    if len(text) > _LONGEST_ANSWER:
+        return ParseFailure("too_long", f"The answer has {len(text):,} characters", completion)
+    try:
+        return strictjson.loads(_unfenced(text))
+    except JsonError as error:
+        return ParseFailure("not_json", str(error), completion)
 
 
 def _unfenced(text: str) -> str:

@@ -16,9 +16,11 @@ from labeler.errors import LabelerError
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import HOPELESS
 from labeler.instance import Instance
-from labeler.prelabel.executor import Pace
+from labeler.plugins import find
+from labeler.prelabel.calls import Pace
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.settings import read_settings
+from labeler.store.limits import SetLimits
 
 log = logging.getLogger("labeler.worker")
 _IDLE = 1.0
@@ -146,11 +148,16 @@ class Worker:
             concurrency=settings["concurrency"],
             max_tries=settings["max_tries"],
             lease=_lease(instance),
+            limits=SetLimits(instance.settings.get("requests_per_minute"), instance.settings.get("tokens_per_minute")),
         )
-        info = instance.price_of(suggester.backend.model_id)
-        executor = instance.plugins.executors["local"](store, run_id, suggester, pace, info, self.stopping)
+        info = instance.price_of(suggester.backend)
         try:
-            state: str = executor.run()
+            make = find(instance.plugins.executors, settings["executor"], "executor")
+            state: str = make(store, run_id, suggester, pace, info, self.stopping).run()
+        except LabelerError as error:
+            message = str(error)
+            store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", message, ("queued", "running")))
+            return "paused"
         except Exception as error:
             # A task or backend of a plugin may raise anything; asking again every second would not mend it.
             log.exception("run %s stopped", run_id)

@@ -305,24 +305,23 @@ def test_killed_worker_repeats_at_most_what_was_in_flight(tmp_path):
 
 
 FAIL_POINT = """
-import os, sys, threading
+import os, sys
 from pathlib import Path
 from labeler.instance import Instance
-from labeler.prelabel.executor import LocalExecutor
+from labeler.prelabel import calls, executor
 from labeler.worker import Worker
 
-class DiesBeforeTheCommit(LocalExecutor):
+class DiesBeforeTheCommit(calls.Book):
     answers = 0
 
-    def _answered(self, tx, call, answer):
-        super()._answered(tx, call, answer)
+    def answered(self, *arguments):
+        super().answered(*arguments)
         DiesBeforeTheCommit.answers += 1
         if DiesBeforeTheCommit.answers == 5:
             os._exit(9)
 
-instance = Instance(Path(sys.argv[1]))
-instance.plugins.executors["local"] = DiesBeforeTheCommit
-Worker(instance).move_run(int(sys.argv[2]))
+executor.Book = DiesBeforeTheCommit
+Worker(Instance(Path(sys.argv[1]))).move_run(int(sys.argv[2]))
 """
 
 

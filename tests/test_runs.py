@@ -13,7 +13,8 @@ from fake_openai import MODES, Answer, FakeOpenAI, completion, error, good
 from helpers import numbered, open_instance, until
 
 from labeler.prelabel import runs
-from labeler.prelabel.executor import LocalExecutor, Pace, backoff
+from labeler.prelabel.calls import Pace, backoff
+from labeler.prelabel.executor import LocalExecutor
 from labeler.prelabel.refresh import refresh_front
 from labeler.store import NewRecord
 from labeler.worker import Worker, _lease
@@ -59,7 +60,7 @@ class Lab:
             self.project, self.instance.project_task(self.project, "sentiment"), run["settings"]
         )
         pace = Pace(**{"concurrency": run["settings"]["concurrency"], "base_delay": 0.02} | pace)
-        info = self.instance.price_of(suggester.backend.model_id)
+        info = self.instance.price_of(suggester.backend)
         return LocalExecutor(self.store, run_id, suggester, pace, info, stop or threading.Event())
 
     def move(self, run_id, **pace):
@@ -180,7 +181,7 @@ def test_second_opinion_of_a_free_backend_stands_beside(lab):
 def test_estimate_calls_nothing(lab):
     """Before a run its size and cost are known without asking anybody."""
     suggester = lab.executor(lab.start()).suggester
-    seen = runs.estimate(suggester, lab.ids, lab.instance.price_of("gpt-4o-mini"))
+    seen = runs.estimate(suggester, lab.ids, lab.instance.price_of(suggester.backend))
     assert (seen.items, seen.backend, seen.model_id, lab.asked) == (12, "openai", "gpt-4o-mini", 0)
     assert seen.cost > 0 and seen.tokens_in > 12 * 50
     assert runs.estimate(suggester, lab.ids, None).cost is None
@@ -253,7 +254,7 @@ def test_budget_without_a_price_is_refused_before_any_call(lab):
 def test_price_of_cached_tokens_counts(lab):
     """The cost of a call is that of its tokens, the cached ones at their own price."""
     lab.move(lab.start(lab.ids[:1]))
-    call, info = lab.calls()[0], lab.instance.price_of("gpt-4o-mini")
+    call, info = lab.calls()[0], lab.instance.model_info("gpt-4o-mini")
     fresh = call["tokens_in"] - call["tokens_cached"]
     expected = fresh * info.input + call["tokens_cached"] * info.cached_input + call["tokens_out"] * info.output
     assert call["cost"] == pytest.approx(expected / 1e6)

@@ -61,7 +61,11 @@ class Backend(Protocol):
 
 
 class BackendFactory(Protocol):
-    """What a plugin registers: makes a backend from the settings of a task and an instance."""
+    """What a plugin registers: makes a backend from the settings of a task and an instance.
+
+    Optional attributes: ``options`` names the settings of a task that it reads (default: ``model_id``); ``shared``
+    True says that it reads neither ``embed`` nor ``index``, so that one backend serves all tasks.
+    """
 
     name: str
 

@@ -7,45 +7,27 @@ jitter and at least as long as the server asked; what would fail for every recor
 
 from __future__ import annotations
 
-import random
-import secrets
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from labeler.backends.prices import ModelInfo, cost
-from labeler.errors import InputError, LabelerError
-from labeler.prelabel.suggest import PARSER_FAILED, Prepared, Suggester, fingerprint_of
-from labeler.prompts import correction
-from labeler.records import BackendFailure, Completion, Message, ParseFailure, Suggestion
-from labeler.store import Row, Store, Tx
-from labeler.store.ledger import FINISHED, OPEN, PAUSED, RUNNING
+from labeler.backends.prices import ModelInfo
+from labeler.errors import LabelerError
+from labeler.prelabel.calls import Answered, Book, Call, Clerk, Halt, Pace, Wait
+from labeler.prelabel.flows import Ask
+from labeler.prelabel.rounds import Rounds
+from labeler.prelabel.suggest import Prepared, Started, Suggester
+from labeler.records import BackendFailure, Completion, Suggestion
+from labeler.store import Store, Tx
+from labeler.store.ledger import FINISHED, OPEN, RUNNING
 
-_LONGEST_WAIT = 120.0
 _FREE_SLICE = 32
-# Asked once more these would end the same way.
-_FINAL = ("refusal", PARSER_FAILED)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How a run is moved. ``lease`` must outlast a call; ``base_delay`` is the first back-off. All in seconds."""
-
-    concurrency: int = 16
-    max_tries: int = 6
-    lease: float = 90.0
-    base_delay: float = 0.5
-
-
-def backoff(tries: int, base: float, retry_after: float | None) -> float:
-    """Return how long to wait before try ``tries + 1``: exponential with full jitter, never less than asked."""
-    wait = min(_LONGEST_WAIT, base * 2 ** max(tries - 1, 0)) * random.uniform(0.5, 1.0)
-    if retry_after is not None:
-        wait = max(wait, min(retry_after, 3600.0) * random.uniform(1.0, 1.1))
-    return float(wait)
+# How many batches of a local model are leased and prepared together: sorted by length they waste little on padding.
+_BATCHES = 4
+# A shorter wait is slept through; for a longer one the item goes back.
+_SHORT_WAIT = 5.0
 
 
 class LocalExecutor:
@@ -55,67 +37,82 @@ class LocalExecutor:
         self, store: Store, run_id: int, suggester: Suggester, pace: Pace, info: ModelInfo | None, stop: threading.Event
     ) -> None:
         self.store, self.run_id, self.suggester = store, run_id, suggester
-        self.pace, self.info, self.stop = pace, info, stop
-        self._token = secrets.token_hex(8)
+        self.pace, self.stop = pace, stop
+        self.book = Book(store, run_id, suggester, pace, info)
         # Items that are leased and prepared, with the end of their lease.
         self._items: deque[tuple[Prepared, float]] = deque()
         self._fed = False
         self._ended = 0
         self._lock = threading.Lock()
         self._ready, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._halted = threading.Event()
-        self._hold_until = 0.0
 
     def run(self) -> str:
         """Return the state the run is in when this executor has nothing more to do for it."""
         ledger = self.store.ledger
         if not self.store.write(lambda tx: ledger.set_run(tx, self.run_id, RUNNING, None, OPEN)):
             return str(ledger.run(self.run_id)["state"])
+        backend = self.suggester.backend
         try:
-            if self.suggester.backend.billed:
-                self._check_price()
-                self._with_threads()
-            else:
+            if not backend.billed:
                 self._free_slices()
+            else:
+                self.book.check_price()
+                if getattr(backend, "batch", 1) > 1:
+                    self._in_rounds(backend.batch)  # type: ignore[attr-defined]
+                else:
+                    self._with_threads()
         except LabelerError as error:
-            self._pause(str(error))
+            self.book.pause(str(error))
         self._settle()
         return str(ledger.run(self.run_id)["state"])
 
-    def _check_price(self) -> None:
-        budget = self.store.ledger.run(self.run_id)["budget"]
-        if budget is not None and self.info is None:
-            raise InputError(
-                f"The price of {self.suggester.backend.model_id} is unknown, so no budget (${budget:g}) can be kept; "
-                "add the model to prices.json in the instance folder and resume, or start a run without a budget"
-            )
-
     def _settle(self) -> None:
-        run = self.store.ledger.run(self.run_id)
-        if run["state"] != RUNNING:
+        ledger = self.store.ledger
+        if ledger.run(self.run_id)["state"] != RUNNING:
             return
-        if self.store.ledger.next_due(self.run_id) is None:
-            self.store.write(lambda tx: self.store.ledger.set_run(tx, self.run_id, FINISHED, None, OPEN))
-        elif _spent_up(run):
-            self._pause(f"The budget of ${run['budget']:g} is reached; raise it and resume")
+        if ledger.next_due(self.run_id) is None:
+            self.store.write(lambda tx: ledger.set_run(tx, self.run_id, FINISHED, None, OPEN))
+        elif self.suggester.backend.billed and (reason := ledger.halted(self.run_id)) is not None:
+            self.book.pause(reason)
 
-    def _pause(self, message: str) -> None:
-        self._halted.set()
-        self.store.write(lambda tx: self.store.ledger.set_run(tx, self.run_id, PAUSED, message, OPEN))
+    def _stopped(self) -> bool:
+        return self.stop.is_set() or self.book.halted.is_set()
 
     def _over(self) -> bool:
-        """Whether nothing new may be started: asked before every item, so that a cancel counts within a call."""
-        if self.stop.is_set() or self._halted.is_set():
-            return True
-        run = self.store.ledger.standing(self.run_id)
-        # What is leased already is not started either once the budget is reached.
-        if run["state"] not in OPEN or (self.suggester.backend.billed and _spent_up(run)):
-            self._halted.set()
-        return self._halted.is_set()
+        """Whether nothing new may be started: the run was moved, or a budget is reached."""
+        if not self._stopped():
+            ledger = self.store.ledger
+            if self.suggester.backend.billed:
+                over = ledger.halted(self.run_id) is not None
+            else:
+                over = ledger.run(self.run_id)["state"] not in OPEN
+            if over:
+                self.book.halted.set()
+        return self._stopped()
+
+    def _claim(self, limit: int) -> list[int]:
+        book, lease = self.book, self.pace.lease
+        return self.store.write(lambda tx: self.store.ledger.claim_items(tx, self.run_id, book.token, limit, lease))
+
+    def _put_all_back(self, tx: Tx, record_ids: Sequence[int]) -> None:
+        for record_id in record_ids:
+            # Leased but never started: it was no try.
+            self.book.put_back(tx, record_id, 0.0, counts_as_try=False)
+
+    def _wait(self, ended: int = 0) -> bool:
+        """Sleep until an item may be due or another has ended; False when none is left or none may be started."""
+        due = self.store.ledger.next_due(self.run_id)
+        if due is None or self._over():
+            return False
+        with self._lock:
+            if self._ended == ended:
+                self._room.wait(min(max(due - time.time(), 0.02), 0.25))
+        return True
 
     # Free backends: in slices, in this thread
 
     def _free_slices(self) -> None:
+        clerk = Clerk(self.book)
         while not self._over():
             ids = self._claim(_FREE_SLICE)
             if not ids:
@@ -127,22 +124,51 @@ class LocalExecutor:
             fatal = next((r for r in results if isinstance(r, BackendFailure) and self._hopeless(r)), None)
             if fatal is not None:
                 self.store.write(lambda tx, ids=ids: self._put_all_back(tx, ids))  # type: ignore[misc]
-                self._pause(fatal.message)
+                self.book.pause(fatal.message)
                 return
-            self.store.write(lambda tx, ids=ids, results=results: self._save_free(tx, ids, results))  # type: ignore[misc]
+            clerk.write(lambda tx, counts, ids=ids, results=results: self._save_free(tx, counts, ids, results))  # type: ignore[misc]
 
     def _hopeless(self, failure: BackendFailure) -> bool:
         """Whether every other record would fail alike: nothing is approved yet, or the backend says so."""
         return failure.fatal or (failure.kind == "no_examples" and not len(self.suggester.index))
 
-    def _save_free(self, tx: Tx, ids: Sequence[int], results: Sequence[Suggestion | BackendFailure]) -> None:
+    def _save_free(
+        self, tx: Tx, counts: Counter[str], ids: Sequence[int], results: Sequence[Suggestion | BackendFailure]
+    ) -> None:
         for record_id, result in zip(ids, results, strict=True):
             if isinstance(result, BackendFailure):
-                self._end(tx, record_id, "failed", result.kind, result.message)
+                self.book.end(tx, counts, record_id, "failed", result.kind, result.message)
             else:
-                self._end_with(tx, replace(result, run_id=self.run_id))
+                self.book.end_with(tx, counts, [result], None)
 
-    # Billed backends: threads that send, and one that leases and prepares ahead while calls are on their way
+    # Local weights: many records in rounds, in this thread
+
+    def _in_rounds(self, batch: int) -> None:
+        rounds = Rounds(self.book, self.stop)
+        try:
+            while not self._over():
+                ids = self._claim(batch * _BATCHES)
+                if not ids:
+                    if not self._wait():
+                        return
+                    continue
+                records = self.store.records.many(ids)
+                rounds.start([records[id_] for id_ in ids])
+                while rounds.items:
+                    self._round(rounds)
+        finally:
+            # What was answered is kept, whatever happened.
+            rounds.put_all_back()
+
+    def _round(self, rounds: Rounds) -> None:
+        sendings = rounds.begin()
+        with rounds.keeping_leases(sendings):
+            requests = [rounds.request(sending) for sending in sendings]
+            for sending, answer in zip(sendings, self.suggester.backend.complete(requests), strict=True):
+                rounds.take(sending, answer)
+        rounds.advance()
+
+    # Servers: threads that send, and one that leases and prepares ahead while calls are on their way
 
     def _with_threads(self) -> None:
         failures: list[BaseException] = []
@@ -152,7 +178,7 @@ class LocalExecutor:
                 work()
             except BaseException as error:
                 failures.append(error)
-                self._halted.set()
+                self.book.halted.set()
 
         works = [self._feed, *[self._send] * self.pace.concurrency]
         threads = [
@@ -194,58 +220,52 @@ class LocalExecutor:
                 self._ready.notify_all()
 
     def _send(self) -> None:
-        while not (self._halted.is_set() or self.stop.is_set()):
-            if self._held_back():
-                continue
-            item = self._take()
-            if item is None:
-                return
-            if self._over():
-                self._items.append(item)
-                return
-            if self._hold_until > time.time():
-                # The limit came while this thread waited for its item.
-                self._items.appendleft(item)
-                continue
-            self._one(item[0])
-            with self._lock:
-                self._ended += 1
-                self._room.notify()
+        clerk = Clerk(self.book)
+        try:
+            while not self._stopped():
+                if self._held_back(clerk):
+                    continue
+                item = self._take(clerk)
+                if item is None:
+                    return
+                if self.book.hold_until > time.time():
+                    # The limit came while this thread waited for its item.
+                    self._items.appendleft(item)
+                    continue
+                if self._stopped():
+                    self._items.append(item)
+                    return
+                self._one(clerk, item[0])
+                with self._lock:
+                    self._ended += 1
+                    self._room.notify()
+        finally:
+            clerk.flush()
 
-    def _claim(self, limit: int) -> list[int]:
-        lease = self.pace.lease
-        return self.store.write(lambda tx: self.store.ledger.claim_items(tx, self.run_id, self._token, limit, lease))
-
-    def _take(self) -> tuple[Prepared, float] | None:
+    def _take(self, clerk: Clerk) -> tuple[Prepared, float] | None:
         """Return the next item with the end of its lease; None when no more will come."""
-        with self._lock:
-            while True:
+        while True:
+            with self._lock:
                 while self._items:
                     item = self._items.popleft()
                     self._room.notify()
                     if time.time() < item[1]:
                         return item
                     # It waited too long, held back by a rate limit: whoever claims it again prepares it again.
-                if self._fed or self._halted.is_set() or self.stop.is_set():
+                if self._fed or self._stopped():
                     return None
-                self._ready.wait(0.25)
+                if not clerk.waits:
+                    self._ready.wait(0.25)
+            # Nothing to begin: what waits to be committed waits no longer.
+            clerk.flush()
 
-    def _wait(self, ended: int = 0) -> bool:
-        """Sleep until an item may be due or another has ended; False when none is left or none may be started."""
-        due = self.store.ledger.next_due(self.run_id)
-        run = self.store.ledger.run(self.run_id)
-        if due is None or _spent_up(run):
-            return False
-        with self._lock:
-            if self._ended == ended:
-                self._room.wait(min(max(due - time.time(), 0.02), 0.25))
-        return True
-
-    def _held_back(self) -> bool:
+    def _held_back(self, clerk: Clerk) -> bool:
         """Wait a little if a rate limit holds everybody back, and say so; a cancel is still heard meanwhile."""
-        delay = self._hold_until - time.time()
+        delay = self.book.hold_until - time.time()
         if delay > 0:
+            clerk.flush()
             self.stop.wait(min(delay, 0.25))
+            self._over()
         return delay > 0
 
     def _return_unstarted(self) -> None:
@@ -254,161 +274,57 @@ class LocalExecutor:
         if ids:
             self.store.write(lambda tx: self._put_all_back(tx, ids))
 
-    def _put_all_back(self, tx: Tx, record_ids: Sequence[int]) -> None:
-        for record_id in record_ids:
-            # Leased but never started: it was no try.
-            self.store.ledger.put_back(tx, self.run_id, record_id, self._token, 0.0, None, None, False)
+    def _one(self, clerk: Clerk, prepared: Prepared) -> None:
+        """Drive the flow of one item; it ends with its suggestions, or waits for another try."""
+        flow = self.suggester.flow(prepared)
+        asks = flow.step()
+        call_id: int | None = None
+        while asks is not None:
+            completions = []
+            for ask in asks:
+                answer = self._ask(clerk, flow, prepared, ask)
+                if answer is None:
+                    return
+                completions.append(answer.completion)
+                call_id = answer.id
+            asks = flow.step(completions)
+        assert flow.outcomes is not None
+        made = self.suggester.finish_all(prepared, flow.outcomes)
+        clerk.later(lambda tx, counts: self.book.end_with(tx, counts, made, call_id))
 
-    def _put_back(self, tx: Tx, record_id: int, delay: float, failure: BackendFailure | None = None) -> None:
-        kind, message = (failure.kind, failure.message) if failure else (None, None)
-        counts = failure is not None and not failure.fatal
-        self.store.ledger.put_back(tx, self.run_id, record_id, self._token, delay, kind, message, counts)
-
-    def _one(self, prepared: Prepared) -> None:
-        completion, call = self._ask(prepared, prepared.messages, prepared.fingerprint)
-        if completion is None or call is None:
-            return
-        value = self.suggester.parse(prepared.record, completion)
-        if isinstance(value, ParseFailure) and value.kind not in _FINAL:
-            self._keep(call, completion)
-            if self._over():
-                # The answer is kept; whoever goes on with the run finds it in the ledger.
-                self.store.write(lambda tx: self._put_back(tx, prepared.record.id, 0.0))
-                return
-            # Asked once more with the error named; after that a person decides.
-            again = correction(prepared.messages, value.raw, value.message, self.suggester.style.language)
-            fingerprint = fingerprint_of({"after": prepared.fingerprint, "answer": value.raw, "error": value.message})
-            completion, call = self._ask(prepared, again, fingerprint)
-            if completion is None or call is None:
-                return
-        self._finish(prepared, call, completion)
-
-    def _finish(self, prepared: Prepared, call: dict[str, Any], completion: Completion) -> None:
-        """Commit an answer and the suggestion made of it together; whatever fails, the answer is committed."""
-        try:
-            made = self.suggester.finish(prepared, completion)
-        except BaseException:
-            self._keep(call, completion)
-            raise
-        suggestion = replace(made, run_id=self.run_id, call_id=call["id"])
-
-        def work(tx: Tx) -> None:
-            self._answered(tx, call, completion)
-            self._end_with(tx, suggestion)
-
-        self.store.write(work)
-
-    def _keep(self, call: dict[str, Any], completion: Completion) -> None:
-        self.store.write(lambda tx: self._answered(tx, call, completion))
-
-    def _ask(
-        self, prepared: Prepared, messages: Sequence[Message], fingerprint: str
-    ) -> tuple[Completion, dict[str, Any]] | tuple[None, None]:
+    def _ask(self, clerk: Clerk, flow: Started, prepared: Prepared, ask: Ask) -> Answered | None:
         """Return the answer to one call, from the ledger if it was paid before; None if the item has to wait.
 
-        A fresh answer is not committed yet: the caller does that.
+        A fresh answer is committed with the clerk's next transaction.
         """
-        ledger, record_id = self.store.ledger, prepared.record.id
-        call = self.store.write(lambda tx: self._begin(tx, record_id, fingerprint))
-        if call is None:
-            # Another worker has this very call in flight: its answer will be in the ledger.
-            self.store.write(
-                lambda tx: ledger.put_back(tx, self.run_id, record_id, self._token, 1.0, None, None, False)
-            )
-            return None, None
-        if call["state"] == "answered":
-            return _completion_of(call), call
-        answer = next(iter(self.suggester.backend.complete([self.suggester.request(prepared, messages)])))
+        record_id = prepared.record.id
+        if self._stopped():
+            clerk.write(lambda tx, counts: self.book.put_back(tx, record_id, 0.0, counts_as_try=False))
+            return None
+        fingerprint = flow.fingerprint(ask)
+        begun = clerk.write(lambda tx, counts: self.book.begin(tx, counts, record_id, ask, fingerprint))
+        while isinstance(begun, Wait) and begun.limited and begun.seconds <= _SHORT_WAIT and not self._stopped():
+            self.stop.wait(begun.seconds)
+            begun = clerk.write(lambda tx, counts: self.book.begin(tx, counts, record_id, ask, fingerprint))
+        if isinstance(begun, Answered):
+            return begun
+        if not isinstance(begun, Call):
+            delay = begun.seconds if isinstance(begun, Wait) else 0.0
+            if isinstance(begun, Halt):
+                self.book.halted.set()
+            elif begun.limited:
+                self.book.hold_until = max(self.book.hold_until, time.time() + delay)
+            clerk.write(lambda tx, counts: self.book.put_back(tx, record_id, delay, counts_as_try=False))
+            return None
+        call = begun
+        answer = next(iter(self.suggester.backend.complete([self.suggester.request(prepared, ask)])))
         if isinstance(answer, BackendFailure):
-            self._failed(record_id, call, answer)
-            return None, None
-        return answer, call
+            self._failed(clerk, record_id, call, answer)
+            return None
+        clerk.later(lambda tx, counts: self.book.answered(tx, counts, call, answer))
+        return Answered(call.id, answer)
 
-    def _begin(self, tx: Tx, record_id: int, fingerprint: str) -> dict[str, Any] | None:
-        backend = self.suggester.backend
-        row = self.store.ledger.begin_call(
-            tx,
-            {
-                "fingerprint": fingerprint, "project_id": self.suggester.project_id, "run_id": self.run_id,
-                "record_id": record_id, "task": self.suggester.task.name, "backend": backend.name,
-                "model_id": backend.model_id,
-            },
-            self._token,
-            self.pace.lease,
-        )  # fmt: skip
-        if row is not None and row["state"] == "answered":
-            self.store.ledger.count(tx, self.run_id, reused=1)
-        elif row is not None:
-            self.store.ledger.count(tx, self.run_id, calls=1, repeats=int(row["repeat"]))
-        return row
-
-    def _answered(self, tx: Tx, call: dict[str, Any], answer: Completion) -> None:
-        if call["state"] == "answered":
-            return
-        price = cost(answer.tokens_in, answer.tokens_out, answer.tokens_cached, self.info)
-        row: dict[str, Any] = {
-            "answer": answer.text, "finish": answer.finish, "score": answer.score, "tokens_in": answer.tokens_in,
-            "tokens_out": answer.tokens_out, "tokens_cached": answer.tokens_cached, "cost": price,
-        }  # fmt: skip
-        self.store.ledger.answer_call(tx, call["id"], self._token, row)
-        self.store.ledger.count(
-            tx,
-            self.run_id,
-            tokens_in=answer.tokens_in or 0,
-            tokens_out=answer.tokens_out or 0,
-            tokens_cached=answer.tokens_cached or 0,
-            spent=price or 0.0,
-            unpriced=int(price is None),
-        )
-
-    def _failed(self, record_id: int, call: dict[str, Any], failure: BackendFailure) -> None:
-        tries = self.store.ledger.tries(self.run_id, record_id)
-        again = failure.retryable and tries < self.pace.max_tries
-        delay = backoff(tries, self.pace.base_delay, failure.retry_after)
-        if failure.kind == "rate_limit":
-            # The limit is the account's, not the record's: hold everybody back.
-            self._hold_until = max(self._hold_until, time.time() + delay)
-
-        def work(tx: Tx) -> None:
-            self.store.ledger.fail_call(tx, call["id"], self._token, failure.kind, failure.message)
-            if failure.fatal or again:
-                self._put_back(tx, record_id, 0.0 if failure.fatal else delay, failure)
-            else:
-                self._end(tx, record_id, "failed", failure.kind, failure.message)
-
-        self.store.write(work)
+    def _failed(self, clerk: Clerk, record_id: int, call: Call, failure: BackendFailure) -> None:
+        clerk.write(lambda tx, counts: self.book.failed(tx, counts, record_id, call, failure))
         if failure.fatal:
-            self._pause(failure.message)
-
-    def _end_with(self, tx: Tx, suggestion: Suggestion) -> None:
-        failure = suggestion.failure
-        kind, message = (f"parse: {failure.kind}", failure.message) if failure else (None, None)
-        if self._end(tx, suggestion.record_id, "done", kind, message):
-            self.suggester.save(tx, suggestion)
-
-    def _end(self, tx: Tx, record_id: int, state: str, kind: str | None, message: str | None) -> bool:
-        """End an item if it is still ours (the fence); return whether it was."""
-        ledger = self.store.ledger
-        if not ledger.finish_item(tx, self.run_id, record_id, self._token, state, kind, message):
-            return False
-        if state == "failed":
-            ledger.count(tx, self.run_id, failed=1)
-        else:
-            ledger.count(tx, self.run_id, done=1, parse_failures=int(kind is not None))
-        return True
-
-
-def _spent_up(run: Mapping[str, Any] | Row) -> bool:
-    return run["budget"] is not None and run["spent"] >= run["budget"]
-
-
-def _completion_of(call: dict[str, Any]) -> Completion:
-    return Completion(
-        text=call["answer"] or "",
-        tokens_in=call["tokens_in"],
-        tokens_out=call["tokens_out"],
-        tokens_cached=call["tokens_cached"],
-        finish=call["finish"],
-        score=call["score"],
-        model_id=call["model_id"],
-    )
+            self.book.pause(failure.message)

@@ -10,16 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
-from labeler.backends.base import AUTO
-from labeler.prompts import PromptStyle, correction
+from labeler import prompts, strictjson
+from labeler.backends.base import AUTO, GENERATED
+from labeler.labels import safe_agreement
+from labeler.prompts import PromptStyle, correction, styles
 from labeler.records import Completion, Example, Generation, Message, ParseFailure, Record, Step, Value
-from labeler.task import Task
+from labeler.task import Task, read_json
 
 PARSER_FAILED = "parser"
 # Asked once more these would end the same way.
 FINAL = ("refusal", PARSER_FAILED)
+# What the answers of a model are sampled with where nobody chose a temperature (Wang et al. 2022 use 0.5 to 0.7).
+SAMPLING_TEMPERATURE = 0.7
+REASONING, PLAN, CHECK, POINTS = "reasoning", "plan", "check", "points"
+THOUGHTS = (REASONING, PLAN, CHECK, POINTS)
+"""The keys that stand beside an answer; a task of such a name has its thoughts under the name with "_" behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +44,16 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a flow came to: a value or a ParseFailure, the completion it was read from, and the steps before it."""
+    """What a flow came to: a value or a ParseFailure, the completion it was read from, and the steps before it.
+
+    The completion of a value holds the plain answer, without reasoning; that of a ParseFailure is as it came.
+    ``examples`` are those that the prompt of this answer showed; None where no prompt made the answer.
+    """
 
     value: Value | ParseFailure
     completion: Completion
     steps: tuple[Step, ...] = ()
+    examples: Sequence[Example] | None = None
 
 
 Flow = Generator[list[Ask], list[Completion], Outcome]
@@ -60,19 +73,392 @@ class Case:
     parse: Parse
 
 
+def flow_for(case: Case) -> Flow:
+    """Return the flow of the case's style, with as many examples as the style shows."""
+    case = replace(case, examples=prompts.shown(case.examples, case.style))
+    outcome = yield from _FLOWS[case.style.name](case)
+    return replace(outcome, examples=case.examples)
+
+
 def direct(case: Case) -> Flow:
     """Ask once; after an answer that cannot be read, once more with the error named. Then a person decides."""
-    ask = Ask(
-        "answer",
-        case.task.build_prompt(case.record, case.examples, case.style),
-        case.task.json_schema(),
-        case.generation,
-        case.answering,
+    return (yield from _until_read(case, _ask(case)))
+
+
+def chain_of_thought(case: Case) -> Flow:
+    """Ask for the reasoning first and the answer after it, in one JSON object (Wei et al. 2022, Kojima et al. 2022).
+
+    An answer without reasoning is read all the same; one that cannot be read is asked for once more.
+    """
+    return (yield from _until_read(case, _thinking(case), (REASONING,)))
+
+
+def plan_and_solve(case: Case) -> Flow:
+    """Ask for a plan, for carrying it out and for the answer, in one JSON object (Wang et al. 2023)."""
+    ask = _with_thoughts(case, _ask(case), (PLAN, REASONING))
+    return (yield from _until_read(case, _asking(case, ask, "plan-and-solve.v1"), (PLAN, REASONING)))
+
+
+def self_consistency(case: Case) -> Flow:
+    """Ask for several chains of thought at once and let their answers vote, with equal weight (Wang et al. 2022).
+
+    Where the label schema cannot vote (texts, keywords, spans) the *medoid* wins: the sample with the highest mean
+    agreement with the other samples, which is minimum Bayes risk decoding (Bertsch et al. 2023, arXiv:2310.01387);
+    the step "medoid" names it. The score is the mean agreement of all samples asked for with the winner, where one
+    that cannot be read counts 0: for a choice of one label that is the share of the votes. No sample is asked twice.
+    """
+    ask = _thinking(case)
+    settings = ask.generation
+    temperature = settings.temperature or SAMPLING_TEMPERATURE
+    asks = [
+        replace(
+            ask,
+            generation=replace(
+                settings, temperature=temperature, seed=None if settings.seed is None else settings.seed + n
+            ),
+            part=f"sample {n + 1}",
+        )
+        for n in range(case.style.samples)
+    ]
+    completions = yield asks
+    read = [_read(case, completion, (REASONING,)) for completion in completions]
+    steps = tuple(Step(ask.part, completion.text) for ask, completion in zip(asks, completions, strict=True))
+    readable = [(n, sample) for n, sample in enumerate(read) if not isinstance(sample.value, ParseFailure)]
+    if not readable:
+        return replace(read[-1], steps=steps)
+    voted = case.task.schema.vote([(sample.value, 1.0) for _, sample in readable])
+    if voted is None:
+        winner, n = _medoid(case, readable)
+        steps = (*steps, Step("medoid", asks[n].part))
+    else:
+        winner = voted[0]
+    score = sum(_agreement(case, winner, sample.value) for _, sample in readable) / len(asks)
+    nearest = max((sample for _, sample in readable), key=lambda sample: _agreement(case, winner, sample.value))
+    text = nearest.completion.text if nearest.value == winner else case.task.answer(winner)
+    return Outcome(winner, replace(nearest.completion, text=text, score=score, note=case.style.name), steps)
+
+
+def least_to_most(case: Case) -> Flow:
+    """Ask for the single points of the review, simplest first, then for the answer from them (Zhou et al. 2022).
+
+    Points that cannot be read are kept as a step, and the answer is asked for directly. A refusal ends the flow.
+    """
+    plain = _ask(case, answering=GENERATED)
+    key = _key(POINTS, case)
+    first = replace(
+        _asking(case, plain, "least-to-most-points.v1"),
+        name=POINTS,
+        json_schema=_object({key: {"type": "array", "items": {"type": "string"}}}),
     )
+    (completion,) = yield [first]
+    if completion.finish == "refusal":
+        return Outcome(case.parse(case.record, completion), completion)
+    points = _points(completion, key)
+    if points is None:
+        outcome = yield from _until_read(case, plain)
+        return replace(outcome, steps=(Step("unreadable", completion.text), *outcome.steps))
+    said = _plain({key: points})
+    text = prompts.filled("least-to-most.v1", case.style.language, name=case.task.name)
+    outcome = yield from _until_read(case, replace(plain, messages=prompts.following(first.messages, said, text)))
+    return replace(outcome, steps=(Step(POINTS, "\n".join(points)), *outcome.steps))
+
+
+def verify_and_edit(case: Case) -> Flow:
+    """Ask for a draft, then for checking it against review and guidelines and correcting it (Zhao et al. 2023).
+
+    The paper checks against knowledge that it looks up; what a label must agree with is in the prompt already. A
+    draft that cannot be read is given to the check with its error, as the thing to mend. A check that cannot be read
+    leaves the draft as the answer, if that could be read; both stand in the steps for a person to see. A draft that
+    is refused ends the flow.
+    """
+    ask = _ask(case)
     (completion,) = yield [ask]
-    value = case.parse(case.record, completion)
-    if not isinstance(value, ParseFailure) or value.kind in FINAL:
-        return Outcome(value, completion)
-    messages = correction(ask.messages, value.raw, value.message, case.style.language)
+    draft = _read(case, completion)
+    unread = draft.value if isinstance(draft.value, ParseFailure) else None
+    if unread is not None and unread.kind in FINAL:
+        return draft
+    if unread is None:
+        said, text = completion.text, prompts.filled("verify-and-edit.v1", case.style.language, **_names(case))
+    else:
+        words = {"reason": unread.message, **_names(case)}
+        said, text = (
+            unread.raw[: prompts.QUOTED],
+            prompts.filled("verify-and-edit-mend.v1", case.style.language, **words),
+        )
+    second = replace(ask, name=CHECK, messages=prompts.following(ask.messages, said, text))
+    (completion,) = yield [_with_thoughts(case, second, (CHECK,))]
+    checked = _read(case, completion, (CHECK,))
+    step = Step("draft" if unread is None else "unreadable", draft.completion.text)
+    if isinstance(checked.value, ParseFailure) and unread is None:
+        return replace(draft, steps=(step, Step("unreadable", completion.text)))
+    return replace(checked, steps=(step, *checked.steps))
+
+
+_FLOWS: Mapping[str, Callable[[Case], Flow]] = {
+    styles.FEW_SHOT: direct,
+    styles.ZERO_SHOT: direct,
+    styles.ONE_SHOT: direct,
+    styles.CHAIN_OF_THOUGHT: chain_of_thought,
+    styles.SELF_CONSISTENCY: self_consistency,
+    styles.PLAN_AND_SOLVE: plan_and_solve,
+    styles.LEAST_TO_MOST: least_to_most,
+    styles.VERIFY_AND_EDIT: verify_and_edit,
+}
+
+
+# Modes: what stands around a style
+
+
+def cascade(
+    case: Case,
+    fixed: Sequence[Example],
+    free: Callable[[], tuple[Value, float | None] | None],
+    enough: float | None,
+) -> Flow:
+    """Take the cheapest step that will do: the free answer, a prompt with fixed examples, one with retrieved ones.
+
+    ``free`` returns what the free backends say and the score if they agree. From ``enough`` on that is the outcome,
+    and no call is made: the flow ends before its first yield. Else the prompt with the ``fixed`` examples, whose
+    beginning is the same for every record, has to come to the same value; else the prompt with the case's own
+    examples decides. Without a free answer nothing could confirm the fixed examples, and their call is left out. A
+    refusal is not asked again. The idea of a cascade is that of Chen et al. 2023 (FrugalGPT, arXiv:2305.05176).
+    """
+    steps: tuple[Step, ...] = ()
+    own = free()
+    if own is not None:
+        value, score = own
+        text = case.task.answer(value)
+        if enough is not None and score is not None and score >= enough:
+            return Outcome(value, Completion(text, score=score, note="cascade: free"))
+        outcome = yield from flow_for(replace(case, examples=fixed))
+        steps = (Step("free", text), *outcome.steps)
+        failure = outcome.value if isinstance(outcome.value, ParseFailure) else None
+        final = failure is not None and failure.kind in FINAL
+        if final or (failure is None and _agreement(case, value, outcome.value) == 1.0):
+            return replace(outcome, completion=replace(outcome.completion, note="cascade: fixed"), steps=steps)
+        steps = (*steps, Step("fixed", outcome.completion.text))
+    outcome = yield from flow_for(case)
+    completion = replace(outcome.completion, note="cascade: retrieved")
+    return replace(outcome, completion=completion, steps=(*steps, *outcome.steps))
+
+
+Flows = Generator[list[Ask], list[Completion], dict[str, Outcome]]
+
+
+def joint(cases: Mapping[str, Case]) -> Flows:
+    """Ask for several tasks of one record in one call, by name; return an outcome for each.
+
+    The prompt is direct, whatever the styles of the cases are; persona, wording, language and fence are those of the
+    first, and the answer may be as long as those of all tasks together. A task whose part is missing or cannot be
+    read is asked alone, with its own style, and so is one that builds its prompts or answers in its own way. Every
+    answer is generated, never scored: the call that is made knows only one list of labels.
+    """
+    first = next(iter(cases.values()))
+    # One fence for all: whoever drives the flow knows that of the first case, and it stands in no text of the record.
+    cases = {
+        name: replace(
+            case,
+            examples=prompts.shown(case.examples, case.style),
+            style=replace(case.style, fence=first.style.fence),
+            answering=GENERATED,
+        )
+        for name, case in cases.items()
+    }
+    together = {name: case for name, case in cases.items() if _is_plain(case.task)}
+    done: dict[str, Outcome] = {}
+    unread: dict[str, str] = {}
+    if len(together) > 1:
+        (completion,) = yield [_joint_ask(list(together.values()))]
+        parts = _parts(together, completion)
+        for name, case in together.items():
+            part = parts.get(name)
+            value = None if part is None else case.parse(case.record, part)
+            if part is None or isinstance(value, ParseFailure):
+                unread[name] = completion.text
+            else:
+                done[name] = Outcome(value, part, examples=case.examples)
+    alone = yield from _side_by_side({name: flow_for(case) for name, case in cases.items() if name not in done})
+    for name, outcome in alone.items():
+        steps = (Step("unreadable", unread[name]),) if name in unread else ()
+        done[name] = replace(outcome, steps=(*steps, *outcome.steps))
+    return {name: done[name] for name in cases}
+
+
+def _joint_ask(cases: Sequence[Case]) -> Ask:
+    first, language = cases[0], cases[0].style.language
+    tasks = [case.task for case in cases]
+    sections = [
+        prompts.joint_section(task.name, task.titled(language), task.guided(language), task.schema, language)
+        for task in tasks
+    ]
+    answer = {task.name: task.schema.json_schema() for task in tasks}
+    system = prompts.joint_head(sections, answer, first.style)
+    limits = [case.generation.max_tokens for case in cases]
+    longest = None if None in limits else sum(limit for limit in limits if limit is not None)
+    return Ask(
+        "joint",
+        prompts.turns(system, first.record, _merged(cases), first.style),
+        _object(answer),
+        replace(first.generation, max_tokens=longest),
+        GENERATED,
+    )
+
+
+def _merged(cases: Sequence[Case]) -> list[tuple[str, str]]:
+    """Return the examples of all tasks as (text, answer), each text once, most useful first.
+
+    A text comes in at its best place among the tasks; its answer holds the tasks whose examples it is among.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for row in zip_longest(*(case.examples for case in cases)):
+        for case, example in zip(cases, row, strict=True):
+            if example is not None:
+                found.setdefault(example.text, {}).setdefault(case.task.name, case.task.schema.answer(example.value))
+    names = [case.task.name for case in cases]
+    return [
+        (text, _plain({name: answers[name] for name in names if name in answers})) for text, answers in found.items()
+    ]
+
+
+def _parts(cases: Mapping[str, Case], completion: Completion) -> dict[str, Completion]:
+    """Return the part of each task as a plain answer; none where the whole is not an object of the tasks' keys.
+
+    An answer that was refused or cut off has none either: each task is asked alone then, with all its tokens.
+    """
+    answer = None if completion.finish in ("length", "refusal") else read_json(completion.text)
+    known = {case.task.name for case in cases.values()}
+    if not isinstance(answer, dict) or not set(answer) <= known:
+        return {}
+    return {
+        name: replace(completion, text=_plain({case.task.name: answer[case.task.name]}), note="joint")
+        for name, case in cases.items()
+        if case.task.name in answer
+    }
+
+
+def _is_plain(task: Task) -> bool:
+    """Whether prompts and answers of the task are the usual ones, so that it can share a prompt with others."""
+    kind = type(task)
+    return all(getattr(kind, name) is getattr(Task, name) for name in ("build_prompt", "answer", "json_schema"))
+
+
+def _side_by_side(flows: Mapping[str, Flow]) -> Flows:
+    """Move several flows together: what they ask for in one round is asked for in one list."""
+    asked: dict[str, list[Ask]] = {}
+    done: dict[str, Outcome] = {}
+
+    def move(name: str, completions: list[Completion] | None) -> None:
+        try:
+            asked[name] = next(flows[name]) if completions is None else flows[name].send(completions)
+        except StopIteration as end:
+            asked.pop(name, None)
+            done[name] = end.value
+
+    for name in flows:
+        move(name, None)
+    while asked:
+        round_ = dict(asked)
+        completions = yield [ask for asks in round_.values() for ask in asks]
+        start = 0
+        for name, asks in round_.items():
+            move(name, completions[start : start + len(asks)])
+            start += len(asks)
+    return done
+
+
+# What the flows are made of
+
+
+def _ask(case: Case, answering: str = "") -> Ask:
+    messages = case.task.build_prompt(case.record, case.examples, case.style)
+    return Ask("answer", messages, case.task.json_schema(), case.generation, answering or case.answering)
+
+
+def _thinking(case: Case) -> Ask:
+    return _asking(case, _with_thoughts(case, _ask(case), (REASONING,)), "chain-of-thought.v1")
+
+
+def _asking(case: Case, ask: Ask, template: str) -> Ask:
+    text = prompts.filled(template, case.style.language, **_names(case))
+    return replace(ask, messages=prompts.asking(ask.messages, text))
+
+
+def _with_thoughts(case: Case, ask: Ask, thoughts: Sequence[str]) -> Ask:
+    """Return the call that answers with the thoughts before the label: what a model writes first it goes by."""
+    schema, keys = ask.json_schema, [_key(thought, case) for thought in thoughts]
+    changed = {
+        "properties": {key: {"type": "string"} for key in keys} | schema.get("properties", {}),
+        "required": [*keys, *schema.get("required", ())],
+    }
+    return replace(ask, json_schema={**schema, **changed}, answering=GENERATED)
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _names(case: Case) -> dict[str, str]:
+    """Return the words for the places of the templates: the task's name and the keys of the thoughts."""
+    return {"name": case.task.name} | {thought: _key(thought, case) for thought in THOUGHTS}
+
+
+def _key(thought: str, case: Case) -> str:
+    return f"{thought}_" if thought == case.task.name else thought
+
+
+def _until_read(case: Case, ask: Ask, thoughts: Sequence[str] = ()) -> Flow:
+    (completion,) = yield [ask]
+    outcome = _read(case, completion, thoughts)
+    failure = outcome.value
+    if not isinstance(failure, ParseFailure) or failure.kind in FINAL:
+        return outcome
+    messages = correction(ask.messages, failure.raw, failure.message, case.style.language)
     (second,) = yield [replace(ask, name="again", messages=messages)]
-    return Outcome(case.parse(case.record, second), second, (Step("unreadable", completion.text),))
+    outcome = _read(case, second, thoughts)
+    return replace(outcome, steps=(Step("unreadable", completion.text), *outcome.steps))
+
+
+def _read(case: Case, completion: Completion, thoughts: Sequence[str] = ()) -> Outcome:
+    """Read one completion. What was thought beside the answer becomes steps, never a part of the value."""
+    answer = read_json(completion.text) if thoughts else None
+    if not isinstance(answer, dict):
+        return Outcome(case.parse(case.record, completion), completion)
+    keys = {_key(thought, case): thought for thought in thoughts}
+    steps = [Step(thought, _shown(answer[key])) for key, thought in keys.items() if key in answer]
+    plain = replace(completion, text=_plain({key: value for key, value in answer.items() if key not in keys}))
+    value = case.parse(case.record, plain)
+    if isinstance(value, ParseFailure):
+        # A person is shown the answer as it came, and so is the model that is asked again.
+        return Outcome(replace(value, raw=completion.text), completion)
+    return Outcome(value, plain, tuple(step for step in steps if step.text.strip()))
+
+
+def _points(completion: Completion, key: str) -> list[str] | None:
+    answer = None if completion.finish == "length" else read_json(completion.text)
+    points = answer.get(key) if isinstance(answer, dict) and set(answer) == {key} else None
+    return points if isinstance(points, list) and all(isinstance(point, str) for point in points) else None
+
+
+def _medoid(case: Case, samples: Sequence[tuple[int, Outcome]]) -> tuple[Value, int]:
+    """Return the value with the highest mean agreement with the others, and its place; the first of equals."""
+    n, best = max(
+        samples, key=lambda own: sum(_agreement(case, own[1].value, other.value) for n, other in samples if n != own[0])
+    )
+    return best.value, n
+
+
+def _agreement(case: Case, a: Value, b: Value) -> float:
+    return safe_agreement(case.task.schema, a, b) or 0.0
+
+
+def _plain(answer: Mapping[str, Any]) -> str:
+    return strictjson.dumps(answer, separators=(", ", ": "))
+
+
+def _shown(thought: Any) -> str:
+    return thought if isinstance(thought, str) else strictjson.dumps(thought)

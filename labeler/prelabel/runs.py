@@ -9,21 +9,34 @@ from typing import Any
 
 from labeler.backends.prices import ModelInfo, cost
 from labeler.errors import Conflict, InputError
+from labeler.prelabel.calls import Pace, count_tokens
 from labeler.prelabel.suggest import Suggester
+from labeler.prompts.styles import SELF_CONSISTENCY, WAYS
+from labeler.settings import CASCADE
 from labeler.store import Store
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED, QUEUED
 
 _SLICE = 500
+# Tokens of an answer of which nothing is known, and of the thoughts before it.
+_UNKNOWN_ANSWER, _REASONING = 60, 150
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run would take, before anyone pays. ``cost`` in US dollars, None when the price is unknown."""
+    """What a run would take, before anyone pays.
+
+    ``calls`` is how many are made at most, one record with another. ``cost`` in US dollars, None when the price is
+    unknown; ``seconds`` None where no call of this model was made yet. ``measured`` is how many earlier calls the
+    lengths and times of answers were taken from.
+    """
 
     items: int
+    calls: int
     tokens_in: int
     tokens_out: int
     cost: float | None
+    seconds: float | None
+    measured: int
     model_id: str | None
     backend: str
 
@@ -77,26 +90,67 @@ def resume(store: Store, run_id: int, budget: float | None = None) -> None:
         raise Conflict(f"Run {run_id} is not paused")
 
 
-def estimate(suggester: Suggester, record_ids: Iterable[int], info: ModelInfo | None, sample: int = 40) -> Estimate:
-    """Estimate tokens and cost of a run from the prompts of its first records, without any call.
+def select_approved(store: Store, project_id: int, task: str, limit: int | None) -> Iterator[int]:
+    """Yield the records whose label is approved, oldest first: what a calibration is learned from."""
+    pages = store.annotations.approved_pages(project_id, task)
+    return islice((row["record_id"] for page in pages for row in page), limit)
 
-    Tokens are estimated at 1.6 characters each for Korean and 4 for Latin script, which is on the safe side for
-    the tokenizers in use.
+
+def estimate(
+    suggester: Suggester,
+    record_ids: Iterable[int],
+    info: ModelInfo | None,
+    pace: Pace = Pace(),
+    sample: int = 40,
+) -> Estimate:
+    """Estimate tokens, cost and time of a run from the prompts of its first records, without any call.
+
+    The first call of each record is built as it would be sent; calls that follow it (a check, a sample, the next
+    step of a cascade) are taken to be as long. Tokens of prompts are estimated by :func:`count_tokens`. The length
+    of answers and the time of a call come from earlier calls of the same model in the same task, where there are any.
     """
     ids = list(record_ids)
     backend = suggester.backend
     if not backend.billed or not ids:
-        return Estimate(len(ids), 0, 0, 0.0, backend.model_id, backend.name)
+        return Estimate(len(ids), 0, 0, 0, 0.0, None, 0, backend.model_id, backend.name)
     records = suggester.store.records.many(ids[:sample])
-    prepared = suggester.prepare(list(records.values()))
-    tokens_in = [sum(count_tokens(m["content"]) + 4 for m in p.messages) for p in prepared]
-    answers = [count_tokens(suggester.task.answer(example.value)) for p in prepared for example in p.examples] or [60]
-    total_in = round(sum(tokens_in) / len(tokens_in) * len(ids))
-    total_out = round(sum(answers) / len(answers) * len(ids))
-    return Estimate(len(ids), total_in, total_out, cost(total_in, total_out, 0, info), backend.model_id, backend.name)
+    prompts: list[int] = []
+    answers: list[int] = []
+    for prepared in suggester.prepare(list(records.values())):
+        asks = suggester.flow(prepared).step()
+        # A cascade may need no call for this record; it is counted as one that does not.
+        prompts.append(sum(count_tokens(m["content"]) + 4 for ask in asks or () for m in ask.messages))
+        answers += [count_tokens(suggester.task.answer(example.value)) for example in prepared.examples]
+    share = len(ids) / max(len(prompts), 1)
+    rounds = _rounds(suggester)
+    calls = round(share * rounds * sum(1 for tokens in prompts if tokens))
+    if suggester.style.name == SELF_CONSISTENCY:
+        calls *= suggester.style.samples
+    past = suggester.store.ledger.past_calls(suggester.task.name, backend.name, backend.model_id)
+    each_out = past["tokens_out"] or (sum(answers) / len(answers) if answers else _UNKNOWN_ANSWER)
+    if WAYS[suggester.style.name].reasons and not past["tokens_out"]:
+        each_out += _REASONING
+    total_in, total_out = round(share * rounds * sum(prompts)), round(calls * each_out)
+    return Estimate(
+        len(ids), calls, total_in, total_out, cost(total_in, total_out, 0, info),
+        _seconds(past["seconds"], calls, total_in + total_out, pace), int(past["n"]), backend.model_id, backend.name,
+    )  # fmt: skip
 
 
-def count_tokens(text: str) -> int:
-    """Return an estimate of the tokens of ``text``, without a tokenizer."""
-    wide = sum(1 for c in text if c > "\u2e7f")
-    return round(wide / 1.6 + (len(text) - wide) / 4) + 1
+def _rounds(suggester: Suggester) -> int:
+    """How many calls, one after the other, a record takes at most."""
+    if suggester.mode == CASCADE:
+        return 2
+    return max(WAYS[suggester.style.name].calls, 1)
+
+
+def _seconds(each: float | None, calls: int, tokens: int, pace: Pace) -> float | None:
+    """Return how long ``calls`` take at this pace: as fast as the server answers, or as its limits let them."""
+    if each is None:
+        return None
+    least = [calls * each / pace.concurrency]
+    if pace.limits.requests:
+        least.append(60 * calls / pace.limits.requests)
+    if pace.limits.tokens:
+        least.append(60 * tokens / pace.limits.tokens)
+    return max(least)

@@ -3,59 +3,68 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
-from labeler.backends.base import Backend, BackendRequest
+from labeler.backends.base import AUTO, Backend, BackendRequest
 from labeler.errors import LabelerError, PluginError
 from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text, safe_agreement
-from labeler.prompts import PromptStyle, suspicious
+from labeler.prelabel import flows
+from labeler.prelabel.calibration import Calibration
+from labeler.prelabel.flows import Ask, Case, Flow, Outcome
+from labeler.prompts import PromptStyle, suspicious, unmarked
 from labeler.records import (
     BackendFailure,
     Completion,
     Evidence,
     Example,
     Generation,
-    Message,
     ParseFailure,
     Record,
     SecondOpinion,
     Suggestion,
+    Value,
 )
 from labeler.retrieval.index import ExampleIndex, Hit, Query
 from labeler.retrieval.retrievers import Retriever, Similar
+from labeler.settings import CASCADE, DIRECT
 from labeler.store import Store, Tx
 from labeler.task import Task
 
 if TYPE_CHECKING:
     import numpy as np
 
+JointFlow = Generator[list[Ask], list[Completion], dict[str, Outcome]]
 NEIGHBOURS = 8
 EXTRACTION_NEIGHBOURS = 24
 _EVIDENCE = 16
-PARSER_FAILED = "parser"
+_FREE = 2
+"""A cascade goes by what two free backends say alike."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A record with everything a backend needs for it."""
+    """A record with everything a backend needs for it. ``joint`` are other tasks of it, to be asked in one call."""
 
     record: Record
     vector: np.ndarray
     examples: Sequence[Example]
     neighbours: Sequence[Example]
-    messages: Sequence[Message] = ()
-    fingerprint: str = ""
+    joint: Mapping[str, Prepared] = field(default_factory=dict)
 
 
 @dataclass
 class Suggester:
-    """Makes suggestions for one task of a project, with one backend and one way of retrieving.
+    """Makes suggestions for one task of a project, with one backend and one way of retrieving and prompting.
 
     ``second`` are free backends whose answer stands beside the suggestion, the first that has one. ``identity``
-    is what, beside the messages, decides an answer of a billed backend: it goes into the fingerprint.
+    is what, beside the messages, decides an answer of a billed backend: it goes into the fingerprint. ``fixed``
+    retrieves the examples of a cascade's second step, the same ones for nearly all records. ``joint`` are the
+    suggesters of other tasks that are asked in the same call, by task. ``calibration_of`` returns the calibration of
+    a model id.
     """
 
     store: Store
@@ -69,11 +78,18 @@ class Suggester:
     generation: Generation = Generation()
     second: Sequence[Backend] = ()
     identity: Mapping[str, Any] = field(default_factory=dict)
+    answering: str = AUTO
+    mode: str = DIRECT
+    cascade_score: float | None = None
+    fixed: Retriever | None = None
+    calibration_of: Callable[[str | None], Calibration | None] | None = None
+    joint: Mapping[str, Suggester] = field(default_factory=dict)
 
     def prepare(self, records: Sequence[Record]) -> list[Prepared]:
-        """Retrieve and prompt for several records; their vectors are read (or made) together."""
+        """Retrieve for several records; their vectors are read (or made) together."""
         vectors = self.index.embeddings.vectors([(record.id, record.text) for record in records])
-        return [self._prepare(record, vector) for record, vector in zip(records, vectors, strict=True)]
+        prepared = [self._prepare(record, vector) for record, vector in zip(records, vectors, strict=True)]
+        return self._joined(prepared) if self.joint else prepared
 
     def _prepare(self, record: Record, vector: np.ndarray) -> Prepared:
         query = Query.of(record, vector)
@@ -89,13 +105,18 @@ class Suggester:
             [found[hit.entry.annotation_id] for hit in part if hit.entry.annotation_id in found]
             for part in (near, chosen)
         )
-        style = self.style.fenced([record.text, *(example.text for example in examples)])
-        try:
-            messages = self.task.build_prompt(record, examples, style)
-            fingerprint = self.fingerprint(record, examples)
-        except Exception as error:
-            raise PluginError(f"The task {self.task.name} cannot build a prompt: {_shown(error)}") from error
-        return Prepared(record, vector, examples, neighbours, messages, fingerprint)
+        return Prepared(record, vector, examples, neighbours)
+
+    def _joined(self, prepared: Sequence[Prepared]) -> list[Prepared]:
+        """Add the other tasks to be asked in the same call: for each record those that are pending there."""
+        ids = [p.record.id for p in prepared]
+        others: dict[int, dict[str, Prepared]] = {id_: {} for id_ in ids}
+        for name, suggester in self.joint.items():
+            pending = self.store.work.pending_among(self.project_id, name, ids)
+            records = [p.record for p in prepared if p.record.id in pending]
+            for other in suggester.prepare(records):
+                others[other.record.id][name] = other
+        return [replace(p, joint=others[p.record.id]) for p in prepared]
 
     def _neighbours(self, query: Query) -> list[Hit]:
         if isinstance(self.retriever, Similar) and self.backend.name == "nearest":
@@ -108,41 +129,118 @@ class Suggester:
         now = [hit.entry.annotation_id for hit in self._neighbours(Query.of(record, vector))[:_EVIDENCE]]
         return now == [evidence.annotation_id for evidence in suggestion.evidence]
 
-    def fingerprint(self, record: Record, examples: Sequence[Example]) -> str:
-        """Return the hash of all that decides a completion. The random fence is not part of it."""
-        messages = self.task.build_prompt(record, examples, self.style)
-        return fingerprint_of({**self.identity, "messages": messages, "schema": self.task.json_schema()})
+    # The calls of a suggestion
 
-    def request(self, prepared: Prepared, messages: Sequence[Message] | None = None) -> BackendRequest:
+    def case(self, prepared: Prepared) -> Case:
+        """Return what the flow of a record works with; the record's fence is a fresh random one."""
+        texts = [prepared.record.text, *(example.text for example in prepared.examples)]
+        return Case(
+            self.task, prepared.record, prepared.examples, self.style.fenced(texts), self.generation, self.answering,
+            self.parse,
+        )  # fmt: skip
+
+    def flow(self, prepared: Prepared) -> Started:
+        """Return the flow of calls for a record, ready to be driven; it returns one outcome for each task."""
+        case = self.case(prepared)
+        if prepared.joint:
+            cases = {name: self.joint[name].case(other) for name, other in prepared.joint.items()}
+            others = [example for other in cases.values() for example in other.examples]
+            return Started(self, flows.joint({self.task.name: case, **cases}), case, others)
+        if self.mode == CASCADE:
+            fixed = self._fixed_examples(prepared)
+            one = flows.cascade(case, fixed, lambda: self._free_answer(prepared), self.cascade_score)
+            return Started(self, _single(self.task.name, one), case, fixed)
+        return Started(self, _single(self.task.name, flows.flow_for(case)), case)
+
+    def _fixed_examples(self, prepared: Prepared) -> list[Example]:
+        if self.fixed is None:
+            return []
+        return self.index.examples(
+            self.fixed.retrieve(self.index, Query.of(prepared.record, prepared.vector), self.k)
+        )
+
+    def _free_answer(self, prepared: Prepared) -> tuple[Value, float | None] | None:
+        """Return what the free backends say, with the lower score if they say the same, else without one."""
+        answers = self._free_answers(prepared, _FREE)
+        if not answers:
+            return None
+        first, *others = answers
+        scores = [answer.score for answer in answers if answer.score is not None]
+        agree = len(others) == _FREE - 1 and all(answer.value == first.value for answer in others)
+        return first.value, min(scores) if agree and len(scores) == len(answers) else None
+
+    def fingerprint(self, case: Case, ask: Ask, examples: Sequence[Example]) -> str:
+        """Return the hash of all that decides a completion; the random fences are not part of it."""
+        messages = unmarked(ask.messages, case.style, examples)
+        content = [self._fixed_identity, messages, ask.json_schema, _settings_of(ask.generation), ask.answering]
+        return fingerprint_of([*content, ask.part] if ask.part else content)
+
+    @cached_property
+    def _fixed_identity(self) -> str:
+        return fingerprint_of(self.identity)
+
+    def request(self, prepared: Prepared, ask: Ask | None = None) -> BackendRequest:
+        """Return the request of one call; without ``ask`` that of a free backend, which reads no messages."""
+        sizes = [len(example.value) for example in prepared.examples if isinstance(example.value, list)]
         return BackendRequest(
             record=prepared.record,
             task=self.task.name,
             schema=self.task.schema,
-            messages=prepared.messages if messages is None else messages,
-            json_schema=self.task.json_schema(),
-            generation=self.generation,
+            messages=ask.messages if ask else (),
+            json_schema=ask.json_schema if ask else {},
+            generation=ask.generation if ask else self.generation,
             examples=prepared.examples,
             vector=prepared.vector,
+            answering=ask.answering if ask else AUTO,
+            size=sum(sizes) / len(sizes) if sizes else None,
         )
 
-    def finish(self, prepared: Prepared, completion: Completion) -> Suggestion:
-        """Turn a completion into a suggestion, with evidence and second opinion; an unreadable one says why."""
-        value = self.parse(prepared.record, completion)
-        failure = value if isinstance(value, ParseFailure) else None
+    def finish(self, prepared: Prepared, outcome: Outcome) -> Suggestion:
+        """Turn an outcome into a suggestion, with evidence and second opinion; an unreadable one says why."""
+        outcome = self._calibrated(outcome)
+        completion = outcome.completion
+        examples = prepared.examples if outcome.examples is None else outcome.examples
+        failure = outcome.value if isinstance(outcome.value, ParseFailure) else None
         return Suggestion(
             record_id=prepared.record.id,
             task=self.task.name,
             task_version=self.task.version,
             backend=self.backend.name,
             model_id=completion.model_id or self.backend.model_id,
-            value=None if failure else value,
+            value=None if failure else outcome.value,
             failure=failure,
             score=completion.score,
             note=completion.note,
-            evidence=[Evidence(e.annotation_id, e.record_id, e.similarity) for e in prepared.examples[:_EVIDENCE]],
-            second=self._second_opinion(prepared),
+            evidence=[Evidence(e.annotation_id, e.record_id, e.similarity) for e in examples[:_EVIDENCE]],
+            second=next(iter(self._free_answers(prepared, 1)), None),
             flags=["instruction"] if suspicious(prepared.record.text) else [],
+            scores=completion.scores,
+            steps=outcome.steps,
         )
+
+    def finish_all(self, prepared: Prepared, outcomes: Mapping[str, Outcome]) -> list[Suggestion]:
+        """Turn the outcomes of a flow into suggestions, that of the run's own task first."""
+        made = [self.finish(prepared, outcomes[self.task.name])]
+        others = ((name, other) for name, other in prepared.joint.items() if name in outcomes)
+        return [*made, *(self.joint[name].finish(other, outcomes[name]) for name, other in others)]
+
+    def _calibrated(self, outcome: Outcome) -> Outcome:
+        """Let the calibration decide where there is one that won; the completion keeps the backend's own scores."""
+        completion = outcome.completion
+        if not completion.scores or self.calibration_of is None or isinstance(outcome.value, ParseFailure):
+            return outcome
+        calibration = self.calibration_of(completion.model_id or self.backend.model_id)
+        if calibration is None or not calibration.used:
+            return outcome
+        adjusted = calibration.apply(completion.scores)
+        value = self.task.schema.decide(adjusted)
+        if value is None:
+            return outcome
+        names = [str(name) for name in (value if isinstance(value, list) else [value])]
+        certain = [adjusted[name] for name in names] or [1 - max(adjusted.values(), default=0.0)]
+        note = f"{completion.note}, calibrated" if completion.note else "calibrated"
+        completion = replace(completion, score=sum(certain) / len(certain), note=note)
+        return replace(outcome, value=value, completion=completion)
 
     def parse(self, record: Record, completion: Completion) -> Any:
         """Return the value or a ParseFailure; an answer that was cut off or refused is never read as a label.
@@ -157,22 +255,29 @@ class Suggester:
             return self.task.parse_completion(completion.text, record)
         except Exception as error:
             message = f"The parser of the task {self.task.name} failed: {_shown(error)}"
-            return ParseFailure(PARSER_FAILED, message, completion.text)
+            return ParseFailure(flows.PARSER_FAILED, message, completion.text)
 
-    def _second_opinion(self, prepared: Prepared) -> SecondOpinion | None:
+    def _free_answers(self, prepared: Prepared, limit: int) -> list[SecondOpinion]:
+        """Return what the first ``limit`` free backends that have an answer say of a record."""
+        found: list[SecondOpinion] = []
+        request = None
         for backend in self.second:
             if backend.name == self.backend.name:
                 continue
-            request = replace(self.request(prepared, ()), examples=prepared.neighbours)
+            request = request or replace(self.request(prepared), examples=prepared.neighbours)
             answer = next(iter(backend.complete([request])))
             if isinstance(answer, Completion):
                 value = self.task.parse_completion(answer.text, prepared.record)
                 if not isinstance(value, ParseFailure):
-                    return SecondOpinion(backend.name, value, answer.score)
-        return None
+                    found.append(SecondOpinion(backend.name, value, answer.score))
+            if len(found) == limit:
+                break
+        return found
 
     def save(self, tx: Tx, suggestion: Suggestion) -> int:
         """Store a suggestion and point the queue at it; a decided record or a touched draft keeps what it has."""
+        if suggestion.task in self.joint:
+            return self.joint[suggestion.task].save(tx, suggestion)
         id_ = self.store.suggestions.add(tx, self.project_id, suggestion)
         disagreement = None
         if suggestion.second is not None and suggestion.failure is None:
@@ -188,7 +293,9 @@ class Suggester:
         prepared = self.prepare(records)
         answers = self.backend.complete([self.request(p) for p in prepared])
         results = [
-            answer if isinstance(answer, BackendFailure) else self.finish(p, answer)
+            answer
+            if isinstance(answer, BackendFailure)
+            else self.finish(p, Outcome(self.parse(p.record, answer), answer))
             for p, answer in zip(prepared, answers, strict=True)
         ]
         if save:
@@ -198,6 +305,46 @@ class Suggester:
                 for (n, suggestion), id_ in zip(made, ids, strict=True):
                     results[n] = replace(suggestion, id=id_)
         return results
+
+
+@dataclass
+class Started:
+    """A flow that is on its way: ``step`` moves it on and returns the calls it wants, or None when it came to an end.
+
+    Raises :class:`PluginError` where the task fails to build a prompt.
+    """
+
+    suggester: Suggester
+    flow: JointFlow
+    case: Case
+    more_examples: Sequence[Example] = ()
+    outcomes: Mapping[str, Outcome] | None = None
+
+    def step(self, completions: list[Completion] | None = None) -> list[Ask] | None:
+        try:
+            return next(self.flow) if completions is None else self.flow.send(completions)
+        except StopIteration as end:
+            self.outcomes = end.value
+            return None
+        except LabelerError:
+            raise
+        except Exception as error:
+            name = self.case.task.name
+            raise PluginError(f"The task {name} cannot build a prompt: {_shown(error)}") from error
+
+    def fingerprint(self, ask: Ask) -> str:
+        return self.suggester.fingerprint(self.case, ask, [*self.case.examples, *self.more_examples])
+
+
+def _single(task: str, flow: Flow) -> JointFlow:
+    outcome = yield from flow
+    return {task: outcome}
+
+
+def _settings_of(generation: Generation) -> list[Any]:
+    """What of the settings decides an answer; who chose them does not."""
+    g = generation
+    return [g.max_tokens, g.temperature, g.top_k, g.top_p, g.seed, list(g.stop)]
 
 
 def neighbour_count(schema: LabelSchema) -> int:
@@ -211,5 +358,5 @@ def _shown(error: Exception) -> str:
     return str(error) if isinstance(error, LabelerError) else f"{type(error).__name__}: {error}"
 
 
-def fingerprint_of(content: Mapping[str, Any]) -> str:
+def fingerprint_of(content: Any) -> str:
     return hashlib.sha256(strictjson.dumps(content, sort_keys=True).encode()).hexdigest()

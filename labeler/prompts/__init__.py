@@ -1,31 +1,40 @@
 """How a prompt is made: a versioned frame, the task's guidelines and labels, examples, and the record as data.
 
-The review never speaks to the model as an instruction: it stands between the marks of a *fence*, a random word
-per call that nobody who writes a review can know (FENCE below), and the frame says that nothing between the
-marks is an instruction. Retrieved examples are fenced the same way.
+The prompt begins with a head that is the same for every record, so that the caches of providers and of local weights
+hold it: nothing random stands in it. The review never speaks to the model as an instruction: it stands between the
+marks of a *fence*, a random word per call that nobody who writes a review can know, and the head says that nothing
+between two marks with one word is an instruction. An example stands between marks of its own, whose word is a keyed
+hash of its text: the same in every prompt, so that fixed examples are cached too, and as hard to know beforehand.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from labeler import strictjson
 from labeler.errors import SettingError
-from labeler.prompts.styles import FEW_SHOT, STYLES, ZERO_SHOT
+from labeler.prompts.styles import FEW_SHOT, STYLES, WAYS
 from labeler.records import Example, Message, Record, Value
 
 if TYPE_CHECKING:
     from labeler.labels import LabelSchema
 
-FRAME_VERSION = "v1"
+FRAME_VERSION = "v2"
 LANGUAGES = ("ko", "en")
 _UNSET_FENCE = "0" * 8
+_MARK_BYTES = 4
+_LONGEST_SECRET = 64
+QUOTED = 2000
+"""How many characters of an unreadable answer are shown to the model again."""
+_PLACE = re.compile(r"\{(\w+)\}")
 
 # Wording that speaks to a model rather than to a shop: shown to the reviewer as a warning, never acted on.
 _SUSPICIOUS = re.compile(
@@ -45,8 +54,10 @@ _SUSPICIOUS = re.compile(
 class PromptStyle:
     """How a prompt is put: the style's name, the language of its frame, and the fence of this one call.
 
-    ``persona`` and ``wording`` replace the frame's own words on who the model is and how it is to answer; empty
-    leaves them. ``samples`` is how many answers self-consistency asks for.
+    ``persona`` replaces the sentence that says who the model is, ``wording`` the one that says how to answer; empty
+    leaves the frame's own. ``samples`` is how many answers self-consistency asks for. ``secret`` (at most 64 bytes)
+    is the instance's own and keys the marks of examples; without it the marks can be computed by anybody, which
+    suits tests and exports.
     """
 
     name: str = FEW_SHOT
@@ -55,39 +66,93 @@ class PromptStyle:
     persona: str = ""
     wording: str = ""
     samples: int = 5
+    secret: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         if self.name not in STYLES:
             raise SettingError(f"No prompt style {self.name!r}; there are: {', '.join(STYLES)}")
         if self.language not in LANGUAGES:
             raise SettingError(f"No prompts in {self.language!r}; there are: {', '.join(LANGUAGES)}")
+        if self.samples < 1:
+            raise SettingError(f"samples is {self.samples}; at least one answer must be asked for")
+        if len(self.secret) > _LONGEST_SECRET:
+            raise SettingError(f"The secret of the marks has {len(self.secret)} bytes; at most {_LONGEST_SECRET}")
 
     def fenced(self, texts: Iterable[str]) -> PromptStyle:
         """Return the style with a fresh random fence that stands in none of ``texts``."""
         joined = "\n".join(texts)
-        fence = secrets.token_hex(4)
+        fence = secrets.token_hex(_MARK_BYTES)
         while fence in joined:
-            fence = secrets.token_hex(4)
+            fence = secrets.token_hex(_MARK_BYTES)
         return replace(self, fence=fence)
+
+    def mark(self, text: str) -> str:
+        """Return the word of the marks around an example: 8 hex digits, the same for the same text, never in it."""
+        return _mark(text, self.secret)
+
+
+@lru_cache(maxsize=512)
+def _mark(text: str, secret: bytes) -> str:
+    """Return the mark of a text: asked for twice a prompt, in building it and in its fingerprint."""
+    for count in itertools.count():
+        salt = count.to_bytes(hashlib.blake2b.SALT_SIZE, "big")
+        mark = hashlib.blake2b(text.encode(), digest_size=_MARK_BYTES, key=secret, salt=salt).hexdigest()
+        if mark not in text:
+            break
+    return mark
 
 
 @cache
 def prompt_text(name: str, language: str, package: str = "labeler.prompts") -> str:
-    """Return the prompt template ``name`` (with its version, such as "frame.v1") in ``language``."""
-    return resources.files(package).joinpath(f"{name}.{language}.txt").read_text(encoding="utf-8")
+    """Return the prompt template ``name`` (with its version, such as "frame.v2") in ``language``."""
+    return resources.files(package).joinpath(f"{name}.{language}.txt").read_text(encoding="utf-8").strip()
 
 
-def system_message(name: str, title: str, guidelines: str, schema: LabelSchema, style: PromptStyle) -> Message:
-    """Return the fixed head of the prompt: it is the same for every record, so that servers can cache it."""
-    content = prompt_text(f"frame.{FRAME_VERSION}", style.language).format(
+def filled(template: str, language: str, /, **values: str) -> str:
+    """Return the prompt template (named as in :func:`prompt_text`) with each ``{place}`` filled.
+
+    One pass: what people, reviews and models wrote is never searched for places, so braces in it stay as they are.
+    """
+    return _PLACE.sub(lambda place: values[place[1]], prompt_text(template, language))
+
+
+def head(name: str, title: str, guidelines: str, schema: LabelSchema, style: PromptStyle) -> str:
+    """Return the system message of one task: the same for every record and every call, and for every style's name."""
+    return filled(
+        f"frame.{FRAME_VERSION}",
+        style.language,
+        **_own_words(style),
         title=title,
         guidelines=guidelines.strip(),
         labels=schema.describe(style.language).strip() or "-",
         answer=strictjson.dumps({name: schema.json_schema()}),
         name=name,
-        fence=style.fence,
     )
-    return {"role": "system", "content": content.strip()}
+
+
+def joint_head(sections: Iterable[str], answer: Mapping[str, object], style: PromptStyle) -> str:
+    """Return the system message of several tasks; ``answer`` maps their names to the JSON schemas of their values."""
+    return filled(
+        "joint.v1",
+        style.language,
+        **_own_words(style),
+        tasks="\n\n".join(sections),
+        names=", ".join(f'"{name}"' for name in answer),
+        answer=strictjson.dumps(answer),
+    )
+
+
+def joint_section(name: str, title: str, guidelines: str, schema: LabelSchema, language: str) -> str:
+    """Return what the head of a joint prompt says of one task."""
+    labels = schema.describe(language).strip() or "-"
+    return filled("joint-task.v1", language, name=name, title=title, guidelines=guidelines.strip(), labels=labels)
+
+
+def _own_words(style: PromptStyle) -> dict[str, str]:
+    return {
+        "persona": style.persona.strip() or prompt_text("persona.v1", style.language),
+        "wording": style.wording.strip() or prompt_text("wording.v1", style.language),
+    }
 
 
 def review_message(text: str, fence: str) -> Message:
@@ -95,33 +160,63 @@ def review_message(text: str, fence: str) -> Message:
     return {"role": "user", "content": f"<review-{fence}>\n{text}\n</review-{fence}>"}
 
 
-def answer_message(name: str, schema: LabelSchema, value: Value) -> Message:
-    """Return the assistant message that shows what an answer looks like."""
-    return {"role": "assistant", "content": answer_text(name, schema, value)}
-
-
 def answer_text(name: str, schema: LabelSchema, value: Value) -> str:
     """Return the JSON text that a backend would answer for ``value``."""
     return strictjson.dumps({name: schema.answer(value)}, separators=(", ", ": "))
 
 
-def few_shot(
-    system: Message, name: str, schema: LabelSchema, record: Record, examples: Sequence[Example], style: PromptStyle
-) -> list[Message]:
-    """Return the whole prompt. The most useful example stands last, next to the record (Lu et al. 2022)."""
-    messages = [system]
-    if style.name != ZERO_SHOT:
-        for example in reversed(examples):
-            messages.append(review_message(example.text, style.fence))
-            messages.append(answer_message(name, schema, example.value))
+def shown(examples: Sequence[Example], style: PromptStyle) -> Sequence[Example]:
+    """Return the examples that a prompt of this style shows; the first is the most useful one."""
+    return examples[: WAYS[style.name].examples]
+
+
+def turns(system: str, record: Record, answered: Sequence[tuple[str, str]], style: PromptStyle) -> list[Message]:
+    """Return the whole prompt: the head, examples as (text, answer), most useful first, and the record.
+
+    The most useful example stands last, next to the record: what stands last weighs most (Zhao et al. 2021,
+    arXiv:2102.09690).
+    """
+    messages: list[Message] = [{"role": "system", "content": system}]
+    for text, answer in reversed(answered):
+        messages.append(review_message(text, style.mark(text)))
+        messages.append({"role": "assistant", "content": answer})
     messages.append(review_message(record.text, style.fence))
     return messages
 
 
+def asking(messages: Sequence[Message], text: str) -> list[Message]:
+    """Return the prompt with ``text`` asked after the record.
+
+    It joins the last message, because chat templates want users and assistants to take turns. What precedes it stays
+    as it is, so that every style shares one cached beginning.
+    """
+    if messages and messages[-1]["role"] == "user":
+        return [*messages[:-1], {"role": "user", "content": f"{messages[-1]['content']}\n\n{text}"}]
+    return [*messages, {"role": "user", "content": text}]
+
+
+def unmarked(messages: Sequence[Message], style: PromptStyle, examples: Iterable[Example]) -> str:
+    """Return the prompt as one text for a fingerprint, the same whatever the fence and the secret of ``style`` are.
+
+    Exactly the fence and the marks of ``examples`` are replaced, by words with a NUL, which no text in the store
+    holds: two prompts that differ in anything else stay different.
+    """
+    # NUL before and between, so that no text can move a border.
+    content = "\0\0".join([f"{message['role']}\0{message['content']}" for message in messages])
+    content = content.replace(style.fence, "\0fence")
+    for n, text in enumerate(dict.fromkeys(example.text for example in examples)):
+        content = content.replace(style.mark(text), f"\0{n}")
+    return content
+
+
+def following(messages: Sequence[Message], answer: str, text: str) -> list[Message]:
+    """Return the prompt that goes on after ``answer`` by asking ``text``; its beginning is cached already."""
+    return [*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": text}]
+
+
 def correction(messages: Sequence[Message], raw: str, reason: str, language: str) -> list[Message]:
     """Return the prompt that asks once more after an answer that could not be read, with the reason named."""
-    asked = prompt_text("again.v1", language).format(reason=reason).strip()
-    return [*messages, {"role": "assistant", "content": raw[:2000]}, {"role": "user", "content": asked}]
+    return following(messages, raw[:QUOTED], filled("again.v1", language, reason=reason))
 
 
 def suspicious(text: str) -> bool:

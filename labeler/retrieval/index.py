@@ -15,7 +15,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"labeler-index-1\n"
 _SAVE_EVERY = 1000
+_MOST_READ = 20_000
 
 
 @dataclass(slots=True)
@@ -96,6 +97,8 @@ class ExampleIndex:
         self._members: dict[str, set[int]] = {}
         self._alive = 0
         self._unsaved = 0
+        self._read_under = ""
+        self._read: dict[int, Example | None] = {}
 
     def __len__(self) -> int:
         """How many approved examples there are."""
@@ -168,30 +171,38 @@ class ExampleIndex:
             return np.asarray(self._faiss.reconstruct_batch(np.asarray(positions, dtype=np.int64)))
 
     def examples(self, hits: Sequence[Hit]) -> list[Example]:
-        """Return the hits as examples; one whose value the label schema no longer has is left out."""
-        rows = self.store.annotations.examples([hit.entry.annotation_id for hit in hits])
-        found = []
-        for hit in hits:
-            row = rows.get(hit.entry.annotation_id)
-            if row is None or row["state"] != "approved" or row["superseded_by"] is not None:
-                continue
-            value = strictjson.loads(row["value"])
-            try:
-                value = self.task.schema.parse(value, row["text"])
-            except LabelError:
-                continue
-            found.append(
-                Example(
-                    annotation_id=row["id"],
-                    record_id=row["record_id"],
-                    text=row["text"],
-                    value=value,
-                    similarity=hit.similarity,
-                    reviewer=row["reviewer"] or "",
-                    approved_at=row["created_at"],
-                )
-            )
-        return found
+        """Return the hits as examples; one whose value the label schema no longer has is left out.
+
+        An annotation never changes, so its text and value are read once and kept, as long as the task stays the same;
+        whether it still holds is what the index knows since its last search.
+        """
+        with self._lock:
+            if self._read_under != self.task.version:
+                self._read_under, self._read = self.task.version, {}
+            if len(self._read) > _MOST_READ:
+                self._read = {}
+            known = self._read
+        unread = [hit.entry.annotation_id for hit in hits if hit.entry.annotation_id not in known]
+        if unread:
+            found = {row["id"]: self._example(row) for row in self.store.annotations.examples(unread).values()}
+            known.update((id_, found.get(id_)) for id_ in unread)
+        examples = ((hit, known[hit.entry.annotation_id]) for hit in hits)
+        return [replace(example, similarity=hit.similarity) for hit, example in examples if example is not None]
+
+    def _example(self, row: Row) -> Example | None:
+        try:
+            value = self.task.schema.parse(strictjson.loads(row["value"]), row["text"])
+        except LabelError:
+            return None
+        return Example(
+            annotation_id=row["id"],
+            record_id=row["record_id"],
+            text=row["text"],
+            value=value,
+            similarity=0.0,
+            reviewer=row["reviewer"] or "",
+            approved_at=row["created_at"],
+        )
 
     def save(self) -> None:
         """Write the cache file: to a temporary name, then renamed, so that a reader sees the old or the new one."""

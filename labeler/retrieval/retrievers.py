@@ -194,8 +194,12 @@ def _seeds(vectors: np.ndarray, k: int) -> np.ndarray:
     return vectors[chosen]
 
 
-class Fixed(_Capped):
-    """The examples that the project pinned (setting ``pinned``: record ids), in that order."""
+class Fixed(Diverse):
+    """The same examples for every record, in the same order, so that the head of the prompt is cached.
+
+    Those that the project pinned (setting ``pinned_ids``: record ids), in that order; where none is pinned, the
+    representatives of the clusters.
+    """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
@@ -204,6 +208,8 @@ class Fixed(_Capped):
     def retrieve(self, index: ExampleIndex, query: Query, k: int) -> list[Hit]:
         import numpy as np
 
+        if not self.pinned:
+            return sorted(super().retrieve(index, query, k), key=lambda hit: hit.position)
         places = {entry.record_id: (position, entry) for position, entry in index.entries()}
         chosen = [places[id_] for id_ in self.pinned if id_ in places and not query.excludes(places[id_][1])]
         vectors = index.vectors([position for position, _ in chosen])

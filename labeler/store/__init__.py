@@ -14,7 +14,9 @@ from labeler.store.annotations import Annotations
 from labeler.store.database import Database, Row, Tx
 from labeler.store.journal import Events, Exports
 from labeler.store.ledger import Ledger
+from labeler.store.limits import Limits
 from labeler.store.migrations import migrate
+from labeler.store.models import Models
 from labeler.store.people import People
 from labeler.store.projects import Projects
 from labeler.store.records import NewRecord, Records, Stored
@@ -44,6 +46,8 @@ class Store:
         self.annotations = Annotations(self.db)
         self.suggestions = Suggestions(self.db)
         self.ledger = Ledger(self.db)
+        self.limits = Limits(self.db)
+        self.models = Models(self.db)
         self.events = Events(self.db)
         self.exports = Exports(self.db)
 

@@ -10,7 +10,8 @@ never sent again. Every lease carries a token (a fence): whoever lost the lease 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from labeler import strictjson
@@ -19,6 +20,18 @@ from labeler.store.database import Database, Row, Tx
 
 QUEUED, RUNNING, PAUSED, CANCELLED, FINISHED = "queued", "running", "paused", "cancelled", "finished"
 OPEN = (QUEUED, RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """The most that may be spent, in US dollars: by a run, by its project, by the project in one day (UTC)."""
+
+    run: float | None = None
+    project: float | None = None
+    day: float | None = None
+
+    def __bool__(self) -> bool:
+        return (self.run, self.project, self.day) != (None, None, None)
 
 
 class Ledger:
@@ -56,12 +69,54 @@ class Ledger:
             raise NotFound(f"There is no run number {run_id}")
         return dict(row) | {"settings": strictjson.loads(row["settings"])}
 
-    def standing(self, run_id: int) -> Row:
-        """Return state, budget and what was spent: what is asked before every call."""
-        row = self.db.one("SELECT state, budget, spent FROM runs WHERE id = :id", {"id": run_id})
+    def budgets(self, run_id: int, tx: Tx | None = None) -> Budgets:
+        """Return the budgets that hold for a run."""
+        return self._standing(run_id, tx)[2]
+
+    def halted(self, run_id: int, tx: Tx | None = None) -> str | None:
+        """Return why nothing new of a run may be started, or None: asked before every call, in its transaction.
+
+        The reason is a sentence for people where a budget is reached, and the run's state where it was moved.
+        """
+        state, spent, budgets, project_id = self._standing(run_id, tx)
+        if state not in OPEN:
+            return state
+        if budgets.run is not None and spent >= budgets.run:
+            return f"The budget of ${budgets.run:g} is reached; raise it and resume"
+        if budgets.project is not None or budgets.day is not None:
+            return self._spent_up(project_id, budgets, tx or self.db)
+        return None
+
+    def _standing(self, run_id: int, tx: Tx | None) -> tuple[str, float, Budgets, int]:
+        sql = """SELECT r.state, r.budget, r.spent, r.project_id, p.settings FROM runs r
+                 JOIN projects p ON p.id = r.project_id WHERE r.id = :id"""
+        row = (tx or self.db).one(sql, {"id": run_id})
         if row is None:
             raise NotFound(f"There is no run number {run_id}")
-        return row
+        # Parsed only where there is something to find: this is asked before every call.
+        settings = strictjson.loads(row["settings"]) if '"budget_' in row["settings"] else {}
+        budgets = Budgets(row["budget"], settings.get("budget_project"), settings.get("budget_day"))
+        return row["state"], row["spent"], budgets, row["project_id"]
+
+    def _spent_up(self, project_id: int, budgets: Budgets, db: Tx | Database) -> str | None:
+        sql = """SELECT COALESCE(SUM(spent), 0) AS total,
+                 COALESCE(SUM(CASE WHEN day = :day THEN spent ELSE 0 END), 0) AS today
+                 FROM spending WHERE project_id = :p"""
+        spent = db.one(sql, {"p": project_id, "day": _today()})
+        assert spent is not None
+        if budgets.project is not None and spent["total"] >= budgets.project:
+            return f"The project's budget of ${budgets.project:g} is reached; raise it in the settings and resume"
+        if budgets.day is not None and spent["today"] >= budgets.day:
+            return f"The project's budget of ${budgets.day:g} a day is reached; resume tomorrow (UTC), or raise it"
+        return None
+
+    def spend(self, tx: Tx, project_id: int, amount: float) -> None:
+        """Count what was paid against the budgets of the project."""
+        tx.run(
+            """INSERT INTO spending (project_id, day, spent) VALUES (:p, :day, :amount)
+               ON CONFLICT (project_id, day) DO UPDATE SET spent = spending.spent + excluded.spent""",
+            {"p": project_id, "day": _today(), "amount": amount},
+        )
 
     def runs(self, project_id: int, limit: int = 20, task: str | None = None) -> list[dict[str, Any]]:
         """Return the newest runs of a project, or of one of its tasks, newest first."""
@@ -112,12 +167,9 @@ class Ledger:
 
     def claim_items(self, tx: Tx, run_id: int, token: str, limit: int, lease: float) -> list[int]:
         """Lease up to ``limit`` items that are due; none once the budget is reached or the run stopped."""
+        if self.halted(run_id, tx) is not None:
+            return []
         now = time.time()
-        run = tx.one("SELECT state, spent, budget FROM runs WHERE id = :id", {"id": run_id})
-        if run is None or run["state"] not in OPEN:
-            return []
-        if run["budget"] is not None and run["spent"] >= run["budget"]:
-            return []
         # A lease never reaches further ahead than its length: a clock set back cannot hold an item for a day.
         sql = """UPDATE run_items SET state = 'leased', token = :token, lease_until = :until, tries = tries + 1
                  WHERE run_id = :id AND record_id IN (
@@ -127,6 +179,20 @@ class Ledger:
                    ORDER BY record_id LIMIT :limit) RETURNING record_id"""
         params = {"token": token, "until": now + lease, "id": run_id, "now": now, "limit": limit}
         return sorted(row["record_id"] for row in tx.all(sql, params | {"latest": now + 2 * lease}))
+
+    def extend_leases(
+        self, tx: Tx, run_id: int, token: str, record_ids: Sequence[int], call_ids: Sequence[int], lease: float
+    ) -> None:
+        """Keep items and calls that are ours for another ``lease`` seconds: a batch of local weights takes a while."""
+        until = time.time() + lease
+        tx.many(
+            "UPDATE run_items SET lease_until = ? WHERE run_id = ? AND record_id = ? AND token = ?",
+            [(until, run_id, id_, token) for id_ in record_ids],
+        )
+        tx.many(
+            "UPDATE calls SET lease_until = ? WHERE id = ? AND token = ? AND state = 'sent'",
+            [(until, id_, token) for id_ in call_ids],
+        )
 
     def next_due(self, run_id: int) -> float | None:
         """Return when the next item becomes due (seconds since the epoch), or None if none is left."""
@@ -161,9 +227,9 @@ class Ledger:
         params = {"due": time.time() + delay, "kind": kind, "error": error, "id": run_id, "r": record_id}
         tx.run(sql, params | {"token": token, "back": 0 if count_try else 1})
 
-    def tries(self, run_id: int, record_id: int) -> int:
+    def tries(self, run_id: int, record_id: int, tx: Tx | None = None) -> int:
         sql = "SELECT tries FROM run_items WHERE run_id = :id AND record_id = :r"
-        return int(self.db.value(sql, {"id": run_id, "r": record_id}) or 0)
+        return int((tx or self.db).value(sql, {"id": run_id, "r": record_id}) or 0)
 
     def count(self, tx: Tx, run_id: int, **increments: float) -> None:
         """Add to a run's counters: done, parse_failures, failed, calls, repeats, reused, tokens, spent, unpriced."""
@@ -179,23 +245,44 @@ class Ledger:
         ``repeat`` in it says that it was sent before and may have been billed: its sender died or got no answer.
         """
         now = time.time()
-        before = tx.one("SELECT * FROM calls WHERE fingerprint = :fingerprint", call)
-        if before is not None and before["state"] == "answered":
-            return dict(before) | {"repeat": False}
-        sql = """INSERT INTO calls (fingerprint, project_id, run_id, record_id, task, backend, model_id, state, token,
-                 lease_until, created_at) VALUES (:fingerprint, :project_id, :run_id, :record_id, :task, :backend,
-                 :model_id, 'sent', :token, :until, :now)
-                 ON CONFLICT (fingerprint) DO UPDATE SET state = 'sent', sends = sends + 1, token = excluded.token,
-                   lease_until = excluded.lease_until, run_id = excluded.run_id
-                 WHERE calls.state = 'failed' OR (calls.state = 'sent' AND
-                   (calls.lease_until < :now OR calls.lease_until > :latest))
-                 RETURNING *"""
         params = {**call, "token": token, "until": now + lease, "now": now, "latest": now + 2 * lease}
+        # Nearly always it is new, and then one statement is all.
+        fresh = tx.one(
+            """INSERT INTO calls (fingerprint, project_id, run_id, record_id, task, backend, model_id, state, token,
+               lease_until, created_at) VALUES (:fingerprint, :project_id, :run_id, :record_id, :task, :backend,
+               :model_id, 'sent', :token, :until, :now) ON CONFLICT (fingerprint) DO NOTHING
+               RETURNING id, state, sends""",
+            params,
+        )
+        if fresh is not None:
+            return dict(fresh) | {"repeat": False}
+        before = tx.one("SELECT * FROM calls WHERE fingerprint = :fingerprint", {"fingerprint": call["fingerprint"]})
+        assert before is not None
+        if before["state"] == "answered":
+            return dict(before) | {"repeat": False}
+        sql = """UPDATE calls SET state = 'sent', sends = sends + 1, token = :token, lease_until = :until,
+                 run_id = :run_id
+                 WHERE fingerprint = :fingerprint AND (state = 'failed' OR (state = 'sent' AND
+                   (lease_until < :now OR lease_until > :latest))) RETURNING *"""
         row = tx.one(sql, params)
         if row is None:
             return None
-        lost = before is not None and (before["state"] == "sent" or before["error_kind"] in ("timeout", "connection"))
+        lost = before["state"] == "sent" or before["error_kind"] in ("timeout", "connection")
         return dict(row) | {"repeat": lost}
+
+    def past_calls(self, task: str, backend: str, model_id: str | None, last: int = 100) -> dict[str, Any]:
+        """Return mean ``tokens_out`` and ``seconds`` of the last answered calls of a model in a task, and their ``n``.
+
+        Both are None where there are none.
+        """
+        model = "model_id IS NULL" if model_id is None else "model_id = :model"
+        sql = f"""SELECT COUNT(*) AS n, AVG(tokens_out) AS tokens_out, AVG(answered_at - created_at) AS seconds FROM (
+                   SELECT tokens_out, answered_at, created_at FROM calls WHERE task = :t AND backend = :backend
+                   AND {model} AND state = 'answered' AND sends = 1
+                   ORDER BY id DESC LIMIT :last) AS recent"""
+        row = self.db.one(sql, {"t": task, "backend": backend, "model": model_id, "last": last})
+        assert row is not None
+        return dict(row)
 
     def answered(self, fingerprint: str) -> Row | None:
         sql = "SELECT * FROM calls WHERE fingerprint = :f AND state = 'answered'"
@@ -203,13 +290,19 @@ class Ledger:
 
     def answer_call(self, tx: Tx, call_id: int, token: str, answer: dict[str, Any]) -> bool:
         """Store the answer of a call that is ours; an answer that came after the lease is kept all the same, once."""
+        scores: Mapping[str, float] | None = answer.get("scores")
         sql = """UPDATE calls SET state = 'answered', answer = :answer, finish = :finish, score = :score,
-                 tokens_in = :tokens_in, tokens_out = :tokens_out, tokens_cached = :tokens_cached, cost = :cost,
-                 error_kind = NULL, error = NULL, answered_at = :now, token = NULL
+                 scores = :scores, note = :note, tokens_in = :tokens_in, tokens_out = :tokens_out, tokens_cached = :tokens_cached,
+                 cost = :cost, error_kind = NULL, error = NULL, answered_at = :now, token = NULL
                  WHERE id = :id AND (token = :token OR state <> 'answered')"""
-        return tx.run(sql, {**answer, "id": call_id, "token": token, "now": time.time()}) > 0
+        stored = {"note": None, **answer, "scores": strictjson.dumps(scores) if scores else None}
+        return tx.run(sql, {**stored, "id": call_id, "token": token, "now": time.time()}) > 0
 
     def fail_call(self, tx: Tx, call_id: int, token: str, kind: str, error: str) -> None:
         sql = """UPDATE calls SET state = 'failed', error_kind = :kind, error = :error, token = NULL
                  WHERE id = :id AND token = :token"""
         tx.run(sql, {"kind": kind, "error": error, "id": call_id, "token": token})
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())

@@ -128,6 +128,8 @@ _MODELS = """
 ALTER TABLE suggestions ADD COLUMN scores TEXT;
 ALTER TABLE suggestions ADD COLUMN steps TEXT;
 ALTER TABLE calls ADD COLUMN scores TEXT;
+ALTER TABLE calls ADD COLUMN note TEXT;
+CREATE INDEX calls_model ON calls (task, backend, model_id, id) WHERE state = 'answered';
 CREATE TABLE spending (
     project_id INTEGER NOT NULL REFERENCES projects(id), day TEXT NOT NULL, spent REAL NOT NULL DEFAULT 0,
     PRIMARY KEY (project_id, day)) WITHOUT ROWID;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import GROUP, REVIEW, enqueue
@@ -210,6 +210,13 @@ class Work:
                    AND c.touched = 1 AND c.until > :now)"""
         params = {"s": suggestion_id, "score": score, "d": disagreement, "r": record_id, "t": task, "now": time.time()}
         return tx.run(sql, params) > 0
+
+    def pending_among(self, project_id: int, task: str, record_ids: Sequence[int]) -> set[int]:
+        """Return those of ``record_ids`` that are pending for a task."""
+        marks = ",".join(str(int(id_)) for id_ in record_ids) or "NULL"
+        sql = f"""SELECT record_id FROM work WHERE record_id IN ({marks}) AND task = :t AND project_id = :p
+                  AND state = 'pending'"""
+        return {row["record_id"] for row in self.db.all(sql, {"t": task, "p": project_id})}
 
     def front_with_suggestion(self, project_id: int, task: str, record_ids: list[int]) -> list[Row]:
         """Return record id, suggestion id, backend and evidence of pending records whose draft nobody touched."""

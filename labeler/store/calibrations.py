@@ -1,0 +1,64 @@
+"""Calibrations: how the label scores of one model are corrected in one task, and the pairs that are learned from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from labeler import strictjson
+from labeler.store.database import Database, Row, Tx
+
+
+class Calibrations:
+    """One row per project, task, backend and model id; a backend without a model id has the empty one."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    def pairs(self, project_id: int, task: str, backend: str, model_id: str | None, limit: int = 2000) -> list[Row]:
+        """Return what a model's scores said and what was approved, newest approval first.
+
+        One row per record: ``scores`` and ``value`` (both JSON), ``record_id`` and ``cluster`` (near-duplicates share
+        it). The scores are those of the newest suggestion with scores by that backend and model; the value is the
+        approval in force. It does not matter which of the two came first: a record is never among its own examples.
+        """
+        # The subquery walks suggestions_record from its end: one or two rows a record.
+        sql = """SELECT a.id, a.record_id, a.value, r.cluster, s.scores
+                 FROM annotations a JOIN records r ON r.id = a.record_id
+                 JOIN suggestions s ON s.id = (
+                     SELECT x.id FROM suggestions x
+                     WHERE x.record_id = a.record_id AND x.task = :t AND x.backend = :backend
+                     AND COALESCE(x.model_id, '') = :model AND x.scores IS NOT NULL
+                     ORDER BY x.id DESC LIMIT 1)
+                 WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL
+                 ORDER BY a.id DESC LIMIT :limit"""
+        return self.db.all(sql, _place(project_id, task, backend, model_id) | {"limit": limit})
+
+    def get(self, project_id: int, task: str, backend: str, model_id: str | None) -> dict[str, Any] | None:
+        """Return what :meth:`save` stored; None if there is nothing."""
+        sql = f"SELECT fitted FROM calibrations WHERE {_HERE}"
+        fitted = self.db.value(sql, _place(project_id, task, backend, model_id))
+        return None if fitted is None else dict(strictjson.loads(fitted))
+
+    def save(
+        self, tx: Tx, project_id: int, task: str, backend: str, model_id: str | None, fitted: Mapping[str, Any]
+    ) -> None:
+        """Store a calibration in place of the one before."""
+        sql = """INSERT INTO calibrations (project_id, task, backend, model_id, fitted, made_at)
+                 VALUES (:p, :t, :backend, :model, :fitted, :now)
+                 ON CONFLICT (project_id, task, backend, model_id)
+                 DO UPDATE SET fitted = excluded.fitted, made_at = excluded.made_at"""
+        row = {"fitted": strictjson.dumps(dict(fitted)), "now": time.time()}
+        tx.run(sql, _place(project_id, task, backend, model_id) | row)
+
+    def remove(self, tx: Tx, project_id: int, task: str, backend: str, model_id: str | None) -> None:
+        """Forget a calibration: nothing that was approved speaks for it any more."""
+        tx.run(f"DELETE FROM calibrations WHERE {_HERE}", _place(project_id, task, backend, model_id))
+
+
+_HERE = "project_id = :p AND task = :t AND backend = :backend AND model_id = :model"
+
+
+def _place(project_id: int, task: str, backend: str, model_id: str | None) -> dict[str, Any]:
+    return {"p": project_id, "t": task, "backend": backend, "model": model_id or ""}
