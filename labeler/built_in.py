@@ -124,6 +124,7 @@ def register_exporters() -> list[Any]:
 
 @hookimpl
 def register_executors() -> list[tuple[str, Any]]:
+    from labeler.prelabel.batch_executor import BatchExecutor
     from labeler.prelabel.executor import LocalExecutor
 
-    return [("local", LocalExecutor)]
+    return [("local", LocalExecutor), ("openai-batch", BatchExecutor)]

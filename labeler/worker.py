@@ -20,6 +20,7 @@ from labeler.plugins import find
 from labeler.prelabel.calls import Pace
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.settings import read_settings
+from labeler.store.ledger import OPEN
 from labeler.store.limits import SetLimits
 
 log = logging.getLogger("labeler.worker")
@@ -126,7 +127,18 @@ class Worker:
             if (ledger.run(run_id)["settings"].get("purpose") == REFRESH) is not refreshes:
                 continue
             busy = self.move_run(run_id) != "running" or busy
+        for run_id in [] if refreshes else self.instance.store.batches.open_runs():
+            # Cancelled or paused, but a batch is on its way: what it brings was paid for.
+            if not self.stopping.is_set() and ledger.run(run_id)["state"] not in OPEN:
+                self.move_run(run_id)
         return busy
+
+    def see_through(self, run_id: int) -> str:
+        """Move one run until it ends, pauses or this worker is stopped; return its state."""
+        while True:
+            state = self.move_run(run_id)
+            if state != "running" or self.stopping.wait(_IDLE):
+                return state
 
     def move_run(self, run_id: int) -> str:
         """Move one run as far as it goes; return its state. A run that cannot be set up is paused with the reason."""

@@ -11,6 +11,7 @@ from labeler.store import limits as limits_module
 from labeler.store.ledger import Budgets
 from labeler.store.limits import SetLimits, worth_learning
 
+NOTHING_SET = SetLimits()
 SERVER = "http://127.0.0.1:1/v1 tiny"
 
 
@@ -47,7 +48,7 @@ def store(tmp_path):
         yield opened
 
 
-def reserve(store, tokens=0, given=SetLimits()):
+def reserve(store, tokens=0, given=NOTHING_SET):
     return store.write(lambda tx: store.limits.reserve(tx, SERVER, tokens, given))
 
 

@@ -189,14 +189,16 @@ def test_own_answer_is_read_back(schema, value):
 
 
 def test_prompt_is_system_examples_record():
-    """Examples stand before the record with their approved answers, the most useful one last."""
+    """Examples stand before the record with their approved answers, each in its own marks, the most useful one last."""
     examples = [example("아주 달아요", "positive", 0.9), example("써요", "negative", 0.4)]
-    prompt = MOOD.build_prompt(record(), examples, PromptStyle(fence="f00dcafe"))
+    style = PromptStyle(fence="f00dcafe")
+    prompt = MOOD.build_prompt(record(), examples, style)
+    sweet, bitter = style.mark("아주 달아요"), style.mark("써요")
     assert [message["role"] for message in prompt] == ["system", "user", "assistant", "user", "assistant", "user"]
     assert [message["content"] for message in prompt[1:]] == [
-        "<review-f00dcafe>\n써요\n</review-f00dcafe>",
+        f"<review-{bitter}>\n써요\n</review-{bitter}>",
         '{"mood": "negative"}',
-        "<review-f00dcafe>\n아주 달아요\n</review-f00dcafe>",
+        f"<review-{sweet}>\n아주 달아요\n</review-{sweet}>",
         '{"mood": "positive"}',
         f"<review-f00dcafe>\n{REVIEW}\n</review-f00dcafe>",
     ]
@@ -210,10 +212,10 @@ def test_zero_shot_prompt_shows_no_examples():
 
 @pytest.mark.parametrize(("language", "guidelines"), [("ko", "하나만 고릅니다."), ("en", "Choose one. {braces} stay.")])
 def test_system_message_holds_all_a_model_must_know(language, guidelines):
-    """Title, guidelines, labels, form of the answer and the fence, in the language of the style."""
-    (system, _) = MOOD.build_prompt(record(), [], PromptStyle(language=language, fence="f00dcafe"))
+    """Title, guidelines, labels, form of the answer and what the marks are, in the language of the style."""
+    (system, _) = MOOD.build_prompt(record(), [], PromptStyle(language=language))
     answer = strictjson.dumps(MOOD.json_schema()["properties"])
-    for part in (MOOD.titled(language), guidelines, "- negative", "<review-f00dcafe>", answer):
+    for part in (MOOD.titled(language), guidelines, "- negative", "<review-WORD>", "</review-WORD>", answer):
         assert part in system["content"]
 
 
@@ -256,8 +258,8 @@ def test_review_stays_inside_its_message(text):
     style = PromptStyle().fenced([text])
     prompt = MOOD.build_prompt(record(text), [example(text, "negative")], style)
     assert [message["role"] for message in prompt] == ["system", "user", "assistant", "user"]
-    for message in (prompt[1], prompt[3]):
-        opened, closed = f"<review-{style.fence}>\n", f"\n</review-{style.fence}>"
+    for message, word in ((prompt[1], style.mark(text)), (prompt[3], style.fence)):
+        opened, closed = f"<review-{word}>\n", f"\n</review-{word}>"
         assert message["content"] == opened + text + closed
         assert message["content"].count(closed) == 1
     assert prompt[0] == MOOD.build_prompt(record("다른 글"), [], style)[0]
@@ -278,13 +280,6 @@ def test_unknown_style_or_language_is_refused(settings):
     """A prompt style that does not exist is named together with those that do."""
     with pytest.raises(SettingError, match="there are:"):
         PromptStyle(**settings)
-
-
-@pytest.mark.parametrize("language", prompts.LANGUAGES)
-@pytest.mark.parametrize("name", ["frame.v1", "again.v1"])
-def test_prompt_templates_exist_in_both_languages(name, language):
-    """No language of the product is without its frame."""
-    assert prompts.prompt_text(name, language).strip()
 
 
 # Reviews that speak to the model

@@ -25,7 +25,6 @@ from labeler.errors import InputError, LabelError
 from labeler.labels import LabelSchema
 from labeler.records import Value
 from labeler.store import Store
-from labeler.store.calibrations import Calibrations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +43,7 @@ _FOLDS, _MOST_REPEATS, _ENOUGH_DECISIONS = 5, 5, 1000
 # Standard deviations of the penalty, in nats: the biases of small models are of the order of one, and length-normalised
 # log-likelihoods can be so flat that they need a temperature of 0.1.
 _BIAS_SPREAD, _SLOPE_SPREAD = 3.0, 5.0
-_LEAST_SLOPE, _STEPS, _PRECISION = 0.05, 30, 1e-6
+_LEAST_SLOPE, _STEPS, _PRECISION = 0.05, 30, 1e-5
 _NO_DIFFERENCE = 1e-9
 
 
@@ -125,7 +124,7 @@ def refit(
     For models that learn nothing from approvals but by their prompts: one that was trained on the approved records
     themselves gives them scores that look better than they are, and keeps its plain scores.
     """
-    room = Calibrations(store.db)
+    room = store.calibrations
     rows = room.pairs(project_id, task, backend, model_id)
     pairs = [(strictjson.loads(row["scores"]), strictjson.loads(row["value"])) for row in rows]
     fitted = fit(schema, pairs, [row["cluster"] or row["record_id"] for row in rows])
@@ -139,7 +138,7 @@ def refit(
 
 def load(store: Store, project_id: int, task: str, backend: str, model_id: str | None) -> Calibration | None:
     """Return the calibration that :func:`refit` stored; None if there is none."""
-    raw = Calibrations(store.db).get(project_id, task, backend, model_id)
+    raw = store.calibrations.get(project_id, task, backend, model_id)
     return None if raw is None else Calibration.from_json(raw)
 
 
@@ -213,13 +212,15 @@ class _Data:
 
 
 def _read(schema: LabelSchema, pairs: Sequence[Pair], groups: Sequence[int] | None) -> _Data | None:
-    """Return the usable pairs; None if they are too few."""
+    """Return the usable pairs; None if they are too few, or there is no closed list of labels."""
     import numpy as np
 
     candidates = schema.candidates()
+    if not candidates:
+        return None
     many = any(isinstance(one, list) for one in candidates.values())
     name_of = {} if many else {value: name for name, value in candidates.items()}
-    usable: list[tuple[Pair, set[str], int]] = []
+    usable: list[tuple[Pair, set[Any], int]] = []
     for n, (scores, raw) in enumerate(pairs):
         try:
             value = schema.parse(raw)
@@ -229,8 +230,8 @@ def _read(schema: LabelSchema, pairs: Sequence[Pair], groups: Sequence[int] | No
         if chosen <= scores.keys() and not scores.keys().isdisjoint(candidates):
             usable.append(((scores, value), chosen, n if groups is None else groups[n]))
     counts = Counter(name for (_, value), _, _ in usable for name in schema.strata(value))
-    _, clusters = np.unique([group for _, _, group in usable], return_inverse=True)
-    if len(set(clusters.tolist())) < MIN_RECORDS or sum(count >= MIN_PER_LABEL for count in counts.values()) < 2:
+    distinct, clusters = np.unique([group for _, _, group in usable], return_inverse=True)
+    if len(distinct) < MIN_RECORDS or sum(count >= MIN_PER_LABEL for count in counts.values()) < 2:
         return None
     names = tuple(candidates)
     logs = np.log([[max(_FLOOR, scores.get(name, 1.0)) for name in names] for (scores, _), _, _ in usable])
@@ -378,16 +379,16 @@ def _derivatives(data: _Data, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
 
     values, logs = _values(data, at), data.logs
+    # The chances of the labels of a choice sum to 1, so that a shift of all of them moves nothing.
+    shifted = np.zeros(logs.shape[1])
     if data.kind == SET:
         chance = np.exp(-np.logaddexp(0.0, -values))
         spread = chance * (1 - chance)
-        moved = spread * logs
-        within = np.diag(spread.sum(axis=0))
+        moved, shifted = spread * logs, spread.sum(axis=0)
+        within = np.diag(shifted)
     else:
         odds = np.exp(values - values.max(axis=1, keepdims=True))
         chance = odds / odds.sum(axis=1, keepdims=True)
-        # The chances of one record sum to 1, so that a shift of all of them moves nothing.
-        spread = np.zeros_like(chance)
         moved = chance * (logs - (chance * logs).sum(axis=1, keepdims=True))
         within = np.diag(chance.sum(axis=0)) - chance.T @ chance
     off = chance - data.gold
@@ -395,8 +396,8 @@ def _derivatives(data: _Data, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     curvature = np.empty((len(at), len(at)))
     curvature[2:, 2:] = within
     curvature[0, 2:] = curvature[2:, 0] = moved.sum(axis=0)
-    curvature[1, 2:] = curvature[2:, 1] = spread.sum(axis=0)
-    curvature[0, 0], curvature[1, 1] = (moved * logs).sum(), spread.sum()
+    curvature[1, 2:] = curvature[2:, 1] = shifted
+    curvature[0, 0], curvature[1, 1] = (moved * logs).sum(), shifted.sum()
     curvature[0, 1] = curvature[1, 0] = moved.sum() if data.kind == SET else 0.0
     return gradient, curvature
 

@@ -28,7 +28,7 @@ from labeler.store.limits import SetLimits, worth_learning
 
 T = TypeVar("T")
 _LONGEST_WAIT = 120.0
-_EXPECTED_ANSWER = 60
+EXPECTED_ANSWER = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +79,34 @@ Begun = Call | Answered | Wait | Halt
 class Book:
     """What all threads that move one run share: the run, its prices, its leases, what is known of the server."""
 
-    def __init__(self, store: Store, run_id: int, suggester: Suggester, pace: Pace, info: ModelInfo | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run_id: int,
+        suggester: Suggester,
+        pace: Pace,
+        info: ModelInfo | None,
+        batch: bool = False,
+    ) -> None:
         self.store, self.run_id, self.suggester, self.pace, self.info = store, run_id, suggester, pace, info
-        self.token = secrets.token_hex(8)
+        self.batch = batch
+        self.token = self.fresh_token()
         self.halted = threading.Event()
         self.hold_until = 0.0
         backend = suggester.backend
-        address = getattr(backend, "base_url", None)
-        local = getattr(backend, "local", False) or not backend.billed
+        self.address = getattr(backend, "base_url", None) or backend.name
+        # Local weights have no limits, and those of calls are not those of batches.
+        free = batch or getattr(backend, "local", False) or not backend.billed
         by_model = "" if pace.limits != SetLimits() else f" {backend.model_id}"
         # Limits that a person set hold for the server, those that it tells hold for one of its models.
-        self.server = None if local else f"{address or backend.name}{by_model}"
+        self.server = None if free else f"{self.address}{by_model}"
         known = store.limits.known(self.server) if self.server else None
         self._counts_tokens = pace.limits.tokens is not None or (known is not None and known["tokens"] is not None)
         self._learned: RateLimits | None = None
+
+    @staticmethod
+    def fresh_token() -> str:
+        return secrets.token_hex(8)
 
     def check_price(self) -> None:
         """Raise :class:`InputError` if a budget is to be kept and the price is unknown."""
@@ -119,7 +133,7 @@ class Book:
         tokens = 0
         if self.server is not None:
             if self._counts_tokens:
-                tokens = _EXPECTED_ANSWER + sum(count_tokens(m["content"]) for m in ask.messages)
+                tokens = EXPECTED_ANSWER + sum(count_tokens(m["content"]) for m in ask.messages)
             seconds = store.limits.reserve(tx, self.server, tokens, self.pace.limits)
             if seconds > 0:
                 return Wait(seconds, limited=True)
@@ -137,7 +151,8 @@ class Book:
             # Another worker has this very call in flight: its answer will be in the ledger.
             return Wait(1.0, limited=False)
         if row["state"] == "answered":
-            counts["reused"] += 1
+            # What comes back in a batch was paid by this run, and is no second use.
+            counts["reused"] += int(not (self.batch and row["run_id"] == self.run_id))
             return Answered(row["id"], _completion_of(row))
         counts["calls"] += 1
         counts["repeats"] += int(row["repeat"])
@@ -145,13 +160,16 @@ class Book:
 
     def answered(self, tx: Tx, counts: Counter[str], call: Call, answer: Completion) -> None:
         """Commit an answer and what it cost."""
-        price = cost(answer.tokens_in, answer.tokens_out, answer.tokens_cached, self.info)
+        price = cost(answer.tokens_in, answer.tokens_out, answer.tokens_cached, self.info, batch=self.batch)
         row: dict[str, Any] = {
             "answer": answer.text, "finish": answer.finish, "score": answer.score, "scores": answer.scores,
             "note": answer.note, "tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out, "tokens_cached": answer.tokens_cached,
             "cost": price,
         }  # fmt: skip
-        self.store.ledger.answer_call(tx, call.id, self.token, row)
+        fresh = self.store.ledger.answer_call(tx, call.id, self.token, row)
+        if self.batch and not fresh:
+            # The same file, read by another worker: it was paid once. A call that was sent twice was paid twice.
+            return
         counts["tokens_in"] += answer.tokens_in or 0
         counts["tokens_out"] += answer.tokens_out or 0
         counts["tokens_cached"] += answer.tokens_cached or 0

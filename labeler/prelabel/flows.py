@@ -321,11 +321,8 @@ def _merged(cases: Sequence[Case]) -> list[tuple[str, str]]:
 
 
 def _parts(cases: Mapping[str, Case], completion: Completion) -> dict[str, Completion]:
-    """Return the part of each task as a plain answer; none where the whole is not an object of the tasks' keys.
-
-    An answer that was refused or cut off has none either: each task is asked alone then, with all its tokens.
-    """
-    answer = None if completion.finish in ("length", "refusal") else read_json(completion.text)
+    """Return the part of each task as a plain answer; none where the whole is not an object of the tasks' keys."""
+    answer = read_json(completion.text)
     known = {case.task.name for case in cases.values()}
     if not isinstance(answer, dict) or not set(answer) <= known:
         return {}
@@ -445,10 +442,8 @@ def _points(completion: Completion, key: str) -> list[str] | None:
 
 
 def _medoid(case: Case, samples: Sequence[tuple[int, Outcome]]) -> tuple[Value, int]:
-    """Return the value with the highest mean agreement with the others, and its place; the first of equals."""
-    n, best = max(
-        samples, key=lambda own: sum(_agreement(case, own[1].value, other.value) for n, other in samples if n != own[0])
-    )
+    """Return the value that agrees most with all samples, and its place; the first of equals."""
+    n, best = max(samples, key=lambda own: sum(_agreement(case, own[1].value, other.value) for _, other in samples))
     return best.value, n
 
 

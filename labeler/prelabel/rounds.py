@@ -102,6 +102,12 @@ class Rounds:
         seconds = begun.seconds if isinstance(begun, Wait) else 0.0
         self.book.put_back(tx, item.prepared.record.id, seconds, counts_as_try=False)
 
+    def park(self, sendings: Sequence[Sending]) -> Sequence[Sending]:
+        """Let go of the items of these calls: their answers come another day, and another flow finds them."""
+        parked = {id(sending.item) for sending in sendings}
+        self.items = [item for item in self.items if id(item) not in parked]
+        return sendings
+
     def request(self, sending: Sending) -> BackendRequest:
         return self.book.suggester.request(sending.item.prepared, sending.ask)
 
@@ -167,9 +173,7 @@ class Rounds:
         def renew() -> None:
             while not done.wait(lease / 3):
                 book.store.write(
-                    lambda tx: book.store.ledger.extend_leases(
-                        tx, book.run_id, book.token, record_ids, call_ids, lease
-                    )
+                    lambda tx: book.store.ledger.extend_leases(tx, book.run_id, book.token, record_ids, call_ids, lease)
                 )
 
         keeper = threading.Thread(target=renew, name=f"labeler-run-{book.run_id}-leases", daemon=True)

@@ -155,9 +155,7 @@ class Suggester:
     def _fixed_examples(self, prepared: Prepared) -> list[Example]:
         if self.fixed is None:
             return []
-        return self.index.examples(
-            self.fixed.retrieve(self.index, Query.of(prepared.record, prepared.vector), self.k)
-        )
+        return self.index.examples(self.fixed.retrieve(self.index, Query.of(prepared.record, prepared.vector), self.k))
 
     def _free_answer(self, prepared: Prepared) -> tuple[Value, float | None] | None:
         """Return what the free backends say, with the lower score if they say the same, else without one."""

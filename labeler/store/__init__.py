@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from labeler.store.annotations import Annotations
+from labeler.store.batches import Batches
+from labeler.store.calibrations import Calibrations
 from labeler.store.database import Database, Row, Tx
 from labeler.store.journal import Events, Exports
 from labeler.store.ledger import Ledger
@@ -46,8 +48,10 @@ class Store:
         self.annotations = Annotations(self.db)
         self.suggestions = Suggestions(self.db)
         self.ledger = Ledger(self.db)
+        self.batches = Batches(self.db)
         self.limits = Limits(self.db)
         self.models = Models(self.db)
+        self.calibrations = Calibrations(self.db)
         self.events = Events(self.db)
         self.exports = Exports(self.db)
 

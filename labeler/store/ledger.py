@@ -99,16 +99,32 @@ class Ledger:
         return row["state"], row["spent"], budgets, row["project_id"]
 
     def _spent_up(self, project_id: int, budgets: Budgets, db: Tx | Database) -> str | None:
+        total, today = self._spent(project_id, db)
+        if budgets.project is not None and total >= budgets.project:
+            return f"The project's budget of ${budgets.project:g} is reached; raise it in the settings and resume"
+        if budgets.day is not None and today >= budgets.day:
+            return f"The project's budget of ${budgets.day:g} a day is reached; resume tomorrow (UTC), or raise it"
+        return None
+
+    def _spent(self, project_id: int, db: Tx | Database) -> tuple[float, float]:
         sql = """SELECT COALESCE(SUM(spent), 0) AS total,
                  COALESCE(SUM(CASE WHEN day = :day THEN spent ELSE 0 END), 0) AS today
                  FROM spending WHERE project_id = :p"""
-        spent = db.one(sql, {"p": project_id, "day": _today()})
-        assert spent is not None
-        if budgets.project is not None and spent["total"] >= budgets.project:
-            return f"The project's budget of ${budgets.project:g} is reached; raise it in the settings and resume"
-        if budgets.day is not None and spent["today"] >= budgets.day:
-            return f"The project's budget of ${budgets.day:g} a day is reached; resume tomorrow (UTC), or raise it"
-        return None
+        row = db.one(sql, {"p": project_id, "day": _today()})
+        assert row is not None
+        return row["total"], row["today"]
+
+    def left(self, run_id: int) -> float | None:
+        """Return how many US dollars a run may still cost, by the smallest of its budgets; None without one."""
+        _, spent, budgets, project_id = self._standing(run_id, None)
+        total, today = self._spent(project_id, self.db)
+        pairs = ((budgets.run, spent), (budgets.project, total), (budgets.day, today))
+        left = [budget - used for budget, used in pairs if budget is not None]
+        return min(left) if left else None
+
+    def spent(self, project_id: int) -> tuple[float, float]:
+        """Return what a project has cost, in US dollars: ever, and today (UTC)."""
+        return self._spent(project_id, self.db)
 
     def spend(self, tx: Tx, project_id: int, amount: float) -> None:
         """Count what was paid against the budgets of the project."""

@@ -147,8 +147,9 @@ CREATE TABLE calibrations (
     PRIMARY KEY (project_id, task, backend, model_id)) WITHOUT ROWID;
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL REFERENCES runs(id), state TEXT NOT NULL, server TEXT NOT NULL,
-    remote_id TEXT, input_file TEXT, calls INTEGER NOT NULL DEFAULT 0, message TEXT, created_at REAL NOT NULL,
+    tag TEXT NOT NULL UNIQUE, remote_id TEXT, calls INTEGER NOT NULL DEFAULT 0, message TEXT, created_at REAL NOT NULL,
     polled_at REAL, ended_at REAL);
+CREATE INDEX batches_open ON batches (state, run_id) WHERE state <> 'ended';
 CREATE INDEX batches_run ON batches (run_id, state);
 CREATE TABLE batch_calls (
     batch_id INTEGER NOT NULL REFERENCES batches(id), call_id INTEGER NOT NULL REFERENCES calls(id),

@@ -1,0 +1,304 @@
+"""The executor ``openai-batch``: the calls of a run travel in files, for half the price, and come back within a day.
+
+Nothing waits here: each time the worker moves the run, answers that have come are committed to the ledger, and items
+that are free are stepped on: what the ledger answers is finished, and the calls that are left go into the next file.
+So a flow of several calls takes as many batches, and a process that dies leaves nothing that another cannot go on
+with: the batch is known by its id, or found again at the provider by its tag.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from labeler import strictjson
+from labeler.backends.base import BackendRequest
+from labeler.backends.prices import ModelInfo, cost
+from labeler.errors import InputError, LabelerError
+from labeler.prelabel.calls import EXPECTED_ANSWER, Book, Call, Clerk, Pace, count_tokens
+from labeler.prelabel.rounds import Rounds, Sending
+from labeler.prelabel.suggest import Suggester
+from labeler.records import BackendFailure, Completion, Record
+from labeler.store import Row, Store
+from labeler.store.batches import FILLING
+from labeler.store.ledger import CANCELLED, FINISHED, OPEN, RUNNING
+
+if TYPE_CHECKING:
+    from labeler.backends.openai import OpenAIBackend
+
+# OpenAI takes 50,000 calls and 200 MB a file; smaller files end sooner.
+MAX_CALLS = 20_000
+MAX_BYTES = 100 * 1024 * 1024
+POLL_SECONDS = 30.0
+# A file that is being filled by a living process is sent long before.
+_ABANDONED = 900.0
+# The provider ends a batch within 24 hours; one of which nothing is known after that is given up.
+_GIVEN_UP = 26 * 3600.0
+_SLICE = 200
+_COMMIT = 500
+
+
+class BatchExecutor:
+    """Moves a run one step: takes in what came back, sends what is to be sent. Never waits for the provider."""
+
+    poll_seconds = POLL_SECONDS
+
+    def __init__(
+        self, store: Store, run_id: int, suggester: Suggester, pace: Pace, info: ModelInfo | None, stop: threading.Event
+    ) -> None:
+        self.store, self.run_id, self.suggester, self.pace, self.stop = store, run_id, suggester, pace, stop
+        self.book = Book(store, run_id, suggester, pace, info, batch=True)
+        self.backend: OpenAIBackend = suggester.backend  # type: ignore[assignment]
+
+    def run(self) -> str:
+        """Return the state of the run after this step; "running" while a batch is on its way."""
+        from labeler.backends.openai import CallFailed
+
+        ledger = self.store.ledger
+        try:
+            if not hasattr(self.backend, "batches"):
+                raise InputError(
+                    f"The backend {self.suggester.backend.name} has no batches; choose the executor local, or openai"
+                )
+            moving = self.store.write(lambda tx: ledger.set_run(tx, self.run_id, RUNNING, None, OPEN))
+            self._collect()
+            if moving:
+                self.book.check_price()
+                self._send()
+        except CallFailed as error:
+            if not error.failure.retryable:
+                self.book.pause(error.failure.message)
+        except LabelerError as error:
+            self.book.pause(str(error))
+        self._settle()
+        return str(ledger.run(self.run_id)["state"])
+
+    def _settle(self) -> None:
+        ledger = self.store.ledger
+        if ledger.run(self.run_id)["state"] != RUNNING or self.store.batches.open(self.run_id):
+            return
+        if ledger.next_due(self.run_id) is None:
+            self.store.write(lambda tx: ledger.set_run(tx, self.run_id, FINISHED, None, OPEN))
+        elif (reason := ledger.halted(self.run_id)) is not None:
+            self.book.pause(reason)
+
+    # What came back
+
+    def _collect(self) -> None:
+        cancelled = self.store.ledger.run(self.run_id)["state"] == CANCELLED
+        for batch in self.store.batches.open(self.run_id):
+            if batch["state"] == FILLING:
+                self._recover(batch)
+            elif time.time() - (batch["polled_at"] or 0.0) >= self.poll_seconds:
+                self._poll(batch, cancelled)
+
+    def _recover(self, batch: Row) -> None:
+        """Go on with a batch whose process died before it wrote down the provider's id, if that ever got one."""
+        if time.time() - batch["created_at"] < _ABANDONED:
+            return
+        found = next(
+            (
+                remote
+                for remote in self.backend.batches.batches()
+                if (remote.get("metadata") or {}).get("labeler") == batch["tag"]
+            ),
+            None,
+        )
+        if found is None:
+            self.store.write(lambda tx: self.store.batches.end(tx, batch, "never sent", "unsent"))
+        else:
+            self.store.write(lambda tx: self.store.batches.sent(tx, batch["id"], str(found["id"])))
+
+    def _poll(self, batch: Row, cancelled: bool) -> None:
+        from labeler.backends.openai.batches import ENDED
+
+        client = self.backend.batches
+        found = client.cancel_batch(batch["remote_id"]) if cancelled else client.batch(batch["remote_id"])
+        status = str(found.get("status"))
+        self.store.write(lambda tx: self.store.batches.polled(tx, batch["id"], _standing(found)))
+        if status not in ENDED:
+            if time.time() - batch["created_at"] > _GIVEN_UP:
+                self._end(batch, f"The provider has not ended the batch {batch['remote_id']} in a day", "expired")
+            return
+        for name in ("output_file_id", "error_file_id"):
+            if found.get(name):
+                self._take_in(batch, client.file(str(found[name])))
+        said = _errors(found)
+        self._end(batch, said or status, status if status != "completed" else "unanswered")
+        if status == "failed":
+            self.book.pause(f"The provider refused the batch: {said or 'no reason was given'}")
+
+    def _end(self, batch: Row, message: str, kind: str) -> None:
+        self.store.write(lambda tx: self.store.batches.end(tx, batch, message, kind))
+
+    def _take_in(self, batch: Row, content: bytes) -> None:
+        """Commit the answers of a file; each is taken once, however often the file is read."""
+        waiting = self.store.batches.waiting(batch["id"])
+        answers = ((call_id, line) for call_id, line in _lines(content) if call_id in waiting)
+        # Whoever began the batch may be dead: its calls and items are held by its tag.
+        self.book.token = batch["tag"]
+        clerk = Clerk(self.book)
+        for n, (call_id, line) in enumerate(answers, 1):
+            self._take(clerk, call_id, waiting[call_id], line)
+            if n % _COMMIT == 0:
+                clerk.flush()
+        clerk.flush()
+
+    def _take(self, clerk: Clerk, call_id: int, record_id: int, line: Mapping[str, Any]) -> None:
+        answer, call = self._read(record_id, line), Call(call_id)
+        if isinstance(answer, Completion):
+            clerk.later(lambda tx, counts: self.book.answered(tx, counts, call, answer))
+        else:
+            # Worth another try in the next batch, until the item's tries are used up.
+            clerk.later(lambda tx, counts: self.book.failed(tx, counts, record_id, call, answer))
+
+    def _read(self, record_id: int, line: Mapping[str, Any]) -> Completion | BackendFailure:
+        response = line.get("response")
+        if not isinstance(response, dict):
+            error = line.get("error")
+            said = error.get("message") if isinstance(error, dict) else None
+            return BackendFailure("server", f"Not answered in the batch: {said or 'no reason given'}", retryable=True)
+        task = self.suggester.task
+        request = BackendRequest(
+            Record(record_id, self.suggester.project_id, "", ""), task.name, task.schema,
+            json_schema=task.json_schema(), generation=self.suggester.generation,
+        )  # fmt: skip
+        status = response.get("status_code")
+        return self.backend.read(response.get("body"), request, status if isinstance(status, int) else 200)
+
+    # What is to be sent
+
+    def _send(self) -> None:
+        """Step on every item that is free; send the calls that this leaves, in as few files as the limits allow."""
+        bounded = bool(self.store.ledger.budgets(self.run_id))
+        if bounded and self.store.batches.open(self.run_id):
+            # What is on its way may use up the budget: one batch at a time.
+            return
+        self.book.token = self.book.fresh_token()
+        while not self.stop.is_set() and not self.book.halted.is_set():
+            if not self._one_file() or bounded:
+                return
+
+    def _one_file(self) -> bool:
+        """Fill and send one file; False when nothing was left to send."""
+        file = _File(self)
+        while not file.full() and not self.stop.is_set() and not self.book.halted.is_set():
+            ids = self._claim(file.room())
+            if not ids:
+                break
+            records = self.store.records.many(ids)
+            file.add([records[id_] for id_ in ids])
+        return file.send()
+
+    def _claim(self, limit: int) -> list[int]:
+        book, lease = self.book, self.pace.lease
+        return self.store.write(lambda tx: self.store.ledger.claim_items(tx, self.run_id, book.token, limit, lease))
+
+
+class _File:
+    """One file of calls that is being filled: its lines, and its row in the store once there is a line."""
+
+    def __init__(self, executor: BatchExecutor) -> None:
+        self.executor, self.store, self.book = executor, executor.store, executor.book
+        self.lines: list[bytes] = []
+        self.size = 0
+        self.batch: Row | None = None
+        # US dollars: what may still be spent, and what the calls in this file are thought to cost.
+        self.left = self.store.ledger.left(executor.run_id)
+        self.thought = 0.0
+
+    def full(self) -> bool:
+        return len(self.lines) >= MAX_CALLS or self.size >= MAX_BYTES or (self.left is not None and self.left <= 0)
+
+    def room(self) -> int:
+        """How many items to step on next: with a budget no more than it will bear, as far as the prices tell."""
+        if self.left is None:
+            return _SLICE
+        each = self.thought / len(self.lines) if self.lines else None
+        return 1 if not each else max(1, min(_SLICE, int(self.left / each)))
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Step on the flows of some records; those that want a call sent wait in this file."""
+        rounds = Rounds(self.book, self.executor.stop)
+        try:
+            rounds.start(records)
+            while rounds.items:
+                parked = rounds.park(rounds.begin())
+                self._write(parked)
+                rounds.advance()
+        finally:
+            rounds.put_all_back()
+
+    def _write(self, sendings: Sequence[Sending]) -> None:
+        if not sendings:
+            return
+        lines = [_line(self.executor.backend, sending, self._request(sending)) for sending in sendings]
+        if self.left is not None:
+            price = sum(self._price(sending) for sending in sendings)
+            self.thought += price
+            self.left -= price
+        batch = self.batch
+
+        def work(tx: Any) -> Row:
+            row = batch or self.store.batches.create(tx, self.executor.run_id, str(self.book.address))
+            items = {sending.item.prepared.record.id for sending in sendings}
+            self.store.batches.add(tx, row, [sending.call.id for sending in sendings], sorted(items))
+            return row
+
+        self.batch = self.store.write(work)
+        self.lines += lines
+        self.size += sum(len(line) for line in lines)
+
+    def _request(self, sending: Sending) -> BackendRequest:
+        return self.executor.suggester.request(sending.item.prepared, sending.ask)
+
+    def _price(self, sending: Sending) -> float:
+        tokens = sum(count_tokens(message["content"]) for message in sending.ask.messages)
+        return cost(tokens, EXPECTED_ANSWER, 0, self.book.info, batch=True) or 0.0
+
+    def send(self) -> bool:
+        """Hand the file to the provider; whatever goes wrong before it has taken it, the calls are free again."""
+        batch = self.batch
+        if batch is None:
+            return False
+        client = self.executor.backend.batches
+        try:
+            file_id = client.upload(b"".join(self.lines))
+            remote = client.create_batch(file_id, {"labeler": batch["tag"]})
+        except LabelerError:
+            self.store.write(lambda tx: self.store.batches.end(tx, batch, "could not be sent", "unsent"))
+            raise
+        self.store.write(lambda tx: self.store.batches.sent(tx, batch["id"], str(remote["id"])))
+        return True
+
+
+def _line(backend: OpenAIBackend, sending: Sending, request: BackendRequest) -> bytes:
+    body = backend.body(request)
+    line = {"custom_id": str(sending.call.id), "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return (strictjson.dumps(line) + "\n").encode()
+
+
+def _lines(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number of the call and the line of each answer; a line that cannot be read answers nothing."""
+    for raw in content.split(b"\n"):
+        try:
+            line = json.loads(raw)
+            yield int(line["custom_id"]), line
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+
+
+def _standing(found: Mapping[str, Any]) -> str:
+    counts = found.get("request_counts")
+    done = f", {counts.get('completed', 0)} of {counts.get('total', 0)} answered" if isinstance(counts, dict) else ""
+    return f"{str(found.get('status'))[:40]}{done}"
+
+
+def _errors(found: Mapping[str, Any]) -> str:
+    errors = found.get("errors")
+    rows = errors.get("data") if isinstance(errors, dict) else None
+    said = [str(row.get("message")) for row in rows or () if isinstance(row, dict)]
+    return "; ".join(said[:3])[:300]

@@ -1,0 +1,95 @@
+"""Batches: calls that travel to a provider in a file and come back within a day.
+
+While a call is in a batch its state, and that of its item, is "batched": no lease runs out, and nobody sends it
+again. What ends that is the batch: its answers, or the word that there are none. ``tag`` finds a batch at the
+provider whose id was never written down, because the process that started it died.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+
+from labeler.store.database import Database, Row, Tx
+
+FILLING, SENT, ENDED = "filling", "sent", "ended"
+BATCHED = "batched"
+
+
+class Batches:
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    def create(self, tx: Tx, run_id: int, server: str) -> Row:
+        """Begin a batch that is filled by this process; return its row."""
+        sql = """INSERT INTO batches (run_id, state, server, tag, created_at)
+                 VALUES (:run, 'filling', :server, :tag, :now) RETURNING *"""
+        params = {"run": run_id, "server": server, "tag": secrets.token_hex(8), "now": time.time()}
+        row = tx.one(sql, params)
+        assert row is not None
+        return row
+
+    def add(self, tx: Tx, batch: Row, call_ids: Sequence[int], record_ids: Sequence[int]) -> None:
+        """Put calls that were begun, and their items, into a batch."""
+        tx.many("INSERT INTO batch_calls (batch_id, call_id) VALUES (?, ?)", [(batch["id"], id_) for id_ in call_ids])
+        tx.many(
+            "UPDATE calls SET state = 'batched', token = ?, lease_until = NULL WHERE id = ?",
+            [(batch["tag"], id_) for id_ in call_ids],
+        )
+        tx.many(
+            """UPDATE run_items SET state = 'batched', token = ?, lease_until = NULL
+               WHERE run_id = ? AND record_id = ?""",
+            [(batch["tag"], batch["run_id"], id_) for id_ in record_ids],
+        )
+        tx.run("UPDATE batches SET calls = calls + :n WHERE id = :id", {"n": len(call_ids), "id": batch["id"]})
+
+    def sent(self, tx: Tx, batch_id: int, remote_id: str) -> None:
+        tx.run(
+            "UPDATE batches SET state = 'sent', remote_id = :remote WHERE id = :id",
+            {"remote": remote_id, "id": batch_id},
+        )
+
+    def polled(self, tx: Tx, batch_id: int, message: str | None) -> None:
+        """Note when and how the provider said that it stands."""
+        tx.run(
+            "UPDATE batches SET polled_at = :now, message = :message WHERE id = :id",
+            {"now": time.time(), "message": message, "id": batch_id},
+        )
+
+    def open(self, run_id: int) -> list[Row]:
+        sql = "SELECT * FROM batches WHERE run_id = :run AND state IN ('filling', 'sent') ORDER BY id"
+        return self.db.all(sql, {"run": run_id})
+
+    def of_run(self, run_id: int) -> list[Row]:
+        return self.db.all("SELECT * FROM batches WHERE run_id = :run ORDER BY id", {"run": run_id})
+
+    def open_runs(self) -> list[int]:
+        """Return the runs with a batch on its way, whatever state they are in themselves."""
+        rows = self.db.all("SELECT DISTINCT run_id FROM batches WHERE state IN ('filling', 'sent') ORDER BY run_id")
+        return [row["run_id"] for row in rows]
+
+    def waiting(self, batch_id: int) -> dict[int, int]:
+        """Return the calls of a batch that have no answer yet, with their records."""
+        sql = """SELECT c.id, c.record_id FROM batch_calls b JOIN calls c ON c.id = b.call_id
+                 WHERE b.batch_id = :id AND c.state = 'batched'"""
+        return {row["id"]: row["record_id"] for row in self.db.all(sql, {"id": batch_id})}
+
+    def end(self, tx: Tx, batch: Row, message: str | None, kind: str) -> None:
+        """End a batch: calls without an answer have failed (``kind``), and its items are free to go on."""
+        params = {"id": batch["id"], "tag": batch["tag"], "run": batch["run_id"], "now": time.time()}
+        tx.run(
+            """UPDATE calls SET state = 'failed', error_kind = :kind, error = :message, token = NULL
+               WHERE state = 'batched' AND token = :tag""",
+            params | {"kind": kind, "message": message or ""},
+        )
+        # Claimed for the batch and not tried: the claim that goes on with it counts.
+        tx.run(
+            """UPDATE run_items SET state = 'waiting', not_before = :now, token = NULL, tries = tries - 1
+               WHERE run_id = :run AND state = 'batched' AND token = :tag""",
+            params,
+        )
+        tx.run(
+            "UPDATE batches SET state = 'ended', ended_at = :now, message = :message WHERE id = :id",
+            params | {"message": message},
+        )
