@@ -19,7 +19,7 @@ class OpenAIFactory:
     shared = True
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
-        from labeler.backends.openai import OpenAIBackend
+        from labeler.backends.openai import Capabilities, OpenAIBackend
 
         model_id = settings.get("model_id") or settings.get("openai_model")
         if not model_id:
@@ -29,6 +29,7 @@ class OpenAIFactory:
             settings.get("openai_api_key"),
             model_id,
             timeout=float(settings.get("timeout_seconds") or 60.0),
+            capabilities=Capabilities.from_json(settings.get("capabilities") or {}),
         )
 
 

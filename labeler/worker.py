@@ -22,10 +22,12 @@ from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.settings import read_settings
 from labeler.store.ledger import OPEN
 from labeler.store.limits import SetLimits
+from labeler.task import Task
 
 log = logging.getLogger("labeler.worker")
 _IDLE = 1.0
 _LEASE = 90.0
+_GROWN = 1.1
 
 
 def _lease(instance: Instance) -> float:
@@ -176,7 +178,31 @@ class Worker:
             reason = f"{type(error).__name__} in the task or backend: {error}"[:500]
             store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", reason, ("queued", "running")))
             state = "paused"
+        if state == "finished":
+            self._calibrate(run_id)
         return state
+
+    def _calibrate(self, run_id: int) -> None:
+        """Learn from the scores that a run gave to records whose labels are approved, if there are enough."""
+        from labeler.prelabel import calibration
+
+        instance = self.instance
+        run = instance.store.ledger.run(run_id)
+        project = instance.store.projects.get(run["project_id"])
+        tasks = instance.tasks_of(project)
+        for row in instance.store.calibrations.scored_in(run_id):
+            if row["task"] in tasks:
+                schema = tasks[row["task"]].schema
+                calibration.refit(instance.store, project["id"], row["task"], schema, row["backend"], row["model_id"])
+
+    def _recalibrate(self, project: dict[str, Any], task: Task) -> None:
+        """Fit the calibrations of a task again once a tenth more records are approved than they were fitted on."""
+        from labeler.prelabel import calibration
+
+        store, approved = self.instance.store, len(self.instance.index(project, task))
+        for row in store.calibrations.of_task(project["id"], task.name):
+            if approved >= _GROWN * row["fitted"]["trained_on"]:
+                calibration.refit(store, project["id"], task.name, task.schema, row["backend"], row["model_id"])
 
     # Upkeep: vectors, probes, refreshes
 
@@ -214,5 +240,6 @@ class Worker:
         probe = instance.probe(project, task)
         if probe.supports(task.schema) and probe.stale():
             probe.fit()
+        self._recalibrate(project, task)
         if settings["refresh"] and settings["refresh_ahead"]:
             refresh_front(instance.suggester(project, task), settings["order"], settings["refresh_ahead"])

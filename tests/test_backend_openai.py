@@ -1,4 +1,4 @@
-"""The backend ``openai`` and the price list, against a real server on this machine (``fake_openai.py``)."""
+"""The backend ``openai``, against a real server on this machine (``fake_openai.py``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,8 @@ from fake_openai import MODES, Answer, FakeOpenAI, completion, error, good
 
 from labeler.backends.base import Backend, BackendRequest
 from labeler.backends.openai import OpenAIBackend, is_configured, openai_settings, strict_schema
-from labeler.backends.prices import ModelInfo, cost, find_model, load_prices
 from labeler.errors import SettingError
+from labeler.labels import Text
 from labeler.records import BackendFailure, Completion, Generation, Record
 
 KEY = "sk-planted-0123456789abcdefXYZ"
@@ -65,8 +64,8 @@ def backend(connect):
 def request(text="배송이 빨라요", task="sentiment", schema=SCHEMA, generation=None, turns=()):
     record = Record(id=1, project_id=1, key="r1", text=text)
     messages = [{"role": "system", "content": "Label the review."}, *turns, {"role": "user", "content": text}]
-    # This backend reads the JSON schema, never the label schema.
-    return BackendRequest(record, task, None, messages, schema, generation or Generation())
+    # Free text has no scores, so nothing is asked for them here.
+    return BackendRequest(record, task, Text(), messages, schema, generation or Generation())
 
 
 def ask(backend, **options):
@@ -531,6 +530,8 @@ def test_local_server_needs_no_key(connect, server):
         "http://",
         "http://u:hidden@x/v1",
         "http://x/?hidden=1",
+        "https://x.openai.azure.com/?api-version=2024-10-21&hidden=1",
+        "https://x.openai.azure.com/?api-version=",
         "http://x:99999/v1",
         "http://x/a b",
     ],
@@ -579,97 +580,6 @@ def test_module_is_imported_without_the_sdk():
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-# --- prices
-
-
-def test_cost_of_a_call(backend):
-    """The usage of a completion and the price of its model give US dollars; cached tokens at their own price."""
-    result = ask(backend)
-    info = find_model(load_prices(), result.model_id)
-    expected = (3 * 0.15 + 2 * 0.075 + 2 * 0.60) / 1e6
-    assert cost(result.tokens_in, result.tokens_out, result.tokens_cached, info) == pytest.approx(expected)
-
-
-def test_unknown_price_is_none_and_free_is_zero():
-    """Unknown model or unknown tokens: no cost is known. A price of 0 is a price."""
-    info = ModelInfo("m", input=1.0, output=2.0)
-    assert cost(10, 10, None, None) is None
-    assert cost(None, 10, None, info) is None
-    assert cost(10, None, None, info) is None
-    assert cost(10, 10, 10, info) == pytest.approx(30 / 1e6)  # no price for cached tokens: the full one
-    assert cost(10, 10, 99, ModelInfo("m", 1.0, 2.0, 0.5)) == pytest.approx(25 / 1e6)
-    assert cost(10, 10, 0, ModelInfo("local", 0.0, 0.0)) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("model_id", "found"),
-    [
-        ("gpt-4o-mini", "gpt-4o-mini"),
-        ("gpt-4o-mini-2024-07-18", "gpt-4o-mini"),
-        ("gpt-4o-2024-05-13", "gpt-4o-2024-05-13"),  # has its own, higher price
-        ("gpt-4o-mini-2024", None),
-        ("gpt-4o-mini-2024-07-18-ft", None),
-        ("gpt-4o-audio-preview", None),
-        ("openai/gpt-4o-mini", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_model_is_found_by_name_or_dated_name_only(model_id, found):
-    """A dated name is its model; nothing that merely looks alike is."""
-    info = find_model(load_prices(), model_id)
-    assert (info and info.model_id) == found
-
-
-def test_shutdown_date_and_context_are_known():
-    """The page can warn before a model goes, and the prompt knows its limit."""
-    info = load_prices()["gpt-4o-mini"]
-    assert (info.shutdown, info.context) == (date(2027, 1, 14), 128_000)
-
-
-def test_price_file_of_the_instance_adds_and_replaces(tmp_path):
-    """An entry of the file wins as a whole; the other models stay."""
-    path = tmp_path / "prices.json"
-    path.write_text('{"gpt-4o": {"input": 1, "output": 2}, "mine": {"input": 0, "output": 0, "context": 4096}}')
-    prices = load_prices(path)
-    assert prices["gpt-4o"] == ModelInfo("gpt-4o", 1.0, 2.0)
-    assert prices["mine"].context == 4096
-    assert prices["gpt-4.1"].input == 2.0
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("{", "line 1"),
-        ("[]", "must be an object"),
-        ('{"m": 1}', "m must be an object"),
-        ('{"m": {"input": 1}}', "m.output"),
-        ('{"m": {"input": "1", "output": 1}}', "m.input"),
-        ('{"m": {"input": true, "output": 1}}', "m.input"),
-        ('{"m": {"input": null, "output": 1}}', "m.input"),
-        ('{"m": {"input": -1, "output": 1}}', "m.input"),
-        ('{"m": {"input": 1, "output": 1, "cached_input": "x"}}', "m.cached_input"),
-        ('{"m": {"input": 1, "output": 1, "context": 1.5}}', "m.context"),
-        ('{"m": {"input": 1, "output": 1, "shutdown": "soon"}}', "m.shutdown"),
-        ('{"m": {"input": 1, "output": 1, "price": 1}}', "m.price"),
-    ],
-)
-def test_bad_price_file_names_the_field(tmp_path, text, named):
-    """The message names the file, the model and the field."""
-    path = tmp_path / "prices.json"
-    path.write_text(text)
-    with pytest.raises(SettingError) as caught:
-        load_prices(path)
-    assert named in str(caught.value)
-    assert str(path) in str(caught.value)
-
-
-def test_missing_price_file_is_named(tmp_path):
-    """A setting that points nowhere is said, not ignored."""
-    with pytest.raises(SettingError, match=r"nowhere\.json"):
-        load_prices(tmp_path / "nowhere.json")
 
 
 # --- the fake server, where other tests rely on it

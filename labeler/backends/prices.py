@@ -1,9 +1,10 @@
 """What known models cost and hold: ``prices.json`` beside this file, and a file of the instance over it.
 
-A price file maps model ids to ``input``, ``output`` and (optional) ``cached_input``, in US dollars per million
-tokens, and to ``context`` in tokens and ``shutdown`` as YYYY-MM-DD, both optional::
+A price file maps model ids to what is known of them, every field optional: ``input``, ``output`` and
+``cached_input`` in US dollars per million tokens, ``batch`` as the share of the price that a call in a batch costs,
+``context`` in tokens, and ``shutdown`` as YYYY-MM-DD::
 
-    {"my-model": {"context": 32768, "input": 0.2, "cached_input": 0.1, "output": 0.6}}
+    {"my-model": {"context": 32768, "input": 0.2, "cached_input": 0.1, "output": 0.6, "batch": 0.5}}
 
 An unknown price stays unknown: a cost of None is shown as unknown and never counted as 0.
 """
@@ -22,7 +23,8 @@ from typing import Any, NoReturn
 from labeler import strictjson
 from labeler.errors import JsonError, SettingError
 
-_FIELDS = ("context", "input", "cached_input", "output", "shutdown")
+_FIELDS = ("context", "input", "cached_input", "output", "batch", "shutdown")
+_WARN_FROM = 90
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}\Z")
 
 
@@ -30,15 +32,26 @@ _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}\Z")
 class ModelInfo:
     """One model. Prices in US dollars per million tokens; ``context`` in tokens; None where not known.
 
-    ``cached_input`` None means that the model has no lower price for cached tokens.
+    ``cached_input`` None means that the model has no lower price for cached tokens; ``batch`` is the share of the
+    price that a call through the batch API costs. ``shutdown`` is the first day without the model.
     """
 
     model_id: str
-    input: float
-    output: float
+    input: float | None = None
+    output: float | None = None
     cached_input: float | None = None
     context: int | None = None
     shutdown: date | None = None
+    batch: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWarning:
+    """A model that goes: ``days`` are left until ``shutdown``; 0 or less, and it is shut down already."""
+
+    model_id: str
+    shutdown: date
+    days: int
 
 
 def load_prices(override_path: Path | None = None) -> dict[str, ModelInfo]:
@@ -68,18 +81,32 @@ def find_model(prices: Mapping[str, ModelInfo], model_id: str | None) -> ModelIn
     return prices.get(model_id) or prices.get(_DATED.sub("", model_id))
 
 
-def cost(
-    tokens_in: int | None, tokens_out: int | None, tokens_cached: int | None, info: ModelInfo | None
-) -> float | None:
-    """Return the price of one call in US dollars, or None when the model or a token count is unknown.
+def shutdown_warning(info: ModelInfo | None, today: date) -> ModelWarning | None:
+    """Return a warning from 90 days before a model is shut down, and ever after; None before that, or if unknown."""
+    if info is None or info.shutdown is None:
+        return None
+    days = (info.shutdown - today).days
+    return ModelWarning(info.model_id, info.shutdown, days) if days <= _WARN_FROM else None
 
-    ``tokens_cached`` are part of ``tokens_in``; None counts as none cached, which never makes the cost too low.
+
+def cost(
+    tokens_in: int | None,
+    tokens_out: int | None,
+    tokens_cached: int | None,
+    info: ModelInfo | None,
+    batch: bool = False,
+) -> float | None:
+    """Return the price of one call in US dollars, or None when the model, its price or a token count is unknown.
+
+    ``tokens_cached`` are part of ``tokens_in``; None counts as none cached, which never makes the cost too low. For
+    the same reason a call in a ``batch`` has its full price where the discount is not known.
     """
-    if info is None or tokens_in is None or tokens_out is None:
+    if info is None or info.input is None or info.output is None or tokens_in is None or tokens_out is None:
         return None
     cached = min(tokens_cached or 0, tokens_in)
     cached_price = info.input if info.cached_input is None else info.cached_input
-    return ((tokens_in - cached) * info.input + cached * cached_price + tokens_out * info.output) / 1_000_000
+    full = ((tokens_in - cached) * info.input + cached * cached_price + tokens_out * info.output) / 1_000_000
+    return full * info.batch if batch and info.batch is not None else full
 
 
 def _parse(data: bytes, source: str) -> dict[str, ModelInfo]:
@@ -103,17 +130,24 @@ def _model(model_id: str, fields: Any, source: str) -> ModelInfo:
         _refuse(f"{source}.context", "must be a whole number of tokens above 0", context)
     return ModelInfo(
         model_id=model_id,
-        input=_price(fields.get("input"), f"{source}.input"),
-        output=_price(fields.get("output"), f"{source}.output"),
-        cached_input=None
-        if fields.get("cached_input") is None
-        else _price(fields["cached_input"], f"{source}.cached_input"),
+        **{name: _price(fields.get(name), f"{source}.{name}") for name in ("input", "output", "cached_input")},
         context=context,
         shutdown=None if fields.get("shutdown") is None else _date(fields["shutdown"], f"{source}.shutdown"),
+        batch=_share(fields.get("batch"), f"{source}.batch"),
     )
 
 
-def _price(value: Any, source: str) -> float:
+def _share(value: Any, source: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        _refuse(source, "must be a share of the price, above 0 and at most 1", value)
+    return float(value)
+
+
+def _price(value: Any, source: str) -> float | None:
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         _refuse(source, "must be a number of US dollars per million tokens, 0 or more", value)
     return float(value)

@@ -52,6 +52,20 @@ class Calibrations:
         row = {"fitted": strictjson.dumps(dict(fitted)), "now": time.time()}
         tx.run(sql, _place(project_id, task, backend, model_id) | row)
 
+    def of_task(self, project_id: int, task: str) -> list[dict[str, Any]]:
+        """Return the calibrations of all models in a task: ``backend``, ``model_id``, ``fitted`` and ``made_at``."""
+        sql = """SELECT backend, model_id, fitted, made_at FROM calibrations
+                 WHERE project_id = :p AND task = :t ORDER BY backend, model_id"""
+        rows = self.db.all(sql, {"p": project_id, "t": task})
+        return [dict(row) | {"fitted": strictjson.loads(row["fitted"])} for row in rows]
+
+    def scored_in(self, run_id: int) -> list[Row]:
+        """Return ``task``, ``backend`` and ``model_id`` of the suggestions with scores that a run made."""
+        sql = """SELECT DISTINCT s.task, s.backend, s.model_id FROM run_items i
+                 JOIN suggestions s ON s.record_id = i.record_id
+                 WHERE i.run_id = :run AND s.run_id = :run AND s.scores IS NOT NULL"""
+        return self.db.all(sql, {"run": run_id})
+
     def remove(self, tx: Tx, project_id: int, task: str, backend: str, model_id: str | None) -> None:
         """Forget a calibration: nothing that was approved speaks for it any more."""
         tx.run(f"DELETE FROM calibrations WHERE {_HERE}", _place(project_id, task, backend, model_id))

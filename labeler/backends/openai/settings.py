@@ -1,0 +1,92 @@
+"""Where to send, and with which key."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn
+from urllib.parse import urlsplit
+
+from labeler.errors import SettingError
+
+OPENAI_URL = "https://api.openai.com/v1"
+LOCAL_KEY = "no-key"
+"""Sent to a server that was set up without a key: the SDK refuses to send none."""
+
+# Azure wants the version of its API in the query: .../openai/deployments/NAME?api-version=2024-10-21
+_VERSION = re.compile(r"api-version=[\w.-]{1,40}")
+_AZURE = re.compile(r"\.azure\.(com|us|cn)\Z")
+
+
+class OpenAISettings(NamedTuple):
+    """Where to send and with which key; the key is left out of ``repr``."""
+
+    api_key: str | None
+    base_url: str | None
+
+    def __repr__(self) -> str:
+        return f"OpenAISettings(api_key={'set' if self.api_key else None}, base_url={self.base_url!r})"
+
+
+def openai_settings(instance: Mapping[str, Any]) -> OpenAISettings:
+    """Return (api_key, base_url): OPENAI_API_KEY and OPENAI_BASE_URL win over the instance's settings.
+
+    ``instance`` holds them as ``openai_api_key`` and ``openai_base_url``. Empty counts as not set. Raises
+    :class:`SettingError` for a base_url that is no http or https address.
+    """
+    api_key = os.environ.get("OPENAI_API_KEY", "").strip() or _text_setting(instance, "openai_api_key")
+    base_url = os.environ.get("OPENAI_BASE_URL", "").strip() or _text_setting(instance, "openai_base_url")
+    return OpenAISettings(api_key, None if base_url is None else checked_url(base_url))
+
+
+def is_configured(instance: Mapping[str, Any]) -> bool:
+    """Say whether there is a key, or a server of one's own that may need none."""
+    return any(openai_settings(instance))
+
+
+def checked_url(url: str) -> str:
+    """Return the address without a slash at its end. The only query it may have is Azure's ``?api-version=``."""
+    url = url.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        _refuse_url("is not an address")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        _refuse_url("must be an http or https address")
+    if parts.username is not None or parts.password is not None:
+        _refuse_url("must not contain a user or password; put the key into openai_api_key")
+    if parts.fragment or (parts.query and not _VERSION.fullmatch(parts.query)):
+        _refuse_url("must not contain # or ?, other than ?api-version= of Azure")
+    if not url.isprintable() or " " in url:
+        _refuse_url("contains a space or a control character")
+    return url
+
+
+def wants_api_key_header(url: str) -> bool:
+    """Say whether the server reads the key from the header ``api-key``, as Azure's do, and not as a bearer token."""
+    parts = urlsplit(url)
+    return bool(parts.query) or bool(_AZURE.search(parts.hostname or ""))
+
+
+def checked_key(key: str | None) -> str | None:
+    """Return the key without white space around it, None if there is none. The message never shows the key."""
+    key = (key or "").strip()
+    if not key:
+        return None
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise SettingError("The OpenAI key contains a space, a line end or a character that no key has; copy it again")
+    return key
+
+
+def _text_setting(instance: Mapping[str, Any], name: str) -> str | None:
+    value = instance.get(name)
+    if value is not None and not isinstance(value, str):
+        raise SettingError(f"{name} must be text, not {type(value).__name__}")
+    return (value or "").strip() or None
+
+
+def _refuse_url(why: str) -> NoReturn:
+    # The address itself stays out of the message: it may carry a password.
+    raise SettingError(f"openai_base_url {why}; example: http://127.0.0.1:8000/v1")
