@@ -24,6 +24,7 @@ from common import LABELS, approve, fill
 from labeler.backends.openai import OpenAIBackend
 from labeler.instance import Instance
 from labeler.prelabel import runs
+from labeler.prelabel.suggest import Suggester
 from labeler.worker import Worker
 
 ROOT = Path(__file__).parent.parent
@@ -42,9 +43,7 @@ def through_labeler(folder: Path, base_url: str, records: int, concurrency: int)
         Worker(instance).run_until_idle()
         task = instance.project_task(project, "sentiment")
         suggester = instance.suggester(project, task, {"backend": "openai"})
-        suggester.prepare([instance.store.records.get(ids[-1])])
-        next(iter(suggester.backend.complete([suggester.request(p) for p in suggester.prepare(
-            [instance.store.records.get(ids[0])])])))  # fmt: skip
+        next(iter(suggester.backend.complete(requests_for(suggester, [instance.store.records.get(ids[0])]))))
         run_id = runs.start(instance.store, project_id, "sentiment", ids[APPROVED:],
                             {"backend": "openai", "concurrency": concurrency})  # fmt: skip
         worker = Worker(instance)
@@ -54,8 +53,16 @@ def through_labeler(folder: Path, base_url: str, records: int, concurrency: int)
         run = instance.store.ledger.run(run_id)
         assert (state, run["done"], run["calls"], run["failed"]) == ("finished", records, records, 0), run
         found = list(instance.store.records.many(ids[APPROVED:]).values())
-        requests = [suggester.request(prepared) for prepared in suggester.prepare(found)]
-        return records / seconds, 1000 * cpu / records, requests
+        return records / seconds, 1000 * cpu / records, requests_for(suggester, found)
+
+
+def requests_for(suggester: Suggester, records: list) -> list:
+    """Return the first request of each record, as a run makes it."""
+    return [
+        suggester.request(prepared, ask)
+        for prepared in suggester.prepare(records)
+        for ask in suggester.flow(prepared).step() or ()
+    ]
 
 
 def alone(base_url: str, requests: list, concurrency: int) -> tuple[float, float]:

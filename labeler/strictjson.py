@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import cache
 from typing import Any
 
 from labeler.errors import JsonError
@@ -28,10 +29,7 @@ def loads(text: str | bytes, max_depth: int = MAX_DEPTH) -> Any:
     text = text.removeprefix("\ufeff")
     _check_depth(text, max_depth)
     try:
-        value = json.loads(
-            text, object_pairs_hook=_unique_keys, parse_constant=_no_constant,
-            parse_int=_short_int, parse_float=_finite_float,
-        )  # fmt: skip
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise JsonError(
             f"Not JSON at line {error.lineno}, column {error.colno}: {error.msg}", error.lineno, error.colno
@@ -59,8 +57,14 @@ def dumps(value: Any, **options: Any) -> str:
     U+0085, U+2028 and U+2029 are escaped, because ``str.splitlines`` or JavaScript take them for line ends.
     """
     options.setdefault("separators", (",", ":"))
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    text = _encoder(**options).encode(value)
     return text.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+@cache
+def _encoder(**options: Any) -> json.JSONEncoder:
+    # Made once for each set of options: json.dumps would make one for every call.
+    return json.JSONEncoder(ensure_ascii=False, allow_nan=False, **options)
 
 
 def _check_depth(text: str, limit: int) -> None:
@@ -118,3 +122,8 @@ def _no_surrogates(value: Any) -> None:
         elif isinstance(item, dict):
             stack.extend(item.keys())
             stack.extend(item.values())
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_int=_short_int, parse_float=_finite_float
+)

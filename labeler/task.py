@@ -19,6 +19,7 @@ RECORD, GROUP = "record", "group"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _FENCE = "```"
 _LONGEST_ANSWER = 200_000
+_MOST_ANSWERS = 1000
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Task:
         The first message is the same for every record; of ``examples``, most useful first, as many are shown as the
         style shows.
         """
-        answered = [(example.text, self.answer(example.value)) for example in prompts.shown(examples, style)]
+        answered = [(example.text, self._answered(example.value)) for example in prompts.shown(examples, style)]
         return prompts.turns(self._head(style), record, answered, style)
 
     def _head(self, style: PromptStyle) -> str:
@@ -75,6 +76,20 @@ class Task:
             title, guidelines = self.titled(style.language), self.guided(style.language)
             self._heads[key] = prompts.head(self.name, title, guidelines, self.schema, style)
         return self._heads[key]
+
+    def _answered(self, value: Value) -> str:
+        """Return the answer of an example; labels of closed lists are the same few again and again."""
+        if not isinstance(value, str):
+            return self.answer(value)
+        if value not in self._answers:
+            if len(self._answers) >= _MOST_ANSWERS:
+                self._answers.clear()
+            self._answers[value] = self.answer(value)
+        return self._answers[value]
+
+    @cached_property
+    def _answers(self) -> dict[str, str]:
+        return {}
 
     @cached_property
     def _heads(self) -> dict[tuple[str, str, str], str]:

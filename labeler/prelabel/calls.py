@@ -163,8 +163,8 @@ class Book:
         price = cost(answer.tokens_in, answer.tokens_out, answer.tokens_cached, self.info, batch=self.batch)
         row: dict[str, Any] = {
             "answer": answer.text, "finish": answer.finish, "score": answer.score, "scores": answer.scores,
-            "note": answer.note, "tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out, "tokens_cached": answer.tokens_cached,
-            "cost": price,
+            "note": answer.note, "cost": price, "tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out,
+            "tokens_cached": answer.tokens_cached,
         }  # fmt: skip
         fresh = self.store.ledger.answer_call(tx, call.id, self.token, row)
         if self.batch and not fresh:
@@ -258,12 +258,13 @@ class Clerk:
         works = tuple(self._later)
 
         def together(tx: Tx) -> T:
-            if works:
-                before: Counter[str] = Counter()
-                for waiting in works:
-                    waiting(tx, before)
-                self._count(tx, before)
             counts: Counter[str] = Counter()
+            for waiting in works:
+                waiting(tx, counts)
+            if counts["spent"]:
+                # Counted first: whether ``work`` may begin a call depends on what was spent.
+                self._count(tx, counts)
+                counts = Counter()
             result = work(tx, counts)
             self._count(tx, counts)
             return result

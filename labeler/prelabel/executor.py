@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from labeler.backends.prices import ModelInfo
 from labeler.errors import LabelerError
@@ -19,7 +18,7 @@ from labeler.prelabel.calls import Answered, Book, Call, Clerk, Halt, Pace, Wait
 from labeler.prelabel.flows import Ask
 from labeler.prelabel.rounds import Rounds
 from labeler.prelabel.suggest import Prepared, Started, Suggester
-from labeler.records import BackendFailure, Completion, Suggestion
+from labeler.records import BackendFailure, Suggestion
 from labeler.store import Store, Tx
 from labeler.store.ledger import FINISHED, OPEN, RUNNING
 
@@ -194,8 +193,8 @@ class LocalExecutor:
             raise failures[0]
 
     def _feed(self) -> None:
-        # Few: what is leased and not started would wait for nothing elsewhere.
-        ahead = max(1, self.pace.concurrency // 2)
+        # Not many: what is leased and not started would wait for nothing elsewhere.
+        ahead = self.pace.concurrency
         try:
             while not self._over():
                 with self._lock:

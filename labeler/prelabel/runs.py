@@ -19,6 +19,7 @@ from labeler.store.ledger import CANCELLED, OPEN, PAUSED, QUEUED
 _SLICE = 500
 # Tokens of an answer of which nothing is known, and of the thoughts before it.
 _UNKNOWN_ANSWER, _REASONING = 60, 150
+_USUAL = Pace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def estimate(
     suggester: Suggester,
     record_ids: Iterable[int],
     info: ModelInfo | None,
-    pace: Pace = Pace(),
+    pace: Pace = _USUAL,
     sample: int = 40,
 ) -> Estimate:
     """Estimate tokens, cost and time of a run from the prompts of its first records, without any call.

@@ -93,11 +93,12 @@ class Suggester:
 
     def _prepare(self, record: Record, vector: np.ndarray) -> Prepared:
         query = Query.of(record, vector)
-        near = self._neighbours(query)
         if not self.backend.billed:
-            neighbours = self.index.examples(near)
+            neighbours = self.index.examples(self._neighbours(query))
             return Prepared(record, vector, neighbours, neighbours)
+        # The wider search first: the neighbours are the head of what it found.
         chosen = self.retriever.retrieve(self.index, query, self.k)
+        near = self._neighbours(query)
         # Mostly the same examples: their texts are read once.
         hits = {hit.entry.annotation_id: hit for hit in (*near, *chosen)}
         found = {example.annotation_id: example for example in self.index.examples(list(hits.values()))}
@@ -169,13 +170,15 @@ class Suggester:
 
     def fingerprint(self, case: Case, ask: Ask, examples: Sequence[Example]) -> str:
         """Return the hash of all that decides a completion; the random fences are not part of it."""
-        messages = unmarked(ask.messages, case.style, examples)
-        content = [self._fixed_identity, messages, ask.json_schema, _settings_of(ask.generation), ask.answering]
-        return fingerprint_of([*content, ask.part] if ask.part else content)
+        settings = [self._fixed_identity, ask.json_schema, _settings_of(ask.generation), ask.answering, ask.part]
+        # The messages as they are: as JSON they would take as long as all the rest.
+        digest = hashlib.sha256(strictjson.dumps(settings, sort_keys=True).encode() + b"\0")
+        digest.update(unmarked(ask.messages, case.style, examples).encode())
+        return digest.hexdigest()
 
     @cached_property
     def _fixed_identity(self) -> str:
-        return fingerprint_of(self.identity)
+        return strictjson.dumps(self.identity, sort_keys=True)
 
     def request(self, prepared: Prepared, ask: Ask | None = None) -> BackendRequest:
         """Return the request of one call; without ``ask`` that of a free backend, which reads no messages."""
@@ -354,7 +357,3 @@ def neighbour_count(schema: LabelSchema) -> int:
 
 def _shown(error: Exception) -> str:
     return str(error) if isinstance(error, LabelerError) else f"{type(error).__name__}: {error}"
-
-
-def fingerprint_of(content: Any) -> str:
-    return hashlib.sha256(strictjson.dumps(content, sort_keys=True).encode()).hexdigest()
