@@ -650,31 +650,33 @@ def test_upkeep_refits_and_refreshes_after_decisions(lab):
 
 
 @pytest.mark.slow
-def test_two_hundred_records_through_a_bad_day(tmp_path):
+def test_two_hundred_records_through_a_bad_day(tmp_path, request):
     """FAULTS 21: with every kind of failure mixed in, all is done and the bill is successes and honest repeats."""
     lab = Lab(tmp_path / "instance", 200)
-    lab.instance.change_settings({"timeout_seconds": 0.5})
+    request.addfinalizer(lab.close)
+    lab.instance.change_settings({"timeout_seconds": 1.5})
     modes = itertools.cycle(["good", "good", "reset", "good", "server_error", "good", "good", "rate", "hang", "good"])
     lock = threading.Lock()
     billed = []
 
-    def behave(request, n):
+    def behave(asked, n):
         with lock:
             mode = next(modes)
         if mode in ("good", "reset", "hang"):
             billed.append(n)
         if mode == "rate":
             return error(429, "Slow down.", **{"retry-after-ms": "20"})
-        return MODES[mode](request, n)
+        return MODES[mode](asked, n)
 
     lab.server.behave(behave)
     run_id = lab.start(concurrency=16)
     assert lab.move(run_id, max_tries=20) == "finished"
     run = lab.ledger.run(run_id)
     assert (run["done"], run["failed"]) == (200, 0)
-    assert run["calls"] == lab.asked
-    assert len(billed) == 200 + run["repeats"]
-    lab.close()
+    # On a busy machine a call may time out before it is on the wire: it is counted as a possible repeat all the same.
+    never_arrived = run["calls"] - lab.asked
+    assert 0 <= never_arrived <= run["repeats"]
+    assert len(billed) <= 200 + run["repeats"] <= len(billed) + never_arrived
 
 
 def test_records_of_one_text_in_two_projects_are_asked_once(lab):

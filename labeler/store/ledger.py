@@ -308,7 +308,8 @@ class Ledger:
         """Store the answer of a call that is ours; an answer that came after the lease is kept all the same, once."""
         scores: Mapping[str, float] | None = answer.get("scores")
         sql = """UPDATE calls SET state = 'answered', answer = :answer, finish = :finish, score = :score,
-                 scores = :scores, note = :note, tokens_in = :tokens_in, tokens_out = :tokens_out, tokens_cached = :tokens_cached,
+                 scores = :scores, note = :note, tokens_in = :tokens_in, tokens_out = :tokens_out,
+                 tokens_cached = :tokens_cached,
                  cost = :cost, error_kind = NULL, error = NULL, answered_at = :now, token = NULL
                  WHERE id = :id AND (token = :token OR state <> 'answered')"""
         stored = {"note": None, **answer, "scores": strictjson.dumps(scores) if scores else None}
