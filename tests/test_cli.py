@@ -106,8 +106,8 @@ def test_help_loads_nothing_slow() -> None:
 def test_help_lists_every_command() -> None:
     """The commands of the contract are all there, each with a sentence."""
     shown = CliRunner().invoke(cli, ["--help"]).output
-    names = "serve worker demo import prelabel export projects tasks backends plugins user backup doctor settings"
-    for name in names.split():
+    names = "serve worker demo import prelabel calibrate export projects tasks backends models plugins user backup"
+    for name in [*names.split(), "doctor", "settings"]:
         assert re.search(rf"^  {name} +\S", shown, re.MULTILINE), name
 
 
@@ -145,10 +145,9 @@ def test_plugins_names_the_disabled_ones(shell: Shell) -> None:
     assert result.stderr == "instance/plugins/broken.py: disabled: ZeroDivisionError: division by zero\n"
 
 
-def test_backends_says_what_is_set_up(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backends_counts_the_key_of_the_environment(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """``labeler backends`` says what openai still needs; the key of the environment counts and is not shown."""
-    states = ["openai: set OPENAI_API_KEY or OPENAI_BASE_URL", "nearest: ready", "probe: ready"]
-    assert shell.ok("backends").splitlines() == states
+    assert "openai: set OPENAI_API_KEY or OPENAI_BASE_URL" in shell.ok("backends")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     shown = shell.ok("backends")
     assert "openai: ready" in shown
@@ -293,7 +292,7 @@ def test_prelabel_with_a_server_shows_tokens_and_cost(shell: Shell, monkeypatch:
     shell.import_reviews()
     (shell.instance / "prices.json").write_text('{"fake-model": {"input": 1000, "output": 1000}}')
     with FakeOpenAI(mode="vote") as server:
-        shell.ok("settings", "openai_base_url", server.base_url)
+        shell.ok("settings", f"openai_base_url={server.base_url}")
         words = ("prelabel", "--project", "shop", "--task", "sentiment", "--model", "fake-model", "--limit", "1")
         shown = shell.ok(*words)
         assert "Run 1 finished: 1 suggestions" in shown
@@ -318,14 +317,14 @@ def test_unknown_price_is_said_to_be_unknown(shell: Shell, monkeypatch: pytest.M
 
 
 def test_dry_run_calls_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--dry-run estimates items, tokens and cost from real prompts, sends nothing and starts no run."""
+    """--dry-run estimates items, calls, tokens and cost from real prompts, sends nothing and starts no run."""
     shell.import_reviews()
     with FakeOpenAI() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         words = ("prelabel", "--project", "shop", "--task", "sentiment", "--backend", "openai", "--dry-run")
         shown = shell.ok(*words, "--model", "gpt-4o-mini")
         assert shown.startswith("2 records with openai gpt-4o-mini\nAbout ")
-        assert re.search(r"cost \$0\.\d+\. Nothing was called", shown)
+        assert re.search(r"About 2 calls, .* cost \$0\.\d+; time unknown .*\. Nothing was called", shown)
         assert server.requests == []
     with shell.store() as store:
         assert store.ledger.runs(1) == []
@@ -396,36 +395,38 @@ def test_export_errors_are_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatc
 
 def test_settings_are_stored_privately_and_the_key_is_never_shown(shell: Shell) -> None:
     """A key can be set and removed, is shown as "(set)" only, and its file is readable by its owner alone."""
-    shown = shell.ok("settings", "openai_api_key", KEY) + shell.ok("settings", "openai_model", "gpt-4o-mini")
+    shown = shell.ok("settings", f"openai_api_key={KEY}", "openai_model=gpt-4o-mini")
+    assert shown == 'Saved.\nopenai_api_key = (set)\nopenai_model = "gpt-4o-mini"\n'
     shown += shell.ok("settings")
-    assert 'openai_api_key = (set)\nopenai_model = "gpt-4o-mini"\n' in shown
+    assert "\n* openai_api_key = (set)\n" in shown
     assert KEY not in shown
     assert stat.S_IMODE((shell.instance / "settings.json").stat().st_mode) == 0o600
-    shell.ok("settings", "openai_api_key", "")
-    assert shell.ok("settings") == 'openai_model = "gpt-4o-mini"\n'
+    assert shell.ok("settings", "openai_api_key=") == "Saved.\nopenai_api_key = null\n"
+    assert strictjson.loads((shell.instance / "settings.json").read_bytes()) == {"openai_model": "gpt-4o-mini"}
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["colour", "red"], "No instance setting 'colour'; there are: openai_base_url"),
+        (["colour=red"], "No instance setting 'colour'; there are: openai_base_url"),
         (["colour"], "No instance setting 'colour'"),
-        (["timeout_seconds", "soon"], "timeout_seconds"),
-        (["timeout_seconds", "0"], "timeout_seconds is 0; it must lie between 0.1 and 3600"),
-        (["lease_seconds", "nan"], "lease_seconds is nan"),
-        (["openai_base_url", "ftp://models"], "openai_base_url must be an http or https address"),
+        (["timeout_seconds", "20"], "timeout_seconds and its value are one word: timeout_seconds=VALUE"),
+        (["timeout_seconds=soon"], "timeout_seconds is 'soon'; a number is needed"),
+        (["timeout_seconds=0"], "timeout_seconds is 0; it must lie between 0.1 and 3600"),
+        (["lease_seconds=nan"], "lease_seconds is nan"),
+        (["openai_base_url=ftp://models"], "openai_base_url must be an http or https address"),
+        (["openai_model=m", "timeout_seconds=0"], "timeout_seconds is 0"),
     ],
 )
 def test_bad_settings_are_refused(shell: Shell, words: list[str], said: str) -> None:
     """A setting that does not exist or cannot be is refused, and nothing is stored."""
     assert said in shell.fails("settings", *words)
-    assert shell.ok("settings") == ""
+    assert not (shell.instance / "settings.json").exists()
 
 
 def test_one_setting_can_be_shown(shell: Shell) -> None:
     """A name without a value shows that setting alone."""
-    shell.ok("settings", "openai_model", "gpt-4o-mini")
-    shell.ok("settings", "timeout_seconds", "20")
+    shell.ok("settings", "openai_model=gpt-4o-mini", "timeout_seconds=20")
     assert shell.ok("settings", "timeout_seconds") == "timeout_seconds = 20.0\n"
 
 
@@ -512,7 +513,7 @@ def test_doctor_before_the_first_start(shell: Shell) -> None:
 
 def test_doctor_names_what_is_wrong(shell: Shell) -> None:
     """A key that others can read and a disabled plugin are marked BAD, with the remedy, and the exit status is 1."""
-    shell.ok("settings", "openai_api_key", KEY)
+    shell.ok("settings", f"openai_api_key={KEY}")
     (shell.instance / "settings.json").chmod(0o644)
     (shell.instance / "plugins").mkdir()
     (shell.instance / "plugins" / "broken.py").write_text("1 / 0")
@@ -729,8 +730,7 @@ def test_sigterm_under_load_keeps_every_paid_answer(tmp_path: Path) -> None:
     with FakeOpenAI(latency=0.3) as fake:
         shell = Shell(tmp_path)
         shell.ok("import", tmp_path / "reviews.csv", "--project", "shop", "--task", "sentiment")
-        shell.ok("settings", "openai_base_url", fake.base_url)
-        shell.ok("settings", "openai_model", "fake-model")
+        shell.ok("settings", f"openai_base_url={fake.base_url}", "openai_model=fake-model")
         with Instance(folder) as instance:
             ids = runs.select(instance.store, 1, "sentiment", None, False)
             runs.start(instance.store, 1, "sentiment", ids, {"backend": "openai", "concurrency": 8})

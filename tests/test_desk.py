@@ -21,8 +21,10 @@ from labeler import Choice, Choices, Fields, Keywords, Label, Rating, Spans, Tex
 from labeler.app import create_app
 from labeler.instance import Instance
 from labeler.plugins import Disabled
-from labeler.records import BackendFailure, Evidence, ParseFailure, SecondOpinion, Suggestion
+from labeler.prelabel.calibration import Calibration
+from labeler.records import BackendFailure, Evidence, ParseFailure, SecondOpinion, Step, Suggestion
 from labeler.store import NewRecord
+from labeler.store.calibrations import Calibrations
 from labeler.web.desk_view import color_of, guide_blocks, metadata_pairs, text_pieces
 
 TEXTS = (
@@ -529,6 +531,86 @@ def test_evidence_that_was_taken_back_says_so(shop: Shop) -> None:
     assert "no longer approved" in shop.seat().open(record_id)["html"]
 
 
+@pytest.mark.parametrize(
+    ("note", "english", "korean"),
+    [
+        ("scored, calibrated", "labels scored · calibrated", "라벨 점수로 결정 · 보정됨"),
+        ("cascade: fixed", "cascade: confirmed with fixed examples", "단계별: 고정 예시로 확인"),
+        ("cascade: retrieved, calibrated", "decided with retrieved examples · calibrated", "결정 · 보정됨"),
+        ("self-consistency", "majority of several answers", "여러 답의 다수결"),
+        ("joint", "asked together with other tasks", "다른 태스크와 함께 물음"),
+        ("repaired", "answer repaired", "답 형식을 고침"),
+        ("a plugin's own", "a plugin&#39;s own", "a plugin&#39;s own"),
+    ],
+)
+def test_how_a_suggestion_was_made_is_said_in_words(shop: Shop, note: str, english: str, korean: str) -> None:
+    """The note of a suggestion stands beside its model, in the language of the reader."""
+    seat = shop.seat()
+    record_id = seat.next()["record_id"]
+    shop.suggest(record_id, "positive", note=note)
+    assert english in seat.open(record_id)["html"]
+    with seat.client.session_transaction() as session:
+        session["language"] = "ko"
+    assert korean in seat.open(record_id)["html"]
+
+
+def test_steps_lie_folded_beside_the_suggestion(shop: Shop) -> None:
+    """What the model thought on the way is there to be opened, under titles, and never open by itself."""
+    record_id = shop.seat().next()["record_id"]
+    assert 'class="steps"' not in shop.seat().open(record_id)["html"]
+    steps = (Step("reasoning", "sweet, so good"), Step("sample 2", "{}"), Step("own", "of a plugin"))
+    shop.suggest(record_id, "positive", steps=steps)
+    page = shop.seat().open(record_id)["html"]
+    assert '<details class="steps">' in page
+    for words in ("<dt>Reasoning</dt><dd>sweet, so good</dd>", "<dt>Sample 2</dt>", "<dt>own</dt>"):
+        assert words in page
+    failure = ParseFailure("not_json", "Not JSON", "hm")
+    shop.suggest(record_id, failure=failure, steps=[Step("unreadable", "the first try")])
+    assert "the first try" in shop.seat().open(record_id)["html"]
+
+
+def test_long_steps_do_not_weigh_down_the_next_record(shop: Shop) -> None:
+    """However much a model thought, a record travels with a bounded part of it."""
+    record_id = shop.seat().next()["record_id"]
+    shop.suggest(record_id, "positive", steps=[Step(f"sample {n}", "생각" * 50_000) for n in range(40)])
+    assert len(shop.seat().open(record_id)["html"]) < 40_000
+
+
+def test_scores_of_the_labels_stand_beside_the_choices(shop: Shop) -> None:
+    """A choice with scores sends them for its labels of today, named raw; one without sends none."""
+    record_id = shop.seat().next()["record_id"]
+    shop.suggest(record_id, "positive", score=0.8)
+    assert shop.seat().open(record_id)["scores"] is None
+    scores = {"positive": 0.8, "neutral": 0.15, "negative": 0.05, "gone": 0.0}
+    shop.suggest(record_id, "positive", score=0.8, note="scored", scores=scores)
+    opened = shop.seat().open(record_id)
+    assert (opened["scores"], opened["scale"]) == ({"positive": 0.8, "neutral": 0.15, "negative": 0.05}, "raw")
+    assert "raw label scores" in opened["html"]
+    assert "data-chance" in shop.seat().client.get(shop.seat().path()).get_data(as_text=True)
+
+
+def test_scores_are_called_calibrated_only_where_they_are(shop: Shop) -> None:
+    """Calibrated scores are those of the calibration that decided; once it was fitted anew, the raw ones are shown."""
+    record_id = shop.seat().next()["record_id"]
+    fitted = Calibration("choice", bias={"negative": 3.0}, trained_on=100, used=True)
+    scores = {"positive": 0.7, "neutral": 0.1, "negative": 0.2}
+    adjusted = fitted.apply(scores)
+    store, room = shop.instance.store, Calibrations(shop.instance.store.db)
+    place = (shop.project, "sentiment", "openai", "tiny-model")
+    store.write(lambda tx: room.save(tx, *place, fitted.to_json()))
+    shop.suggest(record_id, "negative", score=adjusted["negative"], note="scored, calibrated", scores=scores)
+    opened = shop.seat().open(record_id)
+    assert opened["scale"] == "calibrated"
+    assert opened["scores"] == pytest.approx(adjusted)
+    assert "calibrated label scores" in opened["html"]
+    newer = Calibration("choice", bias={"negative": 1.0}, trained_on=200, used=True)
+    for row in (newer.to_json(), {"kind": "nonsense"}):
+        store.write(lambda tx, row=row: room.save(tx, *place, row))  # type: ignore[misc]
+        opened = shop.seat().open(record_id)
+        assert (opened["scores"], opened["scale"]) == (scores, "raw")
+        assert "raw label scores" in opened["html"]
+
+
 def test_a_parse_failure_is_shown_with_its_raw_answer(shop: Shop) -> None:
     """Never a guessed label: kind, message and the answer as it came."""
     record_id = shop.seat().next()["record_id"]
@@ -547,7 +629,8 @@ def test_blind_records_leak_nothing(open_shop: Callable[..., Shop]) -> None:
     record_id = shop.seat().next()["record_id"]
     suggestion_id = shop.suggest(
         record_id, "negative", score=0.4321, note="vote", second=SecondOpinion("probe", "neutral", 0.1234),
-        evidence=[Evidence(ids[0], 1, 0.9876)],
+        evidence=[Evidence(ids[0], 1, 0.9876)], scores={"negative": 0.4321, "neutral": 0.1234},
+        steps=[Step("reasoning", "it leans to the negative, says the probe")],
     )  # fmt: skip
     opened = shop.seat().open(record_id)
     assert opened["blind"] is True and opened["suggestion_id"] == suggestion_id
@@ -615,7 +698,8 @@ def test_data_is_shown_as_text(open_shop: Callable[..., Shop]) -> None:
     seat = shop.seat()
     shop.suggest(record_id, failure=failure)
     bodies = [seat.client.get(seat.path()).get_data(as_text=True), seat.open(record_id)["html"]]
-    shop.suggest(record_id, EVIL, note=EVIL, second=SecondOpinion(EVIL, "b"))
+    steps, scores = [Step(EVIL, EVIL), Step("reasoning", EVIL)], {EVIL: 0.5, "b": 0.5}
+    shop.suggest(record_id, EVIL, note=EVIL, second=SecondOpinion(EVIL, "b"), steps=steps, scores=scores)
     bodies.append(seat.open(record_id)["html"])
     decided = seat.decide(seat.open(record_id), EVIL).json
     assert decided["strip"][0]["label"].startswith("<script>")

@@ -31,7 +31,7 @@ from labeler.errors import (
 from labeler.export import ExportResult, Filters, Options, Shares, built_in, export_task, files, recover, service
 from labeler.export.formats import TrainingFormat, csv_line, json_line, raw_cell, safe_cell
 from labeler.export.splits import Components, split_of
-from labeler.records import Evidence, ParseFailure, SecondOpinion, Suggestion
+from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
 from labeler.store import NewRecord, Store
 from labeler.text import clean_text
 
@@ -980,6 +980,25 @@ def test_suggestions_leave_for_analysis_only(world: World) -> None:
     assert result.manifest["counts"] == {"all": 2, "parse_failures": 1}
     assert result.manifest["backends"] == {"nearest": 2}
     assert result.id and world.store.exports.get(world.project["id"], result.id)["format"] == "suggestions"
+
+
+def test_reasoning_leaves_only_when_it_is_asked_for(world: World) -> None:
+    """The steps of a suggestion go out with the option alone, and with no format but the one for analysis."""
+    record_id = world.record("r1", "맛있어요")
+    world.suggest(record_id, "positive", steps=(Step("reasoning", "PLANTED thought"), Step("check", "fine")))
+    world.annotate(record_id, "positive")
+    assert "steps" not in lines(world.export("suggestions").files[0])[0]
+    asked = world.export("suggestions", options=Options(reasoning=True))
+    assert asked.manifest["options"]["reasoning"] is True
+    assert lines(asked.files[0])[0]["steps"] == [
+        {"name": "reasoning", "text": "PLANTED thought"},
+        {"name": "check", "text": "fine"},
+    ]
+    for format_name in ("openai", "trl", "alpaca", "csv"):
+        result = world.export(
+            format_name, world.folder / format_name, options=Options(reasoning=True), shares=ALL_TRAIN
+        )
+        assert not [path for path in result.files if "PLANTED" in path.read_text(encoding="utf-8")]
 
 
 def test_suggestions_can_be_filtered_but_not_by_reviewers_ways(world: World) -> None:

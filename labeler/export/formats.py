@@ -150,10 +150,16 @@ class Suggestions(Format):
     suffix = ".jsonl"
     description = "Suggestions with their evidence, for analysis; never for training"
 
-    def suggestion(self, suggestion: Suggestion, key: str, text: str, keys: Mapping[int, str]) -> str:
-        """Return one suggestion; ``keys`` maps the ids of the annotations in its evidence to record keys."""
+    def suggestion(
+        self, suggestion: Suggestion, key: str, text: str, keys: Mapping[int, str], reasoning: bool = False
+    ) -> str:
+        """Return one suggestion; ``keys`` maps the ids of the annotations in its evidence to record keys.
+
+        What the model thought on the way (its steps) goes out with ``reasoning`` alone.
+        """
         s = suggestion
         failure, second = s.failure, s.second
+        steps = {"steps": [{"name": step.name, "text": step.text} for step in s.steps]} if reasoning else {}
         return json_line(
             {
                 "key": key,
@@ -177,6 +183,7 @@ class Suggestions(Format):
                     for e in s.evidence
                 ],
             }
+            | steps
         )
 
 

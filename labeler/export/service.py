@@ -96,7 +96,8 @@ class Options:
 
     ``language`` is that of the prompts and of rendered labels (None: the project's), ``fence`` the word of the marks
     around a review, ``longest`` the most characters of text and answer together. ``keep_contradicting`` exports
-    exact copies with different labels too. ``formula_safe`` and ``bom`` concern CSV only.
+    exact copies with different labels too. ``formula_safe`` and ``bom`` concern CSV only. ``reasoning`` adds the steps
+    of each suggestion to the format ``suggestions``; no other format ever holds them.
     """
 
     language: str | None = None
@@ -105,6 +106,7 @@ class Options:
     keep_contradicting: bool = False
     formula_safe: bool = True
     bom: bool = False
+    reasoning: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9]{1,20}", self.fence):
@@ -439,7 +441,7 @@ def _export_suggestions(job: _Job, chosen: Suggestions, reviewer_id: int | None)
             suggestions = [as_suggestion(row) for row in rows]
             keys = _keys(job.store, {e.annotation_id for s in suggestions for e in s.evidence})
             for row, suggestion in zip(rows, suggestions, strict=True):
-                file.write(chosen.suggestion(suggestion, row["key"], row["text"], keys))
+                file.write(chosen.suggestion(suggestion, row["key"], row["text"], keys, job.options.reasoning))
                 counts.update(all=1, parse_failures=int(suggestion.failure is not None))
                 backends[suggestion.backend] += 1
         exchange.finish()

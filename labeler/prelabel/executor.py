@@ -56,8 +56,9 @@ class LocalExecutor:
                 self._free_slices()
             else:
                 self.book.check_price()
-                if getattr(backend, "batch", 1) > 1:
-                    self._in_rounds(backend.batch)  # type: ignore[attr-defined]
+                batch = getattr(backend, "batch", 1)
+                if batch > 1 or getattr(backend, "local", False):
+                    self._in_rounds(batch)
                 else:
                     self._with_threads()
         except LabelerError as error:

@@ -13,20 +13,25 @@ from flask import render_template
 
 from labeler import strictjson
 from labeler.annotation.queue import Opened
-from labeler.errors import LabelError, NotFound
+from labeler.errors import InputError, LabelError, NotFound
 from labeler.instance import Instance
 from labeler.labels import Choice, LabelSchema, Rating
+from labeler.prelabel import calibration
 from labeler.prelabel.refresh import renewed
 from labeler.prompts import suspicious
-from labeler.records import BackendFailure, Evidence, Record, SecondOpinion, Suggestion, Value
+from labeler.records import BackendFailure, Evidence, Record, SecondOpinion, Step, Suggestion, Value
 from labeler.store.annotations import APPROVED
 from labeler.task import Task
 from labeler.text import visible
 
 log = logging.getLogger("labeler.web.desk")
 NO_EXAMPLES, NO_ANSWER, OLDER, FAILED = "no_examples", "no_answer", "older", "failed"
+RAW, CALIBRATED = "raw", "calibrated"
 _CLIP = 160
 _STRIP_CLIP = 60
+_SAME_SCORE = 1e-4
+# What of the way to a suggestion travels with every record: a reader needs no more, and the next key must not wait.
+_STEP_CLIP, _STEPS_CLIP = 4000, 20_000
 _JOINER = "\u200d"
 
 Block = tuple[str, list[str]]
@@ -35,7 +40,10 @@ Block = tuple[str, list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A suggestion as the page may show it. ``value`` is None if it cannot be used; ``hint`` says why."""
+    """A suggestion as the page may show it. ``value`` is None if it cannot be used; ``hint`` says why.
+
+    ``scores`` stand beside the choices of the form; ``scale`` says whether they are calibrated or the backend's own.
+    """
 
     suggestion: Suggestion | None = None
     value: Value | None = None
@@ -43,6 +51,9 @@ class Shown:
     second: SecondOpinion | None = None
     second_agrees: bool = False
     evidence: Sequence[Mapping[str, Any]] = ()
+    steps: Sequence[Step] = ()
+    scores: Mapping[str, float] | None = None
+    scale: str = RAW
 
 
 class DeskView:
@@ -94,6 +105,8 @@ class DeskView:
             "suggested": shown.value,
             "decided": decided if standing else None,
             "second": None if shown.second is None else shown.second.value,
+            "scores": shown.scores,
+            "scale": shown.scale,
             "html": html,
         }
 
@@ -159,7 +172,32 @@ class DeskView:
         if second is not None and self._fitting(second.value, opened.record) is None:
             second = None
         agrees = second is not None and second.value == value
-        return suggestion.id, Shown(suggestion, value, hint, second, agrees, self._evidence(suggestion.evidence))
+        scores, scale = (None, RAW) if value is None else self._scores(suggestion)
+        evidence, steps = self._evidence(suggestion.evidence), clipped_steps(suggestion.steps)
+        return suggestion.id, Shown(suggestion, value, hint, second, agrees, evidence, steps, scores, scale)
+
+    def _scores(self, suggestion: Suggestion) -> tuple[dict[str, float] | None, str]:
+        """Return the scores for the choices of the form, and whether they are calibrated.
+
+        Stored are the backend's own. The calibration that decided may have been fitted anew since: its scores are
+        shown only where today's still gives the score that was stored.
+        """
+        if not suggestion.scores or not isinstance(self.task.schema, Choice):
+            return None, RAW
+        own = {label.name: suggestion.scores[label.name] for label in self.task.schema.labels
+               if label.name in suggestion.scores}  # fmt: skip
+        if suggestion.score is None or CALIBRATED not in (suggestion.note or ""):
+            return own, RAW
+        place = (int(self.project["id"]), self.task.name, suggestion.backend, suggestion.model_id)
+        try:
+            found = calibration.load(self.store, *place)
+        except InputError:
+            # One that cannot be read corrects nothing, and must not keep anybody from labelling.
+            found = None
+        adjusted = found.apply(suggestion.scores) if found is not None and found.used else {}
+        if abs(adjusted.get(str(suggestion.value), 2.0) - suggestion.score) > _SAME_SCORE:
+            return own, RAW
+        return {name: adjusted[name] for name in own}, CALIBRATED
 
     def _renewed(self, record: Record, suggestion: Suggestion) -> Suggestion:
         """Return the suggestion as it is after the newest approvals."""
@@ -218,6 +256,19 @@ class DeskView:
 
     def _color(self, value: Value | None) -> str:
         return color_of(self.task.schema, value)
+
+
+def clipped_steps(steps: Sequence[Step]) -> list[Step]:
+    """Return the steps with their texts clipped, as many as a person would read."""
+    found: list[Step] = []
+    left = _STEPS_CLIP
+    for step in steps:
+        if left <= 0:
+            break
+        text = step.text[: min(_STEP_CLIP, left)]
+        left -= len(text)
+        found.append(Step(step.name, text if len(text) == len(step.text) else text.rstrip() + "…"))
+    return found
 
 
 def text_pieces(text: str) -> list[tuple[str, str | None]]:

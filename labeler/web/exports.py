@@ -41,7 +41,11 @@ def make(project_id: int) -> Any:
             shares=_shares(),
             filters=Filters(how=tuple(texts("how")), language=text("language") or None),
             reviewer_id=g.person["id"],
-            options=Options(formula_safe=not request.form.get("raw"), bom=bool(request.form.get("bom"))),
+            options=Options(
+                formula_safe=not request.form.get("raw"),
+                bom=bool(request.form.get("bom")),
+                reasoning=bool(request.form.get("reasoning")),
+            ),
         )
     except InputError as error:
         return _page(project_id, request.form, str(error)), error.status

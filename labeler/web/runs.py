@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, flash, g, render_template, request, url_for
 from flask_babel import gettext as _
 
-from labeler import accounts
+from labeler import accounts, strictjson
+from labeler import settings as tables
 from labeler.errors import Forbidden, InputError, LabelerError, NotFound
+from labeler.prelabel import calibration
 from labeler.prelabel import runs as service
+from labeler.prelabel.calibration import Calibration
+from labeler.prelabel.calls import Pace
 from labeler.prelabel.runs import Estimate
 from labeler.prelabel.suggest import Suggester
-from labeler.prompts.styles import STYLES
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED
+from labeler.store.limits import SetLimits
+from labeler.store.reports import Reports
 from labeler.task import Task
+from labeler.web import models
 from labeler.web.access import instance, project_task
 from labeler.web.forms import decimal, go_on, text, whole
+from labeler.web.setting_fields import RUN, RUN_GROUPS, Form, grouped, named_in, typed
+from labeler.web.settings import task_hints, task_options
+from labeler.web.words import setting_of
 
 MAX_RECORDS = 10_000_000
 _SHORT = 20
+_OWN = ("backend", "limit", "budget", "again")
+_SETTINGS = {setting.name: setting for setting in tables.TASK}
+_NOT_SHOWN = ("purpose",)
 blueprint = Blueprint("runs", __name__)
 
 
@@ -38,12 +52,10 @@ def start(project_id: int) -> Any:
     task = project_task(text("task"))
     try:
         given = _given()
-        settings = {name: given[name] for name in ("backend", "model_id", "k", "retriever", "style") if given[name]}
-        if given["k"] == 0:
-            settings["k"] = 0
+        settings = _overrides_typed(task)
         suggester = instance().suggester(g.project, task, settings)
         if text("action") != "start":
-            return _page(project_id, task, given, _estimate(suggester, given))
+            return _page(project_id, task, _typed(), _estimate(suggester, given, settings))
         _check_spending(suggester)
         run_id = service.start(
             instance().store,
@@ -62,31 +74,48 @@ def start(project_id: int) -> Any:
 
 
 def _given() -> dict[str, Any]:
+    """Return what a run has beside the settings of its task."""
     return {
-        "backend": text("backend", 80),
-        "model_id": text("model_id", 200),
-        "k": whole("k", 0, 64),
-        "retriever": text("retriever", 80),
-        "style": text("style", 80),
         "limit": whole("limit", 1, MAX_RECORDS),
         "budget": decimal("budget", 0, 1e6),
         "again": bool(request.form.get("again")),
     }
 
 
+def _overrides_typed(task: Task) -> dict[str, Any]:
+    """Return the settings that this run has other than its task, each checked. Raises :class:`SettingError`."""
+    raw: dict[str, Any] = {"backend": text("backend", 80) or None, **typed(RUN)}
+    set_ = instance().task_settings(g.project, task.name)
+    # Boxes are ticked as the task has them; lines that are left empty say nothing.
+    kept = {name: value for name, value in raw.items() if value not in (None, "") and (value or name == "joint")}
+    checked = {name: _SETTINGS[name].read(value) for name, value in kept.items()}
+    return {name: value for name, value in checked.items() if name != "joint" or value != set_["joint"]}
+
+
 def _typed() -> dict[str, Any]:
     """Return the form as it was typed, to be shown again beside what is wrong with it."""
-    names = ("backend", "model_id", "k", "retriever", "style", "limit", "budget", "again")
-    return {name: request.form.get(name, "") for name in names}
+    given: dict[str, Any] = {name: request.form.get(name, "") for name in _OWN}
+    for setting in RUN:
+        lines = [line for line in request.form.getlist(setting.name) if line]
+        given[setting.name] = lines if setting.kind == "list" else request.form.get(setting.name, "")
+    return given
 
 
-def _estimate(suggester: Suggester, given: dict[str, Any]) -> Estimate:
+def _estimate(suggester: Suggester, given: Mapping[str, Any], settings: Mapping[str, Any]) -> Estimate:
     store, task = suggester.store, suggester.task.name
     ids = service.select(store, suggester.project_id, task, given["limit"], given["again"])
-    return service.estimate(suggester, ids, instance().price_of(suggester.backend.model_id))
+    return service.estimate(suggester, ids, instance().price_of(suggester.backend), _pace(task, settings))
+
+
+def _pace(task: str, settings: Mapping[str, Any]) -> Pace:
+    """Return the pace that the worker would move the run at."""
+    chosen = instance().task_settings(g.project, task) | dict(settings)
+    limits = (instance().settings.get(name) for name in ("requests_per_minute", "tokens_per_minute"))
+    return replace(Pace(), concurrency=chosen["concurrency"], limits=SetLimits(*limits))
 
 
 def _check_spending(suggester: Suggester) -> None:
+    """Local weights cost no fee, but they hold the machine for hours: that too is an admin's to start."""
     if suggester.backend.billed and g.role != accounts.ADMIN:
         raise Forbidden("Only an admin may start a run that costs money; choose a free backend")
 
@@ -98,8 +127,9 @@ def _page(
     estimate: Estimate | None = None,
     message: str = "",
 ) -> str:
-    plugins = instance().plugins
     settings = instance().task_settings(g.project, task.name)
+    given = given or {}
+    backend = given.get("backend") or settings["backend"] or _default_backend(task)
     return render_template(
         "runs.html",
         task=task,
@@ -108,13 +138,52 @@ def _page(
         runs=instance().store.ledger.runs(project_id, 50, task.name),
         settings=settings,
         default_backend=settings["backend"] or _default_backend(task),
-        backends=sorted(plugins.backends),
-        retrievers=list(plugins.retrievers),
-        styles=STYLES,
-        given=given or {},
+        groups=grouped(RUN, RUN_GROUPS),
+        form=_form(task, settings, given, message),
+        given=given,
         estimate=estimate,
+        budgets=_budgets(g.project),
+        ending=models.ending(
+            instance().prices, models.chosen_model(instance(), settings | {"model_id": given.get("model_id")
+                or settings["model_id"]}, backend)
+        ) if backend == models.OPENAI else None,
         message=message,
+    )  # fmt: skip
+
+
+def _form(task: Task, settings: Mapping[str, Any], given: Mapping[str, Any], message: str) -> Form:
+    """Return the fields of a run: empty ones mean what the task's settings say, and say what that is."""
+    empty = {
+        setting.name: _("As set: %(name)s", name=setting_of(setting.name, _plain(settings[setting.name])))
+        if settings[setting.name] not in (None, "") else _("As set for the task")
+        for setting in RUN
+    }  # fmt: skip
+    as_set = {name: value for name, value in settings.items() if value not in (None, "", [])}
+    return Form(
+        {"joint": settings["joint"], **given},
+        options=task_options(task, g.project),
+        empty=empty,
+        hints=task_hints(task) | as_set,
+        wrong=named_in(message),
+        inherits=True,
     )
+
+
+def _plain(value: Any) -> str:
+    """Return a setting's value as one text."""
+    if isinstance(value, bool):
+        return str(_("Yes") if value else _("No"))
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return value if isinstance(value, str) else strictjson.dumps(value)
+
+
+def _budgets(project: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """Return the budgets that hold for the project: setting, amount, and what is spent of it."""
+    settings = instance().project_settings(project)
+    spent = Reports(instance().store.db).spending(project["id"])
+    rows = (("budget_project", spent.total), ("budget_day", spent.today))
+    return [(name, settings[name], spent) for name, spent in rows if settings[name] is not None]
 
 
 def _default_backend(task: Task) -> str:
@@ -153,7 +222,7 @@ def resume(project_id: int, run_id: int) -> Any:
 
 
 def _overrides(run: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in run["settings"].items() if name != "purpose"}
+    return {name: value for name, value in run["settings"].items() if name not in _NOT_SHOWN}
 
 
 def _run(project_id: int, run_id: int) -> dict[str, Any]:
@@ -168,10 +237,18 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
     run = _run(project_id, run_id)
     ended = run["done"] + run["failed"]
     task = instance().plugins.tasks.get(run["task"])
+    running, reports = run["state"] in OPEN, Reports(instance().store.db)
     return {
         "run": run,
+        "settings": {name: _plain(value) for name, value in run["settings"].items() if name not in _NOT_SHOWN},
+        # Over all items of the run: not every second while it grows.
+        "notes": [] if running else reports.notes(run_id),
+        "batches": reports.batches(run_id),
+        "calibration": _calibration(run),
+        "ending": models.ending(instance().prices, run["settings"].get("model_id"))
+        if run["settings"].get("backend") == models.OPENAI else None,
         "task_title": task.title if task else {},
-        "running": run["state"] in OPEN,
+        "running": running,
         "can_cancel": run["state"] in (*OPEN, PAUSED),
         "can_resume": run["state"] in (PAUSED, CANCELLED) and ended < run["total"],
         "items": instance().store.ledger.item_counts(run_id),
@@ -179,7 +256,19 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
         "left": _time_left(run, ended),
         "failures": instance().store.ledger.failures(run_id),
         "here": url_for("runs.progress", project_id=project_id, run_id=run_id),
-    }
+    }  # fmt: skip
+
+
+def _calibration(run: Mapping[str, Any]) -> Calibration | None:
+    """Return the calibration of the run's model in its task, used or not; None if none was ever fitted."""
+    settings = run["settings"]
+    try:
+        return calibration.load(
+            instance().store, run["project_id"], run["task"], settings.get("backend") or "", settings.get("model_id")
+        )
+    except InputError:
+        # One that cannot be read corrects nothing, and the page of a run is not the place to fail for it.
+        return None
 
 
 def _time_left(run: dict[str, Any], ended: int) -> float | None:

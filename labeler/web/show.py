@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from flask import Flask
 from flask_babel import format_decimal
 from flask_babel import gettext as _
+from jinja2 import pass_context
 
 from labeler.text import visible
 from labeler.web import words
@@ -19,8 +22,19 @@ _NAMES = {",": ",", "\t": "Tab", ";": ";", "|": "|"}
 def install(app: Flask) -> None:
     """Add the filters of this module to the templates of an app."""
     filters = (number, percent, money, when, size, duration, pieces, delimiter)
-    for function in (*filters, words.word, words.said, words.setting_title, words.setting_help):
-        app.add_template_filter(function)
+    in_words = (words.word, words.said, words.setting_title, words.setting_help, words.setting_of)
+    for function in (*filters, *in_words, words.note_words, words.step_title):
+        app.add_template_filter(_at_each_request(function), function.__name__)
+
+
+def _at_each_request(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter that Jinja calls for every page: one of a constant alone it would call once, in one language."""
+
+    @pass_context
+    def called(_context: Any, *arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **named)
+
+    return called
 
 
 def number(value: float | None) -> str:

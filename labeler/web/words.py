@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 
+from flask_babel import get_locale
 from flask_babel import gettext as _
+
+from labeler.prompts.styles import WAYS
 
 
 def N_(text: str) -> str:
@@ -31,6 +34,10 @@ WORDS = {
     "corrected": N_("Corrected"),
     "scratch": N_("Labeled from scratch"),
     "imported": N_("Imported"),
+    # States of a batch
+    "filling": N_("Being filled"),
+    "sent": N_("Sent"),
+    "ended": N_("Ended"),
     # Roles
     "reviewer": N_("Reviewer"),
     "adjudicator": N_("Adjudicator"),
@@ -55,9 +62,63 @@ WORDS = {
     # Units
     "record": N_("Each review"),
     "group": N_("All reviews of a product"),
-    # Prompt styles
-    "few-shot": N_("Few-shot: with examples"),
-    "zero-shot": N_("Zero-shot: without examples"),
+    # Choices of settings; the name of the setting stands before those that mean something else elsewhere
+    "mode.direct": N_("Direct: ask the model about every record"),
+    "mode.cascade": N_("Cascade: the cheapest step that will do"),
+    "answering.auto": N_("Automatic: scored where that can be"),
+    "answering.scored": N_("Scored: the likeliest of the labels"),
+    "answering.generated": N_("Generated: the model writes the answer"),
+    "quantization.auto": N_("Automatic: 4 bits on a GPU, else none"),
+    "quantization.nf4": N_("NF4: 4 bits"),
+    "quantization.int8": N_("INT8: 8 bits"),
+    "quantization.none": N_("None: the weights as they are"),
+    "device.auto": N_("Automatic: a GPU where there is one"),
+    "device.cuda": N_("NVIDIA or AMD GPU (cuda)"),
+    "device.mps": N_("Apple GPU (mps)"),
+    "device.cpu": N_("Processor (cpu)"),
+    "executor.local": N_("Call by call, several at once"),
+    "executor.openai-batch": N_("OpenAI batch: half the price, within a day"),
+    # How a suggestion was made: the parts of its note
+    "note.vote": N_("vote"),
+    "note.extraction": N_("extraction"),
+    "note.probe": N_("probe"),
+    "note.scored": N_("labels scored"),
+    "note.calibrated": N_("calibrated"),
+    "note.repaired": N_("answer repaired"),
+    "note.joint": N_("asked together with other tasks"),
+    "note.self-consistency": N_("majority of several answers"),
+    "note.cascade: free": N_("cascade: the free backends agreed"),
+    "note.cascade: fixed": N_("cascade: confirmed with fixed examples"),
+    "note.cascade: retrieved": N_("cascade: decided with retrieved examples"),
+    "note.unconstrained": N_("not bound to the schema"),
+    # The steps on the way to a suggestion
+    "step.reasoning": N_("Reasoning"),
+    "step.plan": N_("Plan"),
+    "step.points": N_("Points of the review"),
+    "step.draft": N_("Draft"),
+    "step.check": N_("Check"),
+    "step.unreadable": N_("Unreadable answer, asked once more"),
+    "step.free": N_("Answer of the free backends"),
+    "step.fixed": N_("Answer with fixed examples"),
+    "step.medoid": N_("The answer most like the others"),
+    # What a model of a server takes
+    "can.json_schema": N_("Answers that fit a JSON schema"),
+    "can.json_object": N_("Answers that are JSON"),
+    "can.logprobs": N_("Scores of the labels (log probabilities)"),
+    "can.top_logprobs": N_("How many alternatives at most"),
+    "can.temperature": N_("Temperature"),
+    "can.top_p": N_("Top-p"),
+    "can.top_k": N_("Top-k"),
+    "can.seed": N_("Seed"),
+    "can.stop": N_("Stop texts"),
+    "can.max_tokens": N_("Longest answer"),
+    "can.max_tokens_name": N_("Its name for the longest answer"),
+    "can.chat_template": N_("Chat template of its own"),
+    "can.constrained": N_("Answers that are bound to the schema"),
+    "can.scored": N_("Scores of the labels"),
+    "can.context": N_("Context in tokens"),
+    "can.device": N_("Device"),
+    "can.dtype": N_("Number format"),
     # Languages
     "ko": N_("Korean"),
     "en": N_("English"),
@@ -82,6 +143,8 @@ WORDS = {
 
 # Title and explanation of each setting that the pages show.
 SETTINGS = {
+    # Of a project
+    "tasks": (N_("Tasks"), ""),
     "embedder": (N_("Embedder"), N_("Turns texts into vectors, to find similar examples")),
     "embedding_model": (N_("Embedding model"), N_("For sentence-transformers: a model name or a folder")),
     "blind_share": (
@@ -98,27 +161,87 @@ SETTINGS = {
         N_("Largest share of one product"),
         N_("How many of the examples in a prompt may come from one product (0 to 1)"),
     ),
+    "budget_project": (N_("Budget of the project"), N_("The most all runs together may cost, in US dollars")),
+    "budget_day": (N_("Budget of a day"), N_("The most the project may cost in one day (UTC), in US dollars")),
     "refresh": (
         N_("Renew suggestions after approvals"),
         N_("Pending suggestions near the front of the queue are made again when their examples changed"),
     ),
     "refresh_ahead": (N_("Records kept fresh"), N_("How many records from the front of the queue are renewed")),
-    "backend": (N_("Backend"), N_("What makes the suggestions")),
-    "model_id": (N_("Model"), N_("The name of the model, as the backend knows it")),
-    "retriever": (N_("Retriever"), N_("Chooses the examples that a prompt shows")),
-    "k": (N_("Examples per prompt (k)"), N_("0 means zero-shot")),
-    "style": (N_("Prompt style"), ""),
-    "max_tokens": (N_("Longest answer"), N_("In tokens")),
-    "temperature": (N_("Temperature"), N_("0 gives the most likely answer each time")),
-    "seed": (N_("Seed"), N_("For repeatable answers, where the backend can")),
-    "budget": (N_("Budget per run"), N_("In US dollars; a run pauses when it is reached")),
-    "concurrency": (N_("Calls at once"), N_("How many calls are in flight at the same time")),
+    # Of a task: what is asked, and with which examples
+    "guidelines": (N_("Guidelines"), N_("People and prompt read the same text. Empty means the text of the plugin.")),
+    "labels": (
+        N_("Labels"),
+        N_(
+            "The name is what is stored and exported. A parent makes a label a subcategory. A row without a name is "
+            "dropped; labels already given keep their old name."
+        ),
+    ),
     "unit": (
         N_("What is labeled"),
         N_("Each review, or all reviews of a product as one record; pending records change with it"),
     ),
+    "k": (N_("Examples per prompt (k)"), N_("0 means zero-shot")),
+    "retriever": (N_("Retriever"), N_("Chooses the examples that a prompt shows")),
+    "pinned": (N_("Pinned records"), N_("Record keys for the fixed retriever and the cascade, one a line")),
+    # The model
+    "backend": (N_("Backend"), N_("What makes the suggestions")),
+    "model_id": (N_("Model"), N_("The name of the model, as the backend knows it")),
+    "answering": (
+        N_("How answers come"),
+        N_("Scored answers cost nearly no tokens out and have real scores; ways that reason need generated ones"),
+    ),
+    "calibrate": (
+        N_("Calibrate scores"),
+        N_("Correct the scores of the labels where that agrees better with what was approved"),
+    ),
+    "executor": (N_("How a run is sent"), N_("Calls at once, or as a batch that is answered within a day")),
+    # The way of prompting
+    "style": (N_("Prompt style"), N_("What the model is asked to do before it answers")),
+    "samples": (N_("Samples"), N_("How many answers self-consistency asks for")),
+    "mode": (
+        N_("Mode"),
+        N_("A cascade asks the free backends first, then with fixed examples, then with retrieved ones"),
+    ),
+    "cascade_score": (
+        N_("Enough score for a cascade"),
+        N_("Free answers that agree from this score on (0 to 1) need no call; empty: every record is asked"),
+    ),
+    "joint": (
+        N_("Asked in the same call"),
+        N_("Other tasks of the same record; one call answers all of them, without reasoning"),
+    ),
+    "persona": (N_("Persona"), N_("Who the model is told to be; empty: an experienced reviewer")),
+    "answer_wording": (N_("Wording of the answer"), N_("How the answer is asked for; empty: as one JSON object")),
+    # Generation
+    "max_tokens": (N_("Longest answer"), N_("In tokens")),
+    "temperature": (N_("Temperature"), N_("0 gives the most likely answer each time")),
+    "top_k": (N_("Top-k"), N_("Sample from the k likeliest tokens, where the backend can")),
+    "top_p": (N_("Top-p"), N_("Sample from the likeliest tokens of this joint probability (0 to 1)")),
+    "seed": (N_("Seed"), N_("For repeatable answers, where the backend can")),
+    "stop": (N_("Stop texts"), N_("Texts that end an answer, one a line; \\n is a line break")),
+    # Local weights
+    "quantization": (N_("Quantization"), N_("Fewer bits need less memory and answer a little worse")),
+    "device": (N_("Device"), N_("Where the weights are put")),
+    "gguf_file": (N_("GGUF file"), N_("The file in the model's folder or repository, if it is one")),
+    "adapter": (N_("LoRA adapter"), N_("The folder of an adapter, trained for these weights")),
+    "batch_size": (N_("Prompts at once"), N_("How many the weights read together; halved when memory runs out")),
+    # Pace and budget
+    "budget": (N_("Budget per run"), N_("In US dollars; a run pauses when it is reached")),
+    "concurrency": (N_("Calls at once"), N_("How many calls are in flight at the same time")),
     "max_tries": (N_("Tries per call"), N_("How often a call that failed in passing is tried")),
-    "pinned": (N_("Pinned records"), N_("Record keys for the fixed retriever, one a line")),
+    # Of the instance
+    "openai_base_url": (N_("Address"), N_("http or https, up to where the API begins (/v1)")),
+    "openai_api_key": (N_("Key"), N_("Stored on the server, readable by its owner only, and never shown again")),
+    "openai_model": (N_("Model"), N_("For tasks that name none: the name of the model, as the server knows it")),
+    "transformers_model": (N_("Local model"), N_("For tasks that name none: a hub id or a folder on this computer")),
+    "timeout_seconds": (N_("Time-out in seconds"), N_("For one whole answer")),
+    "requests_per_minute": (N_("Requests per minute"), N_("The most that are sent to the server")),
+    "tokens_per_minute": (N_("Tokens per minute"), N_("The most that are sent and received, as counted beforehand")),
+    "lease_seconds": (
+        N_("Lease in seconds"),
+        N_("After how long a call of a worker that died is sent again; empty: longer than the time-out"),
+    ),
 }
 
 # Sentences of errors that people meet, as the services raise them; %(name)s stands for what varies.
@@ -187,6 +310,23 @@ SENTENCES = (
     N_("The server failed; the call is worth another try (%(status)s)."),
     N_("The prompt is longer than the model can read; show fewer examples or use another model (%(status)s)."),
     N_("The server refuses this prompt; see what it says, and label this record by hand (%(status)s)."),
+    # Of settings and runs
+    N_("%(name)s is %(value)s; allowed are: %(names)s"),
+    N_("%(name)s is %(value)s; it must be of the kind %(kind)s"),
+    N_("The backend %(name)s has no setting %(setting)s; clear it, or choose another"),
+    N_("A cascade asks for one task at a time; clear the setting joint, or set mode to direct"),
+    N_("The tasks %(a)s and %(b)s cannot be asked together: one labels reviews, the other products"),
+    N_("The project's budget of %(amount)s is reached; raise it in the settings and resume"),
+    N_("The project's budget of %(amount)s a day is reached; resume tomorrow (UTC), or raise it"),
+    N_(
+        "The price of %(model)s is unknown, so no budget (%(amount)s) can be kept; add the model to prices.json in the "
+        "instance folder and resume, or start a run without a budget"
+    ),
+    N_("The transformers backend needs a model id (a hub id or a folder); set it for the task or the instance"),
+    N_("The OpenAI key contains a space, a line end or a character that no key has; copy it again"),
+    N_("openai_base_url must not contain a user or password; put the key into openai_api_key; example: %(address)s"),
+    N_("The backend %(name)s needs no test"),
+    N_("No model %(name)s; the settings name: %(names)s"),
     # Of the page itself
     N_("Choose a file first"),
     N_("Choose the column that holds the review text"),
@@ -235,6 +375,28 @@ _PATTERNS = [
 def word(name: str) -> str:
     """Return the page's word for a state, role, order, backend and the like; what a plugin added stays as it is."""
     return str(_(WORDS[name])) if name in WORDS else name
+
+
+def setting_of(setting: str, value: str) -> str:
+    """Return the page's word for one choice of a setting."""
+    if setting == "style" and value in WAYS:
+        locale = get_locale()
+        return WAYS[value].title.get(locale.language if locale else "ko") or value
+    return word(f"{setting}.{value}" if f"{setting}.{value}" in WORDS else value)
+
+
+def note_words(note: str | None) -> str:
+    """Return in words how a suggestion was made: "scored, calibrated" part by part; a part of a plugin as it is."""
+    parts = [part.strip() for part in (note or "").split(",")]
+    return " · ".join(word(f"note.{part}") if f"note.{part}" in WORDS else part for part in parts if part)
+
+
+def step_title(name: str) -> str:
+    """Return the title of a step; "sample 2" is numbered."""
+    sample = re.fullmatch(r"sample (\d+)", name)
+    if sample:
+        return str(_("Sample %(n)s", n=sample[1]))
+    return word(f"step.{name}") if f"step.{name}" in WORDS else name
 
 
 def setting_title(name: str) -> str:

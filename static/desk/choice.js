@@ -1,4 +1,6 @@
-// One of the labels: radio buttons, chosen by their number.
+// One of the labels: radio buttons, chosen by their number. Scores stand beside them in a place that is always there.
+import { make, say } from "./words.js";
+
 export function mount(element, schema, value, onChange) {
   const inputs = [...element.querySelectorAll("input")];
 
@@ -11,6 +13,16 @@ export function mount(element, schema, value, onChange) {
     },
     suggest(next) {
       for (const input of inputs) input.parentElement.classList.toggle("was-suggested", input.value === next);
+    },
+    score(scores, scale) {
+      for (const input of inputs) {
+        const place = input.parentElement.querySelector("[data-chance]");
+        const score = scores?.[input.value];
+        if (!place) continue;
+        place.replaceChildren(...(typeof score === "number" ? [make("span", { class: "sr-only" }, `${say(scale)} `), score.toFixed(2)] : []));
+        place.style.setProperty("--share", typeof score === "number" ? score : 0);
+        place.classList.toggle("has", typeof score === "number");
+      }
     },
     focus: () => (inputs.find((input) => input.checked) ?? inputs[0])?.focus(),
     onDigit(n) {

@@ -31,13 +31,14 @@ export class Form {
   }
 
   // Fill the form. `origin`: "suggestion", "decision" (what stands), "draft" (a person's own), or "empty".
-  load({ value, suggested, origin }) {
+  load({ value, suggested, origin, scores, scale }) {
     this.suggested = suggested ?? null;
     this.origin = origin;
     this.touched = origin === "draft";
     this.complain("");
     this.widget.setValue(value ?? null);
     this.widget.suggest?.(this.suggested);
+    this.widget.score?.(scores ?? null, scale ?? "raw");
     this.element.classList.toggle("is-suggested", origin === "suggestion");
     this.widget.markSuggested?.(origin === "suggestion" ? value : null);
     this.#showState();

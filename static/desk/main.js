@@ -167,6 +167,10 @@ class Desk {
   }
 
   filling(next) {
+    return { ...this.content(next), scores: next.scores, scale: next.scale };
+  }
+
+  content(next) {
     const draft = next.draft ?? this.drafts.get(next.record_id, next.version);
     if (draft) return { value: draft.value, suggested: next.suggested, origin: "draft" };
     if (next.decided !== null) return { value: next.decided, suggested: next.suggested, origin: "decision" };
