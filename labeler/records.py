@@ -120,7 +120,7 @@ class BackendFailure:
 
     ``kind``: ``timeout``, ``rate_limit``, ``server``, ``connection`` (all worth another try, after ``retry_after``
     seconds if the server said so), ``auth``, ``quota``, ``model``, ``setup`` (``fatal``: every further call would
-    fail alike, so the run pauses), ``request`` (this one prompt was refused).
+    fail alike, so the run pauses), ``request`` (this one prompt was refused), ``memory`` (it did not fit into memory).
     """
 
     kind: str

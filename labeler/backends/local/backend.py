@@ -1,0 +1,314 @@
+"""The backend ``transformers``: labels are scored, everything else is generated, by one model in this process."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from labeler import strictjson
+from labeler.backends.base import GENERATED, SCORED, BackendRequest
+from labeler.backends.local.chat import Chat, PromptRefused
+from labeler.backends.local.generating import CONTEXT, STOP, Generated, can_constrain, generate
+from labeler.backends.local.loading import LoadedModel, LoadOptions, load
+from labeler.backends.local.memory import BatchSize, OutOfMemory, free_memory
+from labeler.errors import JsonError, LabelerError
+from labeler.prompts import answer_text
+from labeler.records import BackendFailure, Completion, Generation, Message, Value
+
+BY_SCORE, REPAIRED = "scored", "repaired"
+"""Notes of completions: the labels were scored, nothing was generated; or the syntax of the JSON was mended."""
+
+_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?```\s*", re.DOTALL)
+
+log = logging.getLogger(__name__)
+
+Result = Completion | BackendFailure
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A request with its prompt, and with its closed list of labels if it is to be scored."""
+
+    place: int
+    request: BackendRequest
+    prompt: list[int]
+    candidates: dict[str, Value]
+
+
+class TransformersBackend:
+    """Answers with local weights. They are loaded at the first request, and by one thread: one forward at a time.
+
+    ``batch`` is how many prompts are read at once; it halves for good when memory runs out.
+    """
+
+    name = "transformers"
+    billed = True
+    local = True
+    generation_settings = frozenset(field.name for field in fields(Generation)) - {"explicit"}
+
+    def __init__(self, options: LoadOptions, batch_size: int = 16) -> None:
+        self.options = options
+        self.model_id: str | None = options.model_id
+        self.batch = batch_size
+        self._size = BatchSize(batch_size)
+        self._lock = threading.Lock()
+        self._loaded: LoadedModel | None = None
+        self._chat: Chat | None = None
+        self._prefixes: Any = None
+        self._answers: dict[tuple[str, ...], list[list[int]]] = {}
+
+    def __repr__(self) -> str:
+        return f"TransformersBackend({self.options!r}, batch_size={self.batch})"
+
+    def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Result]:
+        """Yield what came of each request, in order; a call that fails is a BackendFailure, never an exception."""
+        with self._lock:
+            results = self._complete(requests)
+        yield from results
+
+    def check(self) -> dict[str, Any]:
+        """Load the weights and answer once, for a "test" button.
+
+        Returns ``{"ok", "model", "ms", "message", "capabilities"}``; capabilities are empty if it failed.
+        """
+        start = time.perf_counter()
+        messages: list[Message] = [{"role": "user", "content": "Answer with the word ok."}]
+        with self._lock:
+            message, capabilities = self._check(messages)
+        ms = round((time.perf_counter() - start) * 1000)
+        ok = bool(capabilities)
+        said = f"{message} answered in {ms} ms." if ok else message
+        return {"ok": ok, "model": self.model_id, "ms": ms, "message": said, "capabilities": capabilities}
+
+    def close(self) -> None:
+        """Free the weights; the next request loads them again."""
+        with self._lock:
+            self._loaded = self._chat = self._prefixes = None
+            self._answers.clear()
+            free_memory()
+
+    def _check(self, messages: Sequence[Message]) -> tuple[str, dict[str, Any]]:
+        try:
+            loaded, chat = self._ready()
+            generate(loaded, [chat.prompt_ids(messages)], Generation(max_tokens=8, stop=chat.stop), None, 1)
+        except LabelerError as error:
+            return str(error), {}
+        except Exception as error:
+            return _unexpected(error).message, {}
+        capabilities = {
+            "scored": True,
+            "constrained": can_constrain(),
+            "chat_template": chat.has_template,
+            "context": loaded.context,
+            "device": loaded.device.type,
+            "dtype": str(loaded.dtype).removeprefix("torch."),
+        }
+        return loaded.description, capabilities
+
+    def _ready(self) -> tuple[LoadedModel, Chat]:
+        if self._loaded is None or self._chat is None:
+            from labeler.backends.local.prefix import PrefixCache
+
+            self._loaded = load(self.options)
+            self._chat = Chat(self._loaded.tokenizer)
+            self._prefixes = PrefixCache()
+            self._answers.clear()
+            self._size.value = self.batch
+        return self._loaded, self._chat
+
+    def _complete(self, requests: Sequence[BackendRequest]) -> list[Result]:
+        try:
+            loaded, chat = self._ready()
+        except LabelerError as error:
+            return [BackendFailure("setup", str(error), fatal=True) for _ in requests]
+        except Exception as error:
+            log.exception("The local weights could not be loaded")
+            return [replace(_unexpected(error), kind="setup", fatal=True) for _ in requests]
+        results: dict[int, Result] = {}
+        jobs: list[_Job] = []
+        for place, request in enumerate(requests):
+            made = self._job(chat, place, request)
+            if isinstance(made, BackendFailure):
+                results[place] = made
+            else:
+                jobs.append(made)
+        for part, work in self._parts(loaded, chat, jobs):
+            for job, result in zip(part, self._guarded(part, work), strict=True):
+                results[job.place] = result
+        return [results[place] for place in range(len(requests))]
+
+    def _job(self, chat: Chat, place: int, request: BackendRequest) -> _Job | BackendFailure:
+        candidates = {} if request.answering == GENERATED else request.schema.candidates()
+        if request.answering == SCORED and not candidates:
+            message = (
+                f"The task {request.task} has no closed list of labels to score; set answering to auto or generated."
+            )
+            return BackendFailure("setup", message, fatal=True)
+        try:
+            prompt = chat.prompt_ids(request.messages)
+        except PromptRefused as error:
+            return BackendFailure("request", f"{error}.")
+        except Exception as error:
+            return _unexpected(error)
+        return _Job(place, request, prompt, dict(candidates))
+
+    def _parts(
+        self, loaded: LoadedModel, chat: Chat, jobs: Sequence[_Job]
+    ) -> Iterator[tuple[list[_Job], Callable[[Sequence[_Job]], list[Result]]]]:
+        """Divide the jobs into those that can run together: all that are scored, and what is generated alike."""
+        scored = [job for job in jobs if job.candidates]
+        if scored:
+            yield scored, lambda part: self._score(loaded, chat, part)
+        alike: dict[tuple[Generation, str], list[_Job]] = {}
+        for job in jobs:
+            if not job.candidates:
+                key = (job.request.generation, json.dumps(job.request.json_schema, sort_keys=True))
+                alike.setdefault(key, []).append(job)
+        for part in alike.values():
+            yield part, lambda some: self._generate(loaded, chat, some)
+
+    def _guarded(self, jobs: Sequence[_Job], work: Callable[[Sequence[_Job]], list[Result]]) -> list[Result]:
+        """Do the work; where memory does not suffice for one job, only that one fails."""
+        size = self._size.value
+        try:
+            return work(jobs)
+        except OutOfMemory as error:
+            message = str(error)
+        except Exception as error:
+            log.exception("Unexpected error of the backend transformers")
+            return [_unexpected(error)] * len(jobs)
+        if len(jobs) == 1:
+            return [BackendFailure("memory", f"{message}.")]
+        # The one that failed says nothing about how many of the others fit.
+        self._size.value = size
+        half = len(jobs) // 2
+        return [*self._guarded(jobs[:half], work), *self._guarded(jobs[half:], work)]
+
+    def _score(self, loaded: LoadedModel, chat: Chat, jobs: Sequence[_Job]) -> list[Result]:
+        from labeler.backends.local.scoring import probabilities, score
+
+        results: dict[int, Result] = {}
+        fitting: list[tuple[_Job, list[list[int]]]] = []
+        for job in jobs:
+            answers = self._answer_ids(chat, job)
+            needed = len(job.prompt) + max(map(len, answers))
+            if needed > loaded.context:
+                results[job.place] = _too_long(len(job.prompt), needed - len(job.prompt), loaded)
+            else:
+                fitting.append((job, answers))
+        prompts, candidates = [job.prompt for job, _ in fitting], [answers for _, answers in fitting]
+        found = score(loaded, prompts, candidates, self._size, cache=self._prefixes)
+        for (job, _), scored in zip(fitting, found, strict=True):
+            results[job.place] = self._scored(job, probabilities(scored).tolist())
+        return [results[job.place] for job in jobs]
+
+    def _answer_ids(self, chat: Chat, job: _Job) -> list[list[int]]:
+        request = job.request
+        texts = tuple(answer_text(request.task, request.schema, value) for value in job.candidates.values())
+        if texts not in self._answers:
+            if len(self._answers) >= 64:
+                self._answers.clear()
+            self._answers[texts] = [chat.answer_ids(text) for text in texts]
+        return self._answers[texts]
+
+    def _scored(self, job: _Job, shares: Sequence[float]) -> Result:
+        request = job.request
+        scores = dict(zip(job.candidates, shares, strict=True))
+        value = request.schema.decide(scores, size=1.0 if request.size is None else request.size)
+        if value is None:
+            return BackendFailure("request", f"The scores of the task {request.task} decide for no label.")
+        chosen = [scores[name] for name, candidate in job.candidates.items() if _holds(value, candidate)]
+        return Completion(
+            text=answer_text(request.task, request.schema, value),
+            tokens_in=len(job.prompt),
+            tokens_out=0,
+            finish=STOP,
+            score=sum(chosen) / len(chosen) if chosen else None,
+            scores=scores,
+            note=BY_SCORE,
+            model_id=self.model_id,
+        )
+
+    def _generate(self, loaded: LoadedModel, chat: Chat, jobs: Sequence[_Job]) -> list[Result]:
+        request = jobs[0].request
+        generation = replace(request.generation, stop=(*request.generation.stop, *chat.stop))
+        found = generate(loaded, [job.prompt for job in jobs], generation, request.json_schema or None, self._size)
+        return [self._generated(loaded, request, answer) for answer in found]
+
+    def _generated(self, loaded: LoadedModel, request: BackendRequest, answer: Generated) -> Result:
+        if answer.finish == CONTEXT:
+            return _too_long(answer.tokens_in, request.generation.max_tokens or 1, loaded)
+        text, note = answer.text, answer.note
+        if request.json_schema and answer.finish == STOP:
+            mended = repaired(text)
+            if mended is not None:
+                text, note = mended, REPAIRED
+        return Completion(
+            text, answer.tokens_in, answer.tokens_out, finish=answer.finish, note=note, model_id=self.model_id
+        )
+
+
+def repaired(text: str) -> str | None:
+    """Return JSON of the same words where only the syntax of ``text`` was wrong; None if it is right or past mending.
+
+    The last resort before a parse failure. Nothing is invented, left out or chosen: the words and numbers of the
+    mended answer are those of the original, in the same order, or it is not mended.
+    """
+    fenced = _FENCED.fullmatch(text)
+    inside = fenced[1] if fenced else text.strip()
+    if not inside.startswith("{") or _is_json(inside):
+        return None
+    try:
+        json_repair: Any = importlib.import_module("json_repair")
+    except ImportError:
+        return None
+    try:
+        value = json_repair.loads(inside, skip_json_loads=True)
+        mended = strictjson.dumps(value)
+    except (ValueError, TypeError, RecursionError, AttributeError):
+        return None
+    same = _words(mended) == _words(inside)
+    return mended if same and isinstance(value, dict) and _is_json(mended) else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        strictjson.loads(text)
+    except JsonError:
+        return False
+    return True
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _holds(value: Value, candidate: Value) -> bool:
+    """Whether a candidate is the value, or, where the value is a set of labels, belongs to it."""
+    if isinstance(value, list) and isinstance(candidate, list):
+        return all(label in value for label in candidate)
+    return bool(value == candidate)
+
+
+def _too_long(tokens: int, answer: int, loaded: LoadedModel) -> BackendFailure:
+    message = (
+        f"The prompt has {tokens} tokens and its answer up to {answer}, but the model reads {loaded.context} in all; "
+        "show fewer examples, lower max_tokens, or take a model with a longer context."
+    )
+    return BackendFailure("request", message)
+
+
+def _unexpected(error: Exception) -> BackendFailure:
+    message = f"The local model failed with an unexpected {type(error).__name__}; see the log."
+    if "CUDA error" in str(error) or "CUBLAS" in str(error):
+        # After such an error no call of this process reaches the card any more.
+        message = "The GPU stopped with an error; restart Labeler, and see the log for what it said."
+        return BackendFailure("setup", message, fatal=True)
+    return BackendFailure("request", message)

@@ -1,0 +1,301 @@
+"""Local weights: from a folder, a GGUF file or the hub's cache, onto a GPU or the CPU, in 4 or 8 bits or whole.
+
+Code that comes with a model is never run, and weights are read from safetensors or GGUF only: a pickle can run
+anything. What can go wrong is said in one sentence with its remedy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from labeler.backends.local.chat import Chat
+from labeler.backends.local.memory import free_memory, is_out_of_memory
+from labeler.errors import BackendError, LabelerError, MissingExtra, SettingError
+
+if TYPE_CHECKING:
+    import torch
+
+AUTO, NF4, INT8, WHOLE = "auto", "nf4", "int8", "none"
+CUDA, MPS, CPU = "cuda", "mps", "cpu"
+_SHORTEST_CONTEXT = 2048
+# Tokens that no text is made of, best first; the end of a turn is never among them.
+_PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>", "<|endoftext|>")
+_OFFLINE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "ConnectTimeout"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Which weights, and how. ``model_id`` is a hub id, a folder or a GGUF file; ``adapter`` a LoRA's folder.
+
+    ``quantization``: "nf4" (4 bits), "int8", "none", or "auto": nf4 on a CUDA card, none elsewhere. ``device``:
+    "cuda", "mps", "cpu", or "auto": the best there is. ``gguf_file`` names a file in the folder or repository.
+    """
+
+    model_id: str
+    quantization: str = AUTO
+    device: str = AUTO
+    gguf_file: str = ""
+    adapter: str = ""
+
+
+@dataclass
+class LoadedModel:
+    """Weights ready to answer. ``context`` is how many tokens a prompt and its answer have together at most.
+
+    ``eos_ids`` end an answer; ``pad_id`` is never one of them. ``cache`` keeps what is derived from the tokenizer.
+    """
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+    context: int
+    description: str
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    cache: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+def load(options: LoadOptions) -> LoadedModel:
+    """Load model and tokenizer. Raises :class:`SettingError`, :class:`MissingExtra` or :class:`BackendError`."""
+    for package in ("torch", "transformers", "accelerate"):
+        _need(package)
+    options = _located(options)
+    device = choose_device(options.device)
+    quantization = choose_quantization(options, device.type)
+    if options.adapter:
+        _check_adapter(options.adapter)
+    log.info("Loading %s on %s (%s)", options.model_id, device, quantization)
+    try:
+        loaded = _load(options, device, quantization)
+    except LabelerError:
+        raise
+    except Exception as error:  # hub, disk, tokenizer, torch and bitsandbytes each raise their own
+        _explain(error, options, device.type)
+    log.info("Loaded %s; it reads %d tokens", loaded.description, loaded.context)
+    return loaded
+
+
+def _load(options: LoadOptions, device: torch.device, quantization: str) -> LoadedModel:
+    transformers: Any = importlib.import_module("transformers")
+    dtype = _dtype(device)
+    # The token comes from the environment alone; False keeps transformers from one that somebody left on this disk.
+    source: dict[str, Any] = {"trust_remote_code": False, "token": os.environ.get("HF_TOKEN") or False}
+    if options.gguf_file:
+        source["gguf_file"] = options.gguf_file
+    else:
+        source["use_safetensors"] = True
+    transformers.utils.logging.disable_progress_bar()
+    how: dict[str, Any] = {"dtype": dtype, "device_map": {"": str(device)}}
+    if quantization != WHOLE:
+        how["quantization_config"] = _bits(quantization, device)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(options.model_id, **source)
+    model = transformers.AutoModelForCausalLM.from_pretrained(options.model_id, **source, **how)
+    if options.adapter:
+        model.load_adapter(options.adapter)
+    model.eval().requires_grad_(False)
+    eos_ids = _end_ids(model, tokenizer)
+    pad_id = _pad_id(tokenizer, eos_ids)
+    # Answers are decided by our settings alone, not by a sampling that the makers of the weights like.
+    model.generation_config = transformers.GenerationConfig(eos_token_id=list(eos_ids), pad_token_id=pad_id)
+    described = f"{_name(options)} on {device.type}, {_bits_name(quantization)}{str(dtype).removeprefix('torch.')}"
+    return LoadedModel(model, tokenizer, device, dtype, _context(model, tokenizer), described, eos_ids, pad_id)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device. Raises :class:`SettingError` if there is none of the kind that is wanted."""
+    import torch
+
+    there = {CUDA: torch.cuda.is_available(), MPS: torch.backends.mps.is_available(), CPU: True}
+    if wanted == AUTO:
+        wanted = next(kind for kind, found in there.items() if found)
+    if wanted not in there:
+        raise SettingError(f"device is {wanted!r}; allowed are: {AUTO}, {', '.join(there)}")
+    if not there[wanted]:
+        what = "no NVIDIA or AMD GPU" if wanted == CUDA else "no Apple GPU"
+        raise SettingError(f"device is {wanted}, but torch finds {what} on this machine; set device to auto or cpu")
+    return torch.device(wanted)
+
+
+def choose_quantization(options: LoadOptions, device: str) -> str:
+    """Return "nf4", "int8" or "none". Raises if bitsandbytes is needed and missing, or the file has its own bits."""
+    wanted = options.quantization
+    if wanted not in (AUTO, NF4, INT8, WHOLE):
+        raise SettingError(f"quantization is {wanted!r}; allowed are: {AUTO}, {NF4}, {INT8}, {WHOLE}")
+    if options.gguf_file:
+        if wanted in (NF4, INT8):
+            raise SettingError(
+                f"quantization is {wanted}, but {options.gguf_file} is a GGUF file, which brings its own; "
+                f"set quantization to {AUTO}, or load the model from its safetensors"
+            )
+        return WHOLE
+    if wanted == AUTO:
+        wanted = NF4 if device == CUDA else WHOLE
+    if wanted != WHOLE:
+        _need("bitsandbytes")
+    return wanted
+
+
+def _located(options: LoadOptions) -> LoadOptions:
+    """Check what lies on this disk, and part a path of a GGUF file into folder and file."""
+    model_id, gguf_file = options.model_id.strip(), options.gguf_file.strip()
+    if not model_id:
+        raise SettingError("The transformers backend needs a model id: a hub id or a folder; set it for the task")
+    path = Path(model_id).expanduser()
+    if path.is_file() and path.suffix == ".gguf" and not gguf_file:
+        path, gguf_file = path.parent, path.name
+    if gguf_file:
+        if Path(gguf_file).is_absolute() or ".." in Path(gguf_file).parts:
+            raise SettingError(f"gguf_file is {gguf_file!r}; give the name of a file inside the model's folder")
+        _need("gguf")
+    if path.is_dir():
+        _check_folder(path, gguf_file)
+        model_id = str(path)
+    elif re.match(r"[/~.]|[A-Za-z]:\\", model_id) or model_id.count("/") > 1 or path.exists():
+        raise SettingError(f"There is no model folder {model_id}; give a folder with config.json, or a hub id")
+    return LoadOptions(model_id, options.quantization, options.device, gguf_file, options.adapter.strip())
+
+
+def _check_folder(folder: Path, gguf_file: str) -> None:
+    if gguf_file:
+        if not (folder / gguf_file).is_file():
+            there = ", ".join(sorted(path.name for path in folder.glob("*.gguf"))[:5]) or "none"
+            raise SettingError(f"There is no file {gguf_file} in {folder}; GGUF files there: {there}")
+    elif not (folder / "config.json").is_file():
+        files = sorted(path.name for path in folder.glob("*.gguf"))
+        remedy = f"set gguf_file to {files[0]}" if files else "give the folder that holds config.json and the weights"
+        raise SettingError(f"The folder {folder} has no config.json, so it holds no model; {remedy}")
+    elif not any(folder.glob("*.safetensors")):
+        raise SettingError(
+            f"The folder {folder} holds no safetensors, and other weights are not read, because a pickle can run "
+            "any code; save the model with safetensors"
+        )
+
+
+def _check_adapter(adapter: str) -> None:
+    folder = Path(adapter).expanduser()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).is_file():
+            raise SettingError(f"The adapter {adapter} has no {name}; give the folder of a LoRA that peft has saved")
+    try:
+        kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise SettingError(f"adapter_config.json in {adapter} names no peft_type; save the LoRA again") from None
+    if kind != "LORA":
+        raise SettingError(f"The adapter {adapter} is of the kind {kind}; only LORA is read")
+    try:
+        importlib.import_module("peft")
+    except ImportError as error:
+        raise SettingError("An adapter needs the package peft; install it with: pip install peft") from error
+
+
+def _need(package: str) -> None:
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise MissingExtra(package, "local") from error
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    import torch
+
+    if device.type == CUDA:
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.float16 if device.type == MPS else torch.float32
+
+
+def _bits(quantization: str, device: torch.device) -> Any:
+    """NF4 with double quantisation as in QLoRA (Dettmers et al. 2023), or LLM.int8() (Dettmers et al. 2022)."""
+    BitsAndBytesConfig: Any = importlib.import_module("transformers").BitsAndBytesConfig
+    if quantization == INT8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=_dtype(device),
+    )
+
+
+def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    named = model.generation_config.eos_token_id
+    ids = [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id, *Chat(tokenizer).end_ids]
+    return tuple(dict.fromkeys(int(id_) for id_ in ids if id_ is not None))
+
+
+def _pad_id(tokenizer: Any, eos_ids: tuple[int, ...]) -> int:
+    """Return an id for padding. Attention never sees it, so any will do that does not end an answer."""
+    vocabulary = tokenizer.get_vocab()
+    named = [tokenizer.pad_token_id, *(vocabulary.get(name) for name in _PADS)]
+    rest = [tokenizer.unk_token_id, tokenizer.bos_token_id, *range(len(eos_ids) + 1)]
+    return next(int(id_) for id_ in (*named, *rest) if id_ is not None and id_ not in eos_ids)
+
+
+def _context(model: Any, tokenizer: Any) -> int:
+    """Return how many tokens the model reads; tokenizers that do not know say 10^30."""
+    known = [getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
+    return min((int(n) for n in known if n and 0 < n < 10**8), default=_SHORTEST_CONTEXT)
+
+
+def _name(options: LoadOptions) -> str:
+    name = Path(options.model_id).name if Path(options.model_id).is_dir() else options.model_id
+    parts = [name, options.gguf_file, f"with {Path(options.adapter).name}" if options.adapter else ""]
+    return " ".join(part for part in parts if part)
+
+
+def _bits_name(quantization: str) -> str:
+    return "" if quantization == WHOLE else f"{quantization.upper()}, "
+
+
+def _explain(error: Exception, options: LoadOptions, device: str) -> NoReturn:
+    """Raise what ``error`` means to the person who chose the model."""
+    model_id = options.model_id
+    names = {type(cause).__name__ for cause in _causes(error)}
+    said = " ".join(str(cause) for cause in _causes(error))
+    if any(is_out_of_memory(cause) for cause in _causes(error)):
+        free_memory()
+        raise BackendError(
+            f"The model {model_id} does not fit into the memory of {device}; set quantization to nf4, "
+            "take a smaller model, or set device to cpu"
+        ) from error
+    if "GatedRepoError" in names or "gated repo" in said:
+        message = f"The model {model_id} is gated; accept its licence on the hub, and set HF_TOKEN to a token of yours"
+    elif "RepositoryNotFoundError" in names or "not a valid model identifier" in said:
+        message = f"The hub has no model {model_id}, or it is private; check the model id, or set HF_TOKEN"
+    elif names & _OFFLINE or "couldn't connect" in said or "offline mode" in said.lower():
+        message = (
+            f"The model {model_id} is not in the local cache and the hub cannot be reached; connect once, or give "
+            "a folder with the weights"
+        )
+    elif "model.safetensors" in said or "use_safetensors" in said:
+        message = f"The model {model_id} has no weights in safetensors, and a pickle is not read; take another model"
+    elif "trust_remote_code" in said:
+        message = f"The model {model_id} brings code of its own, which is never run; take one that transformers knows"
+    elif isinstance(error, ImportError):
+        message = f"The model {model_id} needs a package that is not installed: {_first_line(error)}"
+    else:
+        message = f"The model {model_id} could not be loaded: {_first_line(error)}; check its folder or choose another"
+    raise SettingError(message) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: Exception) -> str:
+    line = next((line.strip() for line in str(error).split("\n") if line.strip()), "")
+    return line.rstrip(".")[:300] or type(error).__name__
