@@ -8,7 +8,8 @@
     │   ├── TextError                 a text that cannot be stored (NUL, lone surrogate)
     │   ├── JsonError                 JSON that is not strict; carries line and column
     │   ├── FileRefused               a file that cannot be read at all
-    │   └── SettingError              a setting that does not exist or has a bad value
+    │   ├── SettingError              a setting that does not exist or has a bad value
+    │   └── PromptRefused             messages that a chat template does not take (backends/local/chat.py)
     ├── NotSignedIn              401
     ├── Forbidden                403
     ├── NotFound                 404
@@ -21,6 +22,8 @@
     │   ├── StoreDamaged              the database file is torn or is not a database
     │   └── StoreNewer                the schema is newer than this program
     ├── BackendError             502  a backend that cannot be used as it is set up
+    │   ├── OutOfMemory               not even one prompt fits into memory (backends/local/memory.py)
+    │   └── CallFailed                a file or batch that a provider did not take (backends/openai/failures.py)
     ├── MissingExtra             501  an optional package is not installed; names the extra
     └── PluginError              500
         └── DuplicateName             two plugins registered one name
