@@ -351,6 +351,8 @@ def test_prelabel_errors_are_one_line(shell: Shell, words: list[str], said: str)
 
 # Export
 
+EXPORT = ("--task", "sentiment", "--format", "csv", "--out", "out")
+
 
 def test_export_writes_files_and_names_them(shell: Shell) -> None:
     """``labeler export`` prints the path of each file, and the manifest describes them."""
@@ -561,6 +563,11 @@ def test_unknown_command_and_option_are_usage_errors() -> None:
     """click answers what it does not know with usage and status 2."""
     assert CliRunner().invoke(cli, ["serv"]).exit_code == 2
     assert CliRunner().invoke(cli, ["projects", "--colour"]).exit_code == 2
+
+
+def test_a_word_that_is_not_utf8_is_one_line(shell: Shell) -> None:
+    """Bytes that no store holds are refused, whatever they were to name."""
+    assert "A word of the command is not UTF-8" in shell.fails("export", "--project", "\udcff", *EXPORT)
 
 
 def test_newer_database_is_refused_with_both_versions(shell: Shell) -> None:

@@ -1,0 +1,51 @@
+"""The command ``labeler``. Slow things load inside the commands, so that ``labeler --help`` answers at once.
+
+::
+
+    base.py         the group of all commands, the instance they work on, errors as one line
+    serve.py        serve, demo, worker
+    data.py         import, export
+    runs.py         prelabel; run_options.py makes its options from the table of a task's settings
+    calibration.py  calibrate
+    settings.py     settings of the instance, a project, a task
+    models.py       backends, models
+    words.py        what is said of models and calibrations
+    people.py       user
+    care.py         projects, tasks, plugins, backup, doctor
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import chain, pairwise
+
+import click
+
+from labeler.cli import calibration, care, data, models, people, runs, serve, settings
+from labeler.cli.base import cli
+
+# Each room adds its commands to the group when it is imported.
+__all__ = ["calibration", "care", "cli", "data", "main", "models", "people", "runs", "serve", "settings"]
+
+
+def main() -> None:
+    """Entry point. Commands of plugins are added only when they may be needed, to keep --help fast."""
+    known = set(cli.commands)
+    named = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    if named is not None and named not in known:
+        _add_plugin_commands(sys.argv[1:])
+    cli()
+
+
+def _add_plugin_commands(words: list[str]) -> None:
+    from labeler import built_in
+    from labeler.instance import instance_folder
+    from labeler.plugins import load_plugins
+
+    # click has not read the options yet, and the plugins of the instance are wanted.
+    after = (following for word, following in pairwise(words) if word == "--instance")
+    joined = (word.partition("=")[2] for word in words if word.startswith("--instance="))
+    plugins = load_plugins(built_in, instance_folder(next(chain(after, joined), None)) / "plugins")
+    plugins.commands(cli)
+    for disabled in plugins.disabled:
+        click.echo(f"Plugin {disabled.name} is disabled: {disabled.reason}", err=True)

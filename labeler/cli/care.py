@@ -1,0 +1,68 @@
+"""Looking after an instance: what is in it, a backup of it, and whether it is sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from labeler.cli.base import cli, instance_option, with_instance
+from labeler.errors import InputError
+
+if TYPE_CHECKING:
+    from labeler.instance import Instance
+
+
+@cli.command()
+@with_instance
+def projects(instance: Instance) -> None:
+    """List the projects, with progress by task."""
+    for project in instance.store.projects.all():
+        counts = instance.store.records.counts(project["id"])
+        click.echo(f"{project['name']}: {counts['records']} records")
+        for name in instance.tasks_of(project):
+            work = instance.store.work.counts(project["id"], name)
+            click.echo(f"  {name}: {work['approved']} approved, {work['rejected']} rejected, {work['pending']} pending")
+
+
+@cli.command()
+@with_instance
+def tasks(instance: Instance) -> None:
+    """List the tasks that plugins registered."""
+    for name, task in instance.plugins.tasks.items():
+        owner = instance.plugins.owners[("tasks", name)]
+        click.echo(f"{name} {task.version} ({task.schema.kind}): {task.titled('en')} / {task.titled('ko')}  [{owner}]")
+
+
+@cli.command()
+@with_instance
+def plugins(instance: Instance) -> None:
+    """List the plugins, and those that were disabled, with the reason."""
+    for name in instance.plugins.loaded:
+        click.echo(name)
+    for disabled in instance.plugins.disabled:
+        click.echo(f"{disabled.name}: disabled: {disabled.reason}", err=True)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@with_instance
+def backup(instance: Instance, file: Path) -> None:
+    """Write a consistent copy of the database to FILE while others go on working."""
+    instance.store.backup(file)
+    click.echo(f"Wrote {file} ({file.stat().st_size:,} bytes).")
+
+
+@cli.command()
+@instance_option
+def doctor(folder: str | None) -> None:
+    """Check the instance and say what is wrong and what to do."""
+    from labeler.doctor import examine
+    from labeler.instance import instance_folder
+
+    findings = examine(instance_folder(folder))
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.good else 'BAD '} {finding.text}")
+    if not all(finding.good for finding in findings):
+        raise InputError("Something needs attention; see the lines marked BAD")

@@ -1,0 +1,135 @@
+"""Data in and out: records from files, training sets from approved annotations."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labeler.cli.base import cli, pairs, task_options, with_instance
+from labeler.errors import InputError
+
+if TYPE_CHECKING:
+    from labeler.instance import Instance
+
+
+@cli.command(name="import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--project", required=True, metavar="NAME", help="Made if there is none of that name")
+@click.option("--text", metavar="COL", help="The column of the review [guessed]")
+@click.option("--id", "id_", metavar="COL", help="The column of a stable id [guessed]")
+@click.option("--group", metavar="COL", help="The column of the product [guessed]")
+@click.option("--label", multiple=True, metavar="TASK=COL", help="A column of labels, taken in as approved")
+@click.option("--task", "tasks", multiple=True, metavar="TASK", help="The tasks of a new project [all]")
+@click.option("--language", type=click.Choice(["ko", "en"]), default="ko", show_default=True, help="Of a new project")
+@click.option("--encoding", help="Instead of the detected one: utf-8, cp949, utf-16 ...")
+@click.option("--delimiter", help="Instead of the detected one; 'tab' for a tab")
+@click.option("--sheet", help="The sheet of a workbook")
+@click.option("--no-header", is_flag=True, help="The first row is data; columns are named 'column 1', ...")
+@click.option("--strict", is_flag=True, help="All rows or none")
+@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write the refused rows to a CSV file")
+@with_instance
+def import_(
+    instance: Instance, file: Path, project: str, tasks: tuple[str, ...], language: str, label: tuple[str, ...],
+    report_file: Path | None, no_header: bool, id_: str | None, **options: Any,
+) -> None:  # fmt: skip
+    """Import FILE (CSV, TSV, JSONL, JSON, xlsx, Parquet; also .gz) into a project."""
+    from labeler.ingest.options import ImportOptions
+    from labeler.ingest.service import preview, resolve
+    from labeler.plugins import find
+
+    labels = pairs(label, "--label")
+    readers = instance.plugins.importers
+    chosen = resolve(file, ImportOptions(id=id_, labels=labels, header=not no_header, **options), readers)
+    seen = preview(file, chosen, readers)
+    known = {p["name"]: p for p in instance.store.projects.all()}
+    has = instance.tasks_of(known[project]) if project in known else dict.fromkeys(tasks or instance.plugins.tasks)
+    for name in labels:
+        find(has, name, "task")
+    if report_file is not None and not report_file.parent.is_dir():
+        raise InputError(f"There is no folder {report_file.parent} for the report")
+    if project not in known:
+        settings = {"tasks": list(tasks)} if tasks else None
+        instance.create_project(project, language, settings)
+        click.echo(f"Made the project {project!r}.")
+    encoding = f", {seen.encoding}" if seen.encoding else ""
+    click.echo(f"{file.name}: {seen.format}{encoding}; text={chosen.text!r} id={chosen.id!r} group={chosen.group!r}")
+    found = instance.store.projects.named(project)
+    with click.progressbar(length=file.stat().st_size, label="Importing", file=sys.stderr) as bar:
+        done = 0
+
+        def on_progress(position: int, size: int, report: Any) -> None:
+            nonlocal done
+            bar.update(position - done)
+            done = position
+
+        report = instance.importer(found).run(file, chosen, on_progress=on_progress)
+        bar.update(max(0, file.stat().st_size - done))
+    click.echo(
+        f"{report.added} added ({report.duplicates} exact duplicates), {report.known} already there, "
+        f"{report.labels} labels approved, {report.refused_count} refused."
+    )
+    for note in report.notes:
+        click.echo(f"Note: {note}")
+    _show_refused(report, report_file)
+
+
+def _show_refused(report: Any, report_file: Path | None) -> None:
+    for number, column, reason in report.refused[:20]:
+        click.echo(f"  row {number}{f', {column}' if column else ''}: {reason}", err=True)
+    if report.refused_count > 20 and report_file is None:
+        click.echo(f"  ... and {report.refused_count - 20} more; --report FILE writes all of them", err=True)
+    if report_file is not None:
+        import csv
+
+        with report_file.open("w", encoding="utf-8-sig", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["row", "column", "reason"])
+            writer.writerows(report.refused)
+        click.echo(f"Wrote {report_file}.")
+
+
+@cli.command()
+@task_options
+@click.option("--format", "format_name", required=True, metavar="NAME", help="openai, trl, alpaca, csv, suggestions")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
+@click.option("--how", multiple=True, metavar="HOW", help="Only: accepted, corrected, scratch, imported")
+@click.option("--language", type=click.Choice(["ko", "en"]), help="Only records in this language")
+@click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
+@click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
+@click.option("--reasoning", is_flag=True, help="suggestions: also what the model wrote down on the way to each")
+@with_instance
+def export(
+    instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, how: tuple[str, ...],
+    language: str | None, raw: bool, bom: bool, reasoning: bool,
+) -> None:  # fmt: skip
+    """Export approved annotations as a training set (or suggestions, for analysis)."""
+    from labeler.export import Filters, Options, Shares, export_task
+
+    found = instance.store.projects.named(project)
+    try:
+        shares = Shares(*(float(part) for part in split.split(",")))
+    except (TypeError, ValueError):
+        raise InputError(f"--split takes three shares such as 0.8,0.1,0.1, not {split!r}") from None
+    result = export_task(
+        instance.store,
+        found,
+        instance.project_task(found, task_name),
+        format_name,
+        out,
+        formats=instance.plugins.exporters,
+        shares=shares,
+        filters=Filters(how=how, language=language),
+        options=Options(formula_safe=not raw, bom=bom, reasoning=reasoning),
+    )
+    for path in result.files:
+        click.echo(str(path))
+    for what in ("left_out", "warnings"):
+        for finding in result.manifest.get(what, []):
+            shown = finding if isinstance(finding, str) else f"{finding['count']} x {finding['message']}"
+            click.echo(f"{'Left out' if what == 'left_out' else 'Note'}: {shown}", err=True)
+    if result.unrecorded:
+        click.echo(f"Note: the export stands, but is not listed in the project: {result.unrecorded}", err=True)

@@ -1,0 +1,172 @@
+"""Models: which backends there are and what they need, one tiny test call, and what is known of every model."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labeler.cli.base import cli, with_instance
+from labeler.cli.words import can, day, described, ending, learned
+from labeler.errors import BackendError, InputError
+
+if TYPE_CHECKING:
+    from labeler.backends.base import Backend
+    from labeler.instance import Instance
+
+OPENAI, LOCAL = "openai", "transformers"
+_FREE = {
+    "nearest": "ready, and free; it votes by the nearest approved records",
+    "probe": "ready, and free; it learns from approved records, some for every label",
+}
+_LIBRARIES = ("torch", "transformers", "accelerate")
+
+
+@cli.command()
+@click.option("--test", "tested", metavar="NAME", help="Make one tiny call with this backend, and keep what it takes")
+@click.option("--model", "model_id", metavar="ID", help="With --test: the model id [as set]")
+@click.option("--project", metavar="NAME", help="With --test and --task: as set for a task of this project")
+@click.option("--task", "task_name", metavar="TASK", help="With --test and --project: as set for this task")
+@with_instance
+def backends(
+    instance: Instance, tested: str | None, model_id: str | None, project: str | None, task_name: str | None
+) -> None:
+    """List the backends and what they need, or test one."""
+    if tested is None:
+        if model_id or project or task_name:
+            raise InputError("--model, --project and --task say what --test NAME is to test")
+        for name in instance.plugins.backends:
+            click.echo(f"{name}: {_state(instance, name)}")
+        return
+    if bool(project) != bool(task_name):
+        raise InputError("--project and --task are given together")
+    backend = _made(instance, tested, model_id, project, task_name)
+    try:
+        _test(instance, tested, backend)
+    finally:
+        getattr(backend, "close", lambda: None)()
+    _show_known(instance, tested, backend)
+
+
+def _state(instance: Instance, name: str) -> str:
+    """Return whether a backend can be used, and what it needs."""
+    if name == OPENAI:
+        from labeler.backends.openai import is_configured
+
+        if not is_configured(instance.settings):
+            return "set OPENAI_API_KEY or OPENAI_BASE_URL (or the settings openai_api_key, openai_base_url)"
+        return _with_model(instance, "openai_model")
+    if name == LOCAL:
+        missing = [library for library in _LIBRARIES if importlib.util.find_spec(library) is None]
+        if missing:
+            return f"install {', '.join(missing)}: pip install 'labeler[local]'"
+        return _with_model(instance, "transformers_model")
+    return _FREE.get(name, f"registered by {instance.plugins.owners[('backends', name)]}")
+
+
+def _with_model(instance: Instance, setting: str) -> str:
+    model_id = instance.settings.get(setting)
+    return f"ready; {setting} is {model_id}" if model_id else f"ready; name a model: {setting}, model_id or --model"
+
+
+# The test
+
+
+def _made(instance: Instance, name: str, model_id: str | None, project: str | None, task_name: str | None) -> Backend:
+    """Return a backend as a run of a task would have it, or, without a task, as the instance's settings have it."""
+    from labeler.backends.openai import openai_settings
+    from labeler.plugins import find
+
+    factory = find(instance.plugins.backends, name, "backend")
+    if name in _FREE:
+        raise InputError(f"The backend {name} needs no test: it asks no server and loads no weights")
+    given = {"model_id": model_id} if model_id else {}
+    if project and task_name:
+        found = instance.store.projects.named(project)
+        task = instance.project_task(found, task_name)
+        return instance.backend(found, task, name, instance.task_settings(found, task_name) | given)
+    if not getattr(factory, "shared", False):
+        raise InputError(f"The backend {name} is made for one task; name that with --project and --task")
+    api_key, base_url = openai_settings(instance.settings)
+    return factory.create({**instance.settings, "openai_api_key": api_key, "openai_base_url": base_url, **given})
+
+
+def _test(instance: Instance, name: str, backend: Backend) -> None:
+    """Make the call, say how it went and keep what was found. Raises :class:`BackendError` if it brought nothing."""
+    check = getattr(backend, "check", None)
+    if check is None:
+        raise InputError(f"The backend {name} has no test; start a run with --limit 1")
+    found: Mapping[str, Any] = check()
+    if not found["ok"]:
+        raise BackendError(found["message"])
+    click.echo(found["message"])
+    capabilities = found.get("capabilities") or {}
+    if capabilities:
+        store, place = instance.store, (name, address(instance, name), backend.model_id or "")
+        store.write(lambda tx: store.models.record(tx, *place, capabilities))
+        click.echo(f"It can: {can(capabilities)}")
+
+
+def address(instance: Instance, name: str) -> str:
+    """Return the address under which the capabilities of a backend's models are kept."""
+    from labeler.backends.openai import openai_settings
+
+    return (openai_settings(instance.settings).base_url or "") if name == OPENAI else ""
+
+
+def _show_known(instance: Instance, name: str, backend: Backend) -> None:
+    info = instance.price_of(backend)
+    local = getattr(backend, "local", False)
+    click.echo(f"Known: {'local weights cost no fee' if local else described(info)}")
+    limits = _limits(instance, address(instance, name) or name, backend.model_id or "")
+    if limits:
+        click.echo(f"Limits: {limits}")
+    said = ending(info)
+    if said:
+        click.echo(f"Note: {said}", err=True)
+
+
+def _limits(instance: Instance, server: str, model_id: str) -> str:
+    """Return the rate limits that hold for a server: those that were set, else those that it told."""
+    told = instance.store.limits.known(f"{server} {model_id}") or instance.store.limits.known(server)
+    found = []
+    for what in ("requests", "tokens"):
+        set_ = instance.settings.get(f"{what}_per_minute")
+        limit = set_ or (told[what] if told is not None else None)
+        if limit:
+            found.append(f"{limit:,.0f} {what} a minute ({'as set' if set_ else 'as the server said'})")
+    return ", ".join(found)
+
+
+# What is known
+
+
+@cli.command(name="models")
+@with_instance
+def models_(instance: Instance) -> None:
+    """List every model that is known: prices and limits, what test calls found, and calibrations."""
+    for model_id, info in instance.prices.items():
+        click.echo(f"{model_id}: {described(info)}")
+        said = ending(info)
+        if said:
+            click.echo(f"  Note: {said}")
+    for row in instance.store.models.all():
+        where = f" at {row['base_url']}" if row["base_url"] else ""
+        click.echo(f"{row['backend']} {row['model_id']}{where}, tested {day(row['checked_at'])}:")
+        click.echo(f"  {can(row['capabilities'])}")
+    _show_calibrations(instance)
+
+
+def _show_calibrations(instance: Instance) -> None:
+    from labeler.prelabel.calibration import Calibration
+    from labeler.store.calibrations import Calibrations
+
+    stored = Calibrations(instance.store.db)
+    for project in instance.store.projects.all():
+        for name in instance.tasks_of(project):
+            for row in stored.of_task(int(project["id"]), name):
+                model = f"{row['backend']} {row['model_id']}".rstrip()
+                click.echo(f"{model}, calibrated for {name} in {project['name']} on {day(row['made_at'])}:")
+                click.echo(f"  {learned(Calibration.from_json(row['fitted']))}")

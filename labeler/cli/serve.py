@@ -1,0 +1,68 @@
+"""Serving: the page, the demonstration, the background worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labeler.cli.base import cli, instance_option, with_instance
+
+if TYPE_CHECKING:
+    from labeler.instance import Instance
+
+PORT = 8765
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=PORT, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--allow-host", multiple=True, help="A host name to answer to, besides --host and localhost")
+@click.option("--tls", is_flag=True, help="A reverse proxy ends TLS: cookies are sent over https only")
+@click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 256))
+@click.option("--no-worker", is_flag=True, help="Do no background work in this process (see: labeler worker)")
+@click.option("--read-only", is_flag=True, help="Change nothing: look and export only")
+@instance_option
+def serve(folder: str | None, read_only: bool, **options: Any) -> None:
+    """Serve the page and the background worker."""
+    from labeler.instance import Instance, instance_folder
+    from labeler.serving import run_server
+
+    with Instance(instance_folder(folder), read_only=read_only) as instance:
+        run_server(instance, **options)
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=PORT, show_default=True, type=click.IntRange(0, 65535))
+@instance_option
+def demo(folder: str | None, host: str, port: int) -> None:
+    """Serve a demonstration project: 260 reviews, 60 of them approved, no key needed."""
+    from labeler import demo as demonstration
+    from labeler.instance import Instance, instance_folder
+    from labeler.serving import first_account, run_server
+
+    path = instance_folder(folder) if folder else instance_folder() / "demo"
+    with Instance(path) as instance:
+        person = first_account(instance.store, "demo")
+        project = demonstration.create(instance, person)
+        run_server(instance, host=host, port=port, person=person, path=f"/projects/{project['id']}", next_free=True)
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="Do what there is to do, then end")
+@with_instance
+def worker(instance: Instance, once: bool) -> None:
+    """Do the background work of an instance in a process of its own."""
+    from labeler.serving import end_signal, wait_for
+    from labeler.worker import Worker
+
+    background = Worker(instance)
+    if once:
+        background.run_until_idle()
+        return
+    ended = end_signal()
+    background.start()
+    click.echo("Working in the background; Ctrl-C ends it cleanly.")
+    wait_for(ended)
+    background.stop()

@@ -1,0 +1,218 @@
+"""Settings of the instance, of a project and of its tasks, by the names of :mod:`labeler.settings`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labeler import settings as tables
+from labeler import strictjson
+from labeler.cli.base import clean, cli, with_instance
+from labeler.cli.run_options import unescaped
+from labeler.errors import InputError, JsonError, NotFound, SettingError
+from labeler.prompts import LANGUAGES
+from labeler.settings import Setting
+
+if TYPE_CHECKING:
+    from labeler.instance import Instance
+
+_SHORT = 100
+_ENVIRONMENT = {"openai_api_key": "OPENAI_API_KEY", "openai_base_url": "OPENAI_BASE_URL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where settings stand: what they are of, their table, those that were changed, and how more are changed.
+
+    ``change`` stores changes (None resets a setting) and returns what to say of it.
+    """
+
+    of: str
+    table: Sequence[Setting]
+    stored: Mapping[str, Any]
+    change: Callable[[dict[str, Any]], str]
+
+    def setting(self, name: str) -> Setting:
+        known = {setting.name: setting for setting in self.table}
+        if name not in known:
+            raise SettingError(f"No {self.of.split()[0]} setting {name!r}; there are: {', '.join(known)}")
+        return known[name]
+
+    def value(self, setting: Setting) -> Any:
+        return self.stored.get(setting.name, setting.default)
+
+
+@cli.command()
+@click.argument("words", nargs=-1, metavar="[NAME | NAME=VALUE]...")
+@click.option("--project", metavar="NAME", help="The settings of this project [those of the instance]")
+@click.option("--task", "task_name", metavar="TASK", help="With --project: those of this task")
+@with_instance
+def settings(instance: Instance, words: tuple[str, ...], project: str | None, task_name: str | None) -> None:
+    """List settings, show those that are named, or change them.
+
+    NAME= resets a setting. A list is given as JSON or separated by commas, a map as JSON, labels as JSON; JSON may
+    stand in a file: NAME=@FILE. A key is never shown.
+    """
+    place = _place(instance, project, task_name)
+    typed = [word.partition("=") for word in words]
+    named = _known(place, typed)
+    changes = {name: clean(name, _typed(place.setting(name), raw)) for name, mark, raw in typed if mark}
+    if changes:
+        click.echo(_changed(place, changes))
+        place = _place(instance, project, task_name)
+    if words:
+        for setting in named:
+            click.echo(f"{setting.name} = {_shown(setting, place.value(setting))}")
+        return
+    click.echo(f"The settings of the {place.of}; * marks those that were changed:")
+    for setting in place.table:
+        _list(place, setting)
+    if not project:
+        _overruled()
+
+
+def _known(place: Place, typed: Sequence[tuple[str, str, str]]) -> list[Setting]:
+    """Return the settings that are named, each once. Raises :class:`SettingError` for one that does not exist."""
+    known = {setting.name for setting in place.table}
+    first = typed[0][0] if typed else ""
+    if len(typed) > 1 and first in known and not typed[0][1] and typed[1][0] not in known:
+        # The value itself is not repeated: it may be a key.
+        raise SettingError(f"{first} and its value are one word: {first}=VALUE")
+    return [place.setting(name) for name in dict.fromkeys(name for name, _, _ in typed)]
+
+
+def _list(place: Place, setting: Setting) -> None:
+    value = _shown(setting, place.value(setting))
+    value = value if len(value) <= _SHORT else value[:_SHORT] + "…"
+    click.echo(f"{'*' if setting.name in place.stored else ' '} {setting.name} = {value}")
+    click.echo(f"      {setting.help} (default: {strictjson.dumps(setting.default)})")
+
+
+def _shown(setting: Setting, value: Any) -> str:
+    return "(set)" if setting.name.endswith("_key") and value else strictjson.dumps(value)
+
+
+def _overruled() -> None:
+    for name, variable in _ENVIRONMENT.items():
+        if os.environ.get(variable, "").strip():
+            click.echo(f"Note: {variable} of the environment wins over {name}.", err=True)
+
+
+# Values as they are typed
+
+
+def _typed(setting: Setting, raw: str) -> Any:
+    """Return the value of a typed text, checked; None resets. Raises :class:`SettingError` naming the setting."""
+    if raw == "":
+        return None
+    if setting.kind == "list":
+        return setting.read(_list_of(setting.name, raw))
+    if setting.kind == "map":
+        return setting.read(_map_of(setting.name, raw))
+    if setting.kind == "labels":
+        labels = _json(setting.name, raw)
+        if not isinstance(labels, list) or not labels:
+            raise SettingError(f'{setting.name} must be a JSON list such as [{{"name": "fresh"}}, {{"name": "stale"}}]')
+        return labels
+    return setting.read(raw)
+
+
+def _list_of(name: str, raw: str) -> Any:
+    if raw.lstrip().startswith("["):
+        return _json(name, raw)
+    return [unescaped(name, text.strip()) for text in raw.split(",") if text.strip()]
+
+
+def _map_of(name: str, raw: str) -> Any:
+    found = _json(name, raw)
+    if not isinstance(found, dict) or not all(
+        language in LANGUAGES and isinstance(text, str) for language, text in found.items()
+    ):
+        raise SettingError(f'{name} must map languages ({", ".join(LANGUAGES)}) to texts: {{"en": "..."}}')
+    return found
+
+
+def _json(name: str, raw: str) -> Any:
+    source = f" in {raw[1:]}" if raw.startswith("@") else ""
+    try:
+        return strictjson.loads(Path(raw[1:]).read_bytes() if source else raw)
+    except JsonError as error:
+        raise SettingError(f"{name} cannot be read{source}: {error}") from None
+    except OSError as error:
+        raise SettingError(f"{name} cannot be read{source}: {error.strerror}") from None
+
+
+# Where they are stored
+
+
+def _place(instance: Instance, project: str | None, task_name: str | None) -> Place:
+    if project is None:
+        if task_name is not None:
+            raise InputError("--task needs --project: a task has settings in each project")
+        return Place(
+            "instance", tables.INSTANCE, instance.settings, lambda changes: _change_instance(instance, changes)
+        )
+    found = instance.store.projects.named(project)
+    if task_name is None:
+        of = f"project {project}"
+        return Place(of, tables.PROJECT, found["settings"], lambda changes: _change_project(instance, found, changes))
+    instance.project_task(found, task_name)
+    stored = instance.task_settings_raw(found, task_name)
+    return Place(
+        f"task {task_name} in {project}", tables.TASK, stored,
+        lambda changes: _change_task(instance, found, task_name, changes),
+    )  # fmt: skip
+
+
+def _changed(place: Place, changes: dict[str, Any]) -> str:
+    """Store changes and return what to say. Raises with a sentence that names the setting."""
+    try:
+        return place.change(changes)
+    except (InputError, NotFound) as error:
+        if any(name in str(error) for name in changes):
+            raise
+        raise SettingError(f"{', '.join(changes)}: {error}") from error
+
+
+def _change_instance(instance: Instance, changes: dict[str, Any]) -> str:
+    instance.change_settings(changes)
+    return "Saved."
+
+
+def _change_project(instance: Instance, project: Mapping[str, Any], changes: dict[str, Any]) -> str:
+    if "tasks" in changes and not changes["tasks"]:
+        raise SettingError("tasks needs at least one task")
+    instance.change_project(int(project["id"]), changes)
+    return "Saved."
+
+
+def _change_task(instance: Instance, project: Mapping[str, Any], name: str, changes: dict[str, Any]) -> str:
+    before = instance.task_settings_raw(project, name)
+    changed = tables.changed_settings("task", before | changes)
+    if changed == before:
+        return "Nothing was changed."
+    _check_names(instance, project, changed)
+    version = instance.change_task(int(project["id"]), name, changed)
+    return f"Saved as version {version} of {name}."
+
+
+def _check_names(instance: Instance, project: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    """Refuse now what every run would refuse: names that nothing is registered under, and a cascade of many tasks."""
+    from labeler.plugins import find
+
+    plugins = instance.plugins
+    registries: dict[str, Mapping[str, Any]] = {
+        "backend": plugins.backends, "retriever": plugins.retrievers, "executor": plugins.executors
+    }  # fmt: skip
+    for name, registry in registries.items():
+        if changed.get(name):
+            find(registry, changed[name], name)
+    for other in changed.get("joint", []):
+        instance.project_task(project, other)
+    if changed.get("joint") and changed.get("mode") == tables.CASCADE:
+        raise SettingError("joint asks for several tasks in one call, and the mode cascade for one; choose one of them")

@@ -1,0 +1,209 @@
+"""The settings as fields of forms: in groups that a person can read, shown and read back by their kind.
+
+The tables of :mod:`labeler.settings` decide which fields there are. A setting that stands in no group here is shown in
+a last one, so that a new setting appears by itself, under the name that the command line gives it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import request
+
+from labeler import settings as tables
+from labeler.prompts import LANGUAGES
+from labeler.settings import Setting
+from labeler.web.forms import text, texts
+from labeler.web.words import N_, setting_of
+
+TABLES = {"project": tables.PROJECT, "task": tables.TASK, "instance": tables.INSTANCE}
+_LONGEST, _LONGEST_TEXT = 500, 50_000
+# Kept in the form and not stripped: what ends an answer may be a line break.
+_ESCAPED = "stop"
+
+Option = tuple[str, str]
+"""A value and its words for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Some settings under one heading. A folded one opens by a click: few need it."""
+
+    title: str
+    names: tuple[str, ...]
+    about: str = ""
+    folded: bool = False
+
+
+GROUPS: Mapping[str, tuple[Group, ...]] = {
+    "project": (
+        Group(N_("Tasks"), ("tasks",), N_("A task that is taken out keeps its labels; it is only not shown.")),
+        Group(N_("Finding examples"), ("embedder", "embedding_model", "max_share_reviewer", "max_share_group")),
+        Group(N_("Queue"), ("order", "blind_share", "claim_minutes", "refresh", "refresh_ahead")),
+        Group(
+            N_("Budgets"),
+            ("budget_project", "budget_day"),
+            N_("No call is begun once one of them is reached. Empty means no limit."),
+        ),
+    ),
+    "task": (
+        Group(N_("What is asked"), ("guidelines", "labels", "unit")),
+        Group(N_("Examples"), ("k", "retriever", "pinned")),
+        Group(N_("Model"), ("backend", "model_id", "answering", "calibrate", "executor")),
+        Group(
+            N_("Way of prompting"),
+            ("style", "samples", "mode", "cascade_score", "joint", "persona", "answer_wording"),
+        ),
+        Group(N_("Generation"), tables.GENERATION, N_("What a backend does not have, it refuses before a run."), True),
+        Group(
+            N_("Local weights"),
+            ("quantization", "device", "gguf_file", "adapter", "batch_size"),
+            N_("For the backend transformers: models that run on this computer."),
+            True,
+        ),
+        Group(N_("Pace and budget"), ("budget", "concurrency", "max_tries")),
+    ),
+    "instance": (
+        Group(
+            N_("OpenAI-compatible server"),
+            ("openai_base_url", "openai_api_key", "openai_model", "timeout_seconds"),
+            N_(
+                "OpenAI itself, or a server of your own (vLLM, llama.cpp, Ollama ...). Without one, the free backends "
+                "go on working."
+            ),
+        ),
+        Group(
+            N_("Model on this computer"),
+            ("transformers_model",),
+            N_("Local weights cost no fee; they use the processor and memory of this computer."),
+        ),
+        Group(
+            N_("Limits and leases"),
+            ("requests_per_minute", "tokens_per_minute", "lease_seconds"),
+            N_("All processes share one pace per server. What is left empty is learned from the server's answers."),
+            True,
+        ),
+    ),
+}
+_REST = Group(N_("More settings"), (), folded=True)
+
+# A run has settings of its own on top of its task's. What a task asks is not one of them, and the budget of a run
+# stands beside its number of records.
+_NOT_OF_A_RUN = ("guidelines", "labels", "unit", "pinned", "persona", "answer_wording", "budget", "backend")
+RUN_GROUPS = (
+    Group(N_("Model and prompt"), ("model_id", "style", "k", "retriever", "answering", "calibrate", "executor")),
+    Group(N_("Several calls for one record"), ("mode", "cascade_score", "samples", "joint")),
+    *GROUPS["task"][4:6],
+    Group(N_("Pace"), ("concurrency", "max_tries")),
+)
+RUN = tuple(setting for setting in tables.TASK if setting.name not in _NOT_OF_A_RUN)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the template needs to show fields.
+
+    ``options`` are the choices of settings that the table does not list, ``empty`` the words for "not set" of those
+    that may be left so, ``hints`` what stands in an empty box. ``wrong`` is the setting that could not be saved.
+    ``inherits`` is True where an empty field means what the task's settings say.
+    """
+
+    values: Mapping[str, Any]
+    options: Mapping[str, Sequence[Option]] = field(default_factory=dict)
+    empty: Mapping[str, str] = field(default_factory=dict)
+    hints: Mapping[str, Any] = field(default_factory=dict)
+    wrong: str = ""
+    inherits: bool = False
+
+    def shown(self, setting: Setting) -> Any:
+        """Return the value as the field holds it: text, or a list of texts where there are boxes to tick."""
+        value = self.values.get(setting.name)
+        if setting.kind == "list":
+            lines = [str(line) for line in value or ()]
+            if setting.name in self.options:
+                return lines
+            return "\n".join(line.replace("\n", "\\n") if setting.name == _ESCAPED else line for line in lines)
+        if setting.kind == "map":
+            return value or {}
+        if setting.kind == "bool":
+            return value if value in (None, "") else str(value).lower() in ("1", "true", "on", "yes")
+        return _short(value)
+
+    def hint(self, setting: Setting) -> Any:
+        """Return what stands in the empty field; by language for a setting that has one field for each."""
+        found = self.hints.get(setting.name)
+        if setting.kind == "map":
+            return found or {}
+        return "\n".join(found or ()) if setting.kind == "list" else _short(found)
+
+    def choices(self, setting: Setting) -> Sequence[Option] | None:
+        """Return what may be chosen, in words; None where anything may be entered."""
+        if setting.name in self.options:
+            return self.options[setting.name]
+        return options_of(setting) if setting.choices else None
+
+    def changed(self, group: Group) -> bool:
+        """Whether a setting of the group is not as it would be if nobody had touched it, or is wrong."""
+        touched = {n for n in group.names if self.values.get(n) not in (None, "", [], {}, default_of(n, self.inherits))}
+        return bool(touched) or self.wrong in group.names
+
+
+def _short(value: Any) -> str:
+    return "" if value is None else str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def default_of(name: str, inherits: bool = False) -> Any:
+    """Return a setting's default; with ``inherits`` that of a run, which is to have no value of its own."""
+    return None if inherits else next((s.default for table in TABLES.values() for s in table if s.name == name), None)
+
+
+def grouped(settings: Sequence[Setting], groups: Sequence[Group]) -> list[tuple[Group, list[Setting]]]:
+    """Return the groups with their settings; what stands in none comes last, in a group of its own."""
+    known = {setting.name: setting for setting in settings}
+    found = [(group, [known.pop(name) for name in group.names if name in known]) for group in groups]
+    if known:
+        found.append((Group(_REST.title, tuple(known), folded=True), list(known.values())))
+    return [(group, members) for group, members in found if members]
+
+
+def typed(settings: Sequence[Setting]) -> dict[str, Any]:
+    """Return what the form of the request says of the settings that it has fields for, as it was typed.
+
+    A field that is not in the form says nothing. Raises :class:`InputError` that names a text no setting can hold.
+    """
+    return {setting.name: _typed(setting) for setting in settings if _is_there(setting)}
+
+
+def _is_there(setting: Setting) -> bool:
+    if setting.kind == "map":
+        return any(f"{setting.name}.{language}" in request.form for language in LANGUAGES)
+    return setting.kind != "labels" and setting.name in request.form
+
+
+def _typed(setting: Setting) -> Any:
+    name = setting.name
+    if setting.kind == "bool":
+        # Before each box stands a hidden 0, because a box that is not ticked is not sent.
+        return texts(name)[-1]
+    if setting.kind == "list":
+        lines = [line.strip() for value in texts(name) for line in value.split("\n")]
+        return [line.replace("\\n", "\n") if name == _ESCAPED else line for line in lines if line]
+    if setting.kind == "map":
+        found = {language: text(f"{name}.{language}", _LONGEST_TEXT) for language in LANGUAGES}
+        return {language: words for language, words in found.items() if words} or None
+    return text(name, _LONGEST) or None
+
+
+def named_in(message: str) -> str:
+    """Return the setting that an error's sentence begins with, or an empty text."""
+    found = re.match(r"(\w+)", message)
+    known = {setting.name for table in TABLES.values() for setting in table}
+    return found[1] if found and found[1] in known else ""
+
+
+def options_of(setting: Setting) -> list[Option]:
+    """Return the choices of a setting from its table, in words."""
+    return [(choice, setting_of(setting.name, choice)) for choice in setting.choices]
