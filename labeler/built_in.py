@@ -10,6 +10,7 @@ from labeler.errors import SettingError
 from labeler.export import built_in as export_formats
 from labeler.hookspecs import hookimpl
 from labeler.retrieval import retrievers
+from labeler.settings import BATCH_EXECUTOR
 
 
 class OpenAIFactory:
@@ -128,4 +129,4 @@ def register_executors() -> list[tuple[str, Any]]:
     from labeler.prelabel.batch_executor import BatchExecutor
     from labeler.prelabel.executor import LocalExecutor
 
-    return [("local", LocalExecutor), ("openai-batch", BatchExecutor)]
+    return [("local", LocalExecutor), (BATCH_EXECUTOR, BatchExecutor)]

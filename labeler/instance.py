@@ -25,6 +25,7 @@ from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, SettingError, StoreReadOnly
 from labeler.ingest.service import Importer, refresh_groups
 from labeler.plugins import Plugins, find, load_plugins
+from labeler.prelabel.calls import Pace
 from labeler.prelabel.suggest import Suggester
 from labeler.prompts import PromptStyle
 from labeler.records import Generation
@@ -33,6 +34,7 @@ from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.retrievers import Retriever
 from labeler.settings import CASCADE, DIRECT, GENERATION, changed_settings, read_settings
 from labeler.store import Store
+from labeler.store.limits import SetLimits
 from labeler.task import Task
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ DEFAULT_FOLDER = "instance"
 # So few missing vectors of a slow embedder are made while a page waits; more are left to the background.
 _FEW = 16
 _RECHECK = 30.0
+_LEASE = 90.0
 
 
 def instance_folder(given: str | None = None) -> Path:
@@ -458,6 +461,17 @@ class Instance:
             return calibration.load(self.store, int(project["id"]), task.name, backend.name, model_id)
 
         return of
+
+    def pace(self, settings: Mapping[str, Any]) -> Pace:
+        """Return the pace of a run with these settings of its task."""
+        given = self.settings
+        return Pace(
+            concurrency=settings["concurrency"],
+            max_tries=settings["max_tries"],
+            # Longer than a call may take, or it would be sent twice.
+            lease=float(given.get("lease_seconds") or max(_LEASE, 1.5 * float(given.get("timeout_seconds") or 0))),
+            limits=SetLimits(given.get("requests_per_minute"), given.get("tokens_per_minute")),
+        )
 
     def _second_opinions(self, project: Mapping[str, Any], task: Task) -> Sequence[Backend]:
         found: list[Backend] = []

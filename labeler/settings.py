@@ -16,6 +16,7 @@ from labeler.prompts.styles import STYLES
 
 GENERATION = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")
 """The settings of a task that say how a completion is generated, by the names of :class:`Generation`."""
+BATCH_EXECUTOR = "openai-batch"
 MODES = DIRECT, CASCADE = "direct", "cascade"
 QUANTIZATIONS = ("auto", "nf4", "int8", "none")
 _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}

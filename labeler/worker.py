@@ -17,23 +17,14 @@ from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import HOPELESS
 from labeler.instance import Instance
 from labeler.plugins import find
-from labeler.prelabel.calls import Pace
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.settings import read_settings
 from labeler.store.ledger import OPEN
-from labeler.store.limits import SetLimits
 from labeler.task import Task
 
 log = logging.getLogger("labeler.worker")
 _IDLE = 1.0
-_LEASE = 90.0
 _GROWN = 1.1
-
-
-def _lease(instance: Instance) -> float:
-    """Return how long a call is a worker's own: longer than a call may take, or it would be sent twice."""
-    given = instance.settings
-    return float(given.get("lease_seconds") or max(_LEASE, 1.5 * float(given.get("timeout_seconds") or 0)))
 
 
 class Worker:
@@ -158,12 +149,7 @@ class Worker:
             message = str(error)
             store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", message, ("queued", "running")))
             return "paused"
-        pace = Pace(
-            concurrency=settings["concurrency"],
-            max_tries=settings["max_tries"],
-            lease=_lease(instance),
-            limits=SetLimits(instance.settings.get("requests_per_minute"), instance.settings.get("tokens_per_minute")),
-        )
+        pace = instance.pace(settings)
         info = instance.price_of(suggester.backend)
         try:
             make = find(instance.plugins.executors, settings["executor"], "executor")

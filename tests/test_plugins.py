@@ -186,7 +186,7 @@ def test_built_ins_enter_by_the_same_door(load: Callable[..., Plugins]) -> None:
     assert set(plugins.embedders) == {"lexical", "e5", "sentence-transformers"}
     assert set(plugins.retrievers) == {"balanced", "similar", "mmr", "diverse", "fixed", "random", "none"}
     assert {"openai", "trl", "alpaca", "csv", "suggestions"} <= set(plugins.exporters)
-    assert set(plugins.executors) == {"local"}
+    assert set(plugins.executors) == {"local", "openai-batch"}
     assert plugins.disabled == []
 
 

@@ -17,7 +17,7 @@ from labeler.prelabel.calls import Pace, backoff
 from labeler.prelabel.executor import LocalExecutor
 from labeler.prelabel.refresh import refresh_front
 from labeler.store import NewRecord
-from labeler.worker import Worker, _lease
+from labeler.worker import Worker
 
 KEY = "sk-planted-0123456789abcdef"
 
@@ -549,16 +549,16 @@ def test_record_decided_meanwhile_keeps_its_decision(lab):
     assert len(lab.suggestions(lab.ids[0])) == 1
 
 
-def test_lease_outlasts_a_call():
+def test_lease_outlasts_a_call(lab):
     """A worker's lease is longer than the time-out of its calls, or another would send them again."""
 
-    class Given:
-        def __init__(self, **settings):
-            self.settings = settings
+    def lease(**settings):
+        lab.instance.change_settings({"timeout_seconds": None, "lease_seconds": None} | settings)
+        return lab.instance.pace({"concurrency": 1, "max_tries": 1}).lease
 
-    assert _lease(Given()) > 60
-    assert _lease(Given(timeout_seconds=600)) > 600
-    assert _lease(Given(timeout_seconds=600, lease_seconds=3)) == 3
+    assert lease() > 60
+    assert lease(timeout_seconds=600) > 600
+    assert lease(timeout_seconds=600, lease_seconds=3) == 3
 
 
 # Free backends and refreshes

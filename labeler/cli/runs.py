@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,15 +12,12 @@ from labeler.cli.base import cli, task_options, with_instance
 from labeler.cli.run_options import read_options, run_options
 from labeler.cli.words import duration, ending
 from labeler.errors import InputError
+from labeler.settings import BATCH_EXECUTOR
 
 if TYPE_CHECKING:
-    from labeler.backends.prices import ModelInfo
     from labeler.instance import Instance
-    from labeler.prelabel.calls import Pace
     from labeler.prelabel.runs import Estimate
     from labeler.prelabel.suggest import Suggester
-
-BATCHES = "openai-batch"
 
 
 @cli.command()
@@ -48,13 +44,13 @@ def prelabel(
     chosen = runs.select(instance.store, found["id"], task_name, limit, again)
     _warn(instance, suggester)
     if dry_run:
-        info = _priced(instance.price_of(suggester.backend), set_["executor"])
-        seen = runs.estimate(suggester, chosen, info, _pace(instance, set_))
+        info, batch = instance.price_of(suggester.backend), set_["executor"] == BATCH_EXECUTOR
+        seen = runs.estimate(suggester, chosen, info, instance.pace(set_), batch)
         _show_estimate(seen, set_["executor"])
         return
     budget = set_["budget"] if budget is None else budget
     run_id = runs.start(instance.store, found["id"], task_name, chosen, settings, budget)
-    if set_["executor"] == BATCHES:
+    if set_["executor"] == BATCH_EXECUTOR:
         click.echo("Sent in batches: answers come within a day. Ctrl-C leaves them on their way.", err=True)
     watch_run(instance, run_id)
 
@@ -70,22 +66,6 @@ def checked_suggester(
     return instance.suggester(project, instance.project_task(project, task_name), settings)
 
 
-def _priced(info: ModelInfo | None, executor: str) -> ModelInfo | None:
-    """Return the prices that hold for an executor: calls in a batch cost a share of them."""
-    if info is None or info.batch is None or executor != BATCHES or info.input is None or info.output is None:
-        return info
-    return replace(info, input=info.input * info.batch, output=info.output * info.batch)
-
-
-def _pace(instance: Instance, settings: Mapping[str, Any]) -> Pace:
-    """Return the pace that the worker would move a run at."""
-    from labeler.prelabel.calls import Pace
-    from labeler.store.limits import SetLimits
-
-    limits = SetLimits(*(instance.settings.get(name) for name in ("requests_per_minute", "tokens_per_minute")))
-    return Pace(concurrency=settings["concurrency"], max_tries=settings["max_tries"], limits=limits)
-
-
 def _warn(instance: Instance, suggester: Suggester) -> None:
     said = ending(instance.price_of(suggester.backend))
     if said:
@@ -95,7 +75,7 @@ def _warn(instance: Instance, suggester: Suggester) -> None:
 def _show_estimate(seen: Estimate, executor: str) -> None:
     cost = "unknown" if seen.cost is None else f"${seen.cost:.4f}"
     time = "unknown until a call was made" if seen.seconds is None else f"about {duration(seen.seconds)}"
-    if executor == BATCHES:
+    if executor == BATCH_EXECUTOR:
         time = "within a day"
     click.echo(f"{seen.items} records with {seen.backend} {seen.model_id or ''}".rstrip())
     click.echo(

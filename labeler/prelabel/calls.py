@@ -163,8 +163,8 @@ class Book:
         price = cost(answer.tokens_in, answer.tokens_out, answer.tokens_cached, self.info, batch=self.batch)
         row: dict[str, Any] = {
             "answer": answer.text, "finish": answer.finish, "score": answer.score, "scores": answer.scores,
-            "note": answer.note, "cost": price, "tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out,
-            "tokens_cached": answer.tokens_cached,
+            "note": answer.note, "answered_by": answer.model_id, "cost": price, "tokens_in": answer.tokens_in,
+            "tokens_out": answer.tokens_out, "tokens_cached": answer.tokens_cached,
         }  # fmt: skip
         fresh = self.store.ledger.answer_call(tx, call.id, self.token, row)
         if self.batch and not fresh:
@@ -306,5 +306,5 @@ def _completion_of(call: dict[str, Any]) -> Completion:
         score=call["score"],
         scores=strictjson.loads(call["scores"]) if call["scores"] else None,
         note=call["note"],
-        model_id=call["model_id"],
+        model_id=call["answered_by"] or call["model_id"],
     )

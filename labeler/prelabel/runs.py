@@ -102,6 +102,7 @@ def estimate(
     record_ids: Iterable[int],
     info: ModelInfo | None,
     pace: Pace = _USUAL,
+    batch: bool = False,
     sample: int = 40,
 ) -> Estimate:
     """Estimate tokens, cost and time of a run from the prompts of its first records, without any call.
@@ -109,6 +110,7 @@ def estimate(
     The first call of each record is built as it would be sent; calls that follow it (a check, a sample, the next
     step of a cascade) are taken to be as long. Tokens of prompts are estimated by :func:`count_tokens`. The length
     of answers and the time of a call come from earlier calls of the same model in the same task, where there are any.
+    ``batch`` says that the calls go through a batch service: at its price, and within a day.
     """
     ids = list(record_ids)
     backend = suggester.backend
@@ -127,14 +129,24 @@ def estimate(
     calls = round(share * rounds * sum(1 for tokens in prompts if tokens))
     if suggester.style.name == SELF_CONSISTENCY:
         calls *= suggester.style.samples
-    past = suggester.store.ledger.past_calls(suggester.task.name, backend.name, backend.model_id)
-    each_out = past["tokens_out"] or (sum(answers) / len(answers) if answers else _UNKNOWN_ANSWER)
-    if WAYS[suggester.style.name].reasons and not past["tokens_out"]:
-        each_out += _REASONING
+    ledger, task = suggester.store.ledger, suggester.task.name
+    past = ledger.past_calls(task, backend.name, backend.model_id)
+    each_out = past["tokens_out"]
+    if each_out is None:
+        each_out = sum(answers) / len(answers) if answers else _UNKNOWN_ANSWER
+        each_out += _REASONING if WAYS[suggester.style.name].reasons else 0
+    if getattr(backend, "local", False):
+        # A batch of local weights answers together: how long each took is what whole runs took.
+        each = suggester.store.ledger.past_pace(
+            suggester.project_id, suggester.task.name, backend.name, backend.model_id
+        )
+        seconds = None if each is None else each * calls
+    else:
+        seconds = None if batch else _seconds(past["seconds"], calls, round(share * rounds * sum(prompts)), pace)
     total_in, total_out = round(share * rounds * sum(prompts)), round(calls * each_out)
     return Estimate(
-        len(ids), calls, total_in, total_out, cost(total_in, total_out, 0, info),
-        _seconds(past["seconds"], calls, total_in + total_out, pace), int(past["n"]), backend.model_id, backend.name,
+        len(ids), calls, total_in, total_out, cost(total_in, total_out, 0, info, batch=batch), seconds,
+        int(past["n"]), backend.model_id, backend.name,
     )  # fmt: skip
 
 

@@ -300,6 +300,14 @@ class Ledger:
         assert row is not None
         return dict(row)
 
+    def past_pace(self, project_id: int, task: str, backend: str, model_id: str | None) -> float | None:
+        """Return the seconds a call of the last finished run of a model took, all in all; None if there was none."""
+        for run in self.runs(project_id, 50, task):
+            same = run["settings"].get("backend") == backend and run["settings"].get("model_id", "") == (model_id or "")
+            if same and run["state"] == FINISHED and run["calls"] and run["started_at"] is not None:
+                return float(run["ended_at"] - run["started_at"]) / int(run["calls"])
+        return None
+
     def answered(self, fingerprint: str) -> Row | None:
         sql = "SELECT * FROM calls WHERE fingerprint = :f AND state = 'answered'"
         return self.db.one(sql, {"f": fingerprint})
@@ -308,11 +316,11 @@ class Ledger:
         """Store the answer of a call that is ours; an answer that came after the lease is kept all the same, once."""
         scores: Mapping[str, float] | None = answer.get("scores")
         sql = """UPDATE calls SET state = 'answered', answer = :answer, finish = :finish, score = :score,
-                 scores = :scores, note = :note, tokens_in = :tokens_in, tokens_out = :tokens_out,
-                 tokens_cached = :tokens_cached,
-                 cost = :cost, error_kind = NULL, error = NULL, answered_at = :now, token = NULL
+                 scores = :scores, note = :note, answered_by = :answered_by, tokens_in = :tokens_in,
+                 tokens_out = :tokens_out, tokens_cached = :tokens_cached, cost = :cost,
+                 error_kind = NULL, error = NULL, answered_at = :now, token = NULL
                  WHERE id = :id AND (token = :token OR state <> 'answered')"""
-        stored = {"note": None, **answer, "scores": strictjson.dumps(scores) if scores else None}
+        stored = {"note": None, "answered_by": None, **answer, "scores": strictjson.dumps(scores) if scores else None}
         return tx.run(sql, {**stored, "id": call_id, "token": token, "now": time.time()}) > 0
 
     def fail_call(self, tx: Tx, call_id: int, token: str, kind: str, error: str) -> None:

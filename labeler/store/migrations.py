@@ -129,6 +129,7 @@ ALTER TABLE suggestions ADD COLUMN scores TEXT;
 ALTER TABLE suggestions ADD COLUMN steps TEXT;
 ALTER TABLE calls ADD COLUMN scores TEXT;
 ALTER TABLE calls ADD COLUMN note TEXT;
+ALTER TABLE calls ADD COLUMN answered_by TEXT;
 CREATE INDEX calls_model ON calls (task, backend, model_id, id) WHERE state = 'answered';
 CREATE TABLE spending (
     project_id INTEGER NOT NULL REFERENCES projects(id), day TEXT NOT NULL, spent REAL NOT NULL DEFAULT 0,

@@ -45,6 +45,17 @@ class Suggestions:
         sql = "SELECT * FROM suggestions WHERE record_id = :r AND task = :t ORDER BY id DESC"
         return [as_suggestion(row) for row in self.db.all(sql, {"r": record_id, "t": task})]
 
+    def notes_of_run(self, run_id: int) -> list[Row]:
+        """Return how the suggestions of a run were made: ``note`` and ``n``, most frequent first.
+
+        It walks the run's items: a page asks once the run has ended, not every second.
+        """
+        sql = """SELECT COALESCE(s.note, '') AS note, COUNT(*) AS n
+                 FROM run_items i JOIN runs r ON r.id = i.run_id
+                 JOIN suggestions s ON s.record_id = i.record_id AND s.task = r.task AND s.run_id = i.run_id
+                 WHERE i.run_id = :id GROUP BY 1 ORDER BY n DESC, 1"""
+        return self.db.all(sql, {"id": run_id})
+
     def newest_pages(self, project_id: int, task: str, size: int = 500) -> Iterator[list[Row]]:
         """Yield the newest suggestion of each record of a task, with key and text, in pages by suggestion id."""
         sql = """SELECT s.*, r.key, r.text FROM suggestions s JOIN records r ON r.id = s.record_id

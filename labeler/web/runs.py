@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, flash, g, render_template, request, url_for
@@ -16,12 +15,9 @@ from labeler.errors import Forbidden, InputError, LabelerError, NotFound
 from labeler.prelabel import calibration
 from labeler.prelabel import runs as service
 from labeler.prelabel.calibration import Calibration
-from labeler.prelabel.calls import Pace
 from labeler.prelabel.runs import Estimate
 from labeler.prelabel.suggest import Suggester
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED
-from labeler.store.limits import SetLimits
-from labeler.store.reports import Reports
 from labeler.task import Task
 from labeler.web import models
 from labeler.web.access import instance, project_task
@@ -104,14 +100,9 @@ def _typed() -> dict[str, Any]:
 def _estimate(suggester: Suggester, given: Mapping[str, Any], settings: Mapping[str, Any]) -> Estimate:
     store, task = suggester.store, suggester.task.name
     ids = service.select(store, suggester.project_id, task, given["limit"], given["again"])
-    return service.estimate(suggester, ids, instance().price_of(suggester.backend), _pace(task, settings))
-
-
-def _pace(task: str, settings: Mapping[str, Any]) -> Pace:
-    """Return the pace that the worker would move the run at."""
     chosen = instance().task_settings(g.project, task) | dict(settings)
-    limits = (instance().settings.get(name) for name in ("requests_per_minute", "tokens_per_minute"))
-    return replace(Pace(), concurrency=chosen["concurrency"], limits=SetLimits(*limits))
+    info, batch = instance().price_of(suggester.backend), chosen["executor"] == tables.BATCH_EXECUTOR
+    return service.estimate(suggester, ids, info, instance().pace(chosen), batch)
 
 
 def _check_spending(suggester: Suggester) -> None:
@@ -181,8 +172,8 @@ def _plain(value: Any) -> str:
 def _budgets(project: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     """Return the budgets that hold for the project: setting, amount, and what is spent of it."""
     settings = instance().project_settings(project)
-    spent = Reports(instance().store.db).spending(project["id"])
-    rows = (("budget_project", spent.total), ("budget_day", spent.today))
+    total, today = instance().store.ledger.spent(project["id"])
+    rows = (("budget_project", total), ("budget_day", today))
     return [(name, settings[name], spent) for name, spent in rows if settings[name] is not None]
 
 
@@ -237,13 +228,13 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
     run = _run(project_id, run_id)
     ended = run["done"] + run["failed"]
     task = instance().plugins.tasks.get(run["task"])
-    running, reports = run["state"] in OPEN, Reports(instance().store.db)
+    running, store = run["state"] in OPEN, instance().store
     return {
         "run": run,
         "settings": {name: _plain(value) for name, value in run["settings"].items() if name not in _NOT_SHOWN},
         # Over all items of the run: not every second while it grows.
-        "notes": [] if running else reports.notes(run_id),
-        "batches": reports.batches(run_id),
+        "notes": [] if running else store.suggestions.notes_of_run(run_id),
+        "batches": store.batches.of_run(run_id),
         "calibration": _calibration(run),
         "ending": models.ending(instance().prices, run["settings"].get("model_id"))
         if run["settings"].get("backend") == models.OPENAI else None,

@@ -20,7 +20,6 @@ from labeler.labels import Label, LabelSchema
 from labeler.plugins import find
 from labeler.prompts import LANGUAGES
 from labeler.prompts.styles import WAYS
-from labeler.store.reports import Reports
 from labeler.task import GROUP, RECORD, Task
 from labeler.web import models
 from labeler.web.access import admin_only, instance, project_task
@@ -75,7 +74,7 @@ def _project_page(values: dict[str, Any], message: str = "") -> str:
         "settings_project.html",
         groups=grouped(tables.PROJECT, GROUPS["project"]),
         form=form,
-        spent=Reports(instance().store.db).spending(g.project["id"]),
+        spent=dict(zip(("total", "today"), instance().store.ledger.spent(g.project["id"]), strict=True)),
         tasks=instance().tasks_of(g.project),
         message=message,
     )
