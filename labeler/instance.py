@@ -32,7 +32,7 @@ from labeler.records import Generation
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.retrievers import Retriever
-from labeler.settings import CASCADE, DIRECT, GENERATION, changed_settings, read_settings
+from labeler.settings import BATCH_EXECUTOR, CASCADE, DIRECT, GENERATION, changed_settings, read_settings
 from labeler.store import Store
 from labeler.store.limits import SetLimits
 from labeler.task import Task
@@ -46,6 +46,7 @@ DEFAULT_FOLDER = "instance"
 _FEW = 16
 _RECHECK = 30.0
 _LEASE = 90.0
+_ONE_AT_A_TIME = "A cascade asks for one task at a time; clear the setting joint, or set mode to direct"
 
 
 def instance_folder(given: str | None = None) -> Path:
@@ -208,11 +209,26 @@ class Instance:
         """Store the settings of a task as a new version, checked in full; return the version."""
         checked = changed_settings("task", settings)
         self.plugins.task(name).overridden(1, checked)
+        self._check_names(project_id, checked)
         version = self.store.write(
             lambda tx: self.store.projects.set_task_settings(tx, project_id, name, checked, reviewer_id)
         )
         self.fill_queues(project_id)
         return version
+
+    def _check_names(self, project_id: int, checked: Mapping[str, Any]) -> None:
+        """Refuse now what every run would refuse: names that nothing is registered under, a cascade of many tasks."""
+        registries: dict[str, Mapping[str, Any]] = {
+            "backend": self.plugins.backends, "retriever": self.plugins.retrievers, "executor": self.plugins.executors
+        }  # fmt: skip
+        for name, registry in registries.items():
+            if checked.get(name):
+                find(registry, checked[name], name)
+        project = self.store.projects.get(project_id)
+        for other in checked.get("joint", []):
+            self.project_task(project, other)
+        if checked.get("joint") and checked.get("mode") == CASCADE:
+            raise SettingError(_ONE_AT_A_TIME)
 
     def fill_queues(self, project_id: int) -> None:
         """Queue every record for every task of the project; those already queued stay as they are."""
@@ -397,6 +413,9 @@ class Instance:
         settings = read_settings("task", {k: v for k, v in chosen.items() if v is not None})
         name = settings["backend"] or self.default_backend(project, task, settings["model_id"])
         backend = self.backend(project, task, name, settings)
+        find(self.plugins.executors, settings["executor"], "executor")
+        if settings["executor"] == BATCH_EXECUTOR and not hasattr(backend, "batches"):
+            raise SettingError(f"The backend {name} has no batches; choose the executor local, or the backend openai")
         language = project["language"]
         index = self.index(project, task)
         return Suggester(
@@ -438,7 +457,7 @@ class Instance:
         """Return the suggesters of the tasks that are asked in the same call, with the same backend and model."""
         found: dict[str, Suggester] = {}
         if settings["joint"] and settings["mode"] == CASCADE:
-            raise SettingError("A cascade asks for one task at a time; clear the setting joint, or set mode to direct")
+            raise SettingError(_ONE_AT_A_TIME)
         for name in dict.fromkeys(settings["joint"]):
             other = self.project_task(project, name)
             if name == task.name:

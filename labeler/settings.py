@@ -12,6 +12,7 @@ from typing import Any
 
 from labeler.backends.base import ANSWERING
 from labeler.errors import SettingError
+from labeler.prompts import LANGUAGES
 from labeler.prompts.styles import STYLES
 
 GENERATION = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")
@@ -24,7 +25,7 @@ _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false":
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. ``kind``: "int", "float", "bool", "text", "list" (of texts), "map" (JSON object), "choice"."""
+    """One setting. ``kind``: "int", "float", "bool", "text", "list" (of texts), "map" (language to text), "choice"."""
 
     name: str
     kind: str
@@ -62,6 +63,8 @@ class Setting:
         if self.kind == "list" and isinstance(raw, (list, tuple)) and all(isinstance(item, str) for item in raw):
             return list(raw)
         if self.kind == "map" and isinstance(raw, Mapping):
+            if not all(language in LANGUAGES and isinstance(text, str) for language, text in raw.items()):
+                raise SettingError(f'{self.name} must map languages ({", ".join(LANGUAGES)}) to texts: {{"en": "..."}}')
             return dict(raw)
         raise SettingError(f"{self.name} is {str(raw)[:40]!r}; it must be of the kind {self.kind}")
 

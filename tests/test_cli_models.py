@@ -226,7 +226,7 @@ def test_a_key_of_the_environment_is_said_to_win(shell: Shell, monkeypatch: pyte
         ([*TASK, "retriever=bm25"], "No retriever 'bm25'"),
         ([*TASK, "executor=cloud"], "No executor 'cloud'"),
         ([*TASK, "joint=mood"], "joint: No task 'mood'"),
-        ([*TASK, "joint=usage", "mode=cascade"], "joint asks for several tasks in one call"),
+        ([*TASK, "joint=usage", "mode=cascade"], "A cascade asks for one task at a time"),
         ([*TASK, "persona=a chef"], "persona cannot be read: Not JSON"),
         ([*TASK, 'persona={"fr": "un chef"}'], "persona must map languages (ko, en) to texts"),
         ([*TASK, 'guidelines={"ko": 5}'], "guidelines must map languages (ko, en) to texts"),

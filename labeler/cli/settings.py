@@ -15,7 +15,6 @@ from labeler import strictjson
 from labeler.cli.base import clean, cli, with_instance
 from labeler.cli.run_options import unescaped
 from labeler.errors import InputError, JsonError, NotFound, SettingError
-from labeler.prompts import LANGUAGES
 from labeler.settings import Setting
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def _typed(setting: Setting, raw: str) -> Any:
     if setting.kind == "list":
         return setting.read(_list_of(setting.name, raw))
     if setting.kind == "map":
-        return setting.read(_map_of(setting.name, raw))
+        return setting.read(_json(setting.name, raw))
     if setting.kind == "labels":
         labels = _json(setting.name, raw)
         if not isinstance(labels, list) or not labels:
@@ -126,15 +125,6 @@ def _list_of(name: str, raw: str) -> Any:
     if raw.lstrip().startswith("["):
         return _json(name, raw)
     return [unescaped(name, text.strip()) for text in raw.split(",") if text.strip()]
-
-
-def _map_of(name: str, raw: str) -> Any:
-    found = _json(name, raw)
-    if not isinstance(found, dict) or not all(
-        language in LANGUAGES and isinstance(text, str) for language, text in found.items()
-    ):
-        raise SettingError(f'{name} must map languages ({", ".join(LANGUAGES)}) to texts: {{"en": "..."}}')
-    return found
 
 
 def _json(name: str, raw: str) -> Any:
@@ -196,23 +186,5 @@ def _change_task(instance: Instance, project: Mapping[str, Any], name: str, chan
     changed = tables.changed_settings("task", before | changes)
     if changed == before:
         return "Nothing was changed."
-    _check_names(instance, project, changed)
     version = instance.change_task(int(project["id"]), name, changed)
     return f"Saved as version {version} of {name}."
-
-
-def _check_names(instance: Instance, project: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
-    """Refuse now what every run would refuse: names that nothing is registered under, and a cascade of many tasks."""
-    from labeler.plugins import find
-
-    plugins = instance.plugins
-    registries: dict[str, Mapping[str, Any]] = {
-        "backend": plugins.backends, "retriever": plugins.retrievers, "executor": plugins.executors
-    }  # fmt: skip
-    for name, registry in registries.items():
-        if changed.get(name):
-            find(registry, changed[name], name)
-    for other in changed.get("joint", []):
-        instance.project_task(project, other)
-    if changed.get("joint") and changed.get("mode") == tables.CASCADE:
-        raise SettingError("joint asks for several tasks in one call, and the mode cascade for one; choose one of them")

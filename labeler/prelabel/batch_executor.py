@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from labeler import strictjson
 from labeler.backends.base import BackendRequest
 from labeler.backends.prices import ModelInfo, cost
-from labeler.errors import InputError, LabelerError
+from labeler.errors import LabelerError
 from labeler.prelabel.calls import EXPECTED_ANSWER, Book, Call, Clerk, Pace, count_tokens
 from labeler.prelabel.rounds import Rounds, Sending
 from labeler.prelabel.suggest import Suggester
@@ -59,10 +59,6 @@ class BatchExecutor:
 
         ledger = self.store.ledger
         try:
-            if not hasattr(self.backend, "batches"):
-                raise InputError(
-                    f"The backend {self.suggester.backend.name} has no batches; choose the executor local, or openai"
-                )
             moving = self.store.write(lambda tx: ledger.set_run(tx, self.run_id, RUNNING, None, OPEN))
             self._collect()
             if moving:

@@ -112,7 +112,6 @@ def save_task(project_id: int, task: str) -> Any:
         if changed == before:
             flash(_("Nothing was changed."))
         else:
-            _check_joint(changed)
             version = instance().change_task(project_id, task, given, g.person["id"])
             flash(_("Saved as version %(version)s", version=version))
     except LabelerError as error:
@@ -120,14 +119,6 @@ def save_task(project_id: int, task: str) -> Any:
             raise
         return _task_page(found, given, rows, str(error)), error.status
     return go_on("settings.task", project_id=project_id, task=task)
-
-
-def _check_joint(changed: Mapping[str, Any]) -> None:
-    """Refuse now what every run would refuse. Raises :class:`NotFound` for a task that the project has not."""
-    for name in changed.get("joint", []):
-        project_task(name)
-    if changed.get("joint") and changed.get("mode") == tables.CASCADE:
-        raise SettingError("A cascade asks for one task at a time; clear the setting joint, or set mode to direct")
 
 
 def _changed_guidelines(name: str) -> dict[str, str] | None:
