@@ -350,7 +350,7 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
     hints = {
         "openai_base_url": "https://api.openai.com/v1",
         "openai_model": "gpt-4o-mini",
-        "transformers_model": "Qwen/Qwen3-4B",
+        "transformers_model": "meta-llama/Llama-3.1-8B-Instruct",
         "timeout_seconds": 60,
         "lease_seconds": max(90.0, 1.5 * _timeout(instance().settings)),
         _SECRET: _("Set; enter another one to replace it") if key_set else _("Not set"),
