@@ -390,8 +390,8 @@ class Instance:
     def _close_local(self) -> None:
         """Free the weights of other local models: two of them seldom fit; one that is used again loads again."""
         for backend in self._backends.values():
-            if getattr(backend, "local", False):
-                backend.close()  # type: ignore[attr-defined]
+            if getattr(backend, "local", False) and hasattr(backend, "close"):
+                backend.close()
 
     def suggester_now(self, project: Mapping[str, Any], task: Task) -> Suggester:
         """Return what can suggest while a page waits: a free backend, and none that would first have to be fitted."""
@@ -433,7 +433,7 @@ class Instance:
             ),
             generation=_generation(task, settings, chosen, backend, given),
             second=self._second_opinions(project, task),
-            identity=_identity(backend, settings),
+            identity=_identity(backend, settings, find(self.plugins.backends, name, "backend")),
             answering=settings["answering"],
             mode=settings["mode"],
             cascade_score=settings["cascade_score"],
@@ -560,13 +560,13 @@ def write_private(path: Path, text: str) -> None:
         raise LabelerError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _identity(backend: Backend, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(backend: Backend, settings: Mapping[str, Any], factory: Any) -> dict[str, Any]:
     """Return what, beside the messages and the generation, decides an answer."""
+    # Where and how fast local weights run changes nothing that is meant.
+    options = set(getattr(factory, "options", ())) - {"model_id", "device", "batch_size"}
     # The backend's own address: OPENAI_BASE_URL may have won over the settings.
     found = {"backend": backend.name, "model": backend.model_id, "base_url": getattr(backend, "base_url", None)}
-    if getattr(backend, "local", False):
-        found |= {name: settings[name] for name in ("quantization", "gguf_file", "adapter")}
-    return found
+    return found | {name: settings[name] for name in sorted(options)}
 
 
 def _generation(

@@ -228,4 +228,5 @@ class Worker:
             probe.fit()
         self._recalibrate(project, task)
         if settings["refresh"] and settings["refresh_ahead"]:
-            refresh_front(instance.suggester(project, task), settings["order"], settings["refresh_ahead"])
+            budget = instance.task_settings(project, task_name)["budget"]
+            refresh_front(instance.suggester(project, task), settings["order"], settings["refresh_ahead"], budget)

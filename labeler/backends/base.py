@@ -50,7 +50,9 @@ class Backend(Protocol):
     Optional attributes: ``batch`` (default 1) is how many requests ``complete`` wants at once: with 1 the calls are
     spread over threads, with more they come together from one thread. ``generation_settings`` names the fields of
     :class:`Generation` that the backend has; one that a person chose and it has not is refused before a run.
-    ``local`` is True where a call costs no fee.
+    ``local`` is True where a call costs no fee and the weights are in this process; ``close()`` frees them.
+    ``base_url`` is the server's address: answers of another one are others. ``check()`` makes one tiny call for a
+    "test" button and returns ``{"ok", "model", "ms", "message", "capabilities"}``.
     """
 
     name: str

@@ -120,7 +120,7 @@ def _show_known(instance: Instance, name: str, backend: Backend) -> None:
     info = instance.price_of(backend)
     local = getattr(backend, "local", False)
     click.echo(f"Known: {'local weights cost no fee' if local else described(info)}")
-    limits = _limits(instance, address(instance, name) or name, backend.model_id or "")
+    limits = "" if local else _limits(instance, address(instance, name) or name, backend.model_id or "")
     if limits:
         click.echo(f"Limits: {limits}")
     said = ending(info)

@@ -70,13 +70,15 @@ def fit_case(case: Case, count: Count, limit: int) -> Case:
 
 def fit_joint(cases: Mapping[str, Case], count: Count, limit: int) -> dict[str, Case]:
     """Return the cases of one record, asked for in one call, as :func:`fit_case` does; all lose examples alike."""
+    if limit <= 0 or all(_surely(prompt, limit) for prompt in _first_prompts(cases)):
+        return dict(cases)
     whole = {name: replace(case, examples=shown(case.examples, case.style)) for name, case in cases.items()}
 
     def fits(examples: int, text: str | None = None) -> bool:
         return _fits(_shortened(whole, examples, text), count, limit)
 
     most = max(len(case.examples) for case in whole.values())
-    if limit <= 0 or fits(most):
+    if fits(most):
         return dict(cases)
     if most and fits(0):
         return _shortened(whole, _last(0, most, fits), None)
@@ -98,19 +100,26 @@ def _fits(cases: Mapping[str, Case], count: Count, limit: int) -> bool:
     """Whether every call that the flow of these cases begins with has at most ``limit`` tokens."""
     # One word for all fences: a random one would let the same record fit today and not tomorrow.
     cases = {name: replace(case, style=replace(case.style, fence=_FENCE)) for name, case in cases.items()}
+    return all(
+        _surely(prompt, limit) or (_perhaps(prompt, limit) and count(prompt) + _FENCES <= limit)
+        for prompt in _first_prompts(cases)
+    )
+
+
+def _first_prompts(cases: Mapping[str, Case]) -> list[Sequence[Message]]:
+    """Return the prompts that the flow of these cases begins with, each once: samples ask the same several times."""
     asks = next(flows.flow_for(next(iter(cases.values())))) if len(cases) == 1 else next(flows.joint(cases))
     prompts = [ask.messages for ask in asks]
-    # Samples ask the same thing several times.
-    different = [prompt for n, prompt in enumerate(prompts) if prompt not in prompts[:n]]
-    return all(
-        _surely(prompt, limit) or (_perhaps(prompt, limit) and count(prompt) + _FENCES <= limit) for prompt in different
-    )
+    return [prompt for n, prompt in enumerate(prompts) if prompt not in prompts[:n]]
 
 
 def _surely(messages: Sequence[Message], limit: int) -> bool:
     """Whether a prompt fits by its bytes alone: every token is at least one of them."""
-    around = _PER_PROMPT + _PER_MESSAGE * len(messages)
-    return around + sum(len(message["content"].encode("utf-8", "surrogatepass")) for message in messages) <= limit
+    left = limit - _PER_PROMPT - _PER_MESSAGE * len(messages)
+    # A character has four bytes at most: where that suffices, nothing is encoded.
+    if 4 * sum([len(message["content"]) for message in messages]) <= left:
+        return True
+    return sum([len(message["content"].encode("utf-8", "surrogatepass")) for message in messages]) <= left
 
 
 def _perhaps(messages: Sequence[Message], limit: int) -> bool:

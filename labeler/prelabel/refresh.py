@@ -11,22 +11,31 @@ from collections.abc import Sequence
 
 from labeler import strictjson
 from labeler.prelabel import runs
-from labeler.prelabel.suggest import Suggester
+from labeler.prelabel.suggest import EVIDENCE, Suggester
+from labeler.prompts import shown
 from labeler.records import Record, Suggestion
 from labeler.store import Row, Store
 
 BILLED_AHEAD = 3
+# Steps of a cascade that no retrieved example took part in: an approval does not make them stale.
+_NOT_RETRIEVED = ("cascade: free", "cascade: fixed")
 REFRESH = "refresh"
 """The purpose that the settings of such a run name."""
 
 
-def refresh_front(suggester: Suggester, order: str, ahead: int) -> int:
-    """Make the stale suggestions among the next ``ahead`` records again; return how many were made or queued."""
+def refresh_front(suggester: Suggester, order: str, ahead: int, budget: float | None = None) -> int:
+    """Make the stale suggestions among the next ``ahead`` records again; return how many were made or queued.
+
+    Those of a billed backend become a small run with the task's ``budget``. Local weights are left alone: an approval
+    must not load a model into the process that serves the page.
+    """
     store = suggester.store
+    if getattr(suggester.backend, "local", False):
+        return 0
     ids = store.work.front(suggester.project_id, suggester.task.name, order, ahead, 600.0, only_free=False)
     rows = store.work.front_with_suggestion(suggester.project_id, suggester.task.name, ids)
     if suggester.backend.billed:
-        return _queue_run(suggester, rows)
+        return _queue_run(suggester, rows, budget)
     records = store.records.many([row["record_id"] for row in rows])
     fresh = suggester.now([records[row["record_id"]] for row in rows], save=False)
     before = {row["record_id"]: row["suggestion_id"] for row in rows}
@@ -61,7 +70,7 @@ def _differs(store: Store, suggestion_id: int, new: Suggestion) -> bool:
     )
 
 
-def _queue_run(suggester: Suggester, rows: Sequence[Row]) -> int:
+def _queue_run(suggester: Suggester, rows: Sequence[Row], budget: float | None) -> int:
     store = suggester.store
     mine = [row for row in rows if row["backend"] == suggester.backend.name][:BILLED_AHEAD]
     if not mine or any(
@@ -74,10 +83,13 @@ def _queue_run(suggester: Suggester, rows: Sequence[Row]) -> int:
     prepared = suggester.prepare([records[row["record_id"]] for row in mine])
     stale = []
     for row, p in zip(mine, prepared, strict=True):
+        if (row["note"] or "").startswith(_NOT_RETRIEVED):
+            continue
         old = [item[0] for item in strictjson.loads(row["evidence"])]
-        if old != [example.annotation_id for example in p.examples][: len(old) or None]:
+        now = [example.annotation_id for example in shown(p.examples, suggester.style)]
+        if old != now[:EVIDENCE]:
             stale.append(row["record_id"])
     if stale:
         settings = {"purpose": REFRESH, "backend": suggester.backend.name, "model_id": suggester.backend.model_id}
-        runs.start(store, suggester.project_id, suggester.task.name, stale, settings)
+        runs.start(store, suggester.project_id, suggester.task.name, stale, settings, budget)
     return len(stale)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 JointFlow = Generator[list[Ask], list[Completion], dict[str, Outcome]]
 NEIGHBOURS = 8
 EXTRACTION_NEIGHBOURS = 24
-_EVIDENCE = 16
+EVIDENCE = 16
 _FREE = 2
 """A cascade goes by what two free backends say alike."""
 
@@ -127,7 +127,7 @@ class Suggester:
     def same_neighbours(self, record: Record, suggestion: Suggestion) -> bool:
         """Whether the nearest examples are still those that a free backend's suggestion was made from."""
         vector = self.index.embeddings.vectors([(record.id, record.text)])[0]
-        now = [hit.entry.annotation_id for hit in self._neighbours(Query.of(record, vector))[:_EVIDENCE]]
+        now = [hit.entry.annotation_id for hit in self._neighbours(Query.of(record, vector))[:EVIDENCE]]
         return now == [evidence.annotation_id for evidence in suggestion.evidence]
 
     # The calls of a suggestion
@@ -212,7 +212,7 @@ class Suggester:
             failure=failure,
             score=completion.score,
             note=completion.note,
-            evidence=[Evidence(e.annotation_id, e.record_id, e.similarity) for e in examples[:_EVIDENCE]],
+            evidence=[Evidence(e.annotation_id, e.record_id, e.similarity) for e in examples[:EVIDENCE]],
             second=next(iter(self._free_answers(prepared, 1)), None),
             flags=["instruction"] if suspicious(prepared.record.text) else [],
             scores=completion.scores,

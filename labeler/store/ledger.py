@@ -82,7 +82,7 @@ class Ledger:
         if state not in OPEN:
             return state
         if budgets.run is not None and spent >= budgets.run:
-            return f"The budget of ${budgets.run:g} is reached; raise it and resume"
+            return f"The budget of ${_dollars(budgets.run)} is reached; raise it and resume"
         if budgets.project is not None or budgets.day is not None:
             return self._spent_up(project_id, budgets, tx or self.db)
         return None
@@ -101,9 +101,9 @@ class Ledger:
     def _spent_up(self, project_id: int, budgets: Budgets, db: Tx | Database) -> str | None:
         total, today = self._spent(project_id, db)
         if budgets.project is not None and total >= budgets.project:
-            return f"The project's budget of ${budgets.project:g} is reached; raise it in the settings and resume"
+            return f"The project's budget of ${_dollars(budgets.project)} is reached; raise it in the settings and resume"
         if budgets.day is not None and today >= budgets.day:
-            return f"The project's budget of ${budgets.day:g} a day is reached; resume tomorrow (UTC), or raise it"
+            return f"The project's budget of ${_dollars(budgets.day)} a day is reached; resume tomorrow (UTC), or raise it"
         return None
 
     def _spent(self, project_id: int, db: Tx | Database) -> tuple[float, float]:
@@ -331,3 +331,8 @@ class Ledger:
 
 def _today() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+def _dollars(amount: float) -> str:
+    # Not as 1e-05: a budget may be a fraction of a cent.
+    return f"{amount:.6f}".rstrip("0").rstrip(".")

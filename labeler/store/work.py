@@ -219,11 +219,12 @@ class Work:
         return {row["record_id"] for row in self.db.all(sql, {"t": task, "p": project_id})}
 
     def front_with_suggestion(self, project_id: int, task: str, record_ids: list[int]) -> list[Row]:
-        """Return record id, suggestion id, backend and evidence of pending records whose draft nobody touched."""
+        """Return record id, suggestion id, backend, note and evidence of pending records whose draft nobody touched."""
         if not record_ids:
             return []
         marks = ",".join(str(int(id_)) for id_ in record_ids)
-        sql = f"""SELECT w.record_id, s.id AS suggestion_id, s.backend, s.evidence FROM work w
+        sql = f"""SELECT w.record_id, s.id AS suggestion_id, s.backend, s.note, s.evidence
+                  FROM work w
                   JOIN suggestions s ON s.id = w.suggestion_id
                   WHERE w.record_id IN ({marks}) AND w.task = :t AND w.project_id = :p AND w.state = 'pending'
                   AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.record_id = w.record_id AND c.task = w.task
