@@ -101,9 +101,11 @@ class Ledger:
     def _spent_up(self, project_id: int, budgets: Budgets, db: Tx | Database) -> str | None:
         total, today = self._spent(project_id, db)
         if budgets.project is not None and total >= budgets.project:
-            return f"The project's budget of ${_dollars(budgets.project)} is reached; raise it in the settings and resume"
+            most = _dollars(budgets.project)
+            return f"The project's budget of ${most} is reached; raise it in the settings and resume"
         if budgets.day is not None and today >= budgets.day:
-            return f"The project's budget of ${_dollars(budgets.day)} a day is reached; resume tomorrow (UTC), or raise it"
+            most = _dollars(budgets.day)
+            return f"The project's budget of ${most} a day is reached; resume tomorrow (UTC), or raise it"
         return None
 
     def _spent(self, project_id: int, db: Tx | Database) -> tuple[float, float]:
