@@ -441,6 +441,7 @@ class Instance:
             else None,
             calibration_of=self._calibrations(project, task, backend) if settings["calibrate"] else None,
             joint=self._joint(project, task, name, settings, given),
+            context=info.context if backend.billed and (info := self.price_of(backend)) else None,
         )  # fmt: skip
 
     def _retriever(self, project: Mapping[str, Any], settings: Mapping[str, Any], default: str) -> Retriever:

@@ -18,13 +18,14 @@ from labeler import strictjson
 from labeler.backends.base import BackendRequest
 from labeler.backends.prices import ModelInfo, cost
 from labeler.errors import LabelerError
-from labeler.prelabel.calls import EXPECTED_ANSWER, Book, Call, Clerk, Pace, count_tokens
+from labeler.prelabel.calls import EXPECTED_ANSWER, Book, Call, Clerk, Pace
 from labeler.prelabel.rounds import Rounds, Sending
 from labeler.prelabel.suggest import Suggester
 from labeler.records import BackendFailure, Completion, Record
 from labeler.store import Row, Store
 from labeler.store.batches import FILLING
 from labeler.store.ledger import CANCELLED, FINISHED, OPEN, RUNNING
+from labeler.text import count_tokens
 
 if TYPE_CHECKING:
     from labeler.backends.openai import OpenAIBackend

@@ -25,6 +25,7 @@ from labeler.records import BackendFailure, Completion, RateLimits, Suggestion
 from labeler.store import Store, Tx
 from labeler.store.ledger import OPEN, PAUSED
 from labeler.store.limits import SetLimits, worth_learning
+from labeler.text import count_tokens
 
 T = TypeVar("T")
 _LONGEST_WAIT = 120.0
@@ -287,13 +288,6 @@ def backoff(tries: int, base: float, retry_after: float | None) -> float:
     if retry_after is not None:
         wait = max(wait, min(retry_after, 3600.0) * random.uniform(1.0, 1.1))
     return float(wait)
-
-
-def count_tokens(text: str) -> int:
-    """Return an estimate of the tokens of ``text``, without a tokenizer: 1.6 characters each for Korean, else 4."""
-    # A Korean character has three bytes, a Latin one one: the difference counts them without a loop.
-    wide = (len(text.encode("utf-8", "surrogatepass")) - len(text)) / 2
-    return round(wide / 1.6 + max(len(text) - wide, 0) / 4) + 1
 
 
 def _completion_of(call: dict[str, Any]) -> Completion:

@@ -144,6 +144,10 @@ class LocalExecutor:
     # Local weights: many records in rounds, in this thread
 
     def _in_rounds(self, batch: int) -> None:
+        ready = getattr(self.suggester.backend, "ready", None)
+        if ready is not None:
+            # Before anything is claimed: what every record would fail for pauses the run here.
+            ready()
         rounds = Rounds(self.book, self.stop)
         try:
             while not self._over():

@@ -47,13 +47,15 @@ class Outcome:
     """What a flow came to: a value or a ParseFailure, the completion it was read from, and the steps before it.
 
     The completion of a value holds the plain answer, without reasoning; that of a ParseFailure is as it came.
-    ``examples`` are those that the prompt of this answer showed; None where no prompt made the answer.
+    ``examples`` are those that the prompt of this answer showed; None where no prompt made the answer. ``flags`` say
+    how the prompt had to be made shorter.
     """
 
     value: Value | ParseFailure
     completion: Completion
     steps: tuple[Step, ...] = ()
     examples: Sequence[Example] | None = None
+    flags: tuple[str, ...] = ()
 
 
 Flow = Generator[list[Ask], list[Completion], Outcome]

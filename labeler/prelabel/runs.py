@@ -9,12 +9,13 @@ from typing import Any
 
 from labeler.backends.prices import ModelInfo, cost
 from labeler.errors import Conflict, InputError
-from labeler.prelabel.calls import Pace, count_tokens
+from labeler.prelabel.calls import Pace
 from labeler.prelabel.suggest import Suggester
 from labeler.prompts.styles import SELF_CONSISTENCY, WAYS
 from labeler.settings import CASCADE
 from labeler.store import Store
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED, QUEUED
+from labeler.text import count_tokens
 
 _SLICE = 500
 # Tokens of an answer of which nothing is known, and of the thoughts before it.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
 from labeler.backends.base import AUTO, Backend, BackendRequest
-from labeler.errors import LabelerError, PluginError
+from labeler.errors import InputError, LabelerError, PluginError
 from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text, safe_agreement
 from labeler.prelabel import flows
 from labeler.prelabel.calibration import Calibration
+from labeler.prelabel.fitting import fit_joint, flags_of, room
 from labeler.prelabel.flows import Ask, Case, Flow, Outcome
 from labeler.prompts import PromptStyle, suspicious, unmarked
 from labeler.records import (
@@ -22,6 +24,7 @@ from labeler.records import (
     Evidence,
     Example,
     Generation,
+    Message,
     ParseFailure,
     Record,
     SecondOpinion,
@@ -33,6 +36,7 @@ from labeler.retrieval.retrievers import Retriever, Similar
 from labeler.settings import CASCADE, DIRECT
 from labeler.store import Store, Tx
 from labeler.task import Task
+from labeler.text import count_tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +47,8 @@ EXTRACTION_NEIGHBOURS = 24
 EVIDENCE = 16
 _FREE = 2
 """A cascade goes by what two free backends say alike."""
+# Without the model's own tokenizer a prompt may have a quarter more tokens than are counted.
+_MARGIN = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Suggester:
     is what, beside the messages, decides an answer of a billed backend: it goes into the fingerprint. ``fixed``
     retrieves the examples of a cascade's second step, the same ones for nearly all records. ``joint`` are the
     suggesters of other tasks that are asked in the same call, by task. ``calibration_of`` returns the calibration of
-    a model id.
+    a model id. ``context`` is how many tokens the model reads, where that is known and the backend does not say it.
     """
 
     store: Store
@@ -84,6 +90,7 @@ class Suggester:
     fixed: Retriever | None = None
     calibration_of: Callable[[str | None], Calibration | None] | None = None
     joint: Mapping[str, Suggester] = field(default_factory=dict)
+    context: int | None = None
 
     def prepare(self, records: Sequence[Record]) -> list[Prepared]:
         """Retrieve for several records; their vectors are read (or made) together."""
@@ -141,17 +148,41 @@ class Suggester:
         )  # fmt: skip
 
     def flow(self, prepared: Prepared) -> Started:
-        """Return the flow of calls for a record, ready to be driven; it returns one outcome for each task."""
-        case = self.case(prepared)
+        """Return the flow of calls for a record, ready to be driven; it returns one outcome for each task.
+
+        What its prompts show is made to fit into what the model reads; the outcomes are flagged then.
+        """
+        whole = {self.task.name: self.case(prepared)}
+        whole |= {name: self.joint[name].case(other) for name, other in prepared.joint.items()}
+        cases = self._fitted(whole)
+        flags = {name: flags_of(whole[name], case) for name, case in cases.items()}
+        case = cases[self.task.name]
         if prepared.joint:
-            cases = {name: self.joint[name].case(other) for name, other in prepared.joint.items()}
-            others = [example for other in cases.values() for example in other.examples]
-            return Started(self, flows.joint({self.task.name: case, **cases}), case, others)
+            others = [example for name, other in cases.items() if name != self.task.name for example in other.examples]
+            return Started(self, _flagged(flows.joint(cases), flags), case, others)
         if self.mode == CASCADE:
-            fixed = self._fixed_examples(prepared)
-            one = flows.cascade(case, fixed, lambda: self._free_answer(prepared), self.cascade_score)
-            return Started(self, _single(self.task.name, one), case, fixed)
-        return Started(self, _single(self.task.name, flows.flow_for(case)), case)
+            first = replace(whole[self.task.name], examples=self._fixed_examples(prepared))
+            fixed = self._fitted({self.task.name: first})[self.task.name]
+            flags[self.task.name] = tuple(dict.fromkeys((*flags[self.task.name], *flags_of(first, fixed))))
+            one = flows.cascade(case, fixed.examples, lambda: self._free_answer(prepared), self.cascade_score)
+            return Started(self, _flagged(_single(self.task.name, one), flags), case, fixed.examples)
+        return Started(self, _flagged(_single(self.task.name, flows.flow_for(case)), flags), case)
+
+    def _fitted(self, cases: Mapping[str, Case]) -> Mapping[str, Case]:
+        """Return the cases of one flow, shortened where the model is known to read less than they show."""
+        context = getattr(self.backend, "context", None) or self.context
+        if context is None:
+            return cases
+        limit = room(context, list(cases.values()), getattr(self.backend, "local", False))
+        count = getattr(self.backend, "count_tokens", None)
+        if count is None:
+            count, limit = _estimated, int(limit * _MARGIN)
+        try:
+            with _building(self.task.name):
+                return fit_joint(cases, count, limit)
+        except InputError:
+            # Messages that the model's template refuses have no length; the backend says so, of this record alone.
+            return cases
 
     def _fixed_examples(self, prepared: Prepared) -> list[Example]:
         if self.fixed is None:
@@ -214,7 +245,7 @@ class Suggester:
             note=completion.note,
             evidence=[Evidence(e.annotation_id, e.record_id, e.similarity) for e in examples[:EVIDENCE]],
             second=next(iter(self._free_answers(prepared, 1)), None),
-            flags=["instruction"] if suspicious(prepared.record.text) else [],
+            flags=[*(["instruction"] if suspicious(prepared.record.text) else []), *outcome.flags],
             scores=completion.scores,
             steps=outcome.steps,
         )
@@ -322,19 +353,39 @@ class Started:
     outcomes: Mapping[str, Outcome] | None = None
 
     def step(self, completions: list[Completion] | None = None) -> list[Ask] | None:
-        try:
-            return next(self.flow) if completions is None else self.flow.send(completions)
-        except StopIteration as end:
-            self.outcomes = end.value
-            return None
-        except LabelerError:
-            raise
-        except Exception as error:
-            name = self.case.task.name
-            raise PluginError(f"The task {name} cannot build a prompt: {_shown(error)}") from error
+        with _building(self.case.task.name):
+            try:
+                return next(self.flow) if completions is None else self.flow.send(completions)
+            except StopIteration as end:
+                self.outcomes = end.value
+                return None
 
     def fingerprint(self, ask: Ask) -> str:
         return self.suggester.fingerprint(self.case, ask, [*self.case.examples, *self.more_examples])
+
+
+@contextmanager
+def _building(task: str) -> Iterator[None]:
+    """Raise what goes wrong in a task's own prompts as a :class:`PluginError` that names the task."""
+    try:
+        yield
+    except LabelerError:
+        raise
+    except Exception as error:
+        raise PluginError(f"The task {task} cannot build a prompt: {_shown(error)}") from error
+
+
+def _estimated(messages: Sequence[Message]) -> int:
+    return sum(count_tokens(message["content"]) + 4 for message in messages)
+
+
+def _flagged(flow: JointFlow, flags: Mapping[str, tuple[str, ...]]) -> JointFlow:
+    """Return the flow with flags at its outcomes; one that no prompt made has none."""
+    outcomes = yield from flow
+    return {
+        name: outcome if outcome.examples is None else replace(outcome, flags=flags[name])
+        for name, outcome in outcomes.items()
+    }
 
 
 def _single(task: str, flow: Flow) -> JointFlow:

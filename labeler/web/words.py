@@ -91,6 +91,9 @@ WORDS = {
     "note.cascade: fixed": N_("cascade: confirmed with fixed examples"),
     "note.cascade: retrieved": N_("cascade: decided with retrieved examples"),
     "note.unconstrained": N_("not bound to the schema"),
+    # Flags of a suggestion whose prompt had to be made shorter
+    "flag.cut": N_("review cut to fit the model"),
+    "flag.fewer examples": N_("fewer examples, to fit the model"),
     # The steps on the way to a suggestion
     "step.reasoning": N_("Reasoning"),
     "step.plan": N_("Plan"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import logging
@@ -18,7 +19,7 @@ from labeler.backends.local.chat import Chat, PromptRefused
 from labeler.backends.local.generating import CONTEXT, STOP, Generated, can_constrain, generate
 from labeler.backends.local.loading import LoadedModel, LoadOptions, load
 from labeler.backends.local.memory import BatchSize, OutOfMemory, free_memory
-from labeler.errors import JsonError, LabelerError
+from labeler.errors import BackendError, JsonError, LabelerError
 from labeler.prompts import answer_text
 from labeler.records import BackendFailure, Completion, Generation, Message, Value
 
@@ -61,6 +62,9 @@ class TransformersBackend:
         self._lock = threading.Lock()
         self._loaded: LoadedModel | None = None
         self._chat: Chat | None = None
+        # Prompts are counted while others are answered, and a tokenizer is one thread's own.
+        self._counting = threading.Lock()
+        self._counter: Chat | None = None
         self._prefixes: Any = None
         self._answers: dict[tuple[str, ...], list[list[int]]] = {}
 
@@ -72,6 +76,32 @@ class TransformersBackend:
         with self._lock:
             results = self._complete(requests)
         yield from results
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens a prompt and its answer may have together; None until the weights are loaded."""
+        loaded = self._loaded
+        return None if loaded is None else loaded.context
+
+    def ready(self) -> None:
+        """Load the weights if they are not. Raises :class:`LabelerError` with the reason and the remedy."""
+        with self._lock:
+            try:
+                self._ready()
+            except LabelerError:
+                raise
+            except Exception as error:
+                log.exception("The local weights could not be loaded")
+                raise BackendError(_unexpected(error).message) from error
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens a prompt has. Raises :class:`PromptRefused` if the template takes no such messages."""
+        with self._counting:
+            counter = self._counter
+            if counter is None:
+                with self._lock:
+                    counter = self._counter = Chat(copy.deepcopy(self._ready()[0].tokenizer))
+            return len(counter.prompt_ids(messages))
 
     def check(self) -> dict[str, Any]:
         """Load the weights and answer once, for a "test" button.
@@ -90,7 +120,7 @@ class TransformersBackend:
     def close(self) -> None:
         """Free the weights; the next request loads them again."""
         with self._lock:
-            self._loaded = self._chat = self._prefixes = None
+            self._loaded = self._chat = self._prefixes = self._counter = None
             self._answers.clear()
             free_memory()
 
