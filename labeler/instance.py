@@ -473,12 +473,12 @@ class Instance:
 
     def _calibrations(
         self, project: Mapping[str, Any], task: Task, backend: Backend
-    ) -> Callable[[str | None], Calibration | None]:
+    ) -> Callable[[str | None, str], Calibration | None]:
         from labeler.prelabel import calibration
 
         @cache
-        def of(model_id: str | None) -> Calibration | None:
-            return calibration.load(self.store, int(project["id"]), task.name, backend.name, model_id)
+        def of(model_id: str | None, way: str) -> Calibration | None:
+            return calibration.load(self.store, int(project["id"]), task.name, backend.name, model_id, way)
 
         return of
 

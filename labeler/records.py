@@ -162,7 +162,8 @@ class Suggestion:
     """Labels that a backend proposes for a record, with all that made them; exactly one of value and failure is set.
 
     ``scores`` are the backend's own, before any calibration. ``steps`` are what came before the answer: reasoning,
-    plans, drafts, samples; they are shown, and exported only when asked for.
+    plans, drafts, samples; they are shown, and exported only when asked for. ``way`` is a digest of how the prompt was
+    put (style, retriever, k, wording, version of the task): scores of different ways are off in different directions.
     """
 
     record_id: int
@@ -179,6 +180,7 @@ class Suggestion:
     flags: Sequence[str] = ()
     scores: Mapping[str, float] | None = None
     steps: Sequence[Step] = ()
+    way: str = ""
     id: int = 0
     run_id: int | None = None
     call_id: int | None = None

@@ -179,7 +179,9 @@ class Worker:
         for row in instance.store.calibrations.scored_in(run_id):
             if row["task"] in tasks:
                 schema = tasks[row["task"]].schema
-                calibration.refit(instance.store, project["id"], row["task"], schema, row["backend"], row["model_id"])
+                calibration.refit(
+                    instance.store, project["id"], row["task"], schema, row["backend"], row["model_id"], row["way"]
+                )
 
     def _recalibrate(self, project: dict[str, Any], task: Task) -> None:
         """Fit the calibrations of a task again once a tenth more records are approved than they were fitted on."""
@@ -188,7 +190,9 @@ class Worker:
         store, approved = self.instance.store, len(self.instance.index(project, task))
         for row in store.calibrations.of_task(project["id"], task.name):
             if approved >= _GROWN * row["fitted"]["trained_on"]:
-                calibration.refit(store, project["id"], task.name, task.schema, row["backend"], row["model_id"])
+                calibration.refit(
+                    store, project["id"], task.name, task.schema, row["backend"], row["model_id"], row["way"]
+                )
 
     # Upkeep: vectors, probes, refreshes
 

@@ -330,11 +330,12 @@ def world(tmp_path):
 
 
 def scored(
-    world: World, record_id: int, scores: Any, backend: str = "local", model_id: str | None = "m", task: str = ""
-) -> None:
+    world: World, record_id: int, scores: Any, backend: str = "local", model_id: str | None = "m", task: str = "",
+    way: str = "",
+) -> None:  # fmt: skip
     """Store a suggestion of a backend with scores, as a run would."""
     value = "neutral" if scores is None else SENTIMENT.decide(scores)
-    suggestion = Suggestion(record_id, task or "sentiment", "1", backend, model_id, value, None, scores=scores)
+    suggestion = Suggestion(record_id, task or "sentiment", "1", backend, model_id, value, None, scores=scores, way=way)
     world.store.write(lambda tx: world.store.suggestions.add(tx, world.project_id, suggestion))
 
 
@@ -384,6 +385,16 @@ def test_a_record_gives_the_newest_scores_of_that_model_alone(world):
     assert pairs_of(world) == [(record_id, {"positive": 0.2}, "positive")]
     assert pairs_of(world, "nameless", None) == [(record_id, {"positive": 0.5}, "positive")]
     assert pairs_of(world, "local", None) == []
+
+
+def test_scores_of_another_way_of_prompting_are_not_mixed_in(world):
+    """Without examples a model may lean to one label, with them to another: each way learns from its own scores."""
+    record_id = world.records[0]
+    world.approve(record_id, "positive")
+    scored(world, record_id, {"positive": 0.2}, way="zero-shot")
+    scored(world, record_id, {"positive": 0.7}, way="few-shot")
+    assert pairs_of(world, way="zero-shot") == [(record_id, {"positive": 0.2}, "positive")]
+    assert pairs_of(world) == []
 
 
 def test_near_duplicates_share_the_cluster_of_a_pair(world):

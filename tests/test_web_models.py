@@ -472,6 +472,10 @@ def test_a_run_says_whether_its_scores_are_calibrated(
     path = f"/projects/{project}/runs/{run_id}"
     send(client, "/language", language="en")
     assert "cross-validated" not in client.get(path).text
+    (record_id, *_) = [row["record_id"] for row in store.db.all("SELECT record_id FROM run_items")]
+    scores = {"positive": 0.9}
+    made = Suggestion(record_id, "sentiment", "1", "openai", "m", "positive", None, scores=scores, run_id=run_id)
+    store.write(lambda tx: store.suggestions.add(tx, project, made))
     fitted = Calibration("choice", trained_on=120, accuracy_before=0.56, accuracy_after=0.91, used=True)
     room = Calibrations(store.db)
     for used, sentence in ((True, "56% before, 91% after"), (False, "is not used")):

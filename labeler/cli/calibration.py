@@ -63,7 +63,7 @@ def calibrate(instance: Instance, project: str, task_name: str, limit: int | Non
         )
     name = suggester.backend.name
     for model_id in sorted(scored.model_ids, key=str):
-        fitted = calibration.refit(instance.store, found["id"], task_name, task.schema, name, model_id)
+        fitted = calibration.refit(instance.store, found["id"], task_name, task.schema, name, model_id, suggester.way)
         click.echo(f"{task_name} with {name} {model_id or ''}".rstrip() + f": {learned(fitted)}")
     if not set_["calibrate"]:
         click.echo(f"Note: the setting calibrate of {task_name} is off, so no calibration is used there.", err=True)
@@ -86,7 +86,7 @@ def _named(suggester: Suggester) -> str:
 
 @dataclass
 class Scored:
-    """Which records a model has given scores to. ``model_ids`` are the names under which it answered.
+    """Which records a model has given scores to, prompted as it is now. ``model_ids`` are the names it answered under.
 
     A server may answer under a longer name than it was asked by ("gpt-4o-mini-2024-07-18"): a suggestion is the
     model's where it has its name, or where its run asked for it.
@@ -108,7 +108,7 @@ class Scored:
                 self.model_ids.add(scored.model_id)
 
     def _is_ours(self, suggestion: Suggestion) -> bool:
-        if suggestion.backend != self.suggester.backend.name:
+        if suggestion.backend != self.suggester.backend.name or suggestion.way != self.suggester.way:
             return False
         wanted = self.suggester.backend.model_id or ""
         return wanted in (suggestion.model_id or "", self._asked(suggestion.run_id))

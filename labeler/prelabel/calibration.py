@@ -116,29 +116,33 @@ class Calibration:
 
 
 def refit(
-    store: Store, project_id: int, task: str, schema: LabelSchema, backend: str, model_id: str | None
+    store: Store, project_id: int, task: str, schema: LabelSchema, backend: str, model_id: str | None, way: str = ""
 ) -> Calibration | None:
-    """Fit the calibration of one model in one task on what is approved now, store it and return it.
+    """Fit the calibration of one model and way of prompting on what is approved now, store it and return it.
+
+    Scores of different ways are not mixed: without examples a model may lean to one label, with them to another.
 
     None where too little is approved, or the schema has no closed list of labels; an older one is forgotten then.
     For models that learn nothing from approvals but by their prompts: one that was trained on the approved records
     themselves gives them scores that look better than they are, and keeps its plain scores.
     """
     room = store.calibrations
-    rows = room.pairs(project_id, task, backend, model_id)
+    place = (project_id, task, backend, model_id)
+    rows = room.pairs(*place, way)
     pairs = [(strictjson.loads(row["scores"]), strictjson.loads(row["value"])) for row in rows]
     fitted = fit(schema, pairs, [row["cluster"] or row["record_id"] for row in rows])
-    place = (project_id, task, backend, model_id)
     if fitted is None:
-        store.write(lambda tx: room.remove(tx, *place))
+        store.write(lambda tx: room.remove(tx, *place, way))
     else:
-        store.write(lambda tx: room.save(tx, *place, fitted.to_json()))
+        store.write(lambda tx: room.save(tx, *place, fitted.to_json(), way))
     return fitted
 
 
-def load(store: Store, project_id: int, task: str, backend: str, model_id: str | None) -> Calibration | None:
+def load(
+    store: Store, project_id: int, task: str, backend: str, model_id: str | None, way: str = ""
+) -> Calibration | None:
     """Return the calibration that :func:`refit` stored; None if there is none."""
-    raw = store.calibrations.get(project_id, task, backend, model_id)
+    raw = store.calibrations.get(project_id, task, backend, model_id, way)
     return None if raw is None else Calibration.from_json(raw)
 
 

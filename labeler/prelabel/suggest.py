@@ -70,7 +70,8 @@ class Suggester:
     is what, beside the messages, decides an answer of a billed backend: it goes into the fingerprint. ``fixed``
     retrieves the examples of a cascade's second step, the same ones for nearly all records. ``joint`` are the
     suggesters of other tasks that are asked in the same call, by task. ``calibration_of`` returns the calibration of
-    a model id. ``context`` is how many tokens the model reads, where that is known and the backend does not say it.
+    a model id and a way of prompting. ``context`` is how many tokens the model reads, where that is known and the
+    backend does not say it.
     """
 
     store: Store
@@ -88,7 +89,7 @@ class Suggester:
     mode: str = DIRECT
     cascade_score: float | None = None
     fixed: Retriever | None = None
-    calibration_of: Callable[[str | None], Calibration | None] | None = None
+    calibration_of: Callable[[str | None, str], Calibration | None] | None = None
     joint: Mapping[str, Suggester] = field(default_factory=dict)
     context: int | None = None
 
@@ -227,6 +228,14 @@ class Suggester:
             size=sum(sizes) / len(sizes) if sizes else None,
         )
 
+    @cached_property
+    def way(self) -> str:
+        """A digest of how prompts are put: what of the settings moves all scores of a model one way or another."""
+        style = self.style
+        retriever = f"{type(self.retriever).__module__}.{type(self.retriever).__qualname__}"
+        parts = [style.name, style.language, style.persona, style.wording, retriever, self.k, self.task.version]
+        return hashlib.sha256(strictjson.dumps(parts).encode()).hexdigest()[:12]
+
     def finish(self, prepared: Prepared, outcome: Outcome) -> Suggestion:
         """Turn an outcome into a suggestion, with evidence and second opinion; an unreadable one says why."""
         outcome = self._calibrated(outcome)
@@ -248,6 +257,7 @@ class Suggester:
             flags=[*(["instruction"] if suspicious(prepared.record.text) else []), *outcome.flags],
             scores=completion.scores,
             steps=outcome.steps,
+            way=self.way,
         )
 
     def finish_all(self, prepared: Prepared, outcomes: Mapping[str, Outcome]) -> list[Suggestion]:
@@ -261,7 +271,7 @@ class Suggester:
         completion = outcome.completion
         if not completion.scores or self.calibration_of is None or isinstance(outcome.value, ParseFailure):
             return outcome
-        calibration = self.calibration_of(completion.model_id or self.backend.model_id)
+        calibration = self.calibration_of(completion.model_id or self.backend.model_id, self.way)
         if calibration is None or not calibration.used:
             return outcome
         adjusted = calibration.apply(completion.scores)

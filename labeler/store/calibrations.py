@@ -11,16 +11,18 @@ from labeler.store.database import Database, Row, Tx
 
 
 class Calibrations:
-    """One row per project, task, backend and model id; a backend without a model id has the empty one."""
+    """One row per project, task, backend, model id and way of prompting; what is not known of them is empty."""
 
     def __init__(self, db: Database) -> None:
         self.db = db
 
-    def pairs(self, project_id: int, task: str, backend: str, model_id: str | None, limit: int = 2000) -> list[Row]:
+    def pairs(
+        self, project_id: int, task: str, backend: str, model_id: str | None, way: str = "", limit: int = 2000
+    ) -> list[Row]:
         """Return what a model's scores said and what was approved, newest approval first.
 
         One row per record: ``scores`` and ``value`` (both JSON), ``record_id`` and ``cluster`` (near-duplicates share
-        it). The scores are those of the newest suggestion with scores by that backend and model; the value is the
+        it). The scores are those of the newest suggestion with scores by that backend, model and way; the value is the
         approval in force. It does not matter which of the two came first: a record is never among its own examples.
         """
         # The subquery walks suggestions_record from its end: one or two rows a record.
@@ -29,50 +31,54 @@ class Calibrations:
                  JOIN suggestions s ON s.id = (
                      SELECT x.id FROM suggestions x
                      WHERE x.record_id = a.record_id AND x.task = :t AND x.backend = :backend
-                     AND COALESCE(x.model_id, '') = :model AND x.scores IS NOT NULL
+                     AND COALESCE(x.model_id, '') = :model AND COALESCE(x.way, '') = :way
+                     AND x.scores IS NOT NULL
                      ORDER BY x.id DESC LIMIT 1)
                  WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL
                  ORDER BY a.id DESC LIMIT :limit"""
-        return self.db.all(sql, _place(project_id, task, backend, model_id) | {"limit": limit})
+        return self.db.all(sql, _place(project_id, task, backend, model_id, way) | {"limit": limit})
 
-    def get(self, project_id: int, task: str, backend: str, model_id: str | None) -> dict[str, Any] | None:
+    def get(
+        self, project_id: int, task: str, backend: str, model_id: str | None, way: str = ""
+    ) -> dict[str, Any] | None:
         """Return what :meth:`save` stored; None if there is nothing."""
         sql = f"SELECT fitted FROM calibrations WHERE {_HERE}"
-        fitted = self.db.value(sql, _place(project_id, task, backend, model_id))
+        fitted = self.db.value(sql, _place(project_id, task, backend, model_id, way))
         return None if fitted is None else dict(strictjson.loads(fitted))
 
     def save(
-        self, tx: Tx, project_id: int, task: str, backend: str, model_id: str | None, fitted: Mapping[str, Any]
-    ) -> None:
+        self, tx: Tx, project_id: int, task: str, backend: str, model_id: str | None, fitted: Mapping[str, Any],
+        way: str = "",
+    ) -> None:  # fmt: skip
         """Store a calibration in place of the one before."""
-        sql = """INSERT INTO calibrations (project_id, task, backend, model_id, fitted, made_at)
-                 VALUES (:p, :t, :backend, :model, :fitted, :now)
-                 ON CONFLICT (project_id, task, backend, model_id)
+        sql = """INSERT INTO calibrations (project_id, task, backend, model_id, way, fitted, made_at)
+                 VALUES (:p, :t, :backend, :model, :way, :fitted, :now)
+                 ON CONFLICT (project_id, task, backend, model_id, way)
                  DO UPDATE SET fitted = excluded.fitted, made_at = excluded.made_at"""
         row = {"fitted": strictjson.dumps(dict(fitted)), "now": time.time()}
-        tx.run(sql, _place(project_id, task, backend, model_id) | row)
+        tx.run(sql, _place(project_id, task, backend, model_id, way) | row)
 
     def of_task(self, project_id: int, task: str) -> list[dict[str, Any]]:
-        """Return the calibrations of all models in a task: ``backend``, ``model_id``, ``fitted`` and ``made_at``."""
-        sql = """SELECT backend, model_id, fitted, made_at FROM calibrations
-                 WHERE project_id = :p AND task = :t ORDER BY backend, model_id"""
+        """Return the calibrations of a task: ``backend``, ``model_id``, ``way``, ``fitted`` and ``made_at``."""
+        sql = """SELECT backend, model_id, way, fitted, made_at FROM calibrations
+                 WHERE project_id = :p AND task = :t ORDER BY backend, model_id, made_at"""
         rows = self.db.all(sql, {"p": project_id, "t": task})
         return [dict(row) | {"fitted": strictjson.loads(row["fitted"])} for row in rows]
 
     def scored_in(self, run_id: int) -> list[Row]:
-        """Return ``task``, ``backend`` and ``model_id`` of the suggestions with scores that a run made."""
-        sql = """SELECT DISTINCT s.task, s.backend, s.model_id FROM run_items i
+        """Return ``task``, ``backend``, ``model_id`` and ``way`` of the suggestions with scores that a run made."""
+        sql = """SELECT DISTINCT s.task, s.backend, s.model_id, COALESCE(s.way, '') AS way FROM run_items i
                  JOIN suggestions s ON s.record_id = i.record_id
                  WHERE i.run_id = :run AND s.run_id = :run AND s.scores IS NOT NULL"""
         return self.db.all(sql, {"run": run_id})
 
-    def remove(self, tx: Tx, project_id: int, task: str, backend: str, model_id: str | None) -> None:
+    def remove(self, tx: Tx, project_id: int, task: str, backend: str, model_id: str | None, way: str = "") -> None:
         """Forget a calibration: nothing that was approved speaks for it any more."""
-        tx.run(f"DELETE FROM calibrations WHERE {_HERE}", _place(project_id, task, backend, model_id))
+        tx.run(f"DELETE FROM calibrations WHERE {_HERE}", _place(project_id, task, backend, model_id, way))
 
 
-_HERE = "project_id = :p AND task = :t AND backend = :backend AND model_id = :model"
+_HERE = "project_id = :p AND task = :t AND backend = :backend AND model_id = :model AND way = :way"
 
 
-def _place(project_id: int, task: str, backend: str, model_id: str | None) -> dict[str, Any]:
-    return {"p": project_id, "t": task, "backend": backend, "model": model_id or ""}
+def _place(project_id: int, task: str, backend: str, model_id: str | None, way: str) -> dict[str, Any]:
+    return {"p": project_id, "t": task, "backend": backend, "model": model_id or "", "way": way}

@@ -127,6 +127,7 @@ CREATE VIRTUAL TABLE record_search USING fts5(tokens, content='', tokenize="unic
 _MODELS = """
 ALTER TABLE suggestions ADD COLUMN scores TEXT;
 ALTER TABLE suggestions ADD COLUMN steps TEXT;
+ALTER TABLE suggestions ADD COLUMN way TEXT;
 ALTER TABLE calls ADD COLUMN scores TEXT;
 ALTER TABLE calls ADD COLUMN note TEXT;
 ALTER TABLE calls ADD COLUMN answered_by TEXT;
@@ -144,8 +145,8 @@ CREATE TABLE models (
     checked_at REAL NOT NULL, PRIMARY KEY (backend, base_url, model_id)) WITHOUT ROWID;
 CREATE TABLE calibrations (
     project_id INTEGER NOT NULL REFERENCES projects(id), task TEXT NOT NULL, backend TEXT NOT NULL,
-    model_id TEXT NOT NULL, fitted TEXT NOT NULL, made_at REAL NOT NULL,
-    PRIMARY KEY (project_id, task, backend, model_id)) WITHOUT ROWID;
+    model_id TEXT NOT NULL, way TEXT NOT NULL, fitted TEXT NOT NULL, made_at REAL NOT NULL,
+    PRIMARY KEY (project_id, task, backend, model_id, way)) WITHOUT ROWID;
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL REFERENCES runs(id), state TEXT NOT NULL, server TEXT NOT NULL,
     tag TEXT NOT NULL UNIQUE, remote_id TEXT, calls INTEGER NOT NULL DEFAULT 0, message TEXT, created_at REAL NOT NULL,

@@ -17,9 +17,9 @@ class Suggestions:
 
     def add(self, tx: Tx, project_id: int, suggestion: Suggestion) -> int:
         sql = """INSERT INTO suggestions (project_id, record_id, task, task_version, run_id, call_id, backend, model_id,
-                 value, failure, score, note, second, flags, scores, steps, evidence, created_at)
+                 value, failure, score, note, second, flags, scores, steps, way, evidence, created_at)
                  VALUES (:project_id, :record_id, :task, :task_version, :run_id, :call_id, :backend, :model_id, :value,
-                 :failure, :score, :note, :second, :flags, :scores, :steps, :evidence, :now) RETURNING id"""
+                 :failure, :score, :note, :second, :flags, :scores, :steps, :way, :evidence, :now) RETURNING id"""
         s = suggestion
         params: dict[str, Any] = {
             "project_id": project_id, "record_id": s.record_id, "task": s.task, "task_version": s.task_version,
@@ -31,6 +31,7 @@ class Suggestions:
             "flags": strictjson.dumps(list(s.flags)),
             "scores": strictjson.dumps(_rounded(s.scores)) if s.scores else None,
             "steps": strictjson.dumps([[step.name, step.text] for step in s.steps]) if s.steps else None,
+            "way": s.way or None,
             "evidence": strictjson.dumps([[e.annotation_id, e.record_id, round(e.similarity, 6)] for e in s.evidence]),
             "now": time.time(),
         }  # fmt: skip
@@ -82,5 +83,5 @@ def as_suggestion(row: Row) -> Suggestion:
         second=SecondOpinion(*second) if second else None, flags=tuple(strictjson.loads(row["flags"])),
         scores=strictjson.loads(row["scores"]) if row["scores"] else None,
         steps=tuple(Step(*step) for step in strictjson.loads(row["steps"])) if row["steps"] else (),
-        run_id=row["run_id"], call_id=row["call_id"], created_at=row["created_at"],
+        way=row["way"] or "", run_id=row["run_id"], call_id=row["call_id"], created_at=row["created_at"],
     )  # fmt: skip

@@ -188,7 +188,7 @@ class DeskView:
                if label.name in suggestion.scores}  # fmt: skip
         if suggestion.score is None or CALIBRATED not in (suggestion.note or ""):
             return own, RAW
-        place = (int(self.project["id"]), self.task.name, suggestion.backend, suggestion.model_id)
+        place = (int(self.project["id"]), self.task.name, suggestion.backend, suggestion.model_id, suggestion.way)
         try:
             found = calibration.load(self.store, *place)
         except InputError:

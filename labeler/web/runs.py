@@ -235,7 +235,7 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
         # Over all items of the run: not every second while it grows.
         "notes": [] if running else store.suggestions.notes_of_run(run_id),
         "batches": store.batches.of_run(run_id),
-        "calibration": _calibration(run),
+        "calibration": None if running else _calibration(run),
         "ending": models.ending(instance().prices, run["settings"].get("model_id"))
         if run["settings"].get("backend") == models.OPENAI else None,
         "task_title": task.title if task else {},
@@ -251,12 +251,18 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
 
 
 def _calibration(run: Mapping[str, Any]) -> Calibration | None:
-    """Return the calibration of the run's model in its task, used or not; None if none was ever fitted."""
-    settings = run["settings"]
+    """Return the calibration of what the run scored, used or not; None if none was ever fitted.
+
+    It walks the run's items: not while the run is moving.
+    """
+    store = instance().store
+    made = (row for row in store.calibrations.scored_in(run["id"]) if row["task"] == run["task"])
     try:
-        return calibration.load(
-            instance().store, run["project_id"], run["task"], settings.get("backend") or "", settings.get("model_id")
+        found = (
+            calibration.load(store, run["project_id"], run["task"], row["backend"], row["model_id"], row["way"])
+            for row in made
         )
+        return next((one for one in found if one is not None), None)
     except InputError:
         # One that cannot be read corrects nothing, and the page of a run is not the place to fail for it.
         return None
