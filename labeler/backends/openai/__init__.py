@@ -18,10 +18,10 @@ renamed or left out, remembered, and the call is sent again in the form the serv
     hiding.py        keys stay out of messages, logs and stored answers
 """
 
-from labeler.backends.openai.backend import OpenAIBackend
+from labeler.backends.openai.backend import OpenAIBackend, probe
 from labeler.backends.openai.batches import BatchClient
 from labeler.backends.openai.body import strict_schema
-from labeler.backends.openai.capabilities import Capabilities, probe
+from labeler.backends.openai.capabilities import Capabilities
 from labeler.backends.openai.failures import CallFailed
 from labeler.backends.openai.settings import OPENAI_URL, OpenAISettings, is_configured, openai_settings
 from labeler.backends.openai.wire import MAX_ANSWER

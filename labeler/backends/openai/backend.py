@@ -17,6 +17,7 @@ from labeler.backends.openai.answers import Refusal, Unreadable
 from labeler.backends.openai.batches import BatchClient
 from labeler.backends.openai.body import Form, Forms, settings_of
 from labeler.backends.openai.capabilities import FORMATS, SETTINGS, Capabilities, Knowledge, speaks_of_format
+from labeler.backends.openai.failures import CallFailed
 from labeler.backends.openai.hiding import Hider
 from labeler.backends.openai.limits import Headers
 from labeler.backends.openai.scores import can_score, label_scores
@@ -104,7 +105,7 @@ class OpenAIBackend:
         return found | {"ok": True, "model": model, "message": f"{model} answered in {ms} ms."}
 
     def probe(self) -> Completion | BackendFailure:
-        """Find out what the server takes: one tiny call that asks for everything; see :func:`capabilities.probe`.
+        """Find out what the server takes: one tiny call that asks for everything; see :func:`probe`.
 
         What was known before counts for nothing here: the server behind an address may have changed.
         """
@@ -338,3 +339,14 @@ def _judge_formats(knowledge: Knowledge, result: Completion) -> None:
         answer = None
     is_json = isinstance(answer, dict)
     knowledge.accept_formats(_PROBE, is_json, is_json and answer.get(_PROBE) in ("yes", "no") and len(answer) == 1)
+
+
+def probe(backend: OpenAIBackend) -> Capabilities:
+    """Find out what the server takes, and remember it in ``backend``: one tiny call that asks for everything.
+
+    What is refused is left out and the call sent again; refusals cost nothing. Raises :class:`CallFailed`.
+    """
+    result = backend.probe()
+    if isinstance(result, BackendFailure):
+        raise CallFailed(result)
+    return backend.capabilities

@@ -6,15 +6,10 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labeler.backends.openai.answers import Refusal
-from labeler.backends.openai.failures import CallFailed
 from labeler.errors import SettingError
-from labeler.records import BackendFailure
-
-if TYPE_CHECKING:
-    from labeler.backends.openai.backend import OpenAIBackend
 
 FORMATS = ("json_schema", "json_object", "none")
 TOKEN_NAMES = ("max_tokens", "max_completion_tokens")
@@ -203,14 +198,3 @@ def _mention(name: str) -> re.Pattern[str]:
     # "stop" and "seed" are words of every day: only quoted, or after a colon, they are names.
     before = r"(?:['\"`]|: ?)" if name in ("stop", "seed") else r"\b"
     return re.compile(rf"{before}{name}\b", re.IGNORECASE if name in _LOGPROBS else 0)
-
-
-def probe(backend: OpenAIBackend) -> Capabilities:
-    """Find out what the server takes, and remember it in ``backend``: one tiny call that asks for everything.
-
-    What is refused is left out and the call sent again; refusals cost nothing. Raises :class:`CallFailed`.
-    """
-    result = backend.probe()
-    if isinstance(result, BackendFailure):
-        raise CallFailed(result)
-    return backend.capabilities
