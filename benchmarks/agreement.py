@@ -294,12 +294,13 @@ class Study:
         first = self._asked(ids, model, way, "scored")
         plain = self.measured(first, model.name, f"{way.name}, {SCORED}", self._known(way), ids)
         taught = list(runs.select_approved(self.store, self.id, self.data.task, self.sizes.calibrate))
-        # The end of this run fits the calibration: the newest scores of the approved records are those of this way.
+        # The end of this run fits the calibration of this way.
         last = self._asked(taught, model, way, "scored")
         again = self._asked(ids, model, way, "scored", calibrate=True)
         assert again["calls"] == 0, "the same prompts were answered already"
-        place = (self.id, self.data.task, model.settings["backend"], self._model_id(last))
-        fitted = calibration.load(self.store, *place)
+        made = self.store.calibrations.scored_in(last["id"])[0]
+        place = (made["backend"], made["model_id"], made["way"])
+        fitted = calibration.load(self.store, self.id, self.data.task, *place)
         note = "too few approvals" if fitted is None else "" if fitted.used else "refused by cross-validation"
         known = max(self._known(way), len(taught))
         result = self.measured(again, model.name, f"{way.name}, {CALIBRATED}", known, ids, note)
@@ -317,10 +318,6 @@ class Study:
         if run["state"] != "finished":
             raise SystemExit(f"{model.name} on {self.data.name}: {run['message']}")
         return run
-
-    def _model_id(self, run: Mapping[str, Any]) -> str | None:
-        row = self.store.db.one("SELECT model_id FROM suggestions WHERE run_id = ? LIMIT 1", (run["id"],))
-        return row["model_id"] if row else None
 
     def _known(self, way: Way) -> int:
         return 0 if way.settings.get("retriever") == "none" else self.approved
