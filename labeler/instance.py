@@ -414,7 +414,9 @@ class Instance:
         name = settings["backend"] or self.default_backend(project, task, settings["model_id"])
         backend = self.backend(project, task, name, settings)
         find(self.plugins.executors, settings["executor"], "executor")
-        if settings["executor"] == BATCH_EXECUTOR and not hasattr(backend, "batches"):
+        # As with generation: the settings of a task are also there for the free backends beside its own.
+        sent = settings["executor"] if backend.billed else given.get("executor")
+        if sent == BATCH_EXECUTOR and not hasattr(backend, "batches"):
             raise SettingError(f"The backend {name} has no batches; choose the executor local, or the backend openai")
         language = project["language"]
         index = self.index(project, task)
@@ -440,7 +442,7 @@ class Instance:
             fixed=self._retriever(project, {**settings, "retriever": "fixed"}, "") if settings["mode"] == CASCADE
             else None,
             calibration_of=self._calibrations(project, task, backend) if settings["calibrate"] else None,
-            joint=self._joint(project, task, name, settings, given),
+            joint=self._joint(project, task, name, settings, given) if backend.billed else {},
             context=info.context if backend.billed and (info := self.price_of(backend)) else None,
         )  # fmt: skip
 
@@ -567,7 +569,7 @@ def _identity(backend: Backend, settings: Mapping[str, Any], factory: Any) -> di
     options = set(getattr(factory, "options", ())) - {"model_id", "device", "batch_size"}
     # The backend's own address: OPENAI_BASE_URL may have won over the settings.
     found = {"backend": backend.name, "model": backend.model_id, "base_url": getattr(backend, "base_url", None)}
-    return found | {name: settings[name] for name in sorted(options)}
+    return found | {name: settings.get(name) for name in sorted(options)}
 
 
 def _generation(

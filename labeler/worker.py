@@ -25,6 +25,7 @@ from labeler.task import Task
 log = logging.getLogger("labeler.worker")
 _IDLE = 1.0
 _GROWN = 1.1
+_FREE = ("nearest", "probe")
 
 
 class Worker:
@@ -177,7 +178,8 @@ class Worker:
         project = instance.store.projects.get(run["project_id"])
         tasks = instance.tasks_of(project)
         for row in instance.store.calibrations.scored_in(run_id):
-            if row["task"] in tasks:
+            # The free backends learn from the approved labels themselves: these cannot tell how they are off.
+            if row["task"] in tasks and row["backend"] not in _FREE:
                 schema = tasks[row["task"]].schema
                 calibration.refit(
                     instance.store, project["id"], row["task"], schema, row["backend"], row["model_id"], row["way"]

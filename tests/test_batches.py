@@ -230,6 +230,19 @@ def test_budget_bounds_a_file_before_it_is_sent(lab):
     assert 1 <= batch["calls"] <= 8 < COUNT - 1
 
 
+def test_provider_that_is_down_is_not_asked_again_at_once(lab, monkeypatch):
+    """A file that could not be sent waits before it is made again, and so does a question how a batch stands."""
+    monkeypatch.setattr(BatchExecutor, "poll_seconds", 60.0)
+    run_id = lab.start()
+    lab.server.__exit__()
+    assert [lab.step(run_id) for _ in range(3)] == ["running"] * 3
+    assert len(lab.store.batches.of_run(run_id)) == 1
+    assert lab.ledger.run(run_id)["calls"] == COUNT
+    assert lab.ledger.item_counts(run_id) == {"waiting": COUNT}
+    lab.server = FakeOpenAI()
+    lab.server.__enter__()
+
+
 def test_backend_without_batches_says_so(lab):
     """The executor needs the openai backend; another one pauses the run with one sentence."""
     run_id = lab.start(backend="nearest")

@@ -73,6 +73,15 @@ def test_free_backend_is_told_of_a_generation_setting_only_for_this_run(instance
         make(backend="nearest", temperature=0.2)
 
 
+def test_settings_of_a_paid_backend_do_not_hinder_the_free_one_at_the_desk(instance, make):
+    """A task that is sent in batches, or together with another, is suggested for at the desk as ever."""
+    instance.change_task(make.project["id"], "sentiment", {"executor": "openai-batch", "joint": ["keywords"]})
+    found = instance.suggester_now(make.project, instance.project_task(make.project, "sentiment"))
+    assert (found.backend.name, dict(found.joint)) == ("nearest", {})
+    with pytest.raises(SettingError, match="nearest has no batches"):
+        make(backend="nearest", executor="openai-batch")
+
+
 def test_joint_tasks_ask_the_same_model(instance, make):
     """The tasks of one call go to one backend and model, whatever their own settings say."""
     instance.change_task(make.project["id"], "keywords", {"backend": "nearest", "model_id": "other"})

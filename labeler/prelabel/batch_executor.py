@@ -24,7 +24,7 @@ from labeler.prelabel.suggest import Suggester
 from labeler.records import BackendFailure, Completion, Record
 from labeler.store import Row, Store
 from labeler.store.batches import FILLING
-from labeler.store.ledger import CANCELLED, FINISHED, OPEN, RUNNING
+from labeler.store.ledger import CANCELLED, OPEN, RUNNING
 from labeler.text import count_tokens
 
 if TYPE_CHECKING:
@@ -70,17 +70,9 @@ class BatchExecutor:
                 self.book.pause(error.failure.message)
         except LabelerError as error:
             self.book.pause(str(error))
-        self._settle()
+        if not self.store.batches.open(self.run_id):
+            self.book.settle()
         return str(ledger.run(self.run_id)["state"])
-
-    def _settle(self) -> None:
-        ledger = self.store.ledger
-        if ledger.run(self.run_id)["state"] != RUNNING or self.store.batches.open(self.run_id):
-            return
-        if ledger.next_due(self.run_id) is None:
-            self.store.write(lambda tx: ledger.set_run(tx, self.run_id, FINISHED, None, OPEN))
-        elif (reason := ledger.halted(self.run_id)) is not None:
-            self.book.pause(reason)
 
     # What came back
 
@@ -90,6 +82,8 @@ class BatchExecutor:
             if batch["state"] == FILLING:
                 self._recover(batch)
             elif time.time() - (batch["polled_at"] or 0.0) >= self.poll_seconds:
+                # Noted first: a provider that does not answer is not asked again every second.
+                self.store.write(lambda tx, batch=batch: self.store.batches.polled(tx, batch["id"], batch["message"]))  # type: ignore[misc]
                 self._poll(batch, cancelled)
 
     def _recover(self, batch: Row) -> None:
@@ -266,7 +260,8 @@ class _File:
             file_id = client.upload(b"".join(self.lines))
             remote = client.create_batch(file_id, {"labeler": batch["tag"]})
         except LabelerError:
-            self.store.write(lambda tx: self.store.batches.end(tx, batch, "could not be sent", "unsent"))
+            delay = self.executor.poll_seconds
+            self.store.write(lambda tx: self.store.batches.end(tx, batch, "could not be sent", "unsent", delay))
             raise
         self.store.write(lambda tx: self.store.batches.sent(tx, batch["id"], str(remote["id"])))
         return True

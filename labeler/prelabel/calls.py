@@ -23,7 +23,7 @@ from labeler.prelabel.flows import Ask
 from labeler.prelabel.suggest import Suggester
 from labeler.records import BackendFailure, Completion, RateLimits, Suggestion
 from labeler.store import Store, Tx
-from labeler.store.ledger import OPEN, PAUSED
+from labeler.store.ledger import FINISHED, OPEN, PAUSED, RUNNING
 from labeler.store.limits import SetLimits, worth_learning
 from labeler.text import count_tokens
 
@@ -122,6 +122,16 @@ class Book:
     def pause(self, message: str) -> None:
         self.halted.set()
         self.store.write(lambda tx: self.store.ledger.set_run(tx, self.run_id, PAUSED, message, OPEN))
+
+    def settle(self) -> None:
+        """Say how a run stands that nobody moves any more: finished, or paused by a budget."""
+        ledger = self.store.ledger
+        if ledger.run(self.run_id)["state"] != RUNNING:
+            return
+        if ledger.next_due(self.run_id) is None:
+            self.store.write(lambda tx: ledger.set_run(tx, self.run_id, FINISHED, None, OPEN))
+        elif self.suggester.backend.billed and (reason := ledger.halted(self.run_id)) is not None:
+            self.pause(reason)
 
     # Parts of transactions
 

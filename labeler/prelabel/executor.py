@@ -20,7 +20,7 @@ from labeler.prelabel.rounds import Rounds
 from labeler.prelabel.suggest import Prepared, Started, Suggester
 from labeler.records import BackendFailure, Suggestion
 from labeler.store import Store, Tx
-from labeler.store.ledger import FINISHED, OPEN, RUNNING
+from labeler.store.ledger import OPEN, RUNNING
 
 _FREE_SLICE = 32
 # How many batches of a local model are leased and prepared together: sorted by length they waste little on padding.
@@ -63,17 +63,8 @@ class LocalExecutor:
                     self._with_threads()
         except LabelerError as error:
             self.book.pause(str(error))
-        self._settle()
+        self.book.settle()
         return str(ledger.run(self.run_id)["state"])
-
-    def _settle(self) -> None:
-        ledger = self.store.ledger
-        if ledger.run(self.run_id)["state"] != RUNNING:
-            return
-        if ledger.next_due(self.run_id) is None:
-            self.store.write(lambda tx: ledger.set_run(tx, self.run_id, FINISHED, None, OPEN))
-        elif self.suggester.backend.billed and (reason := ledger.halted(self.run_id)) is not None:
-            self.book.pause(reason)
 
     def _stopped(self) -> bool:
         return self.stop.is_set() or self.book.halted.is_set()

@@ -138,9 +138,7 @@ def estimate(
         each_out += _REASONING if WAYS[suggester.style.name].reasons else 0
     if getattr(backend, "local", False):
         # A batch of local weights answers together: how long each took is what whole runs took.
-        each = suggester.store.ledger.past_pace(
-            suggester.project_id, suggester.task.name, backend.name, backend.model_id
-        )
+        each = ledger.past_pace(suggester.project_id, task, backend.name, backend.model_id)
         seconds = None if each is None else each * calls
     else:
         seconds = None if batch else _seconds(past["seconds"], calls, round(share * rounds * sum(prompts)), pace)

@@ -75,9 +75,10 @@ class Batches:
                  WHERE b.batch_id = :id AND c.state = 'batched'"""
         return {row["id"]: row["record_id"] for row in self.db.all(sql, {"id": batch_id})}
 
-    def end(self, tx: Tx, batch: Row, message: str | None, kind: str) -> None:
-        """End a batch: calls without an answer have failed (``kind``), and its items are free to go on."""
-        params = {"id": batch["id"], "tag": batch["tag"], "run": batch["run_id"], "now": time.time()}
+    def end(self, tx: Tx, batch: Row, message: str | None, kind: str, delay: float = 0.0) -> None:
+        """End a batch: calls without an answer have failed (``kind``), and its items may go on after ``delay`` s."""
+        now = time.time()
+        params = {"id": batch["id"], "tag": batch["tag"], "run": batch["run_id"], "now": now, "due": now + delay}
         tx.run(
             """UPDATE calls SET state = 'failed', error_kind = :kind, error = :message, token = NULL
                WHERE state = 'batched' AND token = :tag""",
@@ -85,7 +86,7 @@ class Batches:
         )
         # Claimed for the batch and not tried: the claim that goes on with it counts.
         tx.run(
-            """UPDATE run_items SET state = 'waiting', not_before = :now, token = NULL, tries = tries - 1
+            """UPDATE run_items SET state = 'waiting', not_before = :due, token = NULL, tries = tries - 1
                WHERE run_id = :run AND state = 'batched' AND token = :tag""",
             params,
         )
