@@ -442,7 +442,7 @@ class Instance:
             fixed=self._retriever(project, {**settings, "retriever": "fixed"}, "") if settings["mode"] == CASCADE
             else None,
             calibration_of=self._calibrations(project, task, backend) if settings["calibrate"] else None,
-            joint=self._joint(project, task, name, settings, given) if backend.billed else {},
+            joint=self._joint(project, task, name, settings, given) if backend.billed or "joint" in given else {},
             context=info.context if backend.billed and (info := self.price_of(backend)) else None,
         )  # fmt: skip
 
