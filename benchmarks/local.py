@@ -8,6 +8,9 @@ The task *sentiment* on Korean reviews, with English and with Korean guidelines,
   records have the same ones;
 - **generated**: batches that are constrained to the JSON schema (``labeler.backends.local.generating``).
 
+On a CPU the **limit** is printed too: how soon a bare matrix product of the model's shape, measured in the same run,
+would have passed through all weights for the tokens that prompts do not share. Who reads these can be no sooner.
+
 CPU seconds are those of this process, all threads: they say more than wall time where other work is going on. The
 first call of each way is not measured, but the prefix cache starts empty. Reviews come from ``naver_shopping.jsonl.gz``
 in ``$LABELER_DATA`` or ../shared/data; where that is not there, from the demonstration. Without ``--model`` the weights
@@ -36,7 +39,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from labeler_plugins import sentiment  # noqa: E402
 
-from labeler.backends.local.prefix import PrefixCache  # noqa: E402
+from labeler.backends.local.prefix import PrefixCache, common_length  # noqa: E402
 from labeler.backends.local.scoring import probabilities, score  # noqa: E402
 from labeler.demo import reviews  # noqa: E402
 from labeler.prompts import PromptStyle  # noqa: E402
@@ -123,8 +126,34 @@ def scored(loaded: Any, asked: Sequence[Sequence[int]], answers: Sequence[Sequen
 def generated(loaded: Any, asked: Sequence[Sequence[int]], most: int, batch: int) -> list[Any]:
     from labeler.backends.local.generating import generate
 
-    found = generate(loaded, asked, Generation(max_tokens=most), TASK.json_schema(), batch)
+    cache, found = PrefixCache(), []
+    for start in range(0, len(asked), batch):
+        part = asked[start : start + batch]
+        found += generate(loaded, part, Generation(max_tokens=most), TASK.json_schema(), batch, cache)
     return [read(answer.text) for answer in found]
+
+
+def own_tokens(asked: Sequence[Sequence[int]]) -> float:
+    """Return how many tokens a record costs if what all prompts begin with is read once."""
+    shared = common_length(asked)
+    return shared / len(asked) + statistics.mean(len(prompt) - shared for prompt in asked)
+
+
+def least_seconds(loaded: Any, tokens: float) -> float:
+    """Return how long ``tokens`` take if reading were nothing but the products with the weights, at their best rate."""
+    import torch
+
+    config = loaded.model.config.get_text_config()
+    rows, size, inner = 512, config.hidden_size, config.intermediate_size
+    a, b = torch.randn(rows, size), torch.randn(size, inner)
+    times = []
+    for _ in range(30):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        times.append(time.perf_counter() - started)
+    flops = 2 * rows * size * inner / min(times)
+    embedded = loaded.model.get_input_embeddings().weight.numel()
+    return 2 * (loaded.model.num_parameters() - embedded) * tokens / flops
 
 
 def weights(arguments: argparse.Namespace) -> Any:
@@ -189,6 +218,10 @@ def compare(loaded: Any, language: str, fixed: bool, arguments: argparse.Namespa
             f"as the first way {sum(a == b for a, b in readable)} of {len(readable)}"
         )
         print(line + rate(loaded, tokens / wall, arguments), flush=True)
+    if loaded.device.type == "cpu":
+        own = own_tokens(asked)
+        least = least_seconds(loaded, own)
+        print(f"  limit     {own:.0f} tokens a record are its own: {least:.3f} s; ratio {first['wall'] / least:.1f}")
 
 
 def rate(loaded: Any, tokens: float, arguments: argparse.Namespace) -> str:

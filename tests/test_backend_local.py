@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -648,6 +649,7 @@ def failing_over(model, limit):
     """Return a forward of ``model`` that runs out of memory where more than ``limit`` (rows, tokens) are read."""
     forward = model.forward
 
+    @functools.wraps(forward)  # its signature says which arguments the model takes
     def failing(*args, **kwargs):
         rows, tokens = kwargs["input_ids"].shape
         if rows > limit[0] or tokens > limit[1]:

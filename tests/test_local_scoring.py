@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from labeler_plugins import emotion, sentiment
 from local_models import gemma3_270m_folder, smollm2_folder
+from tiny_models import MODELS, small
 
 from labeler.backends.local.memory import BatchSize
 from labeler.backends.local.prefix import Prefix, PrefixCache, common_length
@@ -20,37 +21,19 @@ from labeler.records import Record
 from labeler.task import Task
 
 torch = pytest.importorskip("torch", reason="torch is not installed (labeler[local])")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed (labeler[local])")
+pytest.importorskip("transformers", reason="transformers is not installed (labeler[local])")
 
 from labeler.backends.local import scoring  # noqa: E402
 from labeler.backends.local.chat import Chat  # noqa: E402
 from labeler.backends.local.loading import LoadOptions, load  # noqa: E402
 from labeler.backends.local.scoring import Scored, probabilities, score  # noqa: E402
 
-SMALL = {
-    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "pad_token_id": 0, "bos_token_id": 1,
-    "eos_token_id": 2,
-}  # fmt: skip
 # Prompts of unlike length that begin alike, and answers that share a head, a tail, and branch in between.
 HEAD = list(range(10, 60))
 PROMPTS = [[*HEAD, 61, 62], HEAD + [63] * 9, HEAD[:45] + [64] * 20, [*HEAD, 61], [*HEAD, 65, 66, 67]]
 ANSWERS = [[70, 71, 80, 90], [70, 71, 81, 82, 90], [70, 71, 81, 83, 84, 85, 90], [70, 71, 81, 82, 86, 90]]
 INNER = 9
 """Nodes of the tree of ANSWERS with a node below: all but 90, with which each answer ends."""
-
-
-def small(kind: str, **changes: Any) -> Any:
-    """Return a tiny model of random weights as scoring sees a loaded one."""
-    torch.manual_seed(5)
-    config = transformers.AutoConfig.for_model(kind, **SMALL | changes)
-    attention = {"attn_implementation": changes["attention"]} if "attention" in changes else {}
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, **attention).eval()
-    # Weights as they are initialised would make every token about as likely.
-    with torch.no_grad():
-        for weights in model.parameters():
-            weights.mul_(3.0)
-    return SimpleNamespace(model=model, device=torch.device("cpu"), pad_id=0, context=256)
 
 
 def plain(loaded: Any, prompt: Sequence[int], candidate: Sequence[int]) -> float:
@@ -98,17 +81,6 @@ def smollm2() -> Any:
 @pytest.fixture(scope="module")
 def llama() -> Any:
     return small("llama")
-
-
-MODELS = {
-    "llama": ("llama", {}),
-    "attention written out": ("llama", {"attention": "eager"}),
-    "learned positions": ("gpt2", {"n_positions": 256, "n_embd": 32, "n_layer": 3, "n_head": 4}),
-    "a window in every layer": ("mistral", {"sliding_window": 16}),
-    "a window in most layers": ("gemma3_text", {"sliding_window": 16, "sliding_window_pattern": 2}),
-    "a window, chosen by layer": ("qwen2", {"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 2}),
-    "a mixture of experts": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
-}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -19,6 +19,7 @@ from labeler.backends.local.chat import Chat, PromptRefused
 from labeler.backends.local.generating import CONTEXT, STOP, Generated, can_constrain, generate
 from labeler.backends.local.loading import LoadedModel, LoadOptions, load
 from labeler.backends.local.memory import BatchSize, OutOfMemory, free_memory
+from labeler.backends.local.prefix import PrefixCache
 from labeler.errors import BackendError, JsonError, LabelerError
 from labeler.prompts import answer_text
 from labeler.records import BackendFailure, Completion, Generation, Message, Value
@@ -65,7 +66,7 @@ class TransformersBackend:
         # Prompts are counted while others are answered, and a tokenizer is one thread's own.
         self._counting = threading.Lock()
         self._counter: Chat | None = None
-        self._prefixes: Any = None
+        self._prefixes: PrefixCache | None = None
         self._answers: dict[tuple[str, ...], list[list[int]]] = {}
 
     def __repr__(self) -> str:
@@ -144,8 +145,6 @@ class TransformersBackend:
 
     def _ready(self) -> tuple[LoadedModel, Chat]:
         if self._loaded is None or self._chat is None:
-            from labeler.backends.local.prefix import PrefixCache
-
             self._loaded = load(self.options)
             self._chat = Chat(self._loaded.tokenizer)
             self._prefixes = PrefixCache()
@@ -269,7 +268,8 @@ class TransformersBackend:
     def _generate(self, loaded: LoadedModel, chat: Chat, jobs: Sequence[_Job]) -> list[Result]:
         request = jobs[0].request
         generation = replace(request.generation, stop=(*request.generation.stop, *chat.stop))
-        found = generate(loaded, [job.prompt for job in jobs], generation, request.json_schema or None, self._size)
+        prompts, json_schema = [job.prompt for job in jobs], request.json_schema or None
+        found = generate(loaded, prompts, generation, json_schema, self._size, cache=self._prefixes)
         return [self._generated(loaded, request, answer) for answer in found]
 
     def _generated(self, loaded: LoadedModel, request: BackendRequest, answer: Generated) -> Result:

@@ -3,7 +3,7 @@
 Which tokens may follow is looked up in an automaton that is made once for each schema (Willard and Louf 2023,
 arXiv:2307.09702; the package outlines). Sampling adds Gumbel noise to the logits and takes the largest, which draws
 from the same distribution; the noise of a prompt depends on the seed and the prompt alone, not on what stands beside
-it.
+it. What prompts share is read once (:mod:`labeler.backends.local.prefix`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from labeler.backends.local.chat import control_tokens
 from labeler.backends.local.loading import LoadedModel
 from labeler.backends.local.memory import BatchSize, in_batches
+from labeler.backends.local.prefix import Prefix, PrefixCache, continues, shared_prefix
 from labeler.records import Generation
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ UNCONSTRAINED = "unconstrained"
 """The note of an answer that should have been held to a schema, and was not."""
 
 _DEFAULT_TOKENS = 1024
+# So many tokens of an answer have their place in memory from the start.
+_ROOM = 128
 _GRAMMARS, _MASKS = 16, 64
 # An automaton counts characters by having a state for each, times the vocabulary: 200 characters cost seconds and
 # hundreds of megabytes. Longer texts are left open; the parser of the task says which one is too long.
@@ -63,6 +66,7 @@ def generate(
     generation: Generation,
     json_schema: Mapping[str, Any] | None,
     max_batch: int | BatchSize,
+    cache: PrefixCache | None = None,
 ) -> list[Generated]:
     """Return an answer for each prompt, in their order; greedy, unless the temperature is above 0.
 
@@ -78,9 +82,11 @@ def generate(
     note = UNCONSTRAINED if json_schema and grammar is None else None
     # Prompts of like length need little padding; the longest come first, as a lack of memory shows there.
     fitting.sort(key=lambda n: -len(prompts[n]))
+    asked = [prompts[n] for n in fitting]
+    prefix = shared_prefix(loaded, asked, cache) if continues(loaded, asked[0]) else None
 
     def work(batch: Sequence[int]) -> list[Generated]:
-        return _generate(loaded, [prompts[n] for n in batch], generation, grammar, note)
+        return _generate(loaded, [prompts[n] for n in batch], generation, grammar, prefix, note)
 
     for n, found in zip(fitting, in_batches(fitting, max_batch, work), strict=True):
         results[n] = found
@@ -89,7 +95,7 @@ def generate(
 
 def _generate(
     loaded: LoadedModel, prompts: Sequence[Sequence[int]], generation: Generation, grammar: Grammar | None,
-    note: str | None,
+    prefix: Prefix | None, note: str | None,
 ) -> list[Generated]:  # fmt: skip
     import torch
 
@@ -100,9 +106,10 @@ def _generate(
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
+    most = generation.max_tokens or min(_DEFAULT_TOKENS, loaded.context - width)
     ends = _Ends(loaded, len(prompts), width, generation.stop, grammar)
     config = transformers.GenerationConfig(
-        max_new_tokens=generation.max_tokens or min(_DEFAULT_TOKENS, loaded.context - width),
+        max_new_tokens=most,
         do_sample=False,
         eos_token_id=list(loaded.eos_ids),
         pad_token_id=loaded.pad_id,
@@ -111,6 +118,7 @@ def _generate(
         found = loaded.model.generate(
             input_ids=ids.to(loaded.device),
             attention_mask=mask.to(loaded.device),
+            past_key_values=None if prefix is None else _cache_of(loaded, prefix, prompts, most),
             generation_config=config,
             logits_processor=transformers.LogitsProcessorList(_processors(loaded, prompts, generation, ends)),
             stopping_criteria=transformers.StoppingCriteriaList([ends]),
@@ -120,6 +128,12 @@ def _generate(
         _read(loaded, len(prompt), answer[: ended or None], ended is not None, generation.stop, note)
         for prompt, answer, ended in zip(prompts, answers, ends.ended, strict=True)
     ]
+
+
+def _cache_of(loaded: LoadedModel, prefix: Prefix, prompts: Sequence[Sequence[int]], most: int) -> Any:
+    from labeler.backends.local.rows import padded_cache
+
+    return padded_cache(loaded, prefix, prompts, min(most, _ROOM))
 
 
 def _read(

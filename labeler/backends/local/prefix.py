@@ -7,10 +7,13 @@ arXiv:2311.04934). What two prompts share is found by their token ids: no one ha
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from labeler.backends.local.memory import in_batches, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +21,21 @@ if TYPE_CHECKING:
 Layers = tuple[tuple["torch.Tensor", "torch.Tensor"], ...]
 MAX_BYTES = 512 * 2**20
 MAX_ENTRIES = 4
+_STEP = 2048
+_WORTHWHILE = 32
+_KINDS = {"full_attention", "sliding_attention"}
+_works: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+log = logging.getLogger(__name__)
+
+
+class Weights(Protocol):
+    """What is needed of a loaded model."""
+
+    model: Any
+    device: Any
+    pad_id: int
+    context: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +135,68 @@ def common_length(sequences: Sequence[Sequence[int]]) -> int:
         return 0
     low, high = min(sequences, key=tuple), max(sequences, key=tuple)
     return next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+
+
+def shared_prefix(loaded: Weights, prompts: Sequence[Sequence[int]], cache: PrefixCache | None) -> Prefix:
+    """Return keys and values of what all prompts begin with, from the cache as far as it has them.
+
+    The last token of a prompt is left to it: it predicts the first token of the answer. The head of a single prompt is
+    all of it; it is computed apart only for the cache's sake, when the cache knows nothing like it.
+    """
+    common = min(common_length(prompts), min(map(len, prompts)) - 1)
+    head = tuple(prompts[0][:common])
+    known = cache.longest(loaded.model, head) if cache is not None else Prefix()
+    alone = len(prompts) == 1 and (cache is None or len(known) >= _WORTHWHILE)
+    if common - len(known) < _WORTHWHILE or alone:
+        return known
+    [prefix] = in_batches([head], 1, lambda heads: [continued(loaded, known, heads[0])])
+    if cache is not None:
+        cache.add(loaded.model, prefix)
+    return prefix
+
+
+def continued(loaded: Weights, known: Prefix, head: tuple[int, ...]) -> Prefix:
+    """Return the prefix of ``head``, which begins with what is known."""
+    import torch
+
+    past = known.to_cache()
+    with torch.inference_mode():
+        for start in range(len(known), len(head), _STEP):
+            part = torch.tensor([head[start : start + _STEP]], device=loaded.device)
+            loaded.model(input_ids=part, past_key_values=past, use_cache=True, logits_to_keep=1)
+    return Prefix(head, tuple((layer.keys, layer.values) for layer in past.layers))
+
+
+def has_plain_attention(model: Any) -> bool:
+    """Whether every layer looks back on all tokens or on a window of them, by its configuration."""
+    return _KINDS.issuperset(getattr(model.config.get_text_config(), "layer_types", None) or ())
+
+
+def continues(loaded: Weights, ids: Sequence[int]) -> bool:
+    """Whether the model predicts the same after a prefix as after the whole; tried once for each, on a few tokens."""
+    if loaded.model not in _works:
+        _works[loaded.model] = has_plain_attention(loaded.model) and _tried(loaded, tuple(ids)[:16])
+        if not _works[loaded.model]:
+            log.info("%s does not go on from a cached head", type(loaded.model).__name__)
+    return _works[loaded.model]
+
+
+def _tried(loaded: Weights, ids: tuple[int, ...]) -> bool:
+    import torch
+
+    rows = torch.tensor([ids], device=loaded.device)
+    half = len(ids) // 2
+    try:
+        past = continued(loaded, Prefix(), ids[:half]).to_cache()
+        with torch.inference_mode():
+            after = loaded.model(input_ids=rows[:, half:], past_key_values=past, use_cache=True).logits[0, -1]
+            whole = loaded.model(input_ids=rows, use_cache=False).logits[0, -1]
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        log.info("The trial of a cached head failed: %s", error)
+        return False
+    allowed = 1e-3 if whole.dtype in (torch.float32, torch.float64) else 0.15
+    likely = whole.topk(8).indices
+    apart = after.float().log_softmax(-1)[likely] - whole.float().log_softmax(-1)[likely]
+    return bool(apart.abs().max() <= allowed)

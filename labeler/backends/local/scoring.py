@@ -23,12 +23,19 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from labeler.backends.local.memory import BatchSize, in_batches, is_out_of_memory
-from labeler.backends.local.prefix import Prefix, PrefixCache, common_length
+from labeler.backends.local.prefix import (
+    Prefix,
+    PrefixCache,
+    Weights,
+    continued,
+    has_plain_attention,
+    shared_prefix,
+)
 from labeler.backends.local.tree import Scored, Tree, tree_of
 
 if TYPE_CHECKING:
@@ -41,19 +48,7 @@ CPU_TOKENS, DEVICE_TOKENS = 512, 4096
 the processor busy, and few enough, as attention is paid for also among prompts that do not see each other. On a CPU
 256 to 1,600 are as fast."""
 LOGIT_BYTES = 512 * 2**20
-_STEP = 2048
-_WORTHWHILE = 32
-_KINDS = {"full_attention", "sliding_attention"}
 _works: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
-
-
-class Weights(Protocol):
-    """What is needed of a loaded model."""
-
-    model: Any
-    device: Any
-    pad_id: int
-    context: int
 
 
 def probabilities(scored: Scored) -> np.ndarray:
@@ -128,41 +123,11 @@ def _scores(
         return []
     if not _reads_trees(loaded, items[0]):
         return in_batches(items, max_batch, lambda part: [_one_by_one(loaded, item) for item in part])
-    prefix = _shared(loaded, [item.prompt for item in items], cache)
+    prefix = shared_prefix(loaded, [item.prompt for item in items], cache)
     return in_batches(
         items, max_batch, lambda part: [found for pack in _packs(loaded, prefix, part) for found in
                                         _together(loaded, prefix, pack)]
     )  # fmt: skip
-
-
-def _shared(loaded: Weights, prompts: Sequence[Sequence[int]], cache: PrefixCache | None) -> Prefix:
-    """Return keys and values of what all prompts begin with, from the cache as far as it has them.
-
-    The last token of a prompt is left to it: it predicts the first token of the answer. The head of a single prompt is
-    all of it; it is computed apart only for the cache's sake, when the cache knows nothing like it.
-    """
-    common = min(common_length(prompts), min(map(len, prompts)) - 1)
-    head = tuple(prompts[0][:common])
-    known = cache.longest(loaded.model, head) if cache is not None else Prefix()
-    alone = len(prompts) == 1 and (cache is None or len(known) >= _WORTHWHILE)
-    if common - len(known) < _WORTHWHILE or alone:
-        return known
-    [prefix] = in_batches([head], 1, lambda heads: [_continued(loaded, known, heads[0])])
-    if cache is not None:
-        cache.add(loaded.model, prefix)
-    return prefix
-
-
-def _continued(loaded: Weights, known: Prefix, head: tuple[int, ...]) -> Prefix:
-    """Return the prefix of ``head``, which begins with what is known."""
-    import torch
-
-    past = known.to_cache()
-    with torch.inference_mode():
-        for start in range(len(known), len(head), _STEP):
-            part = torch.tensor([head[start : start + _STEP]], device=loaded.device)
-            loaded.model(input_ids=part, past_key_values=past, use_cache=True, logits_to_keep=1)
-    return Prefix(head, tuple((layer.keys, layer.values) for layer in past.layers))
 
 
 def _packs(loaded: Weights, prefix: Prefix, items: Sequence[_Item]) -> Iterator[list[_Item]]:
@@ -305,15 +270,13 @@ def _reads_trees(loaded: Weights, item: _Item) -> bool:
 
 
 def _tried(loaded: Weights, item: _Item) -> bool:
-    config = loaded.model.config
-    kinds = getattr(config.get_text_config(), "layer_types", None) or ()
-    if config._attn_implementation not in ("sdpa", "eager") or not _KINDS.issuperset(kinds):
+    if loaded.model.config._attn_implementation not in ("sdpa", "eager") or not has_plain_attention(loaded.model):
         return False
     ids = [*item.prompt] * 16
     few = tuple(candidate[:6] for candidate in item.candidates[:3])
     items = [_Item(ids[:16], few), _Item(ids[:12], few)]
     try:
-        prefix = _continued(loaded, Prefix(), tuple(ids[:8]))
+        prefix = continued(loaded, Prefix(), tuple(ids[:8]))
         trees = _together(loaded, prefix, items)
     except Exception as error:
         if is_out_of_memory(error):
