@@ -1,7 +1,8 @@
 """An open instance folder: its settings, store and plugins, put together for the command line and the page.
 
-This is the wiring of everything below the page; :mod:`labeler.app` adds the page. One object per process; the
-example indexes and the fitted probes it holds are shared by all threads.
+This is the wiring of everything below the page; :mod:`labeler.app` adds the page, and :mod:`labeler.suggesters` says
+how a suggester is made from it. One object per process; the example indexes and the fitted probes it holds are shared
+by all threads.
 """
 
 from __future__ import annotations
@@ -11,42 +12,36 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cache, cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labeler import strictjson
+from labeler import strictjson, suggesters
 from labeler.annotation.decisions import Decisions
 from labeler.annotation.queue import Queue
 from labeler.backends.base import Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, SettingError, StoreReadOnly
 from labeler.ingest.service import Importer, refresh_groups
+from labeler.kept import KeptFile
 from labeler.plugins import Plugins, find, load_plugins
 from labeler.prelabel.calls import Pace
 from labeler.prelabel.suggest import Suggester
-from labeler.prompts import PromptStyle
-from labeler.records import Generation
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
-from labeler.retrieval.retrievers import Retriever
-from labeler.settings import BATCH_EXECUTOR, CASCADE, DIRECT, GENERATION, changed_settings, read_settings
+from labeler.settings import changed_settings, read_settings
 from labeler.store import Store
-from labeler.store.limits import SetLimits
+from labeler.suggesters import Suggesters, refuse_joint_cascade
 from labeler.task import Task
 
 if TYPE_CHECKING:
     from labeler.backends.probe import ProbeBackend
-    from labeler.prelabel.calibration import Calibration
 
 DEFAULT_FOLDER = "instance"
 # So few missing vectors of a slow embedder are made while a page waits; more are left to the background.
 _FEW = 16
 _RECHECK = 30.0
-_LEASE = 90.0
-_ONE_AT_A_TIME = "A cascade asks for one task at a time; clear the setting joint, or set mode to direct"
 
 
 def instance_folder(given: str | None = None) -> Path:
@@ -74,7 +69,9 @@ class Instance:
         self._embeddings: dict[str, Embeddings] = {}
         self._indexes: dict[tuple[int, str, str], ExampleIndex] = {}
         self._probes: dict[tuple[int, str, str], ProbeBackend] = {}
-        self._backends: dict[str, Backend] = {}
+        self._settings = KeptFile(folder / "settings.json", _read_settings)
+        self._prices = KeptFile(folder / "prices.json", load_prices)
+        self._suggesters = Suggesters(self)
         self._complete: dict[tuple[int, str], tuple[bool, float]] = {}
         self._work = threading.Event()
         self._decided: dict[tuple[int, str], None] = {}
@@ -90,16 +87,7 @@ class Instance:
     @property
     def settings(self) -> dict[str, Any]:
         """The instance's own settings, from settings.json. Raises :class:`SettingError` that names the file."""
-        path = self.folder / "settings.json"
-        if not path.exists():
-            return {}
-        try:
-            found = strictjson.loads(path.read_bytes())
-        except (JsonError, OSError) as error:
-            raise SettingError(f"{path} cannot be read: {error}") from error
-        if not isinstance(found, dict):
-            raise SettingError(f"{path} must hold one JSON object")
-        return found
+        return dict(self._settings.now())
 
     def change_settings(self, changes: Mapping[str, Any]) -> None:
         """Change some instance settings; None or an empty text removes one. The file is readable by its owner only."""
@@ -111,7 +99,7 @@ class Instance:
         with self._lock:
             merged = {name: value for name, value in self.settings.items() if name not in changes} | checked
             write_private(self.folder / "settings.json", json.dumps(merged, ensure_ascii=False, indent=2) + "\n")
-            self._backends.clear()
+            self._suggesters.forget_backends()
 
     @cached_property
     def secret_key(self) -> str:
@@ -122,9 +110,9 @@ class Instance:
         return path.read_text().strip()
 
     @property
-    def prices(self) -> dict[str, ModelInfo]:
-        override = self.folder / "prices.json"
-        return load_prices(override if override.exists() else None)
+    def prices(self) -> Mapping[str, ModelInfo]:
+        """What is known of each model; prices.json of the instance adds to it and wins."""
+        return self._prices.now()
 
     def price_of(self, backend: Backend) -> ModelInfo | None:
         """Return what a backend's calls cost, None where that is unknown; local weights cost no fee."""
@@ -227,8 +215,7 @@ class Instance:
         project = self.store.projects.get(project_id)
         for other in checked.get("joint", []):
             self.project_task(project, other)
-        if checked.get("joint") and checked.get("mode") == CASCADE:
-            raise SettingError(_ONE_AT_A_TIME)
+        refuse_joint_cascade(checked)
 
     def fill_queues(self, project_id: int) -> None:
         """Queue every record for every task of the project; those already queued stay as they are."""
@@ -289,9 +276,9 @@ class Instance:
         chosen = self.chosen_embeddings(project)
         if chosen.embedder.fast or self._nearly_complete(chosen, int(project["id"])):
             return chosen
-        return self._lexical(project)
+        return self.lexical_embeddings(project)
 
-    def _lexical(self, project: Mapping[str, Any]) -> Embeddings:
+    def lexical_embeddings(self, project: Mapping[str, Any]) -> Embeddings:
         return self.chosen_embeddings({**project, "settings": {**project["settings"], "embedder": "lexical"}})
 
     def _nearly_complete(self, embeddings: Embeddings, project_id: int) -> bool:
@@ -339,59 +326,20 @@ class Instance:
     # Suggestions
 
     def default_backend(self, project: Mapping[str, Any], task: Task, model_id: str = "") -> str:
-        """Return "openai" if a key or base URL is set, else "probe" where every label has approvals, else "nearest".
-
-        ``model_id`` is one that was named for this run alone.
-        """
-        from labeler.backends.openai import is_configured
-
-        settings = self.settings
-        named = model_id or settings.get("openai_model") or self.task_settings(project, task.name)["model_id"]
-        if is_configured(settings) and named:
-            return "openai"
-        return "probe" if self.probe(project, task).ready() else "nearest"
+        """Return the name of the backend of a task that names none: see :meth:`Suggesters.default_backend`."""
+        return self._suggesters.default_backend(project, task, model_id)
 
     def backend(
         self, project: Mapping[str, Any], task: Task, name: str, options: Mapping[str, Any] | None = None
     ) -> Backend:
-        """Return a backend by name, made once for each set of settings; ``options`` are settings of the task."""
-        if name == "probe":
-            return self.probe(project, task)
-        from labeler.backends.openai import openai_settings
+        """Return a backend by name: see :meth:`Suggesters.backend`."""
+        return self._suggesters.backend(project, task, name, options)
 
-        factory = find(self.plugins.backends, name, "backend")
-        api_key, base_url = openai_settings(self.settings)
-        settings = {
-            **self.settings,
-            "openai_api_key": api_key, "openai_base_url": base_url,
-            **{option: (options or {}).get(option) or None for option in getattr(factory, "options", ("model_id",))},
-        }  # fmt: skip
-        if name == "openai":
-            model_id = settings["model_id"] or settings.get("openai_model") or ""
-            settings["capabilities"] = self.store.models.capabilities(name, base_url or "", model_id)
-        # A server or local weights are the same for every task; what reads examples is made for one.
-        place: list[Any] = []
-        extra: dict[str, Any] = {}
-        if not getattr(factory, "shared", False):
-            embeddings = self.embeddings(project)
-            # Sentences are compared while a page waits: a slow embedder leaves that to the lexical one.
-            fast = embeddings if embeddings.embedder.fast else self._lexical(project)
-            place = [project["id"], task.name, embeddings.embedder.id]
-            extra = {"embed": fast.embedder.embed, "index": self.index(project, task)}
-        key = strictjson.dumps([name, place, settings], sort_keys=True)
-        with self._lock:
-            if key not in self._backends:
-                made = factory.create(settings | extra)
-                if getattr(made, "local", False):
-                    self._close_local()
-                self._backends[key] = made
-            return self._backends[key]
-
-    def _close_local(self) -> None:
-        """Free the weights of other local models: two of them seldom fit; one that is used again loads again."""
-        for backend in self._backends.values():
-            if getattr(backend, "local", False) and hasattr(backend, "close"):
-                backend.close()
+    def suggester(
+        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
+    ) -> Suggester:
+        """Return what makes suggestions for a task, with ``overrides`` of one run: see :meth:`Suggesters.suggester`."""
+        return self._suggesters.suggester(project, task, overrides)
 
     def suggester_now(self, project: Mapping[str, Any], task: Task) -> Suggester:
         """Return what can suggest while a page waits: a free backend, and none that would first have to be fitted."""
@@ -404,103 +352,9 @@ class Instance:
             return self.suggester(project, task, {"backend": "nearest"})
         return suggester
 
-    def suggester(
-        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
-    ) -> Suggester:
-        """Return what makes suggestions for a task, with the task's settings and ``overrides`` (of one run) on top."""
-        given = {name: value for name, value in (overrides or {}).items() if value not in (None, "")}
-        chosen = {**self.task_settings_raw(project, task.name), **given}
-        settings = read_settings("task", {k: v for k, v in chosen.items() if v is not None})
-        name = settings["backend"] or self.default_backend(project, task, settings["model_id"])
-        backend = self.backend(project, task, name, settings)
-        find(self.plugins.executors, settings["executor"], "executor")
-        # As with generation: the settings of a task are also there for the free backends beside its own.
-        sent = settings["executor"] if backend.billed else given.get("executor")
-        if sent == BATCH_EXECUTOR and not hasattr(backend, "batches"):
-            raise SettingError(f"The backend {name} has no batches; choose the executor local, or the backend openai")
-        language = project["language"]
-        index = self.index(project, task)
-        return Suggester(
-            store=self.store,
-            project_id=int(project["id"]),
-            task=task,
-            index=index,
-            backend=backend,
-            retriever=self._retriever(project, settings, "balanced" if backend.billed else "similar"),
-            k=settings["k"] if settings["k"] is not None else task.k,
-            style=PromptStyle(
-                settings["style"], language, persona=(settings["persona"] or {}).get(language, ""),
-                wording=(settings["answer_wording"] or {}).get(language, ""), samples=settings["samples"],
-                secret=b"" if self.read_only else self.secret_key.encode()[:64],
-            ),
-            generation=_generation(task, settings, chosen, backend, given),
-            second=self._second_opinions(project, task),
-            identity=_identity(backend, settings, find(self.plugins.backends, name, "backend")),
-            answering=settings["answering"],
-            mode=settings["mode"],
-            cascade_score=settings["cascade_score"],
-            fixed=self._retriever(project, {**settings, "retriever": "fixed"}, "") if settings["mode"] == CASCADE
-            else None,
-            calibration_of=self._calibrations(project, task, backend) if settings["calibrate"] else None,
-            joint=self._joint(project, task, name, settings, given) if backend.billed or "joint" in given else {},
-            context=info.context if backend.billed and (info := self.price_of(backend)) else None,
-        )  # fmt: skip
-
-    def _retriever(self, project: Mapping[str, Any], settings: Mapping[str, Any], default: str) -> Retriever:
-        factory = find(self.plugins.retrievers, settings["retriever"] or default, "retriever")
-        pinned = [self.store.records.by_key(project["id"], key) for key in settings["pinned"]]
-        ids = [record.id for record in pinned if record]
-        found: Retriever = factory({**self.project_settings(project), **settings, "pinned_ids": ids})
-        return found
-
-    def _joint(
-        self, project: Mapping[str, Any], task: Task, backend: str, settings: Mapping[str, Any],
-        given: Mapping[str, Any],
-    ) -> dict[str, Suggester]:  # fmt: skip
-        """Return the suggesters of the tasks that are asked in the same call, with the same backend and model."""
-        found: dict[str, Suggester] = {}
-        if settings["joint"] and settings["mode"] == CASCADE:
-            raise SettingError(_ONE_AT_A_TIME)
-        for name in dict.fromkeys(settings["joint"]):
-            other = self.project_task(project, name)
-            if name == task.name:
-                continue
-            if other.unit != task.unit:
-                raise SettingError(
-                    f"The tasks {task.name} and {name} cannot be asked together: one labels reviews, the other products"
-                )
-            same = {**given, "joint": [], "mode": DIRECT, "backend": backend, "model_id": settings["model_id"]}
-            found[name] = self.suggester(project, other, same)
-        return found
-
-    def _calibrations(
-        self, project: Mapping[str, Any], task: Task, backend: Backend
-    ) -> Callable[[str | None, str], Calibration | None]:
-        from labeler.prelabel import calibration
-
-        @cache
-        def of(model_id: str | None, way: str) -> Calibration | None:
-            return calibration.load(self.store, int(project["id"]), task.name, backend.name, model_id, way)
-
-        return of
-
     def pace(self, settings: Mapping[str, Any]) -> Pace:
         """Return the pace of a run with these settings of its task."""
-        given = self.settings
-        return Pace(
-            concurrency=settings["concurrency"],
-            max_tries=settings["max_tries"],
-            # Longer than a call may take, or it would be sent twice.
-            lease=float(given.get("lease_seconds") or max(_LEASE, 1.5 * float(given.get("timeout_seconds") or 0))),
-            limits=SetLimits(given.get("requests_per_minute"), given.get("tokens_per_minute")),
-        )
-
-    def _second_opinions(self, project: Mapping[str, Any], task: Task) -> Sequence[Backend]:
-        found: list[Backend] = []
-        probe = self.probe(project, task)
-        if probe.fitted is not None:
-            found.append(probe)
-        return [*found, self.backend(project, task, "nearest")]
+        return suggesters.pace(self.settings, settings)
 
     # The desk
 
@@ -535,10 +389,7 @@ class Instance:
         """Save the index caches and close the store."""
         for index in self._indexes.values():
             index.save()
-        for backend in self._backends.values():
-            close = getattr(backend, "close", None)
-            if close is not None:
-                close()
+        self._suggesters.close()
         self.store.close()
 
     def __enter__(self) -> Instance:
@@ -563,34 +414,13 @@ def write_private(path: Path, text: str) -> None:
         raise LabelerError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _identity(backend: Backend, settings: Mapping[str, Any], factory: Any) -> dict[str, Any]:
-    """Return what, beside the messages and the generation, decides an answer."""
-    # Where and how fast local weights run changes nothing that is meant.
-    options = set(getattr(factory, "options", ())) - {"model_id", "device", "batch_size"}
-    # The backend's own address: OPENAI_BASE_URL may have won over the settings.
-    found = {"backend": backend.name, "model": backend.model_id, "base_url": getattr(backend, "base_url", None)}
-    return found | {name: settings.get(name) for name in sorted(options)}
-
-
-def _generation(
-    task: Task, settings: Mapping[str, Any], chosen: Mapping[str, Any], backend: Backend, given: Mapping[str, Any]
-) -> Generation:
-    """Return the generation settings, and raise :class:`SettingError` for one that the backend does not have.
-
-    A free backend generates nothing: it is told so only where the setting was given for this very run, since the
-    settings of a task are also there for its other backends.
-    """
-    explicit = frozenset(name for name in GENERATION if chosen.get(name) not in (None, "", []))
-    known: frozenset[str] | None = getattr(backend, "generation_settings", None if backend.billed else frozenset())
-    asked = explicit if backend.billed else explicit & given.keys()
-    strange = sorted(asked - known) if known is not None else []
-    if strange:
-        named = ", ".join(strange)
-        where = f" with {backend.model_id}" if backend.model_id else ""
-        raise SettingError(f"The backend {backend.name}{where} has no setting {named}; clear it, or choose another")
-    return replace(
-        task.generation,
-        **{name: settings[name] for name in GENERATION if name != "stop"},
-        stop=tuple(settings["stop"] or task.generation.stop),
-        explicit=explicit,
-    )
+def _read_settings(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        found = strictjson.loads(path.read_bytes())
+    except (JsonError, OSError) as error:
+        raise SettingError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise SettingError(f"{path} must hold one JSON object")
+    return found

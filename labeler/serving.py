@@ -6,7 +6,8 @@ import logging
 import signal
 import socket
 import threading
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +16,13 @@ from labeler.errors import InputError
 from labeler.instance import Instance
 from labeler.store import Store
 
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from labeler.worker import Worker
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+WILDCARDS = ("0.0.0.0", "::", "")
 
 
 def first_account(store: Store, name: str) -> int:
@@ -53,69 +60,107 @@ def bind(host: str, port: int, next_free: bool) -> socket.socket:
     raise InputError(f"Cannot listen on {host}:{port} ({reason.strerror}); choose another with --port")
 
 
-def run_server(
-    instance: Instance,
-    *,
-    host: str,
-    port: int,
-    threads: int = 8,
-    allow_host: tuple[str, ...] = (),
-    no_worker: bool = False,
-    tls: bool = False,
-    person: int | None = None,
-    path: str = "/",
-    next_free: bool = False,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How to serve. ``person`` is whom the first line signs in, to see ``path``; see :func:`bind` for ``next_free``.
+
+    ``allow_host`` are names to answer to besides ``host``; with ``tls``, cookies are sent over https only.
+    """
+
+    host: str
+    port: int
+    threads: int = 8
+    allow_host: tuple[str, ...] = ()
+    no_worker: bool = False
+    tls: bool = False
+    person: int | None = None
+    path: str = "/"
+    next_free: bool = False
+
+
+def run_server(instance: Instance, how: Serving) -> None:
     """Serve until SIGINT or SIGTERM. Prints one line with the address, and a one-time sign-in where one is due.
 
     Raises :class:`InputError` for an address beyond this machine while nobody has an account.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in ("waitress", "faiss", "openai", "httpx2"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    new = instance.store.people.count() == 0
-    if new and host not in LOOPBACK:
-        raise InputError(
-            f"Refusing to listen on {host} while nobody has an account; run 'labeler user add NAME --admin' first"
-        )
-    if new and not instance.read_only:
-        person = first_account(instance.store, "admin")
-    elif person is None and not instance.read_only:
-        # The first link may never have been used: as long as nobody has a password, each start gives a new one.
-        person = instance.store.people.without_password()
-    from waitress.server import create_server
-
-    from labeler.app import create_app
-
-    hosts = (*LOOPBACK, host, *allow_host)
-    wildcard = host in ("0.0.0.0", "::", "")
-    app = create_app(
-        instance, {"LABELER_HOSTS": () if wildcard and not allow_host else hosts, "SESSION_COOKIE_SECURE": tls}
-    )
-    bound = bind(host, port, next_free)
-    server: Any = create_server(
-        app, sockets=[bound], threads=threads, channel_timeout=30, connection_limit=1000, ident=None,
-        max_request_body_size=app.config.get("LABELER_MAX_UPLOAD", 2 * 1024**3),
-    )  # fmt: skip
-    from labeler.worker import Worker
-
+    _set_up_logging()
+    person = _to_sign_in(instance, how)
+    app = _app(instance, how)
+    bound = bind(how.host, how.port, how.next_free)
+    server = _server(app, bound, how.threads)
     ended = end_signal()
-    worker = None if no_worker or instance.read_only else Worker(instance)
-    if worker is not None:
-        worker.start()
+    worker = None if how.no_worker or instance.read_only else _worker(instance)
     for disabled in instance.plugins.disabled:
         click.echo(f"Plugin {disabled.name} is disabled: {disabled.reason}", err=True)
-    shown = f"[{host}]" if ":" in host else ("127.0.0.1" if wildcard else host)
-    address = f"http://{shown}:{bound.getsockname()[1]}"
-    if person is not None:
-        token = accounts.one_time_link(instance.store, person)
-        click.echo(f"Labeler is ready. Sign in once with: {address}/welcome?token={token}&next={path}")
-    else:
-        click.echo(f"Labeler is ready at {address}")
+    click.echo(_ready(instance, f"http://{_shown(how.host)}:{bound.getsockname()[1]}", person, how.path))
     _serve_until(ended, server)
     if worker is not None:
         worker.stop()
     click.echo("Labeler has ended.")
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("waitress", "faiss", "openai", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _to_sign_in(instance: Instance, how: Serving) -> int | None:
+    """Return whom the first line signs in: the person given, or the first admin as long as nobody has a password.
+
+    Raises :class:`InputError` for an address beyond this machine while nobody has an account.
+    """
+    new = instance.store.people.count() == 0
+    if new and how.host not in LOOPBACK:
+        raise InputError(
+            f"Refusing to listen on {how.host} while nobody has an account; run 'labeler user add NAME --admin' first"
+        )
+    if instance.read_only:
+        return how.person
+    if new:
+        return first_account(instance.store, "admin")
+    # The first link may never have been used: as long as nobody has a password, each start gives a new one.
+    return instance.store.people.without_password() if how.person is None else how.person
+
+
+def _app(instance: Instance, how: Serving) -> Flask:
+    from labeler.app import create_app
+
+    any_host = how.host in WILDCARDS and not how.allow_host
+    hosts = () if any_host else (*LOOPBACK, how.host, *how.allow_host)
+    return create_app(instance, {"LABELER_HOSTS": hosts, "SESSION_COOKIE_SECURE": how.tls})
+
+
+def _server(app: Flask, bound: socket.socket, threads: int) -> Any:
+    from waitress.server import create_server
+
+    return create_server(
+        app, sockets=[bound], threads=threads, channel_timeout=30, connection_limit=1000, ident=None,
+        max_request_body_size=app.config.get("LABELER_MAX_UPLOAD", 2 * 1024**3),
+    )  # fmt: skip
+
+
+def _worker(instance: Instance) -> Worker:
+    from labeler.worker import Worker
+
+    worker = Worker(instance)
+    worker.start()
+    return worker
+
+
+def _shown(host: str) -> str:
+    """Return the host as an address names it."""
+    if ":" in host:
+        return f"[{host}]"
+    return "127.0.0.1" if host in WILDCARDS else host
+
+
+def _ready(instance: Instance, address: str, person: int | None, path: str) -> str:
+    """Return the line that says where the page is; it signs ``person`` in once."""
+    if person is None:
+        return f"Labeler is ready at {address}"
+    token = accounts.one_time_link(instance.store, person)
+    return f"Labeler is ready. Sign in once with: {address}/welcome?token={token}&next={path}"
 
 
 def _serve_until(ended: threading.Event, server: Any) -> None:

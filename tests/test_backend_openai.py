@@ -14,8 +14,10 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import openai_calls
 import pytest
 from fake_openai import MODES, Answer, FakeOpenAI, completion, error, good
+from openai_calls import KEY
 
 from labeler.backends.base import Backend, BackendRequest
 from labeler.backends.openai import OpenAIBackend, is_configured, openai_settings, strict_schema
@@ -23,24 +25,13 @@ from labeler.errors import SettingError
 from labeler.labels import Text
 from labeler.records import BackendFailure, Completion, Generation, Record
 
-KEY = "sk-planted-0123456789abcdefXYZ"
 SCHEMA = {
     "type": "object",
     "properties": {"label": {"type": "string", "enum": ["positive", "neutral", "negative"]}},
     "required": ["label"],
 }
 
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def server():
-    with FakeOpenAI() as server:
-        yield server
+clean_environment, server = openai_calls.clean_environment, openai_calls.server
 
 
 @pytest.fixture

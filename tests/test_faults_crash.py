@@ -52,7 +52,7 @@ import os, sys
 from pathlib import Path
 from labeler.app import create_app
 from labeler.instance import Instance
-from labeler.serving import run_server
+from labeler.serving import Serving, run_server
 folder = Path(sys.argv[1])
 with Instance(folder) as instance:
     create_app(instance)
@@ -61,7 +61,7 @@ for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         print("pid", os.getpid(), flush=True)
-        run_server(Instance(folder), host="127.0.0.1", port=0, no_worker=True)
+        run_server(Instance(folder), Serving("127.0.0.1", 0, no_worker=True))
         os._exit(0)
     os.waitpid(pid, 0)
     print("ended", flush=True)

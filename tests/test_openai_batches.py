@@ -5,34 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 
+import openai_calls
 import pytest
-from fake_openai import MODES, Answer, BatchPlan, FakeOpenAI, completion, error
-from test_openai_scores import request
+from fake_openai import MODES, Answer, BatchPlan, completion, error
+from openai_calls import KEY, ask, request
 
 from labeler.backends.openai import CallFailed, OpenAIBackend
 from labeler.errors import SettingError
 from labeler.records import BackendFailure, Completion, Generation
 
-KEY = "sk-planted-0123456789abcdefXYZ"
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def server():
-    with FakeOpenAI() as server:
-        yield server
-
-
-@pytest.fixture
-def backend(server):
-    backend = OpenAIBackend(server.base_url, KEY, "m")
-    yield backend
-    backend.close()
+clean_environment, server, backend = openai_calls.clean_environment, openai_calls.server, openai_calls.backend
 
 
 def calls(backend, count=3):
@@ -143,7 +125,7 @@ def test_body_has_the_form_that_the_server_takes(backend, server):
     """What a single call has taught holds for the body of a batch."""
     server.behave(MODES["reasoning"])
     assert "max_tokens" in backend.body(request())
-    (result,) = backend.complete([request()])
+    result = ask(backend)
     assert isinstance(result, Completion)
     body = backend.body(request())
     assert body == server.requests[-1].json
@@ -193,7 +175,7 @@ def test_azure_address_and_key(server, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", server.base_url.removesuffix("/v1"))
     url = "http://shop.openai.azure.com/openai/deployments/X?api-version=2024-10-21"
     backend = OpenAIBackend(url, KEY, "X")
-    (result,) = backend.complete([request()])
+    result = ask(backend)
     backend.close()
     assert isinstance(result, Completion)
     received = server.requests[0]
@@ -221,8 +203,8 @@ def test_compressed_answer_is_read_within_the_bound(backend, server):
     """A server may compress although it was asked not to; a bomb stays one line of a failure."""
     answer = json.dumps(completion('{"t":"positive"}', {})).encode()
     server.behave(lambda body, n: Answer(200, gzip.compress(answer), {"Content-Encoding": "gzip"}))
-    (result,) = backend.complete([request()])
+    result = ask(backend)
     assert result.text == '{"t":"positive"}'
     server.behave(lambda body, n: Answer(200, gzip.compress(b" " * 50_000_000), {"Content-Encoding": "gzip"}))
-    (result,) = backend.complete([request()])
+    result = ask(backend)
     assert (result.kind, "10 MB" in result.message) == ("request", True)

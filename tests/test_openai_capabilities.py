@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
+import openai_calls
 import pytest
-from fake_openai import MODES, Answer, FakeOpenAI, Limiter, completion, error
-from test_openai_scores import request
+from fake_openai import MODES, Answer, Limiter, completion, error
+from openai_calls import ask
 
-from labeler.backends.openai import CallFailed, Capabilities, OpenAIBackend, probe
+from labeler.backends.openai import CallFailed, Capabilities, probe
 from labeler.backends.openai.limits import rate_limits
 from labeler.errors import SettingError
 from labeler.records import BackendFailure, Completion, Generation, RateLimits
 
 EVERYTHING = Generation(max_tokens=9, temperature=0.1, top_k=5, top_p=0.2, seed=3, stop=("x",))
 
-
-@pytest.fixture
-def server():
-    with FakeOpenAI() as server:
-        yield server
-
-
-@pytest.fixture
-def backend(server):
-    backend = OpenAIBackend(server.base_url, "sk-test", "m")
-    yield backend
-    backend.close()
-
-
-def ask(backend, generation):
-    (result,) = backend.complete([request(generation=generation)])
-    return result
+clean_environment, server, backend = openai_calls.clean_environment, openai_calls.server, openai_calls.backend
 
 
 def test_probe_finds_everything_out_with_one_call(backend, server):
@@ -115,7 +100,7 @@ def test_recorded_capabilities_that_are_wrong_are_refused(raw):
 
 def test_all_settings_are_sent(backend, server):
     """Those of other servers (top_k), too."""
-    assert isinstance(ask(backend, EVERYTHING), Completion)
+    assert isinstance(ask(backend, generation=EVERYTHING), Completion)
     sent = server.requests[0].json
     assert {name: sent[name] for name in ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")} == {
         "max_tokens": 9,
@@ -130,7 +115,7 @@ def test_all_settings_are_sent(backend, server):
 def test_setting_that_nobody_chose_is_dropped_quietly(backend, server):
     """The default temperature is no wish of a person."""
     server.behave(MODES["no_temperature"])
-    assert isinstance(ask(backend, Generation()), Completion)
+    assert isinstance(ask(backend), Completion)
     assert "temperature" not in backend.generation_settings
 
 
@@ -141,7 +126,7 @@ def test_setting_that_a_person_chose_is_not_dropped(backend, server, name):
     assert name in backend.generation_settings
     chosen = Generation(9, 0.1, 5, 0.2, 3, ("x",), explicit=frozenset({name, "max_tokens"}))
     for _ in range(2):
-        result = ask(backend, chosen)
+        result = ask(backend, generation=chosen)
         assert isinstance(result, BackendFailure)
         assert (result.kind, result.fatal) == ("setup", True)
         assert result.message == f"The model m refuses the setting {name}; clear it in the settings of the task."
@@ -153,7 +138,7 @@ def test_renamed_setting_is_not_refused(backend, server):
     """max_tokens under its other name is what the person chose."""
     server.behave(MODES["reasoning"])
     generation = Generation(max_tokens=9, temperature=None, explicit=frozenset({"max_tokens"}))
-    assert isinstance(ask(backend, generation), Completion)
+    assert isinstance(ask(backend, generation=generation), Completion)
     assert server.requests[-1].json["max_completion_tokens"] == 9
 
 
@@ -163,7 +148,7 @@ def test_renamed_setting_is_not_refused(backend, server):
 def test_limits_come_with_answers_and_refusals(backend, server):
     """Both a completion and a 429 say what the server's limits are."""
     server.limiter = Limiter(requests=1, tokens=6000)
-    first, second = ask(backend, Generation()), ask(backend, Generation())
+    first, second = ask(backend), ask(backend)
     assert isinstance(first, Completion)
     assert (first.limits.requests, first.limits.remaining_requests) == (1, 0)
     assert first.limits.tokens == 6000
@@ -175,7 +160,7 @@ def test_limits_come_with_answers_and_refusals(backend, server):
 
 def test_answer_without_such_headers_has_no_limits(backend):
     """Absent is None."""
-    assert ask(backend, Generation()).limits is None
+    assert ask(backend).limits is None
 
 
 @pytest.mark.parametrize(
@@ -232,4 +217,4 @@ def test_cached_tokens_in_the_words_of_each_server(backend, server, usage, cache
     """OpenAI and vLLM, DeepSeek, Moonshot; unknown is None."""
     numbers = {"prompt_tokens": 9, "completion_tokens": 2}
     server.behave(lambda body, n: Answer(200, completion("{}", body) | {"usage": numbers | usage}))
-    assert ask(backend, Generation()).tokens_cached == cached
+    assert ask(backend).tokens_cached == cached

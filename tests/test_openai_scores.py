@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 
+import openai_calls
 import pytest
-from fake_openai import MODES, Answer, FakeOpenAI, completion
+from fake_openai import MODES, Answer, completion
+from openai_calls import FEELINGS, ask
 
-from labeler.backends.base import GENERATED, SCORED, BackendRequest
+from labeler.backends.base import GENERATED, SCORED
 from labeler.backends.openai import Capabilities, OpenAIBackend
 from labeler.backends.openai.scores import can_score, label_scores
 from labeler.labels import Choice, Choices, Label, Rating, Text
-from labeler.records import BackendFailure, Completion, Generation, Record
+from labeler.records import BackendFailure, Completion
 
-FEELINGS = ("positive", "neutral", "negative")
+clean_environment, server, backend = openai_calls.clean_environment, openai_calls.server, openai_calls.backend
 
 
 def token(data, probability=1.0, *others):
@@ -151,33 +153,6 @@ def test_sets_and_free_text_have_no_scores():
 
 
 # --- the whole way
-
-
-@pytest.fixture
-def server():
-    with FakeOpenAI() as server:
-        yield server
-
-
-@pytest.fixture
-def backend(server):
-    backend = OpenAIBackend(server.base_url, "sk-test", "m")
-    yield backend
-    backend.close()
-
-
-def request(schema=None, answering="auto", generation=None):
-    schema = schema or Choice(*[Label(name) for name in FEELINGS])
-    properties = {"t": schema.json_schema()}
-    messages = [{"role": "user", "content": "배송이 빨라요"}]
-    record = Record(1, 1, "r1", "배송이 빨라요")
-    json_schema = {"type": "object", "properties": properties, "required": ["t"]}
-    return BackendRequest(record, "t", schema, messages, json_schema, generation or Generation(), answering=answering)
-
-
-def ask(backend, *arguments, **options):
-    (result,) = backend.complete([request(*arguments, **options)])
-    return result
 
 
 @pytest.mark.parametrize(

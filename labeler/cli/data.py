@@ -12,6 +12,8 @@ from labeler.cli.base import cli, pairs, task_options, with_instance
 from labeler.errors import InputError
 
 if TYPE_CHECKING:
+    from labeler.ingest.options import ImportOptions
+    from labeler.ingest.service import Importer, Report
     from labeler.instance import Instance
 
 
@@ -44,29 +46,30 @@ def import_(
     readers = instance.plugins.importers
     chosen = resolve(file, ImportOptions(id=id_, labels=labels, header=not no_header, **options), readers)
     seen = preview(file, chosen, readers)
-    known = {p["name"]: p for p in instance.store.projects.all()}
-    has = instance.tasks_of(known[project]) if project in known else dict.fromkeys(tasks or instance.plugins.tasks)
+    found = next((known for known in instance.store.projects.all() if known["name"] == project), None)
+    has = dict.fromkeys(tasks or instance.plugins.tasks) if found is None else instance.tasks_of(found)
     for name in labels:
         find(has, name, "task")
     if report_file is not None and not report_file.parent.is_dir():
         raise InputError(f"There is no folder {report_file.parent} for the report")
-    if project not in known:
-        settings = {"tasks": list(tasks)} if tasks else None
-        instance.create_project(project, language, settings)
+    if found is None:
+        made = instance.create_project(project, language, {"tasks": list(tasks)} if tasks else None)
+        found = instance.store.projects.get(made)
         click.echo(f"Made the project {project!r}.")
     encoding = f", {seen.encoding}" if seen.encoding else ""
     click.echo(f"{file.name}: {seen.format}{encoding}; text={chosen.text!r} id={chosen.id!r} group={chosen.group!r}")
-    found = instance.store.projects.named(project)
-    with click.progressbar(length=file.stat().st_size, label="Importing", file=sys.stderr) as bar:
-        done = 0
+    _show_report(_import_with_a_bar(instance.importer(found), file, chosen), report_file)
 
-        def on_progress(position: int, size: int, report: Any) -> None:
-            nonlocal done
-            bar.update(position - done)
-            done = position
 
-        report = instance.importer(found).run(file, chosen, on_progress=on_progress)
-        bar.update(max(0, file.stat().st_size - done))
+def _import_with_a_bar(importer: Importer, file: Path, chosen: ImportOptions) -> Report:
+    size = file.stat().st_size
+    with click.progressbar(length=size, label="Importing", file=sys.stderr) as bar:
+        report = importer.run(file, chosen, on_progress=lambda position, *_: bar.update(position - bar.pos))
+        bar.update(max(0, size - bar.pos))
+    return report
+
+
+def _show_report(report: Report, report_file: Path | None) -> None:
     click.echo(
         f"{report.added} added ({report.duplicates} exact duplicates), {report.known} already there, "
         f"{report.labels} labels approved, {report.refused_count} refused."
@@ -76,7 +79,7 @@ def import_(
     _show_refused(report, report_file)
 
 
-def _show_refused(report: Any, report_file: Path | None) -> None:
+def _show_refused(report: Report, report_file: Path | None) -> None:
     for number, column, reason in report.refused[:20]:
         click.echo(f"  row {number}{f', {column}' if column else ''}: {reason}", err=True)
     if report.refused_count > 20 and report_file is None:

@@ -26,10 +26,10 @@ PORT = 8765
 def serve(folder: str | None, read_only: bool, **options: Any) -> None:
     """Serve the page and the background worker."""
     from labeler.instance import Instance, instance_folder
-    from labeler.serving import run_server
+    from labeler.serving import Serving, run_server
 
     with Instance(instance_folder(folder), read_only=read_only) as instance:
-        run_server(instance, **options)
+        run_server(instance, Serving(**options))
 
 
 @cli.command()
@@ -40,13 +40,14 @@ def demo(folder: str | None, host: str, port: int) -> None:
     """Serve a demonstration project: 260 reviews, 60 of them approved, no key needed."""
     from labeler import demo as demonstration
     from labeler.instance import Instance, instance_folder
-    from labeler.serving import first_account, run_server
+    from labeler.serving import Serving, first_account, run_server
 
-    path = instance_folder(folder) if folder else instance_folder() / "demo"
-    with Instance(path) as instance:
+    where = instance_folder(folder) if folder else instance_folder() / "demo"
+    with Instance(where) as instance:
         person = first_account(instance.store, "demo")
         project = demonstration.create(instance, person)
-        run_server(instance, host=host, port=port, person=person, path=f"/projects/{project['id']}", next_free=True)
+        path = f"/projects/{project['id']}"
+        run_server(instance, Serving(host, port, person=person, path=path, next_free=True))
 
 
 @cli.command()

@@ -21,6 +21,7 @@ from labeler.errors import (
     FileRefused,
     InputError,
     JsonError,
+    LabelerError,
     LabelError,
     MissingExtra,
     PluginError,
@@ -187,27 +188,12 @@ class Importer:
         ``options.strict`` is set and any row is refused.
         """
         file_name = file_name or path.name
-        try:
-            strange = [name for name in options.labels if name not in self.tasks]
-            if strange:
-                raise InputError(f"No task {strange[0]!r} in this project; there are: {', '.join(self.tasks)}")
-            options = resolve(path, options, self.readers)
-            if options.strict:
-                self._rehearse(path, options)
-        except HOPELESS as error:
-            if import_id is not None:
-                self._progress(import_id, {"state": "failed", "message": str(error), "ended_at": time.time()})
-            raise
+        options = self._checked(path, options, import_id)
         report = Report()
         with _open(path, options, self.readers, self.limits) as source:
             self._json = source.format in ("json", "jsonl")
             if import_id is None:
-                settings = {"path": "", "options": options.to_json()}
-                import_id = self.store.write(
-                    lambda tx: self.store.records.start_import(
-                        tx, self.project_id, file_name, settings, reviewer_id, source.size
-                    )
-                )
+                import_id = self._start(file_name, options, reviewer_id, source.size)
             origin = f"import {import_id}: {file_name}"
             try:
                 for slice_ in self._slices(source, options, report):
@@ -218,16 +204,39 @@ class Importer:
                         return report
             except HOPELESS as error:
                 # Too large, or torn in the middle: what went in before stays, and the report says where it ended.
-                self._progress(
-                    import_id,
-                    {**report.columns(), "state": "failed", "message": str(error), "ended_at": time.time()},
-                )
+                self._fail(import_id, error, report)
                 raise
             report.notes = list(source.notes)
             ended = {"state": "finished", "position": source.size, "ended_at": time.time()}
             self._progress(import_id, {**report.columns(), **ended})
         refresh_groups(self.store, self.project_id, list(self.tasks.values()))
         return report
+
+    def _checked(self, path: Path, options: ImportOptions, import_id: int | None) -> ImportOptions:
+        """Return the options with every guess made, checked before anything is stored; see :meth:`run`."""
+        try:
+            strange = [name for name in options.labels if name not in self.tasks]
+            if strange:
+                raise InputError(f"No task {strange[0]!r} in this project; there are: {', '.join(self.tasks)}")
+            options = resolve(path, options, self.readers)
+            if options.strict:
+                self._rehearse(path, options)
+        except HOPELESS as error:
+            if import_id is not None:
+                self._fail(import_id, error)
+            raise
+        return options
+
+    def _start(self, file_name: str, options: ImportOptions, reviewer_id: int | None, size: int) -> int:
+        """Write down an import of this process, and return its number; no other could read its file."""
+        settings = {"path": "", "options": options.to_json()}
+        return self.store.write(
+            lambda tx: self.store.records.start_import(tx, self.project_id, file_name, settings, reviewer_id, size)
+        )
+
+    def _fail(self, import_id: int, error: LabelerError, report: Report | None = None) -> None:
+        done = {} if report is None else report.columns()
+        self._progress(import_id, {**done, "state": "failed", "message": str(error), "ended_at": time.time()})
 
     def _progress(self, import_id: int, columns: dict[str, Any]) -> None:
         self.store.write(lambda tx: self.store.records.progress_import(tx, import_id, columns))

@@ -117,36 +117,46 @@ def estimate(
     backend = suggester.backend
     if not backend.billed or not ids:
         return Estimate(len(ids), 0, 0, 0, 0.0, None, 0, backend.model_id, backend.name)
-    records = suggester.store.records.many(ids[:sample])
+    past = suggester.store.ledger.past_calls(suggester.task.name, backend.name, backend.model_id)
+    first = _first_calls(suggester, ids[:sample])
+    each_out = _answer_length(suggester, first.answers) if past["tokens_out"] is None else past["tokens_out"]
+    # How often the calls of the sample are made in the whole run.
+    times = len(ids) / max(len(first.prompts), 1) * _rounds(suggester)
+    calls = _samples(suggester) * round(times * sum(1 for tokens in first.prompts if tokens))
+    tokens_in, tokens_out = round(times * sum(first.prompts)), round(calls * each_out)
+    seconds = _seconds(suggester, past["seconds"], calls, tokens_in, pace, batch)
+    return Estimate(
+        len(ids), calls, tokens_in, tokens_out, cost(tokens_in, tokens_out, 0, info, batch=batch), seconds,
+        int(past["n"]), backend.model_id, backend.name,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstCalls:
+    """What the first call of some records is made of, in tokens: each prompt, and the answer of each example in it.
+
+    A cascade may need no call for a record: its prompt has 0 tokens.
+    """
+
+    prompts: list[int]
+    answers: list[int]
+
+
+def _first_calls(suggester: Suggester, ids: list[int]) -> _FirstCalls:
+    records = suggester.store.records.many(ids)
     prompts: list[int] = []
     answers: list[int] = []
     for prepared in suggester.prepare(list(records.values())):
         asks = suggester.flow(prepared).step()
-        # A cascade may need no call for this record; it is counted as one that does not.
         prompts.append(sum(count_tokens(m["content"]) + 4 for ask in asks or () for m in ask.messages))
         answers += [count_tokens(suggester.task.answer(example.value)) for example in prepared.examples]
-    share = len(ids) / max(len(prompts), 1)
-    rounds = _rounds(suggester)
-    calls = round(share * rounds * sum(1 for tokens in prompts if tokens))
-    if suggester.style.name == SELF_CONSISTENCY:
-        calls *= suggester.style.samples
-    ledger, task = suggester.store.ledger, suggester.task.name
-    past = ledger.past_calls(task, backend.name, backend.model_id)
-    each_out = past["tokens_out"]
-    if each_out is None:
-        each_out = sum(answers) / len(answers) if answers else _UNKNOWN_ANSWER
-        each_out += _REASONING if WAYS[suggester.style.name].reasons else 0
-    if getattr(backend, "local", False):
-        # A batch of local weights answers together: how long each took is what whole runs took.
-        each = ledger.past_pace(suggester.project_id, task, backend.name, backend.model_id)
-        seconds = None if each is None else each * calls
-    else:
-        seconds = None if batch else _seconds(past["seconds"], calls, round(share * rounds * sum(prompts)), pace)
-    total_in, total_out = round(share * rounds * sum(prompts)), round(calls * each_out)
-    return Estimate(
-        len(ids), calls, total_in, total_out, cost(total_in, total_out, 0, info, batch=batch), seconds,
-        int(past["n"]), backend.model_id, backend.name,
-    )  # fmt: skip
+    return _FirstCalls(prompts, answers)
+
+
+def _answer_length(suggester: Suggester, known: list[int]) -> float:
+    """Return how long an answer of a model will be that was not asked before: as ``known`` ones, and its thoughts."""
+    answer = sum(known) / len(known) if known else _UNKNOWN_ANSWER
+    return answer + (_REASONING if WAYS[suggester.style.name].reasons else 0)
 
 
 def _rounds(suggester: Suggester) -> int:
@@ -156,10 +166,26 @@ def _rounds(suggester: Suggester) -> int:
     return max(WAYS[suggester.style.name].calls, 1)
 
 
-def _seconds(each: float | None, calls: int, tokens: int, pace: Pace) -> float | None:
+def _samples(suggester: Suggester) -> int:
+    """How many answers are asked for at once, each in a call of its own."""
+    return suggester.style.samples if suggester.style.name == SELF_CONSISTENCY else 1
+
+
+def _seconds(
+    suggester: Suggester, each: float | None, calls: int, tokens: int, pace: Pace, batch: bool
+) -> float | None:
+    """Return how long the calls of a run take; ``each`` is how long one of this model took, None if not known."""
+    backend = suggester.backend
+    if getattr(backend, "local", False):
+        # A batch of local weights answers together: how long each took is what whole runs took.
+        ledger, task = suggester.store.ledger, suggester.task.name
+        each = ledger.past_pace(suggester.project_id, task, backend.name, backend.model_id)
+        return None if each is None else each * calls
+    return None if batch or each is None else _paced(each, calls, tokens, pace)
+
+
+def _paced(each: float, calls: int, tokens: int, pace: Pace) -> float:
     """Return how long ``calls`` take at this pace: as fast as the server answers, or as its limits let them."""
-    if each is None:
-        return None
     least = [calls * each / pace.concurrency]
     if pace.limits.requests:
         least.append(60 * calls / pace.limits.requests)

@@ -1,0 +1,289 @@
+"""How a suggester is made: a backend, and the settings of a task with those of one run on top.
+
+It is made from an open instance; :class:`Opened` says what is needed of one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+from labeler import strictjson
+from labeler.backends.base import Backend
+from labeler.backends.prices import ModelInfo
+from labeler.errors import SettingError
+from labeler.plugins import Plugins, find
+from labeler.prelabel.calls import Pace
+from labeler.prelabel.suggest import Suggester
+from labeler.prompts import PromptStyle
+from labeler.records import Generation
+from labeler.retrieval.embedding import Embeddings
+from labeler.retrieval.index import ExampleIndex
+from labeler.retrieval.retrievers import Retriever
+from labeler.settings import BATCH_EXECUTOR, CASCADE, DIRECT, GENERATION, read_settings
+from labeler.store import Store
+from labeler.store.limits import SetLimits
+from labeler.task import Task
+
+if TYPE_CHECKING:
+    from labeler.backends.probe import ProbeBackend
+    from labeler.prelabel.calibration import Calibration
+
+_LEASE = 90.0
+
+
+class Opened(Protocol):
+    """What a suggester is made from, as :class:`labeler.instance.Instance` has it."""
+
+    store: Store
+    read_only: bool
+
+    @property
+    def plugins(self) -> Plugins: ...
+    @property
+    def settings(self) -> dict[str, Any]: ...
+    @property
+    def secret_key(self) -> str: ...
+    def price_of(self, backend: Backend) -> ModelInfo | None: ...
+    def project_settings(self, project: Mapping[str, Any]) -> dict[str, Any]: ...
+    def project_task(self, project: Mapping[str, Any], name: str) -> Task: ...
+    def task_settings(self, project: Mapping[str, Any], name: str) -> dict[str, Any]: ...
+    def task_settings_raw(self, project: Mapping[str, Any], name: str) -> dict[str, Any]: ...
+    def embeddings(self, project: Mapping[str, Any]) -> Embeddings: ...
+    def lexical_embeddings(self, project: Mapping[str, Any]) -> Embeddings: ...
+    def index(self, project: Mapping[str, Any], task: Task) -> ExampleIndex: ...
+    def probe(self, project: Mapping[str, Any], task: Task) -> ProbeBackend: ...
+
+
+class Suggesters:
+    """Makes the suggesters of an open instance, and keeps the backends that were made for them."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+        self._lock = threading.RLock()
+        self._backends: dict[str, Backend] = {}
+
+    # Backends
+
+    def default_backend(self, project: Mapping[str, Any], task: Task, model_id: str = "") -> str:
+        """Return "openai" if a key or base URL is set, else "probe" where every label has approvals, else "nearest".
+
+        ``model_id`` is one that was named for this run alone.
+        """
+        from labeler.backends.openai import is_configured
+
+        settings = self.opened.settings
+        named = model_id or settings.get("openai_model") or self.opened.task_settings(project, task.name)["model_id"]
+        if is_configured(settings) and named:
+            return "openai"
+        return "probe" if self.opened.probe(project, task).ready() else "nearest"
+
+    def backend(
+        self, project: Mapping[str, Any], task: Task, name: str, options: Mapping[str, Any] | None = None
+    ) -> Backend:
+        """Return a backend by name, made once for each set of settings; ``options`` are settings of the task."""
+        if name == "probe":
+            return self.opened.probe(project, task)
+        factory = find(self.opened.plugins.backends, name, "backend")
+        settings = self._backend_settings(name, factory, options or {})
+        # A server or local weights are the same for every task; what reads examples is made for one.
+        place: list[Any] = []
+        extra: dict[str, Any] = {}
+        if not getattr(factory, "shared", False):
+            embeddings = self.opened.embeddings(project)
+            # Sentences are compared while a page waits: a slow embedder leaves that to the lexical one.
+            fast = embeddings if embeddings.embedder.fast else self.opened.lexical_embeddings(project)
+            place = [project["id"], task.name, embeddings.embedder.id]
+            extra = {"embed": fast.embedder.embed, "index": self.opened.index(project, task)}
+        key = strictjson.dumps([name, place, settings], sort_keys=True)
+        with self._lock:
+            if key not in self._backends:
+                made = factory.create(settings | extra)
+                if getattr(made, "local", False):
+                    self._close_local()
+                self._backends[key] = made
+            return self._backends[key]
+
+    def _backend_settings(self, name: str, factory: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        from labeler.backends.openai import openai_settings
+
+        instance = self.opened.settings
+        api_key, base_url = openai_settings(instance)
+        settings = {
+            **instance,
+            "openai_api_key": api_key, "openai_base_url": base_url,
+            **{option: options.get(option) or None for option in getattr(factory, "options", ("model_id",))},
+        }  # fmt: skip
+        if name == "openai":
+            model_id = settings["model_id"] or settings.get("openai_model") or ""
+            settings["capabilities"] = self.opened.store.models.capabilities(name, base_url or "", model_id)
+        return settings
+
+    def _close_local(self) -> None:
+        """Free the weights of other local models: two of them seldom fit; one that is used again loads again."""
+        for backend in self._backends.values():
+            if getattr(backend, "local", False) and hasattr(backend, "close"):
+                backend.close()
+
+    def forget_backends(self) -> None:
+        """Let every backend be made again, since the settings of the instance have changed."""
+        with self._lock:
+            self._backends.clear()
+
+    def close(self) -> None:
+        """Close what the backends hold open."""
+        for backend in self._backends.values():
+            close = getattr(backend, "close", None)
+            if close is not None:
+                close()
+
+    # Suggesters
+
+    def suggester(
+        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
+    ) -> Suggester:
+        """Return what makes suggestions for a task, with the task's settings and ``overrides`` (of one run) on top."""
+        given = {name: value for name, value in (overrides or {}).items() if value not in (None, "")}
+        chosen = {**self.opened.task_settings_raw(project, task.name), **given}
+        settings = read_settings("task", {k: v for k, v in chosen.items() if v is not None})
+        name = settings["backend"] or self.default_backend(project, task, settings["model_id"])
+        backend = self.backend(project, task, name, settings)
+        self._check_executor(name, backend, settings["executor"], given)
+        store, project_id = self.opened.store, int(project["id"])
+        return Suggester(
+            store=store,
+            project_id=project_id,
+            task=task,
+            index=self.opened.index(project, task),
+            backend=backend,
+            retriever=self._retriever(project, settings, "balanced" if backend.billed else "similar"),
+            k=settings["k"] if settings["k"] is not None else task.k,
+            style=self._style(settings, project["language"]),
+            generation=_generation(task, settings, chosen, backend, given),
+            second=self._second_opinions(project, task),
+            identity=_identity(backend, settings, find(self.opened.plugins.backends, name, "backend")),
+            answering=settings["answering"],
+            mode=settings["mode"],
+            cascade_score=settings["cascade_score"],
+            fixed=self._retriever(project, {**settings, "retriever": "fixed"}, "") if settings["mode"] == CASCADE
+            else None,
+            calibration_of=_calibrations(store, project_id, task, backend) if settings["calibrate"] else None,
+            joint=self._joint(project, task, name, settings, given) if backend.billed or "joint" in given else {},
+            context=info.context if backend.billed and (info := self.opened.price_of(backend)) else None,
+        )  # fmt: skip
+
+    def _check_executor(self, name: str, backend: Backend, executor: str, given: Mapping[str, Any]) -> None:
+        """Raise :class:`SettingError` for an executor that nobody registered, or that the backend cannot use."""
+        find(self.opened.plugins.executors, executor, "executor")
+        # As with generation: the settings of a task are also there for the free backends beside its own.
+        sent = executor if backend.billed else given.get("executor")
+        if sent == BATCH_EXECUTOR and not hasattr(backend, "batches"):
+            raise SettingError(f"The backend {name} has no batches; choose the executor local, or the backend openai")
+
+    def _retriever(self, project: Mapping[str, Any], settings: Mapping[str, Any], default: str) -> Retriever:
+        factory = find(self.opened.plugins.retrievers, settings["retriever"] or default, "retriever")
+        pinned = [self.opened.store.records.by_key(project["id"], key) for key in settings["pinned"]]
+        ids = [record.id for record in pinned if record]
+        found: Retriever = factory({**self.opened.project_settings(project), **settings, "pinned_ids": ids})
+        return found
+
+    def _style(self, settings: Mapping[str, Any], language: str) -> PromptStyle:
+        return PromptStyle(
+            settings["style"],
+            language,
+            persona=(settings["persona"] or {}).get(language, ""),
+            wording=(settings["answer_wording"] or {}).get(language, ""),
+            samples=settings["samples"],
+            secret=b"" if self.opened.read_only else self.opened.secret_key.encode()[:64],
+        )
+
+    def _second_opinions(self, project: Mapping[str, Any], task: Task) -> Sequence[Backend]:
+        found: list[Backend] = []
+        probe = self.opened.probe(project, task)
+        if probe.fitted is not None:
+            found.append(probe)
+        return [*found, self.backend(project, task, "nearest")]
+
+    def _joint(
+        self, project: Mapping[str, Any], task: Task, backend: str, settings: Mapping[str, Any],
+        given: Mapping[str, Any],
+    ) -> dict[str, Suggester]:  # fmt: skip
+        """Return the suggesters of the tasks that are asked in the same call, with the same backend and model."""
+        found: dict[str, Suggester] = {}
+        refuse_joint_cascade(settings)
+        for name in dict.fromkeys(settings["joint"]):
+            other = self.opened.project_task(project, name)
+            if name == task.name:
+                continue
+            if other.unit != task.unit:
+                raise SettingError(
+                    f"The tasks {task.name} and {name} cannot be asked together: one labels reviews, the other products"
+                )
+            same = {**given, "joint": [], "mode": DIRECT, "backend": backend, "model_id": settings["model_id"]}
+            found[name] = self.suggester(project, other, same)
+        return found
+
+
+def refuse_joint_cascade(settings: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingError` for settings of a task that ask for a cascade of several tasks at once."""
+    if settings.get("joint") and settings.get("mode") == CASCADE:
+        raise SettingError("A cascade asks for one task at a time; clear the setting joint, or set mode to direct")
+
+
+def pace(instance: Mapping[str, Any], settings: Mapping[str, Any]) -> Pace:
+    """Return the pace of a run, from the settings of the instance and those of its task."""
+    return Pace(
+        concurrency=settings["concurrency"],
+        max_tries=settings["max_tries"],
+        # Longer than a call may take, or it would be sent twice.
+        lease=float(instance.get("lease_seconds") or max(_LEASE, 1.5 * float(instance.get("timeout_seconds") or 0))),
+        limits=SetLimits(instance.get("requests_per_minute"), instance.get("tokens_per_minute")),
+    )
+
+
+def _calibrations(
+    store: Store, project_id: int, task: Task, backend: Backend
+) -> Callable[[str | None, str], Calibration | None]:
+    from labeler.prelabel import calibration
+
+    @cache
+    def of(model_id: str | None, way: str) -> Calibration | None:
+        return calibration.load(store, project_id, task.name, backend.name, model_id, way)
+
+    return of
+
+
+def _identity(backend: Backend, settings: Mapping[str, Any], factory: Any) -> dict[str, Any]:
+    """Return what, beside the messages and the generation, decides an answer."""
+    # Where and how fast local weights run changes nothing that is meant.
+    options = set(getattr(factory, "options", ())) - {"model_id", "device", "batch_size"}
+    # The backend's own address: OPENAI_BASE_URL may have won over the settings.
+    found = {"backend": backend.name, "model": backend.model_id, "base_url": getattr(backend, "base_url", None)}
+    return found | {name: settings.get(name) for name in sorted(options)}
+
+
+def _generation(
+    task: Task, settings: Mapping[str, Any], chosen: Mapping[str, Any], backend: Backend, given: Mapping[str, Any]
+) -> Generation:
+    """Return the generation settings, and raise :class:`SettingError` for one that the backend does not have.
+
+    A free backend generates nothing: it is told so only where the setting was given for this very run, since the
+    settings of a task are also there for its other backends.
+    """
+    explicit = frozenset(name for name in GENERATION if chosen.get(name) not in (None, "", []))
+    known: frozenset[str] | None = getattr(backend, "generation_settings", None if backend.billed else frozenset())
+    asked = explicit if backend.billed else explicit & given.keys()
+    strange = sorted(asked - known) if known is not None else []
+    if strange:
+        named = ", ".join(strange)
+        where = f" with {backend.model_id}" if backend.model_id else ""
+        raise SettingError(f"The backend {backend.name}{where} has no setting {named}; clear it, or choose another")
+    return replace(
+        task.generation,
+        **{name: settings[name] for name in GENERATION if name != "stop"},
+        stop=tuple(settings["stop"] or task.generation.stop),
+        explicit=explicit,
+    )
