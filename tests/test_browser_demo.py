@@ -34,6 +34,8 @@ pytestmark = [
     # Playwright leaves its pipes and event loop to the interpreter's end.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+# A press is taken only once a record could be seen.
+READY = "#desk[data-ready]:not(.is-waiting)"
 # Two records that resemble only each other: what is decided for the first must reach the second.
 FIRST = "양말이 포근포근 보들보들 발목까지 폭 감싸 주는데 고무줄은 헐렁헐렁해서 자꾸 내려가요"
 LATER = "양말이 포근포근 보들보들하긴 한데 고무줄은 헐렁헐렁, 걸으면 자꾸 내려가요 흑흑"
@@ -118,8 +120,7 @@ ELSEWHERE = """key => !document.querySelector('#desk.is-waiting')
 
 def wait_for_other(page: Any, key: str) -> None:
     until(page, ELSEWHERE, key)
-    # A press within 120 ms of a new record is taken for one too many.
-    page.wait_for_timeout(150)
+    page.wait_for_selector(READY)
 
 
 def open_record(page: Any, base: str, folder: Path, key: str) -> None:
@@ -128,7 +129,7 @@ def open_record(page: Any, base: str, folder: Path, key: str) -> None:
     assert record is not None
     page.goto(f"{base}/projects/1/label/sentiment?record={record.id}")
     until(page, HERE, key)
-    page.wait_for_timeout(150)
+    page.wait_for_selector(READY)
 
 
 def chosen(page: Any) -> str | None:
@@ -147,8 +148,7 @@ def test_the_whole_job(page: Any, link: str, folder: Path, tmp_path: Path) -> No
     page.wait_for_url(lambda url: "/welcome" not in url)
     page.goto(f"{base}/projects/1/label/sentiment")
     page.wait_for_selector("[data-form] input[type=radio]")
-    until(page, "() => !document.querySelector('#desk.is-waiting')")
-    page.wait_for_timeout(200)
+    page.wait_for_selector(READY)
     keep_screenshot(page)
 
     decided: list[tuple[str, str]] = []

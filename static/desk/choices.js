@@ -89,7 +89,7 @@ export function mount(element, schema, value, onChange, context) {
         toggle(found[at]);
         filter.value = "";
         search();
-      } else if (!filter.value) context.approve();
+      } else if (!filter.value) context.approve(event);
     }
   });
 

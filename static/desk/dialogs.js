@@ -1,8 +1,9 @@
 // The dialogs of the desk. While one is open, the keys of the desk rest.
 import { diff, valueLines } from "./diff.js";
+import { Seen } from "./seen.js";
 import { make, paint, say } from "./words.js";
 
-// A dialog that comes up by itself must not be answered by a key meant for the record.
+// A dialog that comes up by itself must not be answered by a key or click meant for the record.
 const GUARD = 400;
 
 export class Dialogs {
@@ -16,6 +17,7 @@ export class Dialogs {
       dialog.addEventListener("close", () => document.activeElement?.matches("button, summary") && document.activeElement.blur());
       dialog.addEventListener("click", (event) => event.target === dialog && dialog.dataset.dialog !== "conflict" && dialog.close());
     }
+    this.seen = new Seen(this.all.conflict, GUARD);
     this.all.keys.addEventListener("keydown", (event) => {
       if (event.code === "Slash" && !event.repeat) this.all.keys.close();
     });
@@ -50,7 +52,6 @@ export class Dialogs {
     part("theirs").replaceChildren(...compared(theirs, yours, "del"));
     part("yours").replaceChildren(...compared(theirs, yours, "ins"));
     return new Promise((resolve) => {
-      const opened = performance.now();
       const choose = (choice) => {
         dialog.removeEventListener("keydown", onKey);
         dialog.removeEventListener("cancel", onCancel);
@@ -60,7 +61,7 @@ export class Dialogs {
       };
       const onKey = (event) => {
         const choice = { KeyK: "theirs", KeyO: "yours" }[event.code];
-        if (choice && !event.repeat && !event.ctrlKey && !event.metaKey && performance.now() - opened > GUARD) choose(choice);
+        if (choice && !event.repeat && !event.ctrlKey && !event.metaKey && this.seen.answers(event)) choose(choice);
       };
       const onCancel = (event) => {
         event.preventDefault();
@@ -70,9 +71,10 @@ export class Dialogs {
       dialog.addEventListener("cancel", onCancel);
       dialog.onclick = (event) => {
         const button = event.target.closest("[data-choose]");
-        if (button) choose(button.dataset.choose);
+        if (button && this.seen.answers(event)) choose(button.dataset.choose);
       };
       dialog.showModal();
+      this.seen.begin();
       // Not on a button: Enter would answer.
       part("title").focus();
     });

@@ -7,10 +7,11 @@ import { commandOf } from "./keys.js";
 import { recall, remember } from "./memory.js";
 import { Drafts, Outbox } from "./outbox.js";
 import { Progress } from "./progress.js";
+import { Seen } from "./seen.js";
 import { TextPane } from "./textpane.js";
 import { make, paint, say, takesText } from "./words.js";
 
-// A second press right after a record came in was meant for the one before.
+// A press before a record could be seen, or right after, was meant for the one before.
 const UNSEEN = 120;
 const RETRY = 2000;
 // A digit and Enter right after it need no word to the server in between.
@@ -28,12 +29,17 @@ class Desk {
     this.ahead = [];
     // Counts the orders of the queue there have been: whoever waits for a record of an older one gives up.
     this.round = 0;
+    // Another record is on its way into the place of the current one.
+    this.opening = false;
+    // Whether to go into the text field of the record that is awaited.
+    this.editing = false;
+    this.seen = new Seen(root, UNSEEN);
     this.banners = new Banners(root);
     this.progress = new Progress(root, this.api, (recordId) => this.openRecord(recordId));
     this.pane = new TextPane(root.querySelector('[data-slot="text"]'));
     this.dialogs = new Dialogs(root, this.config.language);
     this.form = new Form(root, {
-      pane: this.pane, language: this.config.language, onTouch: () => this.touched(), approve: () => this.decide("approve"),
+      pane: this.pane, language: this.config.language, onTouch: () => this.touched(), approve: (event) => this.decide("approve", event),
     });
     const key = `labeler.${this.config.reviewer}.${this.config.project}.${this.config.task}`;
     this.drafts = new Drafts(`${key}.drafts`);
@@ -112,7 +118,7 @@ class Desk {
         // A claim that ran out in the drawer is worth nothing: others may have the record.
         if (performance.now() - next.came < next.lease * 900 || next.draft) return this.show(next);
       }
-      this.root.classList.add("is-waiting");
+      this.rest();
       this.exhausted = false;
       try {
         await this.prefetch();
@@ -130,6 +136,7 @@ class Desk {
         }
         this.root.classList.remove("is-waiting");
         this.root.classList.add("is-done");
+        this.editing = false;
         this.part("done").hidden = false;
         this.progress.refresh();
         return;
@@ -140,7 +147,7 @@ class Desk {
   show(next) {
     const { slots } = next;
     this.current = next;
-    this.root.classList.remove("is-waiting", "is-done");
+    this.root.classList.remove("is-done");
     this.part("done").hidden = true;
     if (document.activeElement && takesText(document.activeElement)) document.activeElement.blur();
     getSelection()?.removeAllRanges();
@@ -159,11 +166,27 @@ class Desk {
     this.hiddenFor = 0;
     this.hiddenSince = document.hidden ? this.shownAt : null;
     this.touchedAt = 0;
-    this.root.dataset.shownAt = String(this.shownAt);
+    this.seen.begin();
+    this.rest();
     if (next.task_version !== this.config.taskVersion) this.banners.show("changed", say("changed"), this.banners.reloadButton());
     this.banners.show("held", next.held_by ? say("heldBy", { name: next.held_by }) : null);
     this.exhausted = false;
     this.stockUp();
+  }
+
+  // While no record is there, or another is on its way into its place, nothing is chosen, typed or decided: it would be
+  // lost, or land on the wrong one. The key that goes into the text field counts for the record that comes.
+  rest() {
+    const resting = !this.current || this.opening;
+    this.root.classList.toggle("is-waiting", resting && !this.root.classList.contains("is-done"));
+    if (resting && takesText(document.activeElement) && this.form.element.contains(document.activeElement)) document.activeElement.blur();
+    this.form.element.inert = resting;
+    if (!resting && this.editing) this.edit();
+  }
+
+  edit() {
+    this.editing = this.root.classList.contains("is-waiting");
+    if (!this.editing) this.form.widget.focus();
   }
 
   filling(next) {
@@ -197,9 +220,25 @@ class Desk {
     }
   }
 
-  // Open a record by its number; false if that failed.
+  // Let another record come in the place of the current one. Gives back what `work` resolves to.
+  async replace(work) {
+    this.opening = true;
+    this.rest();
+    try {
+      return await work();
+    } finally {
+      this.opening = false;
+      this.rest();
+    }
+  }
+
+  // Open a record by its number; false if that failed, or if another is being opened.
   async openRecord(recordId, draft) {
     if (this.current?.record_id === recordId && !draft) return true;
+    return this.opening ? false : this.replace(() => this.fetchRecord(recordId, draft));
+  }
+
+  async fetchRecord(recordId, draft) {
     try {
       const payload = await this.api.post("open", { record_id: recordId });
       if (this.current?.record_id !== recordId) this.layAside();
@@ -214,12 +253,13 @@ class Desk {
 
   // Decisions
 
-  get ready() {
-    return this.current !== null && !this.dialogs.open && performance.now() - this.shownAt >= UNSEEN;
+  // Whether the press of this event can be about the current record.
+  takes(event) {
+    return this.current !== null && !this.opening && !this.dialogs.open && this.seen.answers(event);
   }
 
-  decide(action) {
-    if (!this.ready) return;
+  decide(action, event) {
+    if (!this.takes(event)) return;
     const problem = action === "approve" ? this.form.problem() : null;
     if (problem) return this.form.complain(problem);
     const { record_id, version, suggestion_id, blind } = this.current;
@@ -233,8 +273,8 @@ class Desk {
     this.root.dataset.swap = String(performance.now() - started);
   }
 
-  skip() {
-    if (!this.ready) return;
+  skip(event) {
+    if (!this.takes(event)) return;
     if (this.current.state !== "pending") {
       this.putBack([this.current]);
       return this.bring();
@@ -249,16 +289,21 @@ class Desk {
     this.bring();
   }
 
-  async undo() {
-    if (this.dialogs.open || this.undoing || performance.now() - (this.shownAt ?? 0) < UNSEEN) return;
+  undo(event) {
+    // While the next record is awaited, the last decision can be taken back all the same.
+    if (this.opening || this.dialogs.open || (this.current && !this.takes(event))) return;
+    this.replace(() => this.takeBack());
+  }
+
+  async takeBack() {
     const unsent = this.outbox.takeBack();
-    this.undoing = true;
     try {
       if (unsent) {
         // What cannot be opened again now stays on its way.
-        if (!(await this.openRecord(unsent.content.record_id, unsent.draft))) this.outbox.push(unsent);
+        if (!(await this.fetchRecord(unsent.content.record_id, unsent.draft))) this.outbox.push(unsent);
         return;
       }
+      this.outbox.retryNow();
       await this.outbox.settled();
       const payload = await this.api.post("undo");
       this.layAside();
@@ -272,8 +317,6 @@ class Desk {
     } catch (error) {
       if (error.status === 404) this.banners.show("failed", say("nothingToUndo"), this.banners.closeButton("failed"), 3000);
       else this.trouble(error, "failed");
-    } finally {
-      this.undoing = false;
     }
   }
 
@@ -288,7 +331,8 @@ class Desk {
   }
 
   keepClaim(recordId, token) {
-    const here = () => this.current?.record_id === recordId;
+    // A record that was opened anew has another claim, and nothing of the old one is true of it.
+    const here = () => this.current?.record_id === recordId && this.current.token === token;
     if (!here()) return;
     this.api.post("touch", { record_id: recordId, token }).catch((error) => {
       if (error.status === 409 && here()) this.banners.show("held", error.message);
@@ -397,12 +441,15 @@ class Desk {
     const round = (this.round += 1);
     const held = [this.current];
     this.current = null;
-    this.root.classList.add("is-waiting");
+    this.rest();
     // What is on its way is claimed already; given back before it came, it would be the first to come again.
     await this.fetching?.catch(() => {});
     held.push(...this.ahead.splice(0));
     await this.putBack(held.filter(Boolean));
-    return round === this.round && this.bring();
+    if (round !== this.round) return;
+    // An undo may have brought its record meanwhile.
+    if (this.current) this.stockUp();
+    else this.bring();
   }
 
   putBack(held) {
@@ -456,45 +503,50 @@ class Desk {
     if (this.dialogs.open) return;
     const command = commandOf(event);
     if (!command) return;
-    if (this.run(command)) event.preventDefault();
+    if (this.run(command, event)) event.preventDefault();
   }
 
   onClick(event) {
     const button = event.target.closest("[data-do], [data-example-id]");
     if (!button) return;
     if (button.dataset.exampleId) this.example(Number(button.dataset.exampleId));
-    else this.run({ name: button.dataset.do });
+    else this.run({ name: button.dataset.do }, event);
   }
 
   // Returns whether the command was one of ours.
-  run({ name, digit, shift }) {
+  run({ name, digit, shift }, event) {
     switch (name) {
-      case "approve": this.root.classList.contains("is-done") ? this.bring() : this.decide("approve"); break;
+      case "approve": this.root.classList.contains("is-done") ? this.bring() : this.decide("approve", event); break;
       case "again": this.bring(); break;
-      case "reject": this.decide("reject"); break;
-      case "skip": this.skip(); break;
-      case "undo": this.undo(); break;
-      case "digit": return this.digit(digit, shift);
-      case "edit": this.form.widget.focus(); break;
-      case "second": this.second(); break;
+      case "reject": this.decide("reject", event); break;
+      case "skip": this.skip(event); break;
+      case "undo": this.undo(event); break;
+      case "digit": return this.digit(digit, shift, event);
+      case "edit": this.edit(); break;
+      case "second": this.second(event); break;
       case "guide": this.toggleGuide(); break;
       case "keys": this.dialogs.showKeys(); break;
       case "escape": return this.escape();
       case "nothing": break;
-      default: return this.current !== null && (this.form.widget.onCommand?.(name, shift) ?? false);
+      case "mark": case "delete": return this.takes(event) && (this.form.widget.onCommand?.(name, shift) ?? false);
+      default:
+        if (!this.form.element.inert) return this.form.widget.onCommand?.(name, shift) ?? false;
+        if (name === "filter") this.edit();
+        return name === "filter";
     }
     return true;
   }
 
-  digit(digit, shift) {
-    if (!this.current) return false;
+  digit(digit, shift, event) {
+    if (!this.takes(event)) return false;
     const known = this.form.widget.onDigit(digit);
     // One key for the label and the approval, where a label is the whole value.
-    if (known && shift && ["choice", "rating"].includes(this.form.schema.kind)) this.decide("approve");
+    if (known && shift && ["choice", "rating"].includes(this.form.schema.kind)) this.decide("approve", event);
     return known;
   }
 
   escape() {
+    this.editing = false;
     if (takesText(document.activeElement)) {
       document.activeElement.blur();
       return true;
@@ -504,8 +556,8 @@ class Desk {
     return true;
   }
 
-  second() {
-    if (!this.current) return;
+  second(event) {
+    if (!this.takes(event)) return;
     if (this.current.second === null) this.form.complain(say("noSecond"));
     else this.form.take(this.current.second);
   }

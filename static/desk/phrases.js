@@ -80,9 +80,9 @@ export function mountPhrases(element, schema, value, onChange, context) {
     changed();
   }
 
-  function addTyped() {
+  function addTyped(event) {
     const typed = field.value.normalize("NFC").trim();
-    if (!typed) return context.approve();
+    if (!typed) return context.approve(event);
     const name = label();
     let from = pane.text.indexOf(typed);
     while (from >= 0) {
@@ -127,7 +127,7 @@ export function mountPhrases(element, schema, value, onChange, context) {
     if (event.code !== "Enter" && event.code !== "NumpadEnter") return;
     event.preventDefault();
     event.stopPropagation();
-    if (!event.repeat) addTyped();
+    if (!event.repeat) addTyped(event);
   });
   byHand.addEventListener("click", () => {
     const range = pane.selection();

@@ -9,6 +9,9 @@ export class TextPane {
     this.owner = null;
     this.text = "";
     this.unseen = [];
+    this.unfinished = null;
+    // On a busy page the next press is heard before the end of a click or drag: that comes first all the same.
+    for (const press of ["keydown", "pointerdown"]) document.addEventListener(press, () => this.#finish(), true);
     element.addEventListener("pointerup", (event) => this.#released(event));
     document.addEventListener("selectionchange", () => this.owner?.onSelection(this.selection()));
   }
@@ -98,8 +101,7 @@ export class TextPane {
   #released(event) {
     if (event.button !== 0) return;
     const mark = event.target instanceof Element ? event.target.closest("mark") : null;
-    // The browser sets the selection of a click after this event.
-    setTimeout(() => {
+    this.unfinished = () => {
       const selected = this.selection();
       if (selected) {
         // A finger adjusts its selection with handles; it marks with the button.
@@ -111,6 +113,14 @@ export class TextPane {
         const { owner, index } = this.drawn[Number(mark.dataset.n)];
         owner.onMark(index);
       }
-    });
+    };
+    // The browser sets the selection of a click after this event.
+    setTimeout(() => this.#finish());
+  }
+
+  #finish() {
+    const work = this.unfinished;
+    this.unfinished = null;
+    work?.();
   }
 }
