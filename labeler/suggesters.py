@@ -48,6 +48,7 @@ class Opened(Protocol):
     @property
     def secret_key(self) -> str: ...
     def price_of(self, backend: Backend) -> ModelInfo | None: ...
+    def model_info(self, model_id: str | None) -> ModelInfo | None: ...
     def project_settings(self, project: Mapping[str, Any]) -> dict[str, Any]: ...
     def project_task(self, project: Mapping[str, Any], name: str) -> Task: ...
     def task_settings(self, project: Mapping[str, Any], name: str) -> dict[str, Any]: ...
@@ -119,8 +120,14 @@ class Suggesters:
         }  # fmt: skip
         if name == "openai":
             model_id = settings["model_id"] or settings.get("openai_model") or ""
-            settings["capabilities"] = self.opened.store.models.capabilities(name, base_url or "", model_id)
+            settings["capabilities"] = self._known_of(name, base_url or "", model_id)
         return settings
+
+    def _known_of(self, backend: str, base_url: str, model_id: str) -> dict[str, Any]:
+        """Return what a test of a server's model recorded, with the context that the instance's own file names."""
+        known = self.opened.store.models.capabilities(backend, base_url, model_id) or {}
+        info = self.opened.model_info(model_id)
+        return known | ({"context": info.context} if info is not None and info.own and info.context else {})
 
     def _close_local(self) -> None:
         """Free the weights of other local models: two of them seldom fit; one that is used again loads again."""

@@ -280,6 +280,17 @@ def refusing(name: str) -> Behaviour:
     return behave
 
 
+def reading(tokens: int, answer: int = 0) -> Behaviour:
+    """Return the behaviour of a model that reads so many tokens, prompt and answer, at three characters to a token."""
+
+    def behave(request: dict[str, Any], n: int) -> Answer | None:
+        asked = sum(len(str(turn.get("content"))) for turn in request.get("messages", ())) // 3 + answer
+        message = f"This model's maximum context length is {tokens} tokens. However, you requested {asked} tokens."
+        return error(400, message, "context_length_exceeded", "messages") if asked > tokens else None
+
+    return behave
+
+
 def _cut(request: dict[str, Any]) -> str:
     text = good_text(request)
     return text[: len(text) // 2]
@@ -379,6 +390,7 @@ class FakeOpenAI:
 
     ``batch_plan`` may be changed at any time; it counts for the batches that are made from then on. ``limiter`` (none
     by default) refuses with 429 what is over the limit, and adds the headers of rate limits to every completion.
+    ``models`` is what ``GET /v1/models`` lists, ``props`` what ``GET /props`` answers (None: 404).
     """
 
     def __init__(
@@ -393,6 +405,8 @@ class FakeOpenAI:
     ) -> None:
         self.batch_plan = batch_plan or BatchPlan()
         self.limiter = limiter
+        self.models: list[dict[str, Any]] = [{"id": "fake", "object": "model"}]
+        self.props: dict[str, Any] | None = None
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self._plans: dict[str, BatchPlan] = {}
@@ -488,7 +502,9 @@ class FakeOpenAI:
         # A proxy is asked for whole addresses; Azure has the version of its API in the query.
         path = urlsplit(received.path).path
         if path.endswith("/models"):
-            return Answer(200, {"object": "list", "data": [{"id": "fake", "object": "model"}]})
+            return Answer(200, {"object": "list", "data": self.models})
+        if path == "/props" and self.props is not None:
+            return Answer(200, self.props)
         if path.endswith("/chat/completions") and isinstance(received.json, dict):
             return self._limited(received)
         if "/files" in path or "/batches" in path:

@@ -87,6 +87,7 @@ TABLE: dict[str, set[str]] = {
     "settings.general": ADMINS,
     "settings.save_instance": ADMINS,
     "settings.test": ADMINS,
+    "settings.trial": ADMINS,
 }
 UPLOAD = "0123456789abcdef" * 2 + ".csv"
 FORMS = {

@@ -294,15 +294,6 @@ def test_only_models_that_the_settings_name_are_tested(client: FlaskClient, inst
     assert store.models.all() == []
 
 
-def test_a_local_model_that_is_not_there_is_said(client: FlaskClient, instance: Instance) -> None:
-    """The test of a local model answers with a sentence that names the model, not with an error page."""
-    pytest.importorskip("transformers")
-    instance.change_settings({"transformers_model": "/nowhere/model"})
-    answer = send(client, "/settings/test", backend="transformers")
-    assert answer.status_code == 200
-    assert "/nowhere/model" in Page(answer.text).said
-
-
 def prices(instance: Instance, **models: dict[str, Any]) -> None:
     (instance.folder / "prices.json").write_text(json.dumps(models))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib import resources
 from pathlib import Path
@@ -33,7 +33,8 @@ class ModelInfo:
     """One model. Prices in US dollars per million tokens; ``context`` in tokens; None where not known.
 
     ``cached_input`` None means that the model has no lower price for cached tokens; ``batch`` is the share of the
-    price that a call through the batch API costs. ``shutdown`` is the first day without the model.
+    price that a call through the batch API costs. ``shutdown`` is the first day without the model. ``own`` says that
+    this is from the file of the instance: what a person wrote there counts more than what a server says.
     """
 
     model_id: str
@@ -43,6 +44,7 @@ class ModelInfo:
     context: int | None = None
     shutdown: date | None = None
     batch: float | None = None
+    own: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ def load_prices(override_path: Path | None = None) -> dict[str, ModelInfo]:
         except OSError as error:
             message = f"{override_path}: cannot be read ({error.strerror}); create it or remove the setting"
             raise SettingError(message) from error
-        prices |= _parse(data, str(override_path))
+        own = _parse(data, str(override_path))
+        prices |= {model_id: replace(info, own=True) for model_id, info in own.items()}
     return prices
 
 
@@ -79,6 +82,12 @@ def find_model(prices: Mapping[str, ModelInfo], model_id: str | None) -> ModelIn
     if model_id is None:
         return None
     return prices.get(model_id) or prices.get(_DATED.sub("", model_id))
+
+
+def known_context(info: ModelInfo | None, told: int | None) -> int | None:
+    """Return how many tokens a model reads: as the instance's own file says, else its server, else ``prices.json``."""
+    listed = None if info is None else info.context
+    return listed if info is not None and info.own and listed else told or listed
 
 
 def shutdown_warning(info: ModelInfo | None, today: date) -> ModelWarning | None:
@@ -130,7 +139,9 @@ def _model(model_id: str, fields: Any, source: str) -> ModelInfo:
         _refuse(f"{source}.context", "must be a whole number of tokens above 0", context)
     return ModelInfo(
         model_id=model_id,
-        **{name: _price(fields.get(name), f"{source}.{name}") for name in ("input", "output", "cached_input")},
+        input=_price(fields.get("input"), f"{source}.input"),
+        output=_price(fields.get("output"), f"{source}.output"),
+        cached_input=_price(fields.get("cached_input"), f"{source}.cached_input"),
         context=context,
         shutdown=None if fields.get("shutdown") is None else _date(fields["shutdown"], f"{source}.shutdown"),
         batch=_share(fields.get("batch"), f"{source}.batch"),

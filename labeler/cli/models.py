@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from labeler.errors import BackendError, InputError
 
 if TYPE_CHECKING:
     from labeler.backends.base import Backend
+    from labeler.backends.prices import ModelInfo
     from labeler.instance import Instance
 
 OPENAI, LOCAL = "openai", "transformers"
@@ -119,13 +121,21 @@ def address(instance: Instance, name: str) -> str:
 def _show_known(instance: Instance, name: str, backend: Backend) -> None:
     info = instance.price_of(backend)
     local = getattr(backend, "local", False)
-    click.echo(f"Known: {'local weights cost no fee' if local else described(info)}")
+    click.echo(f"Known: {'local weights cost no fee' if local else described(_with_context(info, backend))}")
     limits = "" if local else _limits(instance, address(instance, name) or name, backend.model_id or "")
     if limits:
         click.echo(f"Limits: {limits}")
     said = ending(info)
     if said:
         click.echo(f"Note: {said}", err=True)
+
+
+def _with_context(info: ModelInfo | None, backend: Backend) -> ModelInfo | None:
+    """Return what is known of a model together with what its server said of it."""
+    from labeler.backends.prices import ModelInfo, known_context
+
+    context = known_context(info, getattr(backend, "context", None))
+    return info if context is None else replace(info or ModelInfo(backend.model_id or ""), context=context)
 
 
 def _limits(instance: Instance, server: str, model_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Runs: ask for suggestions, see first what that would take, and watch."""
+"""Runs: ask for suggestions, see first what that would take, watch, cancel and resume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from labeler.cli.base import cli, task_options, with_instance
 from labeler.cli.run_options import read_options, run_options
 from labeler.cli.words import duration, ending
-from labeler.errors import InputError
+from labeler.errors import Conflict, InputError
 from labeler.settings import BATCH_EXECUTOR
 
 if TYPE_CHECKING:
@@ -50,9 +50,66 @@ def prelabel(
         return
     budget = set_["budget"] if budget is None else budget
     run_id = runs.start(instance.store, found["id"], task_name, chosen, settings, budget)
-    if set_["executor"] == BATCH_EXECUTOR:
-        click.echo("Sent in batches: answers come within a day. Ctrl-C leaves them on their way.", err=True)
+    _say_how(set_["executor"])
     watch_run(instance, run_id)
+
+
+def _say_how(executor: str) -> None:
+    if executor == BATCH_EXECUTOR:
+        click.echo("Sent in batches: answers come within a day. Ctrl-C leaves them on their way.", err=True)
+
+
+@cli.command(name="runs")
+@click.option("--project", metavar="NAME", help="Only those of this project")
+@click.option("--resume", "resumed", type=click.IntRange(1), metavar="N", help="Go on with a paused or cancelled run")
+@click.option("--cancel", "cancelled", type=click.IntRange(1), metavar="N", help="Stop a run; its answers are kept")
+@run_options("budget")
+@with_instance
+def runs_(
+    instance: Instance, project: str | None, resumed: int | None, cancelled: int | None, budget: str | None
+) -> None:
+    """List the newest runs, resume one (with --budget under another budget) or cancel one."""
+    from labeler.prelabel import runs
+
+    if (resumed is not None) + (cancelled is not None) + (project is not None) > 1:
+        raise InputError("Give one of --resume, --cancel and --project")
+    if budget is not None and resumed is None:
+        raise InputError("--budget belongs to --resume N")
+    if resumed is not None:
+        _resume(instance, resumed, read_options({"budget": budget}, "").get("budget"))
+    elif cancelled is not None:
+        instance.store.ledger.run(cancelled)  # Raises for a number that no run has.
+        runs.cancel(instance.store, cancelled)
+        click.echo(f"Run {cancelled} is cancelled. What was answered is kept.")
+    else:
+        projects = instance.store.projects
+        for found in [projects.named(project)] if project is not None else projects.all():
+            for run in instance.store.ledger.runs(found["id"]):
+                click.echo(_listed(found["name"], run))
+
+
+def _resume(instance: Instance, run_id: int, budget: float | None) -> None:
+    """Go on with a run in the foreground. What it could not be made with any more is said before it moves."""
+    from labeler.prelabel import runs
+
+    run = instance.store.ledger.run(run_id)
+    if run["done"] + run["failed"] >= run["total"]:
+        raise Conflict(f"Run {run_id} has already ended")
+    project = instance.store.projects.get(run["project_id"])
+    settings = {name: value for name, value in run["settings"].items() if name != "purpose"}
+    _warn(instance, checked_suggester(instance, project, run["task"], settings))
+    runs.resume(instance.store, run_id, budget)
+    _say_how((instance.task_settings(project, run["task"]) | settings)["executor"])
+    watch_run(instance, run_id)
+
+
+def _listed(project: str, run: Mapping[str, Any]) -> str:
+    """Return one line about a run: where it belongs, how it stands and why."""
+    cost = "unknown" if run["unpriced"] else f"${run['spent']:.4f}"
+    why = f" ({run['message']})" if run["message"] not in (None, run["state"]) else ""
+    ended = run["done"] + run["failed"]
+    where = f"{run['task']} in {project}"
+    return f"Run {run['id']}, {where}: {run['state']}, {ended:,} of {run['total']:,} records, cost {cost}{why}"
 
 
 def checked_suggester(

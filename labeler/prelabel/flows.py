@@ -48,7 +48,7 @@ class Outcome:
 
     The completion of a value holds the plain answer, without reasoning; that of a ParseFailure is as it came.
     ``examples`` are those that the prompt of this answer showed; None where no prompt made the answer. ``flags`` say
-    how the prompt had to be made shorter.
+    how the prompts that were asked had to be made shorter.
     """
 
     value: Value | ParseFailure
@@ -64,7 +64,10 @@ Parse = Callable[[Record, Completion], Value | ParseFailure]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One record with all that its flow works with. ``parse`` reads a completion that holds a plain answer."""
+    """One record with all that its flow works with. ``parse`` reads a completion that holds a plain answer.
+
+    ``flags`` say how the prompt had to be made shorter; an outcome has those of the prompts that were asked for it.
+    """
 
     task: Task
     record: Record
@@ -73,13 +76,14 @@ class Case:
     generation: Generation
     answering: str
     parse: Parse
+    flags: tuple[str, ...] = ()
 
 
 def flow_for(case: Case) -> Flow:
     """Return the flow of the case's style, with as many examples as the style shows."""
     case = replace(case, examples=prompts.shown(case.examples, case.style))
     outcome = yield from _FLOWS[case.style.name](case)
-    return replace(outcome, examples=case.examples)
+    return replace(outcome, examples=case.examples, flags=case.flags)
 
 
 def direct(case: Case) -> Flow:
@@ -216,32 +220,37 @@ def cascade(
     fixed: Sequence[Example],
     free: Callable[[], tuple[Value, float | None] | None],
     enough: float | None,
+    fixed_flags: tuple[str, ...] = (),
 ) -> Flow:
     """Take the cheapest step that will do: the free answer, a prompt with fixed examples, one with retrieved ones.
 
-    ``free`` returns what the free backends say and the score if they agree. From ``enough`` on that is the outcome,
-    and no call is made: the flow ends before its first yield. Else the prompt with the ``fixed`` examples, whose
-    beginning is the same for every record, has to come to the same value; else the prompt with the case's own
-    examples decides. Without a free answer nothing could confirm the fixed examples, and their call is left out. A
-    refusal is not asked again. The idea of a cascade is that of Chen et al. 2023 (FrugalGPT, arXiv:2305.05176).
+    ``free`` returns what the free backends say and the score if they agree. From ``enough`` on that is the outcome, and
+    no call is made: the flow ends before its first yield. Else the prompt with the ``fixed`` examples, whose beginning
+    is the same for every record, has to come to the same value; else the prompt with the case's own examples decides.
+    Without a free answer nothing could confirm the fixed examples, and their call is left out. A refusal is not asked
+    again. ``fixed_flags`` are those of the prompt with the fixed examples. The idea of a cascade is that of Chen et al.
+    2023 (FrugalGPT, arXiv:2305.05176).
     """
     steps: tuple[Step, ...] = ()
+    flags: tuple[str, ...] = ()
     own = free()
     if own is not None:
         value, score = own
         text = case.task.answer(value)
         if enough is not None and score is not None and score >= enough:
             return Outcome(value, Completion(text, score=score, note="cascade: free"))
-        outcome = yield from flow_for(replace(case, examples=fixed))
+        outcome = yield from flow_for(replace(case, examples=fixed, flags=fixed_flags))
         steps = (Step("free", text), *outcome.steps)
         failure = outcome.value if isinstance(outcome.value, ParseFailure) else None
         final = failure is not None and failure.kind in FINAL
         if final or (failure is None and _agreement(case, value, outcome.value) == 1.0):
             return replace(outcome, completion=replace(outcome.completion, note="cascade: fixed"), steps=steps)
-        steps = (*steps, Step("fixed", outcome.completion.text))
+        steps, flags = (*steps, Step("fixed", outcome.completion.text)), outcome.flags
     outcome = yield from flow_for(case)
     completion = replace(outcome.completion, note="cascade: retrieved")
-    return replace(outcome, completion=completion, steps=(*steps, *outcome.steps))
+    # That the first prompt was not confirmed may be for what it had to leave out.
+    flags = tuple(dict.fromkeys((*outcome.flags, *flags)))
+    return replace(outcome, completion=completion, steps=(*steps, *outcome.steps), flags=flags)
 
 
 Flows = Generator[list[Ask], list[Completion], dict[str, Outcome]]
@@ -278,7 +287,7 @@ def joint(cases: Mapping[str, Case]) -> Flows:
             if part is None or isinstance(value, ParseFailure):
                 unread[name] = completion.text
             else:
-                done[name] = Outcome(value, part, examples=case.examples)
+                done[name] = Outcome(value, part, examples=case.examples, flags=case.flags)
     alone = yield from _side_by_side({name: flow_for(case) for name, case in cases.items() if name not in done})
     for name, outcome in alone.items():
         steps = (Step("unreadable", unread[name]),) if name in unread else ()

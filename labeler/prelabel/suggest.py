@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
@@ -156,21 +156,24 @@ class Suggester:
         whole = {self.task.name: self.case(prepared)}
         whole |= {name: self.joint[name].case(other) for name, other in prepared.joint.items()}
         cases = self._fitted(whole)
-        flags = {name: flags_of(whole[name], case) for name, case in cases.items()}
         case = cases[self.task.name]
         if prepared.joint:
             others = [example for name, other in cases.items() if name != self.task.name for example in other.examples]
-            return Started(self, _flagged(flows.joint(cases), flags), case, others)
+            return Started(self, flows.joint(cases), case, others)
         if self.mode == CASCADE:
             first = replace(whole[self.task.name], examples=self._fixed_examples(prepared))
             fixed = self._fitted({self.task.name: first})[self.task.name]
-            flags[self.task.name] = tuple(dict.fromkeys((*flags[self.task.name], *flags_of(first, fixed))))
-            one = flows.cascade(case, fixed.examples, lambda: self._free_answer(prepared), self.cascade_score)
-            return Started(self, _flagged(_single(self.task.name, one), flags), case, fixed.examples)
-        return Started(self, _flagged(_single(self.task.name, flows.flow_for(case)), flags), case)
+            free = partial(self._free_answer, prepared)
+            one = flows.cascade(case, fixed.examples, free, self.cascade_score, fixed.flags)
+            return Started(self, _single(self.task.name, one), case, fixed.examples)
+        return Started(self, _single(self.task.name, flows.flow_for(case)), case)
 
     def _fitted(self, cases: Mapping[str, Case]) -> Mapping[str, Case]:
-        """Return the cases of one flow, shortened where the model is known to read less than they show."""
+        """Return the cases of one flow, shortened and flagged where the model is known to read less than they show."""
+        fitted = self._shortened(cases)
+        return {name: replace(case, flags=flags_of(cases[name], case)) for name, case in fitted.items()}
+
+    def _shortened(self, cases: Mapping[str, Case]) -> Mapping[str, Case]:
         context = getattr(self.backend, "context", None) or self.context
         if context is None:
             return cases
@@ -387,15 +390,6 @@ def _building(task: str) -> Iterator[None]:
 
 def _estimated(messages: Sequence[Message]) -> int:
     return sum(count_tokens(message["content"]) + 4 for message in messages)
-
-
-def _flagged(flow: JointFlow, flags: Mapping[str, tuple[str, ...]]) -> JointFlow:
-    """Return the flow with flags at its outcomes; one that no prompt made has none."""
-    outcomes = yield from flow
-    return {
-        name: outcome if outcome.examples is None else replace(outcome, flags=flags[name])
-        for name, outcome in outcomes.items()
-    }
 
 
 def _single(task: str, flow: Flow) -> JointFlow:

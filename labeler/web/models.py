@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from labeler.backends.openai import openai_settings
-from labeler.backends.prices import ModelInfo, ModelWarning, find_model, shutdown_warning
+from labeler.backends.prices import ModelInfo, ModelWarning, find_model, known_context, shutdown_warning
 from labeler.errors import SettingError
 from labeler.instance import Instance
 from labeler.store import Row
@@ -23,7 +23,7 @@ MODELS_OF = {OPENAI: "openai_model", LOCAL: "transformers_model"}
 class ModelRow:
     """One model that a setting names. ``places`` are the tasks that name it; empty for one of the instance itself.
 
-    ``info`` None: nothing is known of it; ``can`` None: it was never tested.
+    ``info`` None: nothing is known of it; ``can`` None: it was never tested. ``context`` is in tokens.
     """
 
     backend: str
@@ -32,6 +32,7 @@ class ModelRow:
     ending: ModelWarning | None
     can: Mapping[str, Any] | None
     limits: Row | None
+    context: int | None = None
     places: list[str] = field(default_factory=list)
 
 
@@ -88,8 +89,9 @@ def _row(instance: Instance, prices: Mapping[str, ModelInfo], backend: str, mode
         # The buckets are named by labeler.prelabel.calls: for the server, and for one model that told its own limits.
         server = base_url or OPENAI
         limits = instance.store.limits.known(f"{server} {model_id}") or instance.store.limits.known(server)
+    info = find_model(prices, model_id) if backend == OPENAI else None
+    can = instance.store.models.capabilities(backend, base_url or "", model_id)
     return ModelRow(
-        backend, model_id, find_model(prices, model_id) if backend == OPENAI else None,
-        ending(prices, model_id) if backend == OPENAI else None,
-        instance.store.models.capabilities(backend, base_url or "", model_id), limits,
+        backend, model_id, info, ending(prices, model_id) if backend == OPENAI else None, can, limits,
+        known_context(info, (can or {}).get("context")),
     )  # fmt: skip

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from flask import Blueprint, flash, g, render_template, request
+from flask import Blueprint, current_app, flash, g, render_template, request
 from flask_babel import get_locale
 from flask_babel import gettext as _
 
@@ -15,16 +16,18 @@ from labeler import prompts, strictjson
 from labeler import settings as tables
 from labeler.backends.base import Backend
 from labeler.backends.openai import OpenAIBackend, openai_settings
-from labeler.errors import InputError, LabelerError, SettingError
+from labeler.errors import InputError, LabelerError, NotFound, SettingError
 from labeler.labels import Label, LabelSchema
 from labeler.plugins import find
 from labeler.prompts import LANGUAGES
 from labeler.prompts.styles import WAYS
+from labeler.store import Store
 from labeler.task import GROUP, RECORD, Task
 from labeler.web import models
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import go_on, text, texts
 from labeler.web.setting_fields import GROUPS, Form, Option, grouped, named_in, options_of, typed
+from labeler.web.trials import Trial, Trials
 from labeler.web.words import word
 
 blueprint = Blueprint("settings", __name__)
@@ -297,17 +300,40 @@ def _with_key(given: Mapping[str, Any]) -> dict[str, Any]:
 def test() -> Any:
     """Make one tiny call with the stored settings, say how it went, and keep what the model can.
 
-    ``backend`` "transformers" loads the local model and asks it; ``model_id`` names another than the instance's.
+    ``backend`` "transformers" loads the local model and asks it, in a thread: the page asks :func:`trial` how that
+    stands. ``model_id`` names another than the instance's.
     """
-    backend, model_id = text("backend", 80) or models.OPENAI, text("model_id", 500)
+    return _shown(lambda: _tested(text("backend", 80) or models.OPENAI, text("model_id", 500)))
+
+
+@blueprint.get("/settings/test")
+@admin_only
+def trial() -> Any:
+    """How the test of a local model stands, by its ``number``; the page asks every second while it goes on."""
+    return _shown(lambda: _trial(request.args.get("number", 0, int)))
+
+
+def _shown(look: Callable[[], Mapping[str, Any] | Trial]) -> str:
     try:
-        found = _tested(backend, model_id)
+        found = look()
     except LabelerError as error:
-        found = {"ok": False, "message": str(error), "ms": None, "model": None}
-    return render_template("_test_result.html", found=found)
+        found = {"ok": False, "message": str(error)}
+    return render_template("_test_result.html", found=found, going_on=found if isinstance(found, Trial) else None)
 
 
-def _tested(backend: str, model_id: str) -> dict[str, Any]:
+def _trials() -> Trials:
+    return current_app.extensions.setdefault("labeler_trials", Trials())  # type: ignore[no-any-return]
+
+
+def _trial(number: int) -> Mapping[str, Any] | Trial:
+    """Return what the test of a local model came to, or the test itself while it goes on."""
+    trial = _trials().get(number)
+    if trial is None:
+        raise NotFound("There is no such test any more; start it again")
+    return trial if trial.found is None else trial.found
+
+
+def _tested(backend: str, model_id: str) -> Mapping[str, Any] | Trial:
     if backend not in models.MODELS_OF:
         raise SettingError(f"The backend {backend} needs no test")
     settings = instance().settings
@@ -318,15 +344,19 @@ def _tested(backend: str, model_id: str) -> dict[str, Any]:
     if model_id not in named:
         # Else the button would fetch and load whatever a form names.
         raise SettingError(f"No model {model_id!r}; the settings name: {', '.join(named)}")
-    made = _made(backend, model_id, settings)
+    base_url = (models.address_of(instance()) if backend == models.OPENAI else None) or ""
+    work = partial(_checked, instance().store, _made(backend, model_id, settings), (backend, base_url, model_id))
+    return work() if backend == models.OPENAI else _trials().start(model_id, work)
+
+
+def _checked(store: Store, made: Backend, place: tuple[str, str, str]) -> Mapping[str, Any]:
+    """Test a backend and close it; keep what its model can under ``place`` (backend, address, model id)."""
     try:
         found: dict[str, Any] = made.check()  # type: ignore[attr-defined]
     finally:
         made.close()  # type: ignore[attr-defined]
     if found["ok"] and found.get("capabilities"):
-        base_url = (models.address_of(instance()) if backend == models.OPENAI else None) or ""
-        store = instance().store
-        store.write(lambda tx: store.models.record(tx, backend, base_url, model_id, found["capabilities"]))
+        store.write(lambda tx: store.models.record(tx, *place, found["capabilities"]))
     return found
 
 
@@ -358,6 +388,7 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
     }
     return render_template(
         "settings.html",
+        going_on=_trials().going_on(),
         groups=grouped(tables.INSTANCE, GROUPS["instance"]),
         form=Form(shown, hints=hints, wrong=named_in(message)),
         key_set=key_set,

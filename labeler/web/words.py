@@ -330,6 +330,8 @@ SENTENCES = (
     N_("openai_base_url must not contain a user or password; put the key into openai_api_key; example: %(address)s"),
     N_("The backend %(name)s needs no test"),
     N_("No model %(name)s; the settings name: %(names)s"),
+    N_("The model %(model)s is being tested; wait until that has ended"),
+    N_("There is no such test any more; start it again"),
     # Of the page itself
     N_("Choose a file first"),
     N_("Choose the column that holds the review text"),
@@ -367,8 +369,193 @@ SENTENCES = (
     ),
     N_("The shares %(a)s, %(b)s and %(c)s add up to %(sum)s; they must add up to 1"),
     N_("Nothing to export: every approved annotation of %(task)s is left out. %(why)s"),
+    # Of local weights
+    N_(
+        "The prompt has %(n)s tokens and its answer up to %(most)s, but the model reads %(context)s in all; show fewer "
+        "examples, lower max_tokens, or take a model with a longer context."
+    ),
+    N_("The local model failed with an unexpected %(error)s; see the log."),
+    N_("The GPU stopped with an error; restart Labeler, and see the log for what it said."),
+    N_("The task %(task)s has no closed list of labels to score; set answering to auto or generated."),
+    N_("The scores of the task %(task)s decide for no label."),
+    N_("The model's chat template leaves out a message; choose another model"),
+    N_("The model's chat template refuses the messages: %(reason)s"),
+    N_("The model %(model)s is gated; accept its licence on the hub, and set HF_TOKEN to a token of yours"),
+    N_("The hub has no model %(model)s, or it is private; check the model id, or set HF_TOKEN"),
+    N_(
+        "The model %(model)s is not in the local cache and the hub cannot be reached; connect once, or give a folder "
+        "with the weights"
+    ),
+    N_("The model %(model)s has no weights in safetensors, and a pickle is not read; take another model"),
+    N_("The model %(model)s brings code of its own, which is never run; take one that transformers knows"),
+    N_("The model %(model)s needs a package that is not installed: %(reason)s"),
+    N_("The model %(model)s could not be loaded: %(reason)s; check its folder or choose another"),
+    N_(
+        "The model %(model)s does not fit into the memory of %(device)s; set quantization to nf4, take a smaller "
+        "model, or set device to cpu"
+    ),
+    N_(
+        "Memory is too small for a single prompt (%(reason)s); show fewer examples, set quantization to nf4, take a "
+        "smaller model, or set device to cpu"
+    ),
+    N_("device is %(device)s, but torch finds no NVIDIA or AMD GPU on this machine; set device to auto or cpu"),
+    N_("device is %(device)s, but torch finds no Apple GPU on this machine; set device to auto or cpu"),
+    N_(
+        "quantization is %(name)s, but %(file)s is a GGUF file, which brings its own; set quantization to auto, or "
+        "load the model from its safetensors"
+    ),
+    N_("The transformers backend needs a model id: a hub id or a folder; set it for the task"),
+    N_("gguf_file is %(file)s; give the name of a file inside the model's folder"),
+    N_("There is no model folder %(folder)s; give a folder with config.json, or a hub id"),
+    N_("There is no file %(file)s in %(folder)s; GGUF files there: %(names)s"),
+    N_("The folder %(folder)s has no config.json, so it holds no model; set gguf_file to %(file)s"),
+    N_(
+        "The folder %(folder)s has no config.json, so it holds no model; give the folder that holds config.json and "
+        "the weights"
+    ),
+    N_(
+        "The folder %(folder)s holds no safetensors, and other weights are not read, because a pickle can run any "
+        "code; save the model with safetensors"
+    ),
+    N_("The adapter %(folder)s has no %(file)s; give the folder of a LoRA that peft has saved"),
+    N_("adapter_config.json in %(folder)s names no peft_type; save the LoRA again"),
+    N_("The adapter %(folder)s is of the kind %(kind)s; only LORA is read"),
+    N_("An adapter needs the package peft; install it with: pip install peft"),
+    N_("The package %(package)s is not installed; install it with: %(command)s"),
+    # Of servers
+    N_("The certificate of %(address)s is not trusted (%(reason)s); install its authority on this machine."),
+    N_("The server's answer %(why)s; try again, and check that base_url ends where its API begins (/v1)."),
+    N_("The server's answer %(why)s; check that the server at base_url has files and batches."),
+    N_("is not JSON"),
+    N_("is not a JSON object"),
+    N_("has no choices"),
+    N_("has no choices (%(reason)s)"),
+    N_("names no id"),
+    N_("The answer is longer than %(n)s MB; lower max_tokens or check the server."),
+    N_("The call failed with an unexpected %(error)s; see the log."),
+    N_("A package is missing (%(reason)s)."),
+    N_("The prompt holds what JSON cannot carry (a lone surrogate, NaN); clean the text of the record."),
+    N_("The model %(model)s refuses the setting %(setting)s; clear it in the settings of the task."),
+    N_("Only one label out of a closed list has scores; set the answers of this task to auto or generated."),
+    N_(
+        "The model %(model)s gives no log probabilities, so its labels have no scores; set the answers of this task to "
+        "auto or generated, or use another model."
+    ),
+    N_("The server does not take this kind of structured output; set structured to auto (%(status)s)."),
+    N_("timeout is %(value)s; use a number of seconds above 0"),
+    N_("No model id; enter the name of a model, as the server knows it"),
+    N_("openai_base_url is not an address; example: %(address)s"),
+    N_("openai_base_url must not contain # or ?, other than ?api-version= of Azure; example: %(address)s"),
+    N_("openai_base_url contains a space or a control character; example: %(address)s"),
+    N_("%(name)s must be text, not %(kind)s"),
+    N_("The capability %(name)s cannot be %(value)s; test the connection again"),
+    N_("The capabilities of a server must be an object, not %(value)s"),
+    # Of batches
+    N_("The server does not have this file or batch, or has none at all (HTTP %(status)s)."),
+    N_("The file is longer than Labeler reads at once; start batches of fewer calls."),
+    N_("The file or batch did not arrive in time; try again later."),
+    N_("The id of a file or batch holds a character that no id has."),
+    N_("The provider refused the batch: %(why)s"),
+    N_("The provider has not ended the batch %(name)s in a day"),
+    N_("Not answered in the batch: %(why)s"),
+    N_("no reason was given"),
+    N_("no reason given"),
+    N_("never sent"),
+    N_("could not be sent"),
+    N_("%(why)s, %(n)s of %(total)s answered"),
+    # Of tasks, plugins and the work of the background
+    N_("The task %(task)s cannot build a prompt: %(reason)s"),
+    N_("The parser of the task %(task)s failed: %(reason)s"),
+    N_("%(error)s in the task or backend: %(reason)s"),
+    N_("The backend %(name)s has no batches; choose the executor local, or the backend openai"),
+    N_("No backend %(name)s; loaded: %(names)s"),
+    N_("No executor %(name)s; loaded: %(names)s"),
+    N_("No retriever %(name)s; loaded: %(names)s"),
+    N_("No embedder %(name)s; loaded: %(names)s"),
+    N_("The probe was fitted on labels that the task no longer has"),
+    N_("A stored calibration cannot be read (%(reason)s); fit it again"),
+    N_("A stored calibration has the kind %(kind)s and the temperature %(value)s; fit it again"),
+    N_("%(file)s: cannot be read (%(reason)s); create it or remove the setting"),
+    N_("%(file)s cannot be read: %(reason)s"),
+    N_("%(file)s cannot be written: %(reason)s"),
+    N_("%(file)s must hold one JSON object"),
+    N_("It was stopped half way; import the file again, and it goes on"),
+    N_("%(place)s is not a field; use %(names)s"),
+    N_("%(place)s must be an object that maps model ids to prices, not %(value)s"),
+    N_("%(place)s must be an object with %(names)s, not %(value)s"),
+    N_("%(place)s must be a whole number of tokens above 0, not %(value)s"),
+    N_("%(place)s must be a share of the price, above 0 and at most 1, not %(value)s"),
+    N_("%(place)s must be a number of US dollars per million tokens, 0 or more, not %(value)s"),
+    N_('%(place)s must be a date like "2027-01-31", not %(value)s'),
+    # Answers that cannot be read, and labels that no task allows
+    N_("The answer was cut off at the token limit"),
+    N_("The model refused to answer"),
+    N_("The answer is empty"),
+    N_("The answer has %(n)s characters"),
+    N_("Not JSON at line %(line)s, column %(column)s: %(why)s"),
+    N_("Expecting value"),
+    N_("Extra data"),
+    N_("Expecting ',' delimiter"),
+    N_("Expecting ':' delimiter"),
+    N_("Expecting property name enclosed in double quotes"),
+    N_("Unterminated string starting at"),
+    N_("Invalid control character at"),
+    N_("Invalid \\escape"),
+    N_("JSON nested deeper than %(n)s levels"),
+    N_("JSON nested deeper than %(n)s levels at line %(line)s"),
+    N_("The key %(name)s stands twice in one object"),
+    N_("%(name)s is not a JSON number"),
+    N_("A number of %(n)s digits is too long (at most %(most)s)"),
+    N_("The number %(value)s is too large"),
+    N_("A lone surrogate (\\ud800 to \\udfff without its pair) is not text"),
+    N_("Not UTF-8 at line %(line)s, byte %(byte)s (%(value)s)"),
+    N_("null"),
+    N_("a boolean (%(value)s)"),
+    N_("a number (%(value)s)"),
+    N_("a text (%(value)s)"),
+    N_("a list (%(value)s)"),
+    N_("an object (%(value)s)"),
+    N_("Expected one object with the only key %(name)s, got %(got)s"),
+    N_("Expected the name of a label, got %(got)s"),
+    N_("Expected a list of labels, got %(got)s"),
+    N_("%(name)s is a heading; choose one of its subcategories"),
+    N_("At least %(n)s label(s) must be chosen, got %(got)s"),
+    N_("At most %(n)s label(s) may be chosen, got %(got)s"),
+    N_("%(name)s cannot be chosen together with other labels"),
+    N_("Expected an object with %(names)s, got %(got)s"),
+    N_("%(name)s is not one of the parts: %(names)s"),
+    N_("The part %(name)s is missing"),
+    N_("Expected a whole number, got %(got)s"),
+    N_("%(value)s is not on the scale from %(low)s to %(high)s"),
+    N_("Expected a list of keywords, got %(got)s"),
+    N_("At most %(n)s keywords may be given, got %(got)s"),
+    N_("The keyword %(name)s… is longer than %(n)s characters"),
+    N_("Expected a keyword as text, got %(got)s"),
+    N_("A keyword is empty"),
+    N_("The keyword %(name)s cannot be placed without its text"),
+    N_("The keyword %(name)s overlaps another keyword"),
+    N_("The keyword %(name)s does not stand in the text"),
+    N_("Expected a list of spans, got %(got)s"),
+    N_("Expected a span with label and text, got %(got)s"),
+    N_("A span has the keys %(names)s, got %(got)s"),
+    N_("A span needs whole numbers as start and end, and its text"),
+    N_("A span is empty"),
+    N_("A span from %(start)s to %(end)s cannot hold a text of %(n)s characters"),
+    N_("The text from %(start)s to %(end)s is %(a)s, not %(b)s"),
+    N_("%(name)s overlaps another one"),
+    N_("Expected a text, got %(got)s"),
+    N_("The text has %(n)s characters; at least %(least)s are needed"),
+    N_("The text has %(n)s characters; at most %(most)s are allowed"),
+    N_("A label needs a name: %(value)s"),
+    N_("The %(key)s of label %(name)s must map languages to texts"),
+    N_("The color and the parent of label %(name)s must be texts"),
+    N_("The exclusive label %(name)s is not in the label schema"),
+    # The part of a value that has several; last, since it fits many
+    N_("%(name)s: %(why)s"),
 )
 _LONGEST = 1000
+# Holes that hold a sentence themselves, or a part of one.
+_NESTED = ("why", "got")
 _HOLE = re.compile(r"%\\\((\w+)\\\)s")
 _PATTERNS = [
     (sentence, re.compile(_HOLE.sub(lambda hole: f"(?P<{hole[1]}>.+)", re.escape(sentence)))) for sentence in SENTENCES
@@ -417,7 +604,6 @@ def said(sentence: str) -> str:
         match = pattern.fullmatch(sentence)
         if match:
             found = match.groupdict()
-            if "why" in found:
-                found["why"] = said(found["why"])
+            found |= {hole: said(found[hole]) for hole in _NESTED if hole in found}
             return str(_(known, **found)) if found else str(_(known))
     return sentence

@@ -12,6 +12,7 @@ renamed or left out, remembered, and the call is sent again in the form the serv
     capabilities.py  what a server takes: recorded, learned from refusals, probed with one call
     wire.py          the HTTP client: time, size and connections
     answers.py       what came back: completions, refusals, failures
+    context.py       how many tokens a model reads, where the server says so
     scores.py        scores of labels from the log probabilities of an answer
     limits.py        what the headers say of rate limits and waiting
     batches.py       files and batches: calls at a discount, answered within a day

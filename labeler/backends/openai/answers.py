@@ -7,17 +7,22 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from labeler.backends.openai import context
 from labeler.backends.openai.limits import Headers, rate_limits, retry_after
 from labeler.backends.openai.settings import OPENAI_URL
 from labeler.records import Completion, RateLimits
 
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
 _MODEL_CODES = {"model_not_found", "invalid_model", "model_not_available"}
+_LENGTH_CODES = {"context_length_exceeded", "exceed_context_size_error"}
 _NOT_STORABLE = re.compile("[\ud800-\udfff\0]")
 
 
 class Refusal(NamedTuple):
-    """An answer with an error status, taken apart. ``said`` may hold secrets: clean it before it is shown."""
+    """An answer with an error status, taken apart. ``said`` may hold secrets: clean it before it is shown.
+
+    ``context`` is how many tokens the model reads, where the prompt was refused for being longer.
+    """
 
     status: int
     said: str
@@ -25,6 +30,7 @@ class Refusal(NamedTuple):
     param: str
     retry_after: float | None = None
     limits: RateLimits | None = None
+    context: int | None = None
 
 
 class Unreadable(NamedTuple):
@@ -39,7 +45,9 @@ def refusal(status: int, headers: Headers, body: Any) -> Refusal:
     known = error if isinstance(error, dict) else {}
     codes = frozenset(str(known[name]) for name in ("code", "type") if known.get(name))
     param = str(known.get("param") or "")
-    return Refusal(status, _said(error), codes, param, retry_after(headers), rate_limits(headers))
+    said = _said(error)
+    tokens = context.refused_for(said, known) if status in (400, 413, 422) else None
+    return Refusal(status, said, codes, param, retry_after(headers), rate_limits(headers), tokens)
 
 
 def refused(status: int, headers: Headers, content: bytes) -> Refusal:
@@ -140,6 +148,6 @@ def diagnose(refusal: Refusal, model_id: str, base_url: str | None) -> tuple[str
         return "setup", "The address does not take chat completions; set base_url to where the API begins (/v1)."
     if status >= 500 or status in (408, 409, 425):
         return "server", "The server failed; the call is worth another try."
-    if "context_length_exceeded" in codes or "context length" in said:
+    if refusal.context is not None or codes & _LENGTH_CODES or "context length" in said or "context size" in said:
         return "request", "The prompt is longer than the model can read; show fewer examples or use another model."
     return "request", "The server refuses this prompt; see what it says, and label this record by hand."

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from labeler.backends.base import GENERATED, SCORED, BackendRequest
-from labeler.backends.openai import answers
+from labeler.backends.openai import answers, context
 from labeler.backends.openai.answers import Refusal, Unreadable
 from labeler.backends.openai.batches import BatchClient
 from labeler.backends.openai.body import Form, Forms, settings_of
@@ -28,6 +28,8 @@ from labeler.labels import Choice, Label
 from labeler.records import BackendFailure, Completion, Generation, Record
 
 _PROBE = "answer"
+# In seconds and bytes: a list of models, some of which have hundreds, is no reason to let a test wait for long.
+_LIST_TIMEOUT, _LIST_SIZE = 10.0, 10 * 1024 * 1024
 _NOTHING_KNOWN = Capabilities()
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class OpenAIBackend:
         self.structured = structured
         key = checked_key(api_key)
         self._can_send = key is not None or self.base_url is not None
+        self._key = key
         self._hider = Hider(key)
         self._wire = Wire(self.base_url, key, timeout)
         self._knowledge = Knowledge(capabilities or Capabilities(), structured)
@@ -82,6 +85,11 @@ class OpenAIBackend:
     def generation_settings(self) -> frozenset[str]:
         """The fields of :class:`Generation` that the server is not known to refuse."""
         return frozenset(name for name in SETTINGS if self.capabilities.takes(name) is not False)
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens a prompt and its answer may have together, as the server said; None where it did not."""
+        return self.capabilities.context
 
     @cached_property
     def batches(self) -> BatchClient:
@@ -107,7 +115,8 @@ class OpenAIBackend:
     def probe(self) -> Completion | BackendFailure:
         """Find out what the server takes: one tiny call that asks for everything; see :func:`probe`.
 
-        What was known before counts for nothing here: the server behind an address may have changed.
+        How much its model reads is looked up in its list of models, which costs nothing. What was known before counts
+        for nothing here: the server behind an address may have changed.
         """
         knowledge = Knowledge(Capabilities(), self.structured)
         request = _probe_request()
@@ -119,8 +128,28 @@ class OpenAIBackend:
         if isinstance(result, Completion):
             if self.structured == "auto":
                 _judge_formats(knowledge, result)
+            knowledge.accept_context(self._listed_context(result.model_id))
             self._knowledge = knowledge
         return result
+
+    def _listed_context(self, answered_as: str | None) -> int | None:
+        models = self._fetched(self._wire, "/models")
+        found = context.listed(models, self.model_id, answered_as)
+        if found is not None or not context.is_llama_cpp(models) or self.base_url is None:
+            return found
+        above = Wire(self.base_url.removesuffix("/v1"), self._key, _LIST_TIMEOUT)
+        try:
+            return context.of_props(self._fetched(above, "/props"))
+        finally:
+            above.close()
+
+    def _fetched(self, wire: Wire, path: str) -> Any:
+        """Return the JSON at ``path``; None for whatever stands in the way: a test does not fail for it."""
+        try:
+            reply = wire.get(path, min(self.timeout, _LIST_TIMEOUT), _LIST_SIZE)
+            return json.loads(reply.content) if reply.status == 200 else None
+        except (TooSlow, TooLong, NotConnected, ValueError, RecursionError):
+            return None
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
@@ -157,10 +186,10 @@ class OpenAIBackend:
         if isinstance(result, BackendFailure):
             return result
         learned = self._knowledge.learn(form.body(request), request.task, result)
+        if not learned:
+            return self._refused(result, request, self._knowledge)
         now = self._forms.of(request, self._knowledge.now, self._knowledge.format(request.task))
-        if learned and (failure := self._unanswerable(request, now)):
-            return failure
-        return replace(self._failure(result), retryable=True) if learned else self._failure(result)
+        return self._unanswerable(request, now) or replace(self._failure(result), retryable=True)
 
     # One call
 
@@ -200,7 +229,7 @@ class OpenAIBackend:
                 return result
             # Each round leaves out at least one thing that this body held, so the loop ends.
             if not knowledge.learn(form.options, request.task, result):
-                return self._failure(result)
+                return self._refused(result, request, knowledge)
 
     def _unanswerable(self, request: BackendRequest, form: Form) -> BackendFailure | None:
         """Return why there is no use in asking: the server is known to refuse what a person asked for."""
@@ -263,6 +292,12 @@ class OpenAIBackend:
         return replace(result, scores=scores, score=scores[chosen])
 
     # Failures
+
+    def _refused(self, refusal: Refusal, request: BackendRequest, knowledge: Knowledge) -> BackendFailure:
+        """Return the failure of a refused call; one that told how much the model reads is worth a shorter prompt."""
+        failure = self._failure(refusal)
+        shorter = knowledge.learn_context(refusal, (request.task, request.record.id))
+        return replace(failure, retryable=failure.retryable or shorter)
 
     def _unreadable(self, what: str) -> BackendFailure:
         message = f"The server's answer {what}; try again, and check that base_url ends where its API begins (/v1)."

@@ -17,6 +17,8 @@ SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")
 TOP_LOGPROBS = (20, 5)
 """How many alternatives to a token are asked for: the most that OpenAI takes, then the most that others do."""
 
+# More prompts than are on their way at once, in a file of a batch too.
+_MOST_TOO_LONG = 100_000
 _LOGPROBS = ("logprobs", "top_logprobs")
 _OPTIONAL = ("response_format", *TOKEN_NAMES, "temperature", "top_p", "top_k", "seed", "stop", *_LOGPROBS)
 _UNSUPPORTED = re.compile(
@@ -36,7 +38,7 @@ class Capabilities:
     A setting is taken when the server does not refuse it; some ignore what they do not know, and nothing tells.
     ``json_schema``, ``json_object`` and ``logprobs`` are True only where the answer showed it. ``top_logprobs`` is
     how many alternatives may be asked for; ``max_tokens_name`` is the server's name of that setting, empty where it
-    takes neither.
+    takes neither. ``context`` is how many tokens a prompt and its answer may have together, as the server said.
     """
 
     json_schema: bool | None = None
@@ -49,6 +51,7 @@ class Capabilities:
     seed: bool | None = None
     stop: bool | None = None
     max_tokens_name: str | None = None
+    context: int | None = None
 
     def takes(self, setting: str) -> bool | None:
         """Say whether a setting of :class:`~labeler.records.Generation` is taken, by its name there."""
@@ -79,6 +82,8 @@ def _is_valid(name: str, value: Any) -> bool:
         return value is None or value in ("", *TOKEN_NAMES)
     if name == "top_logprobs":
         return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 20)
+    if name == "context":
+        return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
     return name in {field.name for field in fields(Capabilities)} and isinstance(value, bool | None)
 
 
@@ -91,6 +96,8 @@ class Knowledge:
         self._lock = threading.Lock()
         # By task: one server may refuse the schema of one task and take that of another.
         self._formats: dict[str, int] = {}
+        # Tasks and records of prompts that were refused since a refusal told the context; None until one did.
+        self._too_long: set[tuple[str, int]] | None = None
 
     def format(self, task: str) -> str:
         """Return the one of FORMATS to ask for."""
@@ -141,6 +148,31 @@ class Knowledge:
             with self._lock:
                 most = (self.now.top_logprobs or options["top_logprobs"]) if came else None
                 self.now = replace(self.now, logprobs=came, top_logprobs=most)
+
+    def accept_context(self, tokens: int | None) -> None:
+        """Remember the context that the server lists for the model; None where it lists none."""
+        with self._lock:
+            self.now = replace(self.now, context=tokens)
+
+    def learn_context(self, refusal: Refusal, asked: tuple[str, int]) -> bool:
+        """Remember the context that a refusal names; return whether a prompt made anew would be a shorter one.
+
+        ``asked`` is the task and record of the prompt. Others were on their way when the first was refused: each is
+        worth one more try. Where the context was known before the first call, the prompts were made for it already.
+        """
+        tokens = refusal.context
+        if tokens is None:
+            return False
+        with self._lock:
+            if self.now.context is None or tokens < self.now.context:
+                self.now = replace(self.now, context=tokens)
+                self._too_long = set()
+            elif self._too_long is None or asked in self._too_long:
+                return False
+            if len(self._too_long) < _MOST_TOO_LONG:
+                self._too_long.add(asked)
+                return True
+        return False
 
     def accept_formats(self, task: str, is_json: bool, fits: bool) -> None:
         """Remember what the answer to a tiny schema shows; :func:`probe` alone can tell."""

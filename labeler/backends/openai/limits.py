@@ -7,7 +7,7 @@ import functools
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from labeler.records import RateLimits
@@ -37,6 +37,12 @@ _FIELDS = {
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _DURATION = re.compile(rf"(?:{_PART.pattern})+")
+# Groq counts requests by the day, which no header says, and tokens by the minute (console.groq.com/docs/rate-limits).
+_GROQ = b"x-groq-region"
+_DAY = 86_400.0
+# What counts by the minute is full again within one; with some seconds for clocks that differ.
+_MINUTE = 90.0
+_CLOSE = 0.02
 # A number of seconds as large as this is a date (2001 and later), in seconds or milliseconds.
 _EPOCH = 1e9
 
@@ -44,14 +50,36 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 def rate_limits(headers: Headers) -> RateLimits | None:
-    """Return what the server said of its limits, None if it said nothing that can be read."""
+    """Return what the server said of its limits, None if it said nothing that can be read.
+
+    Requests that are counted by the day say nothing of the pace, and are left out: a server that has none left refuses
+    the call, which costs nothing, and says how long to wait.
+    """
     found: dict[str, float] = {}
+    groq = False
     for name, value in headers:
-        if field := _FIELDS.get(name.lower()):
+        name = name.lower()
+        groq = groq or name == _GROQ
+        if field := _FIELDS.get(name):
             number = _seconds(value) if field.startswith("reset") else _whole(value)
             if number is not None:
                 found.setdefault(field, number)
+    if groq or _by_the_day(found):
+        found = {name: number for name, number in found.items() if not name.endswith("requests")}
     return RateLimits(**found) if found else None  # type: ignore[arg-type]
+
+
+def _by_the_day(found: Mapping[str, float]) -> bool:
+    """Whether requests are counted over more than a minute, as far as one answer shows.
+
+    They need longer than a minute to be full again; or, in a bucket that fills all the time, what was taken takes the
+    same share of a day to come back (30 of 14,400 are 3 minutes, 1 is 6 seconds).
+    """
+    limit, left, reset = (found.get(name) for name in ("requests", "remaining_requests", "reset_requests"))
+    if not limit or reset is None:
+        return False
+    used = 0.0 if left is None else limit - left
+    return reset > _MINUTE or (used > 0 and abs(reset * limit / used / _DAY - 1) < _CLOSE)
 
 
 def retry_after(headers: Headers) -> float | None:
