@@ -253,7 +253,8 @@ class Study:
         for row in self.store.db.all(_SUGGESTED, (run["id"],)):
             unread["unanswered"] -= 1
             if row["value"] is None:
-                unread[json.loads(row["failure"])["kind"]] += 1
+                kind, _message, _raw = strictjson.loads(row["failure"])
+                unread[kind] += 1
                 continue
             value, gold = strictjson.loads(row["value"]), self.gold[row["key"]]
             found.agreement[row["key"]] = safe_agreement(self.task.schema, value, gold) or 0.0
@@ -499,10 +500,10 @@ def small_models(names: Sequence[str]) -> list[Model]:
 
     from tests import local_models
 
-    english, korean = (tuple(d.name for d in DATA_SETS if d.language == language) for language in ("en", "ko"))
+    english = tuple(data.name for data in DATA_SETS if data.language == "en")
     known: dict[str, tuple[str, Callable[[], Path], tuple[str, ...]]] = {
         "smollm2": ("SmolLM2-135M-Instruct", local_models.smollm2_folder, english),
-        "gemma3": ("Gemma-3-270M", local_models.gemma3_270m_folder, korean),
+        "gemma3": ("Gemma-3-270M", local_models.gemma3_270m_folder, ()),
     }
     found = []
     for name in names:

@@ -92,6 +92,19 @@ def test_a_model_is_asked_in_every_way_and_a_second_time_for_nothing(
     assert asked["fixed, scored, calibrated"].fitted["trained_on"] == 35
 
 
+def test_answers_that_cannot_be_read_agree_by_nothing_and_are_counted(
+    agreement: ModuleType, instance: Instance, tmp_path: Path, small: Any
+) -> None:
+    """A model whose answers are cut off: the table says how many were not read, and why."""
+    with FakeOpenAI(mode="length") as server:
+        instance.change_settings({"openai_base_url": server.base_url})
+        study = agreement.Study(instance, agreement.DataSet("demo", "sentiment", "ko"), rows(80), small)
+        model = agreement.Model("fake", {"backend": "openai", "model_id": "gpt-4o-mini"})
+        found = study.generated(model, agreement.WAYS[0])
+    assert found.unread == {"truncated": 4}
+    assert set(found.agreement.values()) == {0.0}
+
+
 def test_sets_of_labels_agree_in_part(agreement: ModuleType, instance: Instance, tmp_path: Path, small: Any) -> None:
     """For a set of labels the table has both: MASI, and the share of answers that are equal."""
     data = agreement.DataSet("emotions", "emotion", "ko")
