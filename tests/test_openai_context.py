@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 
+import openai_calls
 import pytest
-from fake_openai import FakeOpenAI, error, reading
+from fake_openai import error, reading
 from helpers import numbered, open_instance
 from test_cli import Shell
 from test_web_pages import send
@@ -25,16 +26,7 @@ LLAMA_CPP = {"id": "/models/m.gguf", "owned_by": "llamacpp", "meta": {"n_vocab":
 SLOT = {"default_generation_settings": {"n_ctx": 4096, "params": {}}, "total_slots": 4}
 
 
-@pytest.fixture(autouse=True)
-def no_key_of_ours(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def server():
-    with FakeOpenAI() as server:
-        yield server
+clean_environment, server = openai_calls.clean_environment, openai_calls.server
 
 
 @pytest.fixture

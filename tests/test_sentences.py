@@ -17,7 +17,7 @@ import labeler
 from labeler.labels import Choice, Choices, Fields, Keywords, Label, LabelSchema, Rating, Spans, Text
 from labeler.records import ParseFailure, Record
 from labeler.task import Task
-from labeler.web import words
+from labeler.web import sentences
 
 PACKAGE = Path(labeler.__file__).parent
 ROOMS = (
@@ -122,7 +122,7 @@ def reads_like_a_sentence(text: str) -> bool:
 
 @cache
 def patterns() -> list[re.Pattern[str]]:
-    return [pattern for sentence, pattern in words._PATTERNS if sentence != ANYTHING]
+    return [pattern for sentence, pattern in sentences._PATTERNS if sentence != ANYTHING]
 
 
 def is_known(text: str) -> bool:
@@ -161,16 +161,16 @@ def test_spliced_sentences_are_known_as_a_whole(app: Flask, sentence: str) -> No
 
 def translated(app: Flask, sentence: str) -> str:
     with app.test_request_context(), force_locale("ko"):
-        return words.said(sentence)
+        return sentences.said(sentence)
 
 
 def test_every_sentence_is_translated(app: Flask) -> None:
     """None of the sentences that the pages know is left in English, and each keeps all that is filled in."""
     holes = re.compile(r"%\((\w+)\)s")
     with app.test_request_context(), force_locale("ko"):
-        for sentence in words.SENTENCES:
+        for sentence in sentences.SENTENCES:
             filled = {name: f"<{name}>" for name in holes.findall(sentence)}
-            korean = str(words._(sentence, **filled))
+            korean = str(sentences._(sentence, **filled))
             assert sentence == ANYTHING or re.search("[가-힣]", korean), sentence
             assert all(value in korean for value in filled.values()), korean
 

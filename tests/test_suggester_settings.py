@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
+import openai_calls
 import pytest
-from fake_openai import FakeOpenAI
 from helpers import numbered, open_instance
 
 from labeler.errors import SettingError
 from labeler.prelabel import runs
 from labeler.worker import Worker
 
-
-@pytest.fixture(autouse=True)
-def no_key_of_ours(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def server():
-    with FakeOpenAI() as running:
-        yield running
+clean_environment, server = openai_calls.clean_environment, openai_calls.server
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from labeler.ingest.service import queue_import
 from labeler.instance import Instance
 from labeler.prelabel import runs
 from labeler.store import NewRecord, Store
-from labeler.web import words
+from labeler.web import sentences
 from labeler.worker import Worker
 
 HOSTILE = '<script>alert(1)</script>"\'><img src=x onerror=alert(2)>{{7*7}}</textarea><a href="javascript:alert(3)">'
@@ -280,9 +280,9 @@ def test_errors_of_the_services_are_said_in_korean(client: FlaskClient, instance
     assert "이라는 프로젝트가 이미 있어요" in answer.text.replace("(이)", "이")
     assert client.application
     with client.application.test_request_context(headers={"Accept-Language": "ko"}):
-        assert words.said("nothing that anybody translated") == "nothing that anybody translated"
+        assert sentences.said("nothing that anybody translated") == "nothing that anybody translated"
         nested = "the label was left out: 'x' is not one of the labels: a, b"
-        assert words.said(nested) == "라벨을 제외했어요: 'x'은(는) 라벨에 없어요. 라벨 목록: a, b"
+        assert sentences.said(nested) == "라벨을 제외했어요: 'x'은(는) 라벨에 없어요. 라벨 목록: a, b"
 
 
 # Projects

@@ -13,7 +13,7 @@ from flask_babel import gettext as _
 from jinja2 import pass_context
 
 from labeler.text import visible
-from labeler.web import words
+from labeler.web import sentences, words
 
 Piece = tuple[str, str | None, bool]
 _NAMES = {",": ",", "\t": "Tab", ";": ";", "|": "|"}
@@ -22,7 +22,7 @@ _NAMES = {",": ",", "\t": "Tab", ";": ";", "|": "|"}
 def install(app: Flask) -> None:
     """Add the filters of this module to the templates of an app."""
     filters = (number, percent, money, when, size, duration, pieces, delimiter)
-    in_words = (words.word, words.said, words.setting_title, words.setting_help, words.setting_of)
+    in_words = (words.word, sentences.said, words.setting_title, words.setting_help, words.setting_of)
     for function in (*filters, *in_words, words.note_words, words.step_title):
         app.add_template_filter(_at_each_request(function), function.__name__)
 

@@ -1,0 +1,337 @@
+"""The sentences of errors that people meet, as the floors below raise them, in the page's language.
+
+Raised in English, they are found here by their pattern; :func:`labeler.web.words.N_` marks them for the catalogue.
+"""
+
+from __future__ import annotations
+
+import re
+
+from flask_babel import gettext as _
+
+from labeler.web.words import N_
+
+# %(name)s stands for what varies.
+SENTENCES = (
+    N_("Please sign in"),
+    N_("Only an admin may do this"),
+    N_("There is no such project"),
+    N_("There is no such page"),
+    N_("This address does not take that method"),
+    N_("This is too large to be sent here"),
+    N_("Something went wrong inside Labeler; the log says what"),
+    N_("This page is too old or was not opened here; load it again and repeat"),
+    N_("This server does not answer to that host name"),
+    N_("The request comes from another site"),
+    N_("The name or the password is wrong"),
+    N_("Too many failed sign-ins; wait five minutes and try again"),
+    N_("This sign-in link was used already or has expired; ask for a new one, or restart the server"),
+    N_("The old password is wrong"),
+    N_("A password has at least 10 characters; a few words make a good one"),
+    N_("A password has at most 1000 characters"),
+    N_("A name has 1 to 60 printable characters"),
+    N_("There is already a reviewer called %(name)s"),
+    N_("You cannot change the role of your own account or close it; ask another admin"),
+    N_("A project needs a name of 1 to 80 characters"),
+    N_("There is already a project called %(name)s; choose another name"),
+    N_("There is no run number %(number)s"),
+    N_("There is no import number %(number)s in this project"),
+    N_("There is no export number %(number)s in this project"),
+    N_("There is no record number %(number)s"),
+    N_("Run %(number)s has already ended"),
+    N_("Run %(number)s is not paused"),
+    N_("The budget of %(amount)s is reached; raise it and resume"),
+    N_("Nothing to do: every pending record has a suggestion already (see the option --again)"),
+    N_("The openai backend needs a model id; set it for the task or for the instance"),
+    N_("No OpenAI key: set OPENAI_API_KEY, or openai_base_url to a server of your own."),
+    N_("Nothing to export: no annotation of %(task)s is approved; approve some records first"),
+    N_("Nothing to export: no annotation of %(task)s is approved and fits the filters"),
+    N_("Nothing to export: %(task)s has no suggestions; make some first"),
+    N_("The label %(name)s stands twice in the label schema"),
+    N_("The label %(name)s has an unknown parent %(parent)s"),
+    N_("The label %(name)s makes a third level; a tree has two"),
+    N_("A label schema needs at least one label"),
+    N_("Which column holds the review? There are: %(columns)s; name it with --text"),
+    N_("There is no column %(name)s; there are: %(columns)s"),
+    N_("%(name)s is %(value)s; it must lie between %(low)s and %(high)s"),
+    N_("%(name)s is %(value)s; a number is needed"),
+    N_("The project %(project)s has no task %(task)s"),
+    N_("No task %(name)s; loaded: %(names)s"),
+    N_("There is no account number %(number)s"),
+    N_("openai_base_url must be an http or https address; example: http://127.0.0.1:8000/v1"),
+    N_("cancelled"),
+    N_("being filled"),
+    # Of backends
+    N_("There is no approved example yet; approve a few records first"),
+    N_("The neighbours say nothing about this record"),
+    N_("The probe needs approved examples of at least two labels"),
+    N_("The probe labels choices only, not %(kind)s"),
+    N_("The record has no vector yet"),
+    N_("No complete answer within %(n)s s; try again, or raise the time-out."),
+    N_("No connection to %(address)s (%(reason)s); check the address, the network and that the server runs."),
+    N_("The account has no credit left; add credit or raise its limit, then resume the run (%(status)s)."),
+    N_("The server limits the rate; the call is worth another try later, with fewer at once (%(status)s)."),
+    N_("The server does not accept the key; check OPENAI_API_KEY or openai_api_key (%(status)s)."),
+    N_("No model %(model)s at %(address)s; check the model id, and that base_url is right (%(status)s)."),
+    N_("The address does not take chat completions; set base_url to where the API begins (/v1) (%(status)s)."),
+    N_("The server failed; the call is worth another try (%(status)s)."),
+    N_("The prompt is longer than the model can read; show fewer examples or use another model (%(status)s)."),
+    N_("The server refuses this prompt; see what it says, and label this record by hand (%(status)s)."),
+    # Of settings and runs
+    N_("%(name)s is %(value)s; allowed are: %(names)s"),
+    N_("%(name)s is %(value)s; it must be of the kind %(kind)s"),
+    N_("The backend %(name)s has no setting %(setting)s; clear it, or choose another"),
+    N_("A cascade asks for one task at a time; clear the setting joint, or set mode to direct"),
+    N_("The tasks %(a)s and %(b)s cannot be asked together: one labels reviews, the other products"),
+    N_("The project's budget of %(amount)s is reached; raise it in the settings and resume"),
+    N_("The project's budget of %(amount)s a day is reached; resume tomorrow (UTC), or raise it"),
+    N_(
+        "The price of %(model)s is unknown, so no budget (%(amount)s) can be kept; add the model to prices.json in the "
+        "instance folder and resume, or start a run without a budget"
+    ),
+    N_("The transformers backend needs a model id (a hub id or a folder); set it for the task or the instance"),
+    N_("The OpenAI key contains a space, a line end or a character that no key has; copy it again"),
+    N_("openai_base_url must not contain a user or password; put the key into openai_api_key; example: %(address)s"),
+    N_("The backend %(name)s needs no test"),
+    N_("No model %(name)s; the settings name: %(names)s"),
+    N_("The model %(model)s is being tested; wait until that has ended"),
+    N_("There is no such test any more; start it again"),
+    # Of the page itself
+    N_("Choose a file first"),
+    N_("Choose the column that holds the review text"),
+    N_("Choose at least one task"),
+    N_("Choose a project and a person"),
+    N_(
+        "This kind of file is not read; send CSV, TSV, JSON Lines, JSON, Excel (.xlsx) or Parquet, or one of them "
+        "with .gz behind its name"
+    ),
+    N_("There is no such upload any more; send the file again"),
+    N_("%(name)s is %(value)s; it must be a whole number from %(low)s to %(high)s"),
+    N_("Only an admin may start a run that costs money; choose a free backend"),
+    N_("There is no such file in this export"),
+    N_("This project has no task; add one in its settings"),
+    N_("The color %(color)s is none; write it like #2e7d32"),
+    # Rows that an import refused
+    N_("The text is empty"),
+    N_("The text has %(n)s characters; at most %(most)s are taken"),
+    N_("The id in column %(column)s is empty"),
+    N_("the id %(id)s is taken by another text; change one of them"),
+    N_("the label was left out: %(why)s"),
+    N_("%(name)s is not one of the labels: %(labels)s"),
+    N_("%(name)s is not the label %(label)s: it differs in case or white space"),
+    # What an export left out, or warns of
+    N_("The record has no text"),
+    N_("The annotation has no value"),
+    N_("The label schema of the task no longer allows the value; label these records again"),
+    N_("Text and answer together are longer than the limit"),
+    N_("Equal texts carry different labels; decide these records again"),
+    N_("Equal texts with equal labels stand more than once"),
+    N_("Somebody decided these records again while the export ran; export again to have them"),
+    N_(
+        "%(name)s has %(share)s of the rows, not %(wanted)s: too few rows, or products and near-duplicates that belong "
+        "together are too large"
+    ),
+    N_("The shares %(a)s, %(b)s and %(c)s add up to %(sum)s; they must add up to 1"),
+    N_("Nothing to export: every approved annotation of %(task)s is left out. %(why)s"),
+    # Of local weights
+    N_(
+        "The prompt has %(n)s tokens and its answer up to %(most)s, but the model reads %(context)s in all; show fewer "
+        "examples, lower max_tokens, or take a model with a longer context."
+    ),
+    N_("The local model failed with an unexpected %(error)s; see the log."),
+    N_("The GPU stopped with an error; restart Labeler, and see the log for what it said."),
+    N_("The task %(task)s has no closed list of labels to score; set answering to auto or generated."),
+    N_("The scores of the task %(task)s decide for no label."),
+    N_("The model's chat template leaves out a message; choose another model"),
+    N_("The model's chat template refuses the messages: %(reason)s"),
+    N_("The model %(model)s is gated; accept its licence on the hub, and set HF_TOKEN to a token of yours"),
+    N_("The hub has no model %(model)s, or it is private; check the model id, or set HF_TOKEN"),
+    N_(
+        "The model %(model)s is not in the local cache and the hub cannot be reached; connect once, or give a folder "
+        "with the weights"
+    ),
+    N_("The model %(model)s has no weights in safetensors, and a pickle is not read; take another model"),
+    N_("The model %(model)s brings code of its own, which is never run; take one that transformers knows"),
+    N_("The model %(model)s needs a package that is not installed: %(reason)s"),
+    N_("The model %(model)s could not be loaded: %(reason)s; check its folder or choose another"),
+    N_(
+        "The model %(model)s does not fit into the memory of %(device)s; set quantization to nf4, take a smaller "
+        "model, or set device to cpu"
+    ),
+    N_(
+        "Memory is too small for a single prompt (%(reason)s); show fewer examples, set quantization to nf4, take a "
+        "smaller model, or set device to cpu"
+    ),
+    N_("device is %(device)s, but torch finds no NVIDIA or AMD GPU on this machine; set device to auto or cpu"),
+    N_("device is %(device)s, but torch finds no Apple GPU on this machine; set device to auto or cpu"),
+    N_(
+        "quantization is %(name)s, but %(file)s is a GGUF file, which brings its own; set quantization to auto, or "
+        "load the model from its safetensors"
+    ),
+    N_("The transformers backend needs a model id: a hub id or a folder; set it for the task"),
+    N_("gguf_file is %(file)s; give the name of a file inside the model's folder"),
+    N_("There is no model folder %(folder)s; give a folder with config.json, or a hub id"),
+    N_("There is no file %(file)s in %(folder)s; GGUF files there: %(names)s"),
+    N_("The folder %(folder)s has no config.json, so it holds no model; set gguf_file to %(file)s"),
+    N_(
+        "The folder %(folder)s has no config.json, so it holds no model; give the folder that holds config.json and "
+        "the weights"
+    ),
+    N_(
+        "The folder %(folder)s holds no safetensors, and other weights are not read, because a pickle can run any "
+        "code; save the model with safetensors"
+    ),
+    N_("The adapter %(folder)s has no %(file)s; give the folder of a LoRA that peft has saved"),
+    N_("adapter_config.json in %(folder)s names no peft_type; save the LoRA again"),
+    N_("The adapter %(folder)s is of the kind %(kind)s; only LORA is read"),
+    N_("An adapter needs the package peft; install it with: pip install peft"),
+    N_("The package %(package)s is not installed; install it with: %(command)s"),
+    # Of servers
+    N_("The certificate of %(address)s is not trusted (%(reason)s); install its authority on this machine."),
+    N_("The server's answer %(why)s; try again, and check that base_url ends where its API begins (/v1)."),
+    N_("The server's answer %(why)s; check that the server at base_url has files and batches."),
+    N_("is not JSON"),
+    N_("is not a JSON object"),
+    N_("has no choices"),
+    N_("has no choices (%(reason)s)"),
+    N_("names no id"),
+    N_("The answer is longer than %(n)s MB; lower max_tokens or check the server."),
+    N_("The call failed with an unexpected %(error)s; see the log."),
+    N_("A package is missing (%(reason)s)."),
+    N_("The prompt holds what JSON cannot carry (a lone surrogate, NaN); clean the text of the record."),
+    N_("The model %(model)s refuses the setting %(setting)s; clear it in the settings of the task."),
+    N_("Only one label out of a closed list has scores; set the answers of this task to auto or generated."),
+    N_(
+        "The model %(model)s gives no log probabilities, so its labels have no scores; set the answers of this task to "
+        "auto or generated, or use another model."
+    ),
+    N_("The server does not take this kind of structured output; set structured to auto (%(status)s)."),
+    N_("timeout is %(value)s; use a number of seconds above 0"),
+    N_("No model id; enter the name of a model, as the server knows it"),
+    N_("openai_base_url is not an address; example: %(address)s"),
+    N_("openai_base_url must not contain # or ?, other than ?api-version= of Azure; example: %(address)s"),
+    N_("openai_base_url contains a space or a control character; example: %(address)s"),
+    N_("%(name)s must be text, not %(kind)s"),
+    N_("The capability %(name)s cannot be %(value)s; test the connection again"),
+    N_("The capabilities of a server must be an object, not %(value)s"),
+    # Of batches
+    N_("The server does not have this file or batch, or has none at all (HTTP %(status)s)."),
+    N_("The file is longer than Labeler reads at once; start batches of fewer calls."),
+    N_("The file or batch did not arrive in time; try again later."),
+    N_("The id of a file or batch holds a character that no id has."),
+    N_("The provider refused the batch: %(why)s"),
+    N_("The provider has not ended the batch %(name)s in a day"),
+    N_("Not answered in the batch: %(why)s"),
+    N_("no reason was given"),
+    N_("no reason given"),
+    N_("never sent"),
+    N_("could not be sent"),
+    N_("%(why)s, %(n)s of %(total)s answered"),
+    # Of tasks, plugins and the work of the background
+    N_("The task %(task)s cannot build a prompt: %(reason)s"),
+    N_("The parser of the task %(task)s failed: %(reason)s"),
+    N_("%(error)s in the task or backend: %(reason)s"),
+    N_("The backend %(name)s has no batches; choose the executor local, or the backend openai"),
+    N_("No backend %(name)s; loaded: %(names)s"),
+    N_("No executor %(name)s; loaded: %(names)s"),
+    N_("No retriever %(name)s; loaded: %(names)s"),
+    N_("No embedder %(name)s; loaded: %(names)s"),
+    N_("The probe was fitted on labels that the task no longer has"),
+    N_("A stored calibration cannot be read (%(reason)s); fit it again"),
+    N_("A stored calibration has the kind %(kind)s and the temperature %(value)s; fit it again"),
+    N_("%(file)s: cannot be read (%(reason)s); create it or remove the setting"),
+    N_("%(file)s cannot be read: %(reason)s"),
+    N_("%(file)s cannot be written: %(reason)s"),
+    N_("%(file)s must hold one JSON object"),
+    N_("It was stopped half way; import the file again, and it goes on"),
+    N_("%(place)s is not a field; use %(names)s"),
+    N_("%(place)s must be an object that maps model ids to prices, not %(value)s"),
+    N_("%(place)s must be an object with %(names)s, not %(value)s"),
+    N_("%(place)s must be a whole number of tokens above 0, not %(value)s"),
+    N_("%(place)s must be a share of the price, above 0 and at most 1, not %(value)s"),
+    N_("%(place)s must be a number of US dollars per million tokens, 0 or more, not %(value)s"),
+    N_('%(place)s must be a date like "2027-01-31", not %(value)s'),
+    # Answers that cannot be read, and labels that no task allows
+    N_("The answer was cut off at the token limit"),
+    N_("The model refused to answer"),
+    N_("The answer is empty"),
+    N_("The answer has %(n)s characters"),
+    N_("Not JSON at line %(line)s, column %(column)s: %(why)s"),
+    N_("Expecting value"),
+    N_("Extra data"),
+    N_("Expecting ',' delimiter"),
+    N_("Expecting ':' delimiter"),
+    N_("Expecting property name enclosed in double quotes"),
+    N_("Unterminated string starting at"),
+    N_("Invalid control character at"),
+    N_("Invalid \\escape"),
+    N_("JSON nested deeper than %(n)s levels"),
+    N_("JSON nested deeper than %(n)s levels at line %(line)s"),
+    N_("The key %(name)s stands twice in one object"),
+    N_("%(name)s is not a JSON number"),
+    N_("A number of %(n)s digits is too long (at most %(most)s)"),
+    N_("The number %(value)s is too large"),
+    N_("A lone surrogate (\\ud800 to \\udfff without its pair) is not text"),
+    N_("Not UTF-8 at line %(line)s, byte %(byte)s (%(value)s)"),
+    N_("null"),
+    N_("a boolean (%(value)s)"),
+    N_("a number (%(value)s)"),
+    N_("a text (%(value)s)"),
+    N_("a list (%(value)s)"),
+    N_("an object (%(value)s)"),
+    N_("Expected one object with the only key %(name)s, got %(got)s"),
+    N_("Expected the name of a label, got %(got)s"),
+    N_("Expected a list of labels, got %(got)s"),
+    N_("%(name)s is a heading; choose one of its subcategories"),
+    N_("At least %(n)s label(s) must be chosen, got %(got)s"),
+    N_("At most %(n)s label(s) may be chosen, got %(got)s"),
+    N_("%(name)s cannot be chosen together with other labels"),
+    N_("Expected an object with %(names)s, got %(got)s"),
+    N_("%(name)s is not one of the parts: %(names)s"),
+    N_("The part %(name)s is missing"),
+    N_("Expected a whole number, got %(got)s"),
+    N_("%(value)s is not on the scale from %(low)s to %(high)s"),
+    N_("Expected a list of keywords, got %(got)s"),
+    N_("At most %(n)s keywords may be given, got %(got)s"),
+    N_("The keyword %(name)s… is longer than %(n)s characters"),
+    N_("Expected a keyword as text, got %(got)s"),
+    N_("A keyword is empty"),
+    N_("The keyword %(name)s cannot be placed without its text"),
+    N_("The keyword %(name)s overlaps another keyword"),
+    N_("The keyword %(name)s does not stand in the text"),
+    N_("Expected a list of spans, got %(got)s"),
+    N_("Expected a span with label and text, got %(got)s"),
+    N_("A span has the keys %(names)s, got %(got)s"),
+    N_("A span needs whole numbers as start and end, and its text"),
+    N_("A span is empty"),
+    N_("A span from %(start)s to %(end)s cannot hold a text of %(n)s characters"),
+    N_("The text from %(start)s to %(end)s is %(a)s, not %(b)s"),
+    N_("%(name)s overlaps another one"),
+    N_("Expected a text, got %(got)s"),
+    N_("The text has %(n)s characters; at least %(least)s are needed"),
+    N_("The text has %(n)s characters; at most %(most)s are allowed"),
+    N_("A label needs a name: %(value)s"),
+    N_("The %(key)s of label %(name)s must map languages to texts"),
+    N_("The color and the parent of label %(name)s must be texts"),
+    N_("The exclusive label %(name)s is not in the label schema"),
+    # The part of a value that has several; last, since it fits many
+    N_("%(name)s: %(why)s"),
+)
+_LONGEST = 1000
+# Holes that hold a sentence themselves, or a part of one.
+_NESTED = ("why", "got")
+_HOLE = re.compile(r"%\\\((\w+)\\\)s")
+_PATTERNS = [
+    (sentence, re.compile(_HOLE.sub(lambda hole: f"(?P<{hole[1]}>.+)", re.escape(sentence)))) for sentence in SENTENCES
+]
+
+
+def said(sentence: str) -> str:
+    """Return an error's sentence in the page's language; one that is not in the catalogue stays English."""
+    for known, pattern in _PATTERNS if len(sentence) <= _LONGEST else ():
+        match = pattern.fullmatch(sentence)
+        if match:
+            found = match.groupdict()
+            found |= {hole: said(found[hole]) for hole in _NESTED if hole in found}
+            return str(_(known, **found)) if found else str(_(known))
+    return sentence
