@@ -612,6 +612,28 @@ def test_a_phrase_that_is_not_in_the_text_is_refused(desk: Desk) -> None:
     assert desk.page.input_value(".adding input") == "바나나"
 
 
+@pytest.mark.parametrize("keys", [("Control+Enter",), ("Escape", "Enter")])
+def test_a_phrase_that_was_typed_and_not_added_is_approved_with_the_rest(desk: Desk, keys: tuple[str, ...]) -> None:
+    """Whoever approves right after typing means the phrase too."""
+    desk.go("words").press("KeyE")
+    desk.page.keyboard.insert_text("사과")
+    desk.press(*keys)
+    desk.settle()
+    record = desk.instance.store.records.by_key(desk.project, "r0")
+    assert record is not None
+    assert {"text": "사과", "start": 0, "end": 2} in desk.value(record.id)
+
+
+def test_a_phrase_that_cannot_be_added_keeps_the_record_from_being_approved(desk: Desk) -> None:
+    """What was typed stays in its field, with the reason; nothing is decided without it."""
+    desk.go("words").press("KeyE")
+    desk.page.keyboard.insert_text("바나나")
+    desk.press("Control+Enter")
+    assert "does not stand in the text" in desk.page.inner_text("[data-complaint]")
+    assert desk.page.input_value(".adding input") == "바나나"
+    assert desk.page.get_attribute("#desk", "data-swap") is None
+
+
 def drag(desk: Desk, start: int, end: int) -> None:
     """Select the UTF-16 units start to end of the text with the mouse's last event, as a drag leaves them."""
     desk.page.evaluate(

@@ -68,32 +68,38 @@ export function mountPhrases(element, schema, value, onChange, context) {
     changed();
   }
 
-  // Mark a range of code points. It takes the place of what it overlaps (of the same label).
-  function add(range, name = label()) {
+  // Mark a range of code points. It takes the place of what it overlaps (of the same label). Returns why it cannot be, or null.
+  function mark(range, name) {
     const text = pane.slice(range.start, range.end);
-    if (range.end - range.start > longest) return complain(say("tooLongPhrase", { n: longest }));
+    if (range.end - range.start > longest) return { name: "tooLongPhrase", values: { n: longest } };
     const crossed = overlapping(range, name);
-    if (schema.maximum && standing().length - crossed.length >= schema.maximum) return complain(say("tooMany", { n: schema.maximum }));
+    if (schema.maximum && standing().length - crossed.length >= schema.maximum) return { name: "tooMany", values: { n: schema.maximum } };
     items = items.filter((item) => !crossed.includes(item) && keyOf(item) !== keyOf({ ...range, label: name }));
     items.push({ ...(name ? { label: name } : {}), text, start: range.start, end: range.end });
     if (cursor) cursor.anchor = cursor.head = Math.max(cursor.anchor, cursor.head);
     changed();
+    return null;
   }
 
-  function addTyped(event) {
-    const typed = field.value.normalize("NFC").trim();
-    if (!typed) return context.approve(event);
+  const tell = (problem) => problem && complain(say(problem.name, problem.values));
+  const add = (range) => tell(mark(range, label()));
+  const typedText = () => field.value.normalize("NFC").trim();
+
+  // Mark the first place of the typed phrase that is free. Returns why it cannot be, or null.
+  function markTyped() {
+    const typed = typedText();
     const name = label();
     let from = pane.text.indexOf(typed);
     while (from >= 0) {
       const range = { start: codePointAt(pane.at, from), end: codePointAt(pane.at, from + typed.length) };
       if (!overlapping(range, name).length) {
-        field.value = "";
-        return add(range);
+        const problem = mark(range, name);
+        if (!problem) field.value = "";
+        return problem;
       }
       from = pane.text.indexOf(typed, from + 1);
     }
-    complain(say("notVerbatim"));
+    return { name: "notVerbatim" };
   }
 
   function cursorRange() {
@@ -127,7 +133,9 @@ export function mountPhrases(element, schema, value, onChange, context) {
     if (event.code !== "Enter" && event.code !== "NumpadEnter") return;
     event.preventDefault();
     event.stopPropagation();
-    if (!event.repeat) addTyped(event);
+    if (event.repeat) return;
+    if (typedText()) tell(markTyped());
+    else context.approve(event);
   });
   byHand.addEventListener("click", () => {
     const range = pane.selection();
@@ -182,7 +190,8 @@ export function mountPhrases(element, schema, value, onChange, context) {
       } else return false;
       return true;
     },
-    problem: () => null,
+    // A phrase that was typed and not added yet is meant to be one.
+    problem: () => (typedText() ? markTyped() : null),
   };
   widget.setValue(value);
   return widget;
