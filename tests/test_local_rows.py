@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from labeler_plugins import keywords
 from local_models import gemma3_270m_folder, smollm2_folder
 from tiny_models import MODELS, small
+from tiny_models import one_thread as one_thread
 
-from labeler.backends.local.prefix import Prefix, PrefixCache, continued, continues, shared_prefix
+from labeler.backends.local.prefix import Prefix, PrefixCache, continued, shared_prefix
 from labeler.demo import reviews
 from labeler.prompts import PromptStyle
 from labeler.records import Generation, Record
@@ -32,15 +33,6 @@ BATCHES = {
     "nothing in common": [[5, 6, 7], [8, 9, 10, 11, 12, 13], [14]],
     "a single one": [[*HEAD, 61, 62, 63]],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Test files run side by side, and threads that wait for each other's core take many times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def plain(loaded: Any, prompt: Sequence[int]) -> Any:
@@ -82,7 +74,7 @@ def test_rows_predict_what_each_prompt_predicts_alone(name: str, batch: str, mon
             found = stepwise(loaded, prefix, prompts, 2)
             for row, expected in zip(found, alone, strict=True):
                 assert torch.allclose(row.log_softmax(-1), expected.log_softmax(-1), atol=1e-3)
-    assert continues(loaded, prompts[0])
+    assert rows.goes_on(loaded, prompts[0])
 
 
 def test_a_cached_head_is_not_changed_by_what_follows() -> None:
@@ -104,7 +96,15 @@ def test_groups_hold_as_many_tokens_as_one_forward_reads(monkeypatch: pytest.Mon
 
 def test_a_model_without_keys_and_values_has_no_cached_head() -> None:
     """A state space model is found out, and generates by itself."""
-    assert not continues(small("mamba", state_size=4), HEAD)
+    assert not rows.goes_on(small("mamba", state_size=4), HEAD)
+
+
+def test_a_model_that_hides_which_positions_it_takes_has_no_cached_head() -> None:
+    """A wrapped forward is not told the positions of padded rows, and would answer wrongly without a word."""
+    loaded = small("llama")
+    forward = loaded.model.forward
+    loaded.model.forward = lambda *args, **kwargs: forward(*args, **kwargs)
+    assert not rows.goes_on(loaded, HEAD)
 
 
 def written(loaded: Any, prompt: Sequence[int], most: int) -> str:

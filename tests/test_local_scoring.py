@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from labeler_plugins import emotion, sentiment
 from local_models import gemma3_270m_folder, smollm2_folder
 from tiny_models import MODELS, small
+from tiny_models import one_thread as one_thread
 
 from labeler.backends.local.memory import BatchSize
 from labeler.backends.local.prefix import Prefix, PrefixCache, common_length
@@ -62,15 +63,6 @@ def prompts_of(loaded: Any, task: Task, rows: Sequence[Any], language: str) -> l
 
 def answers_of(loaded: Any, task: Task) -> list[list[int]]:
     return [Chat(loaded.tokenizer).answer_ids(task.answer(value)) for value in task.schema.candidates().values()]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Test files run side by side, and threads that wait for each other's core take many times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 SMALL = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -36,3 +39,14 @@ def small(kind: str, **changes: Any) -> Any:
         for weights in model.parameters():
             weights.mul_(3.0)
     return SimpleNamespace(model=model, device=torch.device("cpu"), pad_id=0, context=256)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Test files run side by side, and threads that wait for each other's core take many times as long."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

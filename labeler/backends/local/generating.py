@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from labeler.backends.local.chat import control_tokens
 from labeler.backends.local.loading import LoadedModel
 from labeler.backends.local.memory import BatchSize, in_batches
-from labeler.backends.local.prefix import Prefix, PrefixCache, continues, shared_prefix
+from labeler.backends.local.prefix import Prefix, PrefixCache, shared_prefix
 from labeler.records import Generation
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def generate(
     With a schema that can be compiled, every answer that ended by itself ("stop") is JSON that fits it; bounds above
     64 characters are left to the parser. Raises :class:`OutOfMemory` if a single prompt is too much.
     """
+    from labeler.backends.local.rows import goes_on
+
     room = loaded.context - (generation.max_tokens or 1)
     results = [Generated("", len(prompt), 0, CONTEXT) for prompt in prompts]
     fitting = [n for n, prompt in enumerate(prompts) if 0 < len(prompt) <= room]
@@ -83,7 +85,7 @@ def generate(
     # Prompts of like length need little padding; the longest come first, as a lack of memory shows there.
     fitting.sort(key=lambda n: -len(prompts[n]))
     asked = [prompts[n] for n in fitting]
-    prefix = shared_prefix(loaded, asked, cache) if continues(loaded, asked[0]) else None
+    prefix = shared_prefix(loaded, asked, cache) if goes_on(loaded, asked[0]) else None
 
     def work(batch: Sequence[int]) -> list[Generated]:
         return _generate(loaded, [prompts[n] for n in batch], generation, grammar, prefix, note)

@@ -7,13 +7,12 @@ arXiv:2311.04934). What two prompts share is found by their token ids: no one ha
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from labeler.backends.local.memory import in_batches, is_out_of_memory
+from labeler.backends.local.memory import in_batches
 
 if TYPE_CHECKING:
     import torch
@@ -24,9 +23,6 @@ MAX_ENTRIES = 4
 _STEP = 2048
 _WORTHWHILE = 32
 _KINDS = {"full_attention", "sliding_attention"}
-_works: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
-
-log = logging.getLogger(__name__)
 
 
 class Weights(Protocol):
@@ -170,33 +166,3 @@ def continued(loaded: Weights, known: Prefix, head: tuple[int, ...]) -> Prefix:
 def has_plain_attention(model: Any) -> bool:
     """Whether every layer looks back on all tokens or on a window of them, by its configuration."""
     return _KINDS.issuperset(getattr(model.config.get_text_config(), "layer_types", None) or ())
-
-
-def continues(loaded: Weights, ids: Sequence[int]) -> bool:
-    """Whether the model predicts the same after a prefix as after the whole; tried once for each, on a few tokens."""
-    if loaded.model not in _works:
-        _works[loaded.model] = has_plain_attention(loaded.model) and _tried(loaded, tuple(ids)[:16])
-        if not _works[loaded.model]:
-            log.info("%s does not go on from a cached head", type(loaded.model).__name__)
-    return _works[loaded.model]
-
-
-def _tried(loaded: Weights, ids: tuple[int, ...]) -> bool:
-    import torch
-
-    rows = torch.tensor([ids], device=loaded.device)
-    half = len(ids) // 2
-    try:
-        past = continued(loaded, Prefix(), ids[:half]).to_cache()
-        with torch.inference_mode():
-            after = loaded.model(input_ids=rows[:, half:], past_key_values=past, use_cache=True).logits[0, -1]
-            whole = loaded.model(input_ids=rows, use_cache=False).logits[0, -1]
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        log.info("The trial of a cached head failed: %s", error)
-        return False
-    allowed = 1e-3 if whole.dtype in (torch.float32, torch.float64) else 0.15
-    likely = whole.topk(8).indices
-    apart = after.float().log_softmax(-1)[likely] - whole.float().log_softmax(-1)[likely]
-    return bool(apart.abs().max() <= allowed)

@@ -7,16 +7,23 @@ values of a batch are computed in small groups and then put into one cache.
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from labeler.backends.local.prefix import Prefix, Weights
+from labeler.backends.local.memory import is_out_of_memory
+from labeler.backends.local.prefix import Prefix, Weights, continued, has_plain_attention
 
 CPU_TOKENS, DEVICE_TOKENS = 512, 8192
 """How many tokens one forward reads, padding included, beside a longer prompt that is read alone."""
+_works: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+log = logging.getLogger(__name__)
 
 
 class RoomyLayer(DynamicLayer):
@@ -122,3 +129,47 @@ def _shifted(part: torch.Tensor, pads: Sequence[int]) -> torch.Tensor:
     for row, pad in zip(rows, pads, strict=True):
         row[:, pad:] = part[0, :, : max(tokens - pad, 0)]
     return rows
+
+
+def goes_on(loaded: Weights, ids: Sequence[int]) -> bool:
+    """Whether the model writes the same from a padded cache as from the whole; tried once for each, on a few tokens."""
+    if loaded.model not in _works:
+        _works[loaded.model] = has_plain_attention(loaded.model) and _tried(loaded, ([*ids] * 16)[:16])
+        if not _works[loaded.model]:
+            log.info("%s does not go on from a padded cache", type(loaded.model).__name__)
+    return _works[loaded.model]
+
+
+def _tried(loaded: Weights, ids: Sequence[int]) -> bool:
+    """Write one token behind two prompts of unlike length, as answers are written, and compare the logits."""
+    prompts = [ids, ids[:11]]
+    mask = torch.tensor([[0] * (len(ids) - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    padded = torch.tensor([[loaded.pad_id] * (len(ids) - len(prompt)) + [*prompt] for prompt in prompts])
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=1, do_sample=False, pad_token_id=loaded.pad_id, output_logits=True, return_dict_in_generate=True
+    )
+    try:
+        cache = padded_cache(loaded, continued(loaded, Prefix(), tuple(ids[:8])), prompts, 1)
+        with torch.inference_mode():
+            found = loaded.model.generate(
+                input_ids=padded.to(loaded.device), attention_mask=mask.to(loaded.device), past_key_values=cache,
+                generation_config=config,
+            ).logits[0]  # fmt: skip
+            whole = [
+                loaded.model(input_ids=torch.tensor([[*prompt]], device=loaded.device), use_cache=False).logits[0, -1]
+                for prompt in prompts
+            ]
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        log.info("The trial of a padded cache failed: %s", error)
+        return False
+    return all(_alike(a, b) for a, b in zip(found, whole, strict=True))
+
+
+def _alike(found: torch.Tensor, whole: torch.Tensor) -> bool:
+    """Whether two logits (vocabulary) give the likeliest tokens the same probabilities, up to rounding."""
+    allowed = 1e-3 if whole.dtype in (torch.float32, torch.float64) else 0.15
+    likely = whole.topk(8).indices
+    apart = found.float().log_softmax(-1)[likely] - whole.float().log_softmax(-1)[likely]
+    return bool(apart.abs().max() <= allowed)
