@@ -86,6 +86,36 @@ def test_opening_again_changes_nothing(path):
     assert [found.name for found in path.parent.glob("*.db")] == ["labeler.db"]
 
 
+def test_a_database_of_an_early_m002_learns_ways_of_prompting(path):
+    """Databases made before suggestions named their way of prompting are brought up to date, with a copy beside."""
+    Store(path).close()
+    before = sqlite3.connect(path)
+    before.executescript(
+        """ALTER TABLE suggestions DROP COLUMN way; DROP TABLE calibrations;
+        CREATE TABLE calibrations (project_id, task, backend, model_id, fitted, made_at);
+        DELETE FROM _sqlite_migrations WHERE name = 'm003_ways';"""
+    )
+    before.close()
+    with Store(path) as store:
+        assert store.calibrations.get(1, "sentiment", "openai", "m", "a way") is None
+        assert store.db.value("SELECT COUNT(way) FROM suggestions") == 0
+    assert len(list(path.parent.glob("*before-m003_ways*"))) == 1
+
+
+def test_a_database_whose_m002_knew_ways_keeps_its_calibrations(path):
+    """Databases of the version in between have all of it already; nothing that was learned is lost."""
+    with Store(path) as store:
+        project = add_project(store, "shop")
+        learned = {"used": True}
+        store.write(lambda tx: store.calibrations.save(tx, project, "sentiment", "openai", "m", learned, "a way"))
+    before = sqlite3.connect(path)
+    before.execute("DELETE FROM _sqlite_migrations WHERE name = 'm003_ways'")
+    before.commit()
+    before.close()
+    with Store(path) as store:
+        assert store.calibrations.get(project, "sentiment", "openai", "m", "a way") == learned
+
+
 def test_newer_schema_is_refused_with_both_names(path):
     """A file of a newer program is left alone; the message names its migration and the newest that is known."""
     with Store(path) as store:

@@ -127,7 +127,6 @@ CREATE VIRTUAL TABLE record_search USING fts5(tokens, content='', tokenize="unic
 _MODELS = """
 ALTER TABLE suggestions ADD COLUMN scores TEXT;
 ALTER TABLE suggestions ADD COLUMN steps TEXT;
-ALTER TABLE suggestions ADD COLUMN way TEXT;
 ALTER TABLE calls ADD COLUMN scores TEXT;
 ALTER TABLE calls ADD COLUMN note TEXT;
 ALTER TABLE calls ADD COLUMN answered_by TEXT;
@@ -145,8 +144,8 @@ CREATE TABLE models (
     checked_at REAL NOT NULL, PRIMARY KEY (backend, base_url, model_id)) WITHOUT ROWID;
 CREATE TABLE calibrations (
     project_id INTEGER NOT NULL REFERENCES projects(id), task TEXT NOT NULL, backend TEXT NOT NULL,
-    model_id TEXT NOT NULL, way TEXT NOT NULL, fitted TEXT NOT NULL, made_at REAL NOT NULL,
-    PRIMARY KEY (project_id, task, backend, model_id, way)) WITHOUT ROWID;
+    model_id TEXT NOT NULL, fitted TEXT NOT NULL, made_at REAL NOT NULL,
+    PRIMARY KEY (project_id, task, backend, model_id)) WITHOUT ROWID;
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL REFERENCES runs(id), state TEXT NOT NULL, server TEXT NOT NULL,
     tag TEXT NOT NULL UNIQUE, remote_id TEXT, calls INTEGER NOT NULL DEFAULT 0, message TEXT, created_at REAL NOT NULL,
@@ -159,6 +158,16 @@ CREATE TABLE batch_calls (
 CREATE INDEX batch_calls_call ON batch_calls (call_id);
 """
 
+# A calibration that does not say under which way of prompting it was learned is of no use: it is learned anew.
+_WAYS = """
+ALTER TABLE suggestions ADD COLUMN way TEXT;
+DROP TABLE calibrations;
+CREATE TABLE calibrations (
+    project_id INTEGER NOT NULL REFERENCES projects(id), task TEXT NOT NULL, backend TEXT NOT NULL,
+    model_id TEXT NOT NULL, way TEXT NOT NULL, fitted TEXT NOT NULL, made_at REAL NOT NULL,
+    PRIMARY KEY (project_id, task, backend, model_id, way)) WITHOUT ROWID;
+"""
+
 
 @migrations()
 def m001_initial(db: SqliteUtils) -> None:
@@ -169,6 +178,13 @@ def m001_initial(db: SqliteUtils) -> None:
 def m002_models(db: SqliteUtils) -> None:
     """Scores and steps of suggestions, and what is known of models: limits, capabilities, calibrations, batches."""
     _execute(db, _MODELS)
+
+
+@migrations()
+def m003_ways(db: SqliteUtils) -> None:
+    # Databases of one early version have them from m002.
+    if not any(column.name == "way" for column in db["suggestions"].columns):
+        _execute(db, _WAYS)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:
