@@ -74,7 +74,6 @@ class Instance:
         self._suggesters = Suggesters(self)
         self._complete: dict[tuple[int, str], tuple[bool, float]] = {}
         self._work = threading.Event()
-        self._decided: dict[tuple[int, str], None] = {}
 
     @cached_property
     def plugins(self) -> Plugins:
@@ -252,19 +251,6 @@ class Instance:
         if self._work.wait(seconds):
             self._work.clear()
 
-    def note_decision(self, project_id: int, task: str) -> None:
-        """Note that a decision was made, so that the suggestions it touches are made again."""
-        with self._lock:
-            self._decided[(project_id, task)] = None
-        self.wake()
-
-    def take_decided(self) -> list[tuple[int, str]]:
-        """Return the (project id, task) pairs with decisions since the last time, and forget them."""
-        with self._lock:
-            taken = list(self._decided)
-            self._decided.clear()
-        return taken
-
     # Retrieval
 
     def embeddings(self, project: Mapping[str, Any]) -> Embeddings:
@@ -310,7 +296,7 @@ class Instance:
             if index is None:
                 folder = None if self.read_only else self.folder / "index"
                 index = self._indexes[key] = ExampleIndex(self.store, key[0], task, embeddings, folder)
-            index.task = task
+            index.use(task)
             return index
 
     def probe(self, project: Mapping[str, Any], task: Task) -> ProbeBackend:
@@ -343,14 +329,19 @@ class Instance:
 
     def suggester_now(self, project: Mapping[str, Any], task: Task) -> Suggester:
         """Return what can suggest while a page waits: a free backend, and none that would first have to be fitted."""
-        suggester = self.suggester(project, task)
-        if suggester.backend.billed:
-            return self.suggester(project, task, {"backend": "nearest"})
-        if suggester.backend.name == "probe" and self.probe(project, task).fitted is None:
+        return self.free_suggester(project, task, self.suggester(project, task))
+
+    def free_suggester(self, project: Mapping[str, Any], task: Task, own: Suggester | None) -> Suggester:
+        """Return what stands in while a page waits for ``own``, the task's own suggester; ``own`` if it can itself."""
+        if own is not None and not own.backend.billed:
+            probe = self.probe(project, task) if own.backend.name == "probe" else None
+            if probe is None or probe.fitted is not None:
+                return own
             # scikit-learn takes seconds to load: the background worker fits, the neighbours answer meanwhile.
-            self.note_decision(int(project["id"]), task.name)
-            return self.suggester(project, task, {"backend": "nearest"})
-        return suggester
+            if not self.read_only and not self.store.upkeep.is_due(int(project["id"]), task.name):
+                self.store.write(lambda tx: self.store.upkeep.ask(tx, int(project["id"]), task.name))
+            self.wake()
+        return self.suggester(project, task, {"backend": "nearest"})
 
     def pace(self, settings: Mapping[str, Any]) -> Pace:
         """Return the pace of a run with these settings of its task."""

@@ -99,7 +99,8 @@ class Completion:
 
     ``scores`` maps label names to numbers in [0, 1] when the backend has real ones (uncalibrated), and ``score``
     is that of the answer; they are never compared across backends. ``note`` says how a value was made without a
-    language model ("extraction", "vote"), for the page.
+    language model ("extraction", "vote"), for the page. ``fit`` names what the backend had learned from approvals by
+    itself when it answered; empty for one that learns nothing.
     """
 
     text: str
@@ -112,6 +113,7 @@ class Completion:
     note: str | None = None
     model_id: str | None = None
     limits: RateLimits | None = None
+    fit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,11 @@ class Suggestion:
     ``scores`` are the backend's own, before any calibration. ``steps`` are what came before the answer: reasoning,
     plans, drafts, samples; they are shown, and exported only when asked for. ``way`` is a digest of how the prompt was
     put (style, retriever, k, wording, version of the task): scores of different ways are off in different directions.
+
+    What it was made by and from tells whether it is current (:mod:`labeler.prelabel.current`). ``kind`` is a digest of
+    all that answered: backend, model, settings, way; ``fit`` names what the backend, or a calibration of its scores,
+    had learned by then. ``seq`` is the last decision that its examples may know of, ``text_hash`` a digest of the
+    record's text. Those of older programs have none of these. ``billed`` says that it came through the ledger.
     """
 
     record_id: int
@@ -181,6 +188,11 @@ class Suggestion:
     scores: Mapping[str, float] | None = None
     steps: Sequence[Step] = ()
     way: str = ""
+    kind: str = ""
+    fit: str = ""
+    seq: int | None = None
+    text_hash: str = ""
+    billed: bool = False
     id: int = 0
     run_id: int | None = None
     call_id: int | None = None

@@ -7,8 +7,11 @@ dies is taken up again after its lease.
 from __future__ import annotations
 
 import logging
+import math
+import secrets
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,16 @@ from labeler.ingest.service import HOPELESS
 from labeler.instance import Instance
 from labeler.plugins import find
 from labeler.prelabel.refresh import REFRESH, refresh_front
+from labeler.prelabel.suggest import Suggester
 from labeler.settings import read_settings
 from labeler.store.ledger import OPEN
-from labeler.task import Task
+from labeler.store.upkeep import VECTORS
 
 log = logging.getLogger("labeler.worker")
 _IDLE = 1.0
 _GROWN = 1.1
+# A calibration is not fitted again sooner, in seconds.
+_SOON = 60.0
 _FREE = ("nearest", "probe")
 
 
@@ -35,6 +41,8 @@ class Worker:
         self.instance = instance
         self.stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._logged: dict[tuple[int, str], str] = {}
+        self._counted: dict[tuple[Any, ...], float] = {}
 
     def start(self) -> None:
         """Start the threads: for imports, runs, refreshes (which must not wait behind a long run), and upkeep."""
@@ -185,54 +193,98 @@ class Worker:
                     instance.store, project["id"], row["task"], schema, row["backend"], row["model_id"], row["way"]
                 )
 
-    def _recalibrate(self, project: dict[str, Any], task: Task) -> None:
-        """Fit the calibrations of a task again once a tenth more records are approved than they were fitted on."""
-        from labeler.prelabel import calibration
-
-        store, approved = self.instance.store, len(self.instance.index(project, task))
-        for row in store.calibrations.of_task(project["id"], task.name):
-            if approved >= _GROWN * row["fitted"]["trained_on"]:
-                calibration.refit(
-                    store, project["id"], task.name, task.schema, row["backend"], row["model_id"], row["way"]
-                )
-
-    # Upkeep: vectors, probes, refreshes
+    # Upkeep: vectors, and what decisions call for
 
     def _upkeep(self) -> bool:
         busy = False
-        for project in self.instance.store.projects.all():
-            if self.stopping.is_set():
-                break
+        store = self.instance.store
+        for project in store.projects.all():
             busy = self._fill_vectors(project) or busy
-        for project_id, task_name in self.instance.take_decided():
-            if self.stopping.is_set():
-                break
-            self._after_decisions(project_id, task_name)
-            busy = True
+        for project_id, task_name in store.upkeep.due():
+            busy = self._tend(project_id, task_name, self._after_decisions) or busy
         return busy
+
+    def _tend(self, project_id: int, place: str, work: Callable[[int, str], None]) -> bool:
+        """Do some upkeep that no other worker does at the same time; return whether anything was done.
+
+        What fails is kept for the project's page and waits; nothing else is held up by it.
+        """
+        upkeep, token = self.instance.store.upkeep, secrets.token_hex(8)
+        if self.stopping.is_set():
+            return False
+        newest = self.instance.store.write(lambda tx: upkeep.take(tx, project_id, place, token))
+        if newest is None:
+            return False
+        try:
+            work(project_id, place)
+        except Exception as error:
+            self._log_trouble(project_id, place, error)
+            message = str(error) if isinstance(error, LabelerError) else f"{type(error).__name__}: {error}"
+            self.instance.store.write(lambda tx: upkeep.failed(tx, project_id, place, token, message))
+            return False
+        self.instance.store.write(lambda tx: upkeep.done(tx, project_id, place, token, newest))
+        return True
+
+    def _log_trouble(self, project_id: int, place: str, error: Exception) -> None:
+        """Log a failure once, not each time it comes again."""
+        if self._logged.get((project_id, place)) == repr(error):
+            return
+        self._logged[project_id, place] = repr(error)
+        expected = isinstance(error, LabelerError)
+        log.warning("project %s, %s: %s", project_id, place or "vectors", error, exc_info=None if expected else error)
 
     def _fill_vectors(self, project: dict[str, Any]) -> bool:
         """Make the vectors that are missing, for at most a few seconds at a time."""
-        deadline = time.monotonic() + 2.0
-        busy = False
+        free, troubled = self.instance.store.upkeep.standing(project["id"], VECTORS)
+        if not free or not (troubled or self._lacks_vectors(project)):
+            return False
+
+        def work(project_id: int, place: str) -> None:
+            deadline = time.monotonic() + 2.0
+            embeddings = self.instance.chosen_embeddings(project)
+            for _ in embeddings.fill(project_id, lambda: self.stopping.is_set() or time.monotonic() > deadline):
+                pass
+
+        return self._tend(project["id"], VECTORS, work)
+
+    def _lacks_vectors(self, project: dict[str, Any]) -> bool:
         try:
             embeddings = self.instance.chosen_embeddings(project)
-        except LabelerError as error:
-            log.warning("project %s: %s", project["id"], error)
-            return False
-        for _ in embeddings.fill(project["id"], lambda: self.stopping.is_set() or time.monotonic() > deadline):
-            busy = True
-        return busy
+            return bool(self.instance.store.vectors.missing(embeddings.embedder.id, project["id"], 0, 1))
+        except Exception:
+            # Whoever tries to make them meets it again, and says so.
+            return True
 
     def _after_decisions(self, project_id: int, task_name: str) -> None:
+        """Follow the newest decisions of a task: fit the probe and the calibration, refresh the front of the queue."""
         instance = self.instance
         project = instance.store.projects.get(project_id)
-        settings = instance.project_settings(project)
-        task = instance.task_of(project, task_name)
+        task = instance.tasks_of(project).get(task_name)
+        if task is None:
+            return
         probe = instance.probe(project, task)
         if probe.supports(task.schema) and probe.stale():
             probe.fit()
-        self._recalibrate(project, task)
+        suggester = instance.suggester(project, task)
+        self._recalibrate(suggester)
+        settings = instance.project_settings(project)
         if settings["refresh"] and settings["refresh_ahead"]:
             budget = instance.task_settings(project, task_name)["budget"]
-            refresh_front(instance.suggester(project, task), settings["order"], settings["refresh_ahead"], budget)
+            refresh_front(suggester, settings["order"], settings["refresh_ahead"], budget)
+
+    def _recalibrate(self, suggester: Suggester) -> None:
+        """Fit the calibrations that answer now again, once a tenth more records are scored and approved."""
+        from labeler.prelabel import calibration
+
+        approved = len(suggester.index)
+        for row in suggester.store.calibrations.of_task(suggester.project_id, suggester.task.name):
+            if (row["backend"], row["way"]) != (suggester.backend.name, suggester.way):
+                continue
+            place = (suggester.project_id, suggester.task.name, row["backend"], row["model_id"], row["way"])
+            # No pair without an approval: to count the pairs at each decision would read all of them.
+            counted_at, enough = self._counted.get(place, -math.inf), _GROWN * row["fitted"].get("pairs", 0)
+            if approved - counted_at < enough - row["fitted"].get("pairs", 0) or time.time() - row["made_at"] < _SOON:
+                continue
+            self._counted[place] = approved
+            if suggester.store.calibrations.count_pairs(*place) >= enough:
+                calibration.refit(suggester.store, *place[:2], suggester.task.schema, *place[2:])

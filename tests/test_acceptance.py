@@ -87,7 +87,6 @@ class Team:
             key = f"acceptance-{opened.record.id:05}"
             decision = Decision(opened.record.id, "approve", key, opened.version, value, seconds=1.0)
             assert decisions.decide(self.reviewer, decision).state == "approved"
-            self.instance.note_decision(self.id, "sentiment")
 
     def prelabel(self, backend: str, limit: int | None = None, again: bool = True, **settings: Any) -> dict[str, Any]:
         """Run one backend over the pending records and return the run as the ledger has it."""

@@ -287,7 +287,7 @@ def test_blind_decision_is_from_scratch_and_still_compared(world):
     a, b = world.records[:2]
     world.approve(a, "positive", suggestion_id=world.suggest(a, "positive"), blind=True)
     world.approve(b, "positive", suggestion_id=world.suggest(b, "negative"))
-    rows = world.store.annotations.agreement(world.project_id, "sentiment")
+    rows = world.store.annotations.agreement(world.project_id, "sentiment", "1")
     assert [(row["blind"], row["n"], row["agreement"]) for row in rows] == [(0, 1, 0.0), (1, 1, 1.0)]
     assert world.store.annotations.how_counts(world.project_id, "sentiment") == {"scratch": 1, "corrected": 1}
 

@@ -96,7 +96,9 @@ class Shop:
 
     def suggest(self, record_id: int, value: Any = None, task: str = "sentiment", **more: Any) -> int:
         """Store a suggestion as a run would, and point the queue at it."""
-        made = Suggestion(record_id, task, "1", "openai", "tiny-model", value, more.pop("failure", None), **more)
+        made = Suggestion(
+            record_id, task, "1", "openai", "tiny-model", value, more.pop("failure", None), **{"billed": True} | more
+        )
         store = self.instance.store
 
         def work(tx: Any) -> int:
@@ -347,21 +349,21 @@ def test_an_approval_tells_the_worker_and_the_plugins(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once for each new approval; a plugin that fails is logged and changes nothing."""
-    noted: list[tuple[int, str]] = []
+    woken: list[bool] = []
     told: list[Any] = []
 
     def approved(*arguments: Any) -> list[Any]:
         told.append(arguments)
         return [Disabled("my_plugin", "it broke")]
 
-    monkeypatch.setattr(shop.instance, "note_decision", lambda *arguments: noted.append(arguments), raising=False)
+    monkeypatch.setattr(shop.instance, "wake", lambda: woken.append(True))
     monkeypatch.setattr(shop.instance.plugins, "approved", approved)
     seat = shop.seat()
     opened = seat.next()
     for _ in range(2):
         seat.decide(opened, "positive", request_key="only-once-1")
     seat.decide(seat.next(), action="reject")
-    assert noted == [(shop.project, "sentiment")] * 2
+    assert len(woken) == 2
     assert [(project, task, record.id, value) for project, task, record, value in told] == [
         ("fruit", "sentiment", opened["record_id"], "positive")
     ]
@@ -656,14 +658,14 @@ def test_a_blind_decision_is_measured_and_corrected_blind(open_shop: Callable[..
     assert "tiny-model" not in again["html"]
 
 
-def test_a_blind_record_is_not_given_a_suggestion(open_shop: Callable[..., Shop]) -> None:
+def test_a_blind_record_has_a_suggestion_that_is_not_shown(open_shop: Callable[..., Shop]) -> None:
+    """It is made at opening like any other, so that the decision can be compared with it."""
     shop = open_shop(blind_share=1.0)
     approve_some(shop)
     opened = shop.seat().next()
-    assert (
-        opened["suggestion_id"] is None
-        and shop.instance.store.suggestions.of_record(opened["record_id"], "sentiment") == []
-    )
+    (made,) = shop.instance.store.suggestions.of_record(opened["record_id"], "sentiment")
+    assert opened["suggestion_id"] == made.id
+    assert opened["suggested"] is None and "No suggestion is shown" in opened["html"]
 
 
 def test_a_decided_record_opens_with_its_decision(shop: Shop) -> None:

@@ -642,7 +642,6 @@ def test_upkeep_refits_and_refreshes_after_decisions(lab):
     worker = Worker(lab.instance)
     for n, id_ in enumerate(lab.ids[:10]):
         approve(lab, id_, ("negative", "positive")[n % 2])
-    lab.instance.note_decision(lab.project["id"], "sentiment")
     worker.run_until_idle()
     task = lab.instance.project_task(lab.project, "sentiment")
     assert lab.instance.probe(lab.project, task).fitted.examples == 10

@@ -7,11 +7,13 @@ answering is one small matrix product.
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from labeler import strictjson
 from labeler.backends.base import BackendRequest
 from labeler.labels import Choice, Choices, LabelSchema
 from labeler.prompts import answer_text
@@ -27,17 +29,22 @@ MIN_APPROVALS = 5
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Weights (labels, d), bias (labels,), how many examples they were fitted on, and after how many decisions."""
+    """Weights float32 (labels, d), bias (labels,), of how many examples, up to which decision, under which labels."""
 
     labels: tuple[str, ...]
     weights: np.ndarray
     bias: np.ndarray
     examples: int
-    decisions: int
+    seq: int
+    task_version: str
+    id: str
 
 
 class ProbeBackend:
-    """Logistic regression per project and task; multinomial for Choice, one against the rest for Choices."""
+    """Logistic regression per project and task; multinomial for Choice, one against the rest for Choices.
+
+    What was fitted stands in the store: whichever process fitted it, all answer by the newest fit.
+    """
 
     name = "probe"
     model_id: str | None = None
@@ -45,7 +52,7 @@ class ProbeBackend:
 
     def __init__(self, index: ExampleIndex) -> None:
         self.index = index
-        self.fitted: Fitted | None = None
+        self._fitted: Fitted | None = None
         self._lock = threading.Lock()
 
     @staticmethod
@@ -60,40 +67,71 @@ class ProbeBackend:
         counts = self.index.counts()
         return all(counts.get(label.name, 0) >= MIN_APPROVALS for label in schema.labels)
 
+    @property
+    def fitted(self) -> Fitted | None:
+        """The newest fit of any process; None while there is none."""
+        fits, place = self.index.store.fits, self._place
+        known = self._fitted
+        newest = fits.current(*place)
+        if newest is not None and (known is None or known.id != newest):
+            found = fits.get(*place)
+            self._fitted = known if found is None else _read(found)
+        return self._fitted
+
+    @property
+    def learned(self) -> str:
+        """Which fit answers now; empty before the first."""
+        fitted = self.fitted
+        return "" if fitted is None else fitted.id
+
+    @property
+    def _place(self) -> tuple[int, str, str]:
+        return self.index.project_id, self.index.task.name, self.index.embeddings.embedder.id
+
     def stale(self) -> bool:
         """Whether so much was decided since the last fit (five decisions or a twentieth) that it is worth another.
 
         Decisions, not examples: a correction changes what is learned and leaves their number as it is.
         """
         self.index.refresh()
-        if self.fitted is None:
+        fitted = self.fitted
+        if fitted is None:
             return len(self.index) >= 2 * MIN_APPROVALS
-        return self.index.decisions - self.fitted.decisions >= max(5, self.fitted.examples // 20)
+        if fitted.task_version != self.index.task.version:
+            return True
+        enough = max(5, fitted.examples // 20)
+        project_id, task, _ = self._place
+        return self.index.store.annotations.count_since(project_id, task, fitted.seq, enough) >= enough
 
     def fit(self) -> bool:
-        """Fit on all approved examples; False if there are too few of them or only one label."""
+        """Fit on all approved examples and store that; False if there are too few of them or only one label."""
         import numpy as np
 
-        schema = self.index.task.schema
+        schema, store = self.index.task.schema, self.index.store
         if not isinstance(schema, (Choice, Choices)):
             return False
         with self._lock:
-            self.index.refresh()
-            decisions = self.index.decisions
+            seq = self.index.refresh()
             entries = self.index.entries()
             if len(entries) < 2:
                 return False
             vectors = self.index.vectors([position for position, _ in entries])
             if isinstance(schema, Choice):
-                fitted = _fit_choice(vectors, [entry.strata[0] for _, entry in entries])
+                found = _fit_choice(vectors, [entry.strata[0] for _, entry in entries])
             else:
                 names = [label.name for label in schema.leaves]
                 member = np.array([[name in entry.strata for name in names] for _, entry in entries])
-                fitted = _fit_choices(vectors, names, member)
-            if fitted is None:
+                found = _fit_choices(vectors, names, member)
+            if found is None:
                 return False
-            labels, weights, bias = fitted
-            self.fitted = Fitted(tuple(labels), weights, bias, len(entries), decisions)
+            labels, weights, bias = found
+            numbers = np.column_stack([weights, bias]).astype("<f4").tobytes()
+            head = {"labels": labels, "examples": len(entries), "task_version": self.index.task.version}
+            # The same examples give the same fit: workers that fit side by side make no suggestion stale.
+            digest = hashlib.sha256(strictjson.dumps(labels).encode() + numbers).hexdigest()[:16]
+            self._fitted = _read({"id": digest, "seq": seq, "head": head, "numbers": numbers})
+            if not store.db.read_only:
+                store.write(lambda tx: store.fits.save(tx, *self._place, digest, seq, head, numbers))
             return True
 
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
@@ -112,20 +150,30 @@ class ProbeBackend:
             return BackendFailure("no_vector", "The record has no vector yet")
         logits = fitted.weights @ np.asarray(request.vector, dtype=np.float64) + fitted.bias
         if isinstance(request.schema, Choices):
-            return _answer_choices(request, request.schema, fitted.labels, 1 / (1 + np.exp(-logits)))
+            return _answer_choices(request, request.schema, fitted, 1 / (1 + np.exp(-logits)))
         odds = np.exp(logits - logits.max())
         scores = dict(zip(fitted.labels, (odds / odds.sum()).tolist(), strict=True))
         allowed = {label.name for label in request.schema.labels}
         best = max((name for name in scores if name in allowed), key=scores.__getitem__, default=None)
         if best is None:
             return BackendFailure("no_answer", "The probe was fitted on labels that the task no longer has")
-        return Completion(
-            answer_text(request.task, request.schema, best), score=scores[best], scores=scores, note="probe"
-        )
+        text = answer_text(request.task, request.schema, best)
+        return Completion(text, score=scores[best], scores=scores, note="probe", fit=fitted.id)
 
 
-def _answer_choices(request: BackendRequest, schema: Choices, labels: Sequence[str], chances: np.ndarray) -> Completion:
-    scores = dict(zip(labels, chances.tolist(), strict=True))
+def _read(stored: Mapping[str, Any]) -> Fitted:
+    import numpy as np
+
+    head = stored["head"]
+    rows = np.frombuffer(stored["numbers"], dtype="<f4").reshape(len(head["labels"]), -1)
+    return Fitted(
+        tuple(head["labels"]), rows[:, :-1], rows[:, -1], head["examples"], stored["seq"], head["task_version"],
+        stored["id"],
+    )  # fmt: skip
+
+
+def _answer_choices(request: BackendRequest, schema: Choices, fitted: Fitted, chances: np.ndarray) -> Completion:
+    scores = dict(zip(fitted.labels, chances.tolist(), strict=True))
     order = {label.name: n for n, label in enumerate(schema.leaves)}
     ranked = sorted((name for name in scores if name in order), key=lambda name: -scores[name])
     chosen = [name for name in ranked if scores[name] >= 0.5]
@@ -139,7 +187,8 @@ def _answer_choices(request: BackendRequest, schema: Choices, labels: Sequence[s
     certain = [max(score, 1 - score) for score in scores.values()]
     value = sorted(chosen, key=order.__getitem__)
     score = sum(certain) / len(certain) if certain else None
-    return Completion(answer_text(request.task, schema, value), score=score, scores=scores, note="probe")
+    text = answer_text(request.task, schema, value)
+    return Completion(text, score=score, scores=scores, note="probe", fit=fitted.id)
 
 
 def _fit_choice(vectors: np.ndarray, labels: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray] | None:

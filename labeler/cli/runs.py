@@ -32,6 +32,7 @@ def prelabel(
 ) -> None:
     """Suggest labels for the pending records of a task. What is not given is as set for the task."""
     from labeler.prelabel import runs
+    from labeler.prelabel.current import kind_of
 
     found = instance.store.projects.named(project)
     settings = read_options(given, found["language"])
@@ -41,8 +42,11 @@ def prelabel(
     # What would be decided anew each time is written down, so that a resumed run stays what it was.
     settings |= {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}
     set_ = instance.task_settings(found, task.name) | settings
-    chosen = runs.select(instance.store, found["id"], task_name, limit, again)
+    kind = kind_of(suggester)
+    chosen = runs.select(instance.store, found["id"], task_name, limit, again, kind)
     _warn(instance, suggester)
+    if not again and (known := runs.left_out(instance.store, found["id"], task_name, kind)):
+        click.echo(f"Left out: {known:,} pending records that have such a suggestion; --again takes them too", err=True)
     if dry_run:
         info, batch = instance.price_of(suggester.backend), set_["executor"] == BATCH_EXECUTOR
         seen = runs.estimate(suggester, chosen, info, instance.pace(set_), batch)

@@ -14,6 +14,7 @@ scores: where a calibration wins, it wins in spite of it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -56,7 +57,8 @@ class Calibration:
 
     ``trained_on`` counts records. ``accuracy_before`` and ``accuracy_after`` are the mean agreement with what was
     approved, in [0, 1], of the plain scores and of the best calibration, on records that it was not fitted on and with
-    near-duplicates counted once. Where ``used`` is False the plain scores stay, and no bias is kept.
+    near-duplicates counted once. Where ``used`` is False the plain scores stay, and no bias is kept. ``pairs`` is how
+    many records were scored and approved by then, more than it was fitted on where there are very many.
     """
 
     kind: str
@@ -67,6 +69,7 @@ class Calibration:
     accuracy_before: float = 0.0
     accuracy_after: float = 0.0
     used: bool = False
+    pairs: int = 0
 
     def apply(self, scores: Mapping[str, float]) -> dict[str, float]:
         """Return the corrected scores, in [0, 1]; for a choice they sum to 1. A score of 0 counts as 1e-12."""
@@ -89,11 +92,16 @@ class Calibration:
         """
         return schema.decide(self.apply(scores)) if self.used else schema.decide(scores, size)
 
+    @property
+    def digest(self) -> str:
+        """A name of what is corrected and how: of another calibration it is another."""
+        return hashlib.sha256(strictjson.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
     def to_json(self) -> dict[str, Any]:
         return {
             "kind": self.kind, "bias": dict(self.bias), "temperature": self.temperature, "threshold": self.threshold,
             "trained_on": self.trained_on, "accuracy_before": self.accuracy_before,
-            "accuracy_after": self.accuracy_after, "used": self.used,
+            "accuracy_after": self.accuracy_after, "used": self.used, "pairs": self.pairs,
         }  # fmt: skip
 
     @classmethod
@@ -105,6 +113,7 @@ class Calibration:
                 temperature=float(raw["temperature"]), threshold=float(raw["threshold"]),
                 trained_on=int(raw["trained_on"]), accuracy_before=float(raw["accuracy_before"]),
                 accuracy_after=float(raw["accuracy_after"]), used=bool(raw["used"]),
+                pairs=int(raw.get("pairs", raw["trained_on"])),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"A stored calibration cannot be read ({error!r}); fit it again") from error
@@ -133,8 +142,9 @@ def refit(
     fitted = fit(schema, pairs, [row["cluster"] or row["record_id"] for row in rows])
     if fitted is None:
         store.write(lambda tx: room.remove(tx, *place, way))
-    else:
-        store.write(lambda tx: room.save(tx, *place, fitted.to_json(), way))
+        return None
+    fitted = replace(fitted, pairs=room.count_pairs(*place, way))
+    store.write(lambda tx: room.save(tx, *place, fitted.to_json(), way))
     return fitted
 
 

@@ -1,30 +1,77 @@
-"""Targeted refresh: after an approval, the suggestions a person will see next are made again if they would change.
+"""Refreshes: suggestions that are not current any more are made again before a person decides by them.
 
-Only what is near the front of the queue and what nobody has touched. With a free backend the suggestion is made
-again at once; with a billed one only a few records whose examples changed go into a small run of their own, so that
+At opening, where the record stands in the queue does not matter: a free suggestion is made again, blind or not, and a
+paid one is marked. After an approval the same is done ahead of the reviewers, near the front of the queue and for what
+nobody has touched; a few records of a paid backend whose examples changed go into a small run of their own, so that
 its cost stands in the ledger like any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from labeler import strictjson
 from labeler.prelabel import runs
-from labeler.prelabel.suggest import EVIDENCE, Suggester
-from labeler.prompts import shown
-from labeler.records import Record, Suggestion
-from labeler.store import Row, Store
+from labeler.prelabel.current import CURRENT, OLDER, OTHER, standing
+from labeler.prelabel.suggest import Suggester
+from labeler.records import BackendFailure, Record, Suggestion
+from labeler.store.ledger import PAUSED
 
 BILLED_AHEAD = 3
-# Steps of a cascade that no retrieved example took part in: an approval does not make them stale.
-_NOT_RETRIEVED = ("cascade: free", "cascade: fixed")
+_MOST_COUNTED = 10_000
 REFRESH = "refresh"
 """The purpose that the settings of such a run name."""
 
 
+@dataclass(frozen=True, slots=True)
+class AtOpening:
+    """The suggestion of a record that is being opened, or why there is none.
+
+    ``standing`` is OLDER or OTHER for a paid one that is shown all the same; a free one is always current. ``since``
+    is how many decisions were made since, as far as that is known.
+    """
+
+    suggestion: Suggestion | None
+    failure: BackendFailure | None = None
+    standing: str = CURRENT
+    since: int = 0
+
+
+def at_opening(own: Suggester | None, free: Suggester, record: Record, stored: Suggestion | None) -> AtOpening:
+    """Return the suggestion to open a pending record with, made again where that is free.
+
+    ``own`` is what the task's suggestions are made with, None if it cannot be set up now; ``free`` answers at once.
+    """
+    paid = stored if stored is not None and stored.billed else None
+    if paid is None and own is not None and own.backend.billed:
+        # One that came while somebody worked on the draft is not pointed at.
+        paid = own.store.suggestions.newest_billed(record.id, own.task.name)
+    if paid is not None:
+        return AtOpening(paid, standing=_of_paid(own, free, record, paid), since=_since(free, paid))
+    if stored is not None and standing(free, record, stored) == CURRENT:
+        return AtOpening(stored)
+    made = free.now([record])[0]
+    return AtOpening(None, made) if isinstance(made, BackendFailure) else AtOpening(made)
+
+
+def _of_paid(own: Suggester | None, free: Suggester, record: Record, paid: Suggestion) -> str:
+    if own is not None and own.backend.billed:
+        return standing(own, record, paid)
+    # A run of its own made it, in a task whose suggestions are free: only what it was made from can be older.
+    if paid.task_version != free.task.version or paid.text_hash not in ("", record.content_hash):
+        return OTHER
+    return OLDER if paid.seq != free.index.refresh() else CURRENT
+
+
+def _since(suggester: Suggester, paid: Suggestion) -> int:
+    if paid.seq is None:
+        return 0
+    place = suggester.project_id, suggester.task.name
+    return suggester.store.annotations.count_since(*place, paid.seq, _MOST_COUNTED)
+
+
 def refresh_front(suggester: Suggester, order: str, ahead: int, budget: float | None = None) -> int:
-    """Make the stale suggestions among the next ``ahead`` records again; return how many were made or queued.
+    """Make what is not current among the next ``ahead`` records again; return how many were made or queued.
 
     Those of a billed backend become a small run with the task's ``budget``. Local weights are left alone: an approval
     must not load a model into the process that serves the page.
@@ -33,63 +80,32 @@ def refresh_front(suggester: Suggester, order: str, ahead: int, budget: float | 
     if getattr(suggester.backend, "local", False):
         return 0
     ids = store.work.front(suggester.project_id, suggester.task.name, order, ahead, 600.0, only_free=False)
-    rows = store.work.front_with_suggestion(suggester.project_id, suggester.task.name, ids)
+    found = store.suggestions.untouched(suggester.project_id, suggester.task.name, ids)
+    records = store.records.many([suggestion.record_id for suggestion in found])
     if suggester.backend.billed:
-        return _queue_run(suggester, rows, budget)
-    records = store.records.many([row["record_id"] for row in rows])
-    fresh = suggester.now([records[row["record_id"]] for row in rows], save=False)
-    before = {row["record_id"]: row["suggestion_id"] for row in rows}
-    changed = [s for s in fresh if isinstance(s, Suggestion) and _differs(store, before[s.record_id], s)]
-    if changed:
-        store.write(lambda tx: [suggester.save(tx, suggestion) for suggestion in changed])
-    return len(changed)
+        return _queue_run(suggester, records, found, budget)
+    free = [s for s in found if not s.billed and standing(suggester, records[s.record_id], s) != CURRENT]
+    made = [s for s in suggester.now([records[s.record_id] for s in free]) if isinstance(s, Suggestion)]
+    return len(made)
 
 
-def renewed(suggester: Suggester, record: Record, suggestion: Suggestion) -> Suggestion | None:
-    """Return the suggestion made again if a free backend made it and its neighbours changed since; else None.
-
-    For a record that is just being opened: an approval then counts at once, wherever in the queue the record stood.
-    """
-    if suggester.backend.billed or suggestion.backend != suggester.backend.name:
-        return None
-    if suggester.same_neighbours(record, suggestion):
-        return None
-    made = suggester.now([record])[0]
-    return made if isinstance(made, Suggestion) else None
-
-
-def _differs(store: Store, suggestion_id: int, new: Suggestion) -> bool:
-    old = store.suggestions.get(suggestion_id)
-    if old is None:
-        return True
-    ids = [evidence.annotation_id for evidence in old.evidence]
-    return (
-        old.value != new.value
-        or old.backend != new.backend
-        or ids != [evidence.annotation_id for evidence in new.evidence]
-    )
-
-
-def _queue_run(suggester: Suggester, rows: Sequence[Row], budget: float | None) -> int:
-    store = suggester.store
-    mine = [row for row in rows if row["backend"] == suggester.backend.name][:BILLED_AHEAD]
-    if not mine or any(
-        store.ledger.run(id_)["settings"].get("purpose") == REFRESH
-        and store.ledger.run(id_)["task"] == suggester.task.name
-        for id_ in store.ledger.open_runs()
-    ):
+def _queue_run(
+    suggester: Suggester, records: dict[int, Record], found: Sequence[Suggestion], budget: float | None
+) -> int:
+    store, task = suggester.store, suggester.task.name
+    if store.ledger.spent_up(suggester.project_id) is not None:
         return 0
-    records = store.records.many([row["record_id"] for row in mine])
-    prepared = suggester.prepare([records[row["record_id"]] for row in mine])
-    stale = []
-    for row, p in zip(mine, prepared, strict=True):
-        if (row["note"] or "").startswith(_NOT_RETRIEVED):
-            continue
-        old = [item[0] for item in strictjson.loads(row["evidence"])]
-        now = [example.annotation_id for example in shown(p.examples, suggester.style)]
-        if old != now[:EVIDENCE]:
-            stale.append(row["record_id"])
-    if stale:
-        settings = {"purpose": REFRESH, "backend": suggester.backend.name, "model_id": suggester.backend.model_id}
-        runs.start(store, suggester.project_id, suggester.task.name, stale, settings, budget)
+    mine = [s for s in found if s.billed and s.backend == suggester.backend.name][:BILLED_AHEAD]
+    stale = [s.record_id for s in mine if standing(suggester, records[s.record_id], s) in (OLDER, OTHER)]
+    if not stale:
+        return 0
+    settings = {"purpose": REFRESH, "backend": suggester.backend.name, "model_id": suggester.backend.model_id}
+    before = next(store.ledger.unfinished(suggester.project_id, task, REFRESH), None)
+    if before is None:
+        runs.start(store, suggester.project_id, task, stale, settings, budget)
+        return len(stale)
+    if before["state"] != PAUSED:
+        return 0
+    # What made it pause (a key, a budget of yesterday) may be mended by now; a second run beside it would say no more.
+    runs.extend(store, before["id"], stale)
     return len(stale)

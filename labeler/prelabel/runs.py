@@ -15,6 +15,7 @@ from labeler.prompts.styles import SELF_CONSISTENCY, WAYS
 from labeler.settings import CASCADE
 from labeler.store import Store
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED, QUEUED
+from labeler.store.suggestions import Kind
 from labeler.text import count_tokens
 
 _SLICE = 500
@@ -43,10 +44,23 @@ class Estimate:
     backend: str
 
 
-def select(store: Store, project_id: int, task: str, limit: int | None, again: bool) -> Iterator[int]:
-    """Yield the pending records a run would take: those without a suggestion, or all of them with ``again``."""
-    ids = (id_ for page in store.work.pending_pages(project_id, task, not again) for id_ in page)
-    return islice(ids, limit)
+def select(
+    store: Store, project_id: int, task: str, limit: int | None, again: bool, kind: Kind | None = None
+) -> Iterator[int]:
+    """Yield the pending records a run would take: all of them with ``again``, else those that it would not repeat.
+
+    What is repeated is a suggestion of ``kind``, whatever others a record has; without a kind, any suggestion.
+    """
+    if again or kind is None:
+        pages = store.work.pending_pages(project_id, task, not again)
+    else:
+        pages = store.suggestions.pending_pages(project_id, task, kind)
+    return islice((id_ for page in pages for id_ in page), limit)
+
+
+def left_out(store: Store, project_id: int, task: str, kind: Kind) -> int:
+    """Return how many pending records :func:`select` leaves out without ``again``: they have such a suggestion."""
+    return store.suggestions.count_pending(project_id, task, kind)
 
 
 def start(
@@ -62,7 +76,7 @@ def start(
     ids = iter(record_ids)
     first = list(islice(ids, _SLICE))
     if not first:
-        raise InputError("Nothing to do: every pending record has a suggestion already (see the option --again)")
+        raise InputError("Nothing to do: every pending record has such a suggestion already (see the option --again)")
     run_id = store.write(lambda tx: store.ledger.create_run(tx, project_id, task, dict(settings), budget, reviewer_id))
     store.write(lambda tx: store.ledger.set_run(tx, run_id, PAUSED, "being filled"))
     slice_ = first
@@ -71,6 +85,17 @@ def start(
         slice_ = list(islice(ids, _SLICE))
     store.write(lambda tx: store.ledger.set_run(tx, run_id, QUEUED))
     return run_id
+
+
+def extend(store: Store, run_id: int, record_ids: Iterable[int]) -> None:
+    """Queue a paused run again with more records: what is waiting in it is tried with them."""
+    ids = list(record_ids)
+
+    def work(tx: Any) -> None:
+        if store.ledger.set_run(tx, run_id, QUEUED, None, (PAUSED,)):
+            store.ledger.add_items(tx, run_id, ids)
+
+    store.write(work)
 
 
 def cancel(store: Store, run_id: int) -> None:

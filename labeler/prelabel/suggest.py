@@ -17,7 +17,7 @@ from labeler.prelabel import flows
 from labeler.prelabel.calibration import Calibration
 from labeler.prelabel.fitting import fit_joint, flags_of, room
 from labeler.prelabel.flows import Ask, Case, Flow, Outcome
-from labeler.prompts import PromptStyle, suspicious, unmarked
+from labeler.prompts import PromptStyle, shown, suspicious, unmarked
 from labeler.records import (
     BackendFailure,
     Completion,
@@ -53,12 +53,16 @@ _MARGIN = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A record with everything a backend needs for it. ``joint`` are other tasks of it, to be asked in one call."""
+    """A record with everything a backend needs for it. ``joint`` are other tasks of it, to be asked in one call.
+
+    ``seq`` is the last decision that the examples surely know of.
+    """
 
     record: Record
     vector: np.ndarray
     examples: Sequence[Example]
     neighbours: Sequence[Example]
+    seq: int = 0
     joint: Mapping[str, Prepared] = field(default_factory=dict)
 
 
@@ -100,10 +104,10 @@ class Suggester:
         return self._joined(prepared) if self.joint else prepared
 
     def _prepare(self, record: Record, vector: np.ndarray) -> Prepared:
-        query = Query.of(record, vector)
+        query, seq = Query.of(record, vector), self.index.refresh()
         if not self.backend.billed:
             neighbours = self.index.examples(self._neighbours(query))
-            return Prepared(record, vector, neighbours, neighbours)
+            return Prepared(record, vector, neighbours, neighbours, seq)
         # The wider search first: the neighbours are the head of what it found.
         chosen = self.retriever.retrieve(self.index, query, self.k)
         near = self._neighbours(query)
@@ -114,7 +118,7 @@ class Suggester:
             [found[hit.entry.annotation_id] for hit in part if hit.entry.annotation_id in found]
             for part in (near, chosen)
         )
-        return Prepared(record, vector, examples, neighbours)
+        return Prepared(record, vector, examples, neighbours, seq)
 
     def _joined(self, prepared: Sequence[Prepared]) -> list[Prepared]:
         """Add the other tasks to be asked in the same call: for each record those that are pending there."""
@@ -132,11 +136,16 @@ class Suggester:
             return self.retriever.retrieve(self.index, query, neighbour_count(self.task.schema))
         return self.index.search(query, neighbour_count(self.task.schema))
 
-    def same_neighbours(self, record: Record, suggestion: Suggestion) -> bool:
-        """Whether the nearest examples are still those that a free backend's suggestion was made from."""
-        vector = self.index.embeddings.vectors([(record.id, record.text)])[0]
-        now = [hit.entry.annotation_id for hit in self._neighbours(Query.of(record, vector))[:EVIDENCE]]
-        return now == [evidence.annotation_id for evidence in suggestion.evidence]
+    def shown_now(self, record: Record) -> list[int]:
+        """Return the annotations that a suggestion for a record would have as evidence now, in order.
+
+        Those of a prompt are the ones that are left after it was made to fit into what the model reads.
+        """
+        (prepared,) = self.prepare([record])
+        examples = prepared.examples
+        if self.backend.billed:
+            examples = shown(self.flow(prepared).case.examples, self.style)
+        return [example.annotation_id for example in examples[:EVIDENCE]]
 
     # The calls of a suggestion
 
@@ -239,6 +248,24 @@ class Suggester:
         parts = [style.name, style.language, style.persona, style.wording, retriever, self.k, self.task.version]
         return hashlib.sha256(strictjson.dumps(parts).encode()).hexdigest()[:12]
 
+    @cached_property
+    def kind(self) -> str:
+        """A digest of all that answers, but what it has learned: the kind of the suggestions that are made here."""
+        parts: list[Any] = [self.backend.name, self.backend.model_id]
+        if self.backend.billed:
+            parts += [self.way, self._fixed_identity, _settings_of(self.generation), self.answering, self.mode]
+            parts += [self.cascade_score, sorted(self.joint)]
+        else:
+            parts += [self.index.embeddings.embedder.id, self.task.version]
+        return hashlib.sha256(strictjson.dumps(parts).encode()).hexdigest()[:16]
+
+    def learned(self, model_id: str | None, scores: Mapping[str, float] | None) -> str:
+        """Name what was learned from approvals and takes part in an answer now: a fit, or a calibration of scores."""
+        if not self.backend.billed:
+            return str(getattr(self.backend, "learned", ""))
+        calibration = self._calibration(model_id) if scores else None
+        return "" if calibration is None else calibration.digest
+
     def finish(self, prepared: Prepared, outcome: Outcome) -> Suggestion:
         """Turn an outcome into a suggestion, with evidence and second opinion; an unreadable one says why."""
         outcome = self._calibrated(outcome)
@@ -261,6 +288,11 @@ class Suggester:
             scores=completion.scores,
             steps=outcome.steps,
             way=self.way,
+            kind=self.kind,
+            fit=completion.fit or (self.learned(completion.model_id, completion.scores) if self.backend.billed else ""),
+            seq=prepared.seq,
+            text_hash=prepared.record.content_hash,
+            billed=self.backend.billed,
         )
 
     def finish_all(self, prepared: Prepared, outcomes: Mapping[str, Outcome]) -> list[Suggestion]:
@@ -272,10 +304,10 @@ class Suggester:
     def _calibrated(self, outcome: Outcome) -> Outcome:
         """Let the calibration decide where there is one that won; the completion keeps the backend's own scores."""
         completion = outcome.completion
-        if not completion.scores or self.calibration_of is None or isinstance(outcome.value, ParseFailure):
+        if not completion.scores or isinstance(outcome.value, ParseFailure):
             return outcome
-        calibration = self.calibration_of(completion.model_id or self.backend.model_id, self.way)
-        if calibration is None or not calibration.used:
+        calibration = self._calibration(completion.model_id)
+        if calibration is None:
             return outcome
         adjusted = calibration.apply(completion.scores)
         value = self.task.schema.decide(adjusted)
@@ -286,6 +318,11 @@ class Suggester:
         note = f"{completion.note}, calibrated" if completion.note else "calibrated"
         completion = replace(completion, score=sum(certain) / len(certain), note=note)
         return replace(outcome, value=value, completion=completion)
+
+    def _calibration(self, model_id: str | None) -> Calibration | None:
+        """Return the calibration that corrects the scores of a model; None if there is none that won."""
+        found = self.calibration_of(model_id or self.backend.model_id, self.way) if self.calibration_of else None
+        return found if found is not None and found.used else None
 
     def parse(self, record: Record, completion: Completion) -> Any:
         """Return the value or a ParseFailure; an answer that was cut off or refused is never read as a label.
@@ -328,7 +365,9 @@ class Suggester:
         if suggestion.second is not None and suggestion.failure is None:
             agreement = safe_agreement(self.task.schema, suggestion.value, suggestion.second.value)
             disagreement = None if agreement is None else 1.0 - agreement
-        self.store.work.suggested(tx, suggestion.record_id, self.task.name, id_, suggestion.score, disagreement)
+        self.store.work.suggested(
+            tx, suggestion.record_id, self.task.name, id_, suggestion.score, disagreement, suggestion.text_hash
+        )
         return id_
 
     def now(self, records: Sequence[Record], save: bool = True) -> list[Suggestion | BackendFailure]:

@@ -1,9 +1,10 @@
 """The example index: one flat FAISS index per project and task, always equal to the approved annotations.
 
 The annotations are a log; the index remembers the last one it took in (``seq``) and takes in the rest before each
-search, so that an approval counts at the next search in every process. A record has one vector for good: when its
-annotation is corrected only the entry beside the vector changes, and when it is rejected or withdrawn the entry is
-marked dead. The file is a cache: missing, torn, older, or of another embedder, it is built again from the store.
+search, so that an approval counts at the next search in every process. A record has one vector as long as its text
+stays: when its annotation is corrected only the entry beside the vector changes, and when it is rejected or withdrawn,
+or its value is one that the label schema of today refuses, the entry is dead. The file is a cache: missing, torn,
+older, or of another embedder, it is built again from the store; a vector of another text is made again.
 
 Flat on purpose: exact, and fast enough by far. HNSW with a selector was seen to fall to recall 0.5 silently.
 """
@@ -14,6 +15,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +31,13 @@ from labeler.task import Task
 if TYPE_CHECKING:
     import numpy as np
 
-_MAGIC = b"labeler-index-1\n"
+_MAGIC = b"labeler-index-2\n"
 _SAVE_EVERY = 1000
 _MOST_READ = 20_000
+# Bytes of a text's hash that stand beside its vector: a chance of 2**-64 is none.
+_HASH = 8
+# A file that is being saved is never so old; one of a killed process is.
+_LEFT_BEHIND = 3600.0
 
 
 @dataclass(slots=True)
@@ -93,7 +99,6 @@ class ExampleIndex:
         digest = hashlib.sha256(embeddings.embedder.id.encode()).hexdigest()[:12]
         self.path = folder / f"{project_id}-{task.name}-{digest}.index" if folder else None
         self.seq = 0
-        self.decisions = 0
         self._lock = threading.RLock()
         self._faiss: Any = None
         self._entries: list[Entry] = []
@@ -107,6 +112,15 @@ class ExampleIndex:
     def __len__(self) -> int:
         """How many approved examples there are."""
         return self._alive
+
+    def use(self, task: Task) -> None:
+        """Go on with the task as it is now: under another version other values may be examples. Vectors stay."""
+        with self._lock:
+            if task.version != self.task.version:
+                self.seq = self._alive = 0
+                self._members = {}
+                self._entries = [_without_annotation(entry.record_id, entry.content_hash) for entry in self._entries]
+            self.task = task
 
     def refresh(self) -> int:
         """Take in every decision since the last time; return the sequence number reached."""
@@ -186,7 +200,7 @@ class ExampleIndex:
             return np.asarray(self._faiss.reconstruct_batch(np.asarray(positions, dtype=np.int64)))
 
     def examples(self, hits: Sequence[Hit]) -> list[Example]:
-        """Return the hits as examples; one whose value the label schema no longer has is left out.
+        """Return the hits as examples.
 
         An annotation never changes, so its text and value are read once and kept, as long as the task stays the same;
         whether it still holds is what the index knows since its last search.
@@ -229,11 +243,12 @@ class ExampleIndex:
         with self._lock:
             vectors = faiss.serialize_index(self._faiss).tobytes()
             records = np.asarray([entry.record_id for entry in self._entries], dtype="<i8").tobytes()
+            records += b"".join(bytes.fromhex(entry.content_hash[: 2 * _HASH]) for entry in self._entries)
             self._unsaved = 0
             seq = self.seq
         head = {
             "embedder": self.embeddings.embedder.id, "dim": self.embeddings.embedder.dim, "seq": seq,
-            "count": len(records) // 8, "records": len(records), "vectors": len(vectors),
+            "records": len(records), "vectors": len(vectors),
             "sha256": hashlib.sha256(records + vectors).hexdigest(),
         }  # fmt: skip
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,9 +256,17 @@ class ExampleIndex:
         try:
             partial.write_bytes(_MAGIC + json.dumps(head).encode() + b"\n" + records + vectors)
             partial.replace(self.path)
+            self._clear_up(self.path)
         except OSError:
             # Only a cache: a full disk must not stop an approval.
             partial.unlink(missing_ok=True)
+
+    @staticmethod
+    def _clear_up(path: Path) -> None:
+        """Remove what killed processes left half written beside the file."""
+        for left in path.parent.glob(f"{path.stem}.*.tmp"):
+            if time.time() - left.stat().st_mtime > _LEFT_BEHIND:
+                left.unlink(missing_ok=True)
 
     # Below: callers hold the lock.
 
@@ -252,10 +275,10 @@ class ExampleIndex:
 
         loaded = self._read_file()
         if loaded is not None:
-            self._faiss, record_ids, until = loaded
-            for position, record_id in enumerate(record_ids):
+            self._faiss, known, until = loaded
+            for position, (record_id, text_hash) in enumerate(known):
                 self._position[record_id] = position
-                self._entries.append(Entry(0, record_id, (), None, "", None, None, alive=False))
+                self._entries.append(_without_annotation(record_id, text_hash))
             # The file holds vectors only; what was decided is read from the log, which is small without vectors.
             while self.seq < until:
                 rows = self.store.annotations.since(self.project_id, self.task.name, self.seq)
@@ -266,7 +289,8 @@ class ExampleIndex:
         else:
             self._faiss = faiss.IndexFlatIP(self.embeddings.embedder.dim)
 
-    def _read_file(self) -> tuple[Any, list[int], int] | None:
+    def _read_file(self) -> tuple[Any, list[tuple[int, str]], int] | None:
+        """Return the vectors, of which record and of which text (its hash) each is, and how far the log was read."""
         import faiss
         import numpy as np
 
@@ -285,15 +309,19 @@ class ExampleIndex:
             if not (whole and same and known) or hashlib.sha256(body).hexdigest() != head["sha256"]:
                 return None
             index = faiss.deserialize_index(np.frombuffer(body[head["records"] :], dtype=np.uint8))
-            record_ids = np.frombuffer(body[: head["records"]], dtype="<i8").tolist()
-            if index.ntotal != len(record_ids) or index.d != head["dim"]:
+            count = head["records"] // (8 + _HASH)
+            record_ids = np.frombuffer(body[: 8 * count], dtype="<i8").tolist()
+            hashes = body[8 * count : head["records"]].hex()
+            if index.ntotal != count or index.d != head["dim"]:
                 return None
-            return index, record_ids, head["seq"]
+            width = 2 * _HASH
+            known = [(id_, hashes[n * width : (n + 1) * width]) for n, id_ in enumerate(record_ids)]
+            return index, known, head["seq"]
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):
             return None
 
     def _take_in(self, rows: Sequence[Row]) -> None:
-        fresh = [row for row in rows if row["state"] == "approved" and row["record_id"] not in self._position]
+        fresh = [row for row in rows if row["state"] == "approved" and not self._has_vector(row)]
         new_ids = list(dict.fromkeys(row["record_id"] for row in fresh))
         if new_ids:
             records = self.store.records.many(new_ids)
@@ -301,40 +329,56 @@ class ExampleIndex:
             vectors = self.embeddings.vectors([(id_, records[id_].text) for id_ in ids])
             self._faiss.add(vectors)
             for id_ in ids:
+                self._bury(self._position.get(id_))
                 self._position[id_] = len(self._entries)
-                self._entries.append(Entry(0, id_, (), None, "", None, None, alive=False))
+                self._entries.append(_without_annotation(id_, records[id_].content_hash))
         for row in rows:
             self._apply(row)
             self.seq = row["id"]
         self._unsaved += len(rows)
-        self.decisions += len(rows)
+
+    def _has_vector(self, row: Row) -> bool:
+        """Whether there is a vector of this record, and of its text as it is now.
+
+        After a restored backup another record may have got the number; a product's text may have changed.
+        """
+        position = self._position.get(row["record_id"])
+        width = 2 * _HASH
+        return position is not None and self._entries[position].content_hash[:width] == row["content_hash"][:width]
+
+    def _bury(self, position: int | None) -> None:
+        """Let the entry at a position be no example any more."""
+        if position is None or not self._entries[position].alive:
+            return
+        entry = self._entries[position]
+        entry.alive = False
+        self._alive -= 1
+        for name in entry.strata:
+            self._members[name].discard(position)
 
     def _apply(self, row: Row) -> None:
         position = self._position.get(row["record_id"])
         if position is None:
             return
-        entry = self._entries[position]
-        if entry.alive:
-            self._alive -= 1
-            for name in entry.strata:
-                self._members[name].discard(position)
-        strata: tuple[str, ...] = ()
-        alive = row["state"] == "approved"
-        if alive:
-            strata = self.task.schema.strata(strictjson.loads(row["value"]))
-            self._alive += 1
-            for name in strata:
-                self._members.setdefault(name, set()).add(position)
+        self._bury(position)
+        strata = self._strata(row)
+        if strata is None:
+            return
+        self._alive += 1
+        for name in strata:
+            self._members.setdefault(name, set()).add(position)
         self._entries[position] = Entry(
-            row["id"],
-            row["record_id"],
-            strata,
-            row["reviewer_id"],
-            row["content_hash"],
-            row["cluster"],
-            row["grp"],
-            alive,
+            row["id"], row["record_id"], strata, row["reviewer_id"], row["content_hash"], row["cluster"], row["grp"]
         )
+
+    def _strata(self, row: Row) -> tuple[str, ...] | None:
+        """Return what an approval counts as; None for one that is no example: rejected, or of an older label."""
+        if row["state"] != "approved":
+            return None
+        try:
+            return self.task.schema.strata(self.task.schema.parse(strictjson.loads(row["value"])))
+        except LabelError:
+            return None
 
     def _selector(self, members: set[int]) -> Any:
         import faiss
@@ -343,6 +387,10 @@ class ExampleIndex:
         return faiss.SearchParameters(  # type: ignore[call-arg]
             sel=faiss.IDSelectorBatch(np.fromiter(members, dtype=np.int64))
         )
+
+
+def _without_annotation(record_id: int, content_hash: str) -> Entry:
+    return Entry(0, record_id, (), None, content_hash, None, None, alive=False)
 
 
 def _at(e: Example, similarity: float) -> Example:

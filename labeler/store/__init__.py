@@ -14,6 +14,7 @@ from labeler.store.annotations import Annotations
 from labeler.store.batches import Batches
 from labeler.store.calibrations import Calibrations
 from labeler.store.database import Database, Row, Tx
+from labeler.store.fits import Fits
 from labeler.store.journal import Events, Exports
 from labeler.store.ledger import Ledger
 from labeler.store.limits import Limits
@@ -24,6 +25,7 @@ from labeler.store.projects import Projects
 from labeler.store.records import NewRecord, Records, Stored
 from labeler.store.search import search
 from labeler.store.suggestions import Suggestions
+from labeler.store.upkeep import Upkeep
 from labeler.store.vectors import Vectors
 from labeler.store.work import Work
 
@@ -45,6 +47,8 @@ class Store:
         self.records = Records(self.db)
         self.vectors = Vectors(self.db)
         self.work = Work(self.db)
+        self.upkeep = Upkeep(self.db)
+        self.fits = Fits(self.db)
         self.annotations = Annotations(self.db)
         self.suggestions = Suggestions(self.db)
         self.ledger = Ledger(self.db)

@@ -8,6 +8,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.store.database import Database, Row, Tx
+from labeler.store.upkeep import note_decision
 
 APPROVED, REJECTED, WITHDRAWN = "approved", "rejected", "withdrawn"
 ACCEPTED, CORRECTED, SCRATCH, IMPORTED = "accepted", "corrected", "scratch", "imported"
@@ -29,6 +30,7 @@ class Annotations:
             "supersedes": None, "origin": None, "request_key": None,
         }  # fmt: skip
         id_ = int(tx.value(sql, {**defaults, **row, "value": value, "now": time.time()}))
+        note_decision(tx, row["project_id"], row["task"], id_)
         if row.get("supersedes"):
             tx.run(
                 "UPDATE annotations SET superseded_by = :new WHERE id = :old", {"new": id_, "old": row["supersedes"]}
@@ -65,6 +67,12 @@ class Annotations:
         sql = "SELECT MAX(id) FROM annotations WHERE project_id = :p AND task = :t"
         return self.db.value(sql, {"p": project_id, "t": task}) or 0
 
+    def count_since(self, project_id: int, task: str, seq: int, limit: int) -> int:
+        """Return how many decisions there are after ``seq``, counted up to ``limit``."""
+        sql = """SELECT COUNT(*) FROM (SELECT 1 FROM annotations WHERE project_id = :p AND task = :t AND id > :seq
+                 LIMIT :limit) AS newer"""
+        return int(self.db.value(sql, {"p": project_id, "t": task, "seq": seq, "limit": limit}))
+
     def since(self, project_id: int, task: str, seq: int, limit: int = 5000) -> list[Row]:
         """Return the next decisions after ``seq``, oldest first, with what retrieval needs of their records."""
         sql = """SELECT a.id, a.record_id, a.state, a.value, a.reviewer_id, r.content_hash, r.cluster, r.grp
@@ -92,13 +100,22 @@ class Annotations:
                   LEFT JOIN reviewers p ON p.id = a.reviewer_id WHERE a.id IN ({marks})"""
         return {row["id"]: row for row in self.db.all(sql, list(annotation_ids))}
 
-    def agreement(self, project_id: int, task: str) -> list[Row]:
-        """Return, for blind and assisted decisions apart: how many, mean agreement with the suggestion, seconds."""
-        sql = """SELECT blind, COUNT(*) AS n, AVG(agreement) AS agreement, AVG(agreement >= 0.999999) AS exact,
-                 AVG(seconds) AS seconds FROM annotations
-                 WHERE project_id = :p AND task = :t AND state = 'approved' AND superseded_by IS NULL
-                 AND agreement IS NOT NULL GROUP BY blind ORDER BY blind"""
-        return self.db.all(sql, {"p": project_id, "t": task})
+    def agreement(self, project_id: int, task: str, task_version: str) -> list[Row]:
+        """Return how far reviewers agree with the suggestions of each model: ``n``, means ``agreement`` and ``exact``.
+
+        One row for each ``backend``, ``model_id`` and ``blind``, the model that was decided on last first. What counts
+        is the first decision on a record, as a correction of it says nothing about the suggestion that was seen, made
+        under this version of the task, as other labels are another question. One that was undone does not count.
+        """
+        sql = """SELECT s.backend, s.model_id, a.blind, COUNT(*) AS n, AVG(a.agreement) AS agreement,
+                 AVG(a.agreement >= 0.999999) AS exact
+                 FROM annotations a JOIN suggestions s ON s.id = a.suggestion_id
+                 LEFT JOIN annotations u ON u.id = a.superseded_by
+                 WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.agreement IS NOT NULL
+                 AND a.task_version = :version AND s.task_version = :version
+                 AND a.supersedes IS NULL AND a.origin IS NULL AND COALESCE(u.origin, '') <> 'undo'
+                 GROUP BY s.backend, s.model_id, a.blind ORDER BY MAX(a.id) DESC"""
+        return self.db.all(sql, {"p": project_id, "t": task, "version": task_version})
 
     def how_counts(self, project_id: int, task: str) -> dict[str, int]:
         sql = """SELECT how, COUNT(*) AS n FROM annotations WHERE project_id = :p AND task = :t

@@ -26,17 +26,18 @@ class Calibrations:
         approval in force. It does not matter which of the two came first: a record is never among its own examples.
         """
         # The subquery walks suggestions_record from its end: one or two rows a record.
-        sql = """SELECT a.id, a.record_id, a.value, r.cluster, s.scores
-                 FROM annotations a JOIN records r ON r.id = a.record_id
-                 JOIN suggestions s ON s.id = (
-                     SELECT x.id FROM suggestions x
-                     WHERE x.record_id = a.record_id AND x.task = :t AND x.backend = :backend
-                     AND COALESCE(x.model_id, '') = :model AND COALESCE(x.way, '') = :way
-                     AND x.scores IS NOT NULL
-                     ORDER BY x.id DESC LIMIT 1)
-                 WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL
-                 ORDER BY a.id DESC LIMIT :limit"""
+        sql = f"""SELECT a.id, a.record_id, a.value, r.cluster, s.scores
+                  FROM annotations a JOIN records r ON r.id = a.record_id
+                  JOIN suggestions s ON s.id = (
+                      SELECT x.id FROM suggestions x WHERE {_SCORED} ORDER BY x.id DESC LIMIT 1)
+                  WHERE {_APPROVED} ORDER BY a.id DESC LIMIT :limit"""
         return self.db.all(sql, _place(project_id, task, backend, model_id, way) | {"limit": limit})
+
+    def count_pairs(self, project_id: int, task: str, backend: str, model_id: str | None, way: str = "") -> int:
+        """Return how many pairs there are, without a limit."""
+        sql = f"""SELECT COUNT(*) FROM annotations a WHERE {_APPROVED}
+                  AND EXISTS (SELECT 1 FROM suggestions x WHERE {_SCORED})"""
+        return int(self.db.value(sql, _place(project_id, task, backend, model_id, way)))
 
     def get(
         self, project_id: int, task: str, backend: str, model_id: str | None, way: str = ""
@@ -77,6 +78,9 @@ class Calibrations:
         tx.run(f"DELETE FROM calibrations WHERE {_HERE}", _place(project_id, task, backend, model_id, way))
 
 
+_APPROVED = "a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL"
+_SCORED = """x.record_id = a.record_id AND x.task = :t AND x.backend = :backend AND x.scores IS NOT NULL
+    AND COALESCE(x.model_id, '') = :model AND COALESCE(x.way, '') = :way"""
 _HERE = "project_id = :p AND task = :t AND backend = :backend AND model_id = :model AND way = :way"
 
 

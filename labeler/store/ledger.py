@@ -10,7 +10,7 @@ never sent again. Every lease carries a token (a fence): whoever lost the lease 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,12 @@ class Ledger:
         budgets = Budgets(row["budget"], settings.get("budget_project"), settings.get("budget_day"))
         return row["state"], row["spent"], budgets, row["project_id"]
 
+    def spent_up(self, project_id: int) -> str | None:
+        """Return that a budget of the project is reached, as a sentence for people; None while there is some left."""
+        settings = strictjson.loads(self.db.value("SELECT settings FROM projects WHERE id = :p", {"p": project_id}))
+        budgets = Budgets(None, settings.get("budget_project"), settings.get("budget_day"))
+        return self._spent_up(project_id, budgets, self.db)
+
     def _spent_up(self, project_id: int, budgets: Budgets, db: Tx | Database) -> str | None:
         total, today = self._spent(project_id, db)
         if budgets.project is not None and total >= budgets.project:
@@ -142,6 +148,15 @@ class Ledger:
         sql = f"SELECT * FROM runs WHERE project_id = :p {where} ORDER BY id DESC LIMIT :limit"
         rows = self.db.all(sql, {"p": project_id, "limit": limit} | ({"t": task} if task is not None else {}))
         return [dict(row) | {"settings": strictjson.loads(row["settings"])} for row in rows]
+
+    def unfinished(self, project_id: int, task: str, purpose: str) -> Iterator[dict[str, Any]]:
+        """Yield the runs of a task for a purpose that are open or paused, newest first."""
+        sql = """SELECT * FROM runs WHERE project_id = :p AND task = :t AND state IN ('queued', 'running', 'paused')
+                 ORDER BY id DESC"""
+        for row in self.db.all(sql, {"p": project_id, "t": task}):
+            settings = strictjson.loads(row["settings"])
+            if settings.get("purpose") == purpose:
+                yield dict(row) | {"settings": settings}
 
     def open_runs(self) -> list[int]:
         return [

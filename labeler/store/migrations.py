@@ -169,6 +169,27 @@ CREATE TABLE calibrations (
 """
 
 
+# Suggestions say what made them, so that it can be told whether they are current. Those made before say it in part:
+# a free one is made again when its record is opened, a paid one keeps its backend, model and way of prompting.
+_CURRENT = """
+ALTER TABLE suggestions ADD COLUMN kind TEXT;
+ALTER TABLE suggestions ADD COLUMN fit TEXT;
+ALTER TABLE suggestions ADD COLUMN seq INTEGER;
+ALTER TABLE suggestions ADD COLUMN text_hash TEXT;
+ALTER TABLE suggestions ADD COLUMN billed INTEGER NOT NULL DEFAULT 0;
+UPDATE suggestions SET billed = 1 WHERE call_id IS NOT NULL OR note LIKE 'cascade%';
+CREATE TABLE fits (
+    project_id INTEGER NOT NULL REFERENCES projects(id), task TEXT NOT NULL, embedder TEXT NOT NULL, id TEXT NOT NULL,
+    seq INTEGER NOT NULL, head TEXT NOT NULL, numbers BLOB NOT NULL, made_at REAL NOT NULL,
+    PRIMARY KEY (project_id, task, embedder)) WITHOUT ROWID;
+CREATE TABLE upkeep (
+    project_id INTEGER NOT NULL REFERENCES projects(id), place TEXT NOT NULL, newest INTEGER NOT NULL DEFAULT 0,
+    followed INTEGER NOT NULL DEFAULT 0, token TEXT, until REAL NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT 0,
+    trouble TEXT, PRIMARY KEY (project_id, place)) WITHOUT ROWID;
+INSERT INTO upkeep (project_id, place, newest) SELECT project_id, task, MAX(id) FROM annotations GROUP BY 1, 2;
+"""
+
+
 @migrations()
 def m001_initial(db: SqliteUtils) -> None:
     _execute(db, _INITIAL)
@@ -185,6 +206,12 @@ def m003_ways(db: SqliteUtils) -> None:
     # Databases of one early version have them from m002.
     if not any(column.name == "way" for column in db["suggestions"].columns):
         _execute(db, _WAYS)
+
+
+@migrations()
+def m007_current_suggestions(db: SqliteUtils) -> None:
+    """What a suggestion was made by and from, fits of free backends, and how far decisions were followed."""
+    _execute(db, _CURRENT)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:

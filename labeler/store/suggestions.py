@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from labeler import strictjson
 from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
 from labeler.store.database import Database, Row, Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What suggestions of one kind have in common, as far as rows tell (:mod:`labeler.prelabel.current` has the rule).
+
+    ``backend`` and ``way`` tell paid ones that were made before kinds were written down. With ``seq`` only those count
+    that were made by ``fit``, after which nothing was decided.
+    """
+
+    digest: str
+    task_version: str
+    backend: str = ""
+    way: str = ""
+    fit: str = ""
+    seq: int | None = None
 
 
 class Suggestions:
@@ -17,9 +34,11 @@ class Suggestions:
 
     def add(self, tx: Tx, project_id: int, suggestion: Suggestion) -> int:
         sql = """INSERT INTO suggestions (project_id, record_id, task, task_version, run_id, call_id, backend, model_id,
-                 value, failure, score, note, second, flags, scores, steps, way, evidence, created_at)
+                 value, failure, score, note, second, flags, scores, steps, way, kind, fit, seq, text_hash,
+                 billed, evidence, created_at)
                  VALUES (:project_id, :record_id, :task, :task_version, :run_id, :call_id, :backend, :model_id, :value,
-                 :failure, :score, :note, :second, :flags, :scores, :steps, :way, :evidence, :now) RETURNING id"""
+                 :failure, :score, :note, :second, :flags, :scores, :steps, :way, :kind, :fit, :seq, :text_hash,
+                 :billed, :evidence, :now) RETURNING id"""
         s = suggestion
         params: dict[str, Any] = {
             "project_id": project_id, "record_id": s.record_id, "task": s.task, "task_version": s.task_version,
@@ -31,7 +50,8 @@ class Suggestions:
             "flags": strictjson.dumps(list(s.flags)),
             "scores": strictjson.dumps(_rounded(s.scores)) if s.scores else None,
             "steps": strictjson.dumps([[step.name, step.text] for step in s.steps]) if s.steps else None,
-            "way": s.way or None,
+            "way": s.way or None, "kind": s.kind or None, "fit": s.fit or None, "seq": s.seq,
+            "text_hash": s.text_hash or None, "billed": int(s.billed),
             "evidence": strictjson.dumps([[e.annotation_id, e.record_id, round(e.similarity, 6)] for e in s.evidence]),
             "now": time.time(),
         }  # fmt: skip
@@ -40,6 +60,38 @@ class Suggestions:
     def get(self, suggestion_id: int, tx: Tx | None = None) -> Suggestion | None:
         row = (tx or self.db).one("SELECT * FROM suggestions WHERE id = :id", {"id": suggestion_id})
         return as_suggestion(row) if row else None
+
+    def newest_billed(self, record_id: int, task: str) -> Suggestion | None:
+        """Return the newest paid suggestion for a record and its text of now, whether the queue points at it or not."""
+        sql = f"""SELECT s.* FROM suggestions s JOIN records r ON r.id = s.record_id
+                  WHERE s.record_id = :r AND s.task = :t AND s.billed = 1 AND {_SAME_TEXT} ORDER BY s.id DESC LIMIT 1"""
+        row = self.db.one(sql, {"r": record_id, "t": task})
+        return as_suggestion(row) if row else None
+
+    def untouched(self, project_id: int, task: str, record_ids: Sequence[int]) -> list[Suggestion]:
+        """Return what the queue points at for those of ``record_ids`` that are pending with no draft of a person."""
+        marks = ",".join(str(int(id_)) for id_ in record_ids) or "NULL"
+        sql = f"""SELECT s.* FROM work w JOIN suggestions s ON s.id = w.suggestion_id
+                  WHERE w.record_id IN ({marks}) AND w.task = :t AND w.project_id = :p AND w.state = 'pending'
+                  AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.record_id = w.record_id AND c.task = w.task
+                                  AND c.touched = 1 AND c.until > :now)"""
+        place = {id_: n for n, id_ in enumerate(record_ids)}
+        rows = self.db.all(sql, {"p": project_id, "t": task, "now": time.time()})
+        return [as_suggestion(row) for row in sorted(rows, key=lambda row: place[row["record_id"]])]
+
+    def pending_pages(self, project_id: int, task: str, kind: Kind, size: int = 1000) -> Iterator[list[int]]:
+        """Yield pages of pending records that no suggestion of a kind was made for."""
+        sql = f"""SELECT w.record_id AS id FROM work w JOIN records r ON r.id = w.record_id
+                  WHERE {_PENDING} AND NOT EXISTS (SELECT 1 FROM suggestions s WHERE {_OF_KIND})
+                  AND w.record_id > :after ORDER BY w.record_id LIMIT :size"""
+        for rows in self.db.pages(sql, _params(project_id, task, kind), size):
+            yield [row["id"] for row in rows]
+
+    def count_pending(self, project_id: int, task: str, kind: Kind) -> int:
+        """Return for how many pending records a suggestion of a kind was made."""
+        sql = f"""SELECT COUNT(*) FROM work w JOIN records r ON r.id = w.record_id
+                  WHERE {_PENDING} AND EXISTS (SELECT 1 FROM suggestions s WHERE {_OF_KIND})"""
+        return int(self.db.value(sql, _params(project_id, task, kind)))
 
     def of_record(self, record_id: int, task: str) -> list[Suggestion]:
         """Return all suggestions ever made for a record, newest first."""
@@ -66,6 +118,20 @@ class Suggestions:
         yield from self.db.pages(sql, {"p": project_id, "t": task}, size)
 
 
+_SAME_TEXT = "COALESCE(s.text_hash, r.content_hash) = r.content_hash"
+_PENDING = "w.project_id = :p AND w.task = :t AND w.state = 'pending'"
+_OF_KIND = f"""s.record_id = w.record_id AND s.task = w.task AND s.task_version = :version AND {_SAME_TEXT}
+    AND (s.kind = :kind OR (s.kind IS NULL AND s.billed = 1 AND s.backend = :backend AND COALESCE(s.way, '') = :way))
+    AND (:seq IS NULL OR (s.seq = :seq AND COALESCE(s.fit, '') = :fit))"""
+
+
+def _params(project_id: int, task: str, kind: Kind) -> dict[str, Any]:
+    return {
+        "p": project_id, "t": task, "kind": kind.digest, "version": kind.task_version, "backend": kind.backend,
+        "way": kind.way, "fit": kind.fit, "seq": kind.seq,
+    }  # fmt: skip
+
+
 def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
     """Return scores with six significant digits: small ones keep theirs, since a calibration reads their logarithm."""
     return {name: float(f"{score:.6g}") for name, score in scores.items()}
@@ -83,5 +149,7 @@ def as_suggestion(row: Row) -> Suggestion:
         second=SecondOpinion(*second) if second else None, flags=tuple(strictjson.loads(row["flags"])),
         scores=strictjson.loads(row["scores"]) if row["scores"] else None,
         steps=tuple(Step(*step) for step in strictjson.loads(row["steps"])) if row["steps"] else (),
-        way=row["way"] or "", run_id=row["run_id"], call_id=row["call_id"], created_at=row["created_at"],
+        way=row["way"] or "", kind=row["kind"] or "", fit=row["fit"] or "", seq=row["seq"],
+        text_hash=row["text_hash"] or "", billed=bool(row["billed"]), run_id=row["run_id"], call_id=row["call_id"],
+        created_at=row["created_at"],
     )  # fmt: skip

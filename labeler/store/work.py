@@ -201,15 +201,26 @@ class Work:
         return int(tx.value(sql, {"state": state, "a": annotation_id, "r": record_id, "t": task}) or 0)
 
     def suggested(
-        self, tx: Tx, record_id: int, task: str, suggestion_id: int, score: float | None, disagreement: float | None
+        self,
+        tx: Tx,
+        record_id: int,
+        task: str,
+        suggestion_id: int,
+        score: float | None,
+        disagreement: float | None,
+        text_hash: str = "",
     ) -> bool:
-        """Point a pending row at its newest suggestion; a decided row, or a draft a person touched, is left alone."""
+        """Point a pending row at its newest suggestion; a decided row, or a draft a person touched, is left alone.
+
+        So is a record whose text has changed since ``text_hash``, from which the suggestion was made.
+        """
         sql = """UPDATE work SET suggestion_id = :s, score = :score, disagreement = :d
                  WHERE record_id = :r AND task = :t AND state = 'pending' AND NOT EXISTS (
                    SELECT 1 FROM claims c WHERE c.record_id = work.record_id AND c.task = work.task
-                   AND c.touched = 1 AND c.until > :now)"""
-        params = {"s": suggestion_id, "score": score, "d": disagreement, "r": record_id, "t": task, "now": time.time()}
-        return tx.run(sql, params) > 0
+                   AND c.touched = 1 AND c.until > :now)
+                 AND EXISTS (SELECT 1 FROM records r WHERE r.id = work.record_id AND :hash IN ('', r.content_hash))"""
+        params = {"s": suggestion_id, "score": score, "d": disagreement, "r": record_id, "t": task}
+        return tx.run(sql, params | {"now": time.time(), "hash": text_hash}) > 0
 
     def pending_among(self, project_id: int, task: str, record_ids: Sequence[int]) -> set[int]:
         """Return those of ``record_ids`` that are pending for a task."""
@@ -217,16 +228,3 @@ class Work:
         sql = f"""SELECT record_id FROM work WHERE record_id IN ({marks}) AND task = :t AND project_id = :p
                   AND state = 'pending'"""
         return {row["record_id"] for row in self.db.all(sql, {"t": task, "p": project_id})}
-
-    def front_with_suggestion(self, project_id: int, task: str, record_ids: list[int]) -> list[Row]:
-        """Return record id, suggestion id, backend, note and evidence of pending records whose draft nobody touched."""
-        if not record_ids:
-            return []
-        marks = ",".join(str(int(id_)) for id_ in record_ids)
-        sql = f"""SELECT w.record_id, s.id AS suggestion_id, s.backend, s.note, s.evidence
-                  FROM work w
-                  JOIN suggestions s ON s.id = w.suggestion_id
-                  WHERE w.record_id IN ({marks}) AND w.task = :t AND w.project_id = :p AND w.state = 'pending'
-                  AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.record_id = w.record_id AND c.task = w.task
-                                  AND c.touched = 1 AND c.until > :now)"""
-        return self.db.all(sql, {"p": project_id, "t": task, "now": time.time()})

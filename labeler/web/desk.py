@@ -89,7 +89,7 @@ def decide(project_id: int, task: str) -> Any:
     view, body = _view(task), json_body()
     decided = _decisions(view.task).decide(g.person["id"], _decision(body))
     if not decided.repeated:
-        _tell(project_id, view.task, decided)
+        _tell(view.task, decided)
     return jsonify(
         annotation_id=decided.annotation_id,
         record_id=decided.record_id,
@@ -120,7 +120,7 @@ def undo(project_id: int, task: str) -> Any:
     taken = decisions.undo(g.person["id"])
     payload = view.payload(_queue(view.task).open(g.person["id"], taken.record_id))
     strip = view.strip(decisions.strip(g.person["id"]))
-    instance().note_decision(project_id, task)
+    instance().wake()
     return jsonify(payload | {"undone": view.undone(taken.annotation_id), "strip": strip})
 
 
@@ -207,9 +207,9 @@ def _put_back(queue: Queue, held: dict[int, str]) -> None:
     store.write(work)
 
 
-def _tell(project_id: int, task: Task, decided: Decided) -> None:
+def _tell(task: Task, decided: Decided) -> None:
     """Tell the background worker and the plugins. The decision is durable: nothing here may undo it."""
-    instance().note_decision(project_id, task.name)
+    instance().wake()
     if decided.state != APPROVED:
         return
     record = instance().store.records.get(decided.record_id)

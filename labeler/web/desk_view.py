@@ -13,11 +13,13 @@ from flask import render_template
 
 from labeler import strictjson
 from labeler.annotation.queue import Opened
-from labeler.errors import InputError, LabelError, NotFound
+from labeler.errors import InputError, LabelerError, LabelError, NotFound
 from labeler.instance import Instance
 from labeler.labels import Choice, LabelSchema, Rating
 from labeler.prelabel import calibration
-from labeler.prelabel.refresh import renewed
+from labeler.prelabel.current import CURRENT, OTHER
+from labeler.prelabel.refresh import AtOpening, at_opening
+from labeler.prelabel.suggest import Suggester
 from labeler.prompts import suspicious
 from labeler.records import BackendFailure, Evidence, Record, SecondOpinion, Step, Suggestion, Value
 from labeler.store.annotations import APPROVED
@@ -42,6 +44,7 @@ Block = tuple[str, list[str]]
 class Shown:
     """A suggestion as the page may show it. ``value`` is None if it cannot be used; ``hint`` says why.
 
+    ``standing`` and ``since`` say of a paid one that it is not current: see :class:`AtOpening`.
     ``scores`` stand beside the choices of the form; ``scale`` says whether they are calibrated or the backend's own.
     """
 
@@ -54,6 +57,8 @@ class Shown:
     steps: Sequence[Step] = ()
     scores: Mapping[str, float] | None = None
     scale: str = RAW
+    standing: str = CURRENT
+    since: int = 0
 
 
 class DeskView:
@@ -155,16 +160,14 @@ class DeskView:
         )
 
     def _suggestion(self, opened: Opened, blind: bool) -> tuple[int | None, Shown]:
+        stored = self.store.suggestions.get(opened.suggestion_id) if opened.suggestion_id else None
+        found = self._at_opening(opened.record, stored) if opened.state == "pending" else AtOpening(stored)
+        suggestion, hint = found.suggestion, None
         if blind:
-            return opened.suggestion_id, Shown()
-        hint: str | None = None
-        suggestion = self.store.suggestions.get(opened.suggestion_id) if opened.suggestion_id else None
-        if suggestion is None and opened.state == "pending":
-            suggestion, hint = self._make(opened.record)
-        elif suggestion is not None and opened.state == "pending":
-            suggestion = self._renewed(opened.record, suggestion)
+            # Made and renewed as any other, so that both shares are compared with suggestions of one age.
+            return (None if suggestion is None else suggestion.id), Shown()
         if suggestion is None:
-            return None, Shown(hint=hint)
+            return None, Shown(hint=_why(found.failure))
         value = self._fitting(suggestion.value, opened.record)
         if value is None and suggestion.failure is None:
             hint = OLDER
@@ -174,7 +177,9 @@ class DeskView:
         agrees = second is not None and second.value == value
         scores, scale = (None, RAW) if value is None else self._scores(suggestion)
         evidence, steps = self._evidence(suggestion.evidence), clipped_steps(suggestion.steps)
-        return suggestion.id, Shown(suggestion, value, hint, second, agrees, evidence, steps, scores, scale)
+        return suggestion.id, Shown(
+            suggestion, value, hint, second, agrees, evidence, steps, scores, scale, found.standing, found.since
+        )
 
     def _scores(self, suggestion: Suggestion) -> tuple[dict[str, float] | None, str]:
         """Return the scores for the choices of the form, and whether they are calibrated.
@@ -199,25 +204,25 @@ class DeskView:
             return own, RAW
         return {name: adjusted[name] for name in own}, CALIBRATED
 
-    def _renewed(self, record: Record, suggestion: Suggestion) -> Suggestion:
-        """Return the suggestion as it is after the newest approvals."""
+    def _at_opening(self, record: Record, stored: Suggestion | None) -> AtOpening:
+        """Return the suggestion as it is after the newest approvals, or why there is none."""
         try:
-            return renewed(self.instance.suggester_now(self.project, self.task), record, suggestion) or suggestion
-        except Exception:
-            log.exception("The suggestion for record %d of task %s is shown as it was", record.id, self.task.name)
-            return suggestion
-
-    def _make(self, record: Record) -> tuple[Suggestion | None, str | None]:
-        """Suggest at once with a free backend; (None, why not) if there is nothing to suggest from yet."""
-        try:
-            made = self.instance.suggester_now(self.project, self.task).now([record])[0]
+            own = self._own_suggester()
+            free = self.instance.free_suggester(self.project, self.task, own)
+            return at_opening(own, free, record, stored)
         except Exception:
             # A suggestion is a convenience, and backends come from plugins: whatever fails, the record can be labelled.
             log.exception("No suggestion for record %d of task %s", record.id, self.task.name)
-            return None, FAILED
-        if isinstance(made, BackendFailure):
-            return None, made.kind if made.kind in (NO_EXAMPLES, NO_ANSWER) else FAILED
-        return made, None
+            kept = stored if stored is not None and stored.billed else None
+            return AtOpening(kept, BackendFailure(FAILED, ""), standing=OTHER)
+
+    def _own_suggester(self) -> Suggester | None:
+        """Return what the suggestions of the task are made with; None where it cannot be set up as it is."""
+        try:
+            return self.instance.suggester(self.project, self.task)
+        except LabelerError as error:
+            log.info("Task %s of project %d: %s", self.task.name, self.project["id"], error)
+            return None
 
     def _evidence(self, evidence: Sequence[Evidence]) -> list[dict[str, Any]]:
         rows = self.store.annotations.examples([item.annotation_id for item in evidence])
@@ -256,6 +261,13 @@ class DeskView:
 
     def _color(self, value: Value | None) -> str:
         return color_of(self.task.schema, value)
+
+
+def _why(failure: BackendFailure | None) -> str | None:
+    """Return the hint for a record without a suggestion."""
+    if failure is None:
+        return None
+    return failure.kind if failure.kind in (NO_EXAMPLES, NO_ANSWER) else FAILED
 
 
 def clipped_steps(steps: Sequence[Step]) -> list[Step]:

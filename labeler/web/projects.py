@@ -88,6 +88,7 @@ def overview(project_id: int) -> Any:
         imports=store.records.imports(project_id, 5),
         exports=store.exports.all(project_id, 5),
         runs=store.ledger.runs(project_id, 5),
+        troubles=store.upkeep.troubles(project_id),
     )
 
 
@@ -100,8 +101,16 @@ def _standing(project_id: int, task: Task) -> dict[str, Any]:
         "group": task.unit == GROUP,
         "counts": store.work.counts(project_id, task.name),
         "how": {name: how.get(name, 0) for name in (ACCEPTED, CORRECTED, SCRATCH, IMPORTED)},
-        "agreement": {bool(row["blind"]): row for row in store.annotations.agreement(project_id, task.name)},
+        "agreement": _agreement(project_id, task),
     }
+
+
+def _agreement(project_id: int, task: Task) -> list[dict[str, Any]]:
+    """Return the agreement with each model's suggestions, blind and assisted, the one decided on last first."""
+    found: dict[tuple[str, str | None], dict[bool, Any]] = {}
+    for row in instance().store.annotations.agreement(project_id, task.name, task.version):
+        found.setdefault((row["backend"], row["model_id"]), {})[bool(row["blind"])] = row
+    return [{"name": model or backend, "rows": rows} for (backend, model), rows in found.items()]
 
 
 @blueprint.get("/projects/<int:project_id>/records")

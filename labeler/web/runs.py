@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flask import Blueprint, flash, g, render_template, request, url_for
@@ -15,6 +15,7 @@ from labeler.errors import Forbidden, InputError, LabelerError, NotFound
 from labeler.prelabel import calibration
 from labeler.prelabel import runs as service
 from labeler.prelabel.calibration import Calibration
+from labeler.prelabel.current import kind_of
 from labeler.prelabel.runs import Estimate
 from labeler.prelabel.suggest import Suggester
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED
@@ -24,6 +25,7 @@ from labeler.web.access import instance, project_task
 from labeler.web.forms import decimal, go_on, text, whole
 from labeler.web.setting_fields import RUN, RUN_GROUPS, Form, grouped, named_in, typed
 from labeler.web.settings import task_hints, task_options
+from labeler.web.show import number
 from labeler.web.words import setting_of
 
 MAX_RECORDS = 10_000_000
@@ -51,13 +53,14 @@ def start(project_id: int) -> Any:
         settings = _overrides_typed(task)
         suggester = instance().suggester(g.project, task, settings)
         if text("action") != "start":
-            return _page(project_id, task, _typed(), _estimate(suggester, given, settings))
+            return _page(project_id, task, _typed(), _estimate(suggester, given, settings), _left_out(suggester, given))
         _check_spending(suggester)
+        known = _left_out(suggester, given)
         run_id = service.start(
             instance().store,
             project_id,
             task.name,
-            service.select(instance().store, project_id, task.name, given["limit"], given["again"]),
+            _chosen(suggester, given),
             # What would be decided anew each time is written down, so that a resumed run stays what it was.
             settings | {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""},
             given["budget"],
@@ -66,6 +69,11 @@ def start(project_id: int) -> Any:
     except (InputError, NotFound) as error:
         return _page(project_id, task, _typed(), message=str(error)), error.status
     instance().wake()
+    if known:
+        left = _(
+            'Left out: %(n)s records that have such a suggestion already. "Again" takes them too.', n=number(known)
+        )
+        flash(left)
     return go_on("runs.show", project_id=project_id, run_id=run_id)
 
 
@@ -98,11 +106,21 @@ def _typed() -> dict[str, Any]:
 
 
 def _estimate(suggester: Suggester, given: Mapping[str, Any], settings: Mapping[str, Any]) -> Estimate:
-    store, task = suggester.store, suggester.task.name
-    ids = service.select(store, suggester.project_id, task, given["limit"], given["again"])
-    chosen = instance().task_settings(g.project, task) | dict(settings)
+    ids = _chosen(suggester, given)
+    chosen = instance().task_settings(g.project, suggester.task.name) | dict(settings)
     info, batch = instance().price_of(suggester.backend), chosen["executor"] == tables.BATCH_EXECUTOR
     return service.estimate(suggester, ids, info, instance().pace(chosen), batch)
+
+
+def _chosen(suggester: Suggester, given: Mapping[str, Any]) -> Iterator[int]:
+    place = suggester.store, suggester.project_id, suggester.task.name
+    return service.select(*place, given["limit"], given["again"], kind_of(suggester))
+
+
+def _left_out(suggester: Suggester, given: Mapping[str, Any]) -> int:
+    if given["again"]:
+        return 0
+    return service.left_out(suggester.store, suggester.project_id, suggester.task.name, kind_of(suggester))
 
 
 def _check_spending(suggester: Suggester) -> None:
@@ -116,6 +134,7 @@ def _page(
     task: Task,
     given: dict[str, Any] | None = None,
     estimate: Estimate | None = None,
+    left_out: int = 0,
     message: str = "",
 ) -> str:
     settings = instance().task_settings(g.project, task.name)
@@ -133,6 +152,7 @@ def _page(
         form=_form(task, settings, given, message),
         given=given,
         estimate=estimate,
+        left_out=left_out,
         budgets=_budgets(g.project),
         ending=models.ending(
             instance().prices, models.chosen_model(instance(), settings | {"model_id": given.get("model_id")

@@ -41,7 +41,7 @@ SENTENCES = (
     N_("Run %(number)s has already ended"),
     N_("Run %(number)s is not paused"),
     N_("The budget of %(amount)s is reached; raise it and resume"),
-    N_("Nothing to do: every pending record has a suggestion already (see the option --again)"),
+    N_("Nothing to do: every pending record has such a suggestion already (see the option --again)"),
     N_("The openai backend needs a model id; set it for the task or for the instance"),
     N_("No OpenAI key: set OPENAI_API_KEY, or openai_base_url to a server of your own."),
     N_("Nothing to export: no annotation of %(task)s is approved; approve some records first"),

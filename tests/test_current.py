@@ -1,0 +1,291 @@
+"""When a suggestion is current: whatever the order of the queue, blind or not, paid or free, for runs and refreshes."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from helpers import Points, numbered
+from test_desk import Seat, Shop, open_shop, shop  # noqa: F401
+from test_runs import Lab, approve, lab, suggester  # noqa: F401
+
+from labeler.prelabel import runs
+from labeler.prelabel.current import CURRENT, OLDER, OTHER, kind_of, standing
+from labeler.prelabel.refresh import at_opening, refresh_front
+from labeler.store import NewRecord
+from labeler.worker import Worker
+
+LABELS = ("positive", "neutral", "negative")
+
+
+def topics(count: int, seed: int = 3) -> dict[str, str]:
+    """Reviews of topics, each of which decides the label: what was approved of a topic tells the rest of it."""
+    chance = random.Random(seed)
+    label = {n: chance.choice(LABELS) for n in range(count)}
+    words = {n: "".join(chance.choice("가나다라마바사아자차카타파하") for _ in range(6)) for n in range(count)}
+    return {f"{words[n]} {words[n]} 이야기 {chance.randrange(10**6)}": label[n] for n in range(count) for _ in range(8)}
+
+
+def label_all(shop: Shop, seat: Seat, gold: dict[str, str], count: int, order: str) -> list[tuple[str, float]]:  # noqa: F811
+    """Decide ``count`` records by their gold labels; return how each suggestion stood when opened, and its agreement."""
+    found = []
+    for _ in range(count):
+        opened = seat.next(order=order)
+        record = shop.instance.store.records.get(opened["record_id"])
+        suggestion = shop.instance.store.suggestions.get(opened["suggestion_id"] or 0)
+        stood = "none" if suggestion is None else standing(suggester_of(shop, now=True), record, suggestion)
+        seat.decide(opened, gold[record.text])
+        row = shop.instance.store.annotations.current(record.id, "sentiment")
+        found.append((stood, row["agreement"]))
+        Worker(shop.instance).run_until_idle()
+    return found
+
+
+def test_free_suggestions_are_fresh_in_any_order_and_after_the_backend_changed(open_shop):  # noqa: F811
+    """With the worker beside it, a record opened in random order has the suggestion of now, from the probe too."""
+    gold = topics(20)
+    shop = open_shop(tuple(gold))
+    seat = shop.seat()
+    label_all(shop, seat, gold, 12, "random")
+    free = suggester_of(shop, backend="nearest")
+    ids = list(runs.select(shop.instance.store, shop.project, "sentiment", None, True))
+    runs.start(shop.instance.store, shop.project, "sentiment", ids, {"backend": "nearest"})
+    Worker(shop.instance).run_until_idle()
+    late = label_all(shop, seat, gold, 60, "random")
+    assert free.backend.name == "nearest" and suggester_of(shop).backend.name == "probe"
+    assert {stood for stood, _ in late} == {CURRENT}
+    assert sum(agreement for _, agreement in late[-40:]) >= 32
+
+
+def suggester_of(shop: Shop, now: bool = False, **settings):  # noqa: F811
+    project = shop.instance.store.projects.get(shop.project)
+    task = shop.instance.project_task(project, "sentiment")
+    return shop.instance.suggester_now(project, task) if now else shop.instance.suggester(project, task, settings)
+
+
+def test_blind_records_are_compared_with_suggestions_as_fresh_as_assisted_ones(open_shop):  # noqa: F811
+    """Without any run, a blind record has a suggestion of now behind it, hidden, and so has an assisted one."""
+    gold = topics(12)
+    shop = open_shop(tuple(gold), blind_share=0.5)
+    seat = shop.seat()
+    label_all(shop, seat, gold, 3, "random")
+    seen = {True: 0, False: 0}
+    for _ in range(40):
+        opened = seat.next(order="random")
+        text = shop.instance.store.records.get(opened["record_id"]).text
+        assert opened["suggestion_id"] is not None
+        made = shop.instance.store.suggestions.get(opened["suggestion_id"])
+        assert made.seq == shop.instance.store.annotations.latest_seq(shop.project, "sentiment")
+        assert (opened["suggested"] is None) is opened["blind"]
+        seen[opened["blind"]] += 1
+        seat.decide(opened, gold[text])
+    assert min(seen.values()) > 5
+    page = seat.client.get(f"/projects/{shop.project}").get_data(as_text=True)
+    assert re.search(r"Agreement, blind <small>[^<]*nearest", page, re.I)
+
+
+def test_opening_again_and_again_makes_no_new_suggestion_after_a_label_was_removed(open_shop):  # noqa: F811
+    """Examples of a removed label neither vote nor fill the places of others, and nothing is made anew by opening."""
+    shop = open_shop()
+    seat = shop.seat()
+    ids = shop.add(*(NewRecord(f"n{n}", f"사과가 아삭하고 달아요 {n}") for n in range(14)))
+    for id_ in ids[:6]:
+        seat.decide(seat.open(id_), "neutral")
+    for id_ in ids[6:12]:
+        seat.decide(seat.open(id_), "positive")
+    labels = [{"name": name, "title": {"ko": name, "en": name}} for name in ("positive", "negative")]
+    shop.instance.change_task(shop.project, "sentiment", {"labels": labels})
+    again = [seat.open(ids[13])["suggestion_id"] for _ in range(4)]
+    assert len(set(again)) == 1
+    made = shop.instance.store.suggestions.get(again[0])
+    assert made.value == "positive" and len(made.evidence) == 6
+    index = suggester_of(shop).index
+    assert index.counts() == {"positive": 6} and len(index) == 6
+
+
+def test_refit_of_the_probe_renews_what_has_the_same_neighbours(lab):  # noqa: F811
+    """A probe that learned more answers anew, also where the neighbours that are shown are the same."""
+    for n, id_ in enumerate(lab.ids[:10]):
+        approve(lab, id_, "negative" if n % 2 else "positive")
+    task = lab.instance.project_task(lab.project, "sentiment")
+    lab.instance.probe(lab.project, task).fit()
+    probe = suggester(lab, backend="probe")
+    record = lab.store.records.get(lab.ids[11])
+    stored = at_opening(probe, probe, record, None).suggestion
+    assert standing(probe, record, stored) == CURRENT
+    assert at_opening(probe, probe, record, stored).suggestion.id == stored.id
+    approve(lab, lab.ids[10], "neutral")
+    lab.instance.probe(lab.project, task).fit()
+    again = suggester(lab, backend="probe")
+    assert standing(again, record, stored) == OLDER
+    renewed = at_opening(again, again, record, stored).suggestion
+    assert renewed.id != stored.id and renewed.fit == lab.instance.probe(lab.project, task).learned
+
+
+def test_a_suggestion_is_of_another_kind_after_any_setting_that_decides_answers(lab):  # noqa: F811
+    """Model, way of prompting, generation, guidelines: what is changed there makes another answer."""
+    approve(lab, lab.ids[0])
+    lab.move(lab.start(lab.ids[1:2], k=2))
+    (made,) = lab.suggestions(lab.ids[1])
+    record = lab.store.records.get(lab.ids[1])
+    own = {"backend": "openai", "k": 2}
+    assert standing(suggester(lab, **own), record, made) == CURRENT
+    for other in ({"k": 3}, {"model_id": "gpt-4.1"}, {"style": "zero-shot"}, {"temperature": 0.5}, {"mode": "cascade"}):
+        assert standing(suggester(lab, **own | other), record, made) == OTHER, other
+    lab.instance.change_task(lab.project["id"], "sentiment", {"guidelines": {"en": "Judge the price alone."}})
+    assert standing(suggester(lab, **own), record, made) == OTHER
+
+
+def test_approvals_make_a_paid_suggestion_older_only_where_its_examples_change(lab):  # noqa: F811
+    """An approval elsewhere leaves a suggestion current; one that would stand in its prompt makes it older."""
+    store, project = lab.store, lab.project["id"]
+    news = [NewRecord(f"p{n}", f"({x} {y}) point {n}") for n, (x, y) in enumerate([(1, 0), (1, 0.1), (0, 1), (1, 0.01)])]
+    lab.instance.plugins.embedders["points"] = lambda settings: Points()
+    lab.instance.change_project(project, {"embedder": "points"})
+    lab.project = store.projects.get(project)
+    ids = [one.id for one in store.write(lambda tx: store.records.add(tx, project, news, ["sentiment"]))]
+    approve(lab, ids[1])
+    own = {"backend": "openai", "k": 1, "retriever": "similar"}
+    lab.move(lab.start([ids[0]], **own))
+    (made,) = lab.suggestions(ids[0])
+    approve(lab, ids[2])
+    record = store.records.get(ids[0])
+    assert standing(suggester(lab, **own), record, made) == CURRENT
+    approve(lab, ids[3])
+    assert standing(suggester(lab, **own), record, made) == OLDER
+
+
+def test_a_shortened_prompt_is_not_older_for_what_never_fitted(lab):  # noqa: F811
+    """Evidence is compared after fitting: without any approval, refreshes find nothing to do."""
+    for id_ in lab.ids[:6]:
+        approve(lab, id_)
+    lab.instance.folder.joinpath("prices.json").write_text(
+        '{"gpt-4o-mini": {"input": 0.1, "output": 0.1, "context": 1100}}'
+    )
+    own = {"backend": "openai", "k": 6, "max_tokens": 100}
+    lab.move(lab.start(lab.ids[6:], **own))
+    flags = [lab.suggestions(id_)[0].flags for id_ in lab.ids[6:]]
+    assert all("fewer examples" in one for one in flags), flags
+    assert [refresh_front(suggester(lab, **own), "oldest", 20) for _ in range(3)] == [0, 0, 0]
+    # A process that knows of no bound sees the same.
+    lab.instance.folder.joinpath("prices.json").unlink()
+    assert refresh_front(suggester(lab, **own), "oldest", 20) == 0
+
+
+def test_paid_suggestions_are_kept_and_marked_when_opened(shop):  # noqa: F811
+    """A paid suggestion from before later decisions stays on the desk, says so, and nothing free replaces it."""
+    ids = shop.add(*(NewRecord(f"n{n}", text) for n, text in enumerate(numbered(4))))
+    seat = shop.seat()
+    seat.decide(seat.open(ids[0]), "positive")
+    seq = shop.instance.store.annotations.latest_seq(shop.project, "sentiment")
+    paid = shop.suggest(ids[1], "negative", billed=True, seq=seq, kind="bought")
+    before = seat.open(ids[1])
+    assert before["suggestion_id"] == paid and "made before" not in before["html"]
+    seat.decide(seat.open(ids[2]), "positive")
+    opened = seat.open(ids[1])
+    assert opened["suggestion_id"] == paid and "made before the last 1 decisions" in opened["html"]
+
+
+def test_a_model_run_takes_what_has_only_a_free_suggestion_and_says_what_it_leaves_out(lab):  # noqa: F811
+    """Records that somebody opened and skipped have a stand-in; a run of the model takes them all the same, once."""
+    for id_ in lab.ids[:3]:
+        approve(lab, id_)
+    free = suggester(lab, backend="nearest")
+    for id_ in lab.ids[3:8]:
+        at_opening(None, free, lab.store.records.get(id_), None)
+    own = suggester(lab, backend="openai", k=0)
+    place = lab.store, lab.project["id"], "sentiment"
+    chosen = list(runs.select(*place, None, False, kind_of(own)))
+    assert chosen == lab.ids[3:] and runs.left_out(*place, kind_of(own)) == 0
+    lab.move(lab.start(chosen[:4]))
+    assert list(runs.select(*place, None, False, kind_of(own))) == lab.ids[7:]
+    assert runs.left_out(*place, kind_of(own)) == 4
+    # What people open meanwhile changes nothing of that.
+    at_opening(own, free, lab.store.records.get(lab.ids[3]), None)
+    assert list(runs.select(*place, None, False, kind_of(own))) == lab.ids[7:]
+
+
+def test_a_free_run_takes_what_is_not_current(lab):  # noqa: F811
+    """After another approval a free run makes all again; without one it has nothing to do."""
+    approve(lab, lab.ids[0])
+    place = lab.store, lab.project["id"], "sentiment"
+
+    def pending():
+        return list(runs.select(*place, None, False, kind_of(suggester(lab, backend="nearest"))))
+
+    lab.move(lab.start(pending(), backend="nearest"))
+    assert pending() == []
+    approve(lab, lab.ids[1])
+    assert pending() == lab.ids[2:]
+
+
+def test_a_suggestion_for_an_earlier_text_is_not_pointed_at(lab):  # noqa: F811
+    """An answer that comes after the text of a record has changed is kept, and the queue does not show it."""
+    approve(lab, lab.ids[0])
+    free = suggester(lab, backend="nearest")
+    late = free.now([lab.store.records.get(lab.ids[1])], save=False)[0]
+    old = lab.store.records.get(lab.ids[1])
+    lab.store.write(
+        lambda tx: tx.run(
+            "UPDATE records SET text = 'quite another text', content_hash = 'another' WHERE id = ?", (old.id,)
+        )
+    )
+    lab.store.write(lambda tx: free.save(tx, late))
+    assert lab.store.work.get(old.id, "sentiment")["suggestion_id"] is None
+    assert standing(free, lab.store.records.get(old.id), late) == OTHER
+
+
+def test_agreement_counts_first_decisions_under_the_present_labels_by_model(shop):  # noqa: F811
+    """A correction does not wipe out what was accepted first, and another version of the task starts anew."""
+    store = shop.instance.store
+    ids = shop.add(*(NewRecord(f"n{n}", text) for n, text in enumerate(numbered(6))))
+    kim, lee = shop.seat(), shop.seat(who=1)
+    for id_ in ids[:3]:
+        shop.suggest(id_, "positive", billed=True)
+        kim.decide(kim.open(id_), "positive")
+    lee.decide(lee.open(ids[0]), "negative")
+    shop.suggest(ids[3], "positive", billed=True)
+    kim.decide(kim.open(ids[3]), "negative")
+    kim.post("undo")
+    (row,) = store.annotations.agreement(shop.project, "sentiment", "1")
+    assert (row["backend"], row["model_id"], row["n"], row["agreement"]) == ("openai", "tiny-model", 3, 1.0)
+    assert store.annotations.agreement(shop.project, "sentiment", "2") == []
+
+
+@pytest.mark.parametrize("reason", ["budget", "key"])
+def test_refreshes_that_cannot_go_on_leave_one_run(lab, reason):  # noqa: F811
+    """A project that is out of money, or whose key is refused, gets no new paused run with each approval."""
+    approve(lab, lab.ids[0])
+    lab.move(lab.start(lab.ids[1:], k=2))
+    if reason == "budget":
+        lab.instance.change_project(lab.project["id"], {"budget_project": 1e-9})
+    else:
+        from fake_openai import error
+
+        lab.server.behave(lambda request, n: error(401, "Incorrect API key provided."))
+    for id_ in lab.ids[1:6]:
+        approve(lab, id_)
+        refresh_front(suggester(lab, backend="openai", k=2), "oldest", 20)
+        for run_id in lab.ledger.open_runs():
+            Worker(lab.instance).move_run(run_id)
+    found = [run for run in lab.ledger.runs(lab.project["id"]) if run["settings"].get("purpose") == "refresh"]
+    assert len(found) == (0 if reason == "budget" else 1)
+
+
+def test_a_paused_refresh_goes_on_with_the_next_approval_once_its_reason_is_gone(lab):  # noqa: F811
+    """The key is accepted again: the run that was paused takes in what is stale now and finishes."""
+    from fake_openai import error, good
+
+    approve(lab, lab.ids[0])
+    lab.move(lab.start(lab.ids[1:], k=2))
+    lab.server.behave(lambda request, n: error(401, "Incorrect API key provided."))
+    approve(lab, lab.ids[1])
+    refresh_front(suggester(lab, backend="openai", k=2), "oldest", 20)
+    (run_id,) = lab.ledger.open_runs()
+    assert Worker(lab.instance).move_run(run_id) == "paused"
+    lab.server.behave(good)
+    approve(lab, lab.ids[2])
+    assert refresh_front(suggester(lab, backend="openai", k=2), "oldest", 20) > 0
+    assert lab.ledger.open_runs() == [run_id]
+    assert Worker(lab.instance).move_run(run_id) == "finished"
