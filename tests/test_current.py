@@ -8,7 +8,7 @@ import re
 import pytest
 from helpers import Points, numbered
 from test_desk import Seat, Shop, open_shop, shop  # noqa: F401
-from test_runs import Lab, approve, lab, suggester  # noqa: F401
+from test_runs import approve, lab, suggester  # noqa: F401
 
 from labeler.prelabel import runs
 from labeler.prelabel.current import CURRENT, OLDER, OTHER, kind_of, standing
@@ -28,7 +28,7 @@ def topics(count: int, seed: int = 3) -> dict[str, str]:
 
 
 def label_all(shop: Shop, seat: Seat, gold: dict[str, str], count: int, order: str) -> list[tuple[str, float]]:  # noqa: F811
-    """Decide ``count`` records by their gold labels; return how each suggestion stood when opened, and its agreement."""
+    """Decide ``count`` records by their gold labels; return how each suggestion stood at opening, and its agreement."""
     found = []
     for _ in range(count):
         opened = seat.next(order=order)
@@ -45,15 +45,15 @@ def label_all(shop: Shop, seat: Seat, gold: dict[str, str], count: int, order: s
 def test_free_suggestions_are_fresh_in_any_order_and_after_the_backend_changed(open_shop):  # noqa: F811
     """With the worker beside it, a record opened in random order has the suggestion of now, from the probe too."""
     gold = topics(20)
-    shop = open_shop(tuple(gold))
-    seat = shop.seat()
-    label_all(shop, seat, gold, 12, "random")
-    free = suggester_of(shop, backend="nearest")
-    ids = list(runs.select(shop.instance.store, shop.project, "sentiment", None, True))
-    runs.start(shop.instance.store, shop.project, "sentiment", ids, {"backend": "nearest"})
-    Worker(shop.instance).run_until_idle()
-    late = label_all(shop, seat, gold, 60, "random")
-    assert free.backend.name == "nearest" and suggester_of(shop).backend.name == "probe"
+    fruit = open_shop(tuple(gold))
+    seat = fruit.seat()
+    label_all(fruit, seat, gold, 12, "random")
+    free = suggester_of(fruit, backend="nearest")
+    ids = list(runs.select(fruit.instance.store, fruit.project, "sentiment", None, True))
+    runs.start(fruit.instance.store, fruit.project, "sentiment", ids, {"backend": "nearest"})
+    Worker(fruit.instance).run_until_idle()
+    late = label_all(fruit, seat, gold, 60, "random")
+    assert free.backend.name == "nearest" and suggester_of(fruit).backend.name == "probe"
     assert {stood for stood, _ in late} == {CURRENT}
     assert sum(agreement for _, agreement in late[-40:]) >= 32
 
@@ -67,40 +67,40 @@ def suggester_of(shop: Shop, now: bool = False, **settings):  # noqa: F811
 def test_blind_records_are_compared_with_suggestions_as_fresh_as_assisted_ones(open_shop):  # noqa: F811
     """Without any run, a blind record has a suggestion of now behind it, hidden, and so has an assisted one."""
     gold = topics(12)
-    shop = open_shop(tuple(gold), blind_share=0.5)
-    seat = shop.seat()
-    label_all(shop, seat, gold, 3, "random")
+    fruit = open_shop(tuple(gold), blind_share=0.5)
+    seat = fruit.seat()
+    label_all(fruit, seat, gold, 3, "random")
     seen = {True: 0, False: 0}
     for _ in range(40):
         opened = seat.next(order="random")
-        text = shop.instance.store.records.get(opened["record_id"]).text
+        text = fruit.instance.store.records.get(opened["record_id"]).text
         assert opened["suggestion_id"] is not None
-        made = shop.instance.store.suggestions.get(opened["suggestion_id"])
-        assert made.seq == shop.instance.store.annotations.latest_seq(shop.project, "sentiment")
+        made = fruit.instance.store.suggestions.get(opened["suggestion_id"])
+        assert made.seq == fruit.instance.store.annotations.latest_seq(fruit.project, "sentiment")
         assert (opened["suggested"] is None) is opened["blind"]
         seen[opened["blind"]] += 1
         seat.decide(opened, gold[text])
     assert min(seen.values()) > 5
-    page = seat.client.get(f"/projects/{shop.project}").get_data(as_text=True)
+    page = seat.client.get(f"/projects/{fruit.project}").get_data(as_text=True)
     assert re.search(r"Agreement, blind <small>[^<]*nearest", page, re.I)
 
 
 def test_opening_again_and_again_makes_no_new_suggestion_after_a_label_was_removed(open_shop):  # noqa: F811
     """Examples of a removed label neither vote nor fill the places of others, and nothing is made anew by opening."""
-    shop = open_shop()
-    seat = shop.seat()
-    ids = shop.add(*(NewRecord(f"n{n}", f"사과가 아삭하고 달아요 {n}") for n in range(14)))
+    fruit = open_shop()
+    seat = fruit.seat()
+    ids = fruit.add(*(NewRecord(f"n{n}", f"사과가 아삭하고 달아요 {n}") for n in range(14)))
     for id_ in ids[:6]:
         seat.decide(seat.open(id_), "neutral")
     for id_ in ids[6:12]:
         seat.decide(seat.open(id_), "positive")
     labels = [{"name": name, "title": {"ko": name, "en": name}} for name in ("positive", "negative")]
-    shop.instance.change_task(shop.project, "sentiment", {"labels": labels})
+    fruit.instance.change_task(fruit.project, "sentiment", {"labels": labels})
     again = [seat.open(ids[13])["suggestion_id"] for _ in range(4)]
     assert len(set(again)) == 1
-    made = shop.instance.store.suggestions.get(again[0])
+    made = fruit.instance.store.suggestions.get(again[0])
     assert made.value == "positive" and len(made.evidence) == 6
-    index = suggester_of(shop).index
+    index = suggester_of(fruit).index
     assert index.counts() == {"positive": 6} and len(index) == 6
 
 
@@ -140,7 +140,9 @@ def test_a_suggestion_is_of_another_kind_after_any_setting_that_decides_answers(
 def test_approvals_make_a_paid_suggestion_older_only_where_its_examples_change(lab):  # noqa: F811
     """An approval elsewhere leaves a suggestion current; one that would stand in its prompt makes it older."""
     store, project = lab.store, lab.project["id"]
-    news = [NewRecord(f"p{n}", f"({x} {y}) point {n}") for n, (x, y) in enumerate([(1, 0), (1, 0.1), (0, 1), (1, 0.01)])]
+    news = [
+        NewRecord(f"p{n}", f"({x} {y}) point {n}") for n, (x, y) in enumerate([(1, 0), (1, 0.1), (0, 1), (1, 0.01)])
+    ]
     lab.instance.plugins.embedders["points"] = lambda settings: Points()
     lab.instance.change_project(project, {"embedder": "points"})
     lab.project = store.projects.get(project)
