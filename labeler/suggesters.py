@@ -6,7 +6,7 @@ It is made from an open instance; :class:`Opened` says what is needed of one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -131,21 +131,24 @@ class Suggesters:
 
     def _close_local(self) -> None:
         """Free the weights of other local models: two of them seldom fit; one that is used again loads again."""
-        for backend in self._backends.values():
-            if getattr(backend, "local", False) and hasattr(backend, "close"):
-                backend.close()
+        _close([backend for backend in self._backends.values() if getattr(backend, "local", False)])
 
     def forget_backends(self) -> None:
-        """Let every backend be made again, since the settings of the instance have changed."""
+        """Let every backend be made again, since the settings of the instance have changed.
+
+        Weights are freed as soon as no batch is being read, without keeping the caller. Connections are not cut: a
+        call on its way is paid for; they end with the last run that uses them.
+        """
         with self._lock:
+            forgotten = list(self._backends.values())
             self._backends.clear()
+        local = [backend for backend in forgotten if getattr(backend, "local", False)]
+        if local:
+            threading.Thread(target=_close, args=(local,), name="labeler-free-weights", daemon=True).start()
 
     def close(self) -> None:
         """Close what the backends hold open."""
-        for backend in self._backends.values():
-            close = getattr(backend, "close", None)
-            if close is not None:
-                close()
+        _close(self._backends.values())
 
     # Suggesters
 
@@ -234,6 +237,13 @@ class Suggesters:
         return found
 
 
+def _close(backends: Iterable[Backend]) -> None:
+    for backend in backends:
+        close = getattr(backend, "close", None)
+        if close is not None:
+            close()
+
+
 def refuse_joint_cascade(settings: Mapping[str, Any]) -> None:
     """Raise :class:`SettingError` for settings of a task that ask for a cascade of several tasks at once."""
     if settings.get("joint") and settings.get("mode") == CASCADE:
@@ -269,7 +279,9 @@ def _identity(backend: Backend, settings: Mapping[str, Any], factory: Any) -> di
     options = set(getattr(factory, "options", ())) - {"model_id", "device", "batch_size"}
     # The backend's own address: OPENAI_BASE_URL may have won over the settings.
     found = {"backend": backend.name, "model": backend.model_id, "base_url": getattr(backend, "base_url", None)}
-    return found | {name: settings.get(name) for name in sorted(options)}
+    # Other weights may lie under the same name since.
+    weights = getattr(backend, "weights", "")
+    return found | ({"weights": weights} if weights else {}) | {name: settings.get(name) for name in sorted(options)}
 
 
 def _generation(
