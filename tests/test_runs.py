@@ -16,6 +16,7 @@ from labeler.prelabel import runs
 from labeler.prelabel.calls import Pace, backoff
 from labeler.prelabel.executor import LocalExecutor
 from labeler.prelabel.refresh import refresh_front
+from labeler.settings import CALIBRATE, overrides
 from labeler.store import NewRecord
 from labeler.worker import Worker
 
@@ -57,7 +58,7 @@ class Lab:
     def executor(self, run_id, stop=None, **pace):
         run = self.ledger.run(run_id)
         suggester = self.instance.suggester(
-            self.project, self.instance.project_task(self.project, "sentiment"), run["settings"]
+            self.project, self.instance.project_task(self.project, "sentiment"), overrides(run["settings"])
         )
         pace = Pace(**{"concurrency": run["settings"]["concurrency"], "base_delay": 0.02} | pace)
         info = self.instance.price_of(suggester.backend)
@@ -157,7 +158,10 @@ def test_prompt_shows_what_was_approved_a_moment_ago(lab):
         decisions.import_label(tx, record, "negative", "test", lab.kim)
 
     lab.store.write(approve)
-    lab.move(lab.start(lab.ids[:2], k=4))
+    # A calibration is the one run that asks about approved records, too.
+    settings = {"purpose": CALIBRATE, "backend": "openai", "k": 4, "concurrency": 2}
+    run_id = runs.start(lab.store, lab.project["id"], "sentiment", lab.ids[:2], settings)
+    assert Worker(lab.instance).move_run(run_id) == "finished"
     shown = {json.dumps(r.json["messages"][-1])[-60:]: json.dumps(r.json["messages"]) for r in lab.server.requests}
     other = next(text for text in shown.values() if "(1)" in text)
     assert '"role": "assistant"' in other and "negative" in other
