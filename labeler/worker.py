@@ -18,7 +18,7 @@ from labeler.ingest.service import HOPELESS
 from labeler.instance import Instance
 from labeler.plugins import find
 from labeler.prelabel.refresh import REFRESH, refresh_front
-from labeler.settings import overrides, read_settings
+from labeler.settings import BATCH_EXECUTOR, overrides, read_settings
 from labeler.store.ledger import OPEN
 from labeler.task import Task
 
@@ -154,7 +154,9 @@ class Worker:
         pace = instance.pace(settings)
         info = instance.price_of(suggester.backend)
         try:
-            make = find(instance.plugins.executors, settings["executor"], "executor")
+            # Whatever moves the task's runs by now: what is in a batch comes back through the executor that sent it.
+            executor = BATCH_EXECUTOR if store.batches.open(run_id) else settings["executor"]
+            make = find(instance.plugins.executors, executor, "executor")
             state: str = make(store, run_id, suggester, pace, info, self.stopping).run()
         except LabelerError as error:
             message = str(error)

@@ -45,7 +45,6 @@ def prelabel(
     # What would be decided anew each time is written down, so that a resumed run stays what it was.
     settings |= {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}
     set_ = instance.task_settings(found, task.name) | settings
-    settings |= {"executor": set_["executor"]} | ({AGAIN: True} if again else {})
     chosen = runs.select(instance.store, found["id"], task_name, limit, again)
     _warn(instance, suggester)
     if dry_run:
@@ -54,7 +53,7 @@ def prelabel(
         _show_estimate(seen, set_["executor"])
         return
     budget = set_["budget"] if budget is None else budget
-    run_id = runs.start(instance.store, found["id"], task_name, chosen, settings, budget)
+    run_id = runs.start(instance.store, found["id"], task_name, chosen, settings | {AGAIN: again}, budget)
     _say_how(set_["executor"])
     watch_run(instance, run_id)
 

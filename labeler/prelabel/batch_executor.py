@@ -195,7 +195,7 @@ class BatchExecutor:
         bounded = bool(self.store.ledger.budgets(self.run_id))
         if bounded and self.store.batches.open(self.run_id):
             # What is on its way may use up the budget: one batch at a time. What is answered is finished meanwhile.
-            self.book.closed = "a batch is on its way"
+            self.book.closed = True
         while not self.stop.is_set() and self._one_file() and not bounded:
             pass
 

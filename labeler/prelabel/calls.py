@@ -20,7 +20,7 @@ from labeler.backends.prices import ModelInfo, cost
 from labeler.prelabel.flows import Ask
 from labeler.prelabel.suggest import Suggester
 from labeler.records import BackendFailure, Completion, RateLimits, Suggestion
-from labeler.settings import AGAIN, CALIBRATE
+from labeler.settings import CALIBRATE
 from labeler.store import Row, Store, Tx
 from labeler.store.batches import BATCHED
 from labeler.store.ledger import DECIDED, OPEN, PAUSED, RUNNING
@@ -99,7 +99,7 @@ class Held:
 class Book:
     """What all threads that move one run share: the run, its prices, its leases, what is known of the server.
 
-    ``closed`` says why no call may be sent for now, whatever the store says; what is answered is finished all the same.
+    ``closed`` says that no call may be sent for now, whatever the store says; what is answered is finished.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class Book:
     ) -> None:
         self.store, self.run_id, self.suggester, self.pace, self.info = store, run_id, suggester, pace, info
         self.batch = batch
-        self.closed: str | None = None
+        self.closed = False
         self.hold_until = 0.0
-        settings = store.ledger.run(run_id)["settings"]
-        self.again = bool(settings.get(AGAIN))
-        self.only_pending = settings.get("purpose") != CALIBRATE
+        run = store.ledger.run(run_id)
+        self.again = bool(run["again"])
+        self.only_pending = run["settings"].get("purpose") != CALIBRATE
         self._waits_for: str | None = None
         backend = suggester.backend
         self.address = getattr(backend, "base_url", None) or backend.name
@@ -175,7 +175,7 @@ class Book:
         While a rate limit holds the run back, that is what the ledger may have an answer for.
         """
         ledger, lease, billed = self.store.ledger, self.pace.lease, self.suggester.backend.billed
-        first = ledger.next_due(self.run_id, None, lease, billed, self.closed is not None)
+        first = ledger.next_due(self.run_id, None, lease, billed, self.closed)
         if first is None or not self.held_back:
             return first
         answered = ledger.next_due(self.run_id, None, lease, billed, True)
@@ -191,7 +191,7 @@ class Book:
     def claim(self, limit: int) -> list[Claim]:
         """Lease items that are due; decided ones end here, so there may be fewer, and more to come."""
         token, lease, billed = self.fresh_token(), self.pace.lease, self.suggester.backend.billed
-        only_answered = self.closed is not None or self.held_back
+        only_answered = self.closed or self.held_back
         ids = self.store.write(
             lambda tx: self.store.ledger.claim_items(
                 tx, self.run_id, token, limit, lease, billed, only_answered, self.only_pending
@@ -252,9 +252,8 @@ class Book:
         ledger, lease = self.store.ledger, self.pace.lease
         if self.only_pending and ledger.is_decided(tx, self.run_id, claim.record_id):
             return Held(DECIDED)
-        reason = ledger.halted(self.run_id, tx) or self.closed
-        if reason is not None:
-            return Held(HALT, 0.0, reason)
+        if self.closed or ledger.halted(self.run_id, tx) is not None:
+            return Held(HALT)
         flying = next((row for row in rows if ledger.in_flight(row, lease)), None)
         if flying is not None:
             return self._flying(tx, flying)

@@ -13,7 +13,7 @@ from labeler.errors import Conflict, InputError
 from labeler.prelabel.calls import Pace
 from labeler.prelabel.suggest import Suggester
 from labeler.prompts.styles import SELF_CONSISTENCY, WAYS
-from labeler.settings import CASCADE
+from labeler.settings import AGAIN, CASCADE
 from labeler.store import Store, Tx
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED, QUEUED
 from labeler.text import count_tokens
@@ -62,7 +62,8 @@ def start(
     """Create a run over records and return its number; workers pick it up once all its items stand.
 
     Until then it stands paused, and nobody can move or end it; it can be cancelled, and then it is filled no further.
-    If this process dies, it can be cancelled or resumed with the records that it has.
+    If this process dies, it can be cancelled or resumed with the records that it has. With ``again`` among the
+    ``settings`` it asks anew for answers of earlier runs that could not be read.
     """
     ids = iter(record_ids)
     first = list(islice(ids, _SLICE))
@@ -71,7 +72,8 @@ def start(
     ledger = store.ledger
 
     def create(tx: Tx) -> int:
-        run_id = ledger.create_run(tx, project_id, task, dict(settings), budget, reviewer_id, filling=True)
+        kept, again = {n: value for n, value in settings.items() if n != AGAIN}, bool(settings.get(AGAIN))
+        run_id = ledger.create_run(tx, project_id, task, kept, budget, reviewer_id, filling=True, again=again)
         ledger.add_items(tx, run_id, first)
         return run_id
 

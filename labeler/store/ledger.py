@@ -68,11 +68,16 @@ class Ledger:
         budget: float | None,
         reviewer_id: int | None,
         filling: bool = False,
+        again: bool = False,
     ) -> int:
-        """Create a run. With ``filling`` it stands paused until :meth:`filled`: nobody moves or ends it before."""
+        """Create a run. With ``filling`` it stands paused until it is queued: nobody moves or ends it before.
+
+        ``again`` says that it asks anew for answers of earlier runs that could not be read.
+        """
         sql = """INSERT INTO runs (project_id, task, state, message, settings, budget, reviewer_id, created_at,
-                 filling_until) VALUES (:p, :t, :state, :message, :settings, :budget, :r, :now, :until) RETURNING id"""
-        params = {"p": project_id, "t": task, "settings": strictjson.dumps(settings), "budget": budget}
+                 filling_until, again)
+                 VALUES (:p, :t, :state, :message, :settings, :budget, :r, :now, :until, :again) RETURNING id"""
+        params = {"p": project_id, "t": task, "settings": strictjson.dumps(settings), "budget": budget, "again": again}
         now = time.time()
         standing = (PAUSED, FILLING, now + FILL_LEASE) if filling else (QUEUED, None, None)
         params |= dict(zip(("state", "message", "until"), standing, strict=True))

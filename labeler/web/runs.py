@@ -58,7 +58,12 @@ def start(project_id: int) -> Any:
             task.name,
             service.select(instance().store, project_id, task.name, given["limit"], given["again"]),
             # What would be decided anew each time is written down, so that a resumed run stays what it was.
-            _written_down(suggester, settings, given["again"]),
+            settings
+            | {
+                "backend": suggester.backend.name,
+                "model_id": suggester.backend.model_id or "",
+                "again": given["again"],
+            },
             given["budget"],
             g.person["id"],
         )
@@ -66,12 +71,6 @@ def start(project_id: int) -> Any:
         return _page(project_id, task, _typed(), message=str(error)), error.status
     instance().wake()
     return go_on("runs.show", project_id=project_id, run_id=run_id)
-
-
-def _written_down(suggester: Suggester, settings: Mapping[str, Any], again: bool) -> dict[str, Any]:
-    set_ = instance().task_settings(g.project, suggester.task.name) | dict(settings)
-    named = {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}
-    return dict(settings) | named | {"executor": set_["executor"]} | ({tables.AGAIN: True} if again else {})
 
 
 def _given() -> dict[str, Any]:
