@@ -311,13 +311,13 @@ class Ledger:
             named = {name: value for name, value in {**params, **more, "limit": limit}.items() if f":{name}" in sql}
             return [row["record_id"] for row in tx.all(sql, named) if row["record_id"] not in found]
 
-        lapsed = "(lease_until < :now OR lease_until > :latest)"
-        due = f"((state = 'waiting' AND (not_before <= :now OR not_before > :far)) OR (state = 'leased' AND {lapsed}))"
+        lapsed = "state = 'leased' AND (lease_until < :now OR lease_until > :latest)"
+        due = f"((state = 'waiting' AND (not_before <= :now OR not_before > :far)) OR ({lapsed}))"
         marked = f"answers > 0 AND answers = :level AND {due}"
         paid = read(marked, level=_OWN)
         if levels is not None:
             return paid, [id_ for level in levels if level != _OWN for id_ in read(marked, level=level)]
-        others = read(f"state = 'leased' AND {lapsed}")
+        others = read(lapsed)
         others += read("state = 'waiting' AND not_before <= :now", "not_before, record_id")
         others += read("state = 'waiting' AND not_before > :far") if len(others) < limit else []
         known = set(paid)
