@@ -8,6 +8,7 @@ suggestion or a parse failure, or belongs to a record that people decided first.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -335,10 +336,8 @@ class Machine(RuleBasedStateMachine):
     # How it is done
 
     def try_to(self, act: Any) -> None:
-        try:
+        with contextlib.suppress(Conflict):
             act()
-        except Conflict:
-            pass
 
     def lapse(self) -> None:
         self.god.write(lambda tx: tx.run("UPDATE run_items SET lease_until = 0 WHERE state = 'leased'"))

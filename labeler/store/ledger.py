@@ -317,9 +317,11 @@ class Ledger:
         paid = read(marked, level=_OWN)
         if levels is not None:
             return paid, [id_ for level in levels if level != _OWN for id_ in read(marked, level=level)]
-        others = read(lapsed)
+        # Each in the order of its index: by record, all items of the run would be walked.
+        others = read("state = 'leased' AND lease_until < :now", "lease_until")
+        others += read("state = 'leased' AND lease_until > :latest", "lease_until")
         others += read("state = 'waiting' AND not_before <= :now", "not_before, record_id")
-        others += read("state = 'waiting' AND not_before > :far") if len(others) < limit else []
+        others += read("state = 'waiting' AND not_before > :far", "not_before") if len(others) < limit else []
         known = set(paid)
         return paid, [id_ for id_ in others if id_ not in known]
 
@@ -396,12 +398,13 @@ class Ledger:
         params = {"id": run_id, "far": now + _LONGEST_WAIT, "latest": now + 2 * lease}
         if levels is None:
             sql = """SELECT (SELECT MIN(not_before) FROM run_items WHERE run_id = :id AND state = 'waiting') AS waiting,
-                     (SELECT MIN(CASE WHEN lease_until > :latest THEN 0 ELSE lease_until END) FROM run_items
-                      WHERE run_id = :id AND state = 'leased') AS leased"""
-            row = db.one(sql, {name: value for name, value in params.items() if name != "far"})
+                     (SELECT MIN(lease_until) FROM run_items WHERE run_id = :id AND state = 'leased') AS first,
+                     (SELECT MAX(lease_until) FROM run_items WHERE run_id = :id AND state = 'leased') AS last"""
+            row = db.one(sql, {"id": run_id})
             assert row is not None
             waiting = row["waiting"] if row["waiting"] is None or row["waiting"] <= params["far"] else 0.0
-            return min((due for due in (waiting, row["leased"]) if due is not None), default=None)
+            leased = row["first"] if row["last"] is None or row["last"] <= params["latest"] else 0.0
+            return min((due for due in (waiting, leased) if due is not None), default=None)
         marks = ",".join(str(level) for level in levels)
         sql = f"""SELECT MIN(CASE WHEN state = 'waiting' AND not_before <= :far THEN not_before
                              WHEN state = 'leased' AND lease_until <= :latest THEN lease_until ELSE 0 END)

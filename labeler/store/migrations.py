@@ -178,7 +178,9 @@ ALTER TABLE run_items ADD COLUMN answers INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE run_items ADD COLUMN shown TEXT;
 ALTER TABLE batches ADD COLUMN alive_at REAL;
 ALTER TABLE batch_calls ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX run_items_answers ON run_items (answers, run_id, record_id) WHERE answers > 0;
+CREATE INDEX run_items_answers ON run_items (answers, run_id, record_id, state, not_before, lease_until)
+    WHERE answers > 0;
+CREATE INDEX run_items_leased ON run_items (run_id, lease_until) WHERE state = 'leased';
 CREATE INDEX calls_record ON calls (record_id, task);
 UPDATE batches SET alive_at = created_at;
 UPDATE batch_calls SET taken = 1 WHERE call_id IN (SELECT id FROM calls WHERE state = 'answered');
