@@ -18,6 +18,10 @@ from labeler.prompts.styles import STYLES
 GENERATION = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")
 """The settings of a task that say how a completion is generated, by the names of :class:`Generation`."""
 BATCH_EXECUTOR = "openai-batch"
+CALIBRATE = "calibrate"
+"""The purpose of a run over records whose labels are approved; other runs leave out what people decided."""
+AGAIN = "again"
+"""What a run is started with, beside its settings, to ask anew for answers that could not be read."""
 MODES = DIRECT, CASCADE = "direct", "cascade"
 QUANTIZATIONS = ("auto", "nf4", "int8", "none")
 _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
@@ -131,6 +135,11 @@ INSTANCE = (
 _TABLES = {
     name: {s.name: s for s in table} for name, table in (("project", PROJECT), ("task", TASK), ("instance", INSTANCE))
 }
+
+
+def overrides(run_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a task that a run has other than its task; what else a run says of itself is left out."""
+    return {name: value for name, value in run_settings.items() if name not in ("purpose", AGAIN)}
 
 
 def read_settings(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from labeler.instance import Instance
 from labeler.plugins import find
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
-from labeler.settings import read_settings
+from labeler.settings import BATCH_EXECUTOR, overrides, read_settings
 from labeler.store.ledger import OPEN
 from labeler.store.upkeep import VECTORS
 
@@ -129,8 +129,9 @@ class Worker:
             if (ledger.run(run_id)["settings"].get("purpose") == REFRESH) is not refreshes:
                 continue
             busy = self.move_run(run_id) != "running" or busy
-        for run_id in [] if refreshes else self.instance.store.batches.open_runs():
-            # Cancelled or paused, but a batch is on its way: what it brings was paid for.
+        paid = {*self.instance.store.batches.open_runs(), *ledger.to_finish()}
+        for run_id in [] if refreshes else sorted(paid):
+            # Cancelled or paused, but a batch is on its way, or an answer came: what was paid for is finished.
             if not self.stopping.is_set() and ledger.run(run_id)["state"] not in OPEN:
                 self.move_run(run_id)
         return busy
@@ -149,11 +150,11 @@ class Worker:
         project = store.projects.get(run["project_id"])
         try:
             task = instance.task_of(project, run["task"])
-            overrides = {name: value for name, value in run["settings"].items() if name != "purpose"}
-            suggester = instance.suggester(project, task, overrides)
+            own = overrides(run["settings"])
+            suggester = instance.suggester(project, task, own)
             if suggester.backend.name == "probe":
                 instance.probe(project, task).fit()
-            settings = read_settings("task", {**instance.task_settings_raw(project, task.name), **overrides})
+            settings = read_settings("task", {**instance.task_settings_raw(project, task.name), **own})
         except LabelerError as error:
             message = str(error)
             store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", message, ("queued", "running")))
@@ -161,7 +162,9 @@ class Worker:
         pace = instance.pace(settings)
         info = instance.price_of(suggester.backend)
         try:
-            make = find(instance.plugins.executors, settings["executor"], "executor")
+            # Whatever moves the task's runs by now: what is in a batch comes back through the executor that sent it.
+            executor = BATCH_EXECUTOR if store.batches.open(run_id) else settings["executor"]
+            make = find(instance.plugins.executors, executor, "executor")
             state: str = make(store, run_id, suggester, pace, info, self.stopping).run()
         except LabelerError as error:
             message = str(error)

@@ -33,11 +33,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 MAX_BODY = 64 * 1024 * 1024
 MAX_TOKENS = 4096
@@ -338,14 +338,17 @@ MODES: dict[str, Behaviour] = {
 class BatchPlan:
     """How batches go: seconds until one ends, and how it ends.
 
-    Every ``fail_every``-th line fails with status 500 (0: none). With ``status`` "expired" or "cancelled" only the
-    first ``done`` lines are answered; with "failed" none is.
+    Every ``fail_every``-th line fails with status 500 (0: none), the first ``lost`` lines are answered and billed and
+    never come back, and with ``twice`` every line that comes back stands twice in its file. With ``status`` "expired"
+    or "cancelled" only the first ``done`` lines are answered; with "failed" none is.
     """
 
     delay: float = 0.0
     fail_every: int = 0
     status: str = "completed"
     done: int = 0
+    lost: int = 0
+    twice: bool = False
 
 
 class Limiter:
@@ -540,18 +543,27 @@ class FakeOpenAI:
             case "POST", ["batches"] if received.json and received.json.get("input_file_id") in self.files:
                 return Answer(200, self._new_batch(received.json))
             case "GET", ["batches"]:
-                found = [self._moved(id_) for id_ in reversed(self.batches)]
-                return Answer(200, {"object": "list", "data": found, "has_more": False})
+                return Answer(200, self._page(parse_qs(urlsplit(received.path).query)))
             case "GET", ["batches", id_] if id_ in self.batches:
                 return Answer(200, self._moved(id_))
             case "POST", ["batches", id_, "cancel"] if id_ in self.batches:
                 batch = self._moved(id_)
+                if batch["status"] in ("completed", "failed", "expired", "cancelled"):
+                    return error(409, f"Cannot cancel a batch with status '{batch['status']}'.")
                 if batch["status"] == "in_progress":
                     batch["status"] = "cancelling"
                     plan = self._plans[id_]
-                    self._plans[id_] = BatchPlan(0.0, plan.fail_every, "cancelled", plan.done)
+                    self._plans[id_] = replace(plan, delay=0.0, status="cancelled")
                 return Answer(200, dict(batch))
         return error(404, f"No such file or batch: {'/'.join(parts)}")
+
+    def _page(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        """Return batches, newest first: as many as asked for and at most 100, those behind ``after`` if given."""
+        ids = list(reversed(self.batches))
+        start = ids.index(query["after"][0]) + 1 if "after" in query else 0
+        end = start + min(int(query.get("limit", ["20"])[0]), 100)
+        found = [self._moved(id_) for id_ in ids[start:end]]
+        return {"object": "list", "data": found, "has_more": end < len(ids)}
 
     def _file(self, content: bytes) -> dict[str, Any]:
         id_ = f"file-{len(self.files) + 1}"
@@ -601,7 +613,9 @@ class FakeOpenAI:
             if plan.fail_every and (place + 1) % plan.fail_every == 0:
                 answer = error(500, "The server had an error while processing your request.")
             response = {"status_code": answer.status, "request_id": f"req_{place}", "body": answer.body}
-            (good_lines if answer.status == 200 else bad_lines).append(found | {"response": response})
+            if place >= plan.lost:
+                lines = good_lines if answer.status == 200 else bad_lines
+                lines += [found | {"response": response}] * (2 if plan.twice else 1)
         # Nothing promises the order of the input, so the answers come backwards.
         for name, lines in (("output_file_id", good_lines), ("error_file_id", bad_lines)):
             if lines:

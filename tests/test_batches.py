@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
-from fake_openai import Answer, BatchPlan, FakeOpenAI, completion, good
-from helpers import numbered, open_instance
+from fake_openai import MODES, Answer, BatchPlan, FakeOpenAI, completion, good
+from helpers import numbered, open_instance, until
 
 from labeler.backends.prices import cost
 from labeler.prelabel import batch_executor, runs
 from labeler.prelabel.batch_executor import BatchExecutor
 from labeler.prelabel.calls import EXPECTED_ANSWER, Pace
+from labeler.prelabel.rounds import Rounds
+from labeler.store.audit import audit
 from labeler.worker import Worker
 
 COUNT = 12
@@ -57,6 +60,16 @@ class Lab:
 
     def values(self):
         return [s.value for id_ in self.ids for s in self.store.suggestions.of_record(id_, "sentiment")]
+
+    def client(self):
+        task = self.instance.project_task(self.project, "sentiment")
+        return self.instance.suggester(self.project, task, {"backend": "openai"}).backend.batches
+
+    def approve(self, *record_ids):
+        decisions = self.instance.decisions(self.project, self.instance.project_task(self.project, "sentiment"))
+        for id_ in record_ids:
+            record = self.store.records.get(id_)
+            self.store.write(lambda tx, record=record: decisions.import_label(tx, record, "negative", "test", None))
 
     def close(self):
         self.instance.close()
@@ -134,8 +147,7 @@ def test_batch_whose_id_was_never_written_is_found_by_its_tag(lab, monkeypatch):
 def test_batch_that_never_reached_the_provider_is_sent_anew(lab, monkeypatch):
     """Death before the provider took the file: the calls are free again, and go out once."""
     run_id = lab.start()
-    client = type(lab.instance.suggester(lab.project, lab.instance.project_task(lab.project, "sentiment"),
-                                         {"backend": "openai"}).backend.batches)  # fmt: skip
+    client = type(lab.client())
     with monkeypatch.context() as patch:
         patch.setattr(client, "upload", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -205,7 +217,7 @@ def test_refused_batch_pauses_the_run_with_its_reason(lab):
 
 
 def test_cancelled_run_cancels_its_batch_and_keeps_what_was_paid(lab):
-    """After a cancel the provider is told, and what it had answered goes into the ledger."""
+    """After a cancel the provider is told, and what it had answered becomes suggestions: it is paid."""
     lab.server.batch_plan = BatchPlan(delay=0.0, status="cancelled", done=4)
     run_id = lab.start()
     lab.step(run_id)
@@ -215,7 +227,7 @@ def test_cancelled_run_cancels_its_batch_and_keeps_what_was_paid(lab):
         worker._runs(False)
     assert lab.store.batches.open_runs() == []
     assert lab.store.db.value("SELECT COUNT(*) FROM calls WHERE state = 'answered'") == 4
-    assert lab.ledger.run(run_id)["state"] == "cancelled" and lab.values() == []
+    assert lab.ledger.run(run_id)["state"] == "cancelled" and lab.values() == ["positive"] * 4
 
 
 def test_budget_bounds_a_file_before_it_is_sent(lab):
@@ -249,3 +261,254 @@ def test_backend_without_batches_says_so(lab):
     run_id = lab.start(backend="nearest")
     assert lab.step(run_id) == "paused"
     assert "has no batches" in lab.ledger.run(run_id)["message"]
+
+
+# What is paid is finished
+
+
+def dear(request, n):
+    """A good answer that costs a hundred times what was thought beforehand."""
+    answer = good(request, n)
+    answer.body["usage"]["prompt_tokens"] *= 100
+    return answer
+
+
+def test_answers_that_cost_more_than_the_budget_become_suggestions(lab):
+    """A file that turns out dearer than thought uses up the budget; every answer in it is paid, and is finished."""
+    lab.server.behave(dear)
+    run_id = lab.start(budget=0.0002)
+    assert lab.through(run_id) == "paused"
+    run, (batch,) = lab.ledger.run(run_id), lab.store.batches.of_run(run_id)
+    assert run["spent"] > 0.0002 and "budget" in run["message"]
+    assert 0 < batch["calls"] < COUNT
+    assert (run["done"], len(lab.values())) == (batch["calls"], batch["calls"])
+    assert lab.ledger.item_counts(run_id) == {"done": batch["calls"], "waiting": COUNT - batch["calls"]}
+    runs.resume(lab.store, run_id, 1.0)
+    assert lab.through(run_id) == "finished"
+    assert (len(lab.server.requests), lab.ledger.run(run_id)["repeats"]) == (COUNT, 0)
+
+
+def test_answers_of_a_batch_are_finished_after_a_cancel_and_a_death(lab, monkeypatch):
+    """The process dies between the answers and the suggestions, and the run is cancelled: another one finishes them."""
+    run_id = lab.start()
+    lab.step(run_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(Rounds, "start", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            lab.step(run_id)
+    assert lab.values() == [] and lab.store.batches.open_runs() == []
+    runs.cancel(lab.store, run_id)
+    lab.store.write(lambda tx: tx.run("UPDATE run_items SET lease_until = 0 WHERE state = 'leased'"))
+    worker = Worker(lab.instance)
+    worker._runs(False)
+    assert lab.values() == ["positive"] * COUNT
+    assert (lab.ledger.run(run_id)["state"], lab.ledger.to_finish()) == ("cancelled", [])
+
+
+def test_run_that_nothing_is_left_of_is_finished_though_its_budget_paused_it(lab):
+    """A run whose last answers come back after it was paused ends as finished: there is nothing to resume."""
+    lab.server.batch_plan = BatchPlan(delay=3600)
+    run_id = lab.start()
+    lab.step(run_id)
+    lab.store.write(lambda tx: lab.ledger.set_run(tx, run_id, "paused", "The key was refused"))
+    lab.server._plans["batch_1"] = BatchPlan()
+    for _ in range(3):
+        Worker(lab.instance)._runs(False)
+    assert lab.values() == ["positive"] * COUNT
+    assert lab.ledger.run(run_id)["state"] == "finished"
+
+
+def test_cancel_that_comes_after_the_batch_has_ended_keeps_its_answers(lab):
+    """A batch that has ended cannot be cancelled any more: its answers are taken in."""
+    run_id = lab.start()
+    lab.step(run_id)
+    lab.server._moved("batch_1")
+    runs.cancel(lab.store, run_id)
+    Worker(lab.instance)._runs(False)
+    assert lab.values() == ["positive"] * COUNT
+
+
+def test_what_is_approved_meanwhile_makes_no_answer_worthless(lab):
+    """A batch is away for hours and people go on: its answers are those to the prompts that were sent."""
+    lab.server.batch_plan = BatchPlan(delay=3600)
+    lab.approve(lab.ids[0])
+    run_id = lab.start(ids=lab.ids[2:], k=4)
+    lab.step(run_id)
+    lab.approve(lab.ids[1])
+    lab.server._plans["batch_1"] = BatchPlan()
+    assert lab.through(run_id) == "finished"
+    assert len(lab.server.requests) == COUNT - 2
+    (suggestion,) = lab.store.suggestions.of_record(lab.ids[2], "sentiment")
+    assert [evidence.record_id for evidence in suggestion.evidence] == [lab.ids[0]]
+
+
+def test_records_that_people_decided_go_into_no_file(lab):
+    """Decided before the file is filled: not asked. Decided while it is away: the answer stands beside the decision."""
+    lab.server.batch_plan = BatchPlan(delay=3600)
+    lab.approve(lab.ids[0], lab.ids[1])
+    run_id = lab.start()
+    lab.step(run_id)
+    lab.approve(lab.ids[2])
+    lab.server._plans["batch_1"] = BatchPlan()
+    assert lab.through(run_id) == "finished"
+    run = lab.ledger.run(run_id)
+    assert (run["done"], run["decided"], run["calls"]) == (COUNT, 2, COUNT - 2)
+    assert len(lab.values()) == COUNT - 2
+    assert lab.store.work.get(lab.ids[2], "sentiment")["suggestion_id"] is None
+
+
+# Lines that never come back
+
+
+def test_line_that_never_comes_back_fails_its_record_after_its_tries(lab):
+    """A call in a batch has had a try: a provider that leaves it out is not asked for ever."""
+    lab.server.batch_plan = BatchPlan(lost=1)
+    run_id = lab.start(ids=lab.ids[:3], max_tries=3)
+    for _ in range(30):
+        lab.store.write(lambda tx: tx.run("UPDATE run_items SET not_before = 0 WHERE state = 'waiting'"))
+        if lab.step(run_id) != "running":
+            break
+    run = lab.ledger.run(run_id)
+    assert (run["state"], run["done"], run["failed"]) == ("finished", 2, 1)
+    assert len(lab.server.batches) == 3
+    assert [row["kind"] for row in lab.ledger.failures(run_id)] == ["unanswered"]
+
+
+def test_answered_line_uses_up_no_try(lab):
+    """What was answered, and what was never sent, has its try given back: a later failure has all of them."""
+    answered_twice = lambda request, n: Answer(200, completion("what?", request)) if n <= 1 else good(request, n)  # noqa: E731
+    lab.server.behave(answered_twice)
+    run_id = lab.start(ids=lab.ids[:1])
+    lab.step(run_id)
+    lab.step(run_id)
+    assert lab.ledger.tries(run_id, lab.ids[0]) == 1
+
+
+def test_line_that_fails_for_every_record_pauses_the_run(lab):
+    """A refused key in the lines of a file is no reason to send the same file again and again."""
+    lab.server.behave(MODES["unauthorized"])
+    run_id = lab.start()
+    assert lab.through(run_id) == "paused"
+    assert len(lab.server.batches) == 1 and "key" in lab.ledger.run(run_id)["message"]
+
+
+def test_line_that_stands_twice_is_paid_once(lab):
+    """A provider that repeats itself is read once."""
+    lab.server.batch_plan = BatchPlan(twice=True)
+    run_id = lab.start()
+    assert lab.through(run_id) == "finished"
+    assert lab.ledger.run(run_id)["spent"] == pytest.approx(lab.store.db.value("SELECT SUM(cost) FROM calls"))
+    assert audit(lab.store) == []
+
+
+# Other runs, other processes, other batches
+
+
+def test_run_over_records_in_a_batch_waits_quietly(lab):
+    """It says what it waits for, writes next to nothing meanwhile, takes no rate limit, and goes on after the batch."""
+    lab.server.batch_plan = BatchPlan(delay=3600)
+    first = lab.start()
+    lab.step(first)
+    lab.instance.change_settings({"requests_per_minute": 60})
+    second = lab.start(executor="local")
+    worker, written = Worker(lab.instance), []
+    assert worker.move_run(second) == "running"
+    assert f"run {first}" in lab.ledger.run(second)["message"]
+    write = lab.store.db.write
+    lab.store.db.write = lambda work: written.append(work) or write(work)
+    assert [worker.move_run(second) for _ in range(20)] == ["running"] * 20
+    lab.store.db.write = write
+    assert written == []
+    assert lab.store.db.all("SELECT * FROM rate_limits") == []
+    lab.server._plans["batch_1"] = BatchPlan()
+    assert lab.through(first) == "finished"
+    assert worker.move_run(second) == "finished"
+    run = lab.ledger.run(second)
+    assert (run["reused"], run["calls"], run["message"], len(lab.server.requests)) == (COUNT, 0, None, COUNT)
+
+
+def test_batch_is_found_behind_hundreds_of_others(lab, monkeypatch):
+    """The provider lists a hundred at a time; the list is read back to when the batch was made."""
+    run_id = lab.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.store.batches, "sent", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            lab.step(run_id)
+    for _ in range(250):
+        lab.server._new_batch({"input_file_id": "file-1", "metadata": {"labeler": "of somebody else"}})
+    monkeypatch.setattr(batch_executor, "_ABANDONED", 0.0)
+    assert lab.through(run_id) == "finished"
+    (batch,) = lab.store.batches.of_run(run_id)
+    assert batch["remote_id"] == "batch_1"
+
+
+def test_list_of_batches_is_not_read_further_back_than_needed(lab):
+    """Batches that are days older than ours cannot be ours, and the pages before them are not asked for."""
+    client = lab.client()
+    file_id = client.upload(b"{}")
+    for n in range(250):
+        batch = lab.server._new_batch({"input_file_id": file_id})
+        lab.server.batches[batch["id"]]["created_at"] -= (250 - n) * 1000
+    made = time.time() - 3000
+    assert len(list(client.since(made))) == 100
+    assert len(list(client.since(0))) == 250
+
+
+def test_batch_that_takes_long_to_upload_is_sent_once(lab, monkeypatch, tmp_path):
+    """A process that uploads says that it lives; another one does not take its batch for abandoned."""
+    monkeypatch.setattr(batch_executor, "_ABANDONED", 0.5)
+    run_id = lab.start()
+    client, uploading, go_on = type(lab.client()), threading.Event(), threading.Event()
+    upload = client.upload
+
+    def slow(self, content):
+        uploading.set()
+        assert go_on.wait(20)
+        return upload(self, content)
+
+    monkeypatch.setattr(client, "upload", slow)
+    sender = threading.Thread(target=lambda: lab.step(run_id))
+    sender.start()
+    assert uploading.wait(20)
+    (batch,) = lab.store.batches.of_run(run_id)
+    other = open_instance(tmp_path / "instance", lab.server.base_url)
+    until(
+        lambda: (
+            Worker(other).move_run(run_id) and lab.store.batches.of_run(run_id)[0]["alive_at"] > batch["alive_at"] + 0.5
+        )
+    )
+    go_on.set()
+    sender.join()
+    assert lab.through(run_id) == "finished"
+    other.close()
+    assert len(lab.server.batches) == 1 and len(lab.server.requests) == COUNT
+
+
+def test_batch_that_was_given_up_while_it_was_made_is_cancelled(lab, monkeypatch):
+    """A process that stood still for too long finds its batch given up: what it made at the provider is called off."""
+    lab.server.batch_plan = BatchPlan(delay=3600)
+    run_id = lab.start(budget=1.0)
+    client = type(lab.client())
+    create = client.create_batch
+
+    def late(self, file_id, metadata):
+        made = create(self, file_id, metadata)
+        (batch,) = lab.store.batches.of_run(run_id)
+        lab.store.write(lambda tx: lab.store.batches.end(tx, batch, "never sent", "unsent"))
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "create_batch", late)
+        lab.step(run_id)
+    assert lab.server.batches["batch_1"]["status"] in ("cancelling", "cancelled")
+    lab.server.batch_plan = BatchPlan()
+    assert lab.through(run_id) == "finished"
+    assert len(lab.server.requests) == COUNT
+
+
+def test_run_of_another_executor_is_not_finished_over_a_batch(lab):
+    """Whatever moves a run: while some of its items are in a batch it has not ended."""
+    lab.server.batch_plan = BatchPlan(delay=3600)
+    run_id = lab.start()
+    lab.step(run_id)
+    assert lab.store.write(lambda tx: lab.ledger.settle(tx, run_id, True)) == "running"

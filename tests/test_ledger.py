@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from helpers import World, numbered
 
 from labeler.errors import Conflict, InputError, NotFound
 from labeler.prelabel import runs
+from labeler.store import Store
 
 ANSWER = {
     "answer": '{"sentiment": "positive"}', "finish": "stop", "score": None, "tokens_in": 100, "tokens_out": 5,
@@ -255,3 +257,122 @@ def test_costs_of_a_project_are_summed(world, ledger, run_id):
     assert ledger.runs(world.project_id, task="emotion") == []
     with pytest.raises(NotFound):
         ledger.run(999)
+
+
+# Cost, order, and what stands in an old database
+
+
+def test_claim_costs_the_same_however_much_is_done(world, ledger, run_id):
+    """Items that have ended are never walked over: not by a claim, and not by the question what is due."""
+
+    def steps(tx):
+        """Thousands of steps of SQLite's machine: the same on a busy machine."""
+        count = []
+        tx.connection.set_progress_handler(lambda: count.append(1) and 0, 1000)
+        assert len(ledger.claim_items(tx, run_id, "t", 8, 60.0)) == 8
+        ledger.next_due(run_id, tx)
+        tx.connection.set_progress_handler(None, 0)
+        return len(count)
+
+    def work(tx):
+        few = steps(tx)
+        tx.run("PRAGMA defer_foreign_keys = ON")
+        done = [(run_id, -n) for n in range(1, 180_001)]
+        tx.many("INSERT INTO run_items (run_id, record_id, state) VALUES (?, ?, 'done')", done)
+        many = steps(tx)
+        tx.run("DELETE FROM run_items WHERE record_id < 0")
+        return few, many
+
+    few, many = world.store.write(work)
+    assert many <= few + 1 <= 5
+
+
+def test_paid_answers_are_claimed_first_and_over_budget_alone(world, ledger, run_id):
+    """An item whose answer is there comes first; once the budget is reached it is the only one, and once."""
+    last = world.records[-1]
+    call = {
+        "fingerprint": "f", "project_id": 1, "run_id": run_id, "record_id": last, "task": "sentiment",
+        "backend": "openai", "model_id": "m",
+    }  # fmt: skip
+    begun = world.store.write(lambda tx: ledger.begin_call(tx, call, "z", 60.0))
+    world.store.write(lambda tx: ledger.answer_call(tx, begun["id"], "z", ANSWER, run_id))
+    spend(world, run_id, 0.01)
+    assert ledger.next_due(run_id) == 0
+    assert claim(world, run_id) == [last]
+    assert ledger.next_due(run_id, billed=True) > time.time()
+    world.store.write(lambda tx: ledger.put_back(tx, run_id, last, "a", 0.0, None, None))
+    assert (claim(world, run_id), ledger.next_due(run_id)) == ([], None)
+    world.store.write(lambda tx: ledger.set_budget(tx, run_id, None))
+    assert last in claim(world, run_id, limit=20)
+
+
+def test_paid_answer_of_a_cancelled_run_waits_for_a_worker(world, ledger, run_id):
+    """A run that was cancelled with a paid answer is named to the workers until a flow has looked at it."""
+    first = world.records[0]
+    call = {
+        "fingerprint": "f", "project_id": 1, "run_id": run_id, "record_id": first, "task": "sentiment",
+        "backend": "openai", "model_id": "m",
+    }  # fmt: skip
+    begun = world.store.write(lambda tx: ledger.begin_call(tx, call, "z", 60.0))
+    runs.cancel(world.store, run_id)
+    assert ledger.to_finish() == []
+    world.store.write(lambda tx: ledger.answer_call(tx, begun["id"], "z", ANSWER, run_id))
+    assert ledger.to_finish() == [run_id]
+    assert claim(world, run_id) == [first]
+    world.store.write(lambda tx: ledger.finish_item(tx, run_id, first, "a", "done"))
+    assert ledger.to_finish() == []
+
+
+def test_answer_that_is_asked_for_anew_steps_aside(world, ledger):
+    """The row of the earlier answer stays as it was, under another fingerprint; the newest answers from then on."""
+    first = begin(world)
+    answer(world, first)
+    call = {
+        "fingerprint": "f", "project_id": 1, "run_id": None, "record_id": 1, "task": "sentiment", "backend": "openai",
+        "model_id": "m",
+    }  # fmt: skip
+    second = world.store.write(lambda tx: ledger.begin_call(tx, call, "b", 60.0, anew=True))
+    assert (second["id"] != first["id"], second["repeat"]) == (True, True)
+    rows = {row["id"]: row["state"] for row in world.store.db.all("SELECT * FROM calls")}
+    assert rows == {first["id"]: "answered", second["id"]: "sent"}
+    answer(world, second, "b")
+    assert ledger.answered("f")["id"] == second["id"]
+
+
+def test_item_of_a_clock_that_was_set_back_is_due(world, ledger, run_id):
+    """FAULTS 11: an item that was put back until tomorrow, by the clock of before, waits no day."""
+    world.store.write(lambda tx: tx.run("UPDATE run_items SET not_before = :t", {"t": time.time() + 86_400}))
+    assert ledger.next_due(run_id) == 0
+    assert len(claim(world, run_id, limit=20)) == 20
+
+
+def test_migration_marks_what_was_paid_and_never_finished(tmp_path):
+    """A run that its budget paused with answers in the ledger is finished by the first worker after an upgrade."""
+    world = World(tmp_path, numbered(3))
+    run_id = runs.start(world.store, world.project_id, "sentiment", world.records, {})
+    world.store.write(lambda tx: world.store.ledger.set_run(tx, run_id, "running"))
+    world.store.write(
+        lambda tx: tx.run(
+            """INSERT INTO calls (fingerprint, project_id, run_id, record_id, task, backend, state, created_at)
+               VALUES ('f', 1, :run, :record, 'sentiment', 'openai', 'answered', 1)""",
+            {"run": run_id, "record": world.records[0]},
+        )
+    )
+    world.store.write(lambda tx: world.store.ledger.set_run(tx, run_id, "paused", "The budget"))
+    world.store.close()
+    connection = sqlite3.connect(tmp_path / "labeler.db")
+    dropped = {
+        "run_items": ("answers", "shown"), "batches": ("alive_at",), "batch_calls": ("taken",),
+        "runs": ("again", "decided", "seconds", "moving_since", "filling_until"),
+    }  # fmt: skip
+    for statement in (
+        *(f"DROP INDEX {name}" for name in ("run_items_answers", "run_items_leased", "calls_record")),
+        *(f"ALTER TABLE {table} DROP COLUMN {name}" for table, names in dropped.items() for name in names),
+        "DELETE FROM _sqlite_migrations WHERE name = 'm005_ledger'",
+    ):
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+    with Store(tmp_path / "labeler.db") as store:
+        assert store.ledger.to_finish() == [run_id]
+        assert store.write(lambda tx: store.ledger.claim_items(tx, run_id, "t", 5, 60.0)) == [world.records[0]]

@@ -12,11 +12,15 @@ import pytest
 from fake_openai import MODES, Answer, FakeOpenAI, completion, error, good
 from helpers import numbered, open_instance, until
 
+from labeler.errors import Conflict
 from labeler.prelabel import runs
 from labeler.prelabel.calls import Pace, backoff
 from labeler.prelabel.executor import LocalExecutor
 from labeler.prelabel.refresh import refresh_front
+from labeler.settings import CALIBRATE, overrides
 from labeler.store import NewRecord
+from labeler.store.audit import audit
+from labeler.store.limits import SetLimits
 from labeler.worker import Worker
 
 KEY = "sk-planted-0123456789abcdef"
@@ -57,9 +61,9 @@ class Lab:
     def executor(self, run_id, stop=None, **pace):
         run = self.ledger.run(run_id)
         suggester = self.instance.suggester(
-            self.project, self.instance.project_task(self.project, "sentiment"), run["settings"]
+            self.project, self.instance.project_task(self.project, "sentiment"), overrides(run["settings"])
         )
-        pace = Pace(**{"concurrency": run["settings"]["concurrency"], "base_delay": 0.02} | pace)
+        pace = Pace(**{"concurrency": run["settings"].get("concurrency", 4), "base_delay": 0.02} | pace)
         info = self.instance.price_of(suggester.backend)
         return LocalExecutor(self.store, run_id, suggester, pace, info, stop or threading.Event())
 
@@ -73,6 +77,7 @@ class Lab:
         run, counts = self.ledger.run(run_id), self.ledger.item_counts(run_id)
         assert sum(counts.values()) == run["total"]
         assert (counts.get("done", 0), counts.get("failed", 0)) == (run["done"], run["failed"])
+        assert audit(self.store) == []
 
     def calls(self):
         return self.store.db.all("SELECT * FROM calls ORDER BY id")
@@ -157,7 +162,10 @@ def test_prompt_shows_what_was_approved_a_moment_ago(lab):
         decisions.import_label(tx, record, "negative", "test", lab.kim)
 
     lab.store.write(approve)
-    lab.move(lab.start(lab.ids[:2], k=4))
+    # A calibration is the one run that asks about approved records, too.
+    settings = {"purpose": CALIBRATE, "backend": "openai", "k": 4, "concurrency": 2}
+    run_id = runs.start(lab.store, lab.project["id"], "sentiment", lab.ids[:2], settings)
+    assert Worker(lab.instance).move_run(run_id) == "finished"
     shown = {json.dumps(r.json["messages"][-1])[-60:]: json.dumps(r.json["messages"]) for r in lab.server.requests}
     other = next(text for text in shown.values() if "(1)" in text)
     assert '"role": "assistant"' in other and "negative" in other
@@ -687,3 +695,330 @@ def test_records_of_one_text_in_two_projects_are_asked_once(lab):
     run_id = runs.start(lab.store, other, "sentiment", [stored.id], {"backend": "openai", "k": 0, "concurrency": 1})
     assert Worker(lab.instance).move_run(run_id) == "finished"
     assert (lab.asked, lab.ledger.run(run_id)["reused"]) == (1, 1)
+
+
+# The ledger is asked first
+
+
+def test_answers_in_the_ledger_need_no_budget(lab):
+    """Once the budget of the project is reached, a run over what is answered already ends all the same, for nothing."""
+    lab.move(lab.start(lab.ids[:5]))
+    lab.instance.change_project(lab.project["id"], {"budget_project": 1e-9})
+    run_id = lab.start(lab.ids[:7])
+    assert lab.move(run_id) == "paused"
+    run = lab.ledger.run(run_id)
+    assert (run["done"], run["reused"], run["spent"], lab.asked) == (5, 5, 0, 5)
+    assert "project's budget" in run["message"]
+    again = lab.start(lab.ids[:5])
+    assert lab.move(again) == "finished"
+
+
+def test_answers_in_the_ledger_use_no_rate_limit(lab):
+    """Only a call that is ours to send takes from the limit: what is reused is there at once."""
+    lab.move(lab.start())
+    lab.instance.change_settings({"requests_per_minute": 1})
+    suggested = suggester(lab, backend="openai", k=0)
+    pace = lab.instance.pace(lab.instance.task_settings(lab.project, "sentiment"))
+    run_id = lab.start()
+    executor = LocalExecutor(lab.store, run_id, suggested, pace, None, threading.Event())
+    assert executor.run() == "finished"
+    assert lab.ledger.run(run_id)["reused"] == 12
+    assert lab.store.db.all("SELECT * FROM rate_limits") == []
+
+
+def test_answers_in_the_ledger_are_finished_while_a_limit_holds(lab):
+    """A server that refuses for half a minute holds back what it is to be asked, not what it has answered."""
+    lab.move(lab.start(lab.ids[6:]))
+    lab.server.behave(lambda request, n: error(429, "Slow down.", retry_after="30"))
+    run_id = lab.start()
+    assert lab.executor(run_id).run() == "running"
+    assert lab.ledger.run(run_id)["done"] == 6
+    asked, written, write = lab.asked, [], lab.store.db.write
+    lab.store.db.write = lambda work: written.append(work) or write(work)
+    assert [lab.executor(run_id).run() for _ in range(10)] == ["running"] * 10
+    lab.store.db.write = write
+    assert (written, lab.asked) == ([], asked)
+
+
+def test_call_that_another_has_in_flight_takes_no_rate_limit(lab):
+    """Two runs over the same records ask once, and reserve once."""
+    slow_answers(lab, 0.3)
+    first, second = lab.start(lab.ids[:1]), lab.start(lab.ids[:1])
+    threads = [
+        threading.Thread(target=lab.executor(id_, limits=SetLimits(requests=600)).run) for id_ in (first, second)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lab.asked == 1
+    assert lab.store.db.value("SELECT free_requests FROM rate_limits") == pytest.approx(99, abs=0.01)
+
+
+def test_answer_that_came_before_a_fatal_failure_is_finished(lab):
+    """A run that pauses for a refused key keeps nothing that is paid waiting for the key to be mended."""
+    lab.server.behave(
+        lambda request, n: Answer(200, completion("?", request)) if n == 1 else MODES["unauthorized"](request, n)
+    )
+    run_id = lab.start(lab.ids[:2], concurrency=1)
+    assert lab.move(run_id) == "paused"
+    # The answer that cannot be read wants a second call, which may not be sent: nobody goes round with it.
+    assert lab.ledger.to_finish() == [] and lab.asked == 2
+    runs.resume(lab.store, run_id)
+    lab.server.behave(good)
+    assert lab.move(run_id) == "finished"
+    assert (lab.asked, lab.ledger.run(run_id)["done"]) == (4, 2)
+
+
+def test_item_over_budget_is_looked_at_once_for_each_answer(lab):
+    """An item whose next call may not be sent is not claimed again and again."""
+    lab.server.behave(lambda request, n: Answer(200, completion("no idea", request)))
+    run_id = lab.start(lab.ids[:3], budget=1e-9, concurrency=1)
+    assert lab.move(run_id) == "paused"
+    assert lab.ledger.next_due(run_id) is None
+    claims = lab.store.write(lambda tx: lab.ledger.claim_items(tx, run_id, "t", 5, 60.0))
+    assert claims == []
+    runs.resume(lab.store, run_id, 1.0)
+    lab.server.behave(good)
+    assert lab.move(run_id) == "finished"
+    assert (lab.asked, lab.ledger.run(run_id)["done"]) == (4, 3)
+
+
+def test_free_run_ends_though_the_budget_is_reached(lab):
+    """A backend that costs nothing is not held back by what others have cost."""
+    approve(lab, lab.ids[0])
+    lab.instance.change_project(lab.project["id"], {"budget_day": 0.0})
+    assert lab.move(lab.start(lab.ids[1:], backend="nearest")) == "finished"
+
+
+def test_spent_is_the_sum_of_the_calls_when_both_answers_of_a_call_arrive(lab):
+    """A call that was sent twice and answered twice was paid twice, and both stand in the books."""
+    run_id = lab.start(lab.ids[:1])
+    late = threading.Event()
+
+    def behave(request, n):
+        if n == 1:
+            # The first worker loses its leases while it waits for its answer.
+            lab.store.write(lambda tx: tx.run("UPDATE run_items SET lease_until = 0"))
+            lab.store.write(lambda tx: tx.run("UPDATE calls SET lease_until = 0"))
+            late.set()
+            return Answer(200, completion('{"sentiment": "neutral"}', request), delay=0.6)
+        return good(request, n)
+
+    lab.server.behave(behave)
+    first = threading.Thread(target=lab.executor(run_id).run)
+    first.start()
+    assert late.wait(20)
+    assert lab.executor(run_id).run() == "finished"
+    first.join()
+    run = lab.ledger.run(run_id)
+    assert (lab.asked, run["calls"], run["repeats"], run["done"]) == (2, 2, 1, 1)
+    assert run["spent"] == pytest.approx(lab.store.db.value("SELECT SUM(cost) FROM calls WHERE run_id = ?", [run_id]))
+    assert len(lab.suggestions(lab.ids[0])) == 1
+    assert audit(lab.store) == []
+
+
+# Asked again
+
+
+def rubbish(request, n):
+    return Answer(200, completion("<|im_start|>assistant", request))
+
+
+def test_again_asks_anew_for_what_could_not_be_read(lab):
+    """A server that answered rubbish and was mended is asked again, once for each record; the rubbish stays."""
+    lab.server.behave(rubbish)
+    lab.move(lab.start(lab.ids[:3]))
+    lab.server.behave(good)
+    before = {call["id"]: call["answer"] for call in lab.calls()}
+    run_id = lab.start(lab.ids[:3], again=True)
+    assert lab.move(run_id) == "finished"
+    run = lab.ledger.run(run_id)
+    # One call each: the second question, which named the error of the first answer, is not needed any more.
+    assert (lab.asked, run["calls"], run["repeats"], run["parse_failures"]) == (9, 3, 3, 0)
+    assert [lab.suggestions(id_)[0].value for id_ in lab.ids[:3]] == ["positive"] * 3
+    assert {call["id"]: call["answer"] for call in lab.calls() if call["id"] in before} == before
+    old = lab.suggestions(lab.ids[0])[1]
+    assert lab.store.db.value("SELECT answer FROM calls WHERE id = ?", [old.call_id]) == "<|im_start|>assistant"
+    assert audit(lab.store) == []
+
+
+def test_what_was_read_is_not_asked_again(lab):
+    """Such a run pays for unreadable answers alone, and the good ones that it paid for serve the next."""
+    lab.server.behave(lambda request, n: rubbish(request, n) if "(1)" in json.dumps(request) else good(request, n))
+    lab.move(lab.start(lab.ids[:3]))
+    lab.server.behave(good)
+    lab.move(lab.start(lab.ids[:3], again=True))
+    assert lab.asked == 4 + 1
+    third = lab.start(lab.ids[:3], again=True)
+    lab.move(third)
+    assert (lab.asked, lab.ledger.run(third)["reused"]) == (5, 3)
+    lab.move(lab.start(lab.ids[:3]))
+    assert lab.asked == 5
+
+
+def test_run_that_asks_again_does_so_once(lab):
+    """Resumed in the middle, or tried again after a failure, it does not pay a third time for rubbish of its own."""
+    lab.server.behave(rubbish)
+    lab.move(lab.start(lab.ids[:2]))
+    run_id = lab.start(lab.ids[:2], again=True, budget=1e-9, concurrency=1)
+    assert lab.move(run_id) == "paused"
+    assert lab.asked == 5
+    runs.resume(lab.store, run_id, 1.0)
+    assert lab.move(run_id) == "finished"
+    run = lab.ledger.run(run_id)
+    assert (lab.asked, run["calls"], run["repeats"], run["parse_failures"]) == (8, 4, 4, 2)
+
+
+def test_again_pays_for_the_calls_of_a_flow_that_need_it(lab):
+    """Where the points of a review could be read and the answer could not, the answer alone is asked for anew."""
+
+    def behave(request, n):
+        points = "points" in json.dumps(request.get("response_format", {}))
+        return Answer(200, completion('{"points": ["it is fresh"]}', request)) if points else rubbish(request, n)
+
+    lab.server.behave(behave)
+    lab.move(lab.start(lab.ids[:1], style="least-to-most"))
+    assert (lab.asked, lab.suggestions(lab.ids[0])[0].value) == (3, None)
+    lab.server.behave(good)
+    run_id = lab.start(lab.ids[:1], style="least-to-most", again=True)
+    assert lab.move(run_id) == "finished"
+    assert (lab.asked, lab.suggestions(lab.ids[0])[0].value) == (4, "positive")
+    assert lab.ledger.run(run_id)["reused"] == 1
+
+
+def test_run_keeps_to_itself_that_it_asks_again(lab):
+    """What a run says of itself is no setting of its task."""
+    run_id = lab.start(lab.ids[:1], again=True, purpose="refresh")
+    assert Worker(lab.instance).move_run(run_id) == "finished"
+    assert overrides({"again": True, "purpose": "refresh", "k": 2}) == {"k": 2}
+
+
+# What people decide meanwhile
+
+
+def test_records_that_people_decide_are_not_paid_for(lab):
+    """Runs and reviewers go by age alike: what is decided when its turn comes is left out, and counted."""
+    run_id = lab.start()
+    for id_ in lab.ids[:8]:
+        approve(lab, id_)
+    assert lab.move(run_id) == "finished"
+    run = lab.ledger.run(run_id)
+    assert (lab.asked, run["done"], run["decided"], run["calls"]) == (4, 12, 8, 4)
+    assert lab.ledger.failures(run_id) == []
+
+
+def test_record_is_looked_at_again_right_before_it_is_paid_for(lab):
+    """Decided while it waited in this process for its turn: not asked either."""
+    lab.server.behave(lambda request, n: (approve(lab, lab.ids[1]) and None) or good(request, n))
+    run_id = lab.start(lab.ids[:2], concurrency=1)
+    assert lab.move(run_id) == "finished"
+    assert (lab.asked, lab.ledger.run(run_id)["decided"]) == (1, 1)
+
+
+def test_free_run_leaves_out_what_people_decided(lab):
+    """A free suggestion for a decided record helps nobody either."""
+    run_id = lab.start(lab.ids[1:], backend="nearest")
+    approve(lab, lab.ids[0])
+    approve(lab, lab.ids[1])
+    assert lab.move(run_id) == "finished"
+    assert (lab.ledger.run(run_id)["decided"], lab.suggestions(lab.ids[1])) == (1, [])
+
+
+def test_answer_that_is_paid_stands_beside_a_decision(lab):
+    """Decided after the call was sent and before it was looked at: the suggestion is made, and changes nothing."""
+    run_id = lab.start(lab.ids[:1])
+    lab.server.behave(lambda request, n: (approve(lab, lab.ids[0]) and None) or good(request, n))
+    assert lab.move(run_id) == "finished"
+    assert (len(lab.suggestions(lab.ids[0])), lab.ledger.run(run_id)["decided"]) == (1, 0)
+
+
+# Leases, filling, settling, pace
+
+
+def test_flow_of_several_calls_keeps_its_item(lab):
+    """Each call renews the lease: a flow that takes longer than one lease is no second try."""
+    slow_answers(lab, 0.5)
+    run_id = lab.start(lab.ids[:1], style="self-consistency", samples=5)
+    executor = lab.executor(run_id, lease=1.0)
+    other = lab.executor(run_id, lease=1.0)
+    threads = [threading.Thread(target=one.run) for one in (executor, other)]
+    for thread in threads:
+        thread.start()
+    until(lambda: lab.asked == 5)
+    assert lab.ledger.tries(run_id, lab.ids[0]) == 1
+    for thread in threads:
+        thread.join()
+    assert (lab.asked, lab.ledger.run(run_id)["repeats"], lab.ledger.run(run_id)["state"]) == (5, 0, "finished")
+
+
+def test_run_cannot_be_moved_or_ended_while_it_is_filled(lab):
+    """A worker that looks in between finds nothing to move, and a person cannot resume half a run."""
+    seen = []
+
+    def look():
+        (run,) = lab.ledger.runs(lab.project["id"])
+        Worker(lab.instance)._runs(False)
+        lab.store.write(lambda tx: lab.ledger.settle(tx, run["id"], True))
+        seen.append(lab.ledger.run(run["id"]))
+        with pytest.raises(Conflict, match="still being gathered"):
+            runs.resume(lab.store, run["id"])
+
+    def slowly():
+        for n, id_ in enumerate(lab.ids * 100):
+            if n == 700:
+                look()
+            yield id_
+
+    run_id = runs.start(lab.store, lab.project["id"], "sentiment", slowly(), {"backend": "openai", "k": 0})
+    (run,) = seen
+    assert (run["state"], run["total"], lab.asked) == ("paused", 12, 0)
+    assert "being gathered" in run["message"]
+    assert lab.ledger.run(run_id)["state"] == "queued" and lab.ledger.run(run_id)["message"] is None
+
+
+def test_run_that_is_cancelled_while_it_is_filled_stays_cancelled(lab):
+    """It is filled no further, and can be resumed with what it has."""
+
+    def slowly():
+        for n, id_ in enumerate([*lab.ids[:6], *[lab.ids[0]] * 1000, *lab.ids]):
+            if n == 600:
+                runs.cancel(lab.store, lab.ledger.runs(lab.project["id"])[0]["id"])
+            yield id_
+
+    run_id = runs.start(lab.store, lab.project["id"], "sentiment", slowly(), {"backend": "openai", "k": 0})
+    run = lab.ledger.run(run_id)
+    assert (run["state"], run["total"]) == ("cancelled", 6)
+    runs.resume(lab.store, run_id)
+    assert Worker(lab.instance).move_run(run_id) == "finished"
+
+
+def test_run_whose_maker_died_can_be_resumed_with_what_it_has(lab):
+    """A process killed while it filled a run leaves one that says so; its lease over, people may go on with it."""
+
+    def dies():
+        yield from lab.ids[:6] * 100
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.start(lab.store, lab.project["id"], "sentiment", dies(), {"backend": "openai", "k": 0})
+    (run,) = lab.ledger.runs(lab.project["id"])
+    assert (run["state"], run["total"]) == ("paused", 6) and "resume the run with those it has" in run["message"]
+    lab.store.write(lambda tx: tx.run("UPDATE runs SET filling_until = 1"))
+    runs.resume(lab.store, run["id"])
+    assert Worker(lab.instance).move_run(run["id"]) == "finished"
+
+
+def test_time_that_a_run_stood_still_is_not_its_pace(lab):
+    """Pause a run for half a day: it took no longer for that."""
+    run_id = lab.start()
+    for state, seconds in (("running", 60), ("paused", 43_200), ("running", 60), ("finished", 0)):
+        lab.store.write(lambda tx, state=state: lab.ledger.set_run(tx, run_id, state))
+        lab.store.write(
+            lambda tx, seconds=seconds: tx.run(
+                "UPDATE runs SET moving_since = moving_since - :s, started_at = started_at - :s", {"s": seconds}
+            )
+        )
+    lab.store.write(lambda tx: lab.ledger.count(tx, run_id, calls=12))
+    pace = lab.ledger.past_pace(lab.project["id"], "sentiment", "openai", None)
+    assert pace == pytest.approx(10, abs=0.5)

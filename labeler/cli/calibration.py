@@ -14,15 +14,13 @@ from labeler.cli.run_options import read_options, run_options
 from labeler.cli.runs import checked_suggester, watch_run
 from labeler.cli.words import learned
 from labeler.errors import InputError
+from labeler.settings import CALIBRATE, overrides
 
 if TYPE_CHECKING:
     from labeler.instance import Instance
     from labeler.prelabel.suggest import Suggester
     from labeler.records import Suggestion
     from labeler.store import Store
-
-PURPOSE = "calibrate"
-"""The purpose that the settings of such a run name."""
 
 
 @cli.command()
@@ -40,11 +38,10 @@ def calibrate(instance: Instance, project: str, task_name: str, limit: int | Non
     found = instance.store.projects.named(project)
     task = instance.project_task(found, task_name)
     # Each record scored on its own, by this model: no cheaper step before it, no other task beside it.
-    settings = {"purpose": PURPOSE, "mode": "direct", "joint": [], **read_options(given, found["language"])}
+    settings = {"purpose": CALIBRATE, "mode": "direct", "joint": [], **read_options(given, found["language"])}
     budget = settings.pop("budget", None)
     set_ = instance.task_settings(found, task_name)
-    overrides = {name: value for name, value in settings.items() if name != "purpose"}
-    suggester = checked_suggester(instance, found, task_name, overrides)
+    suggester = checked_suggester(instance, found, task_name, overrides(settings))
     _check(suggester)
     settings |= {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}
     scored = Scored(instance.store, suggester)

@@ -12,7 +12,7 @@ from labeler.cli.base import cli, task_options, with_instance
 from labeler.cli.run_options import read_options, run_options
 from labeler.cli.words import duration, ending
 from labeler.errors import Conflict, InputError
-from labeler.settings import BATCH_EXECUTOR
+from labeler.settings import AGAIN, BATCH_EXECUTOR, overrides
 
 if TYPE_CHECKING:
     from labeler.instance import Instance
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 @task_options
 @run_options()
 @click.option("--limit", type=click.IntRange(1), help="At most this many records")
-@click.option("--again", is_flag=True, help="Also pending records that have a suggestion")
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Also pending records that have a suggestion; answers that could not be read are asked for anew",
+)
 @click.option("--dry-run", is_flag=True, help="Show items, calls, tokens, cost and time; call nothing")
 @with_instance
 def prelabel(
@@ -53,7 +57,7 @@ def prelabel(
         _show_estimate(seen, set_["executor"])
         return
     budget = set_["budget"] if budget is None else budget
-    run_id = runs.start(instance.store, found["id"], task_name, chosen, settings, budget)
+    run_id = runs.start(instance.store, found["id"], task_name, chosen, settings | {AGAIN: again}, budget)
     _say_how(set_["executor"])
     watch_run(instance, run_id)
 
@@ -100,7 +104,7 @@ def _resume(instance: Instance, run_id: int, budget: float | None) -> None:
     if run["done"] + run["failed"] >= run["total"]:
         raise Conflict(f"Run {run_id} has already ended")
     project = instance.store.projects.get(run["project_id"])
-    settings = {name: value for name, value in run["settings"].items() if name != "purpose"}
+    settings = overrides(run["settings"])
     _warn(instance, checked_suggester(instance, project, run["task"], settings))
     runs.resume(instance.store, run_id, budget)
     _say_how((instance.task_settings(project, run["task"]) | settings)["executor"])
@@ -176,12 +180,17 @@ def watch_run(instance: Instance, run_id: int) -> None:
     _show_run(instance, run_id)
 
 
+def _left_out(run: Mapping[str, Any]) -> str:
+    return f", {run['decided']} left out because people decided them first" if run["decided"] else ""
+
+
 def _show_run(instance: Instance, run_id: int) -> None:
     run = instance.store.ledger.run(run_id)
     cost = "unknown" if run["unpriced"] else f"${run['spent']:.4f}"
+    made = run["done"] - run["decided"]
     click.echo(
-        f"Run {run_id} {run['state']}: {run['done']} suggestions ({run['parse_failures']} unreadable), "
-        f"{run['failed']} failed; {run['calls']} calls ({run['repeats']} repeats, {run['reused']} from the ledger), "
+        f"Run {run_id} {run['state']}: {made} suggestions ({run['parse_failures']} unreadable), {run['failed']} failed"
+        f"{_left_out(run)}; {run['calls']} calls ({run['repeats']} repeats, {run['reused']} from the ledger), "
         f"{run['tokens_in']:,} tokens in, {run['tokens_out']:,} out, cost {cost}."
     )
     for failure in instance.store.ledger.failures(run_id):

@@ -12,19 +12,20 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
 from labeler.backends.base import BackendRequest
 from labeler.backends.prices import ModelInfo, cost
 from labeler.errors import LabelerError
-from labeler.prelabel.calls import EXPECTED_ANSWER, Book, Call, Clerk, Pace
-from labeler.prelabel.rounds import Rounds, Sending
+from labeler.prelabel.calls import EXPECTED_ANSWER, Book, Call, Claim, Clerk, Pace
+from labeler.prelabel.rounds import Rounds, Sending, repeating
 from labeler.prelabel.suggest import Suggester
 from labeler.records import BackendFailure, Completion, Record
-from labeler.store import Row, Store
+from labeler.store import Row, Store, Tx
 from labeler.store.batches import FILLING
-from labeler.store.ledger import CANCELLED, OPEN, RUNNING
+from labeler.store.ledger import CANCELLED
 from labeler.text import count_tokens
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
 MAX_CALLS = 20_000
 MAX_BYTES = 100 * 1024 * 1024
 POLL_SECONDS = 30.0
-# A file that is being filled by a living process is sent long before.
-_ABANDONED = 900.0
-# The provider ends a batch within 24 hours; one of which nothing is known after that is given up.
-_GIVEN_UP = 26 * 3600.0
+# A process that fills or sends a file says much more often that it lives.
+_ABANDONED = 300.0
+# The provider ends a batch within 24 hours; one that goes on after that is cancelled, then given up.
+_TOO_LATE, _GIVEN_UP = 25 * 3600.0, 26 * 3600.0
+# How far the provider's clock may be behind ours.
+_CLOCKS = 24 * 3600.0
 _SLICE = 200
 _COMMIT = 500
 
@@ -55,49 +58,56 @@ class BatchExecutor:
         self.backend: OpenAIBackend = suggester.backend  # type: ignore[assignment]
 
     def run(self) -> str:
-        """Return the state of the run after this step; "running" while a batch is on its way."""
+        """Return the state of the run after this step; "running" while a batch is on its way.
+
+        Of a run that is paused or cancelled, what its batches bring is still taken in and finished.
+        """
         from labeler.backends.openai import CallFailed
 
-        ledger = self.store.ledger
         try:
-            moving = self.store.write(lambda tx: ledger.set_run(tx, self.run_id, RUNNING, None, OPEN))
+            moving = self.book.start()
             self._collect()
             if moving:
                 self.book.check_price()
-                self._send()
+            self._send()
         except CallFailed as error:
             if not error.failure.retryable:
                 self.book.pause(error.failure.message)
         except LabelerError as error:
             self.book.pause(str(error))
-        if not self.store.batches.open(self.run_id):
-            self.book.settle()
-        return str(ledger.run(self.run_id)["state"])
+        return self.book.settle()
 
     # What came back
 
     def _collect(self) -> None:
+        from labeler.backends.openai import CallFailed
+
         cancelled = self.store.ledger.run(self.run_id)["state"] == CANCELLED
         for batch in self.store.batches.open(self.run_id):
-            if batch["state"] == FILLING:
-                self._recover(batch)
-            elif time.time() - (batch["polled_at"] or 0.0) >= self.poll_seconds:
-                # Noted first: a provider that does not answer is not asked again every second.
-                self.store.write(lambda tx, batch=batch: self.store.batches.polled(tx, batch["id"], batch["message"]))  # type: ignore[misc]
-                self._poll(batch, cancelled)
+            try:
+                if batch["state"] == FILLING:
+                    self._recover(batch)
+                # A clock that was set back must not keep a batch from being asked after for a day.
+                elif abs(time.time() - (batch["polled_at"] or 0.0)) >= self.poll_seconds:
+                    # Noted first: a provider that does not answer is not asked again every second.
+                    self.store.write(
+                        lambda tx, batch=batch: self.store.batches.polled(tx, batch["id"], batch["message"])  # type: ignore[misc]
+                    )
+                    self._poll(batch, cancelled)
+            except CallFailed as error:
+                # The other batches are asked after all the same.
+                if not error.failure.retryable:
+                    self.book.pause(error.failure.message)
+                if time.time() - batch["created_at"] > _GIVEN_UP:
+                    self._end(batch, error.failure.message, "expired")
 
     def _recover(self, batch: Row) -> None:
         """Go on with a batch whose process died before it wrote down the provider's id, if that ever got one."""
-        if time.time() - batch["created_at"] < _ABANDONED:
+        if abs(time.time() - batch["alive_at"]) < _ABANDONED:
             return
-        found = next(
-            (
-                remote
-                for remote in self.backend.batches.batches()
-                if (remote.get("metadata") or {}).get("labeler") == batch["tag"]
-            ),
-            None,
-        )
+        since = batch["created_at"] - _CLOCKS
+        tags = ((remote, (remote.get("metadata") or {}).get("labeler")) for remote in self.backend.batches.since(since))
+        found = next((remote for remote, tag in tags if tag == batch["tag"]), None)
         if found is None:
             self.store.write(lambda tx: self.store.batches.end(tx, batch, "never sent", "unsent"))
         else:
@@ -106,45 +116,63 @@ class BatchExecutor:
     def _poll(self, batch: Row, cancelled: bool) -> None:
         from labeler.backends.openai.batches import ENDED
 
-        client = self.backend.batches
-        found = client.cancel_batch(batch["remote_id"]) if cancelled else client.batch(batch["remote_id"])
+        client, age = self.backend.batches, time.time() - batch["created_at"]
+        found = client.batch(batch["remote_id"])
+        # One that has ended, or is about to, cannot be cancelled: it is answered and paid.
+        if (cancelled or age > _TOO_LATE) and found.get("status") in ("validating", "in_progress"):
+            found = client.cancel_batch(batch["remote_id"])
         status = str(found.get("status"))
         self.store.write(lambda tx: self.store.batches.polled(tx, batch["id"], _standing(found)))
         if status not in ENDED:
-            if time.time() - batch["created_at"] > _GIVEN_UP:
+            if age > _GIVEN_UP:
                 self._end(batch, f"The provider has not ended the batch {batch['remote_id']} in a day", "expired")
             return
         for name in ("output_file_id", "error_file_id"):
             if found.get(name):
                 self._take_in(batch, client.file(str(found[name])))
         said = _errors(found)
-        self._end(batch, said or status, status if status != "completed" else "unanswered")
+        # A file that the provider refused as a whole was no try for any record.
+        self._end(batch, said or status, status if status != "completed" else "unanswered", tried=status != "failed")
         if status == "failed":
             self.book.pause(f"The provider refused the batch: {said or 'no reason was given'}")
 
-    def _end(self, batch: Row, message: str, kind: str) -> None:
-        self.store.write(lambda tx: self.store.batches.end(tx, batch, message, kind))
+    def _end(self, batch: Row, message: str, kind: str, tried: bool = True) -> None:
+        """End a batch. An item with a call in it that brought nothing has had a try; the others have not."""
+        clerk = Clerk(self.book)
+        failure = BackendFailure(kind, f"Not answered in the batch: {message}", retryable=True)
+        silent = self.store.batches.waiting(batch["id"]) if tried else {}
+        for n, (call_id, record_id) in enumerate(silent.items(), 1):
+            self._later(clerk, batch, Call(call_id, Claim(record_id, batch["tag"])), failure)
+            if n % _COMMIT == 0:
+                clerk.flush()
+        clerk.write(lambda tx, counts: self.store.batches.end(tx, batch, message, kind))
 
     def _take_in(self, batch: Row, content: bytes) -> None:
         """Commit the answers of a file; each is taken once, however often the file is read."""
         waiting = self.store.batches.waiting(batch["id"])
         answers = ((call_id, line) for call_id, line in _lines(content) if call_id in waiting)
-        # Whoever began the batch may be dead: its calls and items are held by its tag.
-        self.book.token = batch["tag"]
         clerk = Clerk(self.book)
         for n, (call_id, line) in enumerate(answers, 1):
-            self._take(clerk, call_id, waiting[call_id], line)
+            # Whoever began the batch may be dead: its calls and items are held by its tag.
+            call = Call(call_id, Claim(waiting[call_id], batch["tag"]))
+            self._later(clerk, batch, call, self._read(call.claim.record_id, line))
             if n % _COMMIT == 0:
                 clerk.flush()
         clerk.flush()
 
-    def _take(self, clerk: Clerk, call_id: int, record_id: int, line: Mapping[str, Any]) -> None:
-        answer, call = self._read(record_id, line), Call(call_id)
-        if isinstance(answer, Completion):
-            clerk.later(lambda tx, counts: self.book.answered(tx, counts, call, answer))
-        else:
-            # Worth another try in the next batch, until the item's tries are used up.
-            clerk.later(lambda tx, counts: self.book.failed(tx, counts, record_id, call, answer))
+    def _later(self, clerk: Clerk, batch: Row, call: Call, answer: Completion | BackendFailure) -> None:
+        """Let the clerk commit what came of a call in a batch, unless another process did."""
+
+        def work(tx: Tx, counts: Any) -> None:
+            if not self.store.batches.take(tx, batch["id"], call.id):
+                return
+            if isinstance(answer, Completion):
+                self.book.answered(tx, counts, call, answer)
+            else:
+                # Worth another try in the next batch, until the item's tries are used up.
+                self.book.failed(tx, counts, call, answer)
+
+        clerk.later(work)
 
     def _read(self, record_id: int, line: Mapping[str, Any]) -> Completion | BackendFailure:
         response = line.get("response")
@@ -166,27 +194,26 @@ class BatchExecutor:
         """Step on every item that is free; send the calls that this leaves, in as few files as the limits allow."""
         bounded = bool(self.store.ledger.budgets(self.run_id))
         if bounded and self.store.batches.open(self.run_id):
-            # What is on its way may use up the budget: one batch at a time.
-            return
-        self.book.token = self.book.fresh_token()
-        while not self.stop.is_set() and not self.book.halted.is_set():
-            if not self._one_file() or bounded:
-                return
+            # What is on its way may use up the budget: one batch at a time. What is answered is finished meanwhile.
+            self.book.closed = True
+        while not self.stop.is_set() and self._one_file() and not bounded:
+            pass
 
     def _one_file(self) -> bool:
         """Fill and send one file; False when nothing was left to send."""
         file = _File(self)
-        while not file.full() and not self.stop.is_set() and not self.book.halted.is_set():
-            ids = self._claim(file.room())
-            if not ids:
-                break
-            records = self.store.records.many(ids)
-            file.add([records[id_] for id_ in ids])
-        return file.send()
-
-    def _claim(self, limit: int) -> list[int]:
-        book, lease = self.book, self.pace.lease
-        return self.store.write(lambda tx: self.store.ledger.claim_items(tx, self.run_id, book.token, limit, lease))
+        try:
+            while not file.full() and not self.stop.is_set():
+                due = self.book.due()
+                if due is None or due > time.time():
+                    break
+                file.add(self.book.claim(file.room()))
+            return file.send()
+        except LabelerError:
+            file.drop()
+            raise
+        finally:
+            file.close()
 
 
 class _File:
@@ -197,12 +224,16 @@ class _File:
         self.lines: list[bytes] = []
         self.size = 0
         self.batch: Row | None = None
+        # Another process took this one for dead, and the batch is not ours any more.
+        self.lost = False
+        self._living = ExitStack()
         # US dollars: what may still be spent, and what the calls in this file are thought to cost.
         self.left = self.store.ledger.left(executor.run_id)
         self.thought = 0.0
 
     def full(self) -> bool:
-        return len(self.lines) >= MAX_CALLS or self.size >= MAX_BYTES or (self.left is not None and self.left <= 0)
+        used_up = self.left is not None and self.left <= 0 and bool(self.lines)
+        return len(self.lines) >= MAX_CALLS or self.size >= MAX_BYTES or used_up or self.lost
 
     def room(self) -> int:
         """How many items to step on next: with a budget no more than it will bear, as far as the prices tell."""
@@ -211,37 +242,65 @@ class _File:
         each = self.thought / len(self.lines) if self.lines else None
         return 1 if not each else max(1, min(_SLICE, int(self.left / each)))
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, claims: Sequence[Claim]) -> None:
         """Step on the flows of some records; those that want a call sent wait in this file."""
         rounds = Rounds(self.book, self.executor.stop)
         try:
-            rounds.start(records)
+            rounds.start(claims)
             while rounds.items:
-                parked = rounds.park(rounds.begin())
-                self._write(parked)
+                self._write(rounds, rounds.begin())
                 rounds.advance()
         finally:
             rounds.put_all_back()
 
-    def _write(self, sendings: Sequence[Sending]) -> None:
+    def _write(self, rounds: Rounds, sendings: Sequence[Sending]) -> None:
+        """Put calls that were begun into the file, or give them back."""
         if not sendings:
             return
-        lines = [_line(self.executor.backend, sending, self._request(sending)) for sending in sendings]
+        try:
+            lines = [_line(self.executor.backend, sending, self._request(sending)) for sending in sendings]
+            self.lost = not self._store(sendings)
+        except Exception:
+            self.store.write(lambda tx: rounds.unsend(tx, sendings))
+            raise
+        if self.lost:
+            self.store.write(lambda tx: rounds.unsend(tx, sendings))
+            rounds.put_all_back()
+            return
+        rounds.park(sendings)
         if self.left is not None:
             price = sum(self._price(sending) for sending in sendings)
             self.thought += price
             self.left -= price
-        batch = self.batch
-
-        def work(tx: Any) -> Row:
-            row = batch or self.store.batches.create(tx, self.executor.run_id, str(self.book.address))
-            items = {sending.item.prepared.record.id for sending in sendings}
-            self.store.batches.add(tx, row, [sending.call.id for sending in sendings], sorted(items))
-            return row
-
-        self.batch = self.store.write(work)
         self.lines += lines
         self.size += sum(len(line) for line in lines)
+
+    def _store(self, sendings: Sequence[Sending]) -> bool:
+        """Write down that calls are in this batch; False if it was given up meanwhile."""
+        batch = self.batch
+
+        def work(tx: Tx) -> Row | None:
+            row = batch or self.store.batches.create(tx, self.executor.run_id, str(self.book.address))
+            items = {sending.item.claim.record_id for sending in sendings}
+            added = self.store.batches.add(tx, row, [sending.call.id for sending in sendings], sorted(items))
+            return row if added else None
+
+        row = self.store.write(work)
+        if row is None:
+            return False
+        self.batch = row
+        if batch is None:
+            self._living.enter_context(repeating(self._live, max(_ABANDONED / 5, 0.05), "labeler-batch"))
+        return True
+
+    def _live(self) -> None:
+        batch = self.batch
+        if batch is not None:
+            self.store.write(lambda tx: self.store.batches.alive(tx, batch["id"]))
+
+    def close(self) -> None:
+        """End what says that this process still fills and sends the file."""
+        self._living.close()
 
     def _request(self, sending: Sending) -> BackendRequest:
         return self.executor.suggester.request(sending.item.prepared, sending.ask)
@@ -251,20 +310,25 @@ class _File:
         return cost(tokens, EXPECTED_ANSWER, 0, self.book.info, batch=True) or 0.0
 
     def send(self) -> bool:
-        """Hand the file to the provider; whatever goes wrong before it has taken it, the calls are free again."""
+        """Hand the file to the provider; False where there is none, or where the batch is not ours any more."""
         batch = self.batch
-        if batch is None:
+        if batch is None or self.lost:
             return False
         client = self.executor.backend.batches
-        try:
-            file_id = client.upload(b"".join(self.lines))
-            remote = client.create_batch(file_id, {"labeler": batch["tag"]})
-        except LabelerError:
-            delay = self.executor.poll_seconds
-            self.store.write(lambda tx: self.store.batches.end(tx, batch, "could not be sent", "unsent", delay))
-            raise
-        self.store.write(lambda tx: self.store.batches.sent(tx, batch["id"], str(remote["id"])))
+        file_id = client.upload(b"".join(self.lines))
+        if not self.store.write(lambda tx: self.store.batches.alive(tx, batch["id"])):
+            return False
+        remote = client.create_batch(file_id, {"labeler": batch["tag"]})
+        if not self.store.write(lambda tx: self.store.batches.sent(tx, batch["id"], str(remote["id"]))):
+            # Another process took this one for dead, and the calls are on their way again: they are not paid twice.
+            client.cancel_batch(str(remote["id"]))
         return True
+
+    def drop(self) -> None:
+        """Give up a file that could not be sent: its calls are free again. One that the provider has is left alone."""
+        batch, delay = self.batch, self.executor.poll_seconds
+        if batch is not None:
+            self.store.write(lambda tx: self.store.batches.end(tx, batch, "could not be sent", "unsent", delay))
 
 
 def _line(backend: OpenAIBackend, sending: Sending, request: BackendRequest) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,17 +17,20 @@ from typing import Any, TypeVar
 
 from labeler import strictjson
 from labeler.backends.prices import ModelInfo, cost
-from labeler.errors import InputError
 from labeler.prelabel.flows import Ask
 from labeler.prelabel.suggest import Suggester
 from labeler.records import BackendFailure, Completion, RateLimits, Suggestion
-from labeler.store import Store, Tx
-from labeler.store.ledger import FINISHED, OPEN, PAUSED, RUNNING
+from labeler.settings import CALIBRATE
+from labeler.store import Row, Store, Tx
+from labeler.store.batches import BATCHED
+from labeler.store.ledger import DECIDED, OPEN, PAUSED, RUNNING
 from labeler.store.limits import SetLimits, worth_learning
 from labeler.text import count_tokens
 
 T = TypeVar("T")
 _LONGEST_WAIT = 120.0
+# While another worker has the same call in flight, and while a batch has it: that wakes the item when it ends.
+_BUSY_WAIT, _BATCH_WAIT = 1.0, 600.0
 EXPECTED_ANSWER = 60
 
 
@@ -44,41 +46,61 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """An item that is leased to us: its record, and the token that says so."""
+
+    record_id: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A call that a flow wants. With ``anew`` an answer that an earlier run paid for will not do."""
+
+    ask: Ask
+    fingerprint: str
+    anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
-    """A call that is ours to send."""
+    """A call that is ours to send, for the item of ``claim``; ``tokens`` is what was reserved for it."""
 
     id: int
+    claim: Claim
     tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A call that was answered before and is not sent again."""
+    """A call that was answered, and by which run it was paid."""
 
     id: int
     completion: Completion
+    run_id: int | None
+
+
+HALT, LIMIT, BUSY, LOST = "halt", "limit", "busy", "lost"
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """A call that may not be sent for ``seconds``: a rate limit, or another worker has it in flight."""
+class Held:
+    """Why the next call of an item is not sent now, and after how many ``seconds`` it may be.
 
-    seconds: float
-    limited: bool
+    ``kind``: HALT (a budget is reached, or the run was moved), LIMIT (a rate limit), BUSY and BATCHED (another has the
+    same call in flight, in a batch), DECIDED (people were faster), LOST (the item is another's by now).
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Halt:
-    """Nothing more of this run may be started; ``reason`` is for people where a budget is reached."""
-
-    reason: str
-
-
-Begun = Call | Answered | Wait | Halt
+    kind: str
+    seconds: float = 0.0
+    message: str | None = None
 
 
 class Book:
-    """What all threads that move one run share: the run, its prices, its leases, what is known of the server."""
+    """What all threads that move one run share: the run, its prices, its leases, what is known of the server.
+
+    ``closed`` says that no call may be sent for now, whatever the store says; what is answered is finished.
+    """
 
     def __init__(
         self,
@@ -91,9 +113,12 @@ class Book:
     ) -> None:
         self.store, self.run_id, self.suggester, self.pace, self.info = store, run_id, suggester, pace, info
         self.batch = batch
-        self.token = self.fresh_token()
-        self.halted = threading.Event()
+        self.closed = False
         self.hold_until = 0.0
+        run = store.ledger.run(run_id)
+        self.again = bool(run["again"])
+        self.only_pending = run["settings"].get("purpose") != CALIBRATE
+        self._waits_for: str | None = None
         backend = suggester.backend
         self.address = getattr(backend, "base_url", None) or backend.name
         # Local weights have no limits, and those of calls are not those of batches.
@@ -110,64 +135,176 @@ class Book:
         return secrets.token_hex(8)
 
     def check_price(self) -> None:
-        """Raise :class:`InputError` if a budget is to be kept and the price is unknown."""
+        """Pause the run if a budget is to be kept and the price is unknown."""
         budgets = self.store.ledger.budgets(self.run_id)
         if budgets and cost(1, 1, 0, self.info) is None:
             kept = next(b for b in (budgets.run, budgets.project, budgets.day) if b is not None)
-            raise InputError(
+            self.pause(
                 f"The price of {self.suggester.backend.model_id} is unknown, so no budget (${kept:g}) can be kept; "
                 "add the model to prices.json in the instance folder and resume, or start a run without a budget"
             )
 
+    def start(self) -> bool:
+        """Say that the run is being moved; return False if it is not open: then only what is paid is finished."""
+        ledger = self.store.ledger
+        # A run that waits is looked at every second: that it goes on running need not be written each time.
+        if ledger.run(self.run_id)["state"] == RUNNING:
+            return True
+        return self.store.write(lambda tx: ledger.set_run(tx, self.run_id, RUNNING, None, OPEN))
+
     def pause(self, message: str) -> None:
-        self.halted.set()
         self.store.write(lambda tx: self.store.ledger.set_run(tx, self.run_id, PAUSED, message, OPEN))
 
-    def settle(self) -> None:
-        """Say how a run stands that nobody moves any more: finished, or paused by a budget."""
-        ledger = self.store.ledger
-        if ledger.run(self.run_id)["state"] != RUNNING:
-            return
-        if ledger.next_due(self.run_id) is None:
-            self.store.write(lambda tx: ledger.set_run(tx, self.run_id, FINISHED, None, OPEN))
-        elif self.suggester.backend.billed and (reason := ledger.halted(self.run_id)) is not None:
-            self.pause(reason)
+    def settle(self) -> str:
+        """Say how a run stands that this executor has nothing more to do for; return its state."""
+        ledger, billed = self.store.ledger, self.suggester.backend.billed
+        run = ledger.run(self.run_id)
+        # Read first: a run that waits is looked at every second, and nothing of it need be written each time.
+        waits = ledger.next_due(self.run_id, billed=billed) is not None or bool(self.store.batches.open(self.run_id))
+        if waits and run["state"] == RUNNING and run["message"] != (message := self._waits_for) and message:
+            self.store.write(lambda tx: ledger.say(tx, self.run_id, message))
+        if waits or run["state"] not in (*OPEN, PAUSED):
+            return str(run["state"])
+        return self.store.write(lambda tx: ledger.settle(tx, self.run_id, billed))
+
+    # Items
+
+    def due(self) -> float | None:
+        """Return when there is something to claim again (seconds since the epoch); None if nothing is left that may be.
+
+        While a rate limit holds the run back, that is what the ledger may have an answer for.
+        """
+        ledger, lease, billed = self.store.ledger, self.pace.lease, self.suggester.backend.billed
+        first = ledger.next_due(self.run_id, None, lease, billed, self.closed)
+        if first is None or not self.held_back:
+            return first
+        answered = ledger.next_due(self.run_id, None, lease, billed, True)
+        return max(first, self.hold_until) if answered is None else min(answered, max(first, self.hold_until))
+
+    @property
+    def held_back(self) -> bool:
+        """Whether a rate limit holds everybody back now: met by this process, or by another."""
+        if self.server is not None:
+            self.hold_until = max(self.hold_until, self.store.limits.held_until(self.server))
+        return self.hold_until > time.time()
+
+    def claim(self, limit: int) -> list[Claim]:
+        """Lease items that are due; decided ones end here, so there may be fewer, and more to come."""
+        token, lease, billed = self.fresh_token(), self.pace.lease, self.suggester.backend.billed
+        only_answered = self.closed or self.held_back
+        ids = self.store.write(
+            lambda tx: self.store.ledger.claim_items(
+                tx, self.run_id, token, limit, lease, billed, only_answered, self.only_pending
+            )
+        )
+        return [Claim(id_, token) for id_ in ids]
+
+    def give_back(self, claims: Sequence[Claim]) -> None:
+        """Give back items that were not stepped on: no try, and what the ledger has for them is still to be seen."""
+        if claims:
+            self.store.write(lambda tx: self.put_all_back(tx, claims))
+
+    def put_all_back(self, tx: Tx, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self.put_back(tx, claim, looked=False)
 
     # Parts of transactions
 
-    def begin(self, tx: Tx, counts: Counter[str], record_id: int, ask: Ask, fingerprint: str) -> Begun:
-        """Write down that a call is about to be sent, if it may be."""
-        store, backend = self.store, self.suggester.backend
-        reason = store.ledger.halted(self.run_id, tx)
-        if reason is not None:
-            return Halt(reason)
-        tokens = 0
+    def begin(
+        self,
+        tx: Tx,
+        counts: Counter[str],
+        claim: Claim,
+        questions: Sequence[Question],
+        shown: str | None = None,
+        patience: float = 0.0,
+    ) -> list[Call | Answered] | Held:
+        """Return the answers to some questions of one item, and the calls that have to be sent for the others.
+
+        The ledger is asked first: what is answered needs no budget, no rate limit and no pending record. If one of the
+        others may not be sent now, none is begun, and the item is put back or ended, in this very transaction; but for
+        a rate limit of at most ``patience`` seconds it stays ours. ``shown`` says what the prompts show.
+        """
+        rows = [self.store.ledger.call(tx, question.fingerprint) for question in questions]
+        missing = [(q, row) for q, row in zip(questions, rows, strict=True) if not self._will_do(q, row)]
+        tokens = [self._tokens(question.ask) for question, _ in missing]
+        if missing:
+            held = self._held(tx, claim, [row for _, row in missing if row is not None], tokens, shown)
+            if held is not None:
+                self._let_go(tx, counts, claim, held, patience)
+                return held
+        begun = iter(
+            [self._begin_one(tx, counts, claim, q, row, n) for (q, row), n in zip(missing, tokens, strict=True)]
+        )
+        return [
+            Answered(row["id"], _completion_of(row), row["run_id"]) if row and self._will_do(q, row) else next(begun)
+            for q, row in zip(questions, rows, strict=True)
+        ]
+
+    def _will_do(self, question: Question, row: Row | None) -> bool:
+        """Whether the ledger has the answer. One of this run, or of a newer one, is not asked for anew."""
+        if row is None or row["state"] != "answered":
+            return False
+        return not question.anew or (row["run_id"] is not None and row["run_id"] >= self.run_id)
+
+    def _held(self, tx: Tx, claim: Claim, rows: Sequence[Row], tokens: Sequence[int], shown: str | None) -> Held | None:
+        """Return why calls may not be sent now; else None, and then their rate is reserved and the lease renewed."""
+        ledger, lease = self.store.ledger, self.pace.lease
+        if self.only_pending and ledger.is_decided(tx, self.run_id, claim.record_id):
+            return Held(DECIDED)
+        if self.closed or ledger.halted(self.run_id, tx) is not None:
+            return Held(HALT)
+        flying = next((row for row in rows if ledger.in_flight(row, lease)), None)
+        if flying is not None:
+            return self._flying(tx, flying)
+        if not ledger.keep_item(tx, self.run_id, claim.record_id, claim.token, lease, shown):
+            return Held(LOST)
         if self.server is not None:
-            if self._counts_tokens:
-                tokens = EXPECTED_ANSWER + sum(count_tokens(m["content"]) for m in ask.messages)
-            seconds = store.limits.reserve(tx, self.server, tokens, self.pace.limits)
+            seconds = self.store.limits.reserve(tx, self.server, sum(tokens), self.pace.limits, len(tokens))
             if seconds > 0:
-                return Wait(seconds, limited=True)
-        row = store.ledger.begin_call(
-            tx,
-            {
-                "fingerprint": fingerprint, "project_id": self.suggester.project_id, "run_id": self.run_id,
-                "record_id": record_id, "task": self.suggester.task.name, "backend": backend.name,
-                "model_id": backend.model_id,
-            },
-            self.token,
-            self.pace.lease,
-        )  # fmt: skip
-        if row is None:
-            # Another worker has this very call in flight: its answer will be in the ledger.
-            return Wait(1.0, limited=False)
-        if row["state"] == "answered":
-            # What comes back in a batch was paid by this run, and is no second use.
-            counts["reused"] += int(not (self.batch and row["run_id"] == self.run_id))
-            return Answered(row["id"], _completion_of(row))
+                return Held(LIMIT, seconds)
+        return None
+
+    def _flying(self, tx: Tx, row: Row) -> Held:
+        """Another worker has this very call on its way: its answer will be in the ledger."""
+        batch = self.store.batches.comes_back(tx, row["id"]) if row["state"] == BATCHED else None
+        if batch is None:
+            return Held(BUSY, _BUSY_WAIT)
+        # The batch makes the item due when it ends.
+        message = f"Its records are in a batch of run {batch['run_id']}; it goes on when the batch is back"
+        return Held(BATCHED, _BATCH_WAIT, message)
+
+    def _let_go(self, tx: Tx, counts: Counter[str], claim: Claim, held: Held, patience: float) -> None:
+        if held.kind == DECIDED:
+            self.end(tx, counts, claim, "done", DECIDED, None)
+        elif held.kind == BATCHED:
+            self._waits_for = held.message
+            self.put_back(tx, claim, held.seconds, BackendFailure(BATCHED, held.message or ""), counts_as_try=False)
+        elif held.kind in (HALT, BUSY) or (held.kind == LIMIT and held.seconds > patience):
+            if held.kind == LIMIT:
+                self.hold_until = max(self.hold_until, time.time() + held.seconds)
+            self.put_back(tx, claim, held.seconds)
+
+    def _tokens(self, ask: Ask) -> int:
+        if self.server is None or not self._counts_tokens:
+            return 0
+        return EXPECTED_ANSWER + sum(count_tokens(m["content"]) for m in ask.messages)
+
+    def _begin_one(
+        self, tx: Tx, counts: Counter[str], claim: Claim, question: Question, before: Row | None, tokens: int
+    ) -> Call:
+        backend = self.suggester.backend
+        call = {
+            "fingerprint": question.fingerprint, "project_id": self.suggester.project_id, "run_id": self.run_id,
+            "record_id": claim.record_id, "task": self.suggester.task.name, "backend": backend.name,
+            "model_id": backend.model_id,
+        }  # fmt: skip
+        anew = before is not None and before["state"] == "answered"
+        row = self.store.ledger.begin_call(tx, call, claim.token, self.pace.lease, anew)
+        assert row is not None
         counts["calls"] += 1
         counts["repeats"] += int(row["repeat"])
-        return Call(row["id"], tokens)
+        return Call(row["id"], claim, tokens)
 
     def answered(self, tx: Tx, counts: Counter[str], call: Call, answer: Completion) -> None:
         """Commit an answer and what it cost."""
@@ -177,10 +314,7 @@ class Book:
             "note": answer.note, "answered_by": answer.model_id, "cost": price, "tokens_in": answer.tokens_in,
             "tokens_out": answer.tokens_out, "tokens_cached": answer.tokens_cached,
         }  # fmt: skip
-        fresh = self.store.ledger.answer_call(tx, call.id, self.token, row)
-        if self.batch and not fresh:
-            # The same file, read by another worker: it was paid once. A call that was sent twice was paid twice.
-            return
+        self.store.ledger.answer_call(tx, call.id, call.claim.token, row, self.run_id)
         counts["tokens_in"] += answer.tokens_in or 0
         counts["tokens_out"] += answer.tokens_out or 0
         counts["tokens_cached"] += answer.tokens_cached or 0
@@ -191,12 +325,12 @@ class Book:
             real = answer.tokens_in + (answer.tokens_out or 0)
             self.store.limits.correct(tx, self.server, real - call.tokens)
 
-    def failed(self, tx: Tx, counts: Counter[str], record_id: int, call: Call, failure: BackendFailure) -> None:
-        """Commit that a call brought nothing: its item waits for another try, or ends."""
-        ledger = self.store.ledger
-        ledger.fail_call(tx, call.id, self.token, failure.kind, failure.message)
+    def failed(self, tx: Tx, counts: Counter[str], call: Call, failure: BackendFailure) -> None:
+        """Commit that a call brought nothing: its item waits for a try, or ends; a fatal failure pauses the run."""
+        ledger, claim = self.store.ledger, call.claim
+        ours = ledger.fail_call(tx, call.id, claim.token, failure.kind, failure.message)
         self._learn(tx, failure.limits)
-        tries = ledger.tries(self.run_id, record_id, tx)
+        tries = ledger.tries(self.run_id, claim.record_id, tx)
         delay = backoff(tries, self.pace.base_delay, failure.retry_after)
         if failure.kind == "rate_limit":
             # The limit is the account's, not the record's: hold everybody back, in every process.
@@ -204,35 +338,62 @@ class Book:
             if self.server is not None:
                 self.store.limits.hold(tx, self.server, delay)
         if failure.fatal:
-            self.put_back(tx, record_id, 0.0, failure, counts_as_try=False)
+            self.put_back(tx, claim, 0.0, failure)
+            ledger.set_run(tx, self.run_id, PAUSED, failure.message, OPEN)
+        elif not ours:
+            # Somebody else answered it meanwhile.
+            self.put_back(tx, claim, looked=False)
         elif failure.retryable and tries < self.pace.max_tries:
-            self.put_back(tx, record_id, delay, failure)
+            self.put_back(tx, claim, delay, failure, counts_as_try=True)
         else:
-            self.end(tx, counts, record_id, "failed", failure.kind, failure.message)
+            self.end(tx, counts, claim, "failed", failure.kind, failure.message)
 
-    def end_with(self, tx: Tx, counts: Counter[str], suggestions: Sequence[Suggestion], call_id: int | None) -> None:
-        """End an item with its suggestions, the first of which is that of the run's own task, if it is still ours."""
+    def end_with(
+        self,
+        tx: Tx,
+        counts: Counter[str],
+        claim: Claim,
+        suggestions: Sequence[Suggestion],
+        call_id: int | None,
+        reused: int = 0,
+    ) -> None:
+        """End an item with its suggestions, the first of which is that of the run's own task, if it is still ours.
+
+        ``reused`` is how many of the answers behind them other runs had paid for.
+        """
         failure = suggestions[0].failure
         kind, message = (f"parse: {failure.kind}", failure.message) if failure else (None, None)
-        if self.end(tx, counts, suggestions[0].record_id, "done", kind, message):
+        if self.end(tx, counts, claim, "done", kind, message):
+            counts["reused"] += reused
             for suggestion in suggestions:
                 self.suggester.save(tx, replace(suggestion, run_id=self.run_id, call_id=call_id))
 
     def end(
-        self, tx: Tx, counts: Counter[str], record_id: int, state: str, kind: str | None, message: str | None
+        self, tx: Tx, counts: Counter[str], claim: Claim, state: str, kind: str | None, message: str | None
     ) -> bool:
         """End an item if it is still ours (the fence); return whether it was."""
-        if not self.store.ledger.finish_item(tx, self.run_id, record_id, self.token, state, kind, message):
+        ledger = self.store.ledger
+        if not ledger.finish_item(tx, self.run_id, claim.record_id, claim.token, state, kind, message):
             return False
         counts["failed" if state == "failed" else "done"] += 1
-        counts["parse_failures"] += int(state != "failed" and kind is not None)
+        if state != "failed" and kind is not None:
+            counts[DECIDED if kind == DECIDED else "parse_failures"] += 1
         return True
 
     def put_back(
-        self, tx: Tx, record_id: int, delay: float, failure: BackendFailure | None = None, counts_as_try: bool = True
+        self,
+        tx: Tx,
+        claim: Claim,
+        delay: float = 0.0,
+        failure: BackendFailure | None = None,
+        counts_as_try: bool = False,
+        looked: bool = True,
     ) -> None:
+        """Let an item wait. ``looked`` says that its flow has seen every answer that the ledger has for it."""
         kind, message = (failure.kind, failure.message) if failure else (None, None)
-        self.store.ledger.put_back(tx, self.run_id, record_id, self.token, delay, kind, message, counts_as_try)
+        self.store.ledger.put_back(
+            tx, self.run_id, claim.record_id, claim.token, delay, kind, message, counts_as_try, looked
+        )
 
     def _learn(self, tx: Tx, said: RateLimits | None) -> None:
         if said is None or self.server is None or not worth_learning(said, self._learned):
@@ -300,7 +461,7 @@ def backoff(tries: int, base: float, retry_after: float | None) -> float:
     return float(wait)
 
 
-def _completion_of(call: dict[str, Any]) -> Completion:
+def _completion_of(call: Row) -> Completion:
     return Completion(
         text=call["answer"] or "",
         tokens_in=call["tokens_in"],

@@ -67,6 +67,7 @@ class Case:
     """One record with all that its flow works with. ``parse`` reads a completion that holds a plain answer.
 
     ``flags`` say how the prompt had to be made shorter; an outcome has those of the prompts that were asked for it.
+    ``unread`` is filled by the flow: the completions that it could not read, as they came.
     """
 
     task: Task
@@ -77,6 +78,7 @@ class Case:
     answering: str
     parse: Parse
     flags: tuple[str, ...] = ()
+    unread: list[Completion] = field(default_factory=list, compare=False)
 
 
 def flow_for(case: Case) -> Flow:
@@ -158,9 +160,10 @@ def least_to_most(case: Case) -> Flow:
     )
     (completion,) = yield [first]
     if completion.finish == "refusal":
-        return Outcome(case.parse(case.record, completion), completion)
+        return _read(case, completion)
     points = _points(completion, key)
     if points is None:
+        case.unread.append(completion)
         outcome = yield from _until_read(case, plain)
         return replace(outcome, steps=(Step("unreadable", completion.text), *outcome.steps))
     said = _plain({key: points})
@@ -272,6 +275,7 @@ def joint(cases: Mapping[str, Case]) -> Flows:
             examples=prompts.shown(case.examples, case.style),
             style=replace(case.style, fence=first.style.fence),
             answering=GENERATED,
+            unread=first.unread,
         )
         for name, case in cases.items()
     }
@@ -286,6 +290,7 @@ def joint(cases: Mapping[str, Case]) -> Flows:
             value = None if part is None else case.parse(case.record, part)
             if part is None or isinstance(value, ParseFailure):
                 unread[name] = completion.text
+                first.unread.append(completion)
             else:
                 done[name] = Outcome(value, part, examples=case.examples, flags=case.flags)
     alone = yield from _side_by_side({name: flow_for(case) for name, case in cases.items() if name not in done})
@@ -434,15 +439,16 @@ def _until_read(case: Case, ask: Ask, thoughts: Sequence[str] = ()) -> Flow:
 def _read(case: Case, completion: Completion, thoughts: Sequence[str] = ()) -> Outcome:
     """Read one completion. What was thought beside the answer becomes steps, never a part of the value."""
     answer = read_json(completion.text) if thoughts else None
-    if not isinstance(answer, dict):
-        return Outcome(case.parse(case.record, completion), completion)
-    keys = {_key(thought, case): thought for thought in thoughts}
-    steps = [Step(thought, _shown(answer[key])) for key, thought in keys.items() if key in answer]
-    plain = replace(completion, text=_plain({key: value for key, value in answer.items() if key not in keys}))
+    plain, steps = completion, []
+    if isinstance(answer, dict):
+        keys = {_key(thought, case): thought for thought in thoughts}
+        steps = [Step(thought, _shown(answer[key])) for key, thought in keys.items() if key in answer]
+        plain = replace(completion, text=_plain({key: value for key, value in answer.items() if key not in keys}))
     value = case.parse(case.record, plain)
     if isinstance(value, ParseFailure):
+        case.unread.append(completion)
         # A person is shown the answer as it came, and so is the model that is asked again.
-        return Outcome(replace(value, raw=completion.text), completion)
+        return Outcome(value if plain is completion else replace(value, raw=completion.text), completion)
     return Outcome(value, plain, tuple(step for step in steps if step.text.strip()))
 
 

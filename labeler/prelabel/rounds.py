@@ -1,36 +1,137 @@
-"""Flows of many records moved together, round by round: for local weights and for batch services of a provider.
+"""Flows of records on their way, and of many records moved together, round by round.
 
 In each round every flow says which calls it wants next; those that were answered before come from the ledger, the
-others are begun in one transaction and handed back to be sent together, in whatever way.
+others are begun in one transaction and handed back to be sent together, in whatever way: that is for local weights and
+for batch services of a provider. Threads move one :class:`Item` each.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from labeler import strictjson
 from labeler.backends.base import BackendRequest
-from labeler.prelabel.calls import Answered, Book, Call, Clerk, Halt, Wait
-from labeler.prelabel.flows import Ask
-from labeler.prelabel.suggest import Prepared, Started
-from labeler.records import BackendFailure, Completion, Record
+from labeler.prelabel.calls import Answered, Book, Call, Claim, Clerk, Held, Question
+from labeler.prelabel.flows import PARSER_FAILED, Ask
+from labeler.prelabel.suggest import Prepared, Started, Suggester
+from labeler.records import BackendFailure, Completion, Example, ParseFailure, Suggestion
+from labeler.retrieval.index import Entry, Hit
 from labeler.store import Tx
 
 
 @dataclass
 class Item:
-    """One record on its way: its flow, the calls of this round, and their answers so far."""
+    """One record on its way: its flow, the calls of this round, and the answers so far.
 
+    A run that asks again starts the flow anew when it came to no label by answers that earlier runs had paid for:
+    then exactly those answers that could not be read (``anew``) are asked for once more.
+    """
+
+    claim: Claim
     prepared: Prepared
     flow: Started
+    shown: str
     asks: Sequence[Ask] = ()
-    answers: dict[int, Completion] = field(default_factory=dict)
-    call_id: int | None = None
+    fingerprints: Sequence[str] = ()
+    answers: dict[int, Answered] = field(default_factory=dict)
+    used: dict[str, Answered] = field(default_factory=dict)
+    anew: set[str] = field(default_factory=set)
     ended: bool = False
+
+    @property
+    def missing(self) -> list[int]:
+        """The places of the calls of this round that have no answer yet."""
+        return [place for place in range(len(self.asks)) if place not in self.answers]
+
+    def question(self, place: int) -> Question:
+        fingerprint = self.fingerprints[place]
+        return Question(self.asks[place], fingerprint, fingerprint in self.anew)
+
+    def take(self, place: int, answer: Answered) -> None:
+        self.answers[place] = self.used[self.fingerprints[place]] = answer
+
+    def move(self, book: Book) -> list[Suggestion] | None:
+        """Hand the answers of this round to the flow; return the suggestions it came to, None while it wants calls."""
+        completions = [self.answers[n].completion for n in range(len(self.asks))] if self.asks else None
+        asks = self.flow.step(completions)
+        while asks is None and self._asks_again(book):
+            self.flow, self.used = book.suggester.flow(self.prepared), {}
+            asks = self.flow.step()
+        self.asks, self.answers = asks or (), {}
+        self.fingerprints = [self.flow.fingerprint(ask) for ask in self.asks]
+        if asks is not None:
+            return None
+        assert self.flow.outcomes is not None
+        return book.suggester.finish_all(self.prepared, self.flow.outcomes)
+
+    def _asks_again(self, book: Book) -> bool:
+        outcomes = (self.flow.outcomes or {}).values()
+        # A parser that fails is no fault of the answer.
+        failures = [outcome.value for outcome in outcomes if isinstance(outcome.value, ParseFailure)]
+        if not book.again or all(failure.kind == PARSER_FAILED for failure in failures):
+            return False
+        unread = {id(completion) for completion in self.flow.case.unread}
+        old = {
+            fingerprint
+            for fingerprint, answer in self.used.items()
+            if id(answer.completion) in unread and (answer.run_id is None or answer.run_id < book.run_id)
+        }
+        found = not old <= self.anew
+        self.anew |= old
+        return found
+
+    def end(self, book: Book, clerk: Clerk, made: Sequence[Suggestion]) -> None:
+        """Let the item end with its suggestions, with the clerk's next transaction."""
+        self.ended = True
+        call_id = list(self.used.values())[-1].id if self.used else None
+        reused = sum(answer.run_id != book.run_id for answer in self.used.values())
+        clerk.later(lambda tx, counts: book.end_with(tx, counts, self.claim, made, call_id, reused))
+
+
+def items_of(book: Book, claims: Sequence[Claim]) -> list[Item]:
+    """Prepare claimed records; those that cannot be prepared are given back, and the error is raised.
+
+    A record with a call that was answered, or may have been billed, is asked about as it was then: were its prompt
+    made from what was approved since, the answer that is paid for would be that to another question.
+    """
+    suggester, ids = book.suggester, [claim.record_id for claim in claims]
+    try:
+        records = suggester.store.records.many(ids)
+        shown = suggester.store.ledger.shown(book.run_id, ids)
+        found = {p.record.id: p for p in suggester.prepare([records[id_] for id_ in ids])}
+        found |= {id_: _as_shown(suggester, found[id_], strictjson.loads(text)) for id_, text in shown.items()}
+        pairs = [(claim, found[claim.record_id]) for claim in claims]
+        return [Item(claim, p, suggester.flow(p), _shown(suggester, p)) for claim, p in pairs]
+    except Exception:
+        book.give_back(claims)
+        raise
+
+
+def _shown(suggester: Suggester, prepared: Prepared) -> str:
+    """Return what the prompts of a record show: the examples of each task, by annotation and similarity."""
+    tasks = {suggester.task.name: prepared, **prepared.joint}
+    return strictjson.dumps(
+        {name: [[e.annotation_id, e.record_id, e.similarity] for e in p.examples] for name, p in tasks.items()}
+    )
+
+
+def _as_shown(suggester: Suggester, prepared: Prepared, shown: Mapping[str, Sequence[Sequence[float]]]) -> Prepared:
+    """Return a prepared record with the examples, and the joint tasks, that its prompts showed before."""
+    joint = {
+        name: _as_shown(suggester.joint[name], prepared.joint.get(name, prepared), {name: rows})
+        for name, rows in shown.items()
+        if name in suggester.joint
+    }
+    return replace(prepared, examples=_examples(suggester, shown.get(suggester.task.name, ())), joint=joint)
+
+
+def _examples(suggester: Suggester, rows: Sequence[Sequence[float]]) -> list[Example]:
+    hits = [Hit(-1, Entry(int(id_), int(record_id), (), None, "", None, None), near) for id_, record_id, near in rows]
+    return suggester.index.examples(hits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,60 +154,51 @@ class Rounds:
         self.book, self.stop = book, stop
         self.clerk = Clerk(book)
         self.items: list[Item] = []
+        self.sendings: list[Sending] = []
 
-    def start(self, records: Sequence[Record]) -> None:
+    def start(self, claims: Sequence[Claim]) -> None:
         """Prepare records and step into their flows; one that needs no call ends at once."""
-        suggester = self.book.suggester
-        for prepared in suggester.prepare(records):
-            item = Item(prepared, suggester.flow(prepared))
-            self.items.append(item)
-            self._step(item, None)
+        self.items += items_of(self.book, claims)
+        for item in self.items:
+            self._step(item)
         self._sweep()
 
     def begin(self) -> list[Sending]:
         """Write down the calls of this round as sent and return those that have to be; the others are answered."""
-        if self.stop.is_set() or self.book.halted.is_set():
+        if self.stop.is_set():
             self.put_all_back()
             return []
-        prints = [[item.flow.fingerprint(ask) for ask in item.asks] for item in self.items]
-        found = self.clerk.write(lambda tx, counts: self._begin_all(tx, counts, prints))
+        self.sendings = self.clerk.write(self._begin_all)
         self._sweep()
+        return self.sendings
+
+    def _begin_all(self, tx: Tx, counts: Counter[str]) -> list[Sending]:
+        found: list[Sending] = []
+        for item in self.items:
+            places = item.missing
+            questions = [item.question(place) for place in places]
+            begun = self.book.begin(tx, counts, item.claim, questions, item.shown)
+            if isinstance(begun, Held):
+                item.ended = True
+                continue
+            for place, one in zip(places, begun, strict=True):
+                if isinstance(one, Call):
+                    found.append(Sending(item, place, one))
+                else:
+                    item.take(place, one)
         return found
 
-    def _begin_all(self, tx: Tx, counts: Counter[str], prints: Sequence[Sequence[str]]) -> list[Sending]:
-        found: list[Sending] = []
-        for item, fingerprints in zip(self.items, prints, strict=True):
-            record_id = item.prepared.record.id
-            for place, (ask, fingerprint) in enumerate(zip(item.asks, fingerprints, strict=True)):
-                if place in item.answers or item.ended:
-                    continue
-                begun = self.book.begin(tx, counts, record_id, ask, fingerprint)
-                if isinstance(begun, Call):
-                    found.append(Sending(item, place, begun))
-                elif isinstance(begun, Answered):
-                    item.answers[place], item.call_id = begun.completion, begun.id
-                else:
-                    self._hold(tx, item, begun)
-        # A call of an item that waits was begun for nothing: it is given back unsent.
-        for sending in found:
-            if sending.item.ended:
-                self.book.store.ledger.fail_call(tx, sending.call.id, self.book.token, "unsent", "Not sent")
-        return [sending for sending in found if not sending.item.ended]
-
-    def _hold(self, tx: Tx, item: Item, begun: Wait | Halt) -> None:
-        item.ended = True
-        if isinstance(begun, Halt):
-            self.book.halted.set()
-        elif begun.limited:
-            self.book.hold_until = max(self.book.hold_until, time.time() + begun.seconds)
-        seconds = begun.seconds if isinstance(begun, Wait) else 0.0
-        self.book.put_back(tx, item.prepared.record.id, seconds, counts_as_try=False)
-
-    def park(self, sendings: Sequence[Sending]) -> Sequence[Sending]:
+    def park(self, sendings: Sequence[Sending]) -> None:
         """Let go of the items of these calls: their answers come another day, and another flow finds them."""
         parked = {id(sending.item) for sending in sendings}
         self.items = [item for item in self.items if id(item) not in parked]
-        return sendings
+        self.sendings = []
+
+    def unsend(self, tx: Tx, sendings: Sequence[Sending]) -> None:
+        """Give back calls that were begun and never sent."""
+        for sending in sendings:
+            call = sending.call
+            self.book.store.ledger.fail_call(tx, call.id, call.claim.token, "unsent", "Not sent")
 
     def request(self, sending: Sending) -> BackendRequest:
         return self.book.suggester.request(sending.item.prepared, sending.ask)
@@ -115,71 +207,66 @@ class Rounds:
         """Take in what came of a call; it is committed with the next transaction."""
         book, item, call = self.book, sending.item, sending.call
         if isinstance(answer, Completion):
-            item.answers[sending.place], item.call_id = answer, call.id
+            item.take(sending.place, Answered(call.id, answer, book.run_id))
             self.clerk.later(lambda tx, counts: book.answered(tx, counts, call, answer))
             return
-        if item.ended:
-            self.clerk.later(
-                lambda tx, counts: book.store.ledger.fail_call(tx, call.id, book.token, answer.kind, answer.message)
-            )
-            return
         item.ended = True
-        record_id = item.prepared.record.id
-        self.clerk.later(lambda tx, counts: book.failed(tx, counts, record_id, call, answer))
+        self.clerk.later(lambda tx, counts: book.failed(tx, counts, call, answer))
         if answer.fatal:
             self.clerk.flush()
-            book.pause(answer.message)
 
     def advance(self) -> None:
         """Hand the answers of the round to the flows; those that came to an end leave their suggestions."""
+        self.sendings = []
         for item in self.items:
-            if not item.ended and len(item.answers) == len(item.asks):
-                self._step(item, [item.answers[place] for place in range(len(item.asks))])
+            if not item.ended and not item.missing:
+                self._step(item)
         self._sweep()
         self.clerk.flush()
 
-    def _step(self, item: Item, completions: list[Completion] | None) -> None:
-        asks = item.flow.step(completions)
-        item.answers = {}
-        if asks is not None:
-            item.asks = asks
-            return
-        item.ended, outcomes = True, item.flow.outcomes
-        assert outcomes is not None
-        made, call_id = self.book.suggester.finish_all(item.prepared, outcomes), item.call_id
-        self.clerk.later(lambda tx, counts: self.book.end_with(tx, counts, made, call_id))
+    def _step(self, item: Item) -> None:
+        made = item.move(self.book)
+        if made is not None:
+            item.end(self.book, self.clerk, made)
 
     def put_all_back(self) -> None:
         """Give back what is under way; what was answered is kept and comes from the ledger next time."""
-        ids = [item.prepared.record.id for item in self.items]
+        claims = [item.claim for item in self.items]
         self.items = []
-        self.clerk.write(lambda tx, counts: self._back(tx, ids))
-
-    def _back(self, tx: Tx, record_ids: Sequence[int]) -> None:
-        for record_id in record_ids:
-            self.book.put_back(tx, record_id, 0.0, counts_as_try=False)
+        if claims or self.clerk.waits:
+            self.clerk.write(lambda tx, counts: self.book.put_all_back(tx, claims))
 
     def _sweep(self) -> None:
         self.items = [item for item in self.items if not item.ended]
 
     @contextmanager
-    def keeping_leases(self, sendings: Sequence[Sending]) -> Iterator[None]:
-        """Renew the leases of items and calls while a batch is on its way: it may take longer than one call."""
-        book, done = self.book, threading.Event()
-        record_ids = [item.prepared.record.id for item in self.items]
-        call_ids = [sending.call.id for sending in sendings]
-        lease = book.pace.lease
-
-        def renew() -> None:
-            while not done.wait(lease / 3):
-                book.store.write(
-                    lambda tx: book.store.ledger.extend_leases(tx, book.run_id, book.token, record_ids, call_ids, lease)
-                )
-
-        keeper = threading.Thread(target=renew, name=f"labeler-run-{book.run_id}-leases", daemon=True)
-        keeper.start()
-        try:
+    def keeping_leases(self) -> Iterator[None]:
+        """Renew the leases of items and of calls that are on their way, as long as this goes on."""
+        with repeating(self._renew, self.book.pace.lease / 3, f"labeler-run-{self.book.run_id}-leases"):
             yield
-        finally:
-            done.set()
-            keeper.join()
+
+    def _renew(self) -> None:
+        book, lease = self.book, self.book.pace.lease
+        items, sendings = list(self.items), list(self.sendings)
+        calls = [(sending.call.id, sending.call.claim.token) for sending in sendings]
+        claims = [(item.claim.record_id, item.claim.token) for item in items]
+        if claims:
+            book.store.write(lambda tx: book.store.ledger.extend_leases(tx, book.run_id, claims, calls, lease))
+
+
+@contextmanager
+def repeating(work: Callable[[], None], seconds: float, name: str) -> Iterator[None]:
+    """Do ``work`` every ``seconds`` in a thread of its own, until the block ends."""
+    done = threading.Event()
+
+    def loop() -> None:
+        while not done.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=loop, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

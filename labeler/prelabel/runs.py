@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -12,8 +13,8 @@ from labeler.errors import Conflict, InputError
 from labeler.prelabel.calls import Pace
 from labeler.prelabel.suggest import Suggester
 from labeler.prompts.styles import SELF_CONSISTENCY, WAYS
-from labeler.settings import CASCADE
-from labeler.store import Store
+from labeler.settings import AGAIN, CASCADE
+from labeler.store import Store, Tx
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED, QUEUED
 from labeler.store.suggestions import Kind
 from labeler.text import count_tokens
@@ -72,18 +73,36 @@ def start(
     budget: float | None = None,
     reviewer_id: int | None = None,
 ) -> int:
-    """Create a run over records and return its number; workers pick it up once all its items stand."""
+    """Create a run over records and return its number; workers pick it up once all its items stand.
+
+    Until then it stands paused, and nobody can move or end it; it can be cancelled, and then it is filled no further.
+    If this process dies, it can be cancelled or resumed with the records that it has. With ``again`` among the
+    ``settings`` it asks anew for answers of earlier runs that could not be read.
+    """
     ids = iter(record_ids)
     first = list(islice(ids, _SLICE))
     if not first:
         raise InputError("Nothing to do: every pending record has such a suggestion already (see the option --again)")
-    run_id = store.write(lambda tx: store.ledger.create_run(tx, project_id, task, dict(settings), budget, reviewer_id))
-    store.write(lambda tx: store.ledger.set_run(tx, run_id, PAUSED, "being filled"))
-    slice_ = first
-    while slice_:
-        store.write(lambda tx, part=tuple(slice_): store.ledger.add_items(tx, run_id, part))  # type: ignore[misc]
-        slice_ = list(islice(ids, _SLICE))
-    store.write(lambda tx: store.ledger.set_run(tx, run_id, QUEUED))
+    ledger = store.ledger
+
+    def create(tx: Tx) -> int:
+        kept, again = {n: value for n, value in settings.items() if n != AGAIN}, bool(settings.get(AGAIN))
+        run_id = ledger.create_run(tx, project_id, task, kept, budget, reviewer_id, filling=True, again=again)
+        ledger.add_items(tx, run_id, first)
+        return run_id
+
+    run_id = store.write(create)
+
+    def add(tx: Tx, part: list[int]) -> bool:
+        filling = ledger.still_filling(tx, run_id)
+        if filling:
+            ledger.add_items(tx, run_id, part)
+        return filling
+
+    while part := list(islice(ids, _SLICE)):
+        if not store.write(lambda tx, part=part: add(tx, part)):  # type: ignore[misc]
+            return run_id
+    store.write(lambda tx: ledger.still_filling(tx, run_id) and ledger.set_run(tx, run_id, QUEUED))
     return run_id
 
 
@@ -107,14 +126,19 @@ def cancel(store: Store, run_id: int) -> None:
 def resume(store: Store, run_id: int, budget: float | None = None) -> None:
     """Queue a paused or cancelled run again; what was answered is not asked again."""
 
-    def work(tx: Any) -> bool:
-        moved = store.ledger.set_run(tx, run_id, QUEUED, None, (PAUSED, CANCELLED))
-        if moved and budget is not None:
+    def work(tx: Tx) -> None:
+        run = store.ledger.run(run_id, tx)
+        if run["state"] not in (PAUSED, CANCELLED):
+            raise Conflict(f"Run {run_id} is not paused")
+        if run["done"] + run["failed"] >= run["total"]:
+            raise Conflict(f"Run {run_id} has already ended")
+        if run["filling_until"] is not None and run["filling_until"] > time.time():
+            raise Conflict(f"The records of run {run_id} are still being gathered; wait, or cancel it")
+        store.ledger.set_run(tx, run_id, QUEUED)
+        if budget is not None:
             store.ledger.set_budget(tx, run_id, budget)
-        return moved
 
-    if not store.write(work):
-        raise Conflict(f"Run {run_id} is not paused")
+    store.write(work)
 
 
 def select_approved(store: Store, project_id: int, task: str, limit: int | None) -> Iterator[int]:

@@ -32,8 +32,8 @@ class Limits:
     def __init__(self, db: Database) -> None:
         self.db = db
 
-    def reserve(self, tx: Tx, server: str, tokens: int, given: SetLimits) -> float:
-        """Take one request and ``tokens`` out of the buckets of ``server``; return 0.0, or the seconds to wait first.
+    def reserve(self, tx: Tx, server: str, tokens: int, given: SetLimits, requests: int = 1) -> float:
+        """Take ``requests`` and ``tokens`` out of the buckets of ``server``; return 0.0, or the seconds to wait first.
 
         A call that has to wait took nothing. A call larger than the whole bucket goes when the bucket is full.
         """
@@ -44,13 +44,18 @@ class Limits:
         held = 0.0 if row is None else float(row["held_until"]) - now
         if 0 < held <= _LONGEST_HOLD:
             return held
-        requests, request_wait = _take(row, "requests", given.requests, 1, now)
+        free_requests, request_wait = _take(row, "requests", given.requests, requests, now)
         free_tokens, token_wait = _take(row, "tokens", given.tokens, tokens, now)
         wait = max(request_wait, token_wait)
         if wait > 0:
             return wait
-        self._store(tx, server, now, requests, free_tokens)
+        self._store(tx, server, now, free_requests, free_tokens)
         return 0.0
+
+    def held_until(self, server: str) -> float:
+        """Return until when nobody may send to ``server``, in seconds since the epoch; 0.0 where nothing was said."""
+        held = self.db.value("SELECT held_until FROM rate_limits WHERE server = :server", {"server": server})
+        return float(held) if held and held <= time.time() + _LONGEST_HOLD else 0.0
 
     def correct(self, tx: Tx, server: str, tokens: int) -> None:
         """Take ``tokens`` more (or give back, if negative) than were reserved, once the real count is known."""

@@ -168,6 +168,29 @@ CREATE TABLE calibrations (
     PRIMARY KEY (project_id, task, backend, model_id, way)) WITHOUT ROWID;
 """
 
+_LEDGER = """
+ALTER TABLE runs ADD COLUMN again INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN decided INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN moving_since REAL;
+ALTER TABLE runs ADD COLUMN filling_until REAL;
+ALTER TABLE run_items ADD COLUMN answers INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE run_items ADD COLUMN shown TEXT;
+ALTER TABLE batches ADD COLUMN alive_at REAL;
+ALTER TABLE batch_calls ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX run_items_answers ON run_items (answers, run_id, record_id, state, not_before, lease_until)
+    WHERE answers > 0;
+CREATE INDEX run_items_leased ON run_items (run_id, lease_until) WHERE state = 'leased';
+CREATE INDEX calls_record ON calls (record_id, task);
+UPDATE batches SET alive_at = created_at;
+UPDATE batch_calls SET taken = 1 WHERE call_id IN (SELECT id FROM calls WHERE state = 'answered');
+UPDATE runs SET seconds = ended_at - started_at WHERE ended_at > started_at;
+UPDATE runs SET moving_since = started_at WHERE state = 'running';
+UPDATE run_items SET answers = 1 WHERE state IN ('waiting', 'leased', 'batched') AND EXISTS (
+    SELECT 1 FROM calls c WHERE c.run_id = run_items.run_id AND c.record_id = run_items.record_id
+    AND c.state = 'answered');
+"""
+
 
 # Suggestions say what made them, so that it can be told whether they are current. Those made before say it in part:
 # a free one is made again when its record is opened, a paid one keeps its backend, model and way of prompting.
@@ -206,6 +229,12 @@ def m003_ways(db: SqliteUtils) -> None:
     # Databases of one early version have them from m002.
     if not any(column.name == "way" for column in db["suggestions"].columns):
         _execute(db, _WAYS)
+
+
+@migrations()
+def m005_ledger(db: SqliteUtils) -> None:
+    """What is paid is finished: items say that the ledger has an answer, and answers that wait for one are marked."""
+    _execute(db, _LEDGER)
 
 
 @migrations()

@@ -32,7 +32,6 @@ MAX_RECORDS = 10_000_000
 _SHORT = 20
 _OWN = ("backend", "limit", "budget", "again")
 _SETTINGS = {setting.name: setting for setting in tables.TASK}
-_NOT_SHOWN = ("purpose",)
 blueprint = Blueprint("runs", __name__)
 
 
@@ -62,7 +61,12 @@ def start(project_id: int) -> Any:
             task.name,
             _chosen(suggester, given),
             # What would be decided anew each time is written down, so that a resumed run stays what it was.
-            settings | {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""},
+            settings
+            | {
+                "backend": suggester.backend.name,
+                "model_id": suggester.backend.model_id or "",
+                "again": given["again"],
+            },
             given["budget"],
             g.person["id"],
         )
@@ -226,14 +230,10 @@ def cancel(project_id: int, run_id: int) -> Any:
 @blueprint.post("/projects/<int:project_id>/runs/<int:run_id>/resume")
 def resume(project_id: int, run_id: int) -> Any:
     run = _run(project_id, run_id)
-    _check_spending(instance().suggester(g.project, project_task(run["task"]), _overrides(run)))
+    _check_spending(instance().suggester(g.project, project_task(run["task"]), tables.overrides(run["settings"])))
     service.resume(instance().store, run_id, decimal("budget", 0, 1e6))
     instance().wake()
     return go_on("runs.show", project_id=project_id, run_id=run_id)
-
-
-def _overrides(run: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in run["settings"].items() if name not in _NOT_SHOWN}
 
 
 def _run(project_id: int, run_id: int) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
     running, store = run["state"] in OPEN, instance().store
     return {
         "run": run,
-        "settings": {name: _plain(value) for name, value in run["settings"].items() if name not in _NOT_SHOWN},
+        "settings": {name: _plain(value) for name, value in tables.overrides(run["settings"]).items()},
         # Over all items of the run: not every second while it grows.
         "notes": [] if running else store.suggestions.notes_of_run(run_id),
         "batches": store.batches.of_run(run_id),
@@ -289,7 +289,12 @@ def _calibration(run: Mapping[str, Any]) -> Calibration | None:
 
 
 def _time_left(run: dict[str, Any], ended: int) -> float | None:
-    """Return the seconds a running run still needs at its pace so far, once that says anything."""
-    if run["state"] not in OPEN or not run["started_at"] or ended < _SHORT:
+    """Return the seconds a running run still needs at its pace so far, once that says anything.
+
+    What people decided first took no time, and no more does the time in which the run stood still.
+    """
+    made = ended - run["decided"]
+    if run["state"] not in OPEN or made < _SHORT:
         return None
-    return float((time.time() - run["started_at"]) / ended * (run["total"] - ended))
+    seconds = run["seconds"] + (max(time.time() - run["moving_since"], 0.0) if run["moving_since"] else 0.0)
+    return float(seconds / made * (run["total"] - ended))

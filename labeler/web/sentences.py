@@ -61,6 +61,9 @@ SENTENCES = (
     N_("openai_base_url must be an http or https address; example: http://127.0.0.1:8000/v1"),
     N_("cancelled"),
     N_("being filled"),
+    N_("Its records are being gathered; if that was interrupted, resume the run with those it has, or cancel it"),
+    N_("The records of run %(number)s are still being gathered; wait, or cancel it"),
+    N_("Its records are in a batch of run %(number)s; it goes on when the batch is back"),
     # Of backends
     N_("There is no approved example yet; approve a few records first"),
     N_("The neighbours say nothing about this record"),

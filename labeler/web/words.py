@@ -140,6 +140,8 @@ WORDS = {
     "setup": N_("Not set up"),
     "request": N_("Prompt refused"),
     "no_examples": N_("No approved examples yet"),
+    "unanswered": N_("Left out of the batch"),
+    "expired": N_("The batch took too long"),
     "no_answer": N_("The examples say nothing about it"),
     "no_vector": N_("No vector yet"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from labeler.backends.openai.failures import CallFailed
@@ -55,10 +55,28 @@ class BatchClient:
         return self._call(lambda: self._wire.get(path, _TIMEOUT, MAX_FILE))
 
     def batches(self, limit: int = 100, after: str | None = None) -> list[dict[str, Any]]:
-        """Return the newest batches, those after ``after`` if given: how one whose id was never written is found."""
+        """Return a page of batches, newest first, at most 100; ``after`` is the last id of the page before."""
         path = f"/batches?limit={limit:d}" + (f"&after={_checked(after)}" if after else "")
         found = self._call(lambda: self._wire.get(path, _TIMEOUT, MAX_FILE)).get("data")
         return [batch for batch in found if isinstance(batch, dict)] if isinstance(found, list) else []
+
+    def since(self, moment: float) -> Iterator[dict[str, Any]]:
+        """Yield the batches made since ``moment`` (seconds since the epoch), newest first, page by page.
+
+        That is how one whose id was never written down is found, however many others were made meanwhile.
+        """
+        seen: set[str] = set()
+        after = None
+        while True:
+            page = self.batches(after=after)
+            # A server that does not know ``after`` would begin anew for ever.
+            new = [batch for batch in page if str(batch.get("id")) not in seen]
+            yield from new
+            made = new[-1].get("created_at") if new else None
+            if not new or (isinstance(made, int | float) and made < moment):
+                return
+            seen.update(str(batch.get("id")) for batch in new)
+            after = str(new[-1].get("id"))
 
     def cancel_batch(self, batch_id: str) -> dict[str, Any]:
         """Ask to stop a batch; what is answered already stays, and is paid."""
