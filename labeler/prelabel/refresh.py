@@ -32,7 +32,8 @@ def refresh_front(suggester: Suggester, order: str, ahead: int, budget: float | 
     store = suggester.store
     if getattr(suggester.backend, "local", False):
         return 0
-    ids = store.work.front(suggester.project_id, suggester.task.name, order, ahead, 600.0, only_free=False)
+    place = (suggester.project_id, suggester.task.name)
+    ids = store.work.front(*place, order, ahead, only_free=False, scored_by=suggester.backend.name)
     rows = store.work.front_with_suggestion(suggester.project_id, suggester.task.name, ids)
     if suggester.backend.billed:
         return _queue_run(suggester, rows, budget)
