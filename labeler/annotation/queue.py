@@ -155,6 +155,22 @@ class Queue:
         row, held_by = self.store.write(work)
         return self._opened(row, "" if held_by else token, held_by)
 
+    def renew(self, reviewer_id: int, record_id: int, page: str) -> Opened | None:
+        """Open a record once more that lies ready on a page; None if the page does not hold it any more.
+
+        Safe against a decision or a skip on its way: they end the claim, and what comes after them claims nothing.
+        """
+
+        def work(tx: Tx) -> Row | None:
+            self._row(tx, record_id)
+            holder = self.store.work.holder(tx, record_id, self.task.name)
+            if holder is None or (holder["reviewer_id"], holder["token"]) != (reviewer_id, page):
+                return None
+            return self._claimed(tx, record_id, reviewer_id, page)
+
+        row = self.store.write(work)
+        return None if row is None or row["state"] != "pending" else self._opened(row, page)
+
     def _row(self, tx: Tx, record_id: int) -> Row:
         """Return the queue's row of a record. Raises :class:`NotFound` for one of another project or task."""
         row = self.store.work.get(record_id, self.task.name, tx)

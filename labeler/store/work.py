@@ -10,11 +10,13 @@ from labeler.store.records import GROUP, REVIEW, enqueue
 
 OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR = "oldest", "score", "disagreement", "random", "similar"
 ORDERS = (OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR)
-
+_ANSWERING = "answering"
 # Each order reads its own index from the front; a record without the number comes after those that have it.
 _ORDERED = {
     OLDEST: ("", "record_id"),
+    # Scores of different backends are never compared: one backend's records come after another's.
     SCORE: ("AND score IS NOT NULL", "scored_by, score, record_id"),
+    _ANSWERING: ("AND score IS NOT NULL AND scored_by = :backend", "score, record_id"),
     DISAGREEMENT: ("AND disagreement IS NOT NULL", "disagreement DESC, record_id"),
     RANDOM: ("", "shuffle"),
 }
@@ -81,15 +83,15 @@ class Work:
     ) -> list[int]:
         """Return the next pending records that nobody holds (``only_free``), in the given order (not ``similar``).
 
-        The order by score takes those that the backend ``scored_by`` scored, and then all others by age; without it
-        one backend's after the other's: scores of different backends are never compared. With ``reviewer_id`` the
-        records that this reviewer skipped are left out.
+        The order by score begins with what the backend ``scored_by`` scored; then come those of the others, one backend
+        after the other. With ``reviewer_id`` the records that this reviewer skipped are left out.
         """
         found: list[int] = []
         orders = [order] if order in (OLDEST, RANDOM) else [order, OLDEST]
+        if order == SCORE and scored_by is not None:
+            orders.insert(0, _ANSWERING)
         for name in orders:
             where, by = _ORDERED[name]
-            where += " AND scored_by = :backend" if name == SCORE and scored_by is not None else ""
             taken = (*skip, *found)
             marks = ",".join(str(int(id_)) for id_ in taken)
             sql = f"""SELECT w.record_id FROM work w WHERE w.project_id = :p AND w.task = :t AND w.state = 'pending'

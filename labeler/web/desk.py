@@ -84,6 +84,14 @@ def open_record(project_id: int, task: str) -> Any:
     return jsonify(view.payload(opened))
 
 
+@blueprint.post("/api/renew")
+def renew(project_id: int, task: str) -> Any:
+    """Return a record that lies ready on a page as it is now, with a fresh suggestion; 204 if the page lost it."""
+    view, body = _view(task), json_body()
+    opened = _queue(view.task).renew(g.person["id"], _id(body, "record_id"), _text(body, "page"))
+    return jsonify(view.payload(opened)) if opened else ("", 204)
+
+
 @blueprint.post("/api/decide")
 def decide(project_id: int, task: str) -> Any:
     """Store a decision; safe to send twice with one ``request_key``.
