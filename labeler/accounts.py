@@ -9,7 +9,7 @@ from typing import Any
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from labeler.errors import InputError, NotFound, NotSignedIn, Throttled
+from labeler.errors import Forbidden, InputError, NotFound, NotSignedIn, Throttled
 from labeler.store import Row, Store, Tx
 from labeler.text import clean_text
 
@@ -99,9 +99,11 @@ def change_password(store: Store, reviewer_id: int, new: str, old: str | None = 
 def change_account(
     store: Store, reviewer_id: int, by: int, *, role: str | None = None, disabled: bool | None = None
 ) -> None:
-    """Change the role of an account, or close or open it. Its open sessions end.
+    """Change the role of an account, or close or open it. Its open sessions end, and what it holds is free again.
 
-    Nobody changes their own, so that an instance never loses its last admin.
+    Nobody changes their own, and an instance never loses its last admin. That is checked in the transaction that makes
+    the change, and so is that ``by`` is still an admin: two admins who close each other's account at the same moment
+    leave one. Raises :class:`Forbidden`, or :class:`InputError` with what to do.
     """
     if reviewer_id == by:
         raise InputError("You cannot change the role of your own account or close it; ask another admin")
@@ -111,14 +113,23 @@ def change_account(
     changes = {name: value for name, value in given.items() if value is not None}
 
     def work(tx: Tx) -> None:
+        _check_admin(store, tx, by)
         store.people.change(tx, reviewer_id, **changes)
+        if disabled:
+            store.work.release_all(tx, reviewer_id)
+        if store.people.admins(tx) == 0:
+            raise InputError("An instance needs an admin who can sign in; make another account one first")
         store.events.add(tx, "account changed", reviewer_id=by, detail={"account": reviewer_id, **changes})
 
     store.write(work)
 
 
 def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None, by: int) -> None:
-    """Give an account a role in a project, or take it out with None."""
+    """Give an account a role in a project, or take it out with None; then what it holds there is free again.
+
+    A project that has an admin of its own keeps one: that and the right of ``by`` are checked in the transaction that
+    makes the change, so that two who do it to each other at the same moment leave one.
+    """
     if role is not None and role not in MEMBER_ROLES:
         raise InputError(f"No role {role!r}; there are: {', '.join(MEMBER_ROLES)}")
     if store.people.get(reviewer_id) is None:
@@ -126,14 +137,26 @@ def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None
     store.projects.get(project_id)
 
     def work(tx: Tx) -> None:
+        _check_admin(store, tx, by)
+        before = store.projects.admins(project_id, tx)
         if role is None:
             store.projects.remove_member(tx, project_id, reviewer_id)
+            store.work.release_all(tx, reviewer_id, project_id)
         else:
             store.projects.add_member(tx, project_id, reviewer_id, role)
+        if before and store.projects.admins(project_id, tx) == 0:
+            raise InputError("This is the project's last admin; make another member its admin first")
         detail = {"account": reviewer_id, "role": role}
         store.events.add(tx, "member changed", project_id=project_id, reviewer_id=by, detail=detail)
 
     store.write(work)
+
+
+def _check_admin(store: Store, tx: Tx, reviewer_id: int) -> None:
+    """Raise :class:`Forbidden` if somebody was an admin when the request came in, and no longer is."""
+    person = store.people.get(reviewer_id, tx)
+    if person is None or person["role"] != ADMIN or person["disabled"]:
+        raise Forbidden("Only an admin may do this")
 
 
 def _digest(token: str) -> str:

@@ -12,8 +12,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +30,12 @@ from labeler.prelabel.calls import Pace
 from labeler.prelabel.suggest import Suggester
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
-from labeler.settings import changed_settings, read_settings
-from labeler.store import Store
+from labeler.retrieval.ranking import Rankings
+from labeler.settings import changed_settings, merged_settings, read_settings
+from labeler.store import Store, Tx
+from labeler.store.work import Work
 from labeler.suggesters import Suggesters, refuse_joint_cascade
-from labeler.task import Task
+from labeler.task import GROUP, Task
 
 if TYPE_CHECKING:
     from labeler.backends.probe import ProbeBackend
@@ -74,6 +76,7 @@ class Instance:
         self._suggesters = Suggesters(self)
         self._complete: dict[tuple[int, str], tuple[bool, float]] = {}
         self._work = threading.Event()
+        self._rankings = Rankings(self.store)
 
     @cached_property
     def plugins(self) -> Plugins:
@@ -95,9 +98,16 @@ class Instance:
         checked = changed_settings("instance", changes)
         # A bad address would be met again by everything that is done with this instance.
         openai_settings(checked)
+        path = self.folder / "settings.json"
+
+        def work(_: Tx) -> None:
+            # The one lock that all processes of an instance share: two that change it at once both count.
+            stored = _read_settings(path if path.exists() else None)
+            merged = {name: value for name, value in stored.items() if name not in changes} | checked
+            write_private(path, json.dumps(merged, ensure_ascii=False, indent=2) + "\n")
+
+        self.store.write(work)
         with self._lock:
-            merged = {name: value for name, value in self.settings.items() if name not in changes} | checked
-            write_private(self.folder / "settings.json", json.dumps(merged, ensure_ascii=False, indent=2) + "\n")
             self._suggesters.forget_backends()
 
     @cached_property
@@ -142,7 +152,7 @@ class Instance:
             self.plugins.task(task)
         checked = changed_settings("project", chosen)
 
-        def work(tx: Any) -> int:
+        def work(tx: Tx) -> int:
             id_ = self.store.projects.create(tx, name.strip(), language, checked)
             if reviewer_id is not None:
                 self.store.projects.add_member(tx, id_, reviewer_id, "admin")
@@ -173,16 +183,19 @@ class Instance:
         return read_settings("task", self.task_settings_raw(project, name))
 
     def change_project(self, project_id: int, changes: Mapping[str, Any], reviewer_id: int | None = None) -> None:
-        """Change some settings of a project; tasks that were added get their queue."""
-        project = self.store.projects.get(project_id)
-        checked = changed_settings("project", {**project["settings"], **changes})
-        for name in checked.get("tasks", []):
-            self.plugins.task(name)
-        if checked.get("embedder"):
-            find(self.plugins.embedders, checked["embedder"], "embedder")
+        """Change some settings of a project; tasks that were added get their queue.
 
-        def work(tx: Any) -> None:
-            self.store.projects.set_settings(tx, project_id, checked)
+        Safe against another who changes other settings at the same time: the changes are put together with what
+        stands in the transaction that stores them.
+        """
+        for name in changes.get("tasks") or []:
+            self.plugins.task(name)
+        if changes.get("embedder"):
+            find(self.plugins.embedders, changes["embedder"], "embedder")
+
+        def work(tx: Tx) -> None:
+            now = self.store.projects.get(project_id, tx)["settings"]
+            self.store.projects.set_settings(tx, project_id, changed_settings("project", {**now, **changes}))
             detail = {"changed": sorted(changes)}
             self.store.events.add(tx, "settings changed", project_id=project_id, reviewer_id=reviewer_id, detail=detail)
 
@@ -191,15 +204,31 @@ class Instance:
         self.wake()
 
     def change_task(
-        self, project_id: int, name: str, settings: Mapping[str, Any], reviewer_id: int | None = None
+        self,
+        project_id: int,
+        name: str,
+        settings: Mapping[str, Any],
+        reviewer_id: int | None = None,
+        seen: Mapping[str, Any] | None = None,
     ) -> int:
-        """Store the settings of a task as a new version, checked in full; return the version."""
-        checked = changed_settings("task", settings)
-        self.plugins.task(name).overridden(1, checked)
-        self._check_names(project_id, checked)
-        version = self.store.write(
-            lambda tx: self.store.projects.set_task_settings(tx, project_id, name, checked, reviewer_id)
-        )
+        """Store the settings of a task as a new version, checked in full; return the version.
+
+        ``seen`` are the settings that somebody changed into ``settings``: only what differs is changed then, in the
+        transaction that stores it, and what another changed meanwhile stands. Without it nothing else stays.
+        """
+        self._check_names(project_id, changed_settings("task", settings))
+
+        def work(tx: Tx) -> int:
+            merged = changed_settings("task", settings)
+            if seen is not None:
+                now = self.store.projects.task_settings(project_id, name, tx)[1]
+                merged = merged_settings("task", now, settings, seen)
+            # Two changes that go each for itself may not go together.
+            refuse_joint_cascade(merged)
+            self.plugins.task(name).overridden(1, merged)
+            return self.store.projects.set_task_settings(tx, project_id, name, merged, reviewer_id)
+
+        version = self.store.write(work)
         self.fill_queues(project_id)
         return version
 
@@ -214,24 +243,32 @@ class Instance:
         project = self.store.projects.get(project_id)
         for other in checked.get("joint", []):
             self.project_task(project, other)
-        refuse_joint_cascade(checked)
 
     def fill_queues(self, project_id: int) -> None:
-        """Queue every record for every task of the project; those already queued stay as they are."""
-        project = self.store.projects.get(project_id)
-        tasks = self.tasks_of(project)
+        """Queue what is missing in the queues of the project's tasks: all of a new task, nothing where nothing is new.
+
+        How far each task is queued, and for which unit, is stored with each slice. So whatever a killed process left
+        undone after a change of settings is done by the next call, in any process; it asks one row a task where
+        nothing is missing.
+        """
+        tasks = self.tasks_of(self.store.projects.get(project_id))
         for task in tasks.values():
-            self.store.write(
-                lambda tx, task=task: self.store.work.drop_other_unit(tx, project_id, task.name, task.unit)  # type: ignore[misc]
-            )
-            after: int | None = 0
-            while after is not None:
-                after = self.store.write(
-                    lambda tx, task=task, after=after: self.store.work.enqueue_task(  # type: ignore[misc]
-                        tx, project_id, task.name, task.unit, after
-                    )
-                )
-        refresh_groups(self.store, project_id, tasks.values())
+            self._fill_queue(project_id, task, tasks.values())
+
+    def _fill_queue(self, project_id: int, task: Task, tasks: Iterable[Task]) -> None:
+        work, place = self.store.work, (project_id, task.name, task.unit)
+        unit, through = work.queued_through(project_id, task.name) or ("", 0)
+        if unit != task.unit:
+            self.store.write(lambda tx: work.requeue(tx, *place))
+            through = 0
+        if through == 0 and task.unit == GROUP:
+            refresh_groups(self.store, project_id, tasks)
+        newest = work.newest_record()
+        while through < newest:
+            ids, through = work.queue_slice(*place, through, newest)
+            # Somebody changed the unit: what they do about it counts.
+            if not self.store.write(partial(_queue_through, work, place, ids, through)):
+                break
 
     def importer(self, project: Mapping[str, Any]) -> Importer:
         tasks = self.tasks_of(project)
@@ -350,31 +387,23 @@ class Instance:
     # The desk
 
     def queue(self, project: Mapping[str, Any], task: Task) -> Queue:
-        return Queue(
-            self.store, int(project["id"]), task, self.project_settings(project), self._nearest_records(project)
-        )
+        def nearest(text: str) -> Sequence[int]:
+            return self._rankings.pending(int(project["id"]), task.name, self.embeddings(project).embedder, text)
+
+        settings = self.project_settings(project)
+        return Queue(self.store, int(project["id"]), task, settings, nearest, lambda: self._answering(project, task))
+
+    def _answering(self, project: Mapping[str, Any], task: Task) -> str:
+        """Return the name of the backend that suggests now; one that is not set up still has its older scores."""
+        try:
+            own = self.suggester(project, task)
+            return (own if own.backend.billed else self.free_suggester(project, task, own)).backend.name
+        except LabelerError:
+            return str(self.task_settings(project, task.name)["backend"])
 
     def decisions(self, project: Mapping[str, Any], task: Task) -> Decisions:
         lease = self.project_settings(project)["claim_minutes"] * 60
         return Decisions(self.store, int(project["id"]), task, lease)
-
-    def _nearest_records(self, project: Mapping[str, Any]) -> Callable[[str, int], list[int]]:
-        """For the queue order "similar": the records most similar to a typed text, by their stored vectors."""
-
-        def nearest(text: str, limit: int) -> list[int]:
-            import numpy as np
-
-            embedder = self.embeddings(project).embedder
-            query = embedder.embed([text])[0]
-            best: list[tuple[float, int]] = []
-            for page in self.store.vectors.pages(embedder.id, int(project["id"])):
-                matrix = np.frombuffer(b"".join(row["vector"] for row in page), dtype="<f4").reshape(len(page), -1)
-                similarities = matrix @ query
-                best += [(float(s), row["id"]) for s, row in zip(similarities, page, strict=True)]
-                best = sorted(best, reverse=True)[:limit]
-            return [id_ for _, id_ in best]
-
-        return nearest
 
     def close(self) -> None:
         """Save the index caches and close the store."""
@@ -388,6 +417,10 @@ class Instance:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _queue_through(work: Work, place: tuple[int, str, str], ids: list[int], through: int, tx: Tx) -> bool:
+    return work.queue_through(tx, *place, ids, through)
 
 
 def write_private(path: Path, text: str) -> None:

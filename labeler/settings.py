@@ -154,6 +154,29 @@ def read_settings(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     return {name: raw.get(name) if s.kind == "labels" else s.read(raw.get(name)) for name, s in known.items()}
 
 
+def differing(table: str, given: Mapping[str, Any], seen: Mapping[str, Any]) -> list[str]:
+    """Return the names of those settings in ``given`` that are not as in ``seen``. Raises :class:`SettingError`."""
+    new, old = read_settings(table, given), read_settings(table, seen)
+    return [name for name in given if new[name] != old[name]]
+
+
+def merged_settings(
+    table: str, now: Mapping[str, Any], given: Mapping[str, Any], seen: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what is to be stored: the settings ``now``, with what was changed from ``seen`` to ``given``.
+
+    What somebody left as they saw it overwrites nothing that another changed meanwhile; a map goes by languages.
+    """
+    changes: dict[str, Any] = {}
+    for name in differing(table, given, seen):
+        changes[name] = given[name]
+        if _TABLES[table][name].kind == "map":
+            parts, old, new = (dict(one.get(name) or {}) for one in (now, seen, given))
+            parts |= {language: new.get(language) for language in LANGUAGES if new.get(language) != old.get(language)}
+            changes[name] = {language: text for language, text in parts.items() if text} or None
+    return changed_settings(table, {**now, **changes})
+
+
 def changed_settings(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of ``raw`` that differ from the defaults: what is stored."""
     known = _TABLES[table]

@@ -110,7 +110,7 @@ class World:
     def suggest(self, record_id: int, value: Any = "positive", failure: ParseFailure | None = None, **more: Any) -> int:
         """Store a suggestion as a backend would; return its id."""
         suggestion = Suggestion(
-            record_id, self.task.name, "1", "fake", "m", None if failure else value, failure,
+            record_id, self.task.name, "1", more.pop("backend", "fake"), "m", None if failure else value, failure,
             evidence=[Evidence(1, 1, 0.5)], score=more.pop("score", None),
         )  # fmt: skip
 
@@ -121,8 +121,8 @@ class World:
 
         return self.store.write(work)
 
-    def queue(self, nearest: Any = None, **settings: Any) -> Queue:
-        return Queue(self.store, self.project_id, self.task, read_settings("project", settings), nearest)
+    def queue(self, nearest: Any = None, scored_by: Any = None, **settings: Any) -> Queue:
+        return Queue(self.store, self.project_id, self.task, read_settings("project", settings), nearest, scored_by)
 
     def index(self, folder: Path | None = None, embedder: Any = None) -> ExampleIndex:
         """A fresh index, as another process (or this one after a restart) would open it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import unicodedata
 
 import pytest
 
 from labeler import accounts
-from labeler.errors import InputError, NotFound, NotSignedIn, TextError, Throttled
-from labeler.store import Store
+from labeler.errors import Forbidden, InputError, LabelerError, NotFound, NotSignedIn, TextError, Throttled
+from labeler.store import NewRecord, Store
 
 PASSWORD = "한 줄의 긴 암호 문장"
 
@@ -238,3 +239,79 @@ def test_members_come_and_go(store):
 def test_what_pages_show_holds_no_secret(store):
     """The public part of an account has no hash and no epoch."""
     assert set(accounts.public(store.people.named("김리뷰"))) == {"id", "name", "role", "language"}
+
+
+# Two admins at once: each change is checked in the transaction that makes it
+
+
+def second_admin(store):
+    accounts.add_reviewer(store, "second", None, accounts.ADMIN)
+    return [store.people.named(name)["id"] for name in ("admin", "second")]
+
+
+def both(*calls):
+    """Make calls at the same time; return the errors that they met."""
+    errors = []
+
+    def run(call):
+        try:
+            call()
+        except LabelerError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+@pytest.mark.parametrize("change", [{"role": accounts.REVIEWER}, {"disabled": True}])
+def test_two_admins_who_shut_each_other_out_leave_one(store, change):
+    """The second of the two is no admin any more when its turn comes."""
+    one, two = second_admin(store)
+    errors = both(
+        lambda: accounts.change_account(store, one, two, **change),
+        lambda: accounts.change_account(store, two, one, **change),
+    )
+    assert [type(error) for error in errors] == [Forbidden]
+    assert store.write(store.people.admins) == 1
+
+
+def test_last_admin_of_the_instance_stays_whoever_asks(store):
+    """Also where an account is changed by an admin who cannot sign in any more."""
+    one, two = second_admin(store)
+    accounts.change_account(store, two, one, disabled=True)
+    with pytest.raises(Forbidden):
+        accounts.change_account(store, one, two, role=accounts.REVIEWER)
+    assert store.people.get(one)["role"] == accounts.ADMIN
+
+
+def test_two_admins_who_take_each_other_out_of_a_project_leave_one(store):
+    """A project that has an admin of its own keeps one, taken out or given another role."""
+    one, two = second_admin(store)
+    project = store.write(lambda tx: store.projects.create(tx, "p", "ko", {}))
+    for person in (one, two):
+        accounts.set_member(store, project, person, "admin", one)
+    errors = both(
+        lambda: accounts.set_member(store, project, one, None, two),
+        lambda: accounts.set_member(store, project, two, "reviewer", one),
+    )
+    assert len(errors) == 1 and "last admin" in str(errors[0])
+    assert store.write(lambda tx: store.projects.admins(project, tx)) == 1
+
+
+@pytest.mark.parametrize("how", ["closed", "taken out"])
+def test_what_a_person_holds_is_free_once_they_are_gone(store, how):
+    """Records do not wait for the lease of somebody who cannot come back to them."""
+    admin, person = store.people.named("admin")["id"], store.people.named("김리뷰")["id"]
+    project = store.write(lambda tx: store.projects.create(tx, "p", "ko", {}))
+    accounts.set_member(store, project, person, "reviewer", admin)
+    [one] = store.write(lambda tx: store.records.add(tx, project, [NewRecord("r", "리뷰")], ["sentiment"]))
+    store.write(lambda tx: store.work.claim(tx, project, one.id, "sentiment", person, "page", 600.0))
+    if how == "closed":
+        accounts.change_account(store, person, admin, disabled=True)
+    else:
+        accounts.set_member(store, project, person, None, admin)
+    assert store.work.holder(None, one.id, "sentiment") is None

@@ -81,7 +81,7 @@ def test_similar_follows_the_typed_text(world):
     """The order "similar" takes the nearest pending records in turn, and goes on with the oldest."""
     near = [world.records[n] for n in (9, 3, 5)]
     world.approve(near[1])
-    queue = world.queue(nearest=lambda text, limit: near)
+    queue = world.queue(nearest=lambda text: near)
     have = []
     for _ in range(3):
         have.append(queue.next(world.kim, "similar", have, "상자").record.id)
@@ -91,7 +91,7 @@ def test_similar_follows_the_typed_text(world):
 def test_skipped_record_does_not_come_back_at_once_in_any_order(world):
     """A skip counts in the order "similar" too."""
     near = [world.records[9], world.records[3]]
-    queue = world.queue(nearest=lambda text, limit: near)
+    queue = world.queue(nearest=lambda text: near)
     first = queue.next(world.kim, "similar", similar_to="상자").record.id
     queue.skip(world.kim, first)
     assert queue.next(world.kim, "similar", similar_to="상자").record.id == near[1]
@@ -137,11 +137,10 @@ def test_thirty_two_clients_get_every_record_exactly_once(tmp_path):
 
 
 def test_reloaded_page_gets_its_record_again(world):
-    """A record that the reviewer holds and no longer has on the desk comes first."""
-    first = world.queue().next(world.kim)
-    again = world.queue().next(world.kim)
+    """A record that the page holds and no longer has on the desk comes first."""
+    first = world.queue().next(world.kim, page="this tab")
+    again = world.queue().next(world.kim, page="this tab")
     assert again.record.id == first.record.id
-    assert again.token != first.token
 
 
 def test_expired_claim_goes_to_the_next_reviewer(world, lee):
@@ -167,14 +166,14 @@ def test_touch_prolongs_a_claim_until_somebody_else_has_it(world, lee):
     queue = world.queue(claim_minutes=0.01)
     opened = queue.next(world.kim)
     time.sleep(0.4)
-    queue.touch(opened.record.id, opened.token)
+    queue.touch(world.kim, opened.record.id, opened.token)
     time.sleep(0.4)
     assert queue.next(lee).record.id != opened.record.id
     time.sleep(0.5)
     queue.leave(lee)
     assert queue.next(lee).record.id == opened.record.id
     with pytest.raises(Conflict, match="no longer yours"):
-        queue.touch(opened.record.id, opened.token)
+        queue.touch(world.kim, opened.record.id, opened.token)
 
 
 def test_foreign_claim_is_shown_and_not_taken(world, lee):
@@ -183,7 +182,7 @@ def test_foreign_claim_is_shown_and_not_taken(world, lee):
     mine = queue.next(world.kim)
     theirs = queue.open(lee, mine.record.id)
     assert (theirs.held_by, theirs.token) == ("kim", "")
-    queue.touch(mine.record.id, mine.token)
+    queue.touch(world.kim, mine.record.id, mine.token)
 
 
 def test_record_of_another_project_cannot_be_opened_or_held(world):
@@ -544,7 +543,7 @@ def test_touched_draft_keeps_its_suggestion(world):
     id_ = world.records[0]
     old = world.suggest(id_, "positive")
     opened = world.queue().next(world.kim)
-    world.queue().touch(id_, opened.token)
+    world.queue().touch(world.kim, id_, opened.token)
     world.suggest(id_, "negative")
     assert world.store.work.get(id_, "sentiment")["suggestion_id"] == old
     world.queue().leave(world.kim)
@@ -560,3 +559,201 @@ def test_decided_record_keeps_its_suggestion(world):
     row = world.store.work.get(id_, "sentiment")
     assert (row["state"], row["suggestion_id"], row["score"]) == ("approved", None, None)
     assert world.value(id_) == "positive"
+
+
+# Undo goes by when a decision was made
+
+
+def test_undo_takes_back_the_decision_that_was_made_last(world, lee):
+    """What another's undo brings back stands where and when it was made: kim's last decision is still the second."""
+    first, second = world.records[:2]
+    world.approve(first, "positive")
+    made_at = world.store.annotations.current(first, "sentiment")["created_at"]
+    world.approve(second, "neutral")
+    world.approve(first, "negative", who=lee)
+    world.decisions.undo(lee)
+    assert [item["record_id"] for item in world.decisions.strip(world.kim)] == [second, first]
+    assert world.store.annotations.current(first, "sentiment")["created_at"] == made_at
+    assert world.decisions.undo(world.kim).record_id == second
+    assert world.decisions.undo(world.kim).record_id == first
+
+
+def test_undo_after_a_correction_of_ones_own_takes_back_each_decision_once(world):
+    """X, Y, X corrected: the correction goes first, then Y, then X."""
+    first, second = world.records[:2]
+    world.approve(first, "positive")
+    world.approve(second, "neutral")
+    world.approve(first, "negative")
+    undone = [world.decisions.undo(world.kim) for _ in range(3)]
+    assert [one.record_id for one in undone] == [first, second, first]
+    assert [world.state(id_) for id_ in (first, second)] == ["pending", "pending"]
+
+
+def test_undo_leaves_what_somebody_else_has_overwritten(world, lee):
+    """A decision that was superseded is not kim's to take back any more; undo goes on to the one before it."""
+    first, second = world.records[:2]
+    world.approve(first)
+    world.approve(second)
+    world.approve(second, "negative", who=lee)
+    assert world.decisions.undo(world.kim).record_id == first
+    assert world.value(second) == "negative"
+    with pytest.raises(NotFound):
+        world.decisions.undo(world.kim)
+
+
+def test_undo_under_somebody_who_has_the_record_open_makes_them_look_again(world, lee):
+    """The holder keeps the record, and a decision on what was undone meanwhile is a conflict."""
+    id_ = world.records[0]
+    world.approve(id_)
+    seen = world.queue().open(lee, id_)
+    assert world.decisions.undo(world.kim, page="kim's").state == "pending"
+    assert world.queue().open(world.kim, id_).held_by == "lee"
+    with pytest.raises(Conflict):
+        world.approve(id_, "negative", who=lee, version=seen.version)
+
+
+def test_undone_record_goes_to_nobody_else(world, lee):
+    """The page that takes a decision back holds its record in the same moment, though it is the oldest of all."""
+    world.approve(world.records[0])
+    world.decisions.undo(world.kim, page="kim's")
+    assert world.queue().next(lee).record.id == world.records[1]
+    assert world.queue().next(world.kim, page="kim's").record.id == world.records[0]
+
+
+def test_undo_that_is_sent_twice_takes_back_one_decision(world, lee):
+    """An answer got lost: the second one is the first, and a key of somebody else's undo is refused."""
+    for id_ in world.records[:2]:
+        world.approve(id_)
+    first = world.decisions.undo(world.kim, "undo-key-1")
+    again = world.decisions.undo(world.kim, "undo-key-1")
+    assert again.repeated and (again.annotation_id, again.record_id) == (first.annotation_id, first.record_id)
+    assert world.state(world.records[0]) == "approved"
+    with pytest.raises(InputError, match="request_key"):
+        world.decisions.undo(lee, "undo-key-1")
+    with pytest.raises(InputError, match="request_key"):
+        world.approve(world.records[1], request_key="undo-key-1")
+
+
+def test_strip_and_undo_do_not_walk_through_imported_labels(world, monkeypatch):
+    """A reviewer's last decisions are read from an index of their own, in order: nobody else's are looked at."""
+    asked = []
+    monkeypatch.setattr(world.store.db, "all", lambda sql, params: asked.append((sql, params)) or [])
+    world.decisions.strip(world.kim)
+    monkeypatch.undo()
+    [(sql, params)] = asked
+    plan = " ".join(row["detail"] for row in world.store.db.all(f"EXPLAIN QUERY PLAN {sql}", params))
+    assert "annotations_standing" in plan and "TEMP B-TREE" not in plan
+
+
+# Claims of pages
+
+
+def test_two_pages_of_one_person_get_different_records(world):
+    """Each page has its own records, and a decision on one page is no conflict on the other."""
+    queue = world.queue()
+    one, two = (queue.next(world.kim, page=page) for page in ("one", "two"))
+    assert one.record.id != two.record.id
+    assert queue.next(world.kim, page="two").record.id == two.record.id
+    for opened in (one, two):
+        assert world.approve(opened.record.id, version=opened.version).state == "approved"
+
+
+def test_closing_a_page_puts_back_its_own_records_only(world, lee):
+    """What the other page of the same person holds stays there."""
+    queue = world.queue()
+    one, two = (queue.next(world.kim, page=page) for page in ("one", "two"))
+    queue.leave(world.kim, {one.record.id: "one", two.record.id: "one"})
+    assert [queue.next(lee, page="lee's", have=have).record.id for have in ([], [one.record.id])] == [
+        one.record.id, world.records[2],
+    ]  # fmt: skip
+
+
+def test_a_shorter_lease_frees_nothing_that_is_held(world, lee):
+    """A claim lasts as long as it was given for, whatever the settings say since; touched, it lasts so long again."""
+    mine = world.queue(claim_minutes=60).next(world.kim, page="kim's")
+    shorter = world.queue(claim_minutes=1)
+    assert shorter.next(lee, page="lee's").record.id != mine.record.id
+    assert shorter.touch(world.kim, mine.record.id, "kim's", mine.version) == 3600
+    assert shorter.open(lee, mine.record.id).held_by == "kim"
+
+
+def test_touch_takes_up_a_claim_that_was_taken_and_given_back(world, lee):
+    """kim still works on the record, and lee has closed the page: nobody need hear of it."""
+    queue = world.queue()
+    mine = queue.next(world.kim, page="kim's")
+    world.store.write(lambda tx: tx.run("UPDATE claims SET until = 0"))
+    theirs = queue.next(lee, page="lee's")
+    assert theirs.record.id == mine.record.id
+    with pytest.raises(Conflict, match="lee has opened it"):
+        queue.touch(world.kim, mine.record.id, "kim's", mine.version)
+    queue.leave(lee, {theirs.record.id: "lee's"})
+    queue.touch(world.kim, mine.record.id, "kim's", mine.version)
+    assert queue.open(lee, mine.record.id).held_by == "kim"
+
+
+def test_touch_does_not_take_up_a_record_that_was_decided(world, lee):
+    """A draft on a record that lee has decided meanwhile: kim is told at the first change, not at the end."""
+    queue = world.queue()
+    mine = queue.next(world.kim, page="kim's")
+    world.approve(mine.record.id, who=lee, force=True)
+    with pytest.raises(Conflict, match="decided after you opened it"):
+        queue.touch(world.kim, mine.record.id, "kim's", mine.version)
+
+
+def test_renewing_claims_nothing_that_was_decided_or_skipped_meanwhile(world):
+    """A record that lies ready is asked for once more; the decision on it came first, and left it free."""
+    queue = world.queue()
+    one, two = (queue.next(world.kim, page="one", have=have) for have in ([], world.records[:1]))
+    assert queue.renew(world.kim, two.record.id, "one").record.id == two.record.id
+    world.approve(one.record.id)
+    queue.skip(world.kim, two.record.id)
+    assert [queue.renew(world.kim, opened.record.id, "one") for opened in (one, two)] == [None, None]
+    assert world.store.db.value("SELECT COUNT(*) FROM claims") == 0
+
+
+def test_skipped_records_wait_until_the_last_ones_on_the_desk_are_decided(world):
+    """Three lie undecided on the desk and nothing else is left: what was skipped comes after them, not before."""
+    queue = world.queue()
+    skipped = queue.next(world.kim, page="one").record.id
+    queue.skip(world.kim, skipped)
+    for id_ in world.records[4:]:
+        world.approve(id_)
+    have = [queue.next(world.kim, page="one", have=world.records[1:n]).record.id for n in (1, 2, 3)]
+    assert queue.next(world.kim, page="one", have=have) is None
+    for id_ in have:
+        world.approve(id_)
+    assert queue.next(world.kim, page="one").record.id == skipped
+
+
+def test_scores_of_different_backends_are_never_compared(world):
+    """The order "score" begins with the backend that answers now, then takes one of the others after the other."""
+    for n, backend, score in [(4, "probe", 0.75), (2, "openai", 0.999), (7, "nearest", 1.0), (5, "openai", 0.2)]:
+        world.suggest(world.records[n], backend=backend, score=score)
+    queue = world.queue(order="score", scored_by=lambda: "openai")
+    assert drain(queue, world.kim, 5) == [world.records[n] for n in (5, 2, 7, 4, 0)]
+
+
+# What the doctor looks at
+
+
+def test_the_queue_is_made_again_from_the_annotations(world, lee):
+    """States, pointers and claims that nothing bears out are named and mended; versions grow with it."""
+    a, b, c, d = world.records[:4]
+    for id_ in (a, b, c):
+        world.approve(id_)
+    world.queue().open(lee, d)
+    version = world.version(a)
+    assert world.store.work.faults() == []
+
+    def damage(tx):
+        tx.run("UPDATE work SET state = 'pending' WHERE record_id = :r", {"r": a})
+        tx.run("DELETE FROM work WHERE record_id = :r", {"r": b})
+        tx.run("UPDATE work SET annotation_id = 4711 WHERE record_id = :r", {"r": c})
+        tx.run("UPDATE reviewers SET disabled = 1 WHERE id = :who", {"who": lee})
+
+    world.store.write(damage)
+    assert len(world.store.work.faults()) == 4
+    world.store.write(world.store.work.repair)
+    assert world.store.work.faults() == []
+    assert [world.state(id_) for id_ in (a, b, c, d)] == ["approved"] * 3 + ["pending"]
+    assert world.version(a) > version

@@ -190,12 +190,12 @@ def test_a_post_without_the_csrf_token_changes_nothing(shop: Shop) -> None:
 def test_next_claims_and_have_brings_the_one_after(shop: Shop) -> None:
     """Two people never get one record; what a page has is not given to it again."""
     kim, lee = shop.seat(), shop.seat(who=1)
-    first = kim.next(have=[])
-    second = kim.next(have=[first["record_id"]])
+    first = kim.next(have=[], page="one")
+    second = kim.next(have=[first["record_id"]], page="one")
     third = lee.next(have=[])
     assert len({first["record_id"], second["record_id"], third["record_id"]}) == 3
     # A page that was loaded again gets back what it held.
-    assert kim.next(have=[])["record_id"] == first["record_id"]
+    assert kim.next(have=[], page="one")["record_id"] == first["record_id"]
 
 
 def test_nothing_left_is_204(open_shop: Callable[..., Shop]) -> None:
@@ -254,7 +254,7 @@ def test_skip_puts_a_record_last(open_shop: Callable[..., Shop]) -> None:
 
 def test_similar_order_brings_what_resembles_the_typed_text(shop: Shop) -> None:
     records = [shop.instance.store.records.get(n) for n in shop.instance.store.work.front(
-        shop.project, "sentiment", "oldest", 10, 600)]  # fmt: skip
+        shop.project, "sentiment", "oldest", 10)]  # fmt: skip
     shop.instance.embeddings(shop.instance.store.projects.get(shop.project)).vectors([(r.id, r.text) for r in records])
     opened = shop.seat().next(order="similar", similar_to="sweet apples, crisp")
     assert "The apples were sweet" in opened["html"]
@@ -409,7 +409,7 @@ def test_touch_keeps_the_claim(open_shop: Callable[..., Shop]) -> None:
     mine = kim.next()
     for _ in range(3):
         threading.Event().wait(0.5)
-        assert kim.post("touch", record_id=mine["record_id"], token=mine["token"]).json == {"touched": True}
+        assert kim.post("touch", record_id=mine["record_id"], token=mine["token"]).json["touched"]
     assert lee.next()["record_id"] != mine["record_id"]
 
 

@@ -666,9 +666,9 @@ def test_changing_the_unit_of_a_task_changes_its_pending_queue(shop: Shop) -> No
     """A task switched to products queues one record a product and lets the pending reviews go; decided ones stay."""
     shop.run("id,product,text\na,사과,달아요\nb,사과,셔요\n")
     with_groups(shop)
-    queued = shop.instance.store.work.front(shop.id, "usage", "oldest", 10, 600.0)
+    queued = shop.instance.store.work.front(shop.id, "usage", "oldest", 10)
     records = shop.instance.store.records.many(queued)
     assert [record.key for record in records.values()] == ["group:사과"]
     shop.instance.change_task(shop.id, "usage", {})
-    queued = shop.instance.store.work.front(shop.id, "usage", "oldest", 10, 600.0)
+    queued = shop.instance.store.work.front(shop.id, "usage", "oldest", 10)
     assert sorted(record.key for record in shop.instance.store.records.many(queued).values()) == ["a", "b"]

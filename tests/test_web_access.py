@@ -56,6 +56,7 @@ TABLE: dict[str, set[str]] = {
     "desk.page": MEMBERS,
     "desk.next_record": MEMBERS,
     "desk.open_record": MEMBERS,
+    "desk.renew": MEMBERS,
     "desk.decide": MEMBERS,
     "desk.skip": MEMBERS,
     "desk.undo": MEMBERS,

@@ -16,6 +16,10 @@ from labeler.store.annotations import ACCEPTED, APPROVED, CORRECTED, IMPORTED, R
 from labeler.task import Task
 
 _MAX_SECONDS = 3600.0
+UNDO = "undo"
+"""The origin of what an undo brought back, and of the row that says that a record is pending again."""
+# What an undo brings back is as it was when it was made, and says when that was.
+_KEPT = ("task_version", "state", "how", "blind", "reviewer_id", "seconds", "suggestion_id", "agreement", "created_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,11 @@ class Decided:
 
 
 class Decisions:
-    """Stores the decisions on one task of a project. ``lease`` is how long a claim lasts, in seconds."""
+    """Stores the decisions on one task of a project. ``lease`` is how long a claim lasts, in seconds.
+
+    Each method checks and writes in one transaction, and stores nothing if a check fails. What a reviewer saw is known
+    by the version of the queue's row, which grows with every decision and undo: only ``force`` goes past it.
+    """
 
     def __init__(self, store: Store, project_id: int, task: Task, lease: float = 600.0) -> None:
         self.store, self.project_id, self.task, self.lease = store, project_id, task, lease
@@ -62,6 +70,9 @@ class Decisions:
 
         Raises :class:`LabelError` for a value the schema refuses, :class:`NotFound`, and :class:`Conflict` if
         somebody else decided since the reviewer saw the record, or holds it now; ``current`` says what stands.
+
+        Safe against two who decide at once (the later one looks again), against a claim that ran out, and against
+        being sent twice: the second answer is the first one's.
         """
         if decision.action not in ("approve", "reject"):
             raise InputError(f"No decision {decision.action!r}; there are: approve, reject")
@@ -103,7 +114,7 @@ class Decisions:
 
     def _again(self, tx: Tx, before: Row, reviewer_id: int, decision: Decision) -> Decided:
         same = before["record_id"] == decision.record_id and before["reviewer_id"] == reviewer_id
-        if not same or before["task"] != self.task.name:
+        if not same or before["task"] != self.task.name or before["origin"] == UNDO:
             raise InputError("This request_key was used for another decision; make a new one for each")
         row = self.store.work.get(decision.record_id, self.task.name, tx)
         value = strictjson.loads(before["value"]) if before["value"] is not None else None
@@ -120,7 +131,7 @@ class Decisions:
                 value = strictjson.loads(current["value"]) if current["value"] is not None else None
                 stands |= {"value": value, "reviewer": who, "at": current["created_at"]}
             raise Conflict(f"{who} decided on this record after you opened it", stands)
-        holder = self.store.work.holder(tx, decision.record_id, self.task.name, self.lease)
+        holder = self.store.work.holder(tx, decision.record_id, self.task.name)
         if holder is not None and holder["reviewer_id"] != reviewer_id:
             raise Conflict(
                 f"Your time with this record ran out, and {holder['name']} has opened it",
@@ -140,27 +151,54 @@ class Decisions:
             return SCRATCH, agreement
         return (ACCEPTED if suggestion.value == value else CORRECTED), agreement
 
-    def undo(self, reviewer_id: int) -> Decided:
-        """Take back the reviewer's last decision: what stood before it stands again. Nothing is deleted."""
+    def undo(self, reviewer_id: int, request_key: str | None = None, page: str = "") -> Decided:
+        """Take back the reviewer's last decision: what stood before it stands again. Nothing is deleted.
+
+        The last one is the newest by the time it was made of those that still stand: one that somebody else has
+        overwritten is left to them, and one that came back by another's undo stands where it was. So undo after undo
+        walks back through one's own decisions, each once.
+
+        Safe against others: what is taken back is chosen and superseded in one transaction, the version grows, and
+        whoever has the record open (as its holder too) looks again before deciding on it. With ``page`` the record is
+        claimed for that page at once, unless somebody else holds it. With a ``request_key`` it is safe to send twice.
+        """
 
         def work(tx: Tx) -> Decided:
+            before = self.store.annotations.by_request(tx, request_key) if request_key else None
+            if before is not None:
+                return self._undone(tx, before, reviewer_id)
             last = self.store.annotations.last_of(self.project_id, self.task.name, reviewer_id, 1, tx)
             if not last:
                 raise NotFound("There is no decision of yours to undo in this task")
-            return self._take_back(tx, last[0], reviewer_id)
+            taken = self._take_back(tx, last[0], reviewer_id, request_key)
+            if page and self.store.work.holder(tx, taken.record_id, self.task.name) is None:
+                self.store.work.claim(
+                    tx, self.project_id, taken.record_id, self.task.name, reviewer_id, page, self.lease
+                )
+            return taken
 
         return self.store.write(work)
 
-    def _take_back(self, tx: Tx, last: Row, reviewer_id: int) -> Decided:
+    def _undone(self, tx: Tx, before: Row, reviewer_id: int) -> Decided:
+        """Return what an undo that was sent before came to."""
+        taken = self.store.annotations.get(before["supersedes"], tx) if before["origin"] == UNDO else None
+        if taken is None or taken["reviewer_id"] != reviewer_id or before["task"] != self.task.name:
+            raise InputError("This request_key was used for something else; make a new one for each undo")
+        row = self.store.work.get(before["record_id"], self.task.name, tx)
+        state = "pending" if before["state"] == WITHDRAWN else before["state"]
+        value = strictjson.loads(before["value"]) if before["value"] is not None else None
+        version = row["version"] if row else 0
+        return Decided(before["id"], before["record_id"], state, before["how"], version, value, True)
+
+    def _take_back(self, tx: Tx, last: Row, reviewer_id: int, request_key: str | None) -> Decided:
         earlier = self._stood_before(tx, last)
         row: dict[str, Any] = {
             "project_id": self.project_id, "record_id": last["record_id"], "task": self.task.name,
             "task_version": last["task_version"], "state": WITHDRAWN, "value": None, "how": SCRATCH,
-            "reviewer_id": reviewer_id, "supersedes": last["id"], "origin": "undo",
+            "reviewer_id": reviewer_id, "supersedes": last["id"], "origin": UNDO, "request_key": request_key,
         }  # fmt: skip
         if earlier is not None:
-            kept = ("task_version", "state", "how", "blind", "reviewer_id", "seconds", "suggestion_id", "agreement")
-            row |= {name: earlier[name] for name in kept}
+            row |= {name: earlier[name] for name in _KEPT} | {"original_id": earlier["original_id"] or earlier["id"]}
             row["value"] = strictjson.loads(earlier["value"]) if earlier["value"] is not None else None
         annotation_id = self.store.annotations.add(tx, row)
         state = "pending" if row["state"] == WITHDRAWN else row["state"]
@@ -170,12 +208,13 @@ class Decisions:
         return Decided(annotation_id, last["record_id"], state, row["how"], version, row["value"])
 
     def _stood_before(self, tx: Tx, row: Row) -> Row | None:
-        """Return the decision that was in force when ``row`` was made; None if the record was pending."""
-        earlier = self.store.annotations.get(row["supersedes"], tx) if row["supersedes"] else None
-        if row["origin"] == "undo" and earlier is not None:
-            # It stands for what its undo brought back: taking it back must not bring back what was undone.
-            original = self._stood_before(tx, earlier)
-            return self._stood_before(tx, original) if original is not None else None
+        """Return what stood when the decision of ``row`` was made; None if the record was pending.
+
+        A row that an undo brought back stands for its original: taking it back must not bring back what was undone.
+        """
+        original = self.store.annotations.get(row["original_id"], tx) if row["original_id"] else row
+        number = original["supersedes"] if original is not None else None
+        earlier = self.store.annotations.get(number, tx) if number is not None else None
         return earlier if earlier is not None and earlier["state"] in (APPROVED, REJECTED) else None
 
     def import_label(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,22 +11,27 @@ from typing import Any
 from labeler.errors import Conflict, NotFound
 from labeler.records import Record
 from labeler.store import Row, Store, Tx
-from labeler.store.work import OLDEST, ORDERS, SIMILAR
+from labeler.store.work import OLDEST, ORDERS, SCORE, SIMILAR
 from labeler.task import Task
 
-Nearest = Callable[[str, int], list[int]]
-"""Given a typed text and a number, the ids of the most similar records of the project, nearest first."""
+Nearest = Callable[[str], Sequence[int]]
+"""Given a typed text, the ids of the project's pending records, most similar first; some may be decided by now."""
+_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A record on a reviewer's desk. ``token`` proves the claim, ``version`` what the reviewer saw."""
+    """A record on a reviewer's desk. ``token`` is that of the page that holds it, empty if another person does.
+
+    ``version`` is what the reviewer saw: it is read with the claim, and everything else after it, so that a decision
+    on what came in between is a conflict and never overwrites it. ``lease`` is how many seconds the claim lasts.
+    """
 
     record: Record
     task: Task
     token: str
     version: int
-    until: float
+    lease: float
     blind: bool
     state: str
     suggestion_id: int | None
@@ -45,96 +49,143 @@ def is_blind(project_id: int, task: str, record_id: int, share: float) -> bool:
 
 
 class Queue:
-    """Opens records for reviewers. ``settings`` are the project's; ``nearest`` serves the order "similar"."""
+    """Opens records for reviewers. ``settings`` are the project's.
+
+    ``nearest`` serves the order "similar", ``scored_by`` names the backend whose scores the order "score" goes by.
+
+    Each method checks and writes in one transaction. A record has one holder: a page of a reviewer, known by the token
+    that the page made up, so that two pages of one person get different records, and a page that was loaded again gets
+    back what it held. Claims say whose turn it is; what keeps a decision from overwriting another unseen is the version
+    (:class:`labeler.annotation.decisions.Decisions`). So a claim that ends too early costs somebody a second look, and
+    never a decision.
+    """
 
     def __init__(
-        self, store: Store, project_id: int, task: Task, settings: Mapping[str, Any], nearest: Nearest | None = None
+        self,
+        store: Store,
+        project_id: int,
+        task: Task,
+        settings: Mapping[str, Any],
+        nearest: Nearest | None = None,
+        scored_by: Callable[[], str] | None = None,
     ) -> None:
-        self.store, self.project_id, self.task, self.nearest = store, project_id, task, nearest
+        self.store, self.project_id, self.task = store, project_id, task
+        self.nearest, self.scored_by = nearest, scored_by
         self.lease = float(settings["claim_minutes"]) * 60
         self.blind_share = float(settings["blind_share"])
         self.order = str(settings["order"])
 
-    def next(self, reviewer_id: int, order: str = "", have: Sequence[int] = (), similar_to: str = "") -> Opened | None:
-        """Claim and return the next record, or None when nothing is left for this reviewer.
+    def next(
+        self, reviewer_id: int, order: str = "", have: Sequence[int] = (), similar_to: str = "", page: str = ""
+    ) -> Opened | None:
+        """Claim and return the next record, or None when nothing is left for this page.
 
-        ``have`` are the records already on the reviewer's desk (this one and the prefetched). A record that the
-        reviewer holds but does not have (a page was reloaded) comes first.
+        ``have`` are the records already on the page's desk (this one and the prefetched). A record that ``page`` holds
+        but does not have (it was loaded again) comes first. What the reviewer skipped comes back when there is nothing
+        else, here on the desk either: the page asks again once those are decided.
+
+        Safe against two people, pages or processes that ask at once: the record is chosen and claimed in one
+        transaction.
         """
         name = order or self.order
         if name not in ORDERS:
             raise NotFound(f"No queue order {name!r}; there are: {', '.join(ORDERS)}")
-        candidates: list[int] = []
+        ranked: Sequence[int] = ()
         if name == SIMILAR and similar_to.strip() and self.nearest is not None:
-            candidates = self.nearest(similar_to, 200)
+            ranked = self.nearest(similar_to)
+        scored_by = self.scored_by() if name == SCORE and self.scored_by is not None else None
+        token = page or secrets.token_hex(8)
 
-        def work(tx: Tx) -> tuple[int, str] | None:
-            record_id = self._pick(tx, reviewer_id, name, have, candidates)
-            if record_id is None:
-                return None
-            token = secrets.token_hex(8)
-            until = time.time() + self.lease
-            self.store.work.claim(tx, self.project_id, record_id, self.task.name, reviewer_id, token, until)
-            return record_id, token
+        def work(tx: Tx) -> Row | None:
+            record_id = self._pick(tx, reviewer_id, token, name, have, ranked, scored_by)
+            return None if record_id is None else self._claimed(tx, record_id, reviewer_id, token)
 
-        claimed = self.store.write(work)
-        return self._opened(*claimed) if claimed else None
+        row = self.store.write(work)
+        return None if row is None else self._opened(row, token)
 
-    def _pick(self, tx: Tx, reviewer_id: int, order: str, have: Sequence[int], candidates: list[int]) -> int | None:
+    @property
+    def _place(self) -> tuple[int, str]:
+        return self.project_id, self.task.name
+
+    def _pick(
+        self, tx: Tx, reviewer_id: int, token: str, order: str, have: Sequence[int], ranked: Sequence[int],
+        scored_by: str | None,
+    ) -> int | None:  # fmt: skip
         rooms = self.store.work
-        task = self.task.name
-        for row in rooms.held_by(self.project_id, task, reviewer_id, tx):
-            state = rooms.get(row["record_id"], task, tx)
-            if row["record_id"] not in have and state is not None and state["state"] == "pending":
-                return int(row["record_id"])
-        if candidates:
-            others = [c for c in candidates if c not in have]
-            free = rooms.pending(self.project_id, task, others, self.lease, tx, reviewer_id)
-            if free:
-                return free[0]
+        for record_id in rooms.held_by(tx, *self._place, reviewer_id, token):
+            if record_id not in have:
+                return record_id
         by = OLDEST if order == SIMILAR else order
         for _ in range(2):
-            found = rooms.front(
-                self.project_id, task, by, 1, self.lease, tuple(have), tx, only_free=True, reviewer_id=reviewer_id
-            )
+            for start in range(0, len(ranked), _AT_ONCE):
+                near = [id_ for id_ in ranked[start : start + _AT_ONCE] if id_ not in have]
+                free = rooms.pending(*self._place, near, tx, reviewer_id)
+                if free:
+                    return free[0]
+            found = rooms.front(*self._place, by, 1, tuple(have), tx, reviewer_id=reviewer_id, scored_by=scored_by)
             if found:
                 return found[0]
-            # Everything else is done: what was skipped comes back.
-            if not rooms.forget_skips(tx, self.project_id, task, reviewer_id):
+            # What lies undecided on this desk comes before what was skipped.
+            if rooms.pending(*self._place, have, tx, reviewer_id, only_free=False):
+                return None
+            if not rooms.forget_skips(tx, *self._place, reviewer_id):
                 return None
         return None
 
-    def open(self, reviewer_id: int, record_id: int) -> Opened:
-        """Open one record by its number, pending or decided. Somebody else's claim is shown, not taken."""
-        self._check_mine(record_id)
-        token = secrets.token_hex(8)
+    def _claimed(self, tx: Tx, record_id: int, reviewer_id: int, token: str) -> Row:
+        """Claim a record and return its row of the queue as it is in this transaction."""
+        self.store.work.claim(tx, self.project_id, record_id, self.task.name, reviewer_id, token, self.lease)
+        return self._row(tx, record_id)
 
-        def work(tx: Tx) -> str | None:
-            holder = self.store.work.holder(tx, record_id, self.task.name, self.lease)
+    def open(self, reviewer_id: int, record_id: int, page: str = "") -> Opened:
+        """Open one record by its number, pending or decided. Somebody else's claim is shown, not taken.
+
+        A claim of another page of the same person moves to this one. Safe against somebody who claims or decides
+        meanwhile: who holds it, the claim and the version are of one transaction.
+        """
+        token = page or secrets.token_hex(8)
+
+        def work(tx: Tx) -> tuple[Row, str | None]:
+            row = self._row(tx, record_id)
+            holder = self.store.work.holder(tx, record_id, self.task.name)
             if holder is not None and holder["reviewer_id"] != reviewer_id:
-                return str(holder["name"])
-            until = time.time() + self.lease
-            self.store.work.claim(tx, self.project_id, record_id, self.task.name, reviewer_id, token, until)
-            return None
+                return row, str(holder["name"])
+            return self._claimed(tx, record_id, reviewer_id, token), None
 
-        held_by = self.store.write(work)
-        return self._opened(record_id, "" if held_by else token, held_by)
+        row, held_by = self.store.write(work)
+        return self._opened(row, "" if held_by else token, held_by)
 
-    def _check_mine(self, record_id: int) -> Row:
+    def renew(self, reviewer_id: int, record_id: int, page: str) -> Opened | None:
+        """Open a record once more that lies ready on a page; None if the page does not hold it any more.
+
+        Safe against a decision or a skip on its way: they end the claim, and what comes after them claims nothing.
+        """
+
+        def work(tx: Tx) -> Row | None:
+            self._row(tx, record_id)
+            holder = self.store.work.holder(tx, record_id, self.task.name)
+            if holder is None or (holder["reviewer_id"], holder["token"]) != (reviewer_id, page):
+                return None
+            return self._claimed(tx, record_id, reviewer_id, page)
+
+        row = self.store.write(work)
+        return None if row is None or row["state"] != "pending" else self._opened(row, page)
+
+    def _row(self, tx: Tx, record_id: int) -> Row:
         """Return the queue's row of a record. Raises :class:`NotFound` for one of another project or task."""
-        row = self.store.work.get(record_id, self.task.name)
+        row = self.store.work.get(record_id, self.task.name, tx)
         if row is None or row["project_id"] != self.project_id:
             raise NotFound(f"Record {record_id} is not in the queue of the task {self.task.name}")
         return row
 
-    def _opened(self, record_id: int, token: str, held_by: str | None = None) -> Opened:
-        row = self._check_mine(record_id)
+    def _opened(self, row: Row, token: str, held_by: str | None = None) -> Opened:
+        record_id = row["record_id"]
         return Opened(
             record=self.store.records.get(record_id),
             task=self.task,
             token=token,
             version=row["version"],
-            until=time.time() + self.lease,
+            lease=self.lease,
             blind=row["state"] == "pending" and is_blind(self.project_id, self.task.name, record_id, self.blind_share),
             state=row["state"],
             suggestion_id=row["suggestion_id"],
@@ -142,20 +193,42 @@ class Queue:
             held_by=held_by,
         )
 
-    def touch(self, record_id: int, token: str) -> None:
-        """Say that a person works on the draft: it is then left alone by refreshes, and the claim starts anew."""
-        until = time.time() + self.lease
-        if not self.store.write(lambda tx: self.store.work.touch(tx, record_id, self.task.name, token, until)):
-            raise Conflict("This record is no longer yours: its time ran out and somebody else has opened it")
+    def touch(self, reviewer_id: int, record_id: int, token: str, version: int | None = None) -> float:
+        """Say that a person works on the draft: refreshes leave it alone, and the claim starts anew.
+
+        Return for how many seconds. A claim that ran out, or was given back by whoever took it then, is made again.
+        Raises :class:`Conflict` if somebody else holds the record, or decided on it since ``version``: the claim of
+        whoever came later is never prolonged or taken.
+        """
+
+        def work(tx: Tx) -> float:
+            row = self._row(tx, record_id)
+            holder = self.store.work.holder(tx, record_id, self.task.name)
+            if holder is not None and holder["reviewer_id"] != reviewer_id:
+                raise Conflict(
+                    f"This record is no longer yours: its time ran out, and {holder['name']} has opened it",
+                    {"held_by": holder["name"]},
+                )
+            if version is not None and row["version"] != version:
+                raise Conflict("This record is no longer yours: it was decided after you opened it")
+            if holder is None:
+                self._claimed(tx, record_id, reviewer_id, token)
+            return self.store.work.touch(tx, record_id, self.task.name)
+
+        return self.store.write(work)
 
     def skip(self, reviewer_id: int, record_id: int) -> None:
-        """Put a record back; it stays pending and comes to this reviewer again after all others."""
-        self._check_mine(record_id)
+        """Put a record back; it stays pending and comes to this reviewer again after all others.
+
+        Safe to send twice, and against somebody who holds or decided it meanwhile: their claim stays, and a record
+        that is decided is not put anywhere.
+        """
 
         def work(tx: Tx) -> None:
-            holder = self.store.work.holder(tx, record_id, self.task.name, self.lease)
-            if holder is not None and holder["reviewer_id"] == reviewer_id:
-                self.store.work.release(tx, record_id, self.task.name)
+            row = self._row(tx, record_id)
+            self.store.work.release(tx, record_id, self.task.name, reviewer_id)
+            if row["state"] != "pending":
+                return
             self.store.work.skip(tx, record_id, self.task.name, reviewer_id)
             self.store.events.add(
                 tx,
@@ -168,6 +241,17 @@ class Queue:
 
         self.store.write(work)
 
-    def leave(self, reviewer_id: int) -> None:
-        """Put back everything a reviewer holds in this queue, as when the page is closed."""
-        self.store.write(lambda tx: self.store.work.release_all(tx, self.project_id, self.task.name, reviewer_id))
+    def leave(self, reviewer_id: int, held: Mapping[int, str] | None = None) -> None:
+        """Put back what one page holds (``held``: its token by record), or everything of a reviewer in this queue.
+
+        A claim that is no longer the page's own stays: another page of the same person, or another person, has it.
+        """
+
+        def work(tx: Tx) -> None:
+            if held is None:
+                self.store.work.release_all(tx, reviewer_id, *self._place)
+            for record_id, token in (held or {}).items():
+                if token:
+                    self.store.work.release(tx, record_id, self.task.name, reviewer_id, token)
+
+        self.store.write(work)

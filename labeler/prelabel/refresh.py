@@ -79,8 +79,9 @@ def refresh_front(suggester: Suggester, order: str, ahead: int, budget: float | 
     store = suggester.store
     if getattr(suggester.backend, "local", False):
         return 0
-    ids = store.work.front(suggester.project_id, suggester.task.name, order, ahead, 600.0, only_free=False)
-    found = store.suggestions.untouched(suggester.project_id, suggester.task.name, ids)
+    place = (suggester.project_id, suggester.task.name)
+    ids = store.work.front(*place, order, ahead, only_free=False, scored_by=suggester.backend.name)
+    found = store.suggestions.untouched(*place, ids)
     records = store.records.many([suggestion.record_id for suggestion in found])
     if suggester.backend.billed:
         return _queue_run(suggester, records, found, budget)

@@ -19,17 +19,23 @@ class Annotations:
         self.db = db
 
     def add(self, tx: Tx, row: dict[str, Any]) -> int:
-        """Append one annotation and mark the one it supersedes; return its id (the sequence number)."""
+        """Append one annotation and mark the one it supersedes; return its id (the sequence number).
+
+        One that an undo brings back is a new row with ``original_id`` and ``created_at`` of the decision that it
+        stands for: the log goes on, while people find the decision where and when it was made.
+        """
         sql = """INSERT INTO annotations (project_id, record_id, task, task_version, state, value, how, blind,
-                 reviewer_id, seconds, suggestion_id, agreement, supersedes, origin, request_key, created_at)
-                 VALUES (:project_id, :record_id, :task, :task_version, :state, :value, :how, :blind, :reviewer_id,
-                 :seconds, :suggestion_id, :agreement, :supersedes, :origin, :request_key, :now) RETURNING id"""
+                 reviewer_id, seconds, suggestion_id, agreement, supersedes, origin, request_key, original_id,
+                 created_at) VALUES (:project_id, :record_id, :task, :task_version, :state, :value, :how, :blind,
+                 :reviewer_id, :seconds, :suggestion_id, :agreement, :supersedes, :origin, :request_key, :original_id,
+                 :created_at) RETURNING id"""
         value = None if row.get("value") is None else strictjson.dumps(row["value"])
         defaults = {
             "how": SCRATCH, "blind": 0, "reviewer_id": None, "seconds": None, "suggestion_id": None, "agreement": None,
-            "supersedes": None, "origin": None, "request_key": None,
+            "supersedes": None, "origin": None, "request_key": None, "original_id": None,
+            "created_at": time.time(),
         }  # fmt: skip
-        id_ = int(tx.value(sql, {**defaults, **row, "value": value, "now": time.time()}))
+        id_ = int(tx.value(sql, {**defaults, **row, "value": value}))
         note_decision(tx, row["project_id"], row["task"], id_)
         if row.get("supersedes"):
             tx.run(
@@ -56,10 +62,14 @@ class Annotations:
         return self.db.all(sql, {"r": record_id, "t": task})
 
     def last_of(self, project_id: int, task: str, reviewer_id: int, limit: int = 10, tx: Tx | None = None) -> list[Row]:
-        """Return a reviewer's last decisions still in force, newest first, with the record's text."""
+        """Return a reviewer's last decisions still in force, newest first, with the record's text.
+
+        One that was superseded and came back by an undo stands where it was made.
+        """
         sql = """SELECT a.*, r.text, r.key FROM annotations a JOIN records r ON r.id = a.record_id
                  WHERE a.reviewer_id = :who AND a.project_id = :p AND a.task = :t AND a.superseded_by IS NULL
-                 AND a.state <> 'withdrawn' AND a.how <> 'imported' ORDER BY a.id DESC LIMIT :limit"""
+                 AND a.state <> 'withdrawn' AND a.how <> 'imported'
+                 ORDER BY COALESCE(a.original_id, a.id) DESC LIMIT :limit"""
         params = {"who": reviewer_id, "p": project_id, "t": task, "limit": limit}
         return (tx or self.db).all(sql, params)
 

@@ -144,8 +144,11 @@ class Database:
             return tx.value(sql, params)
 
     def pages(self, sql: str, params: Mapping[str, Any], size: int = 1000) -> Iterator[list[Row]]:
-        """Yield the rows of ``sql`` in pages of ``size``; it must say ``id > :after ORDER BY id LIMIT :size``."""
-        after = 0
+        """Yield the rows of ``sql`` in pages of ``size``; it must say ``id > :after ORDER BY id LIMIT :size``.
+
+        It begins after 0, or after what ``params`` says.
+        """
+        after = params.get("after", 0)
         while True:
             rows = self.all(sql, {**params, "after": after, "size": size})
             if rows:

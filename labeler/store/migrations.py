@@ -213,6 +213,26 @@ INSERT INTO upkeep (project_id, place, newest) SELECT project_id, task, MAX(id) 
 """
 
 
+_QUEUE = """
+ALTER TABLE annotations ADD COLUMN original_id INTEGER REFERENCES annotations(id);
+DROP INDEX annotations_reviewer;
+CREATE INDEX annotations_standing ON annotations (reviewer_id, project_id, task, COALESCE(original_id, id))
+    WHERE superseded_by IS NULL AND state <> 'withdrawn' AND how <> 'imported';
+ALTER TABLE claims ADD COLUMN lease REAL NOT NULL DEFAULT 600;
+UPDATE claims SET lease = COALESCE((SELECT json_extract(p.settings, '$.claim_minutes') FROM projects p
+    WHERE p.id = claims.project_id), 10) * 60;
+ALTER TABLE work ADD COLUMN scored_by TEXT;
+UPDATE work SET scored_by = (SELECT s.backend FROM suggestions s WHERE s.id = work.suggestion_id)
+    WHERE score IS NOT NULL;
+DROP INDEX work_score;
+CREATE INDEX work_score ON work (project_id, task, scored_by, score, record_id)
+    WHERE state = 'pending' AND score IS NOT NULL;
+CREATE TABLE queued (
+    project_id INTEGER NOT NULL REFERENCES projects(id), task TEXT NOT NULL, unit TEXT NOT NULL,
+    through INTEGER NOT NULL, PRIMARY KEY (project_id, task)) WITHOUT ROWID;
+"""
+
+
 @migrations()
 def m001_initial(db: SqliteUtils) -> None:
     _execute(db, _INITIAL)
@@ -235,6 +255,32 @@ def m003_ways(db: SqliteUtils) -> None:
 def m005_ledger(db: SqliteUtils) -> None:
     """What is paid is finished: items say that the ledger has an answer, and answers that wait for one are marked."""
     _execute(db, _LEDGER)
+
+
+@migrations()
+def m006_queue(db: SqliteUtils) -> None:
+    """What undo, claims and the order by score go by: the original decision, the lease, the backend that scored."""
+    _execute(db, _QUEUE)
+    _find_originals(db)
+
+
+def _find_originals(db: SqliteUtils) -> None:
+    """Give each row that an undo brought back the number and the time of the decision that it stands for."""
+    originals: dict[int, int] = {}
+    undone = db.execute(
+        """SELECT u.id, u.state, s.id AS taken FROM annotations u JOIN annotations s ON s.id = u.supersedes
+           WHERE u.origin = 'undo' ORDER BY u.id"""
+    ).fetchall()
+    for id_, state, taken in undone:
+        row = db.execute("SELECT supersedes FROM annotations WHERE id = ?", [originals.get(taken, taken)]).fetchone()
+        if state != "withdrawn" and row[0] is not None:
+            originals[id_] = originals.get(row[0], row[0])
+    for id_, original in originals.items():
+        db.execute(
+            """UPDATE annotations SET original_id = :o,
+               created_at = (SELECT o.created_at FROM annotations o WHERE o.id = :o) WHERE id = :id""",
+            {"o": original, "id": id_},
+        )
 
 
 @migrations()

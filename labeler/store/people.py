@@ -26,8 +26,12 @@ class People:
         found: int | None = self.db.value(sql)
         return found
 
-    def get(self, reviewer_id: int) -> Row | None:
-        return self.db.one("SELECT * FROM reviewers WHERE id = :id", {"id": reviewer_id})
+    def get(self, reviewer_id: int, tx: Tx | None = None) -> Row | None:
+        return (tx or self.db).one("SELECT * FROM reviewers WHERE id = :id", {"id": reviewer_id})
+
+    def admins(self, tx: Tx) -> int:
+        """Return how many admins of the instance can sign in."""
+        return int(tx.value("SELECT COUNT(*) FROM reviewers WHERE role = 'admin' AND disabled = 0"))
 
     def named(self, name: str) -> Row | None:
         return self.db.one("SELECT * FROM reviewers WHERE name = :name", {"name": name})

@@ -21,8 +21,8 @@ class Projects:
         sql = "SELECT p.* FROM projects p JOIN members m ON m.project_id = p.id WHERE m.reviewer_id = :r ORDER BY name"
         return [_project(row) for row in self.db.all(sql, {"r": reviewer_id})]
 
-    def get(self, project_id: int) -> dict[str, Any]:
-        row = self.db.one("SELECT * FROM projects WHERE id = :id", {"id": project_id})
+    def get(self, project_id: int, tx: Tx | None = None) -> dict[str, Any]:
+        row = (tx or self.db).one("SELECT * FROM projects WHERE id = :id", {"id": project_id})
         if row is None:
             raise NotFound(f"There is no project number {project_id}")
         return _project(row)
@@ -55,21 +55,27 @@ class Projects:
     def remove_member(self, tx: Tx, project_id: int, reviewer_id: int) -> None:
         tx.run("DELETE FROM members WHERE project_id = :p AND reviewer_id = :r", {"p": project_id, "r": reviewer_id})
 
-    def member_role(self, project_id: int, reviewer_id: int) -> str | None:
+    def member_role(self, project_id: int, reviewer_id: int, tx: Tx | None = None) -> str | None:
         sql = "SELECT role FROM members WHERE project_id = :p AND reviewer_id = :r"
-        role: str | None = self.db.value(sql, {"p": project_id, "r": reviewer_id})
+        role: str | None = (tx or self.db).value(sql, {"p": project_id, "r": reviewer_id})
         return role
+
+    def admins(self, project_id: int, tx: Tx) -> int:
+        """Return how many members of a project are its admins and can sign in."""
+        sql = """SELECT COUNT(*) FROM members m JOIN reviewers r ON r.id = m.reviewer_id
+                 WHERE m.project_id = :p AND m.role = 'admin' AND r.disabled = 0"""
+        return int(tx.value(sql, {"p": project_id}))
 
     def members(self, project_id: int) -> list[Row]:
         sql = """SELECT r.id, r.name, m.role FROM members m JOIN reviewers r ON r.id = m.reviewer_id
                  WHERE m.project_id = :p ORDER BY r.name"""
         return self.db.all(sql, {"p": project_id})
 
-    def task_settings(self, project_id: int, task: str) -> tuple[int, dict[str, Any]]:
+    def task_settings(self, project_id: int, task: str, tx: Tx | None = None) -> tuple[int, dict[str, Any]]:
         """Return the newest (version, settings) of a task; (0, {}) while nobody changed the plugin's own."""
         sql = """SELECT version, settings FROM task_settings WHERE project_id = :p AND task = :t
                  ORDER BY version DESC LIMIT 1"""
-        row = self.db.one(sql, {"p": project_id, "t": task})
+        row = (tx or self.db).one(sql, {"p": project_id, "t": task})
         return (row["version"], strictjson.loads(row["settings"])) if row else (0, {})
 
     def task_versions(self, project_id: int, task: str) -> list[Row]:

@@ -10,6 +10,7 @@ from typing import Any
 from labeler import strictjson
 from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
 from labeler.store.database import Database, Row, Tx
+from labeler.store.work import UNTOUCHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,7 @@ class Suggestions:
         marks = ",".join(str(int(id_)) for id_ in record_ids) or "NULL"
         sql = f"""SELECT s.* FROM work w JOIN suggestions s ON s.id = w.suggestion_id
                   WHERE w.record_id IN ({marks}) AND w.task = :t AND w.project_id = :p AND w.state = 'pending'
-                  AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.record_id = w.record_id AND c.task = w.task
-                                  AND c.touched = 1 AND c.until > :now)"""
+                  AND {UNTOUCHED}"""
         place = {id_: n for n, id_ in enumerate(record_ids)}
         rows = self.db.all(sql, {"p": project_id, "t": task, "now": time.time()})
         return [as_suggestion(row) for row in sorted(rows, key=lambda row: place[row["record_id"]])]

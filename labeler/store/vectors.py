@@ -32,11 +32,11 @@ class Vectors:
                  ORDER BY r.id LIMIT :limit"""
         return self.db.all(sql, {"p": project_id, "after": after, "e": embedder, "limit": limit})
 
-    def pages(self, embedder: str, project_id: int, size: int = 5000) -> Iterator[list[Row]]:
-        """Yield (id, vector) of all records of a project that have a vector, in pages."""
+    def pages(self, embedder: str, project_id: int, size: int = 5000, after: int = 0) -> Iterator[list[Row]]:
+        """Yield (id, vector) of the records of a project after id ``after`` that have a vector, in pages."""
         sql = """SELECT r.id, e.vector FROM records r JOIN embeddings e ON e.embedder = :e AND e.record_id = r.id
                  WHERE r.project_id = :p AND r.id > :after ORDER BY r.id LIMIT :size"""
-        yield from self.db.pages(sql, {"e": embedder, "p": project_id}, size)
+        yield from self.db.pages(sql, {"e": embedder, "p": project_id, "after": after}, size)
 
     def progress(self, embedder: str, project_id: int) -> tuple[int, int]:
         """Return (records with a vector, records) of a project."""

@@ -10,20 +10,37 @@ from labeler.store.records import GROUP, REVIEW, enqueue
 
 OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR = "oldest", "score", "disagreement", "random", "similar"
 ORDERS = (OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR)
-
+_ANSWERING = "answering"
 # Each order reads its own index from the front; a record without the number comes after those that have it.
 _ORDERED = {
     OLDEST: ("", "record_id"),
-    SCORE: ("AND score IS NOT NULL", "score, record_id"),
+    # Scores of different backends are never compared: one backend's records come after another's.
+    SCORE: ("AND score IS NOT NULL", "scored_by, score, record_id"),
+    _ANSWERING: ("AND score IS NOT NULL AND scored_by = :backend", "score, record_id"),
     DISAGREEMENT: ("AND disagreement IS NOT NULL", "disagreement DESC, record_id"),
     RANDOM: ("", "shuffle"),
 }
-_FREE = """NOT EXISTS (SELECT 1 FROM claims c WHERE c.record_id = w.record_id AND c.task = w.task
-           AND c.until > :now AND c.until <= :latest)"""
-
-
-_UNSKIPPED = """AND NOT EXISTS (SELECT 1 FROM skips s WHERE s.record_id = w.record_id AND s.task = w.task
+# A clock that jumped ahead must not leave a claim standing for a day: none reaches further than it was given for. That
+# goes by the claim's own lease, so that a shorter one in the settings frees nothing that is held.
+_LIVE = "c.until > :now AND c.until <= :now + 2 * c.lease"
+_FREE = f"NOT EXISTS (SELECT 1 FROM claims c WHERE c.record_id = w.record_id AND c.task = w.task AND {_LIVE})"
+UNTOUCHED = f"""NOT EXISTS (SELECT 1 FROM claims c WHERE c.record_id = w.record_id AND c.task = w.task
+                 AND c.touched = 1 AND {_LIVE})"""
+_UNSKIPPED = """NOT EXISTS (SELECT 1 FROM skips s WHERE s.record_id = w.record_id AND s.task = w.task
                 AND s.reviewer_id = :who)"""
+# What the queue should say of a record, by the annotations: the one in force decides, without one it is pending.
+_IN_FORCE = """LEFT JOIN annotations a ON a.record_id = w.record_id AND a.task = w.task
+               AND a.superseded_by IS NULL AND a.state <> 'withdrawn'"""
+_UNTRUE = f"""FROM work w {_IN_FORCE} WHERE w.state <> COALESCE(a.state, 'pending')
+              OR COALESCE(w.annotation_id, 0) <> COALESCE(a.id, 0)"""
+_UNQUEUED = """FROM annotations a WHERE a.superseded_by IS NULL AND a.state <> 'withdrawn'
+               AND NOT EXISTS (SELECT 1 FROM work w WHERE w.record_id = a.record_id AND w.task = a.task)"""
+_OUTDATED = """FROM annotations a WHERE a.superseded_by IS NULL AND a.state <> 'withdrawn'
+               AND EXISTS (SELECT 1 FROM annotations b WHERE b.record_id = a.record_id AND b.task = a.task
+                           AND b.superseded_by IS NULL AND b.state <> 'withdrawn' AND b.id > a.id)"""
+_NOBODYS = """FROM claims
+              WHERE NOT EXISTS (SELECT 1 FROM reviewers r WHERE r.id = claims.reviewer_id AND r.disabled = 0)
+              OR NOT EXISTS (SELECT 1 FROM work w WHERE w.record_id = claims.record_id AND w.task = claims.task)"""
 
 
 class Work:
@@ -58,34 +75,31 @@ class Work:
         task: str,
         order: str,
         limit: int,
-        lease: float,
         skip: tuple[int, ...] = (),
         tx: Tx | None = None,
         only_free: bool = True,
         reviewer_id: int | None = None,
+        scored_by: str | None = None,
     ) -> list[int]:
-        """Return the next pending records that nobody holds, in the given order (not ``similar``).
+        """Return the next pending records that nobody holds (``only_free``), in the given order (not ``similar``).
 
-        With ``reviewer_id`` the records that this reviewer skipped are left out.
+        The order by score begins with what the backend ``scored_by`` scored; then come those of the others, one backend
+        after the other. With ``reviewer_id`` the records that this reviewer skipped are left out.
         """
         found: list[int] = []
         orders = [order] if order in (OLDEST, RANDOM) else [order, OLDEST]
-        now = time.time()
+        if order == SCORE and scored_by is not None:
+            orders.insert(0, _ANSWERING)
         for name in orders:
             where, by = _ORDERED[name]
             taken = (*skip, *found)
             marks = ",".join(str(int(id_)) for id_ in taken)
             sql = f"""SELECT w.record_id FROM work w WHERE w.project_id = :p AND w.task = :t AND w.state = 'pending'
                       {where} {f"AND w.record_id NOT IN ({marks})" if taken else ""}
-                      {f"AND {_FREE}" if only_free else ""} {_UNSKIPPED if reviewer_id is not None else ""}
+                      {f"AND {_FREE}" if only_free else ""} {f"AND {_UNSKIPPED}" if reviewer_id is not None else ""}
                       ORDER BY {by} LIMIT :limit"""
-            # A clock that jumped ahead must not leave a claim standing for a day: none reaches further than a lease.
-            params = {"p": project_id, "t": task, "now": now, "latest": now + 2 * lease, "limit": limit - len(found)}
-            if reviewer_id is not None:
-                params["who"] = reviewer_id
-            if not only_free:
-                del params["now"], params["latest"]
-            found += [row["record_id"] for row in (tx or self.db).all(sql, params)]
+            params = {"p": project_id, "t": task, "limit": limit - len(found), "now": time.time(), "who": reviewer_id}
+            found += [row["record_id"] for row in (tx or self.db).all(sql, params | {"backend": scored_by})]
             if len(found) >= limit:
                 break
         return found
@@ -94,10 +108,10 @@ class Work:
         self,
         project_id: int,
         task: str,
-        record_ids: list[int],
-        lease: float,
+        record_ids: Sequence[int],
         tx: Tx | None = None,
         reviewer_id: int | None = None,
+        only_free: bool = True,
     ) -> list[int]:
         """Return those of ``record_ids`` that are pending and free, in the given order.
 
@@ -105,16 +119,19 @@ class Work:
         """
         if not record_ids:
             return []
-        now = time.time()
         marks = ",".join(str(int(id_)) for id_ in record_ids)
         sql = f"""SELECT w.record_id FROM work w WHERE w.record_id IN ({marks}) AND w.task = :t
-                  AND w.project_id = :p AND w.state = 'pending' AND {_FREE}
-                  {_UNSKIPPED if reviewer_id is not None else ""}"""
-        params = {"p": project_id, "t": task, "now": now, "latest": now + 2 * lease}
-        if reviewer_id is not None:
-            params["who"] = reviewer_id
+                  AND w.project_id = :p AND w.state = 'pending' {f"AND {_FREE}" if only_free else ""}
+                  {f"AND {_UNSKIPPED}" if reviewer_id is not None else ""}"""
+        params = {"p": project_id, "t": task, "now": time.time(), "who": reviewer_id}
         free = {row["record_id"] for row in (tx or self.db).all(sql, params)}
         return [id_ for id_ in record_ids if id_ in free]
+
+    def all_pending(self, project_id: int, task: str, after: int = 0) -> list[int]:
+        """Return the ids of all pending records of a task, or of those after one."""
+        sql = """SELECT record_id FROM work WHERE project_id = :p AND task = :t AND state = 'pending'
+                 AND record_id > :after"""
+        return [row["record_id"] for row in self.db.all(sql, {"p": project_id, "t": task, "after": after})]
 
     def pending_pages(
         self, project_id: int, task: str, without_suggestion: bool, size: int = 1000
@@ -126,58 +143,99 @@ class Work:
         for rows in self.db.pages(sql, {"p": project_id, "t": task}, size):
             yield [row["id"] for row in rows]
 
-    def enqueue_task(self, tx: Tx, project_id: int, task: str, unit: str, after: int, limit: int = 5000) -> int | None:
-        """Queue the next ``limit`` records for a task that was switched on; return the last id, None when done."""
-        kind = GROUP if unit == "group" else REVIEW
-        sql = """SELECT id FROM records WHERE project_id = :p AND kind = :kind AND duplicate_of IS NULL AND id > :after
-                 ORDER BY id LIMIT :limit"""
-        ids = [row["id"] for row in tx.all(sql, {"p": project_id, "kind": kind, "after": after, "limit": limit})]
-        enqueue(tx, project_id, ids, [task])
-        return ids[-1] if len(ids) == limit else None
+    # Which records are queued for a task. Whoever adds a record queues it; what was there before is queued later.
 
-    def drop_other_unit(self, tx: Tx, project_id: int, task: str, unit: str) -> int:
-        """Take pending records of the other unit out of a task's queue; decided ones stay. Return how many."""
-        kind = REVIEW if unit == "group" else GROUP
+    def queued_through(self, project_id: int, task: str) -> tuple[str, int] | None:
+        """Return (unit, record id): all records up to that one are queued for the task; None if it was never begun."""
+        row = self.db.one("SELECT unit, through FROM queued WHERE project_id = :p AND task = :t",
+                          {"p": project_id, "t": task})  # fmt: skip
+        return (row["unit"], row["through"]) if row else None
+
+    def requeue(self, tx: Tx, project_id: int, task: str, unit: str) -> int:
+        """Begin to queue a task for its unit: pending records of the other one go, decided ones stay. Return how many.
+
+        :meth:`queue_slice` goes on from here, in this process or, after a kill, in another.
+        """
+        sql = """INSERT INTO queued (project_id, task, unit, through) VALUES (:p, :t, :unit, 0)
+                 ON CONFLICT (project_id, task) DO UPDATE SET unit = excluded.unit, through = 0"""
+        tx.run(sql, {"p": project_id, "t": task, "unit": unit})
         sql = """DELETE FROM work WHERE project_id = :p AND task = :t AND state = 'pending' AND annotation_id IS NULL
                  AND EXISTS (SELECT 1 FROM records r WHERE r.id = work.record_id AND r.kind = :kind)"""
-        return tx.run(sql, {"p": project_id, "t": task, "kind": kind})
+        return tx.run(sql, {"p": project_id, "t": task, "kind": REVIEW if unit == "group" else GROUP})
+
+    def newest_record(self) -> int:
+        return int(self.db.value("SELECT MAX(id) FROM records") or 0)
+
+    def queue_slice(
+        self, project_id: int, task: str, unit: str, after: int, newest: int, limit: int = 5000
+    ) -> tuple[list[int], int]:
+        """Return the records after ``after`` that are missing in the queue of a task, and how far was looked.
+
+        At most ``limit`` of them; it looks no further than ``newest``. :meth:`queue_through` stores both.
+        """
+        sql = """SELECT r.id FROM records r WHERE r.id > :after AND r.id <= :newest AND r.project_id = :p
+                 AND r.kind = :kind AND r.duplicate_of IS NULL
+                 AND NOT EXISTS (SELECT 1 FROM work w WHERE w.record_id = r.id AND w.task = :t)
+                 ORDER BY r.id LIMIT :limit"""
+        params = {"p": project_id, "t": task, "kind": GROUP if unit == "group" else REVIEW, "limit": limit}
+        ids = [row["id"] for row in self.db.all(sql, params | {"after": after, "newest": newest})]
+        return ids, ids[-1] if len(ids) == limit else newest
+
+    def queue_through(self, tx: Tx, project_id: int, task: str, unit: str, ids: list[int], through: int) -> bool:
+        """Queue a slice and note how far all is queued; False, and nothing done, if the unit was changed meanwhile."""
+        sql = """UPDATE queued SET through = MAX(through, :through)
+                 WHERE project_id = :p AND task = :t AND unit = :unit"""
+        if not tx.run(sql, {"p": project_id, "t": task, "unit": unit, "through": through}):
+            return False
+        enqueue(tx, project_id, ids, [task])
+        return True
 
     # Claims
 
     def claim(
-        self, tx: Tx, project_id: int, record_id: int, task: str, reviewer_id: int, token: str, until: float
+        self, tx: Tx, project_id: int, record_id: int, task: str, reviewer_id: int, token: str, lease: float
     ) -> None:
-        """Give a record to a reviewer; an expired or foreign claim is taken over (the caller has checked)."""
-        sql = """INSERT INTO claims (record_id, task, project_id, reviewer_id, token, until)
-                 VALUES (:r, :t, :p, :who, :token, :until) ON CONFLICT (record_id, task) DO UPDATE SET
-                 reviewer_id = excluded.reviewer_id, token = excluded.token, until = excluded.until, touched = 0"""
-        params = {"r": record_id, "t": task, "p": project_id, "who": reviewer_id, "token": token, "until": until}
-        tx.run(sql, params)
+        """Give a record to a reviewer's page for ``lease`` seconds; the caller has checked that nobody else holds it.
 
-    def holder(self, tx: Tx | None, record_id: int, task: str, lease: float) -> Row | None:
+        ``token`` is the page's own: a page knows its records by it, and two pages of one person share none.
+        """
+        sql = """INSERT INTO claims (record_id, task, project_id, reviewer_id, token, until, lease)
+                 VALUES (:r, :t, :p, :who, :token, :until, :lease) ON CONFLICT (record_id, task) DO UPDATE SET
+                 reviewer_id = excluded.reviewer_id, token = excluded.token, until = excluded.until,
+                 lease = excluded.lease, touched = 0"""
+        params = {"r": record_id, "t": task, "p": project_id, "who": reviewer_id, "token": token, "lease": lease}
+        tx.run(sql, params | {"until": time.time() + lease})
+
+    def holder(self, tx: Tx | None, record_id: int, task: str) -> Row | None:
         """Return the live claim of a record with its reviewer's name, or None."""
-        now = time.time()
-        sql = """SELECT c.*, r.name FROM claims c JOIN reviewers r ON r.id = c.reviewer_id
-                 WHERE c.record_id = :r AND c.task = :t AND c.until > :now AND c.until <= :latest"""
-        params = {"r": record_id, "t": task, "now": now, "latest": now + 2 * lease}
-        return (tx or self.db).one(sql, params)
+        sql = f"""SELECT c.*, r.name FROM claims c JOIN reviewers r ON r.id = c.reviewer_id
+                  WHERE c.record_id = :r AND c.task = :t AND {_LIVE}"""
+        return (tx or self.db).one(sql, {"r": record_id, "t": task, "now": time.time()})
 
-    def held_by(self, project_id: int, task: str, reviewer_id: int, tx: Tx | None = None) -> list[Row]:
-        sql = """SELECT c.* FROM claims c WHERE c.reviewer_id = :who AND c.project_id = :p AND c.task = :t
-                 AND c.until > :now ORDER BY c.until"""
-        params = {"who": reviewer_id, "p": project_id, "t": task, "now": time.time()}
-        return (tx or self.db).all(sql, params)
+    def held_by(self, tx: Tx, project_id: int, task: str, reviewer_id: int, token: str) -> list[int]:
+        """Return the pending records that one page of a reviewer holds, first claimed first."""
+        sql = f"""SELECT c.record_id FROM claims c JOIN work w ON w.record_id = c.record_id AND w.task = c.task
+                  WHERE c.reviewer_id = :who AND c.project_id = :p AND c.task = :t AND c.token = :token
+                  AND w.state = 'pending' AND {_LIVE} ORDER BY c.until, c.record_id"""
+        params = {"who": reviewer_id, "p": project_id, "t": task, "token": token, "now": time.time()}
+        return [row["record_id"] for row in tx.all(sql, params)]
 
-    def touch(self, tx: Tx, record_id: int, task: str, token: str, until: float) -> bool:
-        """Mark a held record as worked on and prolong its claim; False if the claim is no longer this one."""
-        sql = """UPDATE claims SET touched = 1, until = :until WHERE record_id = :r AND task = :t AND token = :token"""
-        return tx.run(sql, {"r": record_id, "t": task, "token": token, "until": until}) > 0
+    def touch(self, tx: Tx, record_id: int, task: str) -> float:
+        """Mark a held record as worked on; its claim starts anew, for as long as it was given. Return those seconds."""
+        sql = """UPDATE claims SET touched = 1, until = :now + lease WHERE record_id = :r AND task = :t
+                 RETURNING lease"""
+        return float(tx.value(sql, {"r": record_id, "t": task, "now": time.time()}))
 
-    def release(self, tx: Tx, record_id: int, task: str) -> None:
-        tx.run("DELETE FROM claims WHERE record_id = :r AND task = :t", {"r": record_id, "t": task})
+    def release(self, tx: Tx, record_id: int, task: str, reviewer_id: int | None = None, token: str = "") -> None:
+        """End the claim on a record: whoever's, or only that of a reviewer, or only that of a reviewer's page."""
+        mine = "AND reviewer_id = :who" if reviewer_id is not None else ""
+        sql = f"DELETE FROM claims WHERE record_id = :r AND task = :t {mine} {'AND token = :token' if token else ''}"
+        tx.run(sql, {"r": record_id, "t": task, "who": reviewer_id, "token": token})
 
-    def release_all(self, tx: Tx, project_id: int, task: str, reviewer_id: int) -> None:
-        sql = "DELETE FROM claims WHERE reviewer_id = :who AND project_id = :p AND task = :t"
+    def release_all(self, tx: Tx, reviewer_id: int, project_id: int | None = None, task: str | None = None) -> None:
+        """End all claims of a reviewer: in one task, in a project, or everywhere."""
+        sql = f"""DELETE FROM claims WHERE reviewer_id = :who {"AND project_id = :p" if project_id is not None else ""}
+                  {"AND task = :t" if task is not None else ""}"""
         tx.run(sql, {"who": reviewer_id, "p": project_id, "t": task})
 
     def skip(self, tx: Tx, record_id: int, task: str, reviewer_id: int) -> None:
@@ -212,13 +270,13 @@ class Work:
     ) -> bool:
         """Point a pending row at its newest suggestion; a decided row, or a draft a person touched, is left alone.
 
-        So is a record whose text has changed since ``text_hash``, from which the suggestion was made.
+        So is a record whose text has changed since ``text_hash``, from which the suggestion was made. The row says
+        which backend gave the score: the order by score compares none with another backend's.
         """
-        sql = """UPDATE work SET suggestion_id = :s, score = :score, disagreement = :d
-                 WHERE record_id = :r AND task = :t AND state = 'pending' AND NOT EXISTS (
-                   SELECT 1 FROM claims c WHERE c.record_id = work.record_id AND c.task = work.task
-                   AND c.touched = 1 AND c.until > :now)
-                 AND EXISTS (SELECT 1 FROM records r WHERE r.id = work.record_id AND :hash IN ('', r.content_hash))"""
+        sql = f"""UPDATE work AS w SET suggestion_id = :s, score = :score, disagreement = :d,
+                  scored_by = (SELECT backend FROM suggestions WHERE id = :s)
+                  WHERE record_id = :r AND task = :t AND state = 'pending' AND {UNTOUCHED}
+                  AND EXISTS (SELECT 1 FROM records r WHERE r.id = w.record_id AND :hash IN ('', r.content_hash))"""
         params = {"s": suggestion_id, "score": score, "d": disagreement, "r": record_id, "t": task}
         return tx.run(sql, params | {"now": time.time(), "hash": text_hash}) > 0
 
@@ -228,3 +286,49 @@ class Work:
         sql = f"""SELECT record_id FROM work WHERE record_id IN ({marks}) AND task = :t AND project_id = :p
                   AND state = 'pending'"""
         return {row["record_id"] for row in self.db.all(sql, {"t": task, "p": project_id})}
+
+    # What must be true of the queue, for the doctor
+
+    def faults(self, limit: int = 100) -> list[str]:
+        """Return sentences on rows of the queue that the annotations, accounts and records do not bear out.
+
+        At most ``limit`` of each kind; :meth:`repair` mends them.
+        """
+        rows = self.db.all(
+            f"""SELECT w.record_id, w.task, w.state, COALESCE(a.state, 'pending') AS right, a.id {_UNTRUE}
+                ORDER BY w.record_id, w.task LIMIT :limit""", {"limit": limit}
+        )  # fmt: skip
+        found = [
+            f"Record {row['record_id']}, {row['task']}: the queue says {row['state']}, but it is {row['right']}"
+            + (f" by annotation {row['id']}" if row["id"] else "")
+            for row in rows
+        ]
+        found += [
+            f"Record {row['record_id']}, {row['task']}: annotation {row['id']} stands, but no row of the queue"
+            for row in self.db.all(f"SELECT a.id, a.record_id, a.task {_UNQUEUED} LIMIT :limit", {"limit": limit})
+        ]
+        found += [
+            f"Record {row['record_id']}, {row['task']}: it is held by nobody who could decide on it"
+            for row in self.db.all(f"SELECT record_id, task {_NOBODYS} LIMIT :limit", {"limit": limit})
+        ]
+        return found + [
+            f"Record {row['record_id']}, {row['task']}: annotation {row['id']} stands beside a newer one"
+            for row in self.db.all(f"SELECT a.id, a.record_id, a.task {_OUTDATED} LIMIT :limit", {"limit": limit})
+        ]
+
+    def repair(self, tx: Tx) -> int:
+        """Make the queue what the annotations say, and end claims of nobody; return how many rows were changed.
+
+        A repaired row gets a new version: whoever has it open looks again before a decision of theirs counts.
+        """
+        older = tx.run(
+            f"""UPDATE annotations SET superseded_by = (SELECT MAX(b.id) FROM annotations b
+                WHERE b.record_id = annotations.record_id AND b.task = annotations.task AND b.superseded_by IS NULL
+                AND b.state <> 'withdrawn') WHERE id IN (SELECT a.id {_OUTDATED})"""
+        )
+        for row in tx.all(f"SELECT a.project_id, a.record_id, a.task {_UNQUEUED}"):
+            enqueue(tx, row["project_id"], [row["record_id"]], [row["task"]])
+        wrong = tx.all(f"SELECT w.record_id, w.task, COALESCE(a.state, 'pending') AS state, a.id {_UNTRUE}")
+        for row in wrong:
+            self.decided(tx, row["record_id"], row["task"], row["state"], row["id"])
+        return older + len(wrong) + tx.run(f"DELETE {_NOBODYS}")

@@ -62,13 +62,17 @@ def page(project_id: int, task: str) -> Any:
 
 @blueprint.post("/api/next")
 def next_record(project_id: int, task: str) -> Any:
-    """Claim and return the next record; 204 when nothing is left. ``have`` are the ids already on the desk."""
+    """Claim and return the next record; 204 when nothing is left. ``have`` are the ids already on the desk.
+
+    ``page`` is what the page that asks calls itself: it holds its records under that name.
+    """
     view, body = _view(task), json_body()
     have = body.get("have", [])
     if not isinstance(have, list) or len(have) > _MAX_HAVE:
         raise InputError(f"'have' must be a list of at most {_MAX_HAVE} record ids")
     ids = [_whole(id_, "have") for id_ in have]
-    opened = _queue(view.task).next(g.person["id"], _text(body, "order"), ids, _text(body, "similar_to"))
+    queue = _queue(view.task)
+    opened = queue.next(g.person["id"], _text(body, "order"), ids, _text(body, "similar_to"), _text(body, "page"))
     return jsonify(view.payload(opened)) if opened else ("", 204)
 
 
@@ -76,7 +80,16 @@ def next_record(project_id: int, task: str) -> Any:
 def open_record(project_id: int, task: str) -> Any:
     """Open one record by its number, to decide it or to correct a decision."""
     view, body = _view(task), json_body()
-    return jsonify(view.payload(_queue(view.task).open(g.person["id"], _id(body, "record_id"))))
+    opened = _queue(view.task).open(g.person["id"], _id(body, "record_id"), _text(body, "page"))
+    return jsonify(view.payload(opened))
+
+
+@blueprint.post("/api/renew")
+def renew(project_id: int, task: str) -> Any:
+    """Return a record that lies ready on a page as it is now, with a fresh suggestion; 204 if the page lost it."""
+    view, body = _view(task), json_body()
+    opened = _queue(view.task).renew(g.person["id"], _id(body, "record_id"), _text(body, "page"))
+    return jsonify(view.payload(opened)) if opened else ("", 204)
 
 
 @blueprint.post("/api/decide")
@@ -105,20 +118,20 @@ def decide(project_id: int, task: str) -> Any:
 def skip(project_id: int, task: str) -> Any:
     """Put a record back; it comes to this reviewer again after all others."""
     body = json_body()
-    chosen = project_task(task)
-    _mine(project_id, chosen, _id(body, "record_id"))
-    _queue(chosen).skip(g.person["id"], _id(body, "record_id"))
+    _queue(project_task(task)).skip(g.person["id"], _id(body, "record_id"))
     return jsonify(skipped=body["record_id"])
 
 
 @blueprint.post("/api/undo")
 def undo(project_id: int, task: str) -> Any:
-    """Take back the reviewer's last decision and open its record again; ``undone`` is what had been decided."""
-    json_body()
-    view = _view(task)
-    decisions = _decisions(view.task)
-    taken = decisions.undo(g.person["id"])
-    payload = view.payload(_queue(view.task).open(g.person["id"], taken.record_id))
+    """Take back the reviewer's last decision and open its record again; ``undone`` is what had been decided.
+
+    Safe to send twice with one ``request_key``.
+    """
+    view, body = _view(task), json_body()
+    decisions, page = _decisions(view.task), _text(body, "page")
+    taken = decisions.undo(g.person["id"], _text(body, "request_key") or None, page)
+    payload = view.payload(_queue(view.task).open(g.person["id"], taken.record_id, page))
     strip = view.strip(decisions.strip(g.person["id"]))
     instance().wake()
     return jsonify(payload | {"undone": view.undone(taken.annotation_id), "strip": strip})
@@ -126,12 +139,15 @@ def undo(project_id: int, task: str) -> Any:
 
 @blueprint.post("/api/touch")
 def touch(project_id: int, task: str) -> Any:
-    """Say that a person works on the draft: the claim starts anew. 409 if the claim has gone to another."""
+    """Say that a person works on the draft: the claim starts anew, for ``lease`` seconds.
+
+    :raise 409: somebody else holds the record now, or decided on it since it was opened with ``version``
+    """
     body = json_body()
-    chosen = project_task(task)
-    _mine(project_id, chosen, _id(body, "record_id"))
-    _queue(chosen).touch(_id(body, "record_id"), _text(body, "token"))
-    return jsonify(touched=True)
+    version = None if body.get("version") is None else _id(body, "version")
+    queue = _queue(project_task(task))
+    lease = queue.touch(g.person["id"], _id(body, "record_id"), _text(body, "token"), version)
+    return jsonify(touched=True, lease=lease)
 
 
 @blueprint.post("/api/leave")
@@ -146,7 +162,7 @@ def leave(project_id: int, task: str) -> Any:
     if not isinstance(records, list) or not all(isinstance(item, dict) for item in records[:_MAX_HAVE]):
         raise InputError("'records' must be a list of objects with record_id and token")
     held = {_id(item, "record_id"): _text(item, "token") for item in records[:_MAX_HAVE]}
-    _put_back(_queue(chosen), held)
+    _queue(chosen).leave(g.person["id"], held)
     return jsonify(left=True)
 
 
@@ -185,26 +201,6 @@ def _decisions(task: Task) -> Decisions:
 def _counts(project_id: int, task: str) -> dict[str, int]:
     found = instance().store.work.counts(project_id, task)
     return found | {"total": sum(found.values())}
-
-
-def _mine(project_id: int, task: Task, record_id: int) -> None:
-    """Raise :class:`NotFound` for a record of another project."""
-    row = instance().store.work.get(record_id, task.name)
-    if row is None or row["project_id"] != project_id:
-        raise NotFound(f"Record {record_id} is not in the queue of the task {task.name}")
-
-
-def _put_back(queue: Queue, held: dict[int, str]) -> None:
-    """Release claims that are still the ones of the given tokens: another open page keeps what it holds."""
-    store, task = queue.store, queue.task.name
-
-    def work(tx: Any) -> None:
-        for record_id, token in held.items():
-            holder = store.work.holder(tx, record_id, task, queue.lease)
-            if holder is not None and holder["token"] == token:
-                store.work.release(tx, record_id, task)
-
-    store.write(work)
 
 
 def _tell(task: Task, decided: Decided) -> None:

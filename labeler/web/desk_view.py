@@ -101,7 +101,7 @@ class DeskView:
             "record_id": record.id,
             "token": opened.token,
             "version": opened.version,
-            "lease": max(opened.until - time.time(), 0.0),
+            "lease": opened.lease,
             "blind": blind,
             "state": opened.state,
             "held_by": opened.held_by,

@@ -14,6 +14,8 @@ from typing import Any
 from flask import request
 
 from labeler import settings as tables
+from labeler import strictjson
+from labeler.errors import InputError
 from labeler.prompts import LANGUAGES
 from labeler.settings import Setting
 from labeler.web.forms import text, texts
@@ -108,7 +110,7 @@ class Form:
 
     ``options`` are the choices of settings that the table does not list, ``empty`` the words for "not set" of those
     that may be left so, ``hints`` what stands in an empty box. ``wrong`` is the setting that could not be saved.
-    ``inherits`` is True where an empty field means what the task's settings say.
+    ``inherits`` is True where an empty field means what the task's settings say. ``seen`` goes into a hidden field.
     """
 
     values: Mapping[str, Any]
@@ -117,6 +119,7 @@ class Form:
     hints: Mapping[str, Any] = field(default_factory=dict)
     wrong: str = ""
     inherits: bool = False
+    seen: str = ""
 
     def shown(self, setting: Setting) -> Any:
         """Return the value as the field holds it: text, or a list of texts where there are boxes to tick."""
@@ -175,6 +178,30 @@ def typed(settings: Sequence[Setting]) -> dict[str, Any]:
     A field that is not in the form says nothing. Raises :class:`InputError` that names a text no setting can hold.
     """
     return {setting.name: _typed(setting) for setting in settings if _is_there(setting)}
+
+
+def seen(shown: Mapping[str, Any]) -> str:
+    """Return what the hidden field ``seen`` of a form carries: the settings that the form was shown with, as JSON.
+
+    A form that comes back with an error keeps those that it began with.
+    """
+    return request.form.get("seen") or strictjson.dumps(dict(shown))
+
+
+def were_seen() -> dict[str, Any] | None:
+    """Return the settings that the form of the request was shown with, None if it does not say."""
+    raw = request.form.get("seen")
+    found = strictjson.loads(raw) if raw else None
+    if found is not None and not isinstance(found, dict):
+        raise InputError("This form cannot be read; load the page again")
+    return found
+
+
+def changed(table: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a person changed in the form: what they left as they saw it must not undo another's change."""
+    before = were_seen()
+    names = given if before is None else tables.differing(table, given, before)
+    return {name: given[name] for name in names}
 
 
 def _is_there(setting: Setting) -> bool:

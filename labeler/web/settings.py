@@ -26,7 +26,18 @@ from labeler.task import GROUP, RECORD, Task
 from labeler.web import models
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import go_on, text, texts
-from labeler.web.setting_fields import GROUPS, Form, Option, grouped, named_in, options_of, typed
+from labeler.web.setting_fields import (
+    GROUPS,
+    Form,
+    Option,
+    changed,
+    grouped,
+    named_in,
+    options_of,
+    seen,
+    typed,
+    were_seen,
+)
 from labeler.web.trials import Trial, Trials
 from labeler.web.words import word
 
@@ -53,7 +64,7 @@ def save_project(project_id: int) -> Any:
     try:
         if "tasks" in given and not given["tasks"]:
             raise InputError("Choose at least one task")
-        instance().change_project(project_id, given, g.person["id"])
+        instance().change_project(project_id, changed("project", given), g.person["id"])
     except LabelerError as error:
         if error.status >= 500:
             raise
@@ -72,6 +83,7 @@ def _project_page(values: dict[str, Any], message: str = "") -> str:
         },
         hints={setting.name: setting.default for setting in tables.PROJECT},
         wrong=named_in(message),
+        seen=seen(g.project["settings"]),
     )
     return render_template(
         "settings_project.html",
@@ -111,11 +123,14 @@ def save_task(project_id: int, task: str) -> Any:
     given = before | typed(tables.TASK)
     try:
         given |= {"guidelines": _changed_guidelines(task), "labels": _changed_labels(task, rows)}
-        changed = tables.changed_settings("task", given)
-        if changed == before:
+        as_seen = were_seen()
+        merged = tables.changed_settings("task", given)
+        if as_seen is not None:
+            merged = tables.merged_settings("task", before, given, as_seen)
+        if merged == before:
             flash(_("Nothing was changed."))
         else:
-            version = instance().change_task(project_id, task, given, g.person["id"])
+            version = instance().change_task(project_id, task, given, g.person["id"], as_seen)
             flash(_("Saved as version %(version)s", version=version))
     except LabelerError as error:
         if error.status >= 500:
@@ -124,12 +139,18 @@ def save_task(project_id: int, task: str) -> Any:
     return go_on("settings.task", project_id=project_id, task=task)
 
 
+def _as_sent(found: Task) -> dict[str, Any]:
+    """Return the settings of a task as its form sends them where nobody changes anything."""
+    labels = _changed_labels(found.name, _label_rows(found.schema))
+    return instance().task_settings_raw(g.project, found.name) | {"labels": labels}
+
+
 def _changed_guidelines(name: str) -> dict[str, str] | None:
     """Return the guidelines that differ from the plugin's own; None if none does."""
     own = instance().plugins.task(name).guidelines
     typed = {language: text(f"guidelines.{language}", 50_000) for language in LANGUAGES}
-    changed = {language: words for language, words in typed.items() if words and words != own.get(language, "").strip()}
-    return changed or None
+    found = {language: words for language, words in typed.items() if words and words != own.get(language, "").strip()}
+    return found or None
 
 
 def _typed_labels() -> list[dict[str, str]]:
@@ -144,9 +165,8 @@ def _changed_labels(name: str, rows: list[dict[str, str]]) -> list[dict[str, Any
     schema = instance().plugins.task(name).schema
     if not _has_labels(schema):
         return None
-    changed = schema.with_labels([_label(row) for row in rows])
     own = [label.to_json() for label in schema.labels]
-    found = [label.to_json() for label in changed.labels]
+    found = [label.to_json() for label in schema.with_labels([_label(row) for row in rows]).labels]
     return None if found == own else found
 
 
@@ -210,6 +230,7 @@ def _task_page(found: Task, values: dict[str, Any], rows: list[dict[str, str]], 
         },
         hints=task_hints(own),
         wrong=named_in(message),
+        seen=seen(_as_sent(found)),
     )
     return render_template(
         "settings_task.html",
@@ -279,7 +300,7 @@ def save_instance() -> Any:
     given: dict[str, Any] = {}
     try:
         given = typed(tables.INSTANCE)
-        changes = _with_key(given)
+        changes = _with_key(changed("instance", given))
         # The backend itself says what is wrong with an address or a key.
         OpenAIBackend(changes.get("openai_base_url"), changes.get(_SECRET), changes.get("openai_model") or "any")
         instance().change_settings(changes)
@@ -375,7 +396,7 @@ def _timeout(settings: Mapping[str, Any]) -> float:
 
 def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
     # The key goes nowhere: not even the one that was just typed comes back.
-    shown = {name: value for name, value in values.items() if name != _SECRET}
+    shown = _without_key(values)
     key_set = bool(instance().settings.get(_SECRET))
     hints = {
         "openai_base_url": "https://api.openai.com/v1",
@@ -390,7 +411,7 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
         "settings.html",
         going_on=_trials().going_on(),
         groups=grouped(tables.INSTANCE, GROUPS["instance"]),
-        form=Form(shown, hints=hints, wrong=named_in(message)),
+        form=Form(shown, hints=hints, wrong=named_in(message), seen=seen(_without_key(instance().settings))),
         key_set=key_set,
         overruled=[name for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL") if os.environ.get(name, "").strip()],
         local_installed=all(importlib.util.find_spec(name) for name in ("torch", "transformers")),
@@ -399,6 +420,10 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
         embedders=_embedders(),
         message=message,
     )
+
+
+def _without_key(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != _SECRET}
 
 
 def _embedders() -> dict[str, str | None]:

@@ -46,6 +46,12 @@ class Desk {
     this.outbox = new Outbox(this.api, `${key}.outbox`, (...args) => this.heard(...args));
     this.place = `${key}.record`;
     this.kept = Number(recall(this.place));
+    // What this page calls itself when it asks for records. A reload goes on under that name, and with the record in
+    // front. While the page is open neither is in the tab's memory: a duplicated tab begins with a copy of it.
+    this.name = `${key}.page`;
+    this.page = recall(this.name) ?? newKey();
+    remember(this.name, null);
+    remember(this.place, null);
     this.listen();
     paint(root);
   }
@@ -85,7 +91,7 @@ class Desk {
     // What is on its way to the server was left out of this answer; a skipped record among it may come again.
     this.leftOut = this.outbox.unsent > 0;
     this.fetching = this.api
-      .post("next", { have: this.ids(), ...this.order })
+      .post("next", { have: this.ids(), page: this.page, ...this.order })
       .then((payload) => {
         this.fetching = null;
         this.banners.show("noRecord", null);
@@ -209,10 +215,32 @@ class Desk {
     this.current = null;
   }
 
+  // Fetch the record that comes next once more, in the background: what was decided since it came counts for it then.
+  // Not the one in front, which a person looks at, and none that a person has worked on.
+  async renewNext() {
+    const next = this.ahead[0];
+    if (!next || next.draft || this.drafts.get(next.record_id, next.version)) return;
+    try {
+      const payload = await this.api.post("renew", { record_id: next.record_id, page: this.page });
+      const place = this.ahead.indexOf(next);
+      // It may have come to the front, or gone back to the queue, meanwhile. Without an answer it is another's by now.
+      if (place === -1) return;
+      this.ahead.splice(place, 1, ...(payload ? [this.prepare(payload)] : []));
+      this.root.dataset.renewed = String(next.record_id);
+      this.stockUp();
+    } catch {
+      // It is shown as it came.
+    }
+  }
+
+  open(recordId) {
+    return this.api.post("open", { record_id: recordId, page: this.page });
+  }
+
   // After a reload, go on with the record that was in front of the person.
   async reopen(recordId) {
     try {
-      const payload = await this.api.post("open", { record_id: recordId });
+      const payload = await this.open(recordId);
       if (payload.state === "pending" && !payload.held_by && !this.outbox.ids().includes(recordId)) this.show(this.prepare(payload));
       else this.putBack([payload]);
     } catch {
@@ -240,7 +268,7 @@ class Desk {
 
   async fetchRecord(recordId, draft) {
     try {
-      const payload = await this.api.post("open", { record_id: recordId });
+      const payload = await this.open(recordId);
       if (this.current?.record_id !== recordId) this.layAside();
       this.ahead = this.ahead.filter((one) => one.record_id !== recordId);
       this.show(this.prepare(payload, draft));
@@ -269,6 +297,7 @@ class Desk {
     const draft = this.form.touched ? { value: this.form.value() } : null;
     this.outbox.push({ name: "decide", content, text: clip(this.pane.text), draft: draft ?? { value }, was: this.current.state });
     if (this.outbox.troubled) this.countUnsent();
+    this.undoing = null;
     this.advance();
     this.root.dataset.swap = String(performance.now() - started);
   }
@@ -305,7 +334,10 @@ class Desk {
       }
       this.outbox.retryNow();
       await this.outbox.settled();
-      const payload = await this.api.post("undo");
+      // An answer that got lost is asked for again, and takes nothing more back.
+      this.undoing ??= newKey();
+      const payload = await this.api.post("undo", { page: this.page, request_key: this.undoing });
+      this.undoing = null;
       this.layAside();
       this.ahead = this.ahead.filter((one) => one.record_id !== payload.record_id);
       const undone = payload.undone;
@@ -314,7 +346,9 @@ class Desk {
       this.show(this.prepare(payload, draft));
       this.progress.showStrip(payload.strip);
       this.progress.count(payload.state === "pending" ? -1 : 0);
+      this.renewNext();
     } catch (error) {
+      if (!error.passing) this.undoing = null;
       if (error.status === 404) this.banners.show("failed", say("nothingToUndo"), this.banners.closeButton("failed"), 3000);
       else this.trouble(error, "failed");
     }
@@ -327,16 +361,18 @@ class Desk {
     this.drafts.set(record_id, version, this.form.value());
     if (!token || (this.touchedAt && performance.now() - this.touchedAt < (lease * 1000) / 3)) return;
     this.touchedAt = performance.now();
-    setTimeout(() => this.keepClaim(record_id, token), SOON);
+    setTimeout((held) => this.keepClaim(held), SOON, this.current);
   }
 
-  keepClaim(recordId, token) {
-    // A record that was opened anew has another claim, and nothing of the old one is true of it.
-    const here = () => this.current?.record_id === recordId && this.current.token === token;
-    if (!here()) return;
-    this.api.post("touch", { record_id: recordId, token }).catch((error) => {
-      if (error.status === 409 && here()) this.banners.show("held", error.message);
-    });
+  async keepClaim(held) {
+    // Of a record that was opened anew nothing of the old claim is true.
+    if (this.current !== held) return;
+    try {
+      const { record_id, token, version } = held;
+      held.lease = (await this.api.post("touch", { record_id, token, version })).lease;
+    } catch (error) {
+      if (error.status === 409 && this.current === held) this.banners.show("held", error.message);
+    }
   }
 
   seconds() {
@@ -349,6 +385,7 @@ class Desk {
   heard(event, item, detail) {
     if (event === "saved" && item.name === "decide") {
       this.drafts.set(item.content.record_id);
+      this.renewNext();
       this.progress.showStrip(detail.strip);
       // A repeated one may be in the counts that the page came with.
       if (detail.repeated) this.progress.refresh();
@@ -489,6 +526,7 @@ class Desk {
     addEventListener("online", () => this.outbox.retryNow());
     addEventListener("pagehide", () => {
       remember(this.place, this.current?.record_id ?? null);
+      remember(this.name, this.page);
       this.putBack([this.current, ...this.ahead].filter(Boolean));
     });
     addEventListener("beforeunload", (event) => this.outbox.troubled && this.outbox.unsent && event.preventDefault());
@@ -568,11 +606,16 @@ class Desk {
     for (const button of this.root.querySelectorAll('[aria-controls="guide"]')) button.setAttribute("aria-expanded", String(!guide.hidden));
   }
 
+  // Show an example beside the record that it was asked for; over another one it would swallow the next key.
   async example(id) {
+    const { current } = this;
+    const asked = (this.asked = {});
+    const wanted = () => this.asked === asked && this.current === current && !this.opening && !this.dialogs.open;
     try {
-      this.dialogs.showExample((await this.api.get(`example/${id}`)).html);
+      const { html } = await this.api.get(`example/${id}`);
+      if (wanted()) this.dialogs.showExample(html);
     } catch (error) {
-      this.trouble(error, "failed");
+      if (wanted()) this.trouble(error, "failed");
     }
   }
 }

@@ -127,7 +127,11 @@ export class Outbox {
   }
 }
 
-// The drafts of this tab: what a person had changed on a record before it was decided.
+// How many drafts a tab keeps.
+const DRAFTS = 50;
+
+// The drafts of this tab: what a person had changed on a record before it was decided. The newest are kept, by their
+// turn: an object goes through its numbered keys by number, whenever they were set.
 export class Drafts {
   constructor(key) {
     this.key = key;
@@ -141,8 +145,9 @@ export class Drafts {
   set(recordId, version, value) {
     const all = recall(this.key) ?? {};
     delete all[recordId];
-    if (value !== undefined) all[recordId] = { version, value };
-    for (const id of Object.keys(all).slice(0, -50)) delete all[id];
-    remember(this.key, all);
+    const turn = ([, draft]) => draft.turn ?? 0;
+    const kept = Object.entries(all).sort((a, b) => turn(a) - turn(b));
+    if (value !== undefined) kept.push([recordId, { version, value, turn: (kept.length ? turn(kept.at(-1)) : 0) + 1 }]);
+    remember(this.key, Object.fromEntries(kept.slice(-DRAFTS)));
   }
 }
