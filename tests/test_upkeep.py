@@ -75,7 +75,7 @@ def test_a_worker_refreshes_the_front_for_decisions_of_another_process(two):
     Worker(worker).run_until_idle()
     approve_topics(server, 0, 6)
     Worker(worker).run_until_idle()
-    front = server.store.work.front(1, "sentiment", "oldest", 20, 600.0)
+    front = server.store.work.front(1, "sentiment", "oldest", 20)
     seqs = {server.store.suggestions.of_record(id_, "sentiment")[0].seq for id_ in front}
     assert seqs == {server.store.annotations.latest_seq(1, "sentiment")}
 
@@ -197,7 +197,7 @@ def test_a_calibration_is_fitted_again_by_growth_of_its_pairs(lab, monkeypatch):
     lab.instance.change_task(lab.project["id"], "sentiment", {"backend": "openai", "k": 0})
     for id_ in lab.ids[:5]:
         approve(lab, id_)
-    lab.move(lab.start(lab.ids[:5]))
+    lab.move(lab.start(lab.ids[:5], purpose="calibrate"))
     own = suggester(lab)
     place = (lab.store, lab.project["id"], "sentiment", own.task.schema, "openai")
     made = [lab.suggestions(id_)[0] for id_ in lab.ids[:5]]
