@@ -224,7 +224,7 @@ def test_similar_brings_the_nearest_of_the_pending(instance, other, shop, points
 
 
 def test_similar_reads_the_vectors_once_for_a_text(instance, shop, points, monkeypatch):
-    """The next records of a typed text read no vector again; a new record takes its place all the same."""
+    """The next records of a typed text cost no second look at the vectors; a new record takes its place anyway."""
     ids, kim = points
     queue = queue_of(instance, shop)
     have = [queue.next(kim, "similar", similar_to="(1 0)", page="a").record.id]

@@ -34,8 +34,10 @@ class Vectors:
 
     def pages(self, embedder: str, project_id: int, size: int = 5000, after: int = 0) -> Iterator[list[Row]]:
         """Yield (id, vector) of the records of a project after id ``after`` that have a vector, in pages."""
-        sql = """SELECT r.id, e.vector FROM records r JOIN embeddings e ON e.embedder = :e AND e.record_id = r.id
-                 WHERE r.project_id = :p AND r.id > :after ORDER BY r.id LIMIT :size"""
+        # In the order of the embeddings' own key: by that of the records, each page would sort all that follow it.
+        sql = """SELECT e.record_id AS id, e.vector FROM embeddings e JOIN records r ON r.id = e.record_id
+                 WHERE e.embedder = :e AND r.project_id = :p AND e.record_id > :after
+                 ORDER BY e.record_id LIMIT :size"""
         yield from self.db.pages(sql, {"e": embedder, "p": project_id, "after": after}, size)
 
     def progress(self, embedder: str, project_id: int) -> tuple[int, int]:
