@@ -1,10 +1,14 @@
 # make demo: the service with a demonstration project.  make test: the whole suite, lint and types.
+# Both install the versions of constraints.txt, which `make lock` writes; `make test-latest` and `make test-oldest` run
+# the suite with the newest of everything, and with the lowest versions that setup.cfg allows.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-E5 = $(shell $(PYTHON) -c "import platform; print('[e5]' if platform.system() == 'Linux' and platform.machine() == 'x86_64' else '')")
+E5 = $(shell $(PYTHON) -c "import platform; print('e5' if platform.system() == 'Linux' and platform.machine() == 'x86_64' else '')")
+# The version that constraints.txt is made with, and the lowest that setup.cfg allows.
+TORCH = torch==2.13.0
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types lock test-latest test-oldest clean
 
 demo: $(VENV)/.base
 	@$(BIN)/labeler demo
@@ -26,16 +30,53 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Labeler needs Python 3.11 or newer; this is ' + sys.version.split()[0])"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.base: $(VENV)/bin/python setup.cfg pyproject.toml
+# Constraints by the environment hold for what builds a package, too; older versions of pip read the first name alone.
+locked_by = PIP_CONSTRAINT=$(1) PIP_BUILD_CONSTRAINT=$(1)
+INSTALL = $(call locked_by,constraints.txt) $(BIN)/python -m pip install --quiet --editable
+
+$(VENV)/.base: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	@echo "Installing Labeler into $(VENV) (once, about a minute) ..."
-	@$(BIN)/python -m pip install --quiet --editable ".$(E5)" || $(BIN)/python -m pip install --quiet --editable .
+	@$(INSTALL) ".$(E5:%=[%])" || $(INSTALL) .
 	@touch $@
 
-# torch first: the other extras are then satisfied by it.
-$(VENV)/.dev: $(VENV)/bin/python setup.cfg pyproject.toml
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable ".[dev,e5,local]"
+$(VENV)/.dev: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
+	$(INSTALL) ".[dev,local$(E5:%=,%)]"
 	@touch $@ $(VENV)/.base
 
+# For every platform: on Linux with x86_64, where all extras can be installed, and without what only this one needs.
+lock: FRESH = .venv-lock
+lock:
+	$(fresh)
+	$(FRESH)/bin/python -m pip install --quiet $(TORCH)
+	$(FRESH)/bin/python -m pip install --quiet --editable ".[dev,e5,local]"
+	@{ echo "# The versions that belong together: the suite passes with them. Written by 'make lock', not by hand: a fresh"; \
+	   echo "# virtual environment, $(TORCH) first, then the newest of everything else that every extra asks for."; \
+	   $(FRESH)/bin/python -m pip list --format freeze --exclude pip --exclude labeler | sed 's/+.*//'; } > $(FRESH)/constraints.txt
+	mv $(FRESH)/constraints.txt constraints.txt
+	rm -rf $(FRESH)
+
+test-latest: FRESH = .venv-latest
+test-latest:
+	$(fresh)
+	$(FRESH)/bin/python -m pip install --quiet $(TORCH)
+	$(FRESH)/bin/python -m pip install --quiet --editable ".[dev,local$(E5:%=,%)]"
+	$(suite)
+
+test-oldest: FRESH = .venv-oldest
+test-oldest:
+	$(fresh)
+	$(PYTHON) .ci/oldest.py > $(FRESH)/oldest.txt
+	$(call locked_by,$(FRESH)/oldest.txt) $(FRESH)/bin/python -m pip install --quiet --editable ".[dev,local$(E5:%=,%)]"
+	$(suite)
+
+define fresh
+rm -rf $(FRESH)
+$(PYTHON) -m venv $(FRESH)
+endef
+
+define suite
+PYTHONPATH=.ci $(FRESH)/bin/python -m pytest -n 2 --dist loadfile -W default --disable-warnings -p count_warnings
+endef
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,7 @@ from labeler import accounts
 from labeler.errors import InputError
 from labeler.instance import Instance
 from labeler.store import Store
+from labeler.waitress_loop import HttpServer
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -87,13 +88,13 @@ def run_server(instance: Instance, how: Serving) -> None:
     person = _to_sign_in(instance, how)
     app = _app(instance, how)
     bound = bind(how.host, how.port, how.next_free)
-    server = _server(app, bound, how.threads)
+    server = HttpServer(app, bound, how.threads, app.config.get("LABELER_MAX_UPLOAD", 2 * 1024**3))
     ended = end_signal()
     worker = None if how.no_worker or instance.read_only else _worker(instance)
     for disabled in instance.plugins.disabled:
         click.echo(f"Plugin {disabled.name} is disabled: {disabled.reason}", err=True)
     click.echo(_ready(instance, f"http://{_shown(how.host)}:{bound.getsockname()[1]}", person, how.path))
-    _serve_until(ended, server)
+    server.serve_until(ended)
     if worker is not None:
         worker.stop()
     click.echo("Labeler has ended.")
@@ -131,15 +132,6 @@ def _app(instance: Instance, how: Serving) -> Flask:
     return create_app(instance, {"LABELER_HOSTS": hosts, "SESSION_COOKIE_SECURE": how.tls})
 
 
-def _server(app: Flask, bound: socket.socket, threads: int) -> Any:
-    from waitress.server import create_server
-
-    return create_server(
-        app, sockets=[bound], threads=threads, channel_timeout=30, connection_limit=1000, ident=None,
-        max_request_body_size=app.config.get("LABELER_MAX_UPLOAD", 2 * 1024**3),
-    )  # fmt: skip
-
-
 def _worker(instance: Instance) -> Worker:
     from labeler.worker import Worker
 
@@ -161,20 +153,3 @@ def _ready(instance: Instance, address: str, person: int | None, path: str) -> s
         return f"Labeler is ready at {address}"
     token = accounts.one_time_link(instance.store, person)
     return f"Labeler is ready. Sign in once with: {address}/welcome?token={token}&next={path}"
-
-
-def _serve_until(ended: threading.Event, server: Any) -> None:
-    """Serve in this thread until the event; then finish the requests in flight and send their answers.
-
-    waitress knows no clean stop: its loop is turned here, one round at a time.
-    """
-
-    def turn(rounds: int, seconds: float) -> None:
-        server.asyncore.loop(timeout=seconds, map=server._map, use_poll=server.adj.asyncore_use_poll, count=rounds)
-
-    while not ended.is_set():
-        turn(1, 0.25)
-    server.task_dispatcher.shutdown(cancel_pending=True, timeout=10)
-    # What the last requests wrote may still wait for the loop.
-    turn(10, 0.02)
-    server.close()

@@ -25,9 +25,10 @@ from labeler.task import Task
 torch = pytest.importorskip("torch", reason="torch is not installed (labeler[local])")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (labeler[local])")
 
-from labeler.backends.local import generating, loading  # noqa: E402
+from labeler.backends.local import generating, grammar, loading  # noqa: E402
 from labeler.backends.local.chat import Chat, PromptRefused  # noqa: E402
-from labeler.backends.local.generating import generate, writable  # noqa: E402
+from labeler.backends.local.generating import generate  # noqa: E402
+from labeler.backends.local.grammar import writable  # noqa: E402
 from labeler.backends.local.loading import LoadOptions, load  # noqa: E402
 
 QUESTIONS = (
@@ -549,14 +550,14 @@ def test_constrained_rows_of_a_batch_end_each_in_its_own_time(smol, prompts):
 def test_the_automaton_of_a_schema_is_made_once(smol):
     """The cache is keyed by the schema, and a long text does not count its characters."""
     schema = short_task("usage", Text(maximum=300)).json_schema()
-    assert generating.grammar_of(smol, schema) is generating.grammar_of(smol, dict(schema))
+    assert grammar.grammar_of(smol, schema) is grammar.grammar_of(smol, dict(schema))
     assert "maxLength" not in writable(schema)["properties"]["usage"]
     assert writable({"type": "integer", "minimum": 1, "maximum": 3}) == {"enum": [1, 2, 3]}
 
 
 def test_without_the_package_answers_are_free_and_say_so(smol, prompts, monkeypatch):
-    """Without outlines an answer is generated unconstrained, and its note tells."""
-    monkeypatch.setattr(generating, "can_constrain", lambda: False)
+    """Without outlines-core an answer is generated unconstrained, and its note tells."""
+    monkeypatch.setitem(sys.modules, "outlines_core", None)
     [answer] = generate(smol, prompts[1:2], Generation(max_tokens=8), STARS.json_schema(), 1)
     assert answer.note == "unconstrained"
 
@@ -569,7 +570,7 @@ def test_a_tokenizer_that_the_automaton_cannot_follow_is_left_free(tiny_folder):
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     loaded = load(LoadOptions(str(tiny_folder)))
     loaded.tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
-    assert generating.grammar_of(loaded, STARS.json_schema()) is None
+    assert grammar.grammar_of(loaded, STARS.json_schema()) is None
 
 
 # Mending JSON

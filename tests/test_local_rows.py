@@ -19,7 +19,7 @@ from labeler.records import Generation, Record
 torch = pytest.importorskip("torch", reason="torch is not installed (labeler[local])")
 pytest.importorskip("transformers", reason="transformers is not installed (labeler[local])")
 
-from labeler.backends.local import rows  # noqa: E402
+from labeler.backends.local import attention, rows  # noqa: E402
 from labeler.backends.local.chat import Chat  # noqa: E402
 from labeler.backends.local.generating import generate  # noqa: E402
 from labeler.backends.local.loading import LoadOptions, load  # noqa: E402
@@ -55,7 +55,7 @@ def stepwise(loaded: Any, prefix: Prefix, prompts: Sequence[Sequence[int]], room
                     input_ids=torch.tensor(tokens)[:, None],
                     attention_mask=seen,
                     position_ids=seen.sum(dim=1, keepdim=True) - 1,
-                    past_key_values=cache,
+                    **attention.given(loaded.model, cache),
                 ).logits[:, -1]
             )
     return torch.stack(found, dim=1)

@@ -53,6 +53,8 @@ PARTS = {
     "must not contain a user or password; put the key into openai_api_key", "contains a space or a control character",
     "is not an address", ", … of … answered", "overlaps another keyword", "does not stand in the text",
     "The keyword … …", "openai_base_url …; example: http://127.0.0.1:8000/v1",
+    "Every prompt is read as a whole before its answer is written, which is slower",
+    "Labels are scored one by one, which is slower",
 }  # fmt: skip
 SPLICED = (
     "device is cuda, but torch finds no NVIDIA or AMD GPU on this machine; set device to auto or cpu",
@@ -69,6 +71,9 @@ SPLICED = (
     "openai_base_url contains a space or a control character; example: http://127.0.0.1:8000/v1",
     "openai_base_url is not an address; example: http://127.0.0.1:8000/v1",
     "in_progress, 3 of 10 answered",
+    "Every prompt is read as a whole before its answer is written, which is slower: in a trial the quicker way changed "
+    "the answer.",
+    "Labels are scored one by one, which is slower: this model does not allow it (its forward takes no cache).",
     "The keyword 'a' overlaps another keyword",
     "The keyword 'a' does not stand in the text",
     "The server's answer is not JSON; try again, and check that base_url ends where its API begins (/v1).",

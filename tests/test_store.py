@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from helpers import REVIEWS, World, python
+from sqlite_utils import Database as SqliteUtils
+from sqlite_utils.migrations import Migrations
 
 from labeler.errors import InputError, NotFound, StoreDamaged, StoreError, StoreFull, StoreNewer, StoreReadOnly
 from labeler.store import NewRecord, Store
@@ -45,11 +47,20 @@ def add_project(store: Store, name: str) -> int:
     return store.write(lambda tx: store.projects.create(tx, name, "ko", {}))
 
 
+def known_before(known, without=2):
+    """Return the migrations of an earlier program, which knew none of the last ones."""
+    earlier = Migrations(known.name)
+    steps = known.pending(SqliteUtils(memory=True))
+    for step in steps[: len(steps) - without]:
+        earlier(name=step.name)(step.fn)
+    return earlier
+
+
 @pytest.fixture
 def two_more(monkeypatch):
     """Pretend that this program knows two more migrations; the second can be told to fail."""
     failing = {"on": False}
-    monkeypatch.setattr(schema.migrations, "_migrations", list(schema.migrations._migrations))
+    monkeypatch.setattr(schema, "migrations", known_before(schema.migrations, without=0))
 
     @schema.migrations()
     def m900_first(db):
@@ -132,10 +143,10 @@ def test_newer_schema_is_refused_with_both_names(path):
 
 def test_file_is_copied_before_it_is_migrated(path, two_more):
     """The copy beside the file is the database as it was, complete and sound."""
-    known, schema.migrations._migrations = schema.migrations._migrations, schema.migrations._migrations[:-2]
+    known, schema.migrations = schema.migrations, known_before(schema.migrations)
     with Store(path) as store:
         add_project(store, "before")
-    schema.migrations._migrations = known
+    schema.migrations = known
     with Store(path) as store:
         add_project(store, "after")
     (backup,) = path.parent.glob("labeler.before-m900_first-*.db")
@@ -146,10 +157,10 @@ def test_file_is_copied_before_it_is_migrated(path, two_more):
 
 def test_migration_that_fails_half_way_leaves_the_old_schema(path, two_more):
     """All pending migrations are one transaction: after a failure none of them stands, and a re-run finishes."""
-    known, schema.migrations._migrations = schema.migrations._migrations, schema.migrations._migrations[:-2]
+    known, schema.migrations = schema.migrations, known_before(schema.migrations)
     with Store(path) as store:
         add_project(store, "kept")
-    schema.migrations._migrations = known
+    schema.migrations = known
     before = dump(path)
     two_more["on"] = True
     with pytest.raises(RuntimeError):
@@ -406,10 +417,10 @@ def test_read_only_needs_a_file(path):
 
 def test_read_only_store_refuses_to_migrate(path, two_more):
     """A file that needs a migration cannot be opened read-only; the message names the migration."""
-    known, schema.migrations._migrations = schema.migrations._migrations, schema.migrations._migrations[:-2]
+    known, schema.migrations = schema.migrations, known_before(schema.migrations)
     with Store(path):
         pass
-    schema.migrations._migrations = known
+    schema.migrations = known
     with pytest.raises(StoreReadOnly, match="m900_first"):
         Store(path, read_only=True)
 

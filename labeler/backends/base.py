@@ -52,12 +52,12 @@ class Backend(Protocol):
     :class:`Generation` that the backend has; one that a person chose and it has not is refused before a run.
     ``local`` is True where a call costs no fee and the weights are in this process; ``close()`` frees them.
     ``base_url`` is the server's address: answers of another one are others. ``check()`` makes one tiny call for a
-    "test" button and returns ``{"ok", "model", "ms", "message", "capabilities"}``. ``context`` is how many tokens a
-    prompt and its answer may have together, None where that is not known (yet); ``count_tokens(messages)`` counts those
-    of a prompt. ``weights`` tells the weights that lie under the model id now from others that did before. ``learned``
-    names what a free backend has learned from approvals so far, as the ``fit`` of its completions does: a suggestion
-    of another fit is made again. ``ready()`` is called before a run's first call, and raises :class:`LabelerError`
-    where there is no use in calling.
+    "test" button and returns ``{"ok", "model", "ms", "message", "capabilities"}``, and ``"notes"`` where people should
+    know more: a list of sentences. ``context`` is how many tokens a prompt and its answer may have together, None where
+    that is not known (yet); ``count_tokens(messages)`` counts those of a prompt. ``weights`` tells the weights that lie
+    under the model id now from others that did before. ``learned`` names what a free backend has learned from approvals
+    so far, as the ``fit`` of its completions does: a suggestion of another fit is made again. ``ready()`` is called
+    before a run's first call, and raises :class:`LabelerError` where there is no use in calling.
     """
 
     name: str

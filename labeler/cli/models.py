@@ -103,7 +103,7 @@ def _test(instance: Instance, name: str, backend: Backend) -> None:
     found: Mapping[str, Any] = check()
     if not found["ok"]:
         raise BackendError(found["message"])
-    click.echo(found["message"])
+    click.echo("\n".join([found["message"], *found.get("notes", ())]))
     capabilities = found.get("capabilities") or {}
     if capabilities:
         store, place = instance.store, (name, address(instance, name), backend.model_id or "")

@@ -317,7 +317,7 @@ def migrate(database: Database) -> list[str]:
             # sqlite-utils wants the driver's default transaction handling on the connections it is given.
             connection.isolation_level = "DEFERRED"
             db = SqliteUtils(connection, execute_plugins=False)
-            known = {migration.name for migration in migrations._migrations}
+            known = {migration.name for migration in migrations.pending(SqliteUtils(memory=True))}
             newer = [done.name for done in migrations.applied(db) if done.name not in known]
             if newer:
                 raise StoreNewer(

@@ -141,6 +141,18 @@ SENTENCES = (
         "The prompt has %(n)s tokens and its answer up to %(most)s, but the model reads %(context)s in all; show fewer "
         "examples, lower max_tokens, or take a model with a longer context."
     ),
+    N_("Every prompt is read as a whole before its answer is written, which is slower: %(why)s."),
+    N_("Labels are scored one by one, which is slower: %(why)s."),
+    N_("in a trial the quicker way changed the answer"),
+    N_("this model does not allow it (%(why)s)"),
+    N_("its forward takes no cache"),
+    N_("it has layers of the kind %(names)s"),
+    N_("its attention %(name)s takes no mask of ours"),
+    N_(
+        "a trial with transformers %(version)s failed (%(reason)s); if this model was quicker before, install the "
+        "versions of constraints.txt"
+    ),
+    N_("transformers %(version)s does not tell the control tokens of a model; install the versions of constraints.txt"),
     N_("The local model failed with an unexpected %(error)s; see the log."),
     N_("The GPU stopped with an error; restart Labeler, and see the log for what it said."),
     N_("The task %(task)s has no closed list of labels to score; set answering to auto or generated."),
@@ -201,6 +213,10 @@ SENTENCES = (
     N_("The answer is longer than %(n)s MB; lower max_tokens or check the server."),
     N_("The call failed with an unexpected %(error)s; see the log."),
     N_("A package is missing (%(reason)s)."),
+    N_(
+        "The package openai %(version)s is not made as Labeler needs it (%(reason)s); install the versions of "
+        "constraints.txt"
+    ),
     N_("The prompt holds what JSON cannot carry (a lone surrogate, NaN); clean the text of the record."),
     N_("The model %(model)s refuses the setting %(setting)s; clear it in the settings of the task."),
     N_("Only one label out of a closed list has scores; set the answers of this task to auto or generated."),

@@ -119,6 +119,7 @@ WORDS = {
     "can.chat_template": N_("Chat template of its own"),
     "can.constrained": N_("Answers that are bound to the schema"),
     "can.scored": N_("Scores of the labels"),
+    "can.cache": N_("Keeps what it has read"),
     "can.context": N_("Context in tokens"),
     "can.device": N_("Device"),
     "can.dtype": N_("Number format"),

@@ -16,10 +16,12 @@ from typing import Any
 from labeler import strictjson
 from labeler.backends.base import GENERATED, SCORED, BackendRequest
 from labeler.backends.local.chat import Chat, PromptRefused
-from labeler.backends.local.generating import CONTEXT, STOP, Generated, can_constrain, generate
+from labeler.backends.local.generating import CONTEXT, STOP, Generated, generate
+from labeler.backends.local.grammar import can_constrain
 from labeler.backends.local.loading import LoadedModel, LoadOptions, load
 from labeler.backends.local.memory import BatchSize, OutOfMemory, free_memory
 from labeler.backends.local.prefix import PrefixCache
+from labeler.backends.local.trials import slower
 from labeler.errors import BackendError, JsonError, LabelerError
 from labeler.prompts import answer_text
 from labeler.records import BackendFailure, Completion, Generation, Message, Value
@@ -107,16 +109,19 @@ class TransformersBackend:
     def check(self) -> dict[str, Any]:
         """Load the weights and answer once, for a "test" button.
 
-        Returns ``{"ok", "model", "ms", "message", "capabilities"}``; capabilities are empty if it failed.
+        Returns ``{"ok", "model", "ms", "message", "notes", "capabilities"}``; capabilities are empty if it failed.
+        Notes are sentences that say why this model answers slower than it might; none if it does not.
         """
         start = time.perf_counter()
         messages: list[Message] = [{"role": "user", "content": "Answer with the word ok."}]
         with self._lock:
-            message, capabilities = self._check(messages)
+            message, notes, capabilities = self._check(messages)
         ms = round((time.perf_counter() - start) * 1000)
         ok = bool(capabilities)
         said = f"{message} answered in {ms} ms." if ok else message
-        return {"ok": ok, "model": self.model_id, "ms": ms, "message": said, "capabilities": capabilities}
+        return {
+            "ok": ok, "model": self.model_id, "ms": ms, "message": said, "notes": notes, "capabilities": capabilities
+        }  # fmt: skip
 
     def close(self) -> None:
         """Free the weights; the next request loads them again."""
@@ -125,23 +130,29 @@ class TransformersBackend:
             self._answers.clear()
             free_memory()
 
-    def _check(self, messages: Sequence[Message]) -> tuple[str, dict[str, Any]]:
+    def _check(self, messages: Sequence[Message]) -> tuple[str, list[str], dict[str, Any]]:
+        from labeler.backends.local.scoring import score
+
         try:
             loaded, chat = self._ready()
-            generate(loaded, [chat.prompt_ids(messages)], Generation(max_tokens=8, stop=chat.stop), None, 1)
+            prompt = chat.prompt_ids(messages)
+            generate(loaded, [prompt], Generation(max_tokens=8, stop=chat.stop), None, 1)
+            score(loaded, [prompt], [[chat.answer_ids(text) for text in ("ok", "not ok")]], 1)
         except LabelerError as error:
-            return str(error), {}
+            return str(error), [], {}
         except Exception as error:
-            return _unexpected(error).message, {}
+            return _unexpected(error).message, [], {}
+        notes = slower(loaded.model)
         capabilities = {
             "scored": True,
-            "constrained": can_constrain(),
+            "cache": not notes,
+            "constrained": can_constrain(loaded),
             "chat_template": chat.has_template,
             "context": loaded.context,
             "device": loaded.device.type,
             "dtype": str(loaded.dtype).removeprefix("torch."),
         }
-        return loaded.description, capabilities
+        return loaded.description, notes, capabilities
 
     def _ready(self) -> tuple[LoadedModel, Chat]:
         if self._loaded is None or self._chat is None:

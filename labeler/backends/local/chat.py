@@ -9,15 +9,16 @@ inside it and tokenised in two parts: no part spells it any more. Without such a
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from labeler.errors import InputError
+from labeler.errors import BackendError, InputError
 from labeler.records import Message
 
 DATE = "26 Jul 2024"
@@ -183,10 +184,24 @@ class _Controls:
 
 def control_tokens(tokenizer: Any) -> dict[int, str]:
     """Return the tokens that steer a model, by id: special ones, and added ones that look like a tag."""
-    added = tokenizer.added_tokens_decoder.items()
+    added = added_tokens(tokenizer).items()
     found = {id_: str(token) for id_, token in added if token.special or _TAG.fullmatch(str(token))}
     ids, texts = tokenizer.all_special_ids, tokenizer.all_special_tokens
     return found | dict(zip(ids, map(str, texts), strict=True))
+
+
+def added_tokens(tokenizer: Any) -> Mapping[int, Any]:
+    """Return the tokens that were added to a vocabulary, by id. Raises :class:`BackendError` if they cannot be known:
+    a review that spells one would then speak as somebody else, so nothing is asked."""
+    try:
+        found: Mapping[int, Any] = tokenizer.added_tokens_decoder
+    except AttributeError as error:
+        version = importlib.metadata.version("transformers")
+        raise BackendError(
+            f"transformers {version} does not tell the control tokens of a model; install the versions of "
+            "constraints.txt"
+        ) from error
+    return found
 
 
 def _merged(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

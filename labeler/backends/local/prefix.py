@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from labeler.backends.local.memory import in_batches
 
 if TYPE_CHECKING:
-    import torch
+    from labeler.backends.local.attention import Layers
 
-Layers = tuple[tuple["torch.Tensor", "torch.Tensor"], ...]
 MAX_BYTES = 512 * 2**20
 MAX_ENTRIES = 4
 _STEP = 2048
 _WORTHWHILE = 32
-_KINDS = {"full_attention", "sliding_attention"}
 
 
 class Weights(Protocol):
@@ -57,22 +55,6 @@ class Prefix:
             return Prefix()
         layers = tuple((keys[:, :, :length], values[:, :, :length]) for keys, values in self.layers)
         return Prefix(self.ids[:length], layers)
-
-    def to_cache(self) -> Any:
-        """Return a transformers cache to continue from; the tensors here are read, never changed.
-
-        Every layer keeps all its tokens, also one with a sliding window: masks say what it sees, and a prefix can
-        be cut. Filling the layers by hand saves a copy of the prefix for each forward.
-        """
-        from transformers.cache_utils import DynamicCache, DynamicLayer
-
-        cache = DynamicCache()
-        for keys, values in self.layers:
-            layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
-            layer.keys, layer.values = keys, values
-            layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
-            cache.layers.append(layer)
-        return cache
 
 
 class PrefixCache:
@@ -155,14 +137,12 @@ def continued(loaded: Weights, known: Prefix, head: tuple[int, ...]) -> Prefix:
     """Return the prefix of ``head``, which begins with what is known."""
     import torch
 
-    past = known.to_cache()
+    from labeler.backends.local import attention
+
+    past = attention.cache_of(known.layers)
+    takes_past = attention.given(loaded.model, past)
     with torch.inference_mode():
         for start in range(len(known), len(head), _STEP):
             part = torch.tensor([head[start : start + _STEP]], device=loaded.device)
-            loaded.model(input_ids=part, past_key_values=past, use_cache=True, logits_to_keep=1)
-    return Prefix(head, tuple((layer.keys, layer.values) for layer in past.layers))
-
-
-def has_plain_attention(model: Any) -> bool:
-    """Whether every layer looks back on all tokens or on a window of them, by its configuration."""
-    return _KINDS.issuperset(getattr(model.config.get_text_config(), "layer_types", None) or ())
+            loaded.model(input_ids=part, **takes_past, use_cache=True, logits_to_keep=1)
+    return Prefix(head, attention.layers_of(past))

@@ -7,52 +7,20 @@ values of a batch are computed in small groups and then put into one cache.
 
 from __future__ import annotations
 
-import logging
-import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from labeler.backends.local.memory import is_out_of_memory
-from labeler.backends.local.prefix import Prefix, Weights, continued, has_plain_attention
+from labeler.backends.local.prefix import Prefix, Weights, continued
+from labeler.backends.local.trials import HEADS
+
+if TYPE_CHECKING:
+    from labeler.backends.local.attention import Layers
 
 CPU_TOKENS, DEVICE_TOKENS = 512, 8192
 """How many tokens one forward reads, padding included, beside a longer prompt that is read alone."""
-_works: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
-
-log = logging.getLogger(__name__)
-
-
-class RoomyLayer(DynamicLayer):
-    """Keys and values with room for tokens to come: to append by copying would move all of them for every token."""
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
-        """Take over tensors of shape (rows, heads, tokens and room, dim) whose first ``tokens`` are filled."""
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._whole = [keys, values]
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self._see(tokens)
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append keys and values (rows, heads, new, dim); return all there are."""
-        start, stop = self._tokens, self._tokens + key_states.shape[-2]
-        if stop > self._whole[0].shape[-2]:
-            more = stop + stop // 4 - self._whole[0].shape[-2]
-            self._whole = [torch.nn.functional.pad(part, (0, 0, 0, more)) for part in self._whole]
-        for part, states in zip(self._whole, (key_states, value_states), strict=True):
-            part[:, :, start:stop] = states
-        return self._see(stop)
-
-    def _see(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        self._tokens = tokens
-        keys, values = (part[:, :, :tokens] for part in self._whole)
-        self.keys, self.values = keys, values
-        return keys, values
 
 
 def padded_cache(loaded: Weights, prefix: Prefix, prompts: Sequence[Sequence[int]], room: int) -> Any:
@@ -60,6 +28,8 @@ def padded_cache(loaded: Weights, prefix: Prefix, prompts: Sequence[Sequence[int
 
     All prompts begin with ``prefix`` and are longer. ``room`` is how many tokens of answers it takes without growing.
     """
+    from labeler.backends.local import attention
+
     width = max(map(len, prompts)) - 1
     rows: list[tuple[torch.Tensor, torch.Tensor]] = []
     for start, group in _groups(loaded, prefix, prompts):
@@ -69,9 +39,7 @@ def padded_cache(loaded: Weights, prefix: Prefix, prompts: Sequence[Sequence[int
                 rows.append((keys.new_zeros(shape), values.new_zeros(shape)))
             for whole, part in zip(rows[layer], (keys, values), strict=True):
                 whole[start : start + len(group), :, width - part.shape[2] : width] = part
-    cache = DynamicCache()
-    cache.layers.extend(RoomyLayer(keys, values, width) for keys, values in rows)
-    return cache
+    return attention.roomy_cache_of(tuple(rows), width)
 
 
 def _groups(
@@ -91,36 +59,35 @@ def _groups(
         start = stop
 
 
-def _read(
-    loaded: Weights, prefix: Prefix, prompts: Sequence[Sequence[int]]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _read(loaded: Weights, prefix: Prefix, prompts: Sequence[Sequence[int]]) -> Layers:
     """Return each layer's keys and values (rows, heads, width, dim) of all but the last token, padded on the left.
 
     The prefix stands further right in shorter rows, and its end, which no longer fits, is read again there: as many
     tokens as there would be padding. So distances between tokens are right, which a sliding window counts on.
     """
+    from labeler.backends.local import attention
+
     width = max(map(len, prompts)) - 1
     pads = torch.tensor([width + 1 - len(prompt) for prompt in prompts])
     ids = torch.full((len(prompts), width), loaded.pad_id)
     for row, prompt in enumerate(prompts):
         ids[row, width + 1 - len(prompt) :] = torch.tensor(prompt[:-1])
     places = torch.arange(width)[None] - pads[:, None]
-    past: Any = DynamicCache()
-    for keys, values in prefix.layers:
-        layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
-        layer.update(_shifted(keys, pads.tolist()), _shifted(values, pads.tolist()))
-        past.layers.append(layer)
+    shifts = pads.tolist()
+    past = attention.cache_of(
+        tuple((_shifted(keys, shifts), _shifted(values, shifts)) for keys, values in prefix.layers)
+    )
     if width > len(prefix):
         with torch.inference_mode():
             loaded.model(
                 input_ids=ids[:, len(prefix) :].to(loaded.device),
                 position_ids=places[:, len(prefix) :].clamp(min=0).to(loaded.device),
                 attention_mask=(places >= 0).long().to(loaded.device) if len(prompts) > 1 else None,
-                past_key_values=past,
                 use_cache=True,
                 logits_to_keep=1,
+                **attention.given(loaded.model, past),
             )
-    return ((layer.keys, layer.values) for layer in past.layers)
+    return attention.layers_of(past)
 
 
 def _shifted(part: torch.Tensor, pads: Sequence[int]) -> torch.Tensor:
@@ -133,37 +100,30 @@ def _shifted(part: torch.Tensor, pads: Sequence[int]) -> torch.Tensor:
 
 def goes_on(loaded: Weights, ids: Sequence[int]) -> bool:
     """Whether the model writes the same from a padded cache as from the whole; tried once for each, on a few tokens."""
-    if loaded.model not in _works:
-        _works[loaded.model] = has_plain_attention(loaded.model) and _tried(loaded, ([*ids] * 16)[:16])
-        if not _works[loaded.model]:
-            log.info("%s does not go on from a padded cache", type(loaded.model).__name__)
-    return _works[loaded.model]
+    return HEADS.works(loaded.model, lambda: _tried(loaded, ([*ids] * 16)[:16]))
 
 
 def _tried(loaded: Weights, ids: Sequence[int]) -> bool:
     """Write one token behind two prompts of unlike length, as answers are written, and compare the logits."""
+    from labeler.backends.local import attention
+
+    attention.check_plain(loaded.model)
     prompts = [ids, ids[:11]]
     mask = torch.tensor([[0] * (len(ids) - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     padded = torch.tensor([[loaded.pad_id] * (len(ids) - len(prompt)) + [*prompt] for prompt in prompts])
     config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=1, do_sample=False, pad_token_id=loaded.pad_id, output_logits=True, return_dict_in_generate=True
     )
-    try:
-        cache = padded_cache(loaded, continued(loaded, Prefix(), tuple(ids[:8])), prompts, 1)
-        with torch.inference_mode():
-            found = loaded.model.generate(
-                input_ids=padded.to(loaded.device), attention_mask=mask.to(loaded.device), past_key_values=cache,
-                generation_config=config,
-            ).logits[0]  # fmt: skip
-            whole = [
-                loaded.model(input_ids=torch.tensor([[*prompt]], device=loaded.device), use_cache=False).logits[0, -1]
-                for prompt in prompts
-            ]
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        log.info("The trial of a padded cache failed: %s", error)
-        return False
+    cache = padded_cache(loaded, continued(loaded, Prefix(), tuple(ids[:8])), prompts, 1)
+    with torch.inference_mode():
+        found = loaded.model.generate(
+            input_ids=padded.to(loaded.device), attention_mask=mask.to(loaded.device), generation_config=config,
+            **attention.given(loaded.model, cache),
+        ).logits[0]  # fmt: skip
+        whole = [
+            loaded.model(input_ids=torch.tensor([[*prompt]], device=loaded.device), use_cache=False).logits[0, -1]
+            for prompt in prompts
+        ]
     return all(_alike(a, b) for a, b in zip(found, whole, strict=True))
 
 

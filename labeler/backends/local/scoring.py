@@ -18,37 +18,23 @@ that has no keys and values (state spaces), is found out by a small trial and re
 
 from __future__ import annotations
 
-import logging
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from labeler.backends.local.memory import BatchSize, in_batches, is_out_of_memory
-from labeler.backends.local.prefix import (
-    Prefix,
-    PrefixCache,
-    Weights,
-    continued,
-    has_plain_attention,
-    shared_prefix,
-)
+from labeler.backends.local.memory import BatchSize, in_batches
+from labeler.backends.local.prefix import Prefix, PrefixCache, Weights, continued, shared_prefix
 from labeler.backends.local.tree import Scored, Tree, tree_of
-
-if TYPE_CHECKING:
-    import torch
-
-log = logging.getLogger(__name__)
+from labeler.backends.local.trials import TREES
 
 CPU_TOKENS, DEVICE_TOKENS = 512, 4096
 """How many tokens of their own the prompts of one forward have, beside a longer one that stands alone: enough to keep
 the processor busy, and few enough, as attention is paid for also among prompts that do not see each other. On a CPU
 256 to 1,600 are as fast."""
 LOGIT_BYTES = 512 * 2**20
-_works: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
 def probabilities(scored: Scored) -> np.ndarray:
@@ -151,6 +137,8 @@ def _together(loaded: Weights, prefix: Prefix, items: Sequence[_Item]) -> list[S
     """Read the own parts of several prompts with their trees in one forward."""
     import torch
 
+    from labeler.backends.local import attention
+
     ids: list[np.ndarray] = []
     positions: list[np.ndarray] = []
     ends: list[int] = []  # where the prompt of an item ends
@@ -167,10 +155,10 @@ def _together(loaded: Weights, prefix: Prefix, items: Sequence[_Item]) -> list[S
         logits = loaded.model(
             input_ids=torch.from_numpy(np.concatenate(ids)[None]).to(loaded.device),
             position_ids=torch.from_numpy(where[None]).to(loaded.device),
-            attention_mask=_masks(loaded, _visible(prefix, items, ends), where, len(prefix)),
-            past_key_values=prefix.to_cache(),
+            attention_mask=attention.masks(loaded.model, _visible(prefix, items, ends), where, len(prefix)),
             use_cache=True,
             logits_to_keep=torch.from_numpy(kept).to(loaded.device),
+            **attention.given(loaded.model, attention.cache_of(prefix.layers)),
         ).logits[0]
         rows, tokens, first = [], [], 0
         for item in items:
@@ -196,35 +184,6 @@ def _visible(prefix: Prefix, items: Sequence[_Item], ends: Sequence[int]) -> np.
         among[end:stop, end:stop] = item.tree.above
         start = stop
     return seen
-
-
-def _masks(loaded: Weights, seen: np.ndarray, positions: np.ndarray, prefix: int) -> Any:
-    """Return the mask that the model's attention takes; one for each kind of its layers, if it has several.
-
-    A layer with a sliding window sees only the tokens whose position is less than a window away.
-    """
-    config = loaded.model.config.get_text_config()
-    window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-
-    def mask(visible: np.ndarray) -> torch.Tensor:
-        return _mask(loaded, visible)
-
-    if window is None or (kinds and "sliding_attention" not in kinds):
-        return mask(seen)
-    distance = positions[:, None] - np.concatenate([np.arange(prefix), positions])[None]
-    near = mask(seen & (distance < window))
-    return {"full_attention": mask(seen), "sliding_attention": near} if kinds else near
-
-
-def _mask(loaded: Weights, visible: np.ndarray) -> torch.Tensor:
-    import torch
-
-    mask = torch.from_numpy(visible)[None, None].to(loaded.device)
-    if loaded.model.config._attn_implementation == "sdpa":
-        return mask
-    # Attention written out adds the mask to the scores.
-    added = torch.zeros(mask.shape, dtype=loaded.model.dtype, device=loaded.device)
-    return added.masked_fill_(~mask, torch.finfo(added.dtype).min)
 
 
 def _log_likelihoods(logits: Any, rows: np.ndarray, tokens: np.ndarray, step: int = 128) -> np.ndarray:
@@ -262,29 +221,19 @@ def _one_by_one(loaded: Weights, item: _Item, rows: int = 8) -> Scored:
 
 def _reads_trees(loaded: Weights, item: _Item) -> bool:
     """Whether the model gives the same scores both ways; tried once for each model, on a few tokens."""
-    if loaded.model not in _works:
-        _works[loaded.model] = _tried(loaded, item)
-        if not _works[loaded.model]:
-            log.info("%s takes no tree of answers; they are read one by one", type(loaded.model).__name__)
-    return _works[loaded.model]
+    return TREES.works(loaded.model, lambda: _tried(loaded, item))
 
 
 def _tried(loaded: Weights, item: _Item) -> bool:
-    if loaded.model.config._attn_implementation not in ("sdpa", "eager") or not has_plain_attention(loaded.model):
-        return False
+    import torch
+
+    from labeler.backends.local import attention
+
+    attention.check_plain(loaded.model)
     ids = [*item.prompt] * 16
     few = tuple(candidate[:6] for candidate in item.candidates[:3])
     items = [_Item(ids[:16], few), _Item(ids[:12], few)]
-    try:
-        prefix = continued(loaded, Prefix(), tuple(ids[:8]))
-        trees = _together(loaded, prefix, items)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        log.info("The trial of a tree of answers failed: %s", error)
-        return False
-    import torch
-
+    trees = _together(loaded, continued(loaded, Prefix(), tuple(ids[:8])), items)
     allowed = 1e-3 if loaded.model.dtype in (torch.float32, torch.float64) else 0.15
     return all(
         (abs(tree.log_likelihoods - _one_by_one(loaded, item).log_likelihoods) <= allowed * tree.lengths).all()

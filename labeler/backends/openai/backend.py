@@ -23,7 +23,7 @@ from labeler.backends.openai.limits import Headers
 from labeler.backends.openai.scores import can_score, label_scores
 from labeler.backends.openai.settings import OPENAI_URL, checked_key, checked_url
 from labeler.backends.openai.wire import MAX_ANSWER, NotConnected, Reply, TooLong, TooSlow, Wire
-from labeler.errors import SettingError
+from labeler.errors import BackendError, SettingError
 from labeler.labels import Choice, Label
 from labeler.records import BackendFailure, Completion, Generation, Record
 
@@ -202,6 +202,8 @@ class OpenAIBackend:
             else:
                 message = f"A package is missing ({self._hider.clean(str(error))})."
             return BackendFailure("setup", message, fatal=True)
+        except BackendError as error:
+            return BackendFailure("setup", str(error), fatal=True)
         except Exception as error:
             # The contract of a backend: one call that fails must not take the run with it.
             log.error("Unexpected error of the backend openai: %s", self._hider.clean(repr(error)))

@@ -7,6 +7,7 @@ SDK does between (options, hooks, casting to models) costs more CPU than the res
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import threading
 import time
 import weakref
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labeler.backends.openai.limits import Headers
 from labeler.backends.openai.settings import LOCAL_KEY, OPENAI_URL, wants_api_key_header
+from labeler.errors import BackendError
 
 if TYPE_CHECKING:
     import ssl
@@ -149,6 +151,19 @@ class _Line(NamedTuple):
 
 
 def _connect(base_url: str, api_key: str, timeout: float) -> _Line:
+    """Return a line to the address. Raises :class:`BackendError` where the SDK is no longer made as this module thinks:
+    that its client is one of httpx2, and that it shows the headers it would send."""
+    try:
+        return _made(base_url, api_key, timeout)
+    except (AttributeError, TypeError) as error:
+        version = importlib.metadata.version("openai")
+        raise BackendError(
+            f"The package openai {version} is not made as Labeler needs it ({error}); install the versions of "
+            "constraints.txt"
+        ) from error
+
+
+def _made(base_url: str, api_key: str, timeout: float) -> _Line:
     # Both cost 0.8 s to import: no page and no command should wait for them before the first call.
     import httpx2
     import openai
