@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -801,6 +803,26 @@ def test_the_test_button_says_what_the_model_can(tiny_folder):
     failed = TransformersBackend(LoadOptions("/no/such/folder")).check()
     assert (failed["ok"], failed["capabilities"]) == (False, {})
     assert "There is no model folder" in failed["message"]
+
+
+def test_weights_that_were_replaced_in_their_folder_are_others(tiny_folder, tmp_path):
+    """Other weights under the same name answer from the next call on, and answers of the ones before are not theirs."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    backend = TransformersBackend(LoadOptions(str(folder)))
+    task = short_task("stars", Choice(Label("good"), Label("bad")))
+
+    def answered():
+        (answer,) = backend.complete([brief(task, "Fine.")])
+        return backend.weights, answer.scores
+
+    before, scores = answered()
+    assert answered() == (before, scores)
+    torch.manual_seed(99)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
+    model.save_pretrained(folder)
+    after, others = answered()
+    assert before != after and scores != others
+    assert TransformersBackend(LoadOptions("someone/on-the-hub")).weights == ""
 
 
 def test_the_backend_is_made_without_loading_torch():

@@ -18,7 +18,7 @@ from labeler.backends.base import GENERATED, SCORED, BackendRequest
 from labeler.backends.local.chat import Chat, PromptRefused
 from labeler.backends.local.generating import CONTEXT, STOP, Generated, generate
 from labeler.backends.local.grammar import can_constrain
-from labeler.backends.local.loading import LoadedModel, LoadOptions, load
+from labeler.backends.local.loading import LoadedModel, LoadOptions, load, weights_on_disk
 from labeler.backends.local.memory import BatchSize, OutOfMemory, free_memory
 from labeler.backends.local.prefix import PrefixCache
 from labeler.backends.local.trials import slower
@@ -64,6 +64,7 @@ class TransformersBackend:
         self._size = BatchSize(batch_size)
         self._lock = threading.Lock()
         self._loaded: LoadedModel | None = None
+        self._read = ""
         self._chat: Chat | None = None
         # Prompts are counted while others are answered, and a tokenizer is one thread's own.
         self._counting = threading.Lock()
@@ -79,6 +80,11 @@ class TransformersBackend:
         with self._lock:
             results = self._complete(requests)
         yield from results
+
+    @property
+    def weights(self) -> str:
+        """What tells the weights on this disk from others under the same name; empty for those of the hub."""
+        return weights_on_disk(self.options)
 
     @property
     def context(self) -> int | None:
@@ -155,8 +161,11 @@ class TransformersBackend:
         return loaded.description, notes, capabilities
 
     def _ready(self) -> tuple[LoadedModel, Chat]:
-        if self._loaded is None or self._chat is None:
-            self._loaded = load(self.options)
+        weights = self.weights
+        if self._loaded is None or self._chat is None or weights != self._read:
+            # Other weights may have been put into the same folder: what answers is what the ledger says answered.
+            self._loaded = self._chat = self._prefixes = self._counter = None
+            self._loaded, self._read = load(self.options), weights
             self._chat = Chat(self._loaded.tokenizer)
             self._prefixes = PrefixCache()
             self._answers.clear()

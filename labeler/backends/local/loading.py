@@ -6,6 +6,7 @@ anything. What can go wrong is said in one sentence with its remedy.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import logging
@@ -164,6 +165,20 @@ def _located(options: LoadOptions) -> LoadOptions:
     elif re.match(r"[/~.]|[A-Za-z]:\\", model_id) or model_id.count("/") > 1 or path.exists():
         raise SettingError(f"There is no model folder {model_id}; give a folder with config.json, or a hub id")
     return LoadOptions(model_id, options.quantization, options.device, gguf_file, options.adapter.strip())
+
+
+def weights_on_disk(options: LoadOptions) -> str:
+    """Return a digest of what lies in the folders of a model and its adapter: names, sizes and times of their files.
+
+    Empty for a model of the hub, whose files are named by what is in them. Files are not read: they have gigabytes.
+    """
+    roots = [Path(name.strip()).expanduser() for name in (options.model_id, options.adapter) if name.strip()]
+    files = [file for root in roots for file in (sorted(root.rglob("*")) if root.is_dir() else [root])]
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    if not stats:
+        return ""
+    said = json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _check_folder(folder: Path, gguf_file: str) -> None:
