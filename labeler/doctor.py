@@ -1,14 +1,29 @@
-"""``labeler doctor``: looks at an instance and says what is wrong and what to do. It changes nothing."""
+"""``labeler doctor``: looks at an instance and says what is wrong and what to do.
+
+With ``deep`` it reads everything and holds it against what must always be true: the books of runs, the queue, claims,
+suggestions, products, clusters, the example indexes and exports. With ``repair`` it makes again what is derived from
+something else, and nothing more: what people decided and what was paid is never touched.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import stat
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from labeler.errors import LabelerError
+from labeler import strictjson
+from labeler.errors import LabelerError, LabelError
+from labeler.ingest import upkeep as derived
 from labeler.instance import Instance
+from labeler.retrieval.index import ExampleIndex
+from labeler.store.audit import audit
+
+_NAMED = 10
+"""So many rows of one kind are named; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +32,11 @@ class Finding:
     text: str
 
 
-def examine(folder: Path) -> list[Finding]:
-    """Return what was found, good and bad, in the order in which it should be mended."""
+def examine(folder: Path, deep: bool = False, repair: bool = False) -> list[Finding]:
+    """Return what was found, good and bad, in the order in which it should be mended.
+
+    What ``repair`` mended is good again, and says that it was mended.
+    """
     findings = [Finding(sqlite3.sqlite_version_info >= (3, 38), f"SQLite {sqlite3.sqlite_version} (3.38 is needed)")]
     database = folder / "labeler.db"
     if not database.exists():
@@ -29,7 +47,10 @@ def examine(folder: Path) -> list[Finding]:
         findings.append(Finding(True, text))
     try:
         with Instance(folder) as instance:
-            findings += _store(instance) + _plugins(instance) + _files(folder) + _indexes(instance)
+            findings += _store(instance) + _plugins(instance) + _files(folder)
+            if all(finding.good for finding in findings) and (deep or repair):
+                findings += _deep(instance, repair)
+            findings += _indexes(instance, repair)
     except LabelerError as error:
         findings.append(Finding(False, str(error)))
     return findings
@@ -61,22 +82,120 @@ def _files(folder: Path) -> list[Finding]:
     return found
 
 
-def _indexes(instance: Instance) -> list[Finding]:
+# What must always be true
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """One thing that must be true. ``mend`` makes it true where it can be derived, and returns how much it mended."""
+
+    holds: str
+    faults: Callable[[], Sequence[str]]
+    mend: Callable[[], Any] | None = None
+
+
+def _deep(instance: Instance, repair: bool) -> list[Finding]:
+    return [finding for check in _checks(instance) for finding in _judged(check, repair)]
+
+
+def _judged(check: _Check, repair: bool) -> list[Finding]:
+    """Return what is wrong with one check, a sentence for each row; that all is well, or well again."""
+    faults = check.faults()
+    if faults and repair and check.mend is not None:
+        check.mend()
+        left = check.faults()
+        if not left:
+            return [Finding(True, f"Mended: {fault}") for fault in _named(faults)]
+        faults = left
+    hint = "" if check.mend is None else "; 'labeler doctor --repair' mends it"
+    return [Finding(False, f"{fault}{hint}") for fault in _named(faults)] or [Finding(True, check.holds)]
+
+
+def _named(faults: Sequence[str]) -> list[str]:
+    more = len(faults) - _NAMED
+    return [*faults[:_NAMED], *([f"... and {more:,} more of this kind"] if more > 0 else [])]
+
+
+def _checks(instance: Instance) -> Iterator[_Check]:
+    store = instance.store
+    yield _Check("What was spent is the sum of the calls that were sent, and every answer became something",
+                 lambda: audit(store))  # fmt: skip
+    yield _Check("The queue is what the annotations say, and nobody holds what nobody may", store.work.faults,
+                 lambda: store.write(store.work.repair))  # fmt: skip
+    yield _Check("Every suggestion in the queue was made for its record, task and text",
+                 lambda: [f"Record {row['record_id']}, {row['task']}: the queue shows a suggestion that is not its own"
+                          for row in store.suggestions.misplaced()],
+                 lambda: store.write(store.suggestions.put_right))  # fmt: skip
+    yield _Check("Every record can be found by its words",
+                 lambda: [f"{store.unsearchable()} or more records cannot be found by their words"]
+                 if store.unsearchable() else [], store.make_searchable)  # fmt: skip
+    for project in store.projects.all():
+        yield from _checks_of(instance, project)
+
+
+def _checks_of(instance: Instance, project: dict[str, Any]) -> Iterator[_Check]:
+    store, id_, name = instance.store, int(project["id"]), project["name"]
+    yield _Check(f"{name}: every product is what its reviews say", lambda: derived.check_products(store, id_),
+                 lambda: derived.repair_products(store, id_, instance.tasks_of(project).values()))  # fmt: skip
+    yield _Check(f"{name}: near-duplicates are in one cluster",
+                 lambda: [f"{name}: record {record} is not in the cluster of its near-duplicates"
+                          for record in derived.check_clusters(store, id_)],
+                 lambda: derived.repair_clusters(store, id_))  # fmt: skip
+    yield _Check(f"{name}: the files of every export are those that were written",
+                 lambda: [fault for row in store.exports.all(id_, 1000) for fault in _export_faults(row)])  # fmt: skip
+
+
+def _export_faults(export: dict[str, Any]) -> list[str]:
+    """Return which files of an export are no longer what was written; a folder that is gone was taken away."""
+    folder = Path(export["folder"])
+    manifest = folder / "manifest.json"
+    if not manifest.exists() or strictjson.loads(manifest.read_bytes()) != export["manifest"]:
+        # Another export stands there now.
+        return []
+    return [
+        f"The file {folder / file} is not the one that export {export['id']} wrote; export again"
+        for file, said in export["manifest"]["files"].items()
+        if not (folder / file).exists() or _digest(folder / file) != said["sha256"]
+    ]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _indexes(instance: Instance, repair: bool) -> list[Finding]:
     """Compare every example index with the approved annotations it was made from."""
     found = []
     for project in instance.store.projects.all():
         for name, task in instance.tasks_of(project).items():
             try:
                 index = instance.index(project, task)
-                held = {entry.annotation_id for _, entry in index.entries()}
+                equal = _equal(index)
+                if not equal and repair:
+                    index.rebuild()
+                    equal = _equal(index)
+                    if equal:
+                        found.append(Finding(True, f"Mended: the index of {project['name']}, {name} was made again"))
             except LabelerError as error:
                 found.append(Finding(False, f"{project['name']}, {name}: {error}"))
                 continue
-            approved = {
-                row["id"] for page in instance.store.annotations.approved_pages(project["id"], name) for row in page
-            }
-            if held != approved:
-                found.append(
-                    Finding(False, f"The index of {project['name']}, {name} differs; delete the folder index/")
-                )
+            if not equal:
+                text = f"The index of {project['name']}, {name} differs; 'labeler doctor --repair' makes it again"
+                found.append(Finding(False, text))
     return found or [Finding(True, "Every example index equals the approved annotations")]
+
+
+def _equal(index: ExampleIndex) -> bool:
+    """Whether the examples are the approved annotations whose value the label schema of today allows."""
+    held = {entry.annotation_id for _, entry in index.entries()}
+    pages = index.store.annotations.approved_pages(index.project_id, index.task.name)
+    return held == {row["id"] for page in pages for row in page if _allowed(index, row["value"])}
+
+
+def _allowed(index: ExampleIndex, value: str) -> bool:
+    try:
+        index.task.schema.parse(strictjson.loads(value))
+    except LabelError:
+        return False
+    return True

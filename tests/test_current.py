@@ -255,6 +255,22 @@ def test_agreement_counts_first_decisions_under_the_present_labels_by_model(shop
     assert store.annotations.agreement(shop.project, "sentiment", "2") == []
 
 
+def test_agreement_leaves_out_records_that_were_chosen_for_being_doubtful(shop):  # noqa: F811
+    """What the order by score brings is harder than the rest; what comes by age, or was opened by number, counts."""
+    store = shop.instance.store
+    ids = shop.add(*(NewRecord(f"n{n}", text) for n, text in enumerate(numbered(4))))
+    seat = shop.seat()
+    for n, id_ in enumerate(ids):
+        shop.suggest(id_, "positive", billed=True, score=0.1 * n)
+    doubtful = seat.next(order="score", page="one")
+    again = seat.post("open", record_id=doubtful["record_id"], page="one").json
+    seat.decide(again, "negative")
+    assert store.annotations.agreement(shop.project, "sentiment", "1") == []
+    seat.decide(seat.open(ids[3]), "positive")
+    (row,) = store.annotations.agreement(shop.project, "sentiment", "1")
+    assert (row["n"], row["agreement"]) == (1, 1.0)
+
+
 @pytest.mark.parametrize("reason", ["budget", "key"])
 def test_refreshes_that_cannot_go_on_leave_one_run(lab, reason):  # noqa: F811
     """A project that is out of money, or whose key is refused, gets no new paused run with each approval."""

@@ -105,6 +105,7 @@ class Decisions:
                 "seconds": None if decision.seconds is None else min(max(decision.seconds, 0.0), _MAX_SECONDS),
                 "agreement": agreement, "supersedes": current["id"] if current else None,
                 "request_key": decision.request_key,
+                "served": self.store.work.served(tx, decision.record_id, self.task.name, reviewer_id),
             },
         )  # fmt: skip
         version = self.store.work.decided(tx, decision.record_id, self.task.name, state, annotation_id)

@@ -98,7 +98,7 @@ class Queue:
 
         def work(tx: Tx) -> Row | None:
             record_id = self._pick(tx, reviewer_id, token, name, have, ranked, scored_by)
-            return None if record_id is None else self._claimed(tx, record_id, reviewer_id, token)
+            return None if record_id is None else self._claimed(tx, record_id, reviewer_id, token, name)
 
         row = self.store.write(work)
         return None if row is None else self._opened(row, token)
@@ -132,9 +132,9 @@ class Queue:
                 return None
         return None
 
-    def _claimed(self, tx: Tx, record_id: int, reviewer_id: int, token: str) -> Row:
-        """Claim a record and return its row of the queue as it is in this transaction."""
-        self.store.work.claim(tx, self.project_id, record_id, self.task.name, reviewer_id, token, self.lease)
+    def _claimed(self, tx: Tx, record_id: int, reviewer_id: int, token: str, served: str = "") -> Row:
+        """Claim a record, ``served`` in an order, and return its row of the queue as it is in this transaction."""
+        self.store.work.claim(tx, self.project_id, record_id, self.task.name, reviewer_id, token, self.lease, served)
         return self._row(tx, record_id)
 
     def open(self, reviewer_id: int, record_id: int, page: str = "") -> Opened:

@@ -55,13 +55,15 @@ def backup(instance: Instance, file: Path) -> None:
 
 
 @cli.command()
+@click.option("--deep", is_flag=True, help="Read everything, and name the rows that contradict each other")
+@click.option("--repair", is_flag=True, help="Look as deep, and make again what is derived from something else")
 @instance_option
-def doctor(folder: str | None) -> None:
+def doctor(folder: str | None, deep: bool, repair: bool) -> None:
     """Check the instance and say what is wrong and what to do."""
     from labeler.doctor import examine
     from labeler.instance import instance_folder
 
-    findings = examine(instance_folder(folder))
+    findings = examine(instance_folder(folder), deep, repair)
     for finding in findings:
         click.echo(f"{'ok  ' if finding.good else 'BAD '} {finding.text}")
     if not all(finding.good for finding in findings):

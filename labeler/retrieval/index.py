@@ -233,6 +233,16 @@ class ExampleIndex:
             approved_at=row["created_at"],
         )
 
+    def rebuild(self) -> None:
+        """Forget all there is, the file too, and make it again from the store."""
+        with self._lock:
+            self._faiss, self.seq, self._alive, self._unsaved = None, 0, 0, 0
+            self._entries, self._position, self._members = [], {}, {}
+            if self.path is not None:
+                self.path.unlink(missing_ok=True)
+            self.refresh()
+            self.save()
+
     def save(self) -> None:
         """Write the cache file: to a temporary name, then renamed, so that a reader sees the old or the new one."""
         if self.path is None or self._faiss is None:

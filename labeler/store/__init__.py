@@ -23,7 +23,7 @@ from labeler.store.models import Models
 from labeler.store.people import People
 from labeler.store.projects import Projects
 from labeler.store.records import NewRecord, Records, Stored
-from labeler.store.search import search
+from labeler.store.search import index_texts, search, unsearchable
 from labeler.store.suggestions import Suggestions
 from labeler.store.upkeep import Upkeep
 from labeler.store.vectors import Vectors
@@ -73,6 +73,15 @@ class Store:
     def backup(self, target: Path) -> None:
         """Write a consistent copy of the database to ``target`` while others go on writing."""
         self.db.backup(target)
+
+    def unsearchable(self) -> int:
+        """Return how many records a search cannot find, up to 100."""
+        return len(unsearchable(self.db))
+
+    def make_searchable(self) -> None:
+        """Index the records that a search cannot find."""
+        while rows := unsearchable(self.db, 1000):
+            self.write(lambda tx, rows=rows: index_texts(tx, [(row["id"], row["text"]) for row in rows]))  # type: ignore[misc]
 
     def check(self) -> list[str]:
         """Return what SQLite finds wrong with the file; empty when it is sound."""

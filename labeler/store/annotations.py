@@ -26,14 +26,15 @@ class Annotations:
         """
         sql = """INSERT INTO annotations (project_id, record_id, task, task_version, state, value, how, blind,
                  reviewer_id, seconds, suggestion_id, agreement, supersedes, origin, request_key, original_id,
-                 created_at) VALUES (:project_id, :record_id, :task, :task_version, :state, :value, :how, :blind,
+                 served, created_at)
+                 VALUES (:project_id, :record_id, :task, :task_version, :state, :value, :how, :blind,
                  :reviewer_id, :seconds, :suggestion_id, :agreement, :supersedes, :origin, :request_key, :original_id,
-                 :created_at) RETURNING id"""
+                 :served, :created_at) RETURNING id"""
         value = None if row.get("value") is None else strictjson.dumps(row["value"])
         defaults = {
             "how": SCRATCH, "blind": 0, "reviewer_id": None, "seconds": None, "suggestion_id": None, "agreement": None,
             "supersedes": None, "origin": None, "request_key": None, "original_id": None,
-            "created_at": time.time(),
+            "served": "", "created_at": time.time(),
         }  # fmt: skip
         id_ = int(tx.value(sql, {**defaults, **row, "value": value}))
         note_decision(tx, row["project_id"], row["task"], id_)
@@ -115,7 +116,8 @@ class Annotations:
 
         One row for each ``backend``, ``model_id`` and ``blind``, the model that was decided on last first. What counts
         is the first decision on a record, as a correction of it says nothing about the suggestion that was seen, made
-        under this version of the task, as other labels are another question. One that was undone does not count.
+        under this version of the task, as other labels are another question. One that was undone does not count, nor
+        one on a record that was served for being doubtful or similar: those say nothing about the others.
         """
         sql = """SELECT s.backend, s.model_id, a.blind, COUNT(*) AS n, AVG(a.agreement) AS agreement,
                  AVG(a.agreement >= 0.999999) AS exact
@@ -124,6 +126,7 @@ class Annotations:
                  WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.agreement IS NOT NULL
                  AND a.task_version = :version AND s.task_version = :version
                  AND a.supersedes IS NULL AND a.origin IS NULL AND COALESCE(u.origin, '') <> 'undo'
+                 AND a.served NOT IN ('score', 'disagreement', 'similar')
                  GROUP BY s.backend, s.model_id, a.blind ORDER BY MAX(a.id) DESC"""
         return self.db.all(sql, {"p": project_id, "t": task, "version": task_version})
 

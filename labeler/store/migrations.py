@@ -195,6 +195,8 @@ UPDATE run_items SET answers = 1 WHERE state IN ('waiting', 'leased', 'batched')
 # Suggestions say what made them, so that it can be told whether they are current. Those made before say it in part:
 # a free one is made again when its record is opened, a paid one keeps its backend, model and way of prompting.
 _CURRENT = """
+ALTER TABLE claims ADD COLUMN served TEXT NOT NULL DEFAULT '';
+ALTER TABLE annotations ADD COLUMN served TEXT NOT NULL DEFAULT '';
 ALTER TABLE suggestions ADD COLUMN kind TEXT;
 ALTER TABLE suggestions ADD COLUMN fit TEXT;
 ALTER TABLE suggestions ADD COLUMN seq INTEGER;

@@ -49,6 +49,13 @@ def index_texts(tx: Tx, rows: list[tuple[int, str]]) -> None:
     )
 
 
+def unsearchable(db: Database, limit: int = 100) -> list[Row]:
+    """Return ``id`` and ``text`` of records that the index does not know."""
+    sql = """SELECT r.id, r.text FROM records r
+             WHERE NOT EXISTS (SELECT 1 FROM record_search_docsize d WHERE d.id = r.id) ORDER BY r.id LIMIT :limit"""
+    return db.all(sql, {"limit": limit})
+
+
 def replace_text(tx: Tx, record_id: int, old: str, new: str) -> None:
     """Index a changed text; a contentless table must be told what it held."""
     sql = "INSERT INTO record_search (record_search, rowid, tokens) VALUES ('delete', :id, :tokens)"

@@ -93,6 +93,23 @@ class Suggestions:
                   WHERE {_PENDING} AND EXISTS (SELECT 1 FROM suggestions s WHERE {_OF_KIND})"""
         return int(self.db.value(sql, _params(project_id, task, kind)))
 
+    def misplaced(self, limit: int = 100) -> list[Row]:
+        """Return ``record_id`` and ``task`` of pending records that are pointed at a suggestion that is not theirs now.
+
+        It was made for another record, task or text, or does not exist.
+        """
+        return self.db.all(f"SELECT w.record_id, w.task {_MISPLACED} LIMIT :limit", {"limit": limit})
+
+    def put_right(self, tx: Tx) -> int:
+        """Take away what :meth:`misplaced` finds; return how many there were. It is made anew when it is needed."""
+        rows = tx.all(f"SELECT w.record_id, w.task {_MISPLACED}")
+        tx.many(
+            """UPDATE work SET suggestion_id = NULL, score = NULL, scored_by = NULL, disagreement = NULL
+               WHERE record_id = ? AND task = ?""",
+            [(row["record_id"], row["task"]) for row in rows],
+        )
+        return len(rows)
+
     def of_record(self, record_id: int, task: str) -> list[Suggestion]:
         """Return all suggestions ever made for a record, newest first."""
         sql = "SELECT * FROM suggestions WHERE record_id = :r AND task = :t ORDER BY id DESC"
@@ -119,6 +136,9 @@ class Suggestions:
 
 
 _SAME_TEXT = "COALESCE(s.text_hash, r.content_hash) = r.content_hash"
+_MISPLACED = f"""FROM work w JOIN records r ON r.id = w.record_id LEFT JOIN suggestions s ON s.id = w.suggestion_id
+    WHERE w.state = 'pending' AND w.suggestion_id IS NOT NULL
+    AND (s.id IS NULL OR s.record_id <> w.record_id OR s.task <> w.task OR NOT ({_SAME_TEXT}))"""
 _PENDING = "w.project_id = :p AND w.task = :t AND w.state = 'pending'"
 _OF_KIND = f"""s.record_id = w.record_id AND s.task = w.task AND s.task_version = :version AND {_SAME_TEXT}
     AND (s.kind = :kind OR (s.kind IS NULL AND s.billed = 1 AND s.backend = :backend AND COALESCE(s.way, '') = :way))

@@ -193,18 +193,34 @@ class Work:
     # Claims
 
     def claim(
-        self, tx: Tx, project_id: int, record_id: int, task: str, reviewer_id: int, token: str, lease: float
+        self,
+        tx: Tx,
+        project_id: int,
+        record_id: int,
+        task: str,
+        reviewer_id: int,
+        token: str,
+        lease: float,
+        served: str = "",
     ) -> None:
         """Give a record to a reviewer's page for ``lease`` seconds; the caller has checked that nobody else holds it.
 
-        ``token`` is the page's own: a page knows its records by it, and two pages of one person share none.
+        ``token`` is the page's own: a page knows its records by it, and two pages of one person share none. ``served``
+        is the order that brought the record; a page that opens its own again keeps it.
         """
-        sql = """INSERT INTO claims (record_id, task, project_id, reviewer_id, token, until, lease)
-                 VALUES (:r, :t, :p, :who, :token, :until, :lease) ON CONFLICT (record_id, task) DO UPDATE SET
+        sql = """INSERT INTO claims (record_id, task, project_id, reviewer_id, token, until, lease, served)
+                 VALUES (:r, :t, :p, :who, :token, :until, :lease, :served) ON CONFLICT (record_id, task) DO UPDATE SET
+                 served = CASE WHEN claims.token = excluded.token AND excluded.served = '' THEN claims.served
+                   ELSE excluded.served END,
                  reviewer_id = excluded.reviewer_id, token = excluded.token, until = excluded.until,
                  lease = excluded.lease, touched = 0"""
         params = {"r": record_id, "t": task, "p": project_id, "who": reviewer_id, "token": token, "lease": lease}
-        tx.run(sql, params | {"until": time.time() + lease})
+        tx.run(sql, params | {"until": time.time() + lease, "served": served})
+
+    def served(self, tx: Tx, record_id: int, task: str, reviewer_id: int) -> str:
+        """Return the order that brought a record to a reviewer; empty if it was opened by its number."""
+        sql = "SELECT served FROM claims WHERE record_id = :r AND task = :t AND reviewer_id = :who"
+        return str(tx.value(sql, {"r": record_id, "t": task, "who": reviewer_id}) or "")
 
     def holder(self, tx: Tx | None, record_id: int, task: str) -> Row | None:
         """Return the live claim of a record with its reviewer's name, or None."""
