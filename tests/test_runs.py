@@ -616,7 +616,7 @@ def test_refresh_leaves_a_touched_draft_alone(lab):
     lab.move(lab.start(lab.ids[1:], backend="nearest"))
     queue = lab.instance.queue(lab.project, lab.instance.project_task(lab.project, "sentiment"))
     opened = queue.next(lab.kim)
-    queue.touch(opened.record.id, opened.token)
+    queue.touch(lab.kim, opened.record.id, opened.token)
     approve(lab, lab.ids[5], "negative")
     refresh_front(suggester(lab, backend="nearest"), "oldest", 20)
     row = lab.store.work.get(opened.record.id, "sentiment")
