@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 
@@ -13,6 +14,7 @@ from labeler.annotation.queue import is_blind
 from labeler.errors import Conflict, InputError, LabelError, NotFound
 from labeler.records import ParseFailure
 from labeler.store import NewRecord, Store
+from labeler.store import migrations as schema
 
 
 @pytest.fixture
@@ -757,3 +759,54 @@ def test_the_queue_is_made_again_from_the_annotations(world, lee):
     assert world.store.work.faults() == []
     assert [world.state(id_) for id_ in (a, b, c, d)] == ["approved"] * 3 + ["pending"]
     assert world.version(a) > version
+
+
+# Databases from before
+
+
+def test_what_was_undone_and_held_before_the_upgrade_counts_as_it_should(tmp_path, monkeypatch):
+    """Restored rows get the number and time of their decision, also through two undos; claims and scores stay true."""
+    known = list(schema.migrations._migrations)
+    older = [migration for migration in known if migration.name != "m006_queue"]
+    monkeypatch.setattr(schema.migrations, "_migrations", older)
+    world = World(tmp_path, REVIEWS[:3])
+    rows = [
+        # id, record, reviewer, state, supersedes, superseded_by, origin: kim and lee correct each other, and undo.
+        (1, 1, world.kim, "approved", None, 3, None),
+        (2, 2, world.kim, "approved", None, None, None),
+        (3, 1, world.people[1], "approved", 1, 4, None),
+        (4, 1, world.kim, "approved", 3, 5, "undo"),
+        (5, 1, world.people[1], "rejected", 4, 6, None),
+        (6, 1, world.kim, "approved", 5, None, "undo"),
+        (7, 3, world.people[1], "approved", None, 8, None),
+        (8, 3, world.people[1], "withdrawn", 7, None, "undo"),
+    ]
+    world.store.close()
+    connection = sqlite3.connect(tmp_path / "labeler.db")
+    connection.executemany(
+        """INSERT INTO annotations (id, record_id, reviewer_id, state, origin, project_id, task, task_version, value,
+           how, created_at) VALUES (?, ?, ?, ?, ?, 1, 'sentiment', '1', '"positive"', 'scratch', 0)""",
+        [(*row[:4], row[6]) for row in rows],
+    )
+    connection.executemany(
+        "UPDATE annotations SET supersedes = ?, superseded_by = ?, created_at = 1000 + id WHERE id = ?",
+        [(row[4], row[5], row[0]) for row in rows],
+    )
+    connection.execute("UPDATE projects SET settings = '{\"claim_minutes\": 60}'")
+    connection.execute("INSERT INTO claims VALUES (3, 'sentiment', 1, 1, 'token', ?, 0)", [time.time() + 3500])
+    connection.execute(
+        """INSERT INTO suggestions (id, project_id, record_id, task, task_version, backend, flags, evidence, created_at)
+           VALUES (1, 1, 3, 'sentiment', '1', 'probe', '[]', '[]', 0)"""
+    )
+    connection.execute("UPDATE work SET suggestion_id = 1, score = 0.5 WHERE record_id = 3")
+    connection.commit()
+    connection.close()
+    monkeypatch.setattr(schema.migrations, "_migrations", known)
+    with Store(tmp_path / "labeler.db") as store:
+        found = {row["id"]: row for row in store.db.all("SELECT * FROM annotations")}
+        assert {id_: row["original_id"] for id_, row in found.items() if row["original_id"]} == {4: 1, 6: 1}
+        assert found[6]["created_at"] == 1001
+        strip = store.annotations.last_of(1, "sentiment", world.kim)
+        assert [row["record_id"] for row in strip] == [2, 1]
+        assert store.work.holder(None, 3, "sentiment")["lease"] == 3600
+        assert store.work.get(3, "sentiment")["scored_by"] == "probe"

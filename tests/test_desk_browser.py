@@ -1002,3 +1002,120 @@ def test_undo_takes_back_what_was_never_sent(desk: Desk) -> None:
     desk.page.unroute("**/api/decide")
     assert desk.value(first) == "good"
     assert desk.instance.store.annotations.history(second, "tone") == []
+
+
+# Two pages, records that lie ready, drafts and late answers
+
+
+def test_two_pages_of_one_person_show_different_records(desk: Desk) -> None:
+    """Each has its own, a decision on one is no conflict on the other, and a reload keeps the record in front."""
+    first = desk.go("tone").record
+    other = Desk(desk.instance, desk.project, desk.people, desk.page.context.new_page(), desk.address)
+    second = other.go("tone").record
+    assert first != second
+    decided = {desk.decide("Digit1", "Enter"), other.decide("Digit2", "Enter")}
+    assert decided == {first, second}
+    assert (desk.value(first), other.value(second)) == ("good", "bad")
+    here, there = desk.record, other.record
+    desk.page.reload()
+    desk.ready()
+    assert desk.record == here != there
+    assert desk.page.locator("dialog[open], .banner").count() == 0
+
+
+def test_closing_a_page_gives_its_records_to_the_other(desk: Desk) -> None:
+    """What a closed page held is free at once."""
+    other = Desk(desk.instance, desk.project, desk.people, desk.page.context.new_page(), desk.address)
+    first = other.go("tone").record
+    other.settle()
+    other.page.close()
+    claims = "SELECT COUNT(*) FROM claims"
+    desk.until(lambda: desk.instance.store.db.value(claims) == 0)
+    assert desk.go("tone").record == first
+
+
+def test_an_approval_counts_from_the_second_record_after_it(desk: Desk) -> None:
+    """The one right after it was fetched before; the next is asked for once more while that one is read."""
+    desk.go("tone")
+    desk.until(lambda: desk.page.get_attribute("#desk", "data-ahead") == "2")
+    assert desk.chosen() == []
+    with desk.page.expect_response("**/api/renew") as answer:
+        desk.decide("Digit2", "Enter")
+    third = answer.value.json()
+    assert desk.chosen() == [] and third["suggested"] == "bad"
+    desk.until(lambda: desk.page.get_attribute("#desk", "data-renewed") == str(third["record_id"]))
+    desk.decide("Digit2", "Enter")
+    assert desk.record == third["record_id"] and (desk.chosen(), desk.state()) == (["bad"], "suggested")
+
+
+def test_a_record_that_was_taken_meanwhile_does_not_come_up(desk: Desk) -> None:
+    """Somebody decides on the record that lies ready: it is left out, and what comes next is still open."""
+    desk.go("tone")
+    desk.until(lambda: desk.page.get_attribute("#desk", "data-ahead") == "2")
+    ids = desk.instance.store.work.front(desk.project, "tone", "oldest", 4, only_free=False)
+    desk.by_other(ids[2], "bad")
+    with desk.page.expect_response("**/api/renew") as answer:
+        assert desk.decide("Digit1", "Enter") == ids[0]
+    assert answer.value.status == 204
+    desk.until(lambda: desk.page.get_attribute("#desk", "data-renewed") == str(ids[2]))
+    assert desk.decide("Digit1", "Enter") == ids[1]
+    assert desk.record == ids[3]
+
+
+def test_the_newest_drafts_are_kept(desk: Desk) -> None:
+    """Sixty drafts, from a high number down: the fifty typed last are there, whatever their numbers."""
+    kept = desk.go("tone").page.evaluate(
+        """async () => {
+            const { Drafts } = await import("/static/desk/outbox.js");
+            const drafts = new Drafts("test.drafts");
+            for (let id = 200; id > 140; id -= 1) drafts.set(id, 0, `draft ${id}`);
+            drafts.set(190, 1, "draft 190 again");
+            return [200, 191, 190, 141].map((id) => drafts.get(id, id === 190 ? 1 : 0)?.value ?? null);
+        }"""
+    )
+    assert kept == [None, None, "draft 190 again", "draft 141"]
+
+
+def test_an_example_that_comes_late_does_not_cover_another_record(desk: Desk) -> None:
+    """It was asked for beside one record, and the next one is in front: no dialog swallows its keys."""
+    record = desk.go("tone").decide("Digit1", "Enter")
+    annotation = desk.current(record)["id"]
+    shown = desk.instance.store.records.by_key(desk.project, "r3")
+    assert shown is not None
+    desk.suggest("r3", "bad", "tone", evidence=[Evidence(annotation, record, 0.5)])
+    desk.go("tone", f"?record={shown.id}")
+    held = Held(desk, "example/*")
+    desk.page.click("[data-example-id]")
+    desk.until(lambda: len(held.routes) == 1)
+    assert desk.decide("Enter") == shown.id
+    with desk.page.expect_response("**/api/example/*") as answer:
+        held.let_go()
+    answer.value.finished()
+    desk.tick()
+    assert desk.page.locator("dialog[open]").count() == 0
+    desk.decide("Digit1", "Enter")
+
+
+def test_an_undo_whose_answer_got_lost_takes_back_one_decision(desk: Desk) -> None:
+    """The second press asks for the same undo again."""
+    desk.go("tone")
+    first = desk.decide("Digit1", "Enter")
+    second = desk.decide("Digit1", "Enter")
+    desk.current(second)
+
+    lost: list[int] = []
+
+    def lose(route: Any) -> None:
+        if lost:
+            return route.continue_()
+        lost.append(route.fetch().status)
+        return route.abort()
+
+    desk.page.route("**/api/undo", lose)
+    desk.settle()
+    desk.press("Backspace")
+    desk.page.wait_for_selector("[data-banner=failed]")
+    desk.settle()
+    desk.press("Backspace")
+    desk.until(lambda: desk.record == second)
+    assert desk.value(first) == "good" and lost == [200]
