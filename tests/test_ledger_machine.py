@@ -42,7 +42,7 @@ from labeler.retrieval.retrievers import Similar
 from labeler.store import Store
 from labeler.store.audit import audit
 
-RECORDS, PRICE = 5, ModelInfo("m", input=1.0, output=1.0)
+RECORDS, MOST_DECIDED, PRICE = 5, 2, ModelInfo("m", input=1.0, output=1.0)
 THREADS, ROUNDS, BATCH = "threads", "rounds", "batch"
 ONE_CALL = 0.001
 ANSWERS = ("good", "garbage", "cut", "dear", "server", "timeout", "rate", "refused", "key")
@@ -62,9 +62,11 @@ class Provider:
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     fates: list[str] = field(default_factory=list)
     down: bool = False
+    # What it answers where nothing is planned.
+    mood: str = "good"
 
     def next(self) -> tuple[str, str]:
-        return self.plan.pop(0) if self.plan else ("", "good")
+        return self.plan.pop(0) if self.plan else ("", self.mood)
 
 
 def completion(kind: str) -> Completion | BackendFailure:
@@ -240,31 +242,56 @@ class Machine(RuleBasedStateMachine):
     @rule(
         kind=st.sampled_from([THREADS, ROUNDS, BATCH]),
         size=st.integers(1, RECORDS),
-        budget=st.sampled_from([None, 0.0, 0.5, 2.5]),
+        budget=st.sampled_from([None, None, 0.5, 2.5]),
         again=st.booleans(),
+        mood=st.sampled_from(["", "garbage", "good"]),
     )
-    def start(self, kind: str, size: int, budget: float | None, again: bool) -> None:
+    def start(self, kind: str, size: int, budget: float | None, again: bool, mood: str) -> None:
         chosen = self.records[:size]
         budget = None if budget is None else budget * ONE_CALL
         run_id = runs.start(self.god, 1, "sentiment", chosen, {"again": again}, budget)
         self.kinds[run_id] = kind
+        if mood:
+            self.work_on_all(mood, [], False)
 
     @precondition(lambda self: self.kinds)
     @rule(
         data=st.data(),
         who=st.integers(0, 1),
-        plan=st.lists(st.tuples(st.sampled_from(INTERFERENCE), st.sampled_from(ANSWERS)), max_size=5),
-        dies_in=st.one_of(st.none(), st.none(), st.integers(0, 12)),
+        plan=st.lists(st.tuples(st.sampled_from(INTERFERENCE), st.sampled_from(ANSWERS)), max_size=6),
+        dies_in=st.one_of(st.none(), st.integers(0, 12)),
         after=st.booleans(),
         down=st.sampled_from([False, False, False, True]),
+        mood=st.sampled_from(["good", "good", "garbage", "dear"]),
     )
-    def move(self, data: Any, who: int, plan: Any, dies_in: int | None, after: bool, down: bool) -> None:
-        self.provider.plan, self.provider.down = list(plan), down
+    def move(self, data: Any, who: int, plan: Any, dies_in: int | None, after: bool, down: bool, mood: str) -> None:
+        if self.processes[who].dead:
+            self.restart(who)
+        self.provider.plan, self.provider.down, self.provider.mood = list(plan), down, mood
         self.processes[who].dies_in, self.processes[who].after = dies_in, after
         self.make_due()
         self.move_run(self.processes[who], data.draw(st.sampled_from(sorted(self.kinds))))
         self.processes[who].dies_in = None
-        self.provider.plan, self.provider.down = [], False
+        self.provider.plan, self.provider.down, self.provider.mood = [], False, "good"
+        assert not self.faults, self.faults
+
+    @precondition(lambda self: self.kinds)
+    @rule(
+        mood=st.sampled_from(["good", "garbage", "garbage", "dear", "timeout"]),
+        interference=st.lists(st.sampled_from(INTERFERENCE), max_size=4),
+        twice=st.booleans(),
+    )
+    def work_on_all(self, mood: str, interference: list[str], twice: bool) -> None:
+        """Both processes move whatever is open, one after the other; a batch that is on its way comes back."""
+        for who in range(2):
+            if self.processes[who].dead:
+                self.restart(who)
+            for run_id in sorted(self.kinds):
+                self.provider.plan, self.provider.mood = [(one, mood) for one in interference], mood
+                self.provider.fates.append("twice" if twice else mood)
+                self.make_due()
+                self.move_run(self.processes[who], run_id)
+        self.provider.plan, self.provider.mood = [], "good"
         assert not self.faults, self.faults
 
     @rule(
@@ -275,6 +302,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(n=st.integers(0, RECORDS - 1))
     def decide(self, n: int) -> None:
+        if self.god.work.counts(1, "sentiment")["approved"] >= MOST_DECIDED:
+            # Of records that nobody decided there must be some left to ask about.
+            return
         record = self.god.records.get(self.records[n])
         decisions = Decisions(self.god, 1, SENTIMENT)
         self.god.write(lambda tx: decisions.import_label(tx, record, "positive", "test", self.kim))
@@ -369,7 +399,9 @@ class Machine(RuleBasedStateMachine):
             index = ExampleIndex(process.store, 1, SENTIMENT, Embeddings(process.store, LexicalEmbedder()))
             backend = Backend(self, process, run_id, 4 if kind == ROUNDS else 1)
             backend.batches = _Client(backend)  # type: ignore[assignment]
-            suggester = Suggester(process.store, 1, SENTIMENT, index, backend, Similar({}), 2, identity={"fake": 1})
+            # Every other run asks the same questions.
+            identity = {"fake": run_id % 2}
+            suggester = Suggester(process.store, 1, SENTIMENT, index, backend, Similar({}), 2, identity=identity)
             pace = Pace(concurrency=1, max_tries=3, base_delay=0.0)
             make = BatchExecutor if kind == BATCH else LocalExecutor
             make(process.store, run_id, suggester, pace, PRICE, threading.Event()).run()
