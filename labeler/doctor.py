@@ -72,9 +72,8 @@ def _indexes(instance: Instance) -> list[Finding]:
             except LabelerError as error:
                 found.append(Finding(False, f"{project['name']}, {name}: {error}"))
                 continue
-            approved = {
-                row["id"] for page in instance.store.annotations.approved_pages(project["id"], name) for row in page
-            }
+            pages = instance.store.annotations.approved_pages(project["id"], name, unit=task.unit)
+            approved = {row["id"] for page in pages for row in page}
             if held != approved:
                 found.append(
                     Finding(False, f"The index of {project['name']}, {name} differs; delete the folder index/")

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labeler.errors import LabelerError
+from labeler.errors import Conflict, LabelerError
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import HOPELESS
 from labeler.instance import Instance
@@ -84,7 +84,7 @@ class Worker:
             return False
         if not claimed["path"]:
             # The command line read its own file, and was killed: only the person has the file.
-            self._set_import(claimed["id"], "failed", "It was stopped half way; import the file again, and it goes on")
+            self._set_import(claimed, "failed", "It was stopped half way; import the file again, and it goes on")
             return True
         project = store.projects.get(claimed["project_id"])
         path = Path(claimed["path"])
@@ -95,20 +95,25 @@ class Worker:
                 file_name=claimed["file"],
                 reviewer_id=claimed["reviewer_id"],
                 import_id=claimed["id"],
+                token=claimed["token"],
                 stop=self.stopping.is_set,
             )
         except HOPELESS as error:
             log.warning("import %s: %s", claimed["id"], error)
+        except Conflict as error:
+            # The file is now the other worker's.
+            log.warning("%s", error)
+            return True
         if store.records.get_import(project["id"], claimed["id"])["state"] == "running":
             # Stopped half way: the next worker need not wait until this one counts as dead.
-            self._set_import(claimed["id"], "queued", None)
+            self._set_import(claimed, "queued", None)
         else:
             path.unlink(missing_ok=True)
         return True
 
-    def _set_import(self, import_id: int, state: str, message: str | None) -> None:
-        columns = {"state": state, "message": message}
-        self.instance.store.write(lambda tx: self.instance.store.records.progress_import(tx, import_id, columns))
+    def _set_import(self, claimed: dict[str, Any], state: str, message: str | None) -> None:
+        columns, room = {"state": state, "message": message}, self.instance.store.records
+        self.instance.store.write(lambda tx: room.progress_import(tx, claimed["id"], columns, claimed["token"]))
 
     # Runs
 
@@ -180,10 +185,11 @@ class Worker:
         for row in instance.store.calibrations.scored_in(run_id):
             # The free backends learn from the approved labels themselves: these cannot tell how they are off.
             if row["task"] in tasks and row["backend"] not in _FREE:
-                schema = tasks[row["task"]].schema
+                task = tasks[row["task"]]
                 calibration.refit(
-                    instance.store, project["id"], row["task"], schema, row["backend"], row["model_id"], row["way"]
-                )
+                    instance.store, project["id"], task.name, task.schema, row["backend"], row["model_id"], row["way"],
+                    task.unit,
+                )  # fmt: skip
 
     def _recalibrate(self, project: dict[str, Any], task: Task) -> None:
         """Fit the calibrations of a task again once a tenth more records are approved than they were fitted on."""
@@ -193,8 +199,9 @@ class Worker:
         for row in store.calibrations.of_task(project["id"], task.name):
             if approved >= _GROWN * row["fitted"]["trained_on"]:
                 calibration.refit(
-                    store, project["id"], task.name, task.schema, row["backend"], row["model_id"], row["way"]
-                )
+                    store, project["id"], task.name, task.schema, row["backend"], row["model_id"], row["way"],
+                    task.unit,
+                )  # fmt: skip
 
     # Upkeep: vectors, probes, refreshes
 

@@ -116,8 +116,9 @@ class Calibration:
 
 
 def refit(
-    store: Store, project_id: int, task: str, schema: LabelSchema, backend: str, model_id: str | None, way: str = ""
-) -> Calibration | None:
+    store: Store, project_id: int, task: str, schema: LabelSchema, backend: str, model_id: str | None, way: str = "",
+    unit: str | None = None,
+) -> Calibration | None:  # fmt: skip
     """Fit the calibration of one model and way of prompting on what is approved now, store it and return it.
 
     Scores of different ways are not mixed: without examples a model may lean to one label, with them to another.
@@ -128,7 +129,7 @@ def refit(
     """
     room = store.calibrations
     place = (project_id, task, backend, model_id)
-    rows = room.pairs(*place, way)
+    rows = room.pairs(*place, way, unit=unit)
     pairs = [(strictjson.loads(row["scores"]), strictjson.loads(row["value"])) for row in rows]
     fitted = fit(schema, pairs, [row["cluster"] or row["record_id"] for row in rows])
     if fitted is None:

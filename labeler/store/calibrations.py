@@ -8,6 +8,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.store.database import Database, Row, Tx
+from labeler.store.records import kind_of
 
 
 class Calibrations:
@@ -17,13 +18,15 @@ class Calibrations:
         self.db = db
 
     def pairs(
-        self, project_id: int, task: str, backend: str, model_id: str | None, way: str = "", limit: int = 2000
-    ) -> list[Row]:
+        self, project_id: int, task: str, backend: str, model_id: str | None, way: str = "", limit: int = 2000,
+        unit: str | None = None,
+    ) -> list[Row]:  # fmt: skip
         """Return what a model's scores said and what was approved, newest approval first.
 
         One row per record: ``scores`` and ``value`` (both JSON), ``record_id`` and ``cluster`` (near-duplicates share
         it). The scores are those of the newest suggestion with scores by that backend, model and way; the value is the
         approval in force. It does not matter which of the two came first: a record is never among its own examples.
+        With ``unit`` only records that a task of this unit labels.
         """
         # The subquery walks suggestions_record from its end: one or two rows a record.
         sql = """SELECT a.id, a.record_id, a.value, r.cluster, s.scores
@@ -35,8 +38,9 @@ class Calibrations:
                      AND x.scores IS NOT NULL
                      ORDER BY x.id DESC LIMIT 1)
                  WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL
-                 ORDER BY a.id DESC LIMIT :limit"""
-        return self.db.all(sql, _place(project_id, task, backend, model_id, way) | {"limit": limit})
+                 AND (:kind IS NULL OR r.kind = :kind) ORDER BY a.id DESC LIMIT :limit"""
+        kind = None if unit is None else kind_of(unit)
+        return self.db.all(sql, _place(project_id, task, backend, model_id, way) | {"limit": limit, "kind": kind})
 
     def get(
         self, project_id: int, task: str, backend: str, model_id: str | None, way: str = ""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from labeler.store.database import Database, Row, Tx
-from labeler.store.records import GROUP, REVIEW, enqueue
+from labeler.store.records import GROUP, REVIEW, enqueue, kind_of
 
 OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR = "oldest", "score", "disagreement", "random", "similar"
 ORDERS = (OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR)
@@ -128,7 +128,7 @@ class Work:
 
     def enqueue_task(self, tx: Tx, project_id: int, task: str, unit: str, after: int, limit: int = 5000) -> int | None:
         """Queue the next ``limit`` records for a task that was switched on; return the last id, None when done."""
-        kind = GROUP if unit == "group" else REVIEW
+        kind = kind_of(unit)
         sql = """SELECT id FROM records WHERE project_id = :p AND kind = :kind AND duplicate_of IS NULL AND id > :after
                  ORDER BY id LIMIT :limit"""
         ids = [row["id"] for row in tx.all(sql, {"p": project_id, "kind": kind, "after": after, "limit": limit})]
@@ -137,10 +137,17 @@ class Work:
 
     def drop_other_unit(self, tx: Tx, project_id: int, task: str, unit: str) -> int:
         """Take pending records of the other unit out of a task's queue; decided ones stay. Return how many."""
-        kind = REVIEW if unit == "group" else GROUP
-        sql = """DELETE FROM work WHERE project_id = :p AND task = :t AND state = 'pending' AND annotation_id IS NULL
-                 AND EXISTS (SELECT 1 FROM records r WHERE r.id = work.record_id AND r.kind = :kind)"""
-        return tx.run(sql, {"p": project_id, "t": task, "kind": kind})
+        where = """project_id = :p AND task = :t AND state = 'pending' AND annotation_id IS NULL
+                   AND EXISTS (SELECT 1 FROM records r WHERE r.id = work.record_id AND r.kind = :kind)"""
+        params = {"p": project_id, "t": task, "kind": REVIEW if kind_of(unit) == GROUP else GROUP}
+        if params["kind"] == GROUP:
+            # If a product comes back its text may be another: no version of it is ever given twice.
+            tx.run(
+                f"""UPDATE records SET version = 1 + (SELECT MAX(w.version) FROM work w WHERE w.record_id = records.id)
+                    WHERE id IN (SELECT record_id FROM work WHERE {where})""",
+                params,
+            )
+        return tx.run(f"DELETE FROM work WHERE {where}", params)
 
     # Claims
 
