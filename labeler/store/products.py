@@ -106,8 +106,9 @@ class Products:
         long together the newest are shown, as many as fit, and each of them whole.
         """
         db = tx or self.db
+        # The plus has SQLite read the product alone, not the whole project by its index of hashes.
         sql = """SELECT MIN(id) AS id FROM records WHERE project_id = :p AND grp = :g AND kind = 'review'
-                 GROUP BY content_hash ORDER BY 1 DESC"""
+                 GROUP BY +content_hash ORDER BY 1 DESC"""
         ids = [row["id"] for row in db.all(sql, {"p": project_id, "g": group})]
         lines: list[str] = []
         length = -1
