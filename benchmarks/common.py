@@ -59,6 +59,10 @@ def unit_vectors(count: int, dim: int, seed: int = 1) -> np.ndarray:
 
 
 def store_vectors(store: Store, embedder: str, ids: Sequence[int], vectors: np.ndarray) -> None:
+    def work(tx: Any, part: Sequence[tuple[int, bytes]]) -> None:
+        texts = store.records.many([id_ for id_, _ in part])
+        store.vectors.add(tx, embedder, [(id_, texts[id_].text, vector) for id_, vector in part])
+
     pairs = [(id_, vector.astype("<f4").tobytes()) for id_, vector in zip(ids, vectors, strict=True)]
     for part in slices(pairs):
-        store.write(lambda tx, part=part: store.vectors.add(tx, embedder, part))
+        store.write(lambda tx, part=part: work(tx, part))

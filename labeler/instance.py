@@ -23,7 +23,8 @@ from labeler.annotation.queue import Queue
 from labeler.backends.base import Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, SettingError, StoreReadOnly
-from labeler.ingest.service import Importer, refresh_groups
+from labeler.ingest.service import Importer
+from labeler.ingest.upkeep import refresh_groups
 from labeler.kept import KeptFile
 from labeler.plugins import Plugins, find, load_plugins
 from labeler.prelabel.calls import Pace
@@ -309,8 +310,7 @@ class Instance:
         known, at = self._complete.get(key, (False, 0.0))
         now = time.monotonic()
         if now - at > (_RECHECK if known else 1.0):
-            missing = self.store.vectors.missing(embeddings.embedder.id, project_id, 0, _FEW)
-            known = len(missing) < _FEW
+            known = embeddings.missing(project_id, _FEW) < _FEW
             self._complete[key] = (known, now)
         return known
 

@@ -15,22 +15,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labeler.errors import LabelerError
+from labeler.errors import Conflict, LabelerError
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import HOPELESS
+from labeler.ingest.upkeep import refresh_groups, sign_reviews
 from labeler.instance import Instance
 from labeler.plugins import find
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
 from labeler.settings import BATCH_EXECUTOR, overrides, read_settings
 from labeler.store.ledger import OPEN
-from labeler.store.upkeep import VECTORS
+from labeler.store.upkeep import DERIVED, VECTORS
 
 log = logging.getLogger("labeler.worker")
 _IDLE = 1.0
 _GROWN = 1.1
-# A calibration is not fitted again sooner, in seconds.
-_SOON = 60.0
+# In seconds: a calibration is not fitted again sooner; what else waits is let in; queues are looked through.
+_SOON, _SLICE, _FILL_EVERY = 60.0, 2.0, 600.0
 _FREE = ("nearest", "probe")
 
 
@@ -43,6 +44,7 @@ class Worker:
         self._threads: list[threading.Thread] = []
         self._logged: dict[tuple[int, str], str] = {}
         self._counted: dict[tuple[Any, ...], float] = {}
+        self._filled: dict[int, float] = {}
 
     def start(self) -> None:
         """Start the threads: for imports, runs, refreshes (which must not wait behind a long run), and upkeep."""
@@ -92,7 +94,7 @@ class Worker:
             return False
         if not claimed["path"]:
             # The command line read its own file, and was killed: only the person has the file.
-            self._set_import(claimed["id"], "failed", "It was stopped half way; import the file again, and it goes on")
+            self._set_import(claimed, "failed", "It was stopped half way; import the file again, and it goes on")
             return True
         project = store.projects.get(claimed["project_id"])
         path = Path(claimed["path"])
@@ -103,20 +105,25 @@ class Worker:
                 file_name=claimed["file"],
                 reviewer_id=claimed["reviewer_id"],
                 import_id=claimed["id"],
+                token=claimed["token"],
                 stop=self.stopping.is_set,
             )
         except HOPELESS as error:
             log.warning("import %s: %s", claimed["id"], error)
+        except Conflict as error:
+            # The file is now the other worker's.
+            log.warning("%s", error)
+            return True
         if store.records.get_import(project["id"], claimed["id"])["state"] == "running":
             # Stopped half way: the next worker need not wait until this one counts as dead.
-            self._set_import(claimed["id"], "queued", None)
+            self._set_import(claimed, "queued", None)
         else:
             path.unlink(missing_ok=True)
         return True
 
-    def _set_import(self, import_id: int, state: str, message: str | None) -> None:
-        columns = {"state": state, "message": message}
-        self.instance.store.write(lambda tx: self.instance.store.records.progress_import(tx, import_id, columns))
+    def _set_import(self, claimed: dict[str, Any], state: str, message: str | None) -> None:
+        columns, room = {"state": state, "message": message}, self.instance.store.records
+        self.instance.store.write(lambda tx: room.progress_import(tx, claimed["id"], columns, claimed["token"]))
 
     # Runs
 
@@ -191,10 +198,11 @@ class Worker:
         for row in instance.store.calibrations.scored_in(run_id):
             # The free backends learn from the approved labels themselves: these cannot tell how they are off.
             if row["task"] in tasks and row["backend"] not in _FREE:
-                schema = tasks[row["task"]].schema
+                task = tasks[row["task"]]
                 calibration.refit(
-                    instance.store, project["id"], row["task"], schema, row["backend"], row["model_id"], row["way"]
-                )
+                    instance.store, project["id"], task.name, task.schema, row["backend"], row["model_id"], row["way"],
+                    task.unit,
+                )  # fmt: skip
 
     # Upkeep: vectors, and what decisions call for
 
@@ -202,6 +210,7 @@ class Worker:
         busy = False
         store = self.instance.store
         for project in store.projects.all():
+            busy = self._derive(project) or busy
             busy = self._fill_vectors(project) or busy
         for project_id, task_name in store.upkeep.due():
             busy = self._tend(project_id, task_name, self._after_decisions) or busy
@@ -236,6 +245,25 @@ class Worker:
         expected = isinstance(error, LabelerError)
         log.warning("project %s, %s: %s", project_id, place or "vectors", error, exc_info=None if expected else error)
 
+    def _derive(self, project: dict[str, Any]) -> bool:
+        """Finish what an import or a change of settings left undone: products, clusters, rows of the queues."""
+        store, id_ = self.instance.store, int(project["id"])
+        free, troubled = store.upkeep.standing(id_, DERIVED)
+        # That rows of a queue are missing is seldom, and more to find out: a process died between two transactions.
+        late = time.monotonic() - self._filled.get(id_, -math.inf) > _FILL_EVERY
+        if not free or not (troubled or late or store.products.stale(id_) or store.records.unsigned(id_, 1)):
+            return False
+
+        def work(project_id: int, place: str) -> None:
+            deadline = time.monotonic() + _SLICE
+            tasks = self.instance.tasks_of(project).values()
+            refresh_groups(store, project_id, tasks, lambda: self._over(deadline))
+            sign_reviews(store, project_id, lambda: self._over(deadline))
+            self.instance.fill_queues(project_id)
+            self._filled[project_id] = time.monotonic()
+
+        return self._tend(id_, DERIVED, work) and not late
+
     def _fill_vectors(self, project: dict[str, Any]) -> bool:
         """Make the vectors that are missing, for at most a few seconds at a time."""
         free, troubled = self.instance.store.upkeep.standing(project["id"], VECTORS)
@@ -243,17 +271,18 @@ class Worker:
             return False
 
         def work(project_id: int, place: str) -> None:
-            deadline = time.monotonic() + 2.0
-            embeddings = self.instance.chosen_embeddings(project)
-            for _ in embeddings.fill(project_id, lambda: self.stopping.is_set() or time.monotonic() > deadline):
+            deadline = time.monotonic() + _SLICE
+            for _ in self.instance.chosen_embeddings(project).fill(project_id, lambda: self._over(deadline)):
                 pass
 
         return self._tend(project["id"], VECTORS, work)
 
+    def _over(self, deadline: float) -> bool:
+        return self.stopping.is_set() or time.monotonic() > deadline
+
     def _lacks_vectors(self, project: dict[str, Any]) -> bool:
         try:
-            embeddings = self.instance.chosen_embeddings(project)
-            return bool(self.instance.store.vectors.missing(embeddings.embedder.id, project["id"], 0, 1))
+            return self.instance.chosen_embeddings(project).missing(project["id"], 1) > 0
         except Exception:
             # Whoever tries to make them meets it again, and says so.
             return True
@@ -289,5 +318,7 @@ class Worker:
             if approved - counted_at < enough - row["fitted"].get("pairs", 0) or time.time() - row["made_at"] < _SOON:
                 continue
             self._counted[place] = approved
-            if suggester.store.calibrations.count_pairs(*place) >= enough:
-                calibration.refit(suggester.store, *place[:2], suggester.task.schema, *place[2:])
+            if suggester.store.calibrations.count_pairs(*place, suggester.task.unit) >= enough:
+                calibration.refit(
+                    suggester.store, *place[:2], suggester.task.schema, *place[2:], unit=suggester.task.unit
+                )

@@ -1,11 +1,13 @@
 """Near-duplicate signatures: the same in every process, shared by edited copies, not by other reviews."""
 
+import random
 import subprocess
 import sys
 
 import pytest
 
-from labeler.ingest.duplicates import THRESHOLD, signature, similarity
+from labeler.ingest.duplicates import THRESHOLD, signature, signed, similarity
+from labeler.store import NewRecord
 
 REVIEW = (
     "배송이 정말 빠르고 포장도 꼼꼼해서 좋았어요. 맛도 기대보다 훨씬 담백하고 아이들이 잘 먹네요 다음에 또 주문할게요"
@@ -19,11 +21,40 @@ def candidates(a, b):
     return bool(set(signature(a)) & set(signature(b)))
 
 
-def test_signature_is_ten_different_signed_64_bit_integers():
-    """A signature has one key a band, and each fits a column of a database."""
+def shape(text):
+    return signed(NewRecord("key", text)).shape
+
+
+def test_signature_is_24_different_signed_32_bit_integers():
+    """A signature has one key a band, and each takes four bytes in a database."""
     keys = signature(REVIEW)
-    assert len(set(keys)) == 10
-    assert all(-(2**63) <= key < 2**63 for key in keys)
+    assert len(set(keys)) == 24
+    assert all(-(2**31) <= key < 2**31 for key in keys)
+
+
+def test_texts_of_the_same_shingles_have_one_shape():
+    """What differs in spaces and marks only has the same shape, anything else another, and no band is ever a shape."""
+    assert shape(REVIEW) == shape(REVIEW.replace(" ", "") + "!!") != shape(REVIEW + "굿")
+    assert 2**31 < shape(REVIEW) < 2**63
+    assert signed(NewRecord("key", REVIEW)).bands == tuple(signature(REVIEW))
+    assert shape("좋아요") is None
+
+
+def test_pair_at_the_threshold_is_found():
+    """Of pairs of similarity 0.8 as good as none shares no band; as many bands are shared as the arithmetic says."""
+    chance, shared = random.Random(1), []
+    letters = [chr(code) for code in range(0xAC00, 0xD7A4)]
+    while len(shared) < 3000:
+        # One letter in 26 is changed, and three shingles with it: 23 of 29 are shared.
+        length = chance.choice((26, 52, 104))
+        a = chance.choices(letters, k=length + 2)
+        b = list(a)
+        for place in range(5, length, 26):
+            b[place] = chance.choice(letters)
+        assert similarity("".join(a), "".join(b)) == pytest.approx(23 / 29, abs=0.02)
+        shared.append(len(set(signature("".join(a))) & set(signature("".join(b)))))
+    assert shared.count(0) <= 2
+    assert sum(shared) / len(shared) == pytest.approx(24 * (23 / 29) ** 5, rel=0.05)
 
 
 def test_signature_is_the_same_in_another_process():
@@ -40,8 +71,8 @@ def test_signature_is_the_same_in_another_process():
 
 
 def test_signature_has_not_changed_since_it_was_first_stored():
-    """If this fails after an update of rensa, stored signatures must be made again."""
-    assert signature("abcdefghij")[:2] == [1993092781380376182, 6994823285736967398]
+    """If this fails, the version of the keys must be another, and a migration must have all reviews signed again."""
+    assert signature("abcdefghij")[:2] == [-1170229751, -196545878]
 
 
 @pytest.mark.parametrize(
@@ -90,5 +121,6 @@ def test_similarity_is_the_jaccard_index_of_the_shingles():
 
 
 def test_very_long_text_has_a_signature():
-    """A text of a million letters is no special case."""
-    assert len(signature("좋은 상품 " * 200_000)) == 10
+    """A text of a million letters is no special case, nor is one of many different shingles."""
+    assert len(signature("좋은 상품 " * 200_000)) == 24
+    assert len(signature("".join(chr(0xAC00 + n * 7919 % 11172) for n in range(20_000)))) == 24

@@ -493,7 +493,7 @@ def test_a_record_seen_twice_in_one_pass_is_no_contradiction(world: World, monke
     pages = world.store.annotations.approved_pages
     passes = []
 
-    def one_by_one(project_id: int, task: str) -> Iterator[list[Any]]:
+    def one_by_one(project_id: int, task: str, unit: str) -> Iterator[list[Any]]:
         passes.append(1)
         for page in pages(project_id, task, 1):
             yield page

@@ -19,15 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import until
 
 from labeler import Rating, Record, strictjson
 from labeler.accounts import add_reviewer
 from labeler.annotation.decisions import Decision
 from labeler.demo import reviews
-from labeler.errors import FileRefused, InputError, NotFound, PluginError, TooLarge
+from labeler.errors import Conflict, FileRefused, InputError, NotFound, PluginError, TooLarge
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.readers import Limits
-from labeler.ingest.service import Report, preview, queue_import, read_label, refresh_groups, resolve
+from labeler.ingest.service import Report, preview, queue_import, read_label, resolve
+from labeler.ingest.upkeep import refresh_groups
 from labeler.instance import Instance
 from labeler.worker import Worker
 
@@ -610,7 +612,7 @@ def test_queued_import_that_cannot_be_done_says_why(
 
 
 def test_import_that_a_stopping_worker_left_goes_on_at_once(shop: Shop) -> None:
-    """A worker that is told to stop keeps what it stored and puts the import back for the next one."""
+    """A worker that is told to stop puts the import back; the next one goes on behind it, and counts what both did."""
     path = write_csv(shop.folder / "upload.csv", 1200)
     id_ = queue(shop, path)
     stopping = Worker(shop.instance)
@@ -621,7 +623,7 @@ def test_import_that_a_stopping_worker_left_goes_on_at_once(shop: Shop) -> None:
     assert shop.count() == 500
     assert Worker(shop.instance)._imports() is True
     done = shop.instance.store.records.get_import(shop.id, id_)
-    assert (done["state"], done["known"], done["added"]) == ("finished", 500, 700)
+    assert (done["state"], done["known"], done["added"]) == ("finished", 0, 1200)
     assert shop.count() == 1200
 
 
@@ -634,6 +636,112 @@ def test_import_of_a_dead_worker_is_taken_up_again(shop: Shop) -> None:
     store.write(lambda tx: tx.run("UPDATE imports SET alive_at = alive_at - 121"))
     assert Worker(shop.instance)._imports() is True
     assert store.records.get_import(shop.id, id_)["state"] == "finished"
+
+
+class Crash(Exception):
+    """The process is gone."""
+
+
+def test_import_goes_on_behind_what_a_killed_worker_did(shop: Shop) -> None:
+    """What was done is counted with the rows themselves: two workers together report what the file holds."""
+    lines = [f"{n},{text},긍정\n" for n, text in enumerate(texts(1400))]
+    lines[3] = "3,,긍정\n"
+    lines[700] = "700,같은 글,긍정\n"
+    lines[701] = "701,같은 글,긍정\n"
+    lines[1399] = lines[0]
+    path = shop.file("id,text,s\n" + "".join(lines), "upload.csv")
+    id_ = queue(shop, path, labels={"sentiment": "s"})
+    store = shop.instance.store
+    claimed = store.write(store.records.claim_import)
+    assert claimed is not None
+
+    def die(position: int, size: int, report: Report) -> None:
+        if report.added > 600:
+            raise Crash
+
+    with pytest.raises(Crash):
+        shop.instance.importer(shop.project).run(
+            path, ImportOptions(**claimed["options"]), import_id=id_, token=claimed["token"], on_progress=die
+        )
+    assert shop.count() == 999
+    store.write(lambda tx: tx.run("UPDATE imports SET alive_at = 0"))
+    assert Worker(shop.instance)._imports() is True
+    done = store.records.get_import(shop.id, id_)
+    numbers = {name: done[name] for name in ("state", "added", "known", "duplicates", "refused", "labels")}
+    assert numbers == {
+        "state": "finished", "added": 1398, "known": 1, "duplicates": 1, "refused": 1, "labels": 1397,
+    }  # fmt: skip
+    assert [number for number, _, _ in strictjson.loads(done["report"])] == [5]
+
+
+def test_import_that_was_taken_over_writes_nothing_more(shop: Shop) -> None:
+    """Two processes never import one file beside each other: whoever lost the claim stops at the next slice."""
+    store = shop.instance.store
+    path = write_csv(shop.folder / "upload.csv", 1200)
+    id_ = queue(shop, path)
+    first = store.write(store.records.claim_import)
+    assert first is not None
+    counted: list[int] = []
+
+    def overtaken(position: int, size: int, report: Report) -> None:
+        counted.append(shop.count())
+        store.write(lambda tx: tx.run("UPDATE imports SET alive_at = 0"))
+        assert Worker(shop.instance)._imports() is True
+
+    with pytest.raises(Conflict, match=f"Another worker has taken over import {id_}"):
+        shop.instance.importer(shop.project).run(
+            path, ImportOptions(), import_id=id_, token=first["token"], on_progress=overtaken
+        )
+    done = store.records.get_import(shop.id, id_)
+    assert counted == [500]
+    assert (done["state"], done["added"], done["known"], shop.count()) == ("finished", 1200, 0, 1200)
+
+
+def test_worker_that_lost_an_import_leaves_the_file_to_the_other(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import stays the other's: it is neither put back nor is its file removed."""
+    store = shop.instance.store
+    path = write_csv(shop.folder / "upload.csv", 600)
+    queue(shop, path)
+
+    def overtaken(*_: Any, **__: Any) -> Report:
+        store.write(lambda tx: tx.run("UPDATE imports SET alive_at = 0"))
+        assert store.write(store.records.claim_import) is not None
+        raise Conflict("Another worker has taken over")
+
+    monkeypatch.setattr("labeler.ingest.service.Importer.run", overtaken)
+    assert Worker(shop.instance)._imports() is True
+    assert shop.last_import()["state"] == "running"
+    assert path.exists()
+
+
+def test_import_that_reads_for_long_stays_its_own(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a strict import reads the whole file first it says that it lives, and nobody takes it over."""
+    monkeypatch.setattr("labeler.ingest.service._BEAT", 0.01)
+    store = shop.instance.store
+    reading, go = threading.Event(), threading.Event()
+
+    def slowly(record: Record) -> Record:
+        reading.set()
+        assert go.wait(20)
+        return record
+
+    importer = shop.instance.importer(shop.project)
+    importer.prepare = slowly
+    id_ = queue(shop, write_csv(shop.folder / "upload.csv", 10), strict=True)
+    claimed = store.write(store.records.claim_import)
+    assert claimed is not None
+    path, options = shop.folder / "upload.csv", ImportOptions(**claimed["options"])
+    run = threading.Thread(
+        target=importer.run, args=(path, options), kwargs={"import_id": id_, "token": claimed["token"]}
+    )
+    run.start()
+    assert reading.wait(20)
+    store.write(lambda tx: tx.run("UPDATE imports SET alive_at = 0"))
+    until(lambda: shop.last_import()["alive_at"] > 0)
+    assert store.write(store.records.claim_import) is None
+    go.set()
+    run.join()
+    assert (shop.last_import()["state"], shop.last_import()["added"]) == ("finished", 10)
 
 
 def test_killed_command_leaves_nothing_for_the_worker_to_stumble_over(shop: Shop) -> None:

@@ -10,14 +10,16 @@ import sqlite3
 import stat
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import REVIEWS, World, python
+from helpers import REVIEWS, SENTIMENT, World, python
 from sqlite_utils import Database as SqliteUtils
 from sqlite_utils.migrations import Migrations
 
 from labeler.errors import InputError, NotFound, StoreDamaged, StoreError, StoreFull, StoreNewer, StoreReadOnly
+from labeler.ingest.upkeep import refresh_groups, sign_reviews
 from labeler.store import NewRecord, Store
 from labeler.store import migrations as schema
 
@@ -125,6 +127,58 @@ def test_a_database_whose_m002_knew_ways_keeps_its_calibrations(path):
     before.close()
     with Store(path) as store:
         assert store.calibrations.get(project, "sentiment", "openai", "m", "a way") == learned
+
+
+_BEFORE_PRODUCTS = """
+INSERT INTO projects (id, name, language, settings, created_at) VALUES (1, 'shop', 'ko', '{}', 0);
+INSERT INTO records (id, project_id, key, text, language, grp, metadata, content_hash, kind, duplicate_of, cluster,
+    created_at)
+VALUES (1, 1, 'r1', '달고 맛있어요', 'ko', 'A', '{}', 'h1', 'review', NULL, 1, 0),
+       (2, 1, 'r2', '달고 맛있어요', 'ko', 'B', '{}', 'h1', 'review', 1, 1, 0),
+       (3, 1, 'r3', '달고 맛있어요!', 'ko', NULL, '{}', 'h3', 'review', NULL, 3, 0),
+       (4, 1, 'group:A', '- 달고 맛있어요', 'ko', 'A', '{"reviews": 1}', 'h4', 'group', NULL, 4, 0),
+       (5, 1, 'group:B', '', 'ko', 'B', '{"reviews": 0}', 'h5', 'group', NULL, 5, 0),
+       (6, 1, 'group:C', '', 'ko', 'C', '{"reviews": 0}', 'h5', 'group', 5, 5, 0);
+INSERT INTO record_search (rowid, tokens) VALUES (4, '달고 고 맛있 있어 어요 요'), (5, ''), (6, '');
+INSERT INTO work (record_id, task, project_id, shuffle, version) VALUES (5, 'usage', 1, 0, 3);
+INSERT INTO embeddings (embedder, record_id, vector) VALUES ('e', 1, x'00'), ('e', 5, x'00');
+INSERT INTO near_duplicates (project_id, band, record_id) VALUES (1, 77, 1);
+INSERT INTO imports (project_id, file, settings, state, created_at) VALUES (1, 'r.csv', '{}', 'running', 0);
+"""
+
+
+def test_products_and_clusters_of_an_older_database_are_made_again(path, monkeypatch):
+    """A database from before products were versioned keeps its rows, and what is derived from them becomes right."""
+    known = schema.migrations._migrations
+    monkeypatch.setattr(schema.migrations, "_migrations", [m for m in known if m.name < "m004"])
+    Store(path).close()
+    before = sqlite3.connect(path)
+    before.executescript(_BEFORE_PRODUCTS)
+    before.close()
+    monkeypatch.setattr(schema.migrations, "_migrations", known)
+    with Store(path) as store:
+        assert [row[0] for row in store.db.all("SELECT record_id FROM embeddings")] == [1]
+        task = replace(SENTIMENT, name="usage", unit="group")
+        assert (sign_reviews(store, 1), refresh_groups(store, 1, [task])) == (2, 0)
+        products = store.db.all(
+            "SELECT grp, text, duplicate_of, cluster = id AS own, metadata FROM records WHERE id > 3"
+        )
+        shown = '{"reviews":1,"shown":1}'
+        assert [tuple(row) for row in products] == [
+            ("A", "- 달고 맛있어요", None, 1, shown),
+            ("B", "- 달고 맛있어요", None, 1, shown),
+            ("C", "", None, 1, '{"reviews": 0}'),
+        ]
+        assert [row["cluster"] for row in store.db.all("SELECT cluster FROM records WHERE kind = 'review'")] == [
+            1,
+            1,
+            1,
+        ]
+        assert (store.work.get(5, "usage")["version"], store.work.get(4, "usage")["version"]) == (4, 0)
+        assert [row["grp"] for row in store.search(1, "맛있어요")] == ["B", "A"]
+        assert store.records.get_import(1, 1)["rows_read"] == 0
+        assert store.check() == []
+    assert len(list(path.parent.glob("*before-m004_products*"))) == 1
 
 
 def test_newer_schema_is_refused_with_both_names(path):

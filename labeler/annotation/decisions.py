@@ -69,7 +69,8 @@ class Decisions:
         """Store a decision and return what became of it, once it is durable.
 
         Raises :class:`LabelError` for a value the schema refuses, :class:`NotFound`, and :class:`Conflict` if
-        somebody else decided since the reviewer saw the record, or holds it now; ``current`` says what stands.
+        somebody else decided since the reviewer saw the record, or holds it now; ``current`` says what stands. Nobody
+        decides on a text that they have not seen: where it has changed since, ``force`` does not help either.
 
         Safe against two who decide at once (the later one looks again), against a claim that ran out, and against
         being sent twice: the second answer is the first one's.
@@ -91,6 +92,11 @@ class Decisions:
         row = self.store.work.get(decision.record_id, self.task.name, tx)
         if row is None:
             raise NotFound(f"Record {decision.record_id} is not in the queue of the task {self.task.name}")
+        if row["text_version"] > decision.version:
+            raise Conflict(
+                "The text of this record has changed since you opened it; open it again and read it",
+                {"state": row["state"], "text_changed": True},
+            )
         current = self.store.annotations.current(decision.record_id, self.task.name, tx)
         if not decision.force:
             self._check_first(tx, row, current, reviewer_id, decision)

@@ -45,7 +45,7 @@ def calibrate(instance: Instance, project: str, task_name: str, limit: int | Non
     _check(suggester)
     settings |= {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}
     scored = Scored(instance.store, suggester)
-    approved = list(runs.select_approved(instance.store, found["id"], task_name, None))
+    approved = list(runs.select_approved(instance.store, found["id"], task_name, None, task.unit))
     chosen = list(islice(scored.missing(approved), limit))
     if not approved:
         raise InputError(f"No label of {task_name} is approved yet, so there is nothing to learn from")
@@ -60,7 +60,9 @@ def calibrate(instance: Instance, project: str, task_name: str, limit: int | Non
         )
     name = suggester.backend.name
     for model_id in sorted(scored.model_ids, key=str):
-        fitted = calibration.refit(instance.store, found["id"], task_name, task.schema, name, model_id, suggester.way)
+        fitted = calibration.refit(
+            instance.store, found["id"], task_name, task.schema, name, model_id, suggester.way, task.unit
+        )
         click.echo(f"{task_name} with {name} {model_id or ''}".rstrip() + f": {learned(fitted)}")
     if not set_["calibrate"]:
         click.echo(f"Note: the setting calibrate of {task_name} is off, so no calibration is used there.", err=True)

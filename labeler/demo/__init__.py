@@ -11,8 +11,8 @@ from importlib import resources
 from typing import Any
 
 from labeler import strictjson
-from labeler.ingest.duplicates import signature
-from labeler.ingest.service import near_duplicate, read_label
+from labeler.ingest.duplicates import near_duplicate, signed
+from labeler.ingest.service import read_label
 from labeler.instance import Instance
 from labeler.prelabel import runs
 from labeler.records import Record
@@ -50,10 +50,7 @@ def create(instance: Instance, reviewer_id: int) -> dict[str, Any]:
     rooms = {name: instance.decisions(project, task) for name, task in instance.tasks_of(project).items()}
 
     def work(tx: Tx) -> None:
-        news = [
-            NewRecord(row["id"], row["text"], row["product"], {"rating": row["rating"]}, signature(row["text"]))
-            for row in rows
-        ]
+        news = [signed(NewRecord(r["id"], r["text"], r["product"], {"rating": r["rating"]})) for r in rows]
         stored = store.records.add(tx, project_id, news, tasks, similar=near_duplicate)
         for row, result in zip(rows, stored, strict=True):
             for name, room in rooms.items() if row["approved"] else ():

@@ -178,7 +178,7 @@ class _Job:
         return {"project": self.project["name"], "task": self.task.name, "format": chosen.name}
 
     def approved(self) -> Iterator[Row]:
-        for rows in self.store.annotations.approved_pages(self.project["id"], self.task.name):
+        for rows in self.store.annotations.approved_pages(self.project["id"], self.task.name, unit=self.task.unit):
             for row in rows:
                 if self.filters.match(row["how"], row["language"], row["created_at"]):
                     yield row
@@ -451,7 +451,7 @@ def _export_suggestions(job: _Job, chosen: Suggestions, reviewer_id: int | None)
 
 
 def _suggestion_pages(job: _Job) -> Iterator[list[Row]]:
-    for page in job.store.suggestions.newest_pages(job.project["id"], job.task.name):
+    for page in job.store.suggestions.newest_pages(job.project["id"], job.task.name, unit=job.task.unit):
         rows = [r for r in page if job.filters.match(None, guess_language(r["text"]), r["created_at"])]
         if rows:
             yield rows

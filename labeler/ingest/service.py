@@ -1,16 +1,23 @@
 """Imports: a file becomes records, slice by slice, with a report of every row that was refused.
 
 A slice of at most 500 rows is one transaction, so that people can label meanwhile and a killed import loses
-nothing: run again, it finds what is there by its key and goes on. Without an id column a record's key is a hash
+nothing: what an import did is counted in the transaction that does it, so that the next worker goes on where this one
+ended, and a file that is imported again finds what is there by its key. Without an id column a record's key is a hash
 of its content, so that the same file twice adds nothing.
+
+A worker proves with a token that an import is its own, in each transaction, and says all the while that it lives: two
+never import one file beside each other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+import secrets
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -29,18 +36,22 @@ from labeler.errors import (
     TooLarge,
 )
 from labeler.ingest.columns import guess_columns
-from labeler.ingest.duplicates import THRESHOLD, signature, similarity
+from labeler.ingest.duplicates import near_duplicate, signed
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.readers import Limits, Row, RowError, RowSource, open_rows
+from labeler.ingest.upkeep import refresh_groups, sign_reviews
 from labeler.labels import Choices, Keywords, LabelSchema
 from labeler.records import Record, Value
-from labeler.store import NewRecord, Store, Tx
+from labeler.store import NewRecord, Store, Stored, Tx
+from labeler.store.records import ADDED, KNOWN, OTHER_TEXT, kind_of
 from labeler.task import GROUP, Task
 from labeler.text import clean_text
 
 SLICE = 500
 MAX_REPORT = 5000
 MAX_TEXT = 100_000
+_BEAT = 20.0
+"""Seconds between two signs of life of an import."""
 HOPELESS = (InputError, TooLarge, MissingExtra, PluginError)
 """What ends an import for good: tried again, it would end the same way."""
 _SEPARATORS = re.compile(r"\s*[;|]\s*")
@@ -86,6 +97,17 @@ class Report:
         if len(self.refused) < MAX_REPORT:
             self.refused.append((number, column, reason))
 
+    def take(self, other: Report) -> None:
+        """Add the refused rows of another report."""
+        self.refused_count += other.refused_count
+        self.refused += other.refused[: MAX_REPORT - len(self.refused)]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Report:
+        """Return the report of an import as the store keeps it: what was done before it is taken up again."""
+        refused = [(number, column, reason) for number, column, reason in strictjson.loads(row["report"])]
+        return cls(row["added"], row["known"], row["duplicates"], row["labels"], row["refused"], refused)
+
     def columns(self) -> dict[str, Any]:
         """Return the numbers as the store keeps them."""
         return {
@@ -101,6 +123,24 @@ class _Ready:
     number: int
     new: NewRecord
     labels: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """Rows of one transaction, what was refused between them, and how many rows were read from the file so far."""
+
+    rows: list[_Ready]
+    refused: Report
+    read: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """An import that is ours: its number, the token that proves it, and the origin of its labels."""
+
+    id: int
+    token: str
+    origin: str
 
 
 def preview(path: Path, options: ImportOptions, readers: Readers | None = None, rows: int = 8) -> Preview:
@@ -140,13 +180,9 @@ def queue_import(
     """Write down an import for the background worker and return its number."""
     settings = {"path": str(path), "options": options.to_json()}
     size = path.stat().st_size
-
-    def work(tx: Tx) -> int:
-        id_ = store.records.start_import(tx, project_id, file_name, settings, reviewer_id, size)
-        store.records.progress_import(tx, id_, {"state": "queued"})
-        return id_
-
-    return store.write(work)
+    return store.write(
+        lambda tx: store.records.start_import(tx, project_id, file_name, settings, reviewer_id, size, state="queued")
+    )
 
 
 class Importer:
@@ -179,83 +215,115 @@ class Importer:
         file_name: str | None = None,
         reviewer_id: int | None = None,
         import_id: int | None = None,
+        token: str = "",
         on_progress: Callable[[int, int, Report], None] = lambda position, size, report: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> Report:
         """Import and return the report. ``on_progress`` gets (bytes read, bytes in all, report) after each slice.
 
+        ``import_id`` and ``token`` are those of a claimed import, which goes on behind the rows that it has done.
+
         Raises one of :data:`HOPELESS`, with everything left as it was if the file or a column is unusable, or if
-        ``options.strict`` is set and any row is refused.
+        ``options.strict`` is set and any row is refused; and :class:`Conflict` if another worker has taken it over.
         """
         file_name = file_name or path.name
-        options = self._checked(path, options, import_id)
-        report = Report()
-        with _open(path, options, self.readers, self.limits) as source:
+        with contextlib.ExitStack() as stack:
+            ours, report, done = None, Report(), 0
+            if import_id is not None:
+                ours = stack.enter_context(self._alive(import_id, token, file_name))
+                before = self.store.records.get_import(self.project_id, import_id)
+                report, done = Report.of(dict(before)), before["rows_read"]
+            options = self._checked(path, options, ours, rehearse=done == 0)
+            source = stack.enter_context(_open(path, options, self.readers, self.limits))
             self._json = source.format in ("json", "jsonl")
-            if import_id is None:
-                import_id = self._start(file_name, options, reviewer_id, source.size)
-            origin = f"import {import_id}: {file_name}"
+            if ours is None:
+                started = self._start(file_name, options, reviewer_id, source.size)
+                ours = stack.enter_context(self._alive(*started, file_name))
             try:
-                for slice_ in self._slices(source, options, report):
-                    self._store_slice(slice_, report, origin, reviewer_id, import_id)
-                    self._progress(import_id, {**report.columns(), "state": "running", "position": source.position()})
+                for slice_ in self._slices(source, options, done):
+                    report = self._store_slice(slice_, report, ours, reviewer_id, source.position())
                     on_progress(source.position(), source.size, report)
                     if stop():
                         return report
             except HOPELESS as error:
                 # Too large, or torn in the middle: what went in before stays, and the report says where it ended.
-                self._fail(import_id, error, report)
+                self._fail(ours, error)
                 raise
             report.notes = list(source.notes)
-            ended = {"state": "finished", "position": source.size, "ended_at": time.time()}
-            self._progress(import_id, {**report.columns(), **ended})
-        refresh_groups(self.store, self.project_id, list(self.tasks.values()))
+            self._progress(ours, {"state": "finished", "position": source.size, "ended_at": time.time()})
+        sign_reviews(self.store, self.project_id, stop)
+        refresh_groups(self.store, self.project_id, self.tasks.values(), stop)
         return report
 
-    def _checked(self, path: Path, options: ImportOptions, import_id: int | None) -> ImportOptions:
+    def _checked(self, path: Path, options: ImportOptions, ours: _Claim | None, rehearse: bool) -> ImportOptions:
         """Return the options with every guess made, checked before anything is stored; see :meth:`run`."""
         try:
             strange = [name for name in options.labels if name not in self.tasks]
             if strange:
                 raise InputError(f"No task {strange[0]!r} in this project; there are: {', '.join(self.tasks)}")
             options = resolve(path, options, self.readers)
-            if options.strict:
+            if options.strict and rehearse:
                 self._rehearse(path, options)
         except HOPELESS as error:
-            if import_id is not None:
-                self._fail(import_id, error)
+            if ours is not None:
+                self._fail(ours, error)
             raise
         return options
 
-    def _start(self, file_name: str, options: ImportOptions, reviewer_id: int | None, size: int) -> int:
-        """Write down an import of this process, and return its number; no other could read its file."""
-        settings = {"path": "", "options": options.to_json()}
-        return self.store.write(
-            lambda tx: self.store.records.start_import(tx, self.project_id, file_name, settings, reviewer_id, size)
-        )
+    def _start(self, file_name: str, options: ImportOptions, reviewer_id: int | None, size: int) -> tuple[int, str]:
+        """Write down an import of this process, and return its number and token; no other could read its file."""
+        settings, token, room = {"path": "", "options": options.to_json()}, secrets.token_hex(8), self.store.records
 
-    def _fail(self, import_id: int, error: LabelerError, report: Report | None = None) -> None:
-        done = {} if report is None else report.columns()
-        self._progress(import_id, {**done, "state": "failed", "message": str(error), "ended_at": time.time()})
+        def work(tx: Tx) -> int:
+            id_ = room.start_import(tx, self.project_id, file_name, settings, reviewer_id, size)
+            room.progress_import(tx, id_, {"token": token})
+            return id_
 
-    def _progress(self, import_id: int, columns: dict[str, Any]) -> None:
-        self.store.write(lambda tx: self.store.records.progress_import(tx, import_id, columns))
+        return self.store.write(work), token
 
-    def _slices(self, source: RowSource, options: ImportOptions, report: Report) -> Iterator[list[_Ready]]:
+    @contextlib.contextmanager
+    def _alive(self, import_id: int, token: str, file_name: str) -> Iterator[_Claim]:
+        """Say that an import lives as long as this process works on it, however long a file takes to be read."""
+        ours, ended = _Claim(import_id, token, f"import {import_id}: {file_name}"), threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(_BEAT):
+                # Where it was lost, or the disk is full, the next slice says so.
+                with contextlib.suppress(LabelerError):
+                    self._progress(ours, {})
+
+        beating = threading.Thread(target=beat, name=f"labeler-import-{import_id}", daemon=True)
+        beating.start()
+        try:
+            yield ours
+        finally:
+            ended.set()
+            beating.join()
+
+    def _fail(self, ours: _Claim, error: LabelerError) -> None:
+        self._progress(ours, {"state": "failed", "message": str(error), "ended_at": time.time()})
+
+    def _progress(self, ours: _Claim, columns: dict[str, Any]) -> None:
+        self.store.write(lambda tx: self.store.records.progress_import(tx, ours.id, columns, ours.token))
+
+    def _slices(self, source: RowSource, options: ImportOptions, done: int = 0) -> Iterator[_Slice]:
+        """Yield the rows behind the first ``done`` ones, in slices."""
         ready: list[_Ready] = []
+        refused = Report()
         read = 0
-        for item in source:
-            read += 1
+        for read, item in enumerate(source, 1):
+            if read <= done:
+                continue
             if isinstance(item, RowError):
-                report.refuse(item.number, item.column, item.reason)
+                refused.refuse(item.number, item.column, item.reason)
             else:
-                row = self._ready(item, options, report)
+                row = self._ready(item, options, refused)
                 if row is not None:
                     ready.append(row)
-            if read >= SLICE:
-                yield ready
-                ready, read = [], 0
-        yield ready
+            if (read - done) % SLICE == 0:
+                yield _Slice(ready, refused, read)
+                ready, refused = [], Report()
+        yield _Slice(ready, refused, max(read, done))
 
     def _ready(self, row: Row, options: ImportOptions, report: Report) -> _Ready | None:
         """Return the row as a record with its labels; what is wrong goes into the report."""
@@ -305,39 +373,44 @@ class Importer:
             if isinstance(record, str):
                 raise InputError(record)
             text, group, metadata = clean_text(record.text), record.group, dict(record.metadata)
-        return NewRecord(key, text, group, metadata, signature(text))
+        return signed(NewRecord(key, text, group, metadata))
 
     def _store_slice(
-        self, rows: Sequence[_Ready], report: Report, origin: str, reviewer_id: int | None, import_id: int
-    ) -> None:
-        if not rows:
-            return
+        self, slice_: _Slice, report: Report, ours: _Claim, reviewer_id: int | None, position: int
+    ) -> Report:
+        """Store a slice and how far the import is, in one transaction; return the report with it."""
         names = [name for name, task in self.tasks.items() if task.unit != GROUP]
+        room = self.store.records
 
-        def work(tx: Tx) -> tuple[list[Any], int]:
-            stored = self.store.records.add(
-                tx, self.project_id, [row.new for row in rows], names, import_id, near_duplicate
-            )
-            labels = 0
-            for row, result in zip(rows, stored, strict=True):
-                if result.outcome == "other_text":
-                    continue
-                for task, value in row.labels.items():
-                    record = Record(result.id, self.project_id, row.new.key, row.new.text)
-                    if self.store_label[task](tx, record, value, origin, reviewer_id) is not None:
-                        labels += 1
-            return stored, labels
+        def work(tx: Tx) -> Report:
+            after = replace(report, refused=list(report.refused))
+            after.take(slice_.refused)
+            news = [row.new for row in slice_.rows]
+            stored = room.add(tx, self.project_id, news, names, ours.id, near_duplicate)
+            for row, result in zip(slice_.rows, stored, strict=True):
+                self._count(tx, row, result, after, ours, reviewer_id)
+            progress = {**after.columns(), "rows_read": slice_.read, "position": position}
+            room.progress_import(tx, ours.id, progress, ours.token)
+            return after
 
-        stored, labels = self.store.write(work)
-        report.labels += labels
-        for row, result in zip(rows, stored, strict=True):
-            if result.outcome == "added":
-                report.added += 1
-                report.duplicates += int(result.duplicate_of is not None)
-            elif result.outcome == "known":
-                report.known += 1
-            else:
-                report.refuse(row.number, None, f"the id {row.new.key!r} is taken by another text; change one of them")
+        return self.store.write(work)
+
+    def _count(
+        self, tx: Tx, row: _Ready, result: Stored, report: Report, ours: _Claim, reviewer_id: int | None
+    ) -> None:
+        """Say in the report what became of a row, and store its labels."""
+        if result.outcome == OTHER_TEXT:
+            report.refuse(row.number, None, _taken(row.new.key, result.kind))
+            return
+        report.added += result.outcome == ADDED
+        report.known += result.outcome == KNOWN
+        report.duplicates += result.outcome == ADDED and result.duplicate_of is not None
+        record = Record(result.id, self.project_id, row.new.key, row.new.text)
+        for task, value in row.labels.items():
+            if kind_of(self.tasks[task].unit) != result.kind:
+                report.refuse(row.number, None, _other_unit(self.tasks[task]))
+            elif self.store_label[task](tx, record, value, ours.origin, reviewer_id) is not None:
+                report.labels += 1
 
     def _rehearse(self, path: Path, options: ImportOptions) -> None:
         """Read the whole file without storing anything. Raises :class:`InputError` if any row would be refused."""
@@ -345,18 +418,37 @@ class Importer:
         seen: dict[str, str] = {}
         with _open(path, options, self.readers, self.limits) as source:
             self._json = source.format in ("json", "jsonl")
-            for slice_ in self._slices(source, options, report):
-                for row in slice_:
-                    known = self.store.records.by_key(self.project_id, row.new.key)
-                    digest = hashlib.blake2b(row.new.text.encode(), digest_size=8).hexdigest()
-                    other = seen.setdefault(row.new.key, digest) != digest
-                    if other or (known is not None and known.text != row.new.text):
-                        report.refuse(row.number, options.id, f"the id {row.new.key!r} is taken by another text")
+            for slice_ in self._slices(source, options):
+                report.take(slice_.refused)
+                for row in slice_.rows:
+                    self._rehearse_row(row, seen, report)
         if report.refused_count:
             shown = "; ".join(f"row {n}: {reason}" for n, _, reason in report.refused[:5])
             raise InputError(
                 f"Nothing was imported: {report.refused_count} row(s) would be refused (--strict). {shown}"
             )
+
+    def _rehearse_row(self, row: _Ready, seen: dict[str, str], report: Report) -> None:
+        known = self.store.records.standing(self.project_id, row.new.key)
+        kind = known["kind"] if known is not None else row.new.kind
+        digest = hashlib.blake2b(row.new.text.encode(), digest_size=8).hexdigest()
+        other = seen.setdefault(row.new.key, digest) != digest
+        if other or (known is not None and known["text"] != row.new.text):
+            report.refuse(row.number, None, _taken(row.new.key, kind))
+        for task in row.labels:
+            if kind_of(self.tasks[task].unit) != kind:
+                report.refuse(row.number, None, _other_unit(self.tasks[task]))
+
+
+def _taken(key: str, kind: str) -> str:
+    if kind == GROUP:
+        return f"the id {key!r} is that of a product, whose text is made from its reviews; import those instead"
+    return f"the id {key!r} is taken by another text; change one of them"
+
+
+def _other_unit(task: Task) -> str:
+    labelled, given = ("products", "a review") if task.unit == GROUP else ("reviews", "a product")
+    return f"the label was left out: the task {task.name} labels {labelled}, and this row is {given}"
 
 
 def _open(
@@ -382,10 +474,6 @@ def _cell(value: Any) -> str | None:
     if value is None or isinstance(value, (list, dict)):
         return None
     return clean_text(str(value), "id or group") or None
-
-
-def near_duplicate(a: str, b: str) -> bool:
-    return similarity(a, b) >= THRESHOLD
 
 
 def read_label(schema: LabelSchema, raw: object, text: str) -> Value:
@@ -414,27 +502,3 @@ def read_label(schema: LabelSchema, raw: object, text: str) -> Value:
     elif schema.kind == "choice" and isinstance(raw, str):
         raw = names.get(raw, raw)
     return schema.parse(raw, text)
-
-
-def refresh_groups(store: Store, project_id: int, tasks: Iterable[Task]) -> int:
-    """Make or renew the record of each group (all reviews of one product) for the tasks that label groups.
-
-    A group's record whose text changed is renewed while nobody has labelled it; after that it stays what was
-    labelled. Returns how many records were made.
-    """
-    names = [task.name for task in tasks if task.unit == GROUP]
-    made = 0
-    for group in store.records.groups(project_id) if names else []:
-        members = store.records.of_group(project_id, group)
-        text = "\n".join(f"- {record.text}" for record in members)[:MAX_TEXT]
-        key = f"group:{group}"[:200]
-        known = store.records.by_key(project_id, key)
-        if known is None:
-            new = NewRecord(key, text, group, {"reviews": len(members)}, kind=GROUP)
-            store.write(lambda tx, new=new: store.records.add(tx, project_id, [new], names))  # type: ignore[misc]
-            made += 1
-        elif known.text != text and not any(store.annotations.history(known.id, name) for name in names):
-            store.write(
-                lambda tx, known=known, text=text: store.records.set_group_text(tx, known.id, known.text, text)  # type: ignore[misc]
-            )
-    return made

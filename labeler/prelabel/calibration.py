@@ -125,8 +125,9 @@ class Calibration:
 
 
 def refit(
-    store: Store, project_id: int, task: str, schema: LabelSchema, backend: str, model_id: str | None, way: str = ""
-) -> Calibration | None:
+    store: Store, project_id: int, task: str, schema: LabelSchema, backend: str, model_id: str | None, way: str = "",
+    unit: str | None = None,
+) -> Calibration | None:  # fmt: skip
     """Fit the calibration of one model and way of prompting on what is approved now, store it and return it.
 
     Scores of different ways are not mixed: without examples a model may lean to one label, with them to another.
@@ -137,13 +138,13 @@ def refit(
     """
     room = store.calibrations
     place = (project_id, task, backend, model_id)
-    rows = room.pairs(*place, way)
+    rows = room.pairs(*place, way, unit=unit)
     pairs = [(strictjson.loads(row["scores"]), strictjson.loads(row["value"])) for row in rows]
     fitted = fit(schema, pairs, [row["cluster"] or row["record_id"] for row in rows])
     if fitted is None:
         store.write(lambda tx: room.remove(tx, *place, way))
         return None
-    fitted = replace(fitted, pairs=room.count_pairs(*place, way))
+    fitted = replace(fitted, pairs=room.count_pairs(*place, way, unit))
     store.write(lambda tx: room.save(tx, *place, fitted.to_json(), way))
     return fitted
 

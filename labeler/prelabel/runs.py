@@ -141,9 +141,11 @@ def resume(store: Store, run_id: int, budget: float | None = None) -> None:
     store.write(work)
 
 
-def select_approved(store: Store, project_id: int, task: str, limit: int | None) -> Iterator[int]:
-    """Yield the records whose label is approved, oldest first: what a calibration is learned from."""
-    pages = store.annotations.approved_pages(project_id, task)
+def select_approved(
+    store: Store, project_id: int, task: str, limit: int | None, unit: str | None = None
+) -> Iterator[int]:
+    """Yield the records of a task's ``unit`` whose label is approved, oldest first: what a calibration learns from."""
+    pages = store.annotations.approved_pages(project_id, task, unit=unit)
     return islice((row["record_id"] for page in pages for row in page), limit)
 
 

@@ -20,6 +20,8 @@ class Embeddings:
     def __init__(self, store: Store, embedder: Embedder) -> None:
         self.store = store
         self.embedder = embedder
+        # Up to which record id all vectors of a project are there, so that nothing is read again where nothing is new.
+        self._filled: dict[int, int] = {}
 
     def vectors(self, records: Sequence[tuple[int, str]]) -> np.ndarray:
         """Return float32 (len(records), dim) for (record id, text) pairs; missing vectors are made and stored."""
@@ -28,27 +30,51 @@ class Embeddings:
         stored = self.store.vectors.get(self.embedder.id, [id_ for id_, _ in records])
         missing = [(id_, text) for id_, text in records if id_ not in stored]
         for start in range(0, len(missing), _SLICE):
-            stored.update(self._make(missing[start : start + _SLICE]))
+            made = self._made(missing[start : start + _SLICE])
+            self._keep(made)
+            stored.update((id_, vector) for id_, _, vector in made)
         if not records:
             return np.zeros((0, self.embedder.dim), dtype=np.float32)
         flat = np.frombuffer(b"".join(stored[id_] for id_, _ in records), dtype="<f4")
         return flat.reshape(len(records), -1).astype(np.float32, copy=False)
 
-    def _make(self, records: Sequence[tuple[int, str]]) -> dict[int, bytes]:
+    def _made(self, records: Sequence[tuple[int, str]]) -> list[tuple[int, str, bytes]]:
         vectors = self.embedder.embed([text for _, text in records])
-        made = {id_: vector.astype("<f4").tobytes() for (id_, _), vector in zip(records, vectors, strict=True)}
-        if not self.store.db.read_only:
-            self.store.write(lambda tx: self.store.vectors.add(tx, self.embedder.id, list(made.items())))
-        return made
+        return [
+            (id_, text, vector.astype("<f4").tobytes()) for (id_, text), vector in zip(records, vectors, strict=True)
+        ]
+
+    def _keep(self, made: Sequence[tuple[int, str, bytes]]) -> bool:
+        """Store vectors; return whether none was of a text that has changed meanwhile."""
+        if self.store.db.read_only:
+            return False
+        return self.store.write(lambda tx: self.store.vectors.add(tx, self.embedder.id, made))
+
+    def missing(self, project_id: int, limit: int) -> int:
+        """Return how many records of a project have no vector, at most ``limit``."""
+        room, after = self.store.vectors, self._filled.get(project_id, 0)
+        found = room.missing(self.embedder.id, project_id, after, limit)
+        # What was dropped before the first look is among them; counted twice it is still missing.
+        return min(limit, len(found) + len(room.dropped(self.embedder.id, project_id, limit)))
 
     def fill(self, project_id: int, stop: Callable[[], bool] = lambda: False) -> Iterator[int]:
-        """Make all missing vectors of a project, yielding how many were made so far; ends early when ``stop()``."""
-        after = made = 0
+        """Make all missing vectors of a project, yielding how many were made so far; ends early when ``stop()``.
+
+        Where nothing is missing this is three small reads, however many records there are: it goes on behind the
+        record up to which everything was there, and the store tells which vectors were dropped since.
+        """
+        room, made = self.store.vectors, 0
+        after, newest, whole = self._filled.get(project_id, 0), room.newest_record(), True
         while not stop():
-            rows = self.store.vectors.missing(self.embedder.id, project_id, after, _SLICE)
+            rows = room.missing(self.embedder.id, project_id, after, _SLICE)
+            if rows:
+                after = rows[-1]["id"]
+            else:
+                rows = room.dropped(self.embedder.id, project_id, _SLICE)
             if not rows:
+                if whole:
+                    self._filled[project_id] = newest
                 return
-            self._make([(row["id"], row["text"]) for row in rows])
-            after = rows[-1]["id"]
+            whole = self._keep(self._made([(row["id"], row["text"]) for row in rows])) and whole
             made += len(rows)
             yield made

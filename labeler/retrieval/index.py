@@ -3,8 +3,11 @@
 The annotations are a log; the index remembers the last one it took in (``seq``) and takes in the rest before each
 search, so that an approval counts at the next search in every process. A record has one vector as long as its text
 stays: when its annotation is corrected only the entry beside the vector changes, and when it is rejected or withdrawn,
-or its value is one that the label schema of today refuses, the entry is dead. The file is a cache: missing, torn,
-older, or of another embedder, it is built again from the store; a vector of another text is made again.
+or its value is one that the label schema of today refuses, the entry is dead. Only records of the task's unit are
+examples: a product never speaks for a review, nor a review for a product. Clusters that are united since are a log too.
+
+The file is a cache: missing, torn, older, or of another embedder, it is built again from the store; a vector of another
+text is made again. The index of a task on products has none: it is small, and the texts of products change.
 
 Flat on purpose: exact, and fast enough by far. HNSW with a selector was seen to fall to recall 0.5 silently.
 """
@@ -17,7 +20,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +29,8 @@ from labeler.errors import LabelError
 from labeler.records import Example, Record
 from labeler.retrieval.embedding import Embeddings
 from labeler.store import Row, Store
-from labeler.task import Task
+from labeler.store.records import kind_of
+from labeler.task import GROUP, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +78,7 @@ class Query:
     record_id: int = 0
     content_hash: str = ""
     cluster: int | None = None
-    seen: dict[int, tuple[int, int, list[Hit]]] = field(default_factory=dict, compare=False, repr=False)
+    seen: dict[int, tuple[tuple[int, int], int, list[Hit]]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, record: Record, vector: np.ndarray) -> Query:
@@ -98,16 +102,22 @@ class ExampleIndex:
         self.store, self.project_id, self.task, self.embeddings = store, project_id, task, embeddings
         digest = hashlib.sha256(embeddings.embedder.id.encode()).hexdigest()[:12]
         self.path = folder / f"{project_id}-{task.name}-{digest}.index" if folder else None
-        self.seq = 0
         self._lock = threading.RLock()
+        self._read_under = ""
+        self._read: dict[int, Example | None] = {}
+        self._united: dict[int, int] = {}
+        self._united_seq = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._unit = self.task.unit
+        self.seq = 0
         self._faiss: Any = None
         self._entries: list[Entry] = []
         self._position: dict[int, int] = {}
         self._members: dict[str, set[int]] = {}
         self._alive = 0
         self._unsaved = 0
-        self._read_under = ""
-        self._read: dict[int, Example | None] = {}
 
     def __len__(self) -> int:
         """How many approved examples there are."""
@@ -124,17 +134,37 @@ class ExampleIndex:
 
     def refresh(self) -> int:
         """Take in every decision since the last time; return the sequence number reached."""
-        # One small indexed read when nothing is new, which is the common case.
-        if self._faiss is not None and self.store.annotations.latest_seq(self.project_id, self.task.name) == self.seq:
+        # Two small indexed reads when nothing is new, which is the common case.
+        united = self.store.records.united_since(self.project_id, self._united_seq)
+        latest = self.store.annotations.latest_seq(self.project_id, self.task.name)
+        if not united and self._faiss is not None and self._unit == self.task.unit and latest == self.seq:
             return self.seq
         with self._lock:
+            if self._unit != self.task.unit:
+                self._clear()
             if self._faiss is None:
                 self._open()
             while rows := self.store.annotations.since(self.project_id, self.task.name, self.seq):
                 self._take_in(rows)
+            self._unite(united)
             if self._unsaved >= _SAVE_EVERY:
                 self.save()
         return self.seq
+
+    def _unite(self, united: Sequence[Row]) -> None:
+        """Rename the clusters that are now a part of another one."""
+        for row in united:
+            self._united[row["old"]] = row["new"]
+            self._united_seq = max(self._united_seq, row["id"])
+        if united:
+            for entry in self._entries:
+                entry.cluster = self._cluster(entry.cluster)
+
+    def _cluster(self, cluster: int | None) -> int | None:
+        """Return what a cluster is called now."""
+        while cluster in self._united:
+            cluster = self._united[cluster]
+        return cluster
 
     def counts(self) -> dict[str, int]:
         """Return how many examples each stratum has."""
@@ -147,15 +177,20 @@ class ExampleIndex:
     ) -> list[Hit]:
         """Return at most ``k`` hits, most similar first, of all examples or of one stratum."""
         plain = stratum is None and accept is None
-        seq = self.refresh()
+        at = (self.refresh(), self._united_seq)
         if plain and id(self) in query.seen:
-            known_seq, known_k, known = query.seen[id(self)]
-            if known_seq == seq and k <= known_k:
+            known_at, known_k, known = query.seen[id(self)]
+            if known_at == at and k <= known_k:
                 return known[:k]
-        found = self._search(query, k, stratum, accept)
+        found = self._search(self.current(query), k, stratum, accept)
         if plain:
-            query.seen[id(self)] = (seq, k, found)
+            query.seen[id(self)] = (at, k, found)
         return found
+
+    def current(self, query: Query) -> Query:
+        """Return a query with the cluster that its record is in now; it may have been united since it was read."""
+        cluster = self._cluster(query.cluster)
+        return query if cluster == query.cluster else replace(query, cluster=cluster)
 
     def _search(self, query: Query, k: int, stratum: str | None, accept: Callable[[Entry], bool] | None) -> list[Hit]:
         import numpy as np
@@ -236,8 +271,7 @@ class ExampleIndex:
     def rebuild(self) -> None:
         """Forget all there is, the file too, and make it again from the store."""
         with self._lock:
-            self._faiss, self.seq, self._alive, self._unsaved = None, 0, 0, 0
-            self._entries, self._position, self._members = [], {}, {}
+            self._clear()
             if self.path is not None:
                 self.path.unlink(missing_ok=True)
             self.refresh()
@@ -245,7 +279,7 @@ class ExampleIndex:
 
     def save(self) -> None:
         """Write the cache file: to a temporary name, then renamed, so that a reader sees the old or the new one."""
-        if self.path is None or self._faiss is None:
+        if self.path is None or self._faiss is None or self._unit == GROUP:
             return
         import faiss
         import numpy as np
@@ -304,7 +338,7 @@ class ExampleIndex:
         import faiss
         import numpy as np
 
-        if self.path is None:
+        if self.path is None or self._unit == GROUP:
             return None
         try:
             data = self.path.read_bytes()
@@ -331,7 +365,7 @@ class ExampleIndex:
             return None
 
     def _take_in(self, rows: Sequence[Row]) -> None:
-        fresh = [row for row in rows if row["state"] == "approved" and not self._has_vector(row)]
+        fresh = [row for row in rows if self._counts(row) and not self._has_vector(row)]
         new_ids = list(dict.fromkeys(row["record_id"] for row in fresh))
         if new_ids:
             records = self.store.records.many(new_ids)
@@ -366,6 +400,10 @@ class ExampleIndex:
         for name in entry.strata:
             self._members[name].discard(position)
 
+    def _counts(self, row: Row) -> bool:
+        """Whether a decision makes an example: approved, on a record of the unit that the task labels now."""
+        return bool(row["state"] == "approved" and row["kind"] == kind_of(self._unit))
+
     def _apply(self, row: Row) -> None:
         position = self._position.get(row["record_id"])
         if position is None:
@@ -378,12 +416,13 @@ class ExampleIndex:
         for name in strata:
             self._members.setdefault(name, set()).add(position)
         self._entries[position] = Entry(
-            row["id"], row["record_id"], strata, row["reviewer_id"], row["content_hash"], row["cluster"], row["grp"]
-        )
+            row["id"], row["record_id"], strata, row["reviewer_id"], row["content_hash"],
+            self._cluster(row["cluster"]), row["grp"],
+        )  # fmt: skip
 
     def _strata(self, row: Row) -> tuple[str, ...] | None:
         """Return what an approval counts as; None for one that is no example: rejected, or of an older label."""
-        if row["state"] != "approved":
+        if not self._counts(row):
             return None
         try:
             return self.task.schema.strata(self.task.schema.parse(strictjson.loads(row["value"])))

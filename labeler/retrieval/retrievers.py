@@ -150,7 +150,7 @@ class Diverse(_Capped):
         if k <= 0:
             return []
         representatives = self._representatives(index, k)
-        entries = dict(index.entries())
+        entries, query = dict(index.entries()), index.current(query)
         positions = [position for position in representatives if position in entries]
         similarities = index.vectors(positions) @ np.asarray(query.vector, dtype=np.float32)
         hits = [
@@ -211,6 +211,7 @@ class Fixed(Diverse):
         if not self.pinned:
             return sorted(super().retrieve(index, query, k), key=lambda hit: hit.position)
         places = {entry.record_id: (position, entry) for position, entry in index.entries()}
+        query = index.current(query)
         chosen = [places[id_] for id_ in self.pinned if id_ in places and not query.excludes(places[id_][1])]
         vectors = index.vectors([position for position, _ in chosen])
         similarities = vectors @ np.asarray(query.vector, dtype=np.float32)
@@ -223,7 +224,8 @@ class Random(_Capped):
     def retrieve(self, index: ExampleIndex, query: Query, k: int) -> list[Hit]:
         import numpy as np
 
-        entries = [(position, entry) for position, entry in index.entries() if not query.excludes(entry)]
+        places, query = index.entries(), index.current(query)
+        entries = [(position, entry) for position, entry in places if not query.excludes(entry)]
         random.Random(query.record_id).shuffle(entries)
         drawn = self.cap(k).take_all(Hit(position, entry, 0.0) for position, entry in entries)
         similarities = index.vectors([hit.position for hit in drawn]) @ np.asarray(query.vector, dtype=np.float32)

@@ -21,6 +21,7 @@ from labeler.store.limits import Limits
 from labeler.store.migrations import migrate
 from labeler.store.models import Models
 from labeler.store.people import People
+from labeler.store.products import Products
 from labeler.store.projects import Projects
 from labeler.store.records import NewRecord, Records, Stored
 from labeler.store.search import index_texts, search, unsearchable
@@ -45,6 +46,7 @@ class Store:
         self.projects = Projects(self.db)
         self.people = People(self.db)
         self.records = Records(self.db)
+        self.products = Products(self.db)
         self.vectors = Vectors(self.db)
         self.work = Work(self.db)
         self.upkeep = Upkeep(self.db)

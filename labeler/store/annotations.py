@@ -8,6 +8,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.store.database import Database, Row, Tx
+from labeler.store.records import kind_of
 from labeler.store.upkeep import note_decision
 
 APPROVED, REJECTED, WITHDRAWN = "approved", "rejected", "withdrawn"
@@ -41,6 +42,13 @@ class Annotations:
         if row.get("supersedes"):
             tx.run(
                 "UPDATE annotations SET superseded_by = :new WHERE id = :old", {"new": id_, "old": row["supersedes"]}
+            )
+        if row["state"] == WITHDRAWN:
+            # A product kept the text that was labelled; reviews that came since are taken in now.
+            tx.run(
+                """INSERT INTO stale_products (project_id, grp) SELECT project_id, grp FROM records
+                   WHERE id = :r AND kind = 'group' ON CONFLICT DO NOTHING""",
+                {"r": row["record_id"]},
             )
         return id_
 
@@ -86,19 +94,25 @@ class Annotations:
 
     def since(self, project_id: int, task: str, seq: int, limit: int = 5000) -> list[Row]:
         """Return the next decisions after ``seq``, oldest first, with what retrieval needs of their records."""
-        sql = """SELECT a.id, a.record_id, a.state, a.value, a.reviewer_id, r.content_hash, r.cluster, r.grp
+        sql = """SELECT a.id, a.record_id, a.state, a.value, a.reviewer_id, r.content_hash, r.cluster, r.grp, r.kind
                  FROM annotations a JOIN records r ON r.id = a.record_id
                  WHERE a.project_id = :p AND a.task = :t AND a.id > :seq ORDER BY a.id LIMIT :limit"""
         return self.db.all(sql, {"p": project_id, "t": task, "seq": seq, "limit": limit})
 
-    def approved_pages(self, project_id: int, task: str, size: int = 1000) -> Iterator[list[Row]]:
-        """Yield approved annotations in force with their records, by annotation id, in pages."""
+    def approved_pages(
+        self, project_id: int, task: str, size: int = 1000, unit: str | None = None
+    ) -> Iterator[list[Row]]:
+        """Yield approved annotations in force with their records, by annotation id, in pages.
+
+        ``unit`` is the one that the task has now: what was approved while it had another is left out. None yields all.
+        """
         sql = """SELECT a.id, a.value, a.how, a.blind, a.task_version, a.created_at, a.origin, r.id AS record_id,
                  r.key, r.text, r.grp, r.cluster, r.metadata, r.language, p.name AS reviewer
                  FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN reviewers p ON p.id = a.reviewer_id
                  WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL
-                 AND a.id > :after ORDER BY a.id LIMIT :size"""
-        yield from self.db.pages(sql, {"p": project_id, "t": task}, size)
+                 AND (:kind IS NULL OR r.kind = :kind) AND a.id > :after ORDER BY a.id LIMIT :size"""
+        kind = None if unit is None else kind_of(unit)
+        yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind}, size)
 
     def examples(self, annotation_ids: Sequence[int]) -> dict[int, Row]:
         """Return text, value, reviewer and time of annotations, by id."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.store.database import Database, Row, Tx
+from labeler.store.records import kind_of
 
 
 class Calibrations:
@@ -17,27 +18,34 @@ class Calibrations:
         self.db = db
 
     def pairs(
-        self, project_id: int, task: str, backend: str, model_id: str | None, way: str = "", limit: int = 2000
-    ) -> list[Row]:
+        self, project_id: int, task: str, backend: str, model_id: str | None, way: str = "", limit: int = 2000,
+        unit: str | None = None,
+    ) -> list[Row]:  # fmt: skip
         """Return what a model's scores said and what was approved, newest approval first.
 
         One row per record: ``scores`` and ``value`` (both JSON), ``record_id`` and ``cluster`` (near-duplicates share
         it). The scores are those of the newest suggestion with scores by that backend, model and way; the value is the
         approval in force. It does not matter which of the two came first: a record is never among its own examples.
+        With ``unit`` only records that a task of this unit labels.
         """
         # The subquery walks suggestions_record from its end: one or two rows a record.
         sql = f"""SELECT a.id, a.record_id, a.value, r.cluster, s.scores
                   FROM annotations a JOIN records r ON r.id = a.record_id
                   JOIN suggestions s ON s.id = (
                       SELECT x.id FROM suggestions x WHERE {_SCORED} ORDER BY x.id DESC LIMIT 1)
-                  WHERE {_APPROVED} ORDER BY a.id DESC LIMIT :limit"""
-        return self.db.all(sql, _place(project_id, task, backend, model_id, way) | {"limit": limit})
+                  WHERE {_APPROVED} AND (:kind IS NULL OR r.kind = :kind) ORDER BY a.id DESC LIMIT :limit"""
+        kind = None if unit is None else kind_of(unit)
+        return self.db.all(sql, _place(project_id, task, backend, model_id, way) | {"limit": limit, "kind": kind})
 
-    def count_pairs(self, project_id: int, task: str, backend: str, model_id: str | None, way: str = "") -> int:
+    def count_pairs(
+        self, project_id: int, task: str, backend: str, model_id: str | None, way: str = "", unit: str | None = None
+    ) -> int:
         """Return how many pairs there are, without a limit."""
-        sql = f"""SELECT COUNT(*) FROM annotations a WHERE {_APPROVED}
+        sql = f"""SELECT COUNT(*) FROM annotations a JOIN records r ON r.id = a.record_id
+                  WHERE {_APPROVED} AND (:kind IS NULL OR r.kind = :kind)
                   AND EXISTS (SELECT 1 FROM suggestions x WHERE {_SCORED})"""
-        return int(self.db.value(sql, _place(project_id, task, backend, model_id, way)))
+        kind = None if unit is None else kind_of(unit)
+        return int(self.db.value(sql, _place(project_id, task, backend, model_id, way) | {"kind": kind}))
 
     def get(
         self, project_id: int, task: str, backend: str, model_id: str | None, way: str = ""

@@ -168,6 +168,42 @@ CREATE TABLE calibrations (
     PRIMARY KEY (project_id, task, backend, model_id, way)) WITHOUT ROWID;
 """
 
+# Texts of products may be wrong (they left out what another product has too), so each is made again from its reviews;
+# and the near-duplicates of all reviews are looked for anew: links between clusters were lost.
+_PRODUCTS = """
+ALTER TABLE records ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE work ADD COLUMN text_version INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE imports ADD COLUMN token TEXT;
+ALTER TABLE imports ADD COLUMN rows_read INTEGER NOT NULL DEFAULT 0;
+UPDATE records SET duplicate_of = NULL, cluster = id WHERE kind = 'group';
+DELETE FROM embeddings WHERE record_id IN (SELECT id FROM records WHERE kind = 'group');
+CREATE UNIQUE INDEX records_product ON records (project_id, grp) WHERE kind = 'group';
+CREATE INDEX records_cluster ON records (cluster) WHERE cluster <> id;
+CREATE INDEX embeddings_record ON embeddings (record_id);
+CREATE TABLE stale_products (
+    project_id INTEGER NOT NULL REFERENCES projects(id), grp TEXT NOT NULL,
+    PRIMARY KEY (project_id, grp)) WITHOUT ROWID;
+INSERT INTO stale_products (project_id, grp)
+    SELECT DISTINCT project_id, grp FROM records WHERE grp IS NOT NULL AND kind = 'review';
+CREATE TABLE dropped_vectors (
+    embedder TEXT NOT NULL, record_id INTEGER NOT NULL REFERENCES records(id),
+    PRIMARY KEY (embedder, record_id)) WITHOUT ROWID;
+CREATE TABLE united_clusters (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), old INTEGER NOT NULL,
+    new INTEGER NOT NULL);
+CREATE INDEX united_clusters_project ON united_clusters (project_id, id);
+DROP TABLE near_duplicates;
+CREATE TABLE near_duplicates (
+    project_id INTEGER NOT NULL, band INTEGER NOT NULL, record_id INTEGER NOT NULL,
+    PRIMARY KEY (project_id, band, record_id)) WITHOUT ROWID;
+CREATE TABLE unsigned_reviews (
+    project_id INTEGER NOT NULL REFERENCES projects(id), record_id INTEGER NOT NULL REFERENCES records(id),
+    PRIMARY KEY (project_id, record_id)) WITHOUT ROWID;
+INSERT INTO unsigned_reviews (project_id, record_id)
+    SELECT project_id, id FROM records WHERE kind = 'review' AND duplicate_of IS NULL;
+"""
+
+
 _LEDGER = """
 ALTER TABLE runs ADD COLUMN again INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN decided INTEGER NOT NULL DEFAULT 0;
@@ -251,6 +287,12 @@ def m003_ways(db: SqliteUtils) -> None:
     # Databases of one early version have them from m002.
     if not any(column.name == "way" for column in db["suggestions"].columns):
         _execute(db, _WAYS)
+
+
+@migrations()
+def m004_products(db: SqliteUtils) -> None:
+    """Products by name, with versioned texts; clusters that unite; imports that one worker at a time moves."""
+    _execute(db, _PRODUCTS)
 
 
 @migrations()

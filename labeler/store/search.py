@@ -26,7 +26,7 @@ def search_tokens(text: str) -> str:
     for word in _WORD.findall(folded(text)):
         # An underscore is a word character for us but a separator for unicode61.
         word = word.replace("_", "")
-        tokens.extend(word[i : i + 2] for i in range(len(word)))
+        tokens += [word[i : i + 2] for i in range(len(word))]
     return " ".join(tokens)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from labeler import strictjson
 from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
 from labeler.store.database import Database, Row, Tx
+from labeler.store.records import kind_of
 from labeler.store.work import UNTOUCHED
 
 
@@ -126,13 +127,17 @@ class Suggestions:
                  WHERE i.run_id = :id GROUP BY 1 ORDER BY n DESC, 1"""
         return self.db.all(sql, {"id": run_id})
 
-    def newest_pages(self, project_id: int, task: str, size: int = 500) -> Iterator[list[Row]]:
-        """Yield the newest suggestion of each record of a task, with key and text, in pages by suggestion id."""
+    def newest_pages(self, project_id: int, task: str, size: int = 500, unit: str | None = None) -> Iterator[list[Row]]:
+        """Yield the newest suggestion of each record of a task, with key and text, in pages by suggestion id.
+
+        With ``unit`` only those of records that a task of this unit labels.
+        """
         sql = """SELECT s.*, r.key, r.text FROM suggestions s JOIN records r ON r.id = s.record_id
                  WHERE s.project_id = :p AND s.task = :t AND s.id > :after
                  AND s.id = (SELECT MAX(x.id) FROM suggestions x WHERE x.record_id = s.record_id AND x.task = s.task)
-                 ORDER BY s.id LIMIT :size"""
-        yield from self.db.pages(sql, {"p": project_id, "t": task}, size)
+                 AND (:kind IS NULL OR r.kind = :kind) ORDER BY s.id LIMIT :size"""
+        kind = None if unit is None else kind_of(unit)
+        yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind}, size)
 
 
 _SAME_TEXT = "COALESCE(s.text_hash, r.content_hash) = r.content_hash"

@@ -11,8 +11,8 @@ import time
 
 from labeler.store.database import Database, Row, Tx
 
-VECTORS = ""
-"""The place of a project's vectors, beside those of its tasks."""
+VECTORS, DERIVED = "", " "
+"""The places of a project's vectors, and of what is derived from its reviews, beside those of its tasks."""
 LEASE = 120.0
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 600.0
 
@@ -35,7 +35,7 @@ class Upkeep:
 
     def due(self) -> list[tuple[int, str]]:
         """Return (project id, task) of what lags behind and nobody works on, those that waited longest first."""
-        sql = f"SELECT project_id, place FROM upkeep WHERE place <> '' AND followed < newest AND {_FREE} ORDER BY until"
+        sql = f"SELECT project_id, place FROM upkeep WHERE followed < newest AND {_FREE} ORDER BY until"
         return [(row["project_id"], row["place"]) for row in self.db.all(sql, _now())]
 
     def is_due(self, project_id: int, task: str) -> bool:

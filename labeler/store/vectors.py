@@ -1,4 +1,4 @@
-"""Embeddings: one float32 vector per record and embedder."""
+"""Embeddings: one float32 vector per record and embedder, always that of the record's text as it is."""
 
 from __future__ import annotations
 
@@ -21,16 +21,42 @@ class Vectors:
             found.update((row["record_id"], row["vector"]) for row in self.db.all(sql, [embedder, *slice_]))
         return found
 
-    def add(self, tx: Tx, embedder: str, vectors: Sequence[tuple[int, bytes]]) -> None:
-        sql = "INSERT INTO embeddings (embedder, record_id, vector) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-        tx.many(sql, [(embedder, id_, vector) for id_, vector in vectors])
+    def add(self, tx: Tx, embedder: str, vectors: Sequence[tuple[int, str, bytes]]) -> bool:
+        """Store vectors, each with the text that it was made from; return whether all of these texts still stand.
+
+        A vector of a text that has changed meanwhile is left out: it is to be made again.
+        """
+        stored = 0
+        for id_, text, vector in vectors:
+            params = {"e": embedder, "r": id_, "text": text, "vector": vector}
+            kept = tx.run(
+                """INSERT INTO embeddings (embedder, record_id, vector)
+                   SELECT :e, id, :vector FROM records WHERE id = :r AND text = :text
+                   ON CONFLICT (embedder, record_id) DO UPDATE SET vector = excluded.vector""",
+                params,
+            )
+            if kept:
+                tx.run("DELETE FROM dropped_vectors WHERE embedder = :e AND record_id = :r", params)
+            stored += kept
+        return stored == len(vectors)
 
     def missing(self, embedder: str, project_id: int, after: int, limit: int = 256) -> list[Row]:
         """Return (id, text) of the next records after id ``after`` that have no vector yet."""
-        sql = """SELECT r.id, r.text FROM records r WHERE r.project_id = :p AND r.id > :after
+        # The plus keeps SQLite from an index of the project, which it would have to sort for each page.
+        sql = """SELECT r.id, r.text FROM records r WHERE +r.project_id = :p AND r.id > :after
                  AND NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.embedder = :e AND e.record_id = r.id)
                  ORDER BY r.id LIMIT :limit"""
         return self.db.all(sql, {"p": project_id, "after": after, "e": embedder, "limit": limit})
+
+    def dropped(self, embedder: str, project_id: int, limit: int = 256) -> list[Row]:
+        """Return (id, text) of records whose vector was dropped since their text changed, by any process."""
+        sql = """SELECT r.id, r.text FROM dropped_vectors d JOIN records r ON r.id = d.record_id
+                 WHERE d.embedder = :e AND r.project_id = :p ORDER BY r.id LIMIT :limit"""
+        return self.db.all(sql, {"e": embedder, "p": project_id, "limit": limit})
+
+    def newest_record(self) -> int:
+        """Return the highest id that a record of any project has, 0 if there is none."""
+        return self.db.value("SELECT MAX(id) FROM records") or 0
 
     def pages(self, embedder: str, project_id: int, size: int = 5000, after: int = 0) -> Iterator[list[Row]]:
         """Yield (id, vector) of the records of a project after id ``after`` that have a vector, in pages."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from labeler.store.database import Database, Row, Tx
-from labeler.store.records import GROUP, REVIEW, enqueue
+from labeler.store.records import GROUP, REVIEW, enqueue, kind_of
 
 OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR = "oldest", "score", "disagreement", "random", "similar"
 ORDERS = (OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR)
@@ -159,9 +159,17 @@ class Work:
         sql = """INSERT INTO queued (project_id, task, unit, through) VALUES (:p, :t, :unit, 0)
                  ON CONFLICT (project_id, task) DO UPDATE SET unit = excluded.unit, through = 0"""
         tx.run(sql, {"p": project_id, "t": task, "unit": unit})
-        sql = """DELETE FROM work WHERE project_id = :p AND task = :t AND state = 'pending' AND annotation_id IS NULL
-                 AND EXISTS (SELECT 1 FROM records r WHERE r.id = work.record_id AND r.kind = :kind)"""
-        return tx.run(sql, {"p": project_id, "t": task, "kind": REVIEW if unit == "group" else GROUP})
+        where = """project_id = :p AND task = :t AND state = 'pending' AND annotation_id IS NULL
+                   AND EXISTS (SELECT 1 FROM records r WHERE r.id = work.record_id AND r.kind = :kind)"""
+        params = {"p": project_id, "t": task, "kind": REVIEW if kind_of(unit) == GROUP else GROUP}
+        if params["kind"] == GROUP:
+            # If a product comes back its text may be another: no version of it is ever given twice.
+            tx.run(
+                f"""UPDATE records SET version = 1 + (SELECT MAX(w.version) FROM work w WHERE w.record_id = records.id)
+                    WHERE id IN (SELECT record_id FROM work WHERE {where})""",
+                params,
+            )
+        return tx.run(f"DELETE FROM work WHERE {where}", params)
 
     def newest_record(self) -> int:
         return int(self.db.value("SELECT MAX(id) FROM records") or 0)
@@ -177,7 +185,7 @@ class Work:
                  AND r.kind = :kind AND r.duplicate_of IS NULL
                  AND NOT EXISTS (SELECT 1 FROM work w WHERE w.record_id = r.id AND w.task = :t)
                  ORDER BY r.id LIMIT :limit"""
-        params = {"p": project_id, "t": task, "kind": GROUP if unit == "group" else REVIEW, "limit": limit}
+        params = {"p": project_id, "t": task, "kind": kind_of(unit), "limit": limit}
         ids = [row["id"] for row in self.db.all(sql, params | {"after": after, "newest": newest})]
         return ids, ids[-1] if len(ids) == limit else newest
 

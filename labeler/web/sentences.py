@@ -43,6 +43,7 @@ SENTENCES = (
     N_("There is no import number %(number)s in this project"),
     N_("There is no export number %(number)s in this project"),
     N_("There is no record number %(number)s"),
+    N_("The text of this record has changed since you opened it; open it again and read it"),
     N_("Run %(number)s has already ended"),
     N_("Run %(number)s is not paused"),
     N_("The budget of %(amount)s is reached; raise it and resume"),
@@ -124,7 +125,10 @@ SENTENCES = (
     N_("The text has %(n)s characters; at most %(most)s are taken"),
     N_("The id in column %(column)s is empty"),
     N_("the id %(id)s is taken by another text; change one of them"),
+    N_("the id %(id)s is that of a product, whose text is made from its reviews; import those instead"),
     N_("the label was left out: %(why)s"),
+    N_("the task %(task)s labels products, and this row is a review"),
+    N_("the task %(task)s labels reviews, and this row is a product"),
     N_("%(name)s is not one of the labels: %(labels)s"),
     N_("%(name)s is not the label %(label)s: it differs in case or white space"),
     # What an export left out, or warns of

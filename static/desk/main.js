@@ -397,7 +397,7 @@ class Desk {
   }
 
   refused(item, error) {
-    if (error.status === 409) {
+    if (error.status === 409 && !error.current?.text_changed) {
       (this.conflicts ??= []).push({ item, error });
       this.settleConflicts();
       return;

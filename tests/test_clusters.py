@@ -1,0 +1,198 @@
+"""Clusters of near-duplicates: the connected components of all similar pairs, in any order, in every process."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import combinations, permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import World
+
+from labeler.ingest.duplicates import near_duplicate, signed, similarity
+from labeler.ingest.upkeep import check_clusters, repair_clusters, sign_reviews
+from labeler.retrieval.retrievers import BUILT_IN
+from labeler.store import NewRecord, Store
+
+# Neither end is near the other; the middle is near both.
+ONE = "배송이 정말 빠르고 포장도 꼼꼼해서 좋았어요 맛도 기대보다 훨씬 담백하고 아이들이 잘 먹네요"
+MIDDLE = ONE.replace("배송이 정말 ", "")
+OTHER = MIDDLE.replace("잘 먹네요", "잘 먹어요")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Any:
+    made = World(tmp_path, [])
+    yield made
+    made.store.close()
+
+
+def add(world: World, texts: Sequence[str], store: Store | None = None) -> list[int]:
+    """Import texts as an import does, in one transaction."""
+    room = store or world.store
+    size = room.db.value("SELECT COUNT(*) FROM records")
+    news = [signed(NewRecord(f"r{size + n}", text)) for n, text in enumerate(texts)]
+    stored = room.write(
+        lambda tx: room.records.add(tx, world.project_id, news, [world.task.name], similar=near_duplicate)
+    )
+    return [one.id for one in stored]
+
+
+def clusters(world: World) -> dict[int, int]:
+    return {row["id"]: row["cluster"] for page in world.store.records.clusters(world.project_id) for row in page}
+
+
+def components(texts: dict[int, str]) -> dict[int, int]:
+    """All pairs compared: what the clusters should be."""
+    names = {id_: id_ for id_ in texts}
+    for a, b in combinations(texts, 2):
+        if names[a] != names[b] and (near_duplicate(texts[a], texts[b]) or texts[a] == texts[b]):
+            old, new = max(names[a], names[b]), min(names[a], names[b])
+            names = {id_: new if name == old else name for id_, name in names.items()}
+    return names
+
+
+def stored_texts(world: World) -> dict[int, str]:
+    return {row["id"]: row["text"] for page in world.store.records.clusters(world.project_id) for row in page}
+
+
+def templated(count: int, seed: int) -> list[str]:
+    """Reviews of few templates with some words changed, as shops send them: many pairs close to the threshold."""
+    chance = random.Random(seed)
+    words = [
+        "사과",
+        "배",
+        "포도",
+        "귤",
+        "감자",
+        "고구마",
+        "당근",
+        "양파",
+        "마늘",
+        "우유",
+        "치즈",
+        "김치",
+        "두부",
+        "라면",
+        "만두",
+        "식빵",
+    ]
+    templates = [[chance.choice(words) for _ in range(12)] for _ in range(4)]
+    made = []
+    for _ in range(count):
+        text = list(chance.choice(templates))
+        for _ in range(chance.randint(0, 2)):
+            text[chance.randrange(12)] = chance.choice(words)
+        made.append(" ".join(text))
+    return made
+
+
+def test_texts_of_the_bridge_are_what_they_should_be() -> None:
+    """The ends are near the middle only."""
+    assert similarity(ONE, MIDDLE) >= 0.8 <= similarity(MIDDLE, OTHER)
+    assert similarity(ONE, OTHER) < 0.8
+
+
+@pytest.mark.parametrize("order", list(permutations((ONE, OTHER, MIDDLE))))
+def test_text_near_two_clusters_unites_them(world: World, order: Sequence[str]) -> None:
+    """In whatever order three linked texts come, they end up in one cluster that is named by the first."""
+    ids = [add(world, [text])[0] for text in order]
+    assert clusters(world) == dict.fromkeys(ids, ids[0])
+
+
+def test_union_moves_all_members_and_their_copies(world: World) -> None:
+    """Near and exact copies on either side go along, and so do those that come later."""
+    ids = add(world, [ONE, OTHER, OTHER, OTHER + "!!", ONE + " ^^"])
+    assert len(set(clusters(world).values())) == 2
+    ids += add(world, [MIDDLE, OTHER, ONE + "ㅋㅋ"])
+    assert clusters(world) == dict.fromkeys(ids, ids[0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clusters_are_the_components_of_all_similar_pairs(world: World, seed: int) -> None:
+    """Templated texts in random order and slices: no similar pair stands apart, and nothing else is joined."""
+    chance = random.Random(seed)
+    texts = templated(150, seed)
+    while texts:
+        size = chance.randint(1, 40)
+        add(world, texts[:size])
+        texts = texts[size:]
+    assert clusters(world) == components(stored_texts(world))
+    assert check_clusters(world.store, world.project_id) == []
+
+
+def test_no_candidate_is_left_out_of_a_full_band(world: World) -> None:
+    """However many other texts share a band, the one that is similar is found."""
+    near = "이것은 어디에나 있는 인사말입니다 안녕하세요"
+    others = [NewRecord(f"k{n}", f"{n} 다른 글", bands=[7]) for n in range(60)]
+    for rows in ([NewRecord("near", near, bands=[7, 8])], others, [NewRecord("copy", near + " 요", bands=[7])]):
+        world.store.write(lambda tx, rows=rows: world.store.records.add(
+            tx, world.project_id, rows, [], similar=near_duplicate))  # fmt: skip
+    found = clusters(world)
+    assert found[max(found)] == min(found)
+
+
+def test_copies_of_one_shape_are_not_compared(world: World) -> None:
+    """The usual copies, with other marks and spaces, cost no comparison, however many there are."""
+    compared: list[tuple[str, str]] = []
+
+    def similar(a: str, b: str) -> bool:
+        compared.append((a, b))
+        return near_duplicate(a, b)
+
+    news = [signed(NewRecord(f"k{n}", ONE + "!" * n)) for n in range(100)]
+    world.store.write(lambda tx: world.store.records.add(tx, world.project_id, news, [], similar=similar))
+    assert compared == []
+    assert set(clusters(world).values()) == {1}
+
+
+# The index of examples
+
+
+@pytest.mark.parametrize("retriever", ["similar", "random", "diverse", "fixed"])
+def test_near_duplicate_of_a_union_is_no_example_in_any_process(world: World, retriever: str) -> None:
+    """An index that is open while another process unites two clusters excludes the whole of it at the next search."""
+    one, other, *_ = add(world, [ONE, OTHER, "전혀 다른 이야기를 하는 글입니다 오해하지 마세요"])
+    for id_ in clusters(world):
+        world.approve(id_)
+    index = world.index()
+    query = world.query(one)
+    retrieve = BUILT_IN[retriever]({"per_reviewer": 100}).retrieve
+    assert other in {hit.entry.record_id for hit in retrieve(index, query, 8)}
+    with Store(world.store.path) as elsewhere:
+        add(world, [MIDDLE], elsewhere)
+    for asked in (query, world.query(one)):
+        assert {hit.entry.record_id for hit in retrieve(index, asked, 8)} == {3}
+        assert {hit.entry.record_id for hit in retrieve(world.index(), asked, 8)} == {3}
+
+
+# Databases of before, and repairs
+
+
+def test_reviews_of_an_older_database_are_looked_at_again(tmp_path: Path) -> None:
+    """After the migration missed pairs are found, beside new reviews, and also if the work is interrupted."""
+    world = World(tmp_path, [])
+    texts = [ONE, OTHER, *templated(60, 3)]
+    news = [NewRecord(f"k{n}", text) for n, text in enumerate(texts)]
+    world.store.write(lambda tx: world.store.records.add(tx, world.project_id, news, []))
+    world.store.write(lambda tx: world.store.records.forget_clusters(tx, world.project_id))
+    stops = iter([False, True])
+    sign_reviews(world.store, world.project_id, lambda: next(stops))
+    add(world, [MIDDLE])
+    sign_reviews(world.store, world.project_id)
+    assert sign_reviews(world.store, world.project_id) == 0
+    assert clusters(world) == components(stored_texts(world))
+    world.store.close()
+
+
+def test_wrong_clusters_are_found_and_mended(world: World) -> None:
+    """A union that is missing and one that should not be are both named, and both mended."""
+    ids = add(world, [ONE, MIDDLE, OTHER, "전혀 다른 이야기를 하는 글입니다", "또 하나의 전혀 다른 글이에요 정말로"])
+    world.store.write(lambda tx: tx.run("UPDATE records SET cluster = id WHERE id = ?", (ids[2],)))
+    world.store.write(lambda tx: tx.run("UPDATE records SET cluster = ? WHERE id = ?", (ids[3], ids[4])))
+    assert check_clusters(world.store, world.project_id) == [ids[2], ids[4]]
+    assert repair_clusters(world.store, world.project_id) == 2
+    assert check_clusters(world.store, world.project_id) == []
+    assert clusters(world) == components(stored_texts(world))
