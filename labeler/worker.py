@@ -26,6 +26,7 @@ from labeler.prelabel.suggest import Suggester
 from labeler.settings import BATCH_EXECUTOR, overrides, read_settings
 from labeler.store.ledger import OPEN
 from labeler.store.upkeep import DERIVED, VECTORS
+from labeler.task import GROUP
 
 log = logging.getLogger("labeler.worker")
 _IDLE = 1.0
@@ -243,7 +244,7 @@ class Worker:
             return
         self._logged[project_id, place] = repr(error)
         expected = isinstance(error, LabelerError)
-        log.warning("project %s, %s: %s", project_id, place or "vectors", error, exc_info=None if expected else error)
+        log.warning("project %s, %s: %s", project_id, place.lstrip(":"), error, exc_info=None if expected else error)
 
     def _derive(self, project: dict[str, Any]) -> bool:
         """Finish what an import or a change of settings left undone: products, clusters, rows of the queues."""
@@ -251,7 +252,7 @@ class Worker:
         free, troubled = store.upkeep.standing(id_, DERIVED)
         # That rows of a queue are missing is seldom, and more to find out: a process died between two transactions.
         late = time.monotonic() - self._filled.get(id_, -math.inf) > _FILL_EVERY
-        if not free or not (troubled or late or store.products.stale(id_) or store.records.unsigned(id_, 1)):
+        if not free or not (troubled or late or store.records.unsigned(id_, 1) or self._has_stale_products(project)):
             return False
 
         def work(project_id: int, place: str) -> None:
@@ -276,6 +277,12 @@ class Worker:
                 pass
 
         return self._tend(project["id"], VECTORS, work)
+
+    def _has_stale_products(self, project: dict[str, Any]) -> bool:
+        if not self.instance.store.products.any_stale(project["id"]):
+            return False
+        # Without a task that labels products none is made.
+        return any(task.unit == GROUP for task in self.instance.tasks_of(project).values())
 
     def _over(self, deadline: float) -> bool:
         return self.stopping.is_set() or time.monotonic() > deadline

@@ -11,7 +11,7 @@ import time
 
 from labeler.store.database import Database, Row, Tx
 
-VECTORS, DERIVED = "", " "
+VECTORS, DERIVED = ":vectors", ":derived"
 """The places of a project's vectors, and of what is derived from its reviews, beside those of its tasks."""
 LEASE = 120.0
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 600.0
