@@ -20,7 +20,7 @@ from labeler.errors import LabelerError, LabelError
 from labeler.ingest import upkeep as derived
 from labeler.instance import Instance
 from labeler.retrieval.index import ExampleIndex
-from labeler.store.audit import audit
+from labeler.store.audit import audit, mend_counts
 
 _NAMED = 10
 """So many rows of one kind are named; the others are counted."""
@@ -100,15 +100,14 @@ def _deep(instance: Instance, repair: bool) -> list[Finding]:
 
 def _judged(check: _Check, repair: bool) -> list[Finding]:
     """Return what is wrong with one check, a sentence for each row; that all is well, or well again."""
-    faults = check.faults()
+    faults, left = check.faults(), None
     if faults and repair and check.mend is not None:
         check.mend()
         left = check.faults()
-        if not left:
-            return [Finding(True, f"Mended: {fault}") for fault in _named(faults)]
-        faults = left
-    hint = "" if check.mend is None else "; 'labeler doctor --repair' mends it"
-    return [Finding(False, f"{fault}{hint}") for fault in _named(faults)] or [Finding(True, check.holds)]
+    mended = [] if left is None else [fault for fault in faults if fault not in left]
+    found = [Finding(True, f"Mended: {fault}") for fault in _named(mended)]
+    found += [Finding(False, fault) for fault in _named(faults if left is None else left)]
+    return found or [Finding(True, check.holds)]
 
 
 def _named(faults: Sequence[str]) -> list[str]:
@@ -119,7 +118,7 @@ def _named(faults: Sequence[str]) -> list[str]:
 def _checks(instance: Instance) -> Iterator[_Check]:
     store = instance.store
     yield _Check("What was spent is the sum of the calls that were sent, and every answer became something",
-                 lambda: audit(store))  # fmt: skip
+                 lambda: audit(store), lambda: store.write(mend_counts))  # fmt: skip
     yield _Check("The queue is what the annotations say, and nobody holds what nobody may", store.work.faults,
                  lambda: store.write(store.work.repair))  # fmt: skip
     yield _Check("Every suggestion in the queue was made for its record, task and text",

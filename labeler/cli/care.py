@@ -67,4 +67,5 @@ def doctor(folder: str | None, deep: bool, repair: bool) -> None:
     for finding in findings:
         click.echo(f"{'ok  ' if finding.good else 'BAD '} {finding.text}")
     if not all(finding.good for finding in findings):
-        raise InputError("Something needs attention; see the lines marked BAD")
+        hint = "" if repair else "; 'labeler doctor --repair' makes again what can be derived"
+        raise InputError(f"Something needs attention; see the lines marked BAD{hint}")

@@ -1,12 +1,12 @@
 """What must hold for the books of every database at every time: read by ``labeler doctor`` and by the tests.
 
-Each check is one query for rows that contradict each other; it changes nothing. Amounts may differ by less than a
-hundredth of a cent, since they are added up in another order.
+Each check is one query for rows that contradict each other; :func:`audit` changes nothing. Amounts may differ by less
+than a hundredth of a cent, since they are added up in another order.
 """
 
 from __future__ import annotations
 
-from labeler.store import Store
+from labeler.store import Store, Tx
 
 _HAIR = 1e-4
 
@@ -71,6 +71,17 @@ _CHECKS = (
            GROUP BY r.id, r.state""",
     ),
 )
+
+
+def mend_counts(tx: Tx) -> None:
+    """Count the records of each run again: how many there are, are done, failed, or were left as people decided."""
+    tx.run(
+        """UPDATE runs SET total = i.items, done = i.done, failed = i.failed FROM (
+             SELECT r.id, COUNT(x.record_id) AS items, COALESCE(SUM(x.state = 'done'), 0) AS done,
+             COALESCE(SUM(x.state = 'failed'), 0) AS failed
+             FROM runs r LEFT JOIN run_items x ON x.run_id = r.id GROUP BY r.id) AS i
+           WHERE i.id = runs.id AND (runs.total, runs.done, runs.failed) <> (i.items, i.done, i.failed)"""
+    )
 
 
 def audit(store: Store, most: int = 20) -> list[str]:

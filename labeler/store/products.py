@@ -44,7 +44,8 @@ class Products:
         return [row["grp"] for row in self.db.all(sql, {"p": project_id})]
 
     def any_stale(self, project_id: int) -> bool:
-        return self.db.value("SELECT 1 FROM stale_products WHERE project_id = :p LIMIT 1", {"p": project_id}) is not None
+        sql = "SELECT 1 FROM stale_products WHERE project_id = :p LIMIT 1"
+        return self.db.value(sql, {"p": project_id}) is not None
 
     def renew(self, tx: Tx, project_id: int, group: str, tasks: Sequence[str]) -> bool:
         """Make or renew the record of a marked product and queue it for ``tasks``; return whether one was made.
