@@ -41,7 +41,7 @@ ROW = st.tuples(st.sampled_from(KEYS), st.sampled_from(GROUPS), st.sampled_from(
 ROWS = st.lists(ROW, min_size=1, max_size=5)
 STORE = st.integers(0, 1)
 ACTIONS = [
-    "import", "import", "import", "import, killed", "import, failed", "open", "open", "open", "approve", "approve",
+    "import", "import", "import", "import, killed", "import, failed", "open", "open", "open", "approve", "force",
     "force", "reject", "undo", "undo", "unit", "unit, killed", "restart", "vectors", "vectors", "upkeep", "upkeep",
 ]  # fmt: skip
 
