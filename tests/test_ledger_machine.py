@@ -64,6 +64,15 @@ class Provider:
     down: bool = False
     # What it answers where nothing is planned.
     mood: str = "good"
+    # US dollars: what it wants for all that it ever answered.
+    billed: float = 0.0
+
+    def answer(self, kind: str) -> Completion | BackendFailure:
+        """Return an answer that is being written, and charge for it."""
+        made = completion(kind)
+        if isinstance(made, Completion):
+            self.billed += ((made.tokens_in or 0) + (made.tokens_out or 0)) / 1e6
+        return made
 
     def next(self) -> tuple[str, str]:
         return self.plan.pop(0) if self.plan else ("", self.mood)
@@ -99,7 +108,7 @@ class Backend:
         for _ in requests:
             interference, answer = self.provider.next()
             self.machine.interfere(interference, self.run_id, self.process)
-            yield completion(answer)
+            yield self.provider.answer(answer)
 
     # The batch service
 
@@ -157,6 +166,7 @@ class Backend:
         out = []
         for n, line in enumerate(batch["lines"]):
             answer = {"broken": "server", "dear": "dear", "garbage": "garbage"}.get(fate, "good")
+            self.provider.answer(answer)
             if fate in ("lost", "expired", "cancelled") and n % 2 == 0:
                 continue
             found = {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": answer}}
@@ -340,6 +350,7 @@ class Machine(RuleBasedStateMachine):
             assert [said for said in audit(self.god) if "counts" in said] == []
             sends = self.god.db.value("SELECT COALESCE(SUM(sends), 0) FROM calls")
             assert sends == self.god.db.value("SELECT COALESCE(SUM(calls), 0) FROM runs")
+            assert self.god.db.value("SELECT COALESCE(SUM(spent), 0) FROM runs") <= self.provider.billed + 1e-9
 
     def check_sent(self, run_id: int, record_ids: Sequence[int]) -> None:
         """Right after calls were begun, before anybody else acts: they were ours to send."""
@@ -414,18 +425,16 @@ class Machine(RuleBasedStateMachine):
         """Mend the server, restart what died, lift the budgets, and move all there is until nothing is left."""
         for who in range(2):
             self.restart(who)
+        ledger = self.god.ledger
+        # Whatever budgets say and whatever stands paused or cancelled: what is paid is finished.
+        self.move_what_is_left()
+        marked = "SELECT record_id FROM run_items WHERE answers = 1 AND state IN ('waiting', 'leased', 'batched')"
+        assert self.god.db.all(marked) == []
         self.change_budget_of_the_project(None)
-        ledger, batches = self.god.ledger, self.god.batches
-        for _ in range(60):
-            self.provider.fates = ["good"]
+        for _ in range(5):
             for run_id in sorted(self.kinds):
                 self.try_to(lambda run_id=run_id: runs.resume(self.god, run_id, 1000.0))  # type: ignore[misc]
-            left = {*ledger.open_runs(), *batches.open_runs(), *ledger.to_finish()}
-            if not left:
-                break
-            for run_id in sorted(left):
-                self.make_due()
-                self.move_run(self.processes[run_id % 2], run_id)
+            self.move_what_is_left()
         assert not self.faults, self.faults
         ended = {
             r["state"]
@@ -435,6 +444,19 @@ class Machine(RuleBasedStateMachine):
         assert ended <= {"finished"}, [(dict(ledger.run(run_id)), ledger.item_counts(run_id)) for run_id in self.kinds]
         assert audit(self.god) == []
         self.books_balance()
+
+    def move_what_is_left(self) -> None:
+        """Do what a worker does, until it finds nothing more; batches come back."""
+        ledger, batches = self.god.ledger, self.god.batches
+        for _ in range(60):
+            left = {*ledger.open_runs(), *batches.open_runs(), *ledger.to_finish()}
+            for run_id in sorted(left):
+                self.provider.fates = ["good"] * len(self.provider.batches)
+                self.make_due()
+                self.move_run(self.processes[run_id % 2], run_id)
+            if not left:
+                return
+        raise AssertionError(f"Never idle: {[dict(ledger.run(run_id)) for run_id in left]}")
 
 
 @pytest.fixture
