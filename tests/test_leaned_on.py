@@ -12,6 +12,7 @@ import sys
 import threading
 import urllib.request
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -94,7 +95,10 @@ def test_attention_leans_on_the_attention_that_a_configuration_names() -> None:
 
 
 def gone_layer(loaded: Any, patch: pytest.MonkeyPatch) -> None:
-    patch.delattr(transformers.cache_utils, "DynamicLayer")
+    left = {name: value for name, value in vars(transformers.cache_utils).items() if name != "DynamicLayer"}
+    module = ModuleType("transformers.cache_utils")
+    vars(module).update(left)
+    patch.setitem(sys.modules, "transformers.cache_utils", module)
     patch.delitem(sys.modules, attention.__name__)
     patch.delattr(labeler.backends.local, "attention")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -186,8 +187,9 @@ def test_a_batch_that_does_not_fit_is_halved(llama: Any) -> None:
     expected = score(llama, PROMPTS, [ANSWERS] * len(PROMPTS), 8)
 
     class Narrow(torch.nn.Module):  # the same model on a device with room for two prompts at once
-        config, dtype = llama.model.config, llama.model.dtype
+        config, dtype, device = llama.model.config, llama.model.dtype, llama.device
 
+        @functools.wraps(type(llama.model).forward)
         def forward(self, **given: Any) -> Any:
             kept = given["logits_to_keep"]
             if isinstance(kept, torch.Tensor) and len(kept) > 20:

@@ -99,6 +99,16 @@ def test_page_asks_until_the_model_has_answered(client, trials, gate):
     assert "tiny 모델을 불러와" not in client.get("/settings").text
 
 
+def test_page_says_what_makes_a_model_slow(client, instance, trials, gate):
+    """Beside the answer stand the notes of the test, in the language of the page."""
+    instance.change_settings({"transformers_model": "tiny"})
+    note = "Labels are scored one by one, which is slower: in a trial the quicker way changed the answer."
+    trials.start("tiny", slow(gate, ANSWERED | {"notes": [note]}))
+    page = client.get("/settings").text
+    gate.set()
+    assert "빠른 방식에서 답이 달라졌어요" in Page(polled(client, page)).said
+
+
 def test_local_model_that_is_not_there_is_said_by_the_page_that_asks(client, instance):
     """The button answers at once, and what is wrong with the model comes with the next questions."""
     pytest.importorskip("transformers")
