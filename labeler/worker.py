@@ -21,7 +21,7 @@ from labeler.ingest.service import HOPELESS
 from labeler.ingest.upkeep import refresh_groups, sign_reviews
 from labeler.instance import Instance
 from labeler.plugins import find
-from labeler.prelabel.refresh import REFRESH, refresh_front
+from labeler.prelabel.refresh import FREE, REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
 from labeler.settings import BATCH_EXECUTOR, overrides, read_settings
 from labeler.store.ledger import OPEN
@@ -33,7 +33,6 @@ _IDLE = 1.0
 _GROWN = 1.1
 # In seconds: a calibration is not fitted again sooner; what else waits is let in; queues are looked through.
 _SOON, _SLICE, _FILL_EVERY = 60.0, 2.0, 60.0
-_FREE = ("nearest", "probe")
 
 
 class Worker:
@@ -198,7 +197,7 @@ class Worker:
         tasks = instance.tasks_of(project)
         for row in instance.store.calibrations.scored_in(run_id):
             # The free backends learn from the approved labels themselves: these cannot tell how they are off.
-            if row["task"] in tasks and row["backend"] not in _FREE:
+            if row["task"] in tasks and row["backend"] not in FREE:
                 task = tasks[row["task"]]
                 calibration.refit(
                     instance.store, project["id"], task.name, task.schema, row["backend"], row["model_id"], row["way"],

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from labeler.backends.nearest import NearestBackend
+from labeler.backends.probe import ProbeBackend
 from labeler.prelabel import runs
 from labeler.prelabel.current import CURRENT, OLDER, OTHER, standing
 from labeler.prelabel.suggest import Suggester
@@ -18,6 +20,7 @@ from labeler.records import BackendFailure, Record, Suggestion
 from labeler.store.ledger import PAUSED
 
 BILLED_AHEAD = 3
+FREE = (NearestBackend.name, ProbeBackend.name)
 _MOST_COUNTED = 10_000
 REFRESH = "refresh"
 """The purpose that the settings of such a run name."""
@@ -42,7 +45,7 @@ def at_opening(own: Suggester | None, free: Suggester, record: Record, stored: S
 
     ``own`` is what the task's suggestions are made with, None if it cannot be set up now; ``free`` answers at once.
     """
-    paid = stored if stored is not None and stored.billed else None
+    paid = stored if stored is not None and _is_paid(stored) else None
     if paid is None and own is not None and own.backend.billed:
         # One that came while somebody worked on the draft is not pointed at.
         paid = own.store.suggestions.newest_billed(record.id, own.task.name)
@@ -52,6 +55,11 @@ def at_opening(own: Suggester | None, free: Suggester, record: Record, stored: S
         return AtOpening(stored)
     made = free.now([record])[0]
     return AtOpening(None, made) if isinstance(made, BackendFailure) else AtOpening(made)
+
+
+def _is_paid(stored: Suggestion) -> bool:
+    """Whether a suggestion was paid for, as far as can be told: one of an older program does not always say it."""
+    return stored.billed or (not stored.kind and stored.backend not in FREE)
 
 
 def _of_paid(own: Suggester | None, free: Suggester, record: Record, paid: Suggestion) -> str:
