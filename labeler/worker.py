@@ -32,7 +32,7 @@ log = logging.getLogger("labeler.worker")
 _IDLE = 1.0
 _GROWN = 1.1
 # In seconds: a calibration is not fitted again sooner; what else waits is let in; queues are looked through.
-_SOON, _SLICE, _FILL_EVERY = 60.0, 2.0, 600.0
+_SOON, _SLICE, _FILL_EVERY = 60.0, 2.0, 60.0
 _FREE = ("nearest", "probe")
 
 

@@ -907,7 +907,7 @@ def test_run_over_approved_records_teaches_a_calibration(lab):
         approve(lab, id_, "positive" if n % 4 == 0 else "neutral")
     lab.server.behave(lambda request, n: Answer(200, completion('{"sentiment":"positive"}', request)))
     approved = list(runs.select_approved(lab.store, lab.project["id"], "sentiment", None))
-    assert move(lab, lab.start(approved)) == "finished"
+    assert move(lab, lab.start(approved, purpose="calibrate")) == "finished"
     assert move(lab, lab.start(lab.ids[:2])) == "finished"
     for id_ in lab.ids[:2]:
         suggestion = newest(lab, id_)

@@ -73,11 +73,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A call that was answered, and by which run it was paid."""
+    """A call that was answered, and by which run it was paid; ``fresh`` if it came just now, not from the ledger."""
 
     id: int
     completion: Completion
     run_id: int | None
+    fresh: bool = False
 
 
 HALT, LIMIT, BUSY, LOST = "halt", "limit", "busy", "lost"
@@ -359,7 +360,7 @@ class Book:
     ) -> None:
         """End an item with its suggestions, the first of which is that of the run's own task, if it is still ours.
 
-        ``reused`` is how many of the answers behind them other runs had paid for.
+        ``reused`` is how many of the answers behind them the ledger had.
         """
         failure = suggestions[0].failure
         kind, message = (f"parse: {failure.kind}", failure.message) if failure else (None, None)

@@ -259,7 +259,7 @@ class LocalExecutor:
             clerk.write(lambda tx, counts: self.book.failed(tx, counts, begun, answer))
             return False
         clerk.later(lambda tx, counts: self.book.answered(tx, counts, begun, answer))
-        item.take(place, Answered(begun.id, answer, self.run_id))
+        item.take(place, Answered(begun.id, answer, self.run_id, fresh=True))
         return True
 
     def _begun(self, clerk: Clerk, item: Item, place: int) -> Call | Answered | Held:

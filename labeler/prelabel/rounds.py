@@ -88,7 +88,9 @@ class Item:
         """Let the item end with its suggestions, with the clerk's next transaction."""
         self.ended = True
         call_id = list(self.used.values())[-1].id if self.used else None
-        reused = sum(answer.run_id != book.run_id for answer in self.used.values())
+        # What comes back in a batch was paid by this run just now, and is no second use.
+        own = book.run_id if book.batch else None
+        reused = sum(not answer.fresh and answer.run_id != own for answer in self.used.values())
         clerk.later(lambda tx, counts: book.end_with(tx, counts, self.claim, made, call_id, reused))
 
 
@@ -207,7 +209,7 @@ class Rounds:
         """Take in what came of a call; it is committed with the next transaction."""
         book, item, call = self.book, sending.item, sending.call
         if isinstance(answer, Completion):
-            item.take(sending.place, Answered(call.id, answer, book.run_id))
+            item.take(sending.place, Answered(call.id, answer, book.run_id, fresh=True))
             self.clerk.later(lambda tx, counts: book.answered(tx, counts, call, answer))
             return
         item.ended = True
