@@ -47,8 +47,10 @@ def examine(folder: Path, deep: bool = False, repair: bool = False) -> list[Find
         findings.append(Finding(True, text))
     try:
         with Instance(folder) as instance:
-            findings += _store(instance) + _plugins(instance) + _files(folder)
-            if all(finding.good for finding in findings) and (deep or repair):
+            stored = _store(instance)
+            findings += stored + _plugins(instance) + _files(folder)
+            # Only in a damaged database is there nothing to be told by; the deep look is for bad days.
+            if all(finding.good for finding in stored) and (deep or repair):
                 findings += _deep(instance, repair)
             findings += _indexes(instance, repair)
     except LabelerError as error:

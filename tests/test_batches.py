@@ -9,10 +9,12 @@ import pytest
 from fake_openai import MODES, Answer, BatchPlan, FakeOpenAI, completion, good
 from helpers import numbered, open_instance, until
 
+from labeler.backends.openai import CallFailed
 from labeler.backends.prices import cost
 from labeler.prelabel import batch_executor, runs
 from labeler.prelabel.batch_executor import BatchExecutor
 from labeler.prelabel.calls import EXPECTED_ANSWER, Pace
+from labeler.records import BackendFailure
 from labeler.prelabel.rounds import Rounds
 from labeler.store.audit import audit
 from labeler.worker import Worker
@@ -512,3 +514,21 @@ def test_run_of_another_executor_is_not_finished_over_a_batch(lab):
     run_id = lab.start()
     lab.step(run_id)
     assert lab.store.write(lambda tx: lab.ledger.settle(tx, run_id, True)) == "running"
+
+
+def test_batch_whose_making_got_no_answer_is_found_and_not_made_twice(lab, monkeypatch):
+    """The provider makes the batch and its answer is lost on the way: it is looked for by its tag, and paid once."""
+    run_id = lab.start()
+    client = type(lab.client())
+    create = client.create_batch
+
+    def lost(self, file_id, metadata):
+        create(self, file_id, metadata)
+        raise CallFailed(BackendFailure("timeout", "No answer in time", retryable=True))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "create_batch", lost)
+        assert lab.step(run_id) == "running"
+    monkeypatch.setattr(batch_executor, "_ABANDONED", 0.0)
+    assert lab.through(run_id) == "finished"
+    assert len(lab.server.batches) == 1 and len(lab.server.requests) == COUNT

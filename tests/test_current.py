@@ -307,3 +307,67 @@ def test_a_paused_refresh_goes_on_with_the_next_approval_once_its_reason_is_gone
     assert refresh_front(suggester(lab, backend="openai", k=2), "oldest", 20) > 0
     assert lab.ledger.open_runs() == [run_id]
     assert Worker(lab.instance).move_run(run_id) == "finished"
+
+
+def test_a_paused_refresh_of_a_model_that_answers_no_more_is_left_alone(lab):  # noqa: F811
+    """The task has another model since: the next refresh asks that one, and nothing is paid to the one before."""
+    from fake_openai import error, good
+
+    approve(lab, lab.ids[0])
+    lab.move(lab.start(lab.ids[1:], k=2))
+    lab.server.behave(lambda request, n: error(401, "Incorrect API key provided."))
+    approve(lab, lab.ids[1])
+    refresh_front(suggester(lab, backend="openai", k=2), "oldest", 20)
+    (old,) = lab.ledger.open_runs()
+    assert Worker(lab.instance).move_run(old) == "paused"
+    lab.server.behave(good)
+    approve(lab, lab.ids[2])
+    assert refresh_front(suggester(lab, backend="openai", k=2, model_id="gpt-4o"), "oldest", 20) > 0
+    (new,) = lab.ledger.open_runs()
+    assert lab.ledger.run(new)["settings"]["model_id"] == "gpt-4o" and lab.ledger.run(old)["state"] == "paused"
+
+
+def test_suggestions_of_before_count_for_the_model_that_made_them(lab):  # noqa: F811
+    """A database of version 0.1.0 does not say the kinds: a run of another model leaves none of its records out."""
+    lab.move(lab.start(lab.ids[:4], model_id="gpt-4o-mini"))
+    lab.store.write(lambda tx: tx.run("UPDATE suggestions SET kind = NULL, fit = NULL, seq = NULL, text_hash = NULL"))
+    record, (made,) = lab.store.records.get(lab.ids[0]), lab.suggestions(lab.ids[0])
+    for model_id, stands, left in (("gpt-4o-mini", CURRENT, 4), ("gpt-4o", OTHER, 0)):
+        asked = suggester(lab, backend="openai", k=0, model_id=model_id)
+        assert (standing(asked, record, made) == OTHER) is (stands == OTHER)
+        assert runs.left_out(lab.store, lab.project["id"], "sentiment", kind_of(asked)) == left
+
+
+def test_tasks_that_ask_for_each_other_are_paid_once(lab):  # noqa: F811
+    """A run of one of them leaves nothing to do for a run of the other."""
+    place, store = lab.project["id"], lab.store
+    lab.instance.change_project(place, {"tasks": ["sentiment", "emotion"]})
+    lab.project = store.projects.get(place)
+    for name, other in (("sentiment", "emotion"), ("emotion", "sentiment")):
+        lab.instance.change_task(place, name, {"backend": "openai", "k": 0, "joint": [other]})
+    runs.start(store, place, "sentiment", lab.ids, {"backend": "openai"})
+    Worker(lab.instance).run_until_idle()
+    emotion = lab.instance.suggester(lab.project, lab.instance.project_task(lab.project, "emotion"))
+    assert list(runs.select(store, place, "emotion", None, False, kind_of(emotion))) == []
+
+
+def test_a_run_asks_nothing_about_records_of_a_unit_that_its_task_labels_no_more(lab):  # noqa: F811
+    """The task labels products since the run was started: no review of it is paid for."""
+    run_id = lab.start()
+    lab.instance.change_task(lab.project["id"], "sentiment", {"unit": "group"})
+    assert Worker(lab.instance).move_run(run_id) == "finished"
+    assert lab.asked == 0 and lab.ledger.run(run_id)["decided"] == len(lab.ids)
+
+
+def test_a_decision_that_is_made_again_counts_by_the_order_that_brought_the_record(open_shop):  # noqa: F811
+    """Undo opens the record once more; it was served for its score all the same, and tells nothing of the others."""
+    fruit = open_shop(blind_share=0.0)
+    seat = fruit.seat()
+    (id_,) = fruit.add(NewRecord("doubtful", "사과가 아삭한지 모르겠어요"))
+    fruit.suggest(id_, "positive", score=0.5)
+    opened = seat.next(order="score", page="page-one")
+    assert opened["record_id"] == id_
+    seat.decide(opened, "positive")
+    again = seat.post("undo", request_key="undo-it-once", page="page-one").json
+    seat.decide(again, "positive")
+    assert fruit.instance.store.annotations.agreement(fruit.project, "sentiment", again["task_version"]) == []

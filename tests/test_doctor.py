@@ -121,3 +121,12 @@ def test_a_file_of_an_export_that_was_changed_is_named(folder):
     path = folder.parent / "training" / "records.jsonl"
     path.write_text(path.read_text() + json.dumps({"id": "more"}) + "\n")
     assert any(str(path) in text for text in bad(examine(folder, deep=True)))
+
+
+def test_deep_look_is_taken_whatever_else_is_wrong(folder):
+    """A plugin that is disabled is no reason to leave the books unread."""
+    change(folder, "UPDATE runs SET done = done + 1")
+    (folder / "plugins").mkdir(exist_ok=True)
+    (folder / "plugins" / "broken.py").write_text("1 / 0\n")
+    bad = [finding.text for finding in examine(folder, deep=True) if not finding.good]
+    assert any("Plugin" in text for text in bad) and any(text.startswith("Run 1 counts") for text in bad)

@@ -15,14 +15,16 @@ from test_import import Shop, open_shop
 from labeler.accounts import add_reviewer
 from labeler.annotation.decisions import Decided, Decision
 from labeler.annotation.queue import Opened
-from labeler.errors import Conflict, InputError
+from labeler.errors import Conflict, InputError, NotFound
 from labeler.export import export_task
+from labeler.ingest.options import ImportOptions
 from labeler.ingest.upkeep import check_products, refresh_groups, repair_products
 from labeler.instance import Instance
 from labeler.records import Suggestion
 from labeler.retrieval.embedding import Embeddings
 from labeler.store import NewRecord, Store
 from labeler.store.products import LONGEST
+from labeler.worker import Worker
 
 TASK = "usage"
 LONG = "아주 긴 상품 이름 " * 30
@@ -60,7 +62,7 @@ class Market(Shop):
 
     def queued(self) -> list[str | None]:
         """The products that wait for somebody, in order."""
-        ids = self.store.work.front(self.id, TASK, "oldest", 100, 600.0, only_free=False)
+        ids = self.store.work.front(self.id, TASK, "oldest", 100, only_free=False)
         return [record.group for record in self.store.records.many(ids).values()]
 
     def open(self, group: str) -> Opened:
@@ -467,3 +469,33 @@ def test_wrong_products_are_found_and_made_again(market: Market) -> None:
     assert repair_products(market.store, market.id, market.instance.tasks_of(market.project).values()) == 3
     assert check_products(market.store, market.id) == []
     assert market.texts() == {"A": "- 맛있어요", "C": "- 셔요", "B": "- 달아요"}
+
+
+def test_an_import_that_began_before_its_task_labelled_products_queues_no_review(market: Market, tmp_path: Path) -> None:
+    """A long import knows the settings of its start: what it brings goes by those of now."""
+    market.label_products(False)
+    importer = market.instance.importer(market.store.projects.get(market.id))
+    market.label_products()
+    path = tmp_path / "late.csv"
+    path.write_text('id,product,text\na,P,"맛있어요"\n', encoding="utf-8")
+    importer.run(path, ImportOptions(id="id", group="product", text="text"))
+    Worker(market.instance).run_until_idle()
+    sql = "SELECT r.kind FROM work w JOIN records r ON r.id = w.record_id WHERE w.task = :t"
+    assert [row["kind"] for row in market.store.db.all(sql, {"t": TASK})] == ["group"]
+
+
+def test_undo_leaves_decisions_of_the_other_unit_alone(market: Market) -> None:
+    """A task that labels products now gets no review back into its queue."""
+    market.label_products(False)
+    market.reviews(("a", "P", "맛있어요"))
+    project = market.store.projects.get(market.id)
+    decisions = market.instance.decisions(project, market.instance.project_task(project, TASK))
+    record = market.store.records.by_key(market.id, "a")
+    assert record is not None
+    version = market.store.work.get(record.id, TASK)["version"]  # type: ignore[index]
+    decisions.decide(market.kim, Decision(record.id, "reject", "request-of-a", version))
+    market.label_products()
+    with pytest.raises(NotFound):
+        decisions.undo(market.kim)
+    market.label_products(False)
+    assert decisions.undo(market.kim).record_id == record.id

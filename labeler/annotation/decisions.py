@@ -180,8 +180,9 @@ class Decisions:
             taken = self._take_back(tx, last[0], reviewer_id, request_key)
             if page and self.store.work.holder(tx, taken.record_id, self.task.name) is None:
                 self.store.work.claim(
-                    tx, self.project_id, taken.record_id, self.task.name, reviewer_id, page, self.lease
-                )
+                    tx, self.project_id, taken.record_id, self.task.name, reviewer_id, page, self.lease,
+                    last[0]["served"],
+                )  # fmt: skip
             return taken
 
         return self.store.write(work)

@@ -226,6 +226,8 @@ class _File:
         self.batch: Row | None = None
         # Another process took this one for dead, and the batch is not ours any more.
         self.lost = False
+        # The provider was asked for the batch, and nobody knows what it did.
+        self.unknown = False
         self._living = ExitStack()
         # US dollars: what may still be spent, and what the calls in this file are thought to cost.
         self.left = self.store.ledger.left(executor.run_id)
@@ -311,6 +313,8 @@ class _File:
 
     def send(self) -> bool:
         """Hand the file to the provider; False where there is none, or where the batch is not ours any more."""
+        from labeler.backends.openai import CallFailed
+
         batch = self.batch
         if batch is None or self.lost:
             return False
@@ -318,16 +322,24 @@ class _File:
         file_id = client.upload(b"".join(self.lines))
         if not self.store.write(lambda tx: self.store.batches.alive(tx, batch["id"])):
             return False
-        remote = client.create_batch(file_id, {"labeler": batch["tag"]})
+        try:
+            remote = client.create_batch(file_id, {"labeler": batch["tag"]})
+        except CallFailed as error:
+            self.unknown = error.failure.retryable and error.failure.kind != "rate_limit"
+            raise
         if not self.store.write(lambda tx: self.store.batches.sent(tx, batch["id"], str(remote["id"]))):
             # Another process took this one for dead, and the calls are on their way again: they are not paid twice.
             client.cancel_batch(str(remote["id"]))
         return True
 
     def drop(self) -> None:
-        """Give up a file that could not be sent: its calls are free again. One that the provider has is left alone."""
+        """Give up a file that could not be sent: its calls are free again.
+
+        One that the provider has is left alone, and so is one that it may have, since its answer never came: the batch
+        is looked for by its tag, as after a death.
+        """
         batch, delay = self.batch, self.executor.poll_seconds
-        if batch is not None:
+        if batch is not None and not self.unknown:
             self.store.write(lambda tx: self.store.batches.end(tx, batch, "could not be sent", "unsent", delay))
 
 

@@ -39,7 +39,7 @@ def kind_of(suggester: Suggester) -> Kind:
     For a free backend those are the current ones as far as it shows without a search: nothing was decided since.
     """
     if suggester.backend.billed:
-        return Kind(suggester.kind, suggester.task.version, suggester.backend.name, suggester.way)
+        return Kind(suggester.kind, suggester.task.version, suggester.backend.name, suggester.backend.model_id, suggester.way)
     fit, seq = suggester.learned(None, None), suggester.index.refresh()
     return Kind(suggester.kind, suggester.task.version, fit=fit, seq=seq)
 
@@ -48,8 +48,10 @@ def _of_kind(suggester: Suggester, suggestion: Suggestion) -> bool:
     if suggestion.task_version != suggester.task.version:
         return False
     if not suggestion.kind and suggestion.billed:
-        # Made by a program that did not write it down: what it wrote must do.
-        return (suggestion.backend, suggestion.way) == (suggester.backend.name, suggester.way)
+        # Made by a program that did not write it down: what it wrote must do. A cascade may have asked no model.
+        model_id = suggester.backend.model_id
+        asked = model_id if suggestion.call_id is None else suggester.store.suggestions.model_asked(suggestion)
+        return (suggestion.backend, asked, suggestion.way) == (suggester.backend.name, model_id, suggester.way)
     return suggestion.kind == suggester.kind
 
 

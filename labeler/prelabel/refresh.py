@@ -109,7 +109,9 @@ def _queue_run(
     if not stale:
         return 0
     settings = {"purpose": REFRESH, "backend": suggester.backend.name, "model_id": suggester.backend.model_id}
-    before = next(store.ledger.unfinished(suggester.project_id, task, REFRESH), None)
+    unfinished = store.ledger.unfinished(suggester.project_id, task, REFRESH)
+    # One for a model that answers no more stays as it is: what it asked for would be old again at once.
+    before = next((run for run in unfinished if run["settings"] == settings), None)
     if before is None:
         runs.start(store, suggester.project_id, task, stale, settings, budget)
         return len(stale)

@@ -254,7 +254,8 @@ class Suggester:
         parts: list[Any] = [self.backend.name, self.backend.model_id]
         if self.backend.billed:
             parts += [self.way, self._fixed_identity, _settings_of(self.generation), self.answering, self.mode]
-            parts += [self.cascade_score, sorted(self.joint)]
+            # Not the tasks that are asked in the same call: who set two to ask for each other would pay for both twice.
+            parts += [self.cascade_score]
         else:
             parts += [self.index.embeddings.embedder.id, self.task.version]
         return hashlib.sha256(strictjson.dumps(parts).encode()).hexdigest()[:16]

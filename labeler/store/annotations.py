@@ -8,7 +8,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.store.database import Database, Row, Tx
-from labeler.store.records import kind_of
+from labeler.store.records import OTHER_UNIT, kind_of
 from labeler.store.upkeep import note_decision
 
 APPROVED, REJECTED, WITHDRAWN = "approved", "rejected", "withdrawn"
@@ -73,11 +73,13 @@ class Annotations:
     def last_of(self, project_id: int, task: str, reviewer_id: int, limit: int = 10, tx: Tx | None = None) -> list[Row]:
         """Return a reviewer's last decisions still in force, newest first, with the record's text.
 
-        One that was superseded and came back by an undo stands where it was made.
+        One that was superseded and came back by an undo stands where it was made. One on a record of the other unit,
+        made before the task was switched, is left out: taken back, its record would be pending in a queue it is not of.
         """
-        sql = """SELECT a.*, r.text, r.key FROM annotations a JOIN records r ON r.id = a.record_id
+        sql = f"""SELECT a.*, r.text, r.key FROM annotations a JOIN records r ON r.id = a.record_id
                  WHERE a.reviewer_id = :who AND a.project_id = :p AND a.task = :t AND a.superseded_by IS NULL
                  AND a.state <> 'withdrawn' AND a.how <> 'imported'
+                 AND NOT EXISTS (SELECT 1 FROM queued q WHERE q.project_id = :p AND q.task = :t AND {OTHER_UNIT})
                  ORDER BY COALESCE(a.original_id, a.id) DESC LIMIT :limit"""
         params = {"who": reviewer_id, "p": project_id, "t": task, "limit": limit}
         return (tx or self.db).all(sql, params)

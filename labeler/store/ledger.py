@@ -341,10 +341,11 @@ class Ledger:
         return paid, [id_ for id_ in others if id_ not in known]
 
     def _decided(self, tx: Tx, run_id: int, record_ids: Sequence[int]) -> set[int]:
+        """Return the records that are pending no more: decided, or of a unit that the task does not label now."""
         marks = ",".join(str(int(id_)) for id_ in record_ids) or "NULL"
-        sql = f"""SELECT w.record_id FROM work w WHERE w.record_id IN ({marks}) AND w.state <> 'pending'
+        sql = f"""SELECT w.record_id FROM work w WHERE w.record_id IN ({marks}) AND w.state = 'pending'
                   AND w.task = (SELECT task FROM runs WHERE id = :id)"""
-        return {row["record_id"] for row in tx.all(sql, {"id": run_id})}
+        return {*record_ids} - {row["record_id"] for row in tx.all(sql, {"id": run_id})}
 
     def _end_decided(self, tx: Tx, run_id: int, record_ids: set[int]) -> None:
         if not record_ids:

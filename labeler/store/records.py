@@ -17,6 +17,8 @@ from labeler.text import content_hash, guess_language
 
 REVIEW, GROUP = "review", "group"
 ADDED, KNOWN, OTHER_TEXT = "added", "known", "other_text"
+# Of a record "r" and a task's row "q" of the table queued.
+OTHER_UNIT = "(q.unit = 'group') <> (r.kind = 'group')"
 _DEAD = 120.0
 """Seconds after which an import that nobody has touched belongs to nobody."""
 Similar = Callable[[str, str], bool]
@@ -306,11 +308,14 @@ def mark_products(tx: Tx, project_id: int, groups: Sequence[str]) -> None:
 def enqueue(tx: Tx, project_id: int, record_ids: Sequence[int], tasks: Sequence[str]) -> None:
     """Queue records for tasks; those already there stay as they are.
 
-    A record that comes back begins with a version that nobody has seen, if its text has changed meanwhile.
+    A record that comes back begins with a version that nobody has seen, if its text has changed meanwhile. A task that
+    labels the other unit by now gets none: whoever queues may have read its settings a long import ago.
     """
-    sql = """INSERT INTO work (record_id, task, project_id, shuffle, version, text_version)
-             SELECT id, ?, ?, ?, version, version FROM records WHERE id = ? ON CONFLICT DO NOTHING"""
-    tx.many(sql, [(task, project_id, shuffle(id_), id_) for id_ in record_ids for task in tasks])
+    sql = f"""INSERT INTO work (record_id, task, project_id, shuffle, version, text_version)
+              SELECT r.id, ?, ?, ?, r.version, r.version FROM records r WHERE r.id = ?
+              AND NOT EXISTS (SELECT 1 FROM queued q WHERE q.project_id = r.project_id AND q.task = ?
+                              AND {OTHER_UNIT}) ON CONFLICT DO NOTHING"""
+    tx.many(sql, [(task, project_id, shuffle(id_), id_, task) for id_ in record_ids for task in tasks])
 
 
 def shuffle(record_id: int) -> int:

@@ -18,13 +18,14 @@ from labeler.store.work import UNTOUCHED
 class Kind:
     """What suggestions of one kind have in common, as far as rows tell (:mod:`labeler.prelabel.current` has the rule).
 
-    ``backend`` and ``way`` tell paid ones that were made before kinds were written down. With ``seq`` only those count
+    ``backend``, ``model_id`` and ``way`` tell paid ones that were made before kinds were written down. With ``seq`` only those count
     that were made by ``fit``, after which nothing was decided.
     """
 
     digest: str
     task_version: str
     backend: str = ""
+    model_id: str | None = None
     way: str = ""
     fit: str = ""
     seq: int | None = None
@@ -62,6 +63,11 @@ class Suggestions:
     def get(self, suggestion_id: int, tx: Tx | None = None) -> Suggestion | None:
         row = (tx or self.db).one("SELECT * FROM suggestions WHERE id = :id", {"id": suggestion_id})
         return as_suggestion(row) if row else None
+
+    def model_asked(self, suggestion: Suggestion) -> str | None:
+        """Return the id by which the model of a paid suggestion was asked for; it may have answered by a longer one."""
+        found: str | None = self.db.value("SELECT model_id FROM calls WHERE id = :id", {"id": suggestion.call_id})
+        return found
 
     def newest_billed(self, record_id: int, task: str) -> Suggestion | None:
         """Return the newest paid suggestion for a record and its text of now, whether the queue points at it or not."""
@@ -146,14 +152,15 @@ _MISPLACED = f"""FROM work w JOIN records r ON r.id = w.record_id LEFT JOIN sugg
     AND (s.id IS NULL OR s.record_id <> w.record_id OR s.task <> w.task OR NOT ({_SAME_TEXT}))"""
 _PENDING = "w.project_id = :p AND w.task = :t AND w.state = 'pending'"
 _OF_KIND = f"""s.record_id = w.record_id AND s.task = w.task AND s.task_version = :version AND {_SAME_TEXT}
-    AND (s.kind = :kind OR (s.kind IS NULL AND s.billed = 1 AND s.backend = :backend AND COALESCE(s.way, '') = :way))
+    AND (s.kind = :kind OR (s.kind IS NULL AND s.billed = 1 AND s.backend = :backend AND COALESCE(s.way, '') = :way
+      AND COALESCE((SELECT COALESCE(c.model_id, '') FROM calls c WHERE c.id = s.call_id), :model) = :model))
     AND (:seq IS NULL OR (s.seq = :seq AND COALESCE(s.fit, '') = :fit))"""
 
 
 def _params(project_id: int, task: str, kind: Kind) -> dict[str, Any]:
     return {
         "p": project_id, "t": task, "kind": kind.digest, "version": kind.task_version, "backend": kind.backend,
-        "way": kind.way, "fit": kind.fit, "seq": kind.seq,
+        "model": kind.model_id or "", "way": kind.way, "fit": kind.fit, "seq": kind.seq,
     }  # fmt: skip
 
 
