@@ -769,7 +769,7 @@ def test_what_was_undone_and_held_before_the_upgrade_counts_as_it_should(tmp_pat
     known = list(schema.migrations._migrations)
     older = [migration for migration in known if migration.name != "m006_queue"]
     monkeypatch.setattr(schema.migrations, "_migrations", older)
-    world = World(tmp_path, REVIEWS[:3])
+    world = World(tmp_path, ())
     rows = [
         # id, record, reviewer, state, supersedes, superseded_by, origin: kim and lee correct each other, and undo.
         (1, 1, world.kim, "approved", None, 3, None),
@@ -783,6 +783,14 @@ def test_what_was_undone_and_held_before_the_upgrade_counts_as_it_should(tmp_pat
     ]
     world.store.close()
     connection = sqlite3.connect(tmp_path / "labeler.db")
+    connection.executemany(
+        """INSERT INTO records (id, project_id, key, text, language, metadata, content_hash, kind, cluster, created_at)
+           VALUES (?, 1, ?, ?, 'ko', '{}', '', 'review', ?, 0)""",
+        [(n, f"r{n}", REVIEWS[n - 1], n) for n in (1, 2, 3)],
+    )
+    connection.executemany(
+        "INSERT INTO work (record_id, task, project_id, shuffle) VALUES (?, 'sentiment', 1, 0)", [(1,), (2,), (3,)]
+    )
     connection.executemany(
         """INSERT INTO annotations (id, record_id, reviewer_id, state, origin, project_id, task, task_version, value,
            how, created_at) VALUES (?, ?, ?, ?, ?, 1, 'sentiment', '1', '"positive"', 'scratch', 0)""",

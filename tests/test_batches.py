@@ -14,8 +14,8 @@ from labeler.backends.prices import cost
 from labeler.prelabel import batch_executor, runs
 from labeler.prelabel.batch_executor import BatchExecutor
 from labeler.prelabel.calls import EXPECTED_ANSWER, Pace
-from labeler.records import BackendFailure
 from labeler.prelabel.rounds import Rounds
+from labeler.records import BackendFailure
 from labeler.store.audit import audit
 from labeler.worker import Worker
 

@@ -471,7 +471,9 @@ def test_wrong_products_are_found_and_made_again(market: Market) -> None:
     assert market.texts() == {"A": "- 맛있어요", "C": "- 셔요", "B": "- 달아요"}
 
 
-def test_an_import_that_began_before_its_task_labelled_products_queues_no_review(market: Market, tmp_path: Path) -> None:
+def test_an_import_that_began_before_its_task_labelled_products_queues_no_review(
+    market: Market, tmp_path: Path
+) -> None:
     """A long import knows the settings of its start: what it brings goes by those of now."""
     market.label_products(False)
     importer = market.instance.importer(market.store.projects.get(market.id))

@@ -150,8 +150,12 @@ class Products(RuleBasedStateMachine):
     def _fill_queues(self, store: Store) -> None:
         for task in self.tasks:
             place = (self.project, task.name, task.unit)
-            store.write(lambda tx, place=place: store.work.drop_other_unit(tx, *place))
-            store.write(lambda tx, place=place: store.work.enqueue_task(tx, *place, 0))
+            unit, through = store.work.queued_through(*place[:2]) or ("", 0)
+            if unit != task.unit:
+                store.write(lambda tx, place=place: store.work.requeue(tx, *place))
+                through = 0
+            slice_ = store.work.queue_slice(*place, through, store.work.newest_record())
+            store.write(lambda tx, place=place, slice_=slice_: store.work.queue_through(tx, *place, *slice_))
         refresh_groups(store, self.project, self.tasks)
 
     # What holds at any time
@@ -213,6 +217,7 @@ class Products(RuleBasedStateMachine):
         queued = {row["record_id"]: row["state"] for row in store.db.all("SELECT * FROM work WHERE task = 'usage'")}
         assert set(products) <= set(queued)
         assert {id_ for id_ in products if queued[id_] != "pending"} == set(self.kept) & set(products)
+        assert all(state != "pending" for id_, state in queued.items() if id_ not in products)
 
     def _derived(self, group: str) -> str:
         lines: dict[str, str] = {}

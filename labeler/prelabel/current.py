@@ -39,7 +39,9 @@ def kind_of(suggester: Suggester) -> Kind:
     For a free backend those are the current ones as far as it shows without a search: nothing was decided since.
     """
     if suggester.backend.billed:
-        return Kind(suggester.kind, suggester.task.version, suggester.backend.name, suggester.backend.model_id, suggester.way)
+        return Kind(
+            suggester.kind, suggester.task.version, suggester.backend.name, suggester.backend.model_id, suggester.way
+        )
     fit, seq = suggester.learned(None, None), suggester.index.refresh()
     return Kind(suggester.kind, suggester.task.version, fit=fit, seq=seq)
 

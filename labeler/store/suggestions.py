@@ -18,8 +18,8 @@ from labeler.store.work import UNTOUCHED
 class Kind:
     """What suggestions of one kind have in common, as far as rows tell (:mod:`labeler.prelabel.current` has the rule).
 
-    ``backend``, ``model_id`` and ``way`` tell paid ones that were made before kinds were written down. With ``seq`` only those count
-    that were made by ``fit``, after which nothing was decided.
+    ``backend``, ``model_id`` and ``way`` tell paid ones that were made before kinds were written down. With ``seq``
+    only those count that were made by ``fit``, after which nothing was decided.
     """
 
     digest: str
