@@ -767,21 +767,25 @@ def test_the_queue_is_made_again_from_the_annotations(world, lee):
 def test_what_was_undone_and_held_before_the_upgrade_counts_as_it_should(tmp_path, monkeypatch):
     """Restored rows get the number and time of their decision, also through two undos; claims and scores stay true."""
     known = list(schema.migrations._migrations)
-    older = [migration for migration in known if migration.name != "m006_queue"]
+    older = [migration for migration in known if migration.name < "m006_queue"]
     monkeypatch.setattr(schema.migrations, "_migrations", older)
-    world = World(tmp_path, ())
+    store = Store(tmp_path / "labeler.db", synchronous="OFF")
+    store.write(lambda tx: store.projects.create(tx, "reviews", "ko", {}))
+    kim, lee = (
+        store.write(lambda tx, name=name: store.people.create(tx, name, None, "reviewer")) for name in ("kim", "lee")
+    )
     rows = [
         # id, record, reviewer, state, supersedes, superseded_by, origin: kim and lee correct each other, and undo.
-        (1, 1, world.kim, "approved", None, 3, None),
-        (2, 2, world.kim, "approved", None, None, None),
-        (3, 1, world.people[1], "approved", 1, 4, None),
-        (4, 1, world.kim, "approved", 3, 5, "undo"),
-        (5, 1, world.people[1], "rejected", 4, 6, None),
-        (6, 1, world.kim, "approved", 5, None, "undo"),
-        (7, 3, world.people[1], "approved", None, 8, None),
-        (8, 3, world.people[1], "withdrawn", 7, None, "undo"),
+        (1, 1, kim, "approved", None, 3, None),
+        (2, 2, kim, "approved", None, None, None),
+        (3, 1, lee, "approved", 1, 4, None),
+        (4, 1, kim, "approved", 3, 5, "undo"),
+        (5, 1, lee, "rejected", 4, 6, None),
+        (6, 1, kim, "approved", 5, None, "undo"),
+        (7, 3, lee, "approved", None, 8, None),
+        (8, 3, lee, "withdrawn", 7, None, "undo"),
     ]
-    world.store.close()
+    store.close()
     connection = sqlite3.connect(tmp_path / "labeler.db")
     connection.executemany(
         """INSERT INTO records (id, project_id, key, text, language, metadata, content_hash, kind, cluster, created_at)
@@ -814,7 +818,7 @@ def test_what_was_undone_and_held_before_the_upgrade_counts_as_it_should(tmp_pat
         found = {row["id"]: row for row in store.db.all("SELECT * FROM annotations")}
         assert {id_: row["original_id"] for id_, row in found.items() if row["original_id"]} == {4: 1, 6: 1}
         assert found[6]["created_at"] == 1001
-        strip = store.annotations.last_of(1, "sentiment", world.kim)
+        strip = store.annotations.last_of(1, "sentiment", kim)
         assert [row["record_id"] for row in strip] == [2, 1]
         assert store.work.holder(None, 3, "sentiment")["lease"] == 3600
         assert store.work.get(3, "sentiment")["scored_by"] == "probe"
