@@ -10,6 +10,7 @@ from helpers import Points, numbered
 from test_desk import Seat, Shop, open_shop, shop  # noqa: F401
 from test_runs import approve, lab, suggester  # noqa: F401
 
+from labeler.ingest.duplicates import near_duplicate, signed
 from labeler.prelabel import runs
 from labeler.prelabel.current import CURRENT, OLDER, OTHER, kind_of, standing
 from labeler.prelabel.refresh import at_opening, refresh_front
@@ -371,3 +372,24 @@ def test_a_decision_that_is_made_again_counts_by_the_order_that_brought_the_reco
     again = seat.post("undo", request_key="undo-it-once", page="page-one").json
     seat.decide(again, "positive")
     assert fruit.instance.store.annotations.agreement(fruit.project, "sentiment", again["task_version"]) == []
+
+
+def test_an_example_that_turned_out_to_be_a_near_duplicate_is_shown_no_more(lab):  # noqa: F811
+    """A review that comes later may unite two clusters: what stands in one of them is no example for the other."""
+    between = "".join(chr(0xAC00 + 28 * n) for n in range(40))
+
+    def add(text):
+        new, place = signed(NewRecord(text, text)), lab.project["id"]
+        records = lab.store.records
+        return lab.store.write(lambda tx: records.add(tx, place, [new], ["sentiment"], similar=near_duplicate))[0].id
+
+    ids = [add(between + "여덟글자를더썼다"), add("네글자를" + between)]
+    approve(lab, ids[0])
+    free = suggester(lab, backend="nearest")
+    made = at_opening(free, free, lab.store.records.get(ids[1]), None).suggestion
+    assert [evidence.record_id for evidence in made.evidence] == [ids[0]]
+    add(between)
+    record = lab.store.records.get(ids[1])
+    assert record.cluster == lab.store.records.get(ids[0]).cluster
+    assert standing(free, record, made) == OLDER
+    assert at_opening(free, free, record, made).suggestion is None

@@ -29,7 +29,8 @@ def standing(suggester: Suggester, record: Record, suggestion: Suggestion) -> st
         return OLDER
     # Nothing was decided since, which is the common case: no need to search.
     if suggestion.seq is not None and suggestion.seq == suggester.index.refresh():
-        return CURRENT
+        near = suggester.index.excludes(record, [evidence.record_id for evidence in suggestion.evidence])
+        return OLDER if near else CURRENT
     return CURRENT if _same_examples(suggester, record, suggestion) else OLDER
 
 

@@ -219,6 +219,14 @@ class ExampleIndex:
                     return hits
                 wanted *= 8
 
+    def excludes(self, record: Record, record_ids: Sequence[int]) -> bool:
+        """Whether one of these records may not be an example of ``record`` by now: clusters unite as reviews come."""
+        self.refresh()
+        query = Query.of(record, self.vectors(()))
+        with self._lock:
+            places = [self._position[id_] for id_ in record_ids if id_ in self._position]
+            return any(query.excludes(self._entries[place]) for place in places)
+
     def entries(self) -> list[tuple[int, Entry]]:
         """Return (position, entry) of all living entries, in the order they were first approved."""
         self.refresh()

@@ -13,7 +13,7 @@ from labeler.store.database import Database, Row, Tx
 
 VECTORS, DERIVED = ":vectors", ":derived"
 """The places of a project's vectors, and of what is derived from its reviews, beside those of its tasks."""
-LEASE = 120.0
+LEASE = 60.0
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 600.0
 
 
