@@ -84,8 +84,8 @@ def given(model: Any, cache: Any) -> dict[str, Any]:
 
     transformers 5.24 renamed it, and warns of the old name.
     """
-    # Hooks that stand around the forward of one model may hide what it takes: its class says it.
-    takes = {*inspect.signature(model.forward).parameters, *inspect.signature(type(model).forward).parameters}
+    # Of its class: whoever wraps the forward of one model, as accelerate does, seldom repeats what it takes.
+    takes = inspect.signature(type(model).forward).parameters
     for name in ("cache", "past_key_values"):
         if name in takes:
             return {name: cache}
