@@ -296,7 +296,7 @@ class Study:
         plain = self.measured(first, model.name, f"{way.name}, {SCORED}", self._known(way), ids)
         taught = list(runs.select_approved(self.store, self.id, self.data.task, self.sizes.calibrate))
         # The end of this run fits the calibration of this way.
-        last = self._asked(taught, model, way, "scored")
+        last = self._asked(taught, model, way, "scored", purpose="calibrate")
         again = self._asked(ids, model, way, "scored", calibrate=True)
         assert again["calls"] == 0, "the same prompts were answered already"
         made = self.store.calibrations.scored_in(last["id"])[0]
@@ -312,10 +312,10 @@ class Study:
         return [plain, result]
 
     def _asked(
-        self, ids: Sequence[int], model: Model, way: Way, answering: str, calibrate: bool = False
+        self, ids: Sequence[int], model: Model, way: Way, answering: str, calibrate: bool = False, **more: Any
     ) -> dict[str, Any]:
         asked = {"answering": answering, "calibrate": calibrate, "max_tokens": MAX_TOKENS, "k": self.sizes.k}
-        run = self.run(ids, {**model.settings, **asked, **way.settings})
+        run = self.run(ids, {**model.settings, **asked, **way.settings, **more})
         if run["state"] != "finished":
             raise SystemExit(f"{model.name} on {self.data.name}: {run['message']}")
         return run

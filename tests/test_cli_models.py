@@ -326,10 +326,12 @@ def test_a_resumed_run_stays_what_it_was(served: Shell, server: FakeOpenAI) -> N
     assert "The run is paused" in served.fails("prelabel", *TASK, "--limit", "1", "--temperature", "0.9", "--k", "1")
     served.ok("settings", *TASK, "temperature=0.2", "k=0")
     server.behave(MODES["vote"])
+    before = len(server.requests)
     with served.store() as store:
         runs.resume(store, 1)
     served.ok("worker", "--once")
-    sent = server.requests[-1].json
+    # What comes after it may be a refresh: the suggestion is not made as the task says by now.
+    sent = server.requests[before].json
     assert sent["temperature"] == 0.9
     assert [turn["role"] for turn in sent["messages"]].count("assistant") == 1
 

@@ -186,5 +186,5 @@ def _change_task(instance: Instance, project: Mapping[str, Any], name: str, chan
     changed = tables.changed_settings("task", before | changes)
     if changed == before:
         return "Nothing was changed."
-    version = instance.change_task(int(project["id"]), name, changed, seen=before)
+    version = instance.change_task(int(project["id"]), name, before | changes, seen=before)
     return f"Saved as version {version} of {name}."
