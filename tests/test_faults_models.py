@@ -594,7 +594,7 @@ def test_own_label_is_never_shown_to_local_weights(local, monkeypatch):
         approve(local, id_, "negative")
     seen = prompts_of(monkeypatch)
     for retriever in ("similar", "balanced", "mmr"):
-        run_id = start_local(local, [own, copy], k=4, retriever=retriever)
+        run_id = start_local(local, [own, copy], k=4, retriever=retriever, purpose="calibrate")
         assert move(local, run_id) == "finished"
         for id_ in (own, copy):
             assert [evidence.record_id for evidence in newest(local, id_).evidence] == [other]
