@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sqlite_utils import Database as SqliteUtils
+from sqlite_utils.migrations import Migrations
 
 from labeler import Choice, Label, Task
 from labeler.annotation.decisions import Decided, Decision, Decisions
@@ -49,6 +51,15 @@ REVIEWS = [
     "Nothing special, does what it should",
 ]
 _keys = (f"request-{n:08d}" for n in itertools.count())
+
+
+def migrations_before(known: Migrations, name: str) -> Migrations:
+    """Return the migrations of an earlier program, which knew none from ``name`` on."""
+    earlier = Migrations(known.name)
+    for step in known.pending(SqliteUtils(memory=True)):
+        if step.name < name:
+            earlier(name=step.name)(step.fn)
+    return earlier
 
 
 class World:

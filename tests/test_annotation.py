@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from helpers import REVIEWS, World, numbered
+from helpers import REVIEWS, World, migrations_before, numbered
 
 from labeler.annotation.decisions import Decision
 from labeler.annotation.queue import is_blind
@@ -766,9 +766,8 @@ def test_the_queue_is_made_again_from_the_annotations(world, lee):
 
 def test_what_was_undone_and_held_before_the_upgrade_counts_as_it_should(tmp_path, monkeypatch):
     """Restored rows get the number and time of their decision, also through two undos; claims and scores stay true."""
-    known = list(schema.migrations._migrations)
-    older = [migration for migration in known if migration.name < "m006_queue"]
-    monkeypatch.setattr(schema.migrations, "_migrations", older)
+    known = schema.migrations
+    monkeypatch.setattr(schema, "migrations", migrations_before(known, "m006_queue"))
     store = Store(tmp_path / "labeler.db", synchronous="OFF")
     store.write(lambda tx: store.projects.create(tx, "reviews", "ko", {}))
     kim, lee = (
@@ -813,7 +812,7 @@ def test_what_was_undone_and_held_before_the_upgrade_counts_as_it_should(tmp_pat
     connection.execute("UPDATE work SET suggestion_id = 1, score = 0.5 WHERE record_id = 3")
     connection.commit()
     connection.close()
-    monkeypatch.setattr(schema.migrations, "_migrations", known)
+    monkeypatch.setattr(schema, "migrations", known)
     with Store(tmp_path / "labeler.db") as store:
         found = {row["id"]: row for row in store.db.all("SELECT * FROM annotations")}
         assert {id_: row["original_id"] for id_, row in found.items() if row["original_id"]} == {4: 1, 6: 1}

@@ -14,9 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import REVIEWS, SENTIMENT, World, python
-from sqlite_utils import Database as SqliteUtils
-from sqlite_utils.migrations import Migrations
+from helpers import REVIEWS, SENTIMENT, World, migrations_before, python
 
 from labeler.errors import InputError, NotFound, StoreDamaged, StoreError, StoreFull, StoreNewer, StoreReadOnly
 from labeler.ingest.upkeep import refresh_groups, sign_reviews
@@ -49,20 +47,11 @@ def add_project(store: Store, name: str) -> int:
     return store.write(lambda tx: store.projects.create(tx, name, "ko", {}))
 
 
-def known_before(known, without=2):
-    """Return the migrations of an earlier program, which knew none of the last ones."""
-    earlier = Migrations(known.name)
-    steps = known.pending(SqliteUtils(memory=True))
-    for step in steps[: len(steps) - without]:
-        earlier(name=step.name)(step.fn)
-    return earlier
-
-
 @pytest.fixture
 def two_more(monkeypatch):
     """Pretend that this program knows two more migrations; the second can be told to fail."""
     failing = {"on": False}
-    monkeypatch.setattr(schema, "migrations", known_before(schema.migrations, without=0))
+    monkeypatch.setattr(schema, "migrations", migrations_before(schema.migrations, "m900"))
 
     @schema.migrations()
     def m900_first(db):
@@ -149,13 +138,13 @@ INSERT INTO imports (project_id, file, settings, state, created_at) VALUES (1, '
 
 def test_products_and_clusters_of_an_older_database_are_made_again(path, monkeypatch):
     """A database from before products were versioned keeps its rows, and what is derived from them becomes right."""
-    known = schema.migrations._migrations
-    monkeypatch.setattr(schema.migrations, "_migrations", [m for m in known if m.name < "m004"])
+    known = schema.migrations
+    monkeypatch.setattr(schema, "migrations", migrations_before(known, "m004"))
     Store(path).close()
     before = sqlite3.connect(path)
     before.executescript(_BEFORE_PRODUCTS)
     before.close()
-    monkeypatch.setattr(schema.migrations, "_migrations", known)
+    monkeypatch.setattr(schema, "migrations", known)
     with Store(path) as store:
         assert [row[0] for row in store.db.all("SELECT record_id FROM embeddings")] == [1]
         task = replace(SENTIMENT, name="usage", unit="group")
@@ -197,7 +186,7 @@ def test_newer_schema_is_refused_with_both_names(path):
 
 def test_file_is_copied_before_it_is_migrated(path, two_more):
     """The copy beside the file is the database as it was, complete and sound."""
-    known, schema.migrations = schema.migrations, known_before(schema.migrations)
+    known, schema.migrations = schema.migrations, migrations_before(schema.migrations, "m900")
     with Store(path) as store:
         add_project(store, "before")
     schema.migrations = known
@@ -211,7 +200,7 @@ def test_file_is_copied_before_it_is_migrated(path, two_more):
 
 def test_migration_that_fails_half_way_leaves_the_old_schema(path, two_more):
     """All pending migrations are one transaction: after a failure none of them stands, and a re-run finishes."""
-    known, schema.migrations = schema.migrations, known_before(schema.migrations)
+    known, schema.migrations = schema.migrations, migrations_before(schema.migrations, "m900")
     with Store(path) as store:
         add_project(store, "kept")
     schema.migrations = known
@@ -471,7 +460,7 @@ def test_read_only_needs_a_file(path):
 
 def test_read_only_store_refuses_to_migrate(path, two_more):
     """A file that needs a migration cannot be opened read-only; the message names the migration."""
-    known, schema.migrations = schema.migrations, known_before(schema.migrations)
+    known, schema.migrations = schema.migrations, migrations_before(schema.migrations, "m900")
     with Store(path):
         pass
     schema.migrations = known
