@@ -183,6 +183,11 @@ class Instance:
     def task_settings(self, project: Mapping[str, Any], name: str) -> dict[str, Any]:
         return read_settings("task", self.task_settings_raw(project, name))
 
+    def prompt_words(self, project: Mapping[str, Any], task: Task) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Return persona and answer wording of a task by language, as its prompts have them: what exports train on."""
+        settings = self.task_settings(project, task.name)
+        return settings["persona"] or {}, settings["answer_wording"] or {}
+
     def change_project(self, project_id: int, changes: Mapping[str, Any], reviewer_id: int | None = None) -> None:
         """Change some settings of a project; tasks that were added get their queue.
 

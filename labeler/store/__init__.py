@@ -25,6 +25,7 @@ from labeler.store.products import Products
 from labeler.store.projects import Projects
 from labeler.store.records import NewRecord, Records, Stored
 from labeler.store.search import index_texts, search, unsearchable
+from labeler.store.splits import Splits
 from labeler.store.suggestions import Suggestions
 from labeler.store.upkeep import Upkeep
 from labeler.store.vectors import Vectors
@@ -60,6 +61,7 @@ class Store:
         self.calibrations = Calibrations(self.db)
         self.events = Events(self.db)
         self.exports = Exports(self.db)
+        self.splits = Splits(self.db)
 
     @property
     def path(self) -> Path:

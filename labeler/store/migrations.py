@@ -270,6 +270,18 @@ CREATE TABLE queued (
     through INTEGER NOT NULL, PRIMARY KEY (project_id, task)) WITHOUT ROWID;
 """
 
+# Records that exports before put into different splits belong to the one that was held out most.
+_SPLITS = """
+CREATE TABLE splits (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id),
+    record_id INTEGER NOT NULL UNIQUE REFERENCES records(id), split TEXT NOT NULL);
+CREATE INDEX splits_project ON splits (project_id, id);
+INSERT INTO splits (project_id, record_id, split)
+    SELECT a.project_id, a.record_id, CASE MIN(CASE e.split WHEN 'test' THEN 1 WHEN 'validation' THEN 2 ELSE 3 END)
+      WHEN 1 THEN 'test' WHEN 2 THEN 'validation' ELSE 'train' END
+    FROM export_annotations e JOIN annotations a ON a.id = e.annotation_id GROUP BY a.project_id, a.record_id;
+"""
+
 
 @migrations()
 def m001_initial(db: SqliteUtils) -> None:
@@ -331,6 +343,12 @@ def _find_originals(db: SqliteUtils) -> None:
 def m007_current_suggestions(db: SqliteUtils) -> None:
     """What a suggestion was made by and from, fits of free backends, and how far decisions were followed."""
     _execute(db, _CURRENT)
+
+
+@migrations()
+def m011_splits(db: SqliteUtils) -> None:
+    """In which split each record left, so that it never leaves in another."""
+    _execute(db, _SPLITS)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:

@@ -139,9 +139,23 @@ SENTENCES = (
     N_("Equal texts carry different labels; decide these records again"),
     N_("Equal texts with equal labels stand more than once"),
     N_("Somebody decided these records again while the export ran; export again to have them"),
+    N_("Near-duplicates carry different labels; look at these records again"),
+    N_("The text holds control tokens of language models, which a trainer may take for real ones"),
     N_(
-        "%(name)s has %(share)s of the rows, not %(wanted)s: too few rows, or products and near-duplicates that belong "
-        "together are too large"
+        "Products or near-duplicates that came later tie these records to records of another split; they stay out, so "
+        "that no held-out record has a twin in the training set"
+    ),
+    N_(
+        "Earlier exports put these records, or what belongs to them, into a split that has no share now; give it one, "
+        "or split anew"
+    ),
+    N_(
+        "%(name)s has no rows, and no file was written for it: there are too few rows, products and near-duplicates "
+        "that belong together are too large, or earlier exports had other shares"
+    ),
+    N_(
+        "%(name)s has %(share)s of the rows, not %(wanted)s: there are too few rows, products and near-duplicates that "
+        "belong together are too large, or earlier exports had other shares"
     ),
     N_("The shares %(a)s, %(b)s and %(c)s add up to %(sum)s; they must add up to 1"),
     N_("Nothing to export: every approved annotation of %(task)s is left out. %(why)s"),
