@@ -34,6 +34,7 @@ from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.ranking import Rankings
 from labeler.settings import changed_settings, merged_settings, read_settings
 from labeler.store import Store, Tx
+from labeler.store.projects import check_in_use
 from labeler.store.work import Work
 from labeler.suggesters import Suggesters, refuse_joint_cascade
 from labeler.task import GROUP, Task
@@ -277,6 +278,7 @@ class Instance:
                 break
 
     def importer(self, project: Mapping[str, Any]) -> Importer:
+        check_in_use(project)
         tasks = self.tasks_of(project)
         store_label = {name: self.decisions(project, task).import_label for name, task in tasks.items()}
         return Importer(

@@ -91,6 +91,8 @@ class Decisions:
             return self._again(tx, before, reviewer_id, decision)
         row = self.store.work.get(decision.record_id, self.task.name, tx)
         if row is None:
+            # Perhaps it was removed this very moment.
+            self.store.records.get(decision.record_id)
             raise NotFound(f"Record {decision.record_id} is not in the queue of the task {self.task.name}")
         if row["text_version"] > decision.version:
             raise Conflict(

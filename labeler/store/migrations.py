@@ -282,6 +282,23 @@ INSERT INTO splits (project_id, record_id, split)
     FROM export_annotations e JOIN annotations a ON a.id = e.annotation_id GROUP BY a.project_id, a.record_id;
 """
 
+# The indexes are what a removal looks for: without them each row that goes would be looked for in whole tables.
+_REMOVAL = """
+ALTER TABLE projects ADD COLUMN archived_at REAL;
+ALTER TABLE projects ADD COLUMN removals INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE used_numbers (name TEXT PRIMARY KEY, highest INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX records_copies ON records (duplicate_of) WHERE duplicate_of IS NOT NULL;
+CREATE INDEX records_import ON records (import_id) WHERE import_id IS NOT NULL;
+CREATE INDEX run_items_record ON run_items (record_id);
+CREATE INDEX near_duplicates_record ON near_duplicates (record_id);
+CREATE INDEX annotations_superseded ON annotations (supersedes) WHERE supersedes IS NOT NULL;
+CREATE INDEX annotations_superseding ON annotations (superseded_by) WHERE superseded_by IS NOT NULL;
+CREATE INDEX annotations_original ON annotations (original_id) WHERE original_id IS NOT NULL;
+CREATE INDEX annotations_suggestion ON annotations (suggestion_id) WHERE suggestion_id IS NOT NULL;
+CREATE INDEX suggestions_call ON suggestions (call_id) WHERE call_id IS NOT NULL;
+CREATE INDEX export_annotations_annotation ON export_annotations (annotation_id);
+"""
+
 
 @migrations()
 def m001_initial(db: SqliteUtils) -> None:
@@ -349,6 +366,12 @@ def m007_current_suggestions(db: SqliteUtils) -> None:
 def m011_splits(db: SqliteUtils) -> None:
     """In which split each record left, so that it never leaves in another."""
     _execute(db, _SPLITS)
+
+
+@migrations()
+def m012_removal(db: SqliteUtils) -> None:
+    """What taking back needs: numbers that are never given again, archived projects, and how often records went."""
+    _execute(db, _REMOVAL)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:
