@@ -34,6 +34,7 @@ from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.ranking import Rankings
 from labeler.settings import changed_settings, merged_settings, read_settings
 from labeler.store import Store, Tx
+from labeler.store.projects import check_in_use
 from labeler.store.work import Work
 from labeler.suggesters import Suggesters, refuse_joint_cascade
 from labeler.task import GROUP, Task
@@ -183,6 +184,11 @@ class Instance:
     def task_settings(self, project: Mapping[str, Any], name: str) -> dict[str, Any]:
         return read_settings("task", self.task_settings_raw(project, name))
 
+    def prompt_words(self, project: Mapping[str, Any], task: Task) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Return persona and answer wording of a task by language, as its prompts have them: what exports train on."""
+        settings = self.task_settings(project, task.name)
+        return settings["persona"] or {}, settings["answer_wording"] or {}
+
     def change_project(self, project_id: int, changes: Mapping[str, Any], reviewer_id: int | None = None) -> None:
         """Change some settings of a project; tasks that were added get their queue.
 
@@ -272,6 +278,7 @@ class Instance:
                 break
 
     def importer(self, project: Mapping[str, Any]) -> Importer:
+        check_in_use(project)
         tasks = self.tasks_of(project)
         store_label = {name: self.decisions(project, task).import_label for name, task in tasks.items()}
         return Importer(

@@ -358,13 +358,19 @@ def test_export_writes_files_and_names_them(shell: Shell) -> None:
     """``labeler export`` prints the path of each file, and the manifest describes them."""
     shell.import_reviews()
     out = shell.folder / "out"
-    shown = shell.ok("export", "--project", "shop", "--task", "sentiment", "--format", "openai", "--out", out)
+    shell.ok("settings", "--project", "shop", "--task", "sentiment", 'persona={"ko": "너는 점원이다."}')
+    made = shell("export", "--project", "shop", "--task", "sentiment", "--format", "openai", "--out", out)
+    assert made.exit_code == 0
+    shown = made.stdout
     assert {Path(line).name for line in shown.splitlines()} >= {"train.jsonl", "manifest.json"}
     assert all(Path(line).exists() for line in shown.splitlines())
-    texts = [(out / f"{name}.jsonl").read_text(encoding="utf-8") for name in ("train", "validation", "test")]
+    texts = [path.read_text(encoding="utf-8") for path in sorted(out.glob("*.jsonl")) if path.stem != "records"]
     lines = "".join(texts).splitlines()
-    assert len(lines) == 5
-    assert strictjson.loads(lines[0])["messages"][-1]["role"] == "assistant"
+    assert len(lines) == 5 and all(texts)
+    messages = strictjson.loads(lines[0])["messages"]
+    assert messages[-1]["role"] == "assistant" and messages[0]["content"].startswith("너는 점원이다.")
+    # A note on a split is about no rows, and counts none.
+    assert "Note: validation has no rows, and no file was written for it" in made.stderr and "0 x" not in made.stderr
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,8 @@ class Decisions:
             return self._again(tx, before, reviewer_id, decision)
         row = self.store.work.get(decision.record_id, self.task.name, tx)
         if row is None:
+            # Perhaps it was removed this very moment.
+            self.store.records.get(decision.record_id)
             raise NotFound(f"Record {decision.record_id} is not in the queue of the task {self.task.name}")
         _check_text(row, decision)
         current = self.store.annotations.current(decision.record_id, self.task.name, tx)

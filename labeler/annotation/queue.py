@@ -175,6 +175,8 @@ class Queue:
         """Return the queue's row of a record. Raises :class:`NotFound` for one of another project or task."""
         row = self.store.work.get(record_id, self.task.name, tx)
         if row is None or row["project_id"] != self.project_id:
+            # Perhaps it was removed; that is said.
+            self.store.records.get(record_id)
             raise NotFound(f"Record {record_id} is not in the queue of the task {self.task.name}")
         return row
 

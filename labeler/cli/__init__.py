@@ -11,6 +11,7 @@
     models.py       backends, models
     words.py        what is said of models and calibrations
     people.py       user
+    removal.py      remove, imports, rename, archive
     care.py         projects, tasks, plugins, backup, doctor
 """
 
@@ -21,11 +22,11 @@ from itertools import chain, pairwise
 
 import click
 
-from labeler.cli import calibration, care, data, models, people, runs, serve, settings
+from labeler.cli import calibration, care, data, models, people, removal, runs, serve, settings
 from labeler.cli.base import cli
 
 # Each room adds its commands to the group when it is imported.
-__all__ = ["calibration", "care", "cli", "data", "main", "models", "people", "runs", "serve", "settings"]
+__all__ = ["calibration", "care", "cli", "data", "main", "models", "people", "removal", "runs", "serve", "settings"]
 
 
 def main() -> None:

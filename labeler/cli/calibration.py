@@ -35,7 +35,7 @@ def calibrate(instance: Instance, project: str, task_name: str, limit: int | Non
     """
     from labeler.prelabel import calibration, runs
 
-    found = instance.store.projects.named(project)
+    found = instance.store.projects.in_use(project)
     task = instance.project_task(found, task_name)
     # Each record scored on its own, by this model: no cheaper step before it, no other task beside it.
     settings = {"purpose": CALIBRATE, "mode": "direct", "joint": [], **read_options(given, found["language"])}

@@ -20,7 +20,8 @@ def projects(instance: Instance) -> None:
     """List the projects, with progress by task."""
     for project in instance.store.projects.all():
         counts = instance.store.records.counts(project["id"])
-        click.echo(f"{project['name']}: {counts['records']} records")
+        archived = "" if project["archived_at"] is None else " (archived)"
+        click.echo(f"{project['name']}{archived}: {counts['records']} records")
         for name in instance.tasks_of(project):
             work = instance.store.work.counts(project["id"], name)
             click.echo(f"  {name}: {work['approved']} approved, {work['rejected']} rejected, {work['pending']} pending")

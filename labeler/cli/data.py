@@ -101,18 +101,21 @@ def _show_refused(report: Report, report_file: Path | None) -> None:
 @click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
 @click.option("--how", multiple=True, metavar="HOW", help="Only: accepted, corrected, scratch, imported")
 @click.option("--language", type=click.Choice(["ko", "en"]), help="Only records in this language")
+@click.option("--new-splits", is_flag=True, help="Forget in which splits records left before, and share them out anew")
 @click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
 @click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
 @click.option("--reasoning", is_flag=True, help="suggestions: also what the model wrote down on the way to each")
 @with_instance
 def export(
     instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, how: tuple[str, ...],
-    language: str | None, raw: bool, bom: bool, reasoning: bool,
+    language: str | None, new_splits: bool, raw: bool, bom: bool, reasoning: bool,
 ) -> None:  # fmt: skip
     """Export approved annotations as a training set (or suggestions, for analysis)."""
     from labeler.export import Filters, Options, Shares, export_task
 
     found = instance.store.projects.named(project)
+    task = instance.project_task(found, task_name)
+    persona, wording = instance.prompt_words(found, task)
     try:
         shares = Shares(*(float(part) for part in split.split(",")))
     except (TypeError, ValueError):
@@ -120,19 +123,27 @@ def export(
     result = export_task(
         instance.store,
         found,
-        instance.project_task(found, task_name),
+        task,
         format_name,
         out,
         formats=instance.plugins.exporters,
         shares=shares,
         filters=Filters(how=how, language=language),
-        options=Options(formula_safe=not raw, bom=bom, reasoning=reasoning),
+        options=Options(
+            persona=persona,
+            wording=wording,
+            formula_safe=not raw,
+            bom=bom,
+            reasoning=reasoning,
+            new_splits=new_splits,
+        ),
     )
     for path in result.files:
         click.echo(str(path))
     for what in ("left_out", "warnings"):
         for finding in result.manifest.get(what, []):
-            shown = finding if isinstance(finding, str) else f"{finding['count']} x {finding['message']}"
+            # What is said of a split has no rows of its own.
+            shown = f"{finding['count']} x {finding['message']}" if finding["keys"] else finding["message"]
             click.echo(f"{'Left out' if what == 'left_out' else 'Note'}: {shown}", err=True)
     if result.unrecorded:
         click.echo(f"Note: the export stands, but is not listed in the project: {result.unrecorded}", err=True)

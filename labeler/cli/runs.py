@@ -38,7 +38,7 @@ def prelabel(
     from labeler.prelabel import runs
     from labeler.prelabel.current import kind_of
 
-    found = instance.store.projects.named(project)
+    found = instance.store.projects.in_use(project)
     settings = read_options(given, found["language"])
     budget = settings.pop("budget", None)
     task = instance.project_task(found, task_name)

@@ -7,7 +7,6 @@ in which split, stands in ``records.jsonl`` beside it. ``suggestions`` is the on
 
 from __future__ import annotations
 
-import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ _NEEDS_QUOTES = re.compile(r'[",\r\n]')
 _FIXED = ("key", "text", "value", "rendered", "group", "split")
 _ROLES = ("system", "user", "assistant")
 BOM = "\ufeff"
+DATASET_INFO = "dataset_info.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,10 @@ class TrainingFormat(Format):
     def row(self, row: ExportRow, context: Context) -> str:
         """Return one row as it stands in the file, with its line end."""
 
+    def about(self, files: Mapping[str, str], context: Context) -> tuple[str, str] | None:
+        """Return name and content of a file that tells a trainer of the others, by split; None for none."""
+        return None
+
 
 class OpenAI(TrainingFormat):
     """{"messages": [system, user, assistant]}: chat fine-tuning, and TRL's conversational language modeling."""
@@ -100,17 +104,29 @@ class TRL(TrainingFormat):
 
 
 class Alpaca(TrainingFormat):
-    """{"instruction", "input", "output"}: the system message, the review between its marks, the answer."""
+    """{"system", "instruction", "input", "output"}: the system message, nothing, the marked review, the answer.
+
+    The instruction is empty, because trainers put it and the input into one user's message: that one must be what is
+    served. ``dataset_info.json`` beside the rows tells LLaMA-Factory which column is what.
+    """
 
     name = "alpaca"
     suffix = ".jsonl"
-    description = "Instruction, input and output, for trainers that read the Alpaca form"
+    description = "System, instruction, input and output, for trainers that read the Alpaca form"
 
     def row(self, row: ExportRow, context: Context) -> str:
         messages = prompt(row, context)
-        instruction = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+        system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
         asked = "\n\n".join(m["content"] for m in messages if m["role"] != "system")
-        return json_line({"instruction": instruction, "input": asked, "output": completion(row, context)["content"]})
+        answer = completion(row, context)["content"]
+        return json_line({"system": system, "instruction": "", "input": asked, "output": answer})
+
+    def about(self, files: Mapping[str, str], context: Context) -> tuple[str, str] | None:
+        columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
+        sets = {
+            f"{context.task.name}_{split}": {"file_name": name, "columns": columns} for split, name in files.items()
+        }
+        return DATASET_INFO, strictjson.dumps(sets, indent=1, separators=(",", ": ")) + "\n"
 
 
 class Csv(TrainingFormat):
@@ -194,7 +210,8 @@ def built_in() -> dict[str, Format]:
 
 def prompt(row: ExportRow, context: Context) -> list[Message]:
     """Return the zero-shot prompt of a row, checked: what a trainer gets are role and content, and both are sound."""
-    style = _with_free_fence(context.style, row.record.text)
+    # As served, but for equal files from equal rows: the word of the marks is a hash of the text.
+    style = replace(context.style, fence=context.style.mark(row.record.text))
     messages = context.task.build_prompt(row.record, [], style)
     for place, message in enumerate(messages):
         role, content = message["role"], message["content"]
@@ -213,15 +230,6 @@ def prompt(row: ExportRow, context: Context) -> list[Message]:
 def completion(row: ExportRow, context: Context) -> Message:
     """Return the message that a model should learn to answer."""
     return {"role": "assistant", "content": context.task.answer(row.value)}
-
-
-def _with_free_fence(style: PromptStyle, text: str) -> PromptStyle:
-    """Return the style with a fence that does not stand in ``text``: the fixed one, for all but hostile reviews."""
-    fence = style.fence
-    while f"review-{fence}" in text:
-        # Not random: equal input gives equal files.
-        fence = hashlib.sha256(f"{fence}\n{text}".encode()).hexdigest()[:8]
-    return style if fence == style.fence else replace(style, fence=fence)
 
 
 def record_line(row: ExportRow) -> str:

@@ -35,7 +35,7 @@ from labeler.errors import (
 )
 from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
 from labeler.export.formats import Context, ExportRow, Format, Suggestions, TrainingFormat, record_line
-from labeler.export.splits import Components, Shares, split_of
+from labeler.export.splits import SPLITS, Components, Linked, Places, Shares
 from labeler.prompts import LANGUAGES, PromptStyle
 from labeler.prompts.styles import ZERO_SHOT
 from labeler.records import Record, Value
@@ -48,6 +48,10 @@ from labeler.text import content_hash, guess_language
 HOWS = (ACCEPTED, CORRECTED, SCRATCH, IMPORTED)
 _MOST_KEYS = 1000
 _MOST_COLUMNS = 200
+# As models spell what steers them: <|eot_id|>, <end_of_turn>, [INST], </s>.
+_CONTROL = re.compile(
+    r"<\|[^\s<>]{1,40}?\|>|</?(?:start|end)_of_\w{1,20}>|\[/?INST\]|<</?SYS>>|</?[su]>|<(?:bos|eos|pad)>"
+)
 
 _REASONS = {
     "empty_text": "The record has no text",
@@ -56,6 +60,12 @@ _REASONS = {
     "too_long": "Text and answer together are longer than the limit",
     "contradicting": "Equal texts carry different labels; decide these records again",
     "duplicate": "Equal texts with equal labels stand more than once",
+    "near_contradicting": "Near-duplicates carry different labels; look at these records again",
+    "control_tokens": "The text holds control tokens of language models, which a trainer may take for real ones",
+    "between_splits": "Products or near-duplicates that came later tie these records to records of another split; "
+    "they stay out, so that no held-out record has a twin in the training set",
+    "no_share": "Earlier exports put these records, or what belongs to them, into a split that has no share now; "
+    "give it one, or split anew",
     "changed": "Somebody decided these records again while the export ran; export again to have them",
 }
 
@@ -94,23 +104,24 @@ class Filters:
 class Options:
     """How an export is written.
 
-    ``language`` is that of the prompts and of rendered labels (None: the project's), ``fence`` the word of the marks
-    around a review, ``longest`` the most characters of text and answer together. ``keep_contradicting`` exports
-    exact copies with different labels too. ``formula_safe`` and ``bom`` concern CSV only. ``reasoning`` adds the steps
-    of each suggestion to the format ``suggestions``; no other format ever holds them.
+    ``language`` is that of the prompts and of rendered labels (None: the project's), ``longest`` the most characters of
+    text and answer together. ``persona`` and ``wording`` are those of the task's settings, by language, as served.
+    ``keep_contradicting`` exports exact copies with different labels too. ``formula_safe`` and ``bom`` concern CSV
+    only. ``reasoning`` adds the steps of each suggestion to the format ``suggestions``; no other format ever holds
+    them. ``new_splits`` forgets in which splits records left before.
     """
 
     language: str | None = None
-    fence: str = "text"
     longest: int = 32_000
+    persona: Mapping[str, str] = field(default_factory=dict)
+    wording: Mapping[str, str] = field(default_factory=dict)
     keep_contradicting: bool = False
     formula_safe: bool = True
     bom: bool = False
     reasoning: bool = False
+    new_splits: bool = False
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9]{1,20}", self.fence):
-            raise SettingError(f"The fence is {self.fence[:40]!r}; it must be 1 to 20 letters or digits")
         if self.longest < 1:
             raise SettingError(f"The longest row is {self.longest} characters; it must be at least 1")
 
@@ -155,6 +166,8 @@ def export_task(
         raise PluginError(f"The export format {format_name!r} is no TrainingFormat with a suffix such as '.jsonl'")
     plan = _plan(job, chosen)
     with writing(job.folder, job.owner(chosen)) as exchange:
+        while not _remembered(job, plan):
+            plan = _plan(job, chosen)
         members = _write_rows(job, chosen, plan, exchange)
         exchange.commit(_manifest(job, chosen, exchange) | plan.report(job.shares, members))
         return _record(job, exchange, reviewer_id, members)
@@ -172,7 +185,9 @@ class _Job:
 
     @property
     def style(self) -> PromptStyle:
-        return PromptStyle(ZERO_SHOT, self.options.language or self.project["language"], self.options.fence)
+        language = self.options.language or self.project["language"]
+        persona, wording = (words.get(language, "") for words in (self.options.persona, self.options.wording))
+        return PromptStyle(ZERO_SHOT, language, persona=persona, wording=wording)
 
     def owner(self, chosen: Format) -> dict[str, str]:
         return {"project": self.project["name"], "task": self.task.name, "format": chosen.name}
@@ -191,10 +206,15 @@ class _Seen(NamedTuple):
     """All that is kept of a row between the passes."""
 
     annotation_id: int
-    key: str
+    record: Linked
     hash: bytes
     answer: bytes
-    component: int
+    counts_as: tuple[str, ...]
+    cluster: int | None
+
+    @property
+    def key(self) -> str:
+        return self.record.key
 
 
 class _Findings:
@@ -221,9 +241,14 @@ class _Findings:
 
 @dataclass
 class _Plan:
-    """The split of each row that leaves, by annotation id, and what the second pass adds up."""
+    """The split of each row that leaves, by annotation id and by record, and what the second pass adds up.
 
+    ``seen`` is the newest memory of splits that it knows of.
+    """
+
+    seen: int
     splits: dict[int, str] = field(default_factory=dict)
+    records: dict[int, str] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
     left_out: _Findings = field(default_factory=_Findings)
     warnings: _Findings = field(default_factory=_Findings)
@@ -237,8 +262,10 @@ class _Plan:
         for name in shares.used():
             share = counts[name] / max(len(members), 1)
             if not counts[name] or abs(share - shares.as_dict()[name]) > 0.1:
-                message = f"{name} has {share:.0%} of the rows, not {shares.as_dict()[name]:.0%}: too few rows, or "
-                message += "products and near-duplicates that belong together are too large"
+                has = f"{share:.0%} of the rows, not {shares.as_dict()[name]:.0%}"
+                has = has if counts[name] else "no rows, and no file was written for it"
+                message = f"{name} has {has}: there are too few rows, products and near-duplicates that belong together"
+                message += " are too large, or earlier exports had other shares"
                 warnings.append({"kind": "share_missed", "message": message, "count": counts[name], "keys": []})
         return {
             "task_versions": dict(sorted(self.versions.items())),
@@ -250,27 +277,42 @@ class _Plan:
         }
 
 
+def _remembered(job: _Job, plan: _Plan) -> bool:
+    """Remember the splits before anything is written: what may have left never leaves in another split.
+
+    False if another export has remembered some meanwhile, which this plan knows nothing of.
+    """
+    room, project_id, anew = job.store.splits, job.project["id"], job.options.new_splits
+    try:
+        return job.store.write(lambda tx: room.remember(tx, project_id, plan.records, plan.seen, anew))
+    except (StoreFull, StoreReadOnly):
+        # As with the record of the export itself: what is complete on disk stands.
+        return True
+
+
 def _plan(job: _Job, chosen: TrainingFormat) -> _Plan:
     """Check every approved row and give it a split. Raises :class:`InputError` if no row is left."""
-    plan, components, columns = _Plan(), Components(), set[str]()
+    plan, columns = _Plan(seen=job.store.splits.newest(job.project["id"])), set[str]()
     seen: list[_Seen] = []
     known: set[bytes] = set()
     repeated: set[bytes] = set()
     for row in job.approved():
-        answer = _checked_answer(job, row, plan.left_out)
-        if answer is None:
+        checked = _checked(job, row, plan.left_out)
+        if checked is None:
             continue
         if chosen.complete:
             columns.update(strictjson.loads(row["metadata"]))
+        elif _CONTROL.search(row["text"]):
+            plan.warnings.add("control_tokens", row["key"])
+        answer, counts_as = checked
         digest = bytes.fromhex(content_hash(row["text"]))
         (repeated if digest in known else known).add(digest)
-        # A cluster is a number, a group a text, a hash bytes: none is ever taken for another.
-        links = [link for link in (row["cluster"], row["grp"], digest) if link is not None]
-        component = components.add(row["key"], links)
         said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
-        seen.append(_Seen(row["id"], row["key"], digest, said, component))
-    for one in _without_contradictions(seen, repeated, plan, job.options.keep_contradicting):
-        plan.splits[one.annotation_id] = split_of(components.key(one.component), job.shares)
+        record = _linked(row["record_id"], row["key"], row["cluster"], row["grp"], digest)
+        seen.append(_Seen(row["id"], record, digest, said, counts_as, row["cluster"]))
+    rows = list(_without_contradictions(seen, repeated, plan, job.options.keep_contradicting))
+    _warn_of_near_contradictions(rows, repeated, plan)
+    _give_places(job, rows, plan)
     if not plan.splits:
         found = str(plan.left_out)
         raise InputError(
@@ -288,8 +330,46 @@ def _plan(job: _Job, chosen: TrainingFormat) -> _Plan:
     return plan
 
 
-def _checked_answer(job: _Job, row: Row, left_out: _Findings) -> str | None:
-    """Return what a model should answer for a row; None if the row is left out, and then say why."""
+def _linked(id_: int, key: str, cluster: int | None, group: str | None, digest: bytes) -> Linked:
+    return Linked(id_, key, tuple(link for link in (cluster, group, digest) if link is not None))
+
+
+def _give_places(job: _Job, rows: Sequence[_Seen], plan: _Plan) -> None:
+    """Give each row its split, by all records of the project and by what left before."""
+    room, project_id = job.store.splits, job.project["id"]
+    components = Components((row["cluster"], row["grp"]) for row in room.ties(project_id))
+    for one in rows:
+        components.join(one.record.links)
+    remembered = [
+        (_linked(row["id"], row["key"], row["cluster"], row["grp"], bytes.fromhex(row["content_hash"])), row["split"])
+        for row in ([] if job.options.new_splits else room.remembered(project_id))
+    ]
+    places = Places(job.shares, components, remembered)
+    heads = room.heads([one.cluster for one in rows if one.cluster is not None and one.cluster != one.record.id])
+    for one in rows:
+        place = places.of(one.record, heads.get(one.cluster or 0, one.key))
+        if place in SPLITS:
+            plan.splits[one.annotation_id] = plan.records[one.record.id] = place
+        else:
+            plan.left_out.add(place, one.key)
+
+
+def _warn_of_near_contradictions(rows: Sequence[_Seen], copies: Collection[bytes], plan: _Plan) -> None:
+    """Name near-duplicates whose labels count differently; free texts that are put in other words do not.
+
+    Exact ``copies`` have been judged already.
+    """
+    clusters: dict[int, set[tuple[str, ...]]] = {}
+    for one in rows:
+        if one.cluster is not None:
+            clusters.setdefault(one.cluster, set()).add(one.counts_as)
+    for one in rows:
+        if one.cluster is not None and len(clusters[one.cluster]) > 1 and one.hash not in copies:
+            plan.warnings.add("near_contradicting", one.key)
+
+
+def _checked(job: _Job, row: Row, left_out: _Findings) -> tuple[str, tuple[str, ...]] | None:
+    """Return what a model should answer for a row, and what that counts as; None if it is left out, with why."""
     if not row["text"].strip():
         left_out.add("empty_text", row["key"])
         return None
@@ -298,14 +378,15 @@ def _checked_answer(job: _Job, row: Row, left_out: _Findings) -> str | None:
         left_out.add("empty_answer", row["key"])
         return None
     try:
-        answer = job.task.answer(job.task.schema.parse(raw, row["text"]))
+        value = job.task.schema.parse(raw, row["text"])
+        answer, counts_as = job.task.answer(value), tuple(sorted(job.task.schema.strata(value)))
     except LabelError:
         left_out.add("not_in_schema", row["key"])
         return None
     if len(row["text"]) + len(answer) > job.options.longest:
         left_out.add("too_long", row["key"])
         return None
-    return answer
+    return answer, counts_as
 
 
 def _without_contradictions(seen: Sequence[_Seen], repeated: set[bytes], plan: _Plan, keep: bool) -> Iterator[_Seen]:
@@ -334,7 +415,9 @@ def _without_contradictions(seen: Sequence[_Seen], repeated: set[bytes], plan: _
 def _write_rows(job: _Job, chosen: TrainingFormat, plan: _Plan, exchange: Exchange) -> list[tuple[int, str]]:
     """Write the planned rows in the order of their annotations; return (annotation id, split) of each."""
     context = Context(job.task, job.style, job.options.formula_safe, job.options.bom, plan.columns)
-    files = {split: exchange.create(f"{split}{chosen.suffix}") for split in job.shares.used()}
+    # Only splits with rows get a file: readers of data sets refuse one without.
+    filled = set(plan.splits.values())
+    files = {name: exchange.create(f"{name}{chosen.suffix}") for name in job.shares.used() if name in filled}
     records = None if chosen.complete else exchange.create(RECORDS)
     for file in files.values():
         file.write(chosen.head(context), rows=0)
@@ -355,6 +438,9 @@ def _write_rows(job: _Job, chosen: TrainingFormat, plan: _Plan, exchange: Exchan
         plan.left_out.add("changed", key)
     if not members:
         raise InputError("Nothing to export: every record was decided again while the export ran; export again")
+    about = chosen.about({name: file.name for name, file in files.items()}, context)
+    if about is not None:
+        exchange.create(about[0]).write(about[1], rows=0)
     exchange.finish()
     return members
 

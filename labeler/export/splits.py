@@ -1,18 +1,22 @@
-"""Splits: which rows train, validate and test. Fixed by record keys, and closed under duplicates and products.
+"""Splits: which rows train, validate and test. Closed under products and near-duplicates, and remembered.
 
-Rows that are linked (near-duplicates of one cluster, reviews of one group, exact copies) form one *component*, and a
-component never crosses a border, so that no test row has a twin in the training set. Its place is a hash of its
-smallest record key: the same in every export, format and task, on every machine.
+Records that are linked (reviews of one product, near-duplicates of one cluster) form one *component*, found in all
+records of the project, whether they are labelled or not. A component has a name of its own: its product, or the key of
+the first of its near-duplicates. Its place is a hash of that name, laid along the shares: the same in every export,
+format and task, on every machine.
 
-The place of a row can change only if its component or the shares do: a new row with a smaller key joins it, a new row
-joins two components into one, the row that held two parts together or had the smallest key is no longer exported.
+A place that left is remembered by record, and the memory wins over the hash: reviews that come in, clusters that unite
+and other shares move nothing. Where components of different places become one, what was held out most stands (test
+before validation before train): records of the other places that share a product or cluster with it stay out of every
+export, as do new ones that would tie two places together. So no record is ever in two splits, and no test row has a
+twin in the training set.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from labeler.errors import SettingError
@@ -55,47 +59,98 @@ class Shares:
         return [name for name, share in self.as_dict().items() if share > 0]
 
 
+Link = Hashable
+"""What records share: a cluster is a number, a product a text, a hash of equal texts bytes."""
+BETWEEN, UNSHARED = "between_splits", "no_share"
+"""Why a record has no place: it is tied to two splits, or to one that has no share now."""
+_HELD_OUT_FIRST = (TEST, VALIDATION, TRAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A record with its key and what links it to others."""
+
+    id: int
+    key: str
+    links: tuple[Link, ...]
+
+
 class Components:
-    """Union-find over rows. Per row it holds its key and two numbers, and one entry per different link."""
+    """Union-find over links: those that any record shares are one component."""
 
-    def __init__(self) -> None:
-        self._parent: list[int] = []
-        self._smallest: list[str] = []
-        self._first: dict[Hashable, int] = {}
+    def __init__(self, ties: Iterable[Sequence[Link]] = ()) -> None:
+        self._parent: dict[Link, Link] = {}
+        self._product: dict[Link, str] = {}
+        for tie in ties:
+            self.join(tie)
 
-    def add(self, key: str, links: Iterable[Hashable]) -> int:
-        """Add a row; rows that share a link, directly or through others, are one component. Return its number."""
-        number = len(self._parent)
-        self._parent.append(number)
-        self._smallest.append(key)
+    def join(self, links: Sequence[Link]) -> None:
         for link in links:
-            self._join(number, self._first.setdefault(link, number))
-        return number
+            self._parent.setdefault(link, link)
+            if isinstance(link, str):
+                self._product.setdefault(link, link)
+            first, other = self.root(links[0]), self.root(link)
+            if first != other:
+                self._parent[other] = first
+                names = [self._product[root] for root in (first, other) if root in self._product]
+                self._product |= {first: min(names)} if names else {}
 
-    def key(self, number: int) -> str:
-        """Return the smallest record key of the row's component."""
-        return self._smallest[self._root(number)]
-
-    def _root(self, number: int) -> int:
-        while self._parent[number] != number:
+    def root(self, link: Link) -> Link:
+        while self._parent[link] != link:
             # Halving the path keeps every later walk short.
-            self._parent[number] = self._parent[self._parent[number]]
-            number = self._parent[number]
-        return number
+            self._parent[link] = link = self._parent[self._parent[link]]
+        return link
 
-    def _join(self, a: int, b: int) -> None:
-        a, b = self._root(a), self._root(b)
-        if a == b:
-            return
-        # The older root stays the root, so that a component which grows row by row remains flat.
-        old, new = min(a, b), max(a, b)
-        self._parent[new] = old
-        self._smallest[old] = min(self._smallest[old], self._smallest[new])
+    def product(self, link: Link) -> str | None:
+        """Return the first product, by name, of a link's component; None if it has none."""
+        return self._product.get(self.root(link))
 
 
-def split_of(component_key: str, shares: Shares) -> str:
-    """Return the split of a component: a point in [0, 1) from its key, laid along the shares."""
-    digest = hashlib.sha256(b"labeler split 1\n" + component_key.encode("utf-8")).digest()
+class Places:
+    """Gives each record its split, by what earlier exports remember, else by the name of its component.
+
+    ``remembered`` are records with the split that they left in.
+    """
+
+    def __init__(self, shares: Shares, components: Components, remembered: Iterable[tuple[Linked, str]]) -> None:
+        self._shares, self._components = shares, components
+        self._known: dict[int, str] = {}
+        self._owner: dict[Link, str] = {}
+        self._held: dict[Link, str] = {}
+        for record, split in sorted(remembered, key=lambda one: (_HELD_OUT_FIRST.index(one[1]), one[0].id)):
+            self._known[record.id] = split
+            components.join(record.links)
+            if self._owners(record) <= {split}:
+                self._claim(record, split)
+        for link, split in self._owner.items():
+            # In the order of the memory: what was held out most comes first.
+            self._held.setdefault(components.root(link), split)
+
+    def of(self, record: Linked, name: str) -> str:
+        """Return the split of a record, or why it has none; ``name`` is that of its component if it has no product."""
+        owners = self._owners(record)
+        split = self._known.get(record.id)
+        if split is None and len(owners) < 2:
+            component = self._components.root(record.links[0])
+            of_name = self._components.product(component) or name
+            split = next(iter(owners), None) or self._held.get(component) or split_of(of_name, self._shares)
+        if split is None or not owners <= {split}:
+            return BETWEEN
+        if split not in self._shares.used():
+            return UNSHARED
+        self._claim(record, split)
+        return split
+
+    def _owners(self, record: Linked) -> set[str]:
+        return {self._owner[link] for link in record.links if link in self._owner}
+
+    def _claim(self, record: Linked, split: str) -> None:
+        self._owner.update(dict.fromkeys(record.links, split))
+
+
+def split_of(name: str, shares: Shares) -> str:
+    """Return the split of a component: a point in [0, 1) from its name, laid along the shares."""
+    digest = hashlib.sha256(b"labeler split 1\n" + name.encode("utf-8")).digest()
     point = int.from_bytes(digest[:8], "big") / 2**64
     reached = 0.0
     used = shares.used()

@@ -107,6 +107,7 @@ class ExampleIndex:
         self._read: dict[int, Example | None] = {}
         self._united: dict[int, int] = {}
         self._united_seq = 0
+        self._removals = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -134,9 +135,10 @@ class ExampleIndex:
 
     def refresh(self) -> int:
         """Take in every decision since the last time; return the sequence number reached."""
-        # Two small indexed reads when nothing is new, which is the common case.
+        # Three small indexed reads when nothing is new, which is the common case.
         united = self.store.records.united_since(self.project_id, self._united_seq)
         latest = self.store.annotations.latest_seq(self.project_id, self.task.name)
+        self._follow_removals()
         if not united and self._faiss is not None and self._unit == self.task.unit and latest == self.seq:
             return self.seq
         with self._lock:
@@ -150,6 +152,14 @@ class ExampleIndex:
             if self._unsaved >= _SAVE_EVERY:
                 self.save()
         return self.seq
+
+    def _follow_removals(self) -> None:
+        """Forget all there is where records were removed since: the log does not say which."""
+        removals = self.store.annotations.removals(self.project_id)
+        if removals != self._removals:
+            with self._lock:
+                self._removals, self._read = removals, {}
+                self._clear()
 
     def _unite(self, united: Sequence[Row]) -> None:
         """Rename the clusters that are now a part of another one."""
@@ -293,6 +303,8 @@ class ExampleIndex:
         import numpy as np
 
         with self._lock:
+            if self._removals != self.store.annotations.removals(self.project_id):
+                return
             vectors = faiss.serialize_index(self._faiss).tobytes()
             records = np.asarray([entry.record_id for entry in self._entries], dtype="<i8").tobytes()
             records += b"".join(bytes.fromhex(entry.content_hash[: 2 * _HASH]) for entry in self._entries)
@@ -300,6 +312,7 @@ class ExampleIndex:
             seq = self.seq
         head = {
             "embedder": self.embeddings.embedder.id, "dim": self.embeddings.embedder.dim, "seq": seq,
+            "removals": self._removals,
             "records": len(records), "vectors": len(vectors),
             "sha256": hashlib.sha256(records + vectors).hexdigest(),
         }  # fmt: skip
@@ -358,6 +371,7 @@ class ExampleIndex:
             whole = len(body) == head["records"] + head["vectors"]
             same = head["embedder"] == self.embeddings.embedder.id and head["dim"] == self.embeddings.embedder.dim
             known = head["seq"] <= self.store.annotations.latest_seq(self.project_id, self.task.name)
+            known = known and head.get("removals", 0) == self._removals
             if not (whole and same and known) or hashlib.sha256(body).hexdigest() != head["sha256"]:
                 return None
             index = faiss.deserialize_index(np.frombuffer(body[head["records"] :], dtype=np.uint8))

@@ -24,7 +24,9 @@ from labeler.store.people import People
 from labeler.store.products import Products
 from labeler.store.projects import Projects
 from labeler.store.records import NewRecord, Records, Stored
-from labeler.store.search import index_texts, search, unsearchable
+from labeler.store.removal import Removal
+from labeler.store.search import index_texts, search, tidy, unsearchable
+from labeler.store.splits import Splits
 from labeler.store.suggestions import Suggestions
 from labeler.store.upkeep import Upkeep
 from labeler.store.vectors import Vectors
@@ -60,6 +62,8 @@ class Store:
         self.calibrations = Calibrations(self.db)
         self.events = Events(self.db)
         self.exports = Exports(self.db)
+        self.splits = Splits(self.db)
+        self.removal = Removal(self.db)
 
     @property
     def path(self) -> Path:
@@ -84,6 +88,12 @@ class Store:
         """Index the records that a search cannot find."""
         while rows := unsearchable(self.db, 1000):
             self.write(lambda tx, rows=rows: index_texts(tx, [(row["id"], row["text"]) for row in rows]))  # type: ignore[misc]
+
+    def wipe(self, deep: bool = False) -> None:
+        """Let no removed text stand in the files: empty the -wal, and with ``deep`` tidy the search index."""
+        if deep:
+            self.write(tidy)
+        self.db.checkpoint()
 
     def check(self) -> list[str]:
         """Return what SQLite finds wrong with the file; empty when it is sound."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.store.database import Database, Row, Tx
-from labeler.store.records import OTHER_UNIT, kind_of
+from labeler.store.records import OTHER_UNIT, kind_of, unused
 from labeler.store.upkeep import note_decision
 
 APPROVED, REJECTED, WITHDRAWN = "approved", "rejected", "withdrawn"
@@ -25,10 +25,11 @@ class Annotations:
         One that an undo brings back is a new row with ``original_id`` and ``created_at`` of the decision that it
         stands for: the log goes on, while people find the decision where and when it was made.
         """
-        sql = """INSERT INTO annotations (project_id, record_id, task, task_version, state, value, how, blind,
+        sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how, blind,
                  reviewer_id, seconds, suggestion_id, agreement, supersedes, origin, request_key, original_id,
                  served, created_at)
-                 VALUES (:project_id, :record_id, :task, :task_version, :state, :value, :how, :blind,
+                 VALUES ({unused("annotations")}, :project_id, :record_id, :task, :task_version, :state, :value, :how,
+                 :blind,
                  :reviewer_id, :seconds, :suggestion_id, :agreement, :supersedes, :origin, :request_key, :original_id,
                  :served, :created_at) RETURNING id"""
         value = None if row.get("value") is None else strictjson.dumps(row["value"])
@@ -87,6 +88,10 @@ class Annotations:
     def latest_seq(self, project_id: int, task: str) -> int:
         sql = "SELECT MAX(id) FROM annotations WHERE project_id = :p AND task = :t"
         return self.db.value(sql, {"p": project_id, "t": task}) or 0
+
+    def removals(self, project_id: int) -> int:
+        """Return how often records of a project were removed: what was made from its log before is out of date."""
+        return int(self.db.value("SELECT removals FROM projects WHERE id = :p", {"p": project_id}) or 0)
 
     def count_since(self, project_id: int, task: str, seq: int, limit: int) -> int:
         """Return how many decisions there are after ``seq``, counted up to ``limit``."""

@@ -94,6 +94,8 @@ class Database:
             connection.execute("PRAGMA cache_size = -65536")
             if not self.read_only:
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+                # What is deleted is overwritten: a removed text must not be read from the free pages of the file.
+                connection.execute("PRAGMA secure_delete = ON")
             return connection
 
     def _connected(self, mode: str) -> _Connection:
@@ -191,6 +193,15 @@ class Database:
         finally:
             connection.close()
             partial.unlink(missing_ok=True)
+
+    def checkpoint(self) -> None:
+        """Write the -wal into the file and empty it, as far as no reader is in the middle of it."""
+        connection = self.connect()
+        try:
+            with mapped_errors(self.path):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Finish the writes that wait, then close every connection."""

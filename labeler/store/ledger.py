@@ -27,6 +27,8 @@ from labeler.store.database import Database, Row, Tx
 
 QUEUED, RUNNING, PAUSED, CANCELLED, FINISHED = "queued", "running", "paused", "cancelled", "finished"
 OPEN = (QUEUED, RUNNING)
+ERASED = "erased"
+"""The state of a call whose record was removed: its text is gone, its cost stays."""
 DECIDED = "decided"
 """The kind of an item that ended without a suggestion, because people decided on its record first."""
 FILLING = "Its records are being gathered; if that was interrupted, resume the run with those it has, or cancel it"
@@ -195,6 +197,11 @@ class Ledger:
             settings = strictjson.loads(row["settings"])
             if settings.get("purpose") == purpose:
                 yield dict(row) | {"settings": settings}
+
+    def open_of(self, project_id: int, tx: Tx) -> list[int]:
+        """Return the open runs of a project."""
+        sql = "SELECT id FROM runs WHERE project_id = :p AND state IN ('queued', 'running')"
+        return [row["id"] for row in tx.all(sql, {"p": project_id})]
 
     def open_runs(self) -> list[int]:
         return [
@@ -564,7 +571,8 @@ class Ledger:
                  scores = :scores, note = :note, answered_by = :answered_by, tokens_in = :tokens_in,
                  tokens_out = :tokens_out, tokens_cached = :tokens_cached, cost = :cost,
                  error_kind = NULL, error = NULL, answered_at = :now, token = NULL, run_id = COALESCE(:run, run_id)
-                 WHERE id = :id AND (token = :token OR state <> 'answered') RETURNING run_id, record_id"""
+                 WHERE id = :id AND (token = :token OR state <> 'answered') AND state <> 'erased'
+                 RETURNING run_id, record_id"""
         row = tx.one(sql, params | {"token": token})
         if row is None:
             self._keep_second(tx, params)
@@ -581,8 +589,12 @@ class Ledger:
                    answer, finish, score, scores, note, answered_by, tokens_in, tokens_out, tokens_cached, cost,
                    created_at, answered_at)
                  SELECT fingerprint || :mark, project_id, COALESCE(:run, run_id), record_id, task, backend, model_id,
-                   'answered', 0, :answer, :finish, :score, :scores, :note, :answered_by, :tokens_in, :tokens_out,
+                   :state, 0, :answer, :finish, :score, :scores, :note, :answered_by, :tokens_in, :tokens_out,
                    :tokens_cached, :cost, created_at, :now FROM calls WHERE id = :id"""
+        erased = tx.value("SELECT state FROM calls WHERE id = :id", params) == ERASED
+        params = params | {"state": ERASED if erased else "answered"}
+        # Of a record that was removed while it was asked about only the cost is kept.
+        params |= {"answer": None, "scores": None, "note": None} if erased else {}
         tx.run(sql, params | {"mark": f"/{secrets.token_hex(8)}"})
 
     def fail_call(self, tx: Tx, call_id: int, token: str, kind: str, error: str) -> bool:

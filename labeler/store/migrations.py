@@ -270,6 +270,35 @@ CREATE TABLE queued (
     through INTEGER NOT NULL, PRIMARY KEY (project_id, task)) WITHOUT ROWID;
 """
 
+# Records that exports before put into different splits belong to the one that was held out most.
+_SPLITS = """
+CREATE TABLE splits (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id),
+    record_id INTEGER NOT NULL UNIQUE REFERENCES records(id), split TEXT NOT NULL);
+CREATE INDEX splits_project ON splits (project_id, id);
+INSERT INTO splits (project_id, record_id, split)
+    SELECT a.project_id, a.record_id, CASE MIN(CASE e.split WHEN 'test' THEN 1 WHEN 'validation' THEN 2 ELSE 3 END)
+      WHEN 1 THEN 'test' WHEN 2 THEN 'validation' ELSE 'train' END
+    FROM export_annotations e JOIN annotations a ON a.id = e.annotation_id GROUP BY a.project_id, a.record_id;
+"""
+
+# The indexes are what a removal looks for: without them each row that goes would be looked for in whole tables.
+_REMOVAL = """
+ALTER TABLE projects ADD COLUMN archived_at REAL;
+ALTER TABLE projects ADD COLUMN removals INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE used_numbers (name TEXT PRIMARY KEY, highest INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX records_copies ON records (duplicate_of) WHERE duplicate_of IS NOT NULL;
+CREATE INDEX records_import ON records (import_id) WHERE import_id IS NOT NULL;
+CREATE INDEX run_items_record ON run_items (record_id);
+CREATE INDEX near_duplicates_record ON near_duplicates (record_id);
+CREATE INDEX annotations_superseded ON annotations (supersedes) WHERE supersedes IS NOT NULL;
+CREATE INDEX annotations_superseding ON annotations (superseded_by) WHERE superseded_by IS NOT NULL;
+CREATE INDEX annotations_original ON annotations (original_id) WHERE original_id IS NOT NULL;
+CREATE INDEX annotations_suggestion ON annotations (suggestion_id) WHERE suggestion_id IS NOT NULL;
+CREATE INDEX suggestions_call ON suggestions (call_id) WHERE call_id IS NOT NULL;
+CREATE INDEX export_annotations_annotation ON export_annotations (annotation_id);
+"""
+
 
 _UNLISTED = """
 ALTER TABLE runs ADD COLUMN unlisted REAL NOT NULL DEFAULT 0;
@@ -343,6 +372,18 @@ def m007_current_suggestions(db: SqliteUtils) -> None:
 def m008_unlisted_costs(db: SqliteUtils) -> None:
     """Runs say what they paid for answers that have no row: version 0.1.0 kept only the last answer of a call."""
     _execute(db, _UNLISTED)
+
+
+@migrations()
+def m011_splits(db: SqliteUtils) -> None:
+    """In which split each record left, so that it never leaves in another."""
+    _execute(db, _SPLITS)
+
+
+@migrations()
+def m012_removal(db: SqliteUtils) -> None:
+    """What taking back needs: numbers that are never given again, archived projects, and how often records went."""
+    _execute(db, _REMOVAL)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from labeler import strictjson
-from labeler.errors import InputError, NotFound
+from labeler.errors import Conflict, InputError, NotFound
 from labeler.store.database import Database, Row, Tx
+from labeler.store.records import unused
 
 
 class Projects:
@@ -36,12 +38,30 @@ class Projects:
         return _project(row)
 
     def create(self, tx: Tx, name: str, language: str, settings: dict[str, Any]) -> int:
-        if tx.value("SELECT 1 FROM projects WHERE name = :name", {"name": name}):
-            raise InputError(f"There is already a project called {name!r}; choose another name")
-        sql = """INSERT INTO projects (name, language, settings, created_at)
-                 VALUES (:name, :language, :settings, :now) RETURNING id"""
+        self._check_free(tx, name)
+        sql = f"""INSERT INTO projects (id, name, language, settings, created_at)
+                 VALUES ({unused("projects")}, :name, :language, :settings, :now) RETURNING id"""
         params = {"name": name, "language": language, "settings": strictjson.dumps(settings), "now": time.time()}
         return int(tx.value(sql, params))
+
+    def _check_free(self, tx: Tx, name: str) -> None:
+        if tx.value("SELECT 1 FROM projects WHERE name = :name", {"name": name}):
+            raise InputError(f"There is already a project called {name!r}; choose another name")
+
+    def rename(self, tx: Tx, project_id: int, name: str) -> None:
+        self._check_free(tx, name)
+        tx.run("UPDATE projects SET name = :name WHERE id = :id", {"name": name, "id": project_id})
+
+    def archive(self, tx: Tx, project_id: int, archived: bool) -> None:
+        """Put a project aside, with its open runs paused, or bring it back."""
+        params = {"at": time.time() if archived else None, "id": project_id}
+        tx.run("UPDATE projects SET archived_at = :at WHERE id = :id", params)
+
+    def in_use(self, name: str) -> dict[str, Any]:
+        """Return the project called ``name`` if work on it may go on. Raises :class:`Conflict` for an archived one."""
+        found = self.named(name)
+        check_in_use(found)
+        return found
 
     def set_settings(self, tx: Tx, project_id: int, settings: dict[str, Any]) -> None:
         sql = "UPDATE projects SET settings = :settings WHERE id = :id"
@@ -93,6 +113,12 @@ class Projects:
                  FROM task_settings WHERE project_id = :p AND task = :t RETURNING version"""
         params = {"p": project_id, "t": task, "settings": strictjson.dumps(settings), "r": reviewer_id}
         return int(tx.value(sql, params | {"now": time.time()}))
+
+
+def check_in_use(project: Mapping[str, Any]) -> None:
+    """Raise :class:`Conflict` if a project is archived: what changes it waits until an admin brings it back."""
+    if project["archived_at"] is not None:
+        raise Conflict(f"The project {project['name']!r} is archived; bring it back first")
 
 
 def _project(row: Row) -> dict[str, Any]:

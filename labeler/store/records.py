@@ -25,6 +25,12 @@ Similar = Callable[[str, str], bool]
 """Says whether two texts, found by their signatures, really are near-duplicates."""
 
 
+def unused(table: str) -> str:
+    """Return SQL for the next number of a table: none is given twice, also when the newest rows were removed."""
+    return f"""1 + MAX(COALESCE((SELECT MAX(id) FROM {table}), 0),
+                       COALESCE((SELECT highest FROM used_numbers WHERE name = '{table}'), 0))"""
+
+
 def kind_of(unit: str) -> str:
     """Return the kind of record that a task of this unit labels."""
     return GROUP if unit == "group" else REVIEW
@@ -67,6 +73,10 @@ class Records:
     def get(self, record_id: int) -> Record:
         row = self.db.one("SELECT * FROM records WHERE id = :id", {"id": record_id})
         if row is None:
+            highest = self.db.value("SELECT highest FROM used_numbers WHERE name = 'records'")
+            if 0 < record_id <= (highest or 0):
+                # For the page as if its text had changed: nothing can be decided on it, whatever is forced.
+                raise Conflict("This record was removed meanwhile", {"text_changed": True, "removed": True})
             raise NotFound(f"There is no record number {record_id}")
         return as_record(row)
 
@@ -248,9 +258,9 @@ class Records:
             return None
         return {**dict(row), **strictjson.loads(row["settings"])}
 
-    def get_import(self, project_id: int, import_id: int) -> Row:
+    def get_import(self, project_id: int, import_id: int, tx: Tx | None = None) -> Row:
         sql = "SELECT * FROM imports WHERE project_id = :p AND id = :id"
-        row = self.db.one(sql, {"p": project_id, "id": import_id})
+        row = (tx or self.db).one(sql, {"p": project_id, "id": import_id})
         if row is None:
             raise NotFound(f"There is no import number {import_id} in this project")
         return row
@@ -287,8 +297,9 @@ def insert(
 
     Without ``cluster`` it is a cluster of its own.
     """
-    sql = """INSERT INTO records (project_id, key, text, language, grp, metadata, content_hash, kind, duplicate_of,
-             cluster, import_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id"""
+    sql = f"""INSERT INTO records (id, project_id, key, text, language, grp, metadata, content_hash, kind, duplicate_of,
+             cluster, import_id, created_at) VALUES ({unused("records")}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             RETURNING id"""
     row = (
         project_id, new.key, new.text, guess_language(new.text), new.group, strictjson.dumps(new.metadata or {}),
         digest, new.kind, duplicate_of, cluster, import_id, time.time(),

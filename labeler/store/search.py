@@ -58,9 +58,19 @@ def unsearchable(db: Database, limit: int = 100) -> list[Row]:
 
 def replace_text(tx: Tx, record_id: int, old: str, new: str) -> None:
     """Index a changed text; a contentless table must be told what it held."""
-    sql = "INSERT INTO record_search (record_search, rowid, tokens) VALUES ('delete', :id, :tokens)"
-    tx.run(sql, {"id": record_id, "tokens": search_tokens(old)})
+    forget_texts(tx, [(record_id, old)])
     index_texts(tx, [(record_id, new)])
+
+
+def forget_texts(tx: Tx, rows: list[tuple[int, str]]) -> None:
+    """Take (record id, text) pairs out of the index."""
+    sql = "INSERT INTO record_search (record_search, rowid, tokens) VALUES ('delete', ?, ?)"
+    tx.many(sql, [(id_, search_tokens(text)) for id_, text in rows])
+
+
+def tidy(tx: Tx) -> None:
+    """Merge the index into one piece: until then, words of texts that are gone stand in its older pieces."""
+    tx.run("INSERT INTO record_search (record_search) VALUES ('optimize')")
 
 
 def search(db: Database, project_id: int, words: str, limit: int = 50, before: int | None = None) -> list[Row]:

@@ -17,6 +17,7 @@ from flask import Flask, Response, current_app, g, request, session
 from labeler import accounts, strictjson
 from labeler.errors import Forbidden, InputError, NotFound, NotSignedIn
 from labeler.instance import Instance
+from labeler.store.projects import check_in_use
 from labeler.task import Task
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -25,6 +26,8 @@ _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+# What may be done with an archived project: export it, bring it back, remove it.
+_OF_ARCHIVED = ("exports", "removal")
 _HEADERS = {
     "Content-Security-Policy": _CSP,
     "X-Content-Type-Options": "nosniff",
@@ -132,6 +135,9 @@ def _load_project(project_id: int) -> None:
         raise NotFound("There is no such project")
     g.project = store.projects.get(project_id)
     g.role = accounts.ADMIN if g.person["role"] == accounts.ADMIN else role
+    changes = request.method not in ("GET", "HEAD", "OPTIONS")
+    if changes and (request.endpoint or "").split(".")[0] not in _OF_ARCHIVED:
+        check_in_use(g.project)
 
 
 def _check_host() -> None:

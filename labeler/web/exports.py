@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Blueprint, g, render_template, request, send_from_directory
 
+from labeler import accounts
 from labeler.errors import InputError, NotFound
 from labeler.export import Filters, Options, Shares, export_task
 from labeler.export.files import MANIFEST
@@ -29,6 +30,7 @@ def form(project_id: int) -> Any:
 @blueprint.post("/projects/<int:project_id>/export")
 def make(project_id: int) -> Any:
     task, format_ = project_task(text("task")), text("format", 80)
+    persona, wording = instance().prompt_words(g.project, task)
     try:
         export_task(
             instance().store,
@@ -42,6 +44,9 @@ def make(project_id: int) -> Any:
             filters=Filters(how=tuple(texts("how")), language=text("language") or None),
             reviewer_id=g.person["id"],
             options=Options(
+                persona=persona,
+                wording=wording,
+                new_splits=g.role == accounts.ADMIN and bool(request.form.get("new_splits")),
                 formula_safe=not request.form.get("raw"),
                 bom=bool(request.form.get("bom")),
                 reasoning=bool(request.form.get("reasoning")),

@@ -6,7 +6,7 @@ from flask import Blueprint
 
 
 def blueprints() -> list[Blueprint]:
-    from labeler.web import desk, exports, imports, projects, runs, settings, signin
+    from labeler.web import desk, exports, imports, projects, removal, runs, settings, signin
 
-    modules = (signin, projects, desk, imports, runs, exports, settings)
+    modules = (signin, projects, desk, imports, runs, exports, settings, removal)
     return [module.blueprint for module in modules]

@@ -118,6 +118,27 @@ SENTENCES = (
     N_("%(name)s is %(value)s; it must be a whole number from %(low)s to %(high)s"),
     N_("Only an admin may start a run that costs money; choose a free backend"),
     N_("There is no such file in this export"),
+    # Of taking back
+    N_("This record was removed meanwhile"),
+    N_("Import %(number)s is still going on; wait until it has ended"),
+    N_("Import %(number)s was removed before"),
+    N_("Run %(number)s is asking about these records now; pause or cancel it, and remove them then"),
+    N_("%(n)s more records were decided meanwhile; look again at what would go"),
+    N_("The product %(name)s is made of its reviews; remove these, and it goes with them"),
+    N_("Give %(least)s to %(most)s characters, such as an e-mail address or a customer's id"),
+    N_("The project %(name)s is archived; bring it back first"),
+    N_("The project was archived"),
+    N_("Type the name of the project to remove it"),
+    N_("Look first at what would be removed"),
+    N_("guidelines and settings of tasks"),
+    N_("names and settings of projects"),
+    N_("labels of other records"),
+    N_("suggestions for other records"),
+    N_("answers of models on other records"),
+    N_("runs"),
+    N_("reports of imports"),
+    N_("manifests of exports"),
+    N_("events"),
     N_("This project has no task; add one in its settings"),
     N_("The color %(color)s is none; write it like #2e7d32"),
     # Rows that an import refused
@@ -139,9 +160,23 @@ SENTENCES = (
     N_("Equal texts carry different labels; decide these records again"),
     N_("Equal texts with equal labels stand more than once"),
     N_("Somebody decided these records again while the export ran; export again to have them"),
+    N_("Near-duplicates carry different labels; look at these records again"),
+    N_("The text holds control tokens of language models, which a trainer may take for real ones"),
     N_(
-        "%(name)s has %(share)s of the rows, not %(wanted)s: too few rows, or products and near-duplicates that belong "
-        "together are too large"
+        "Products or near-duplicates that came later tie these records to records of another split; they stay out, so "
+        "that no held-out record has a twin in the training set"
+    ),
+    N_(
+        "Earlier exports put these records, or what belongs to them, into a split that has no share now; give it one, "
+        "or split anew"
+    ),
+    N_(
+        "%(name)s has no rows, and no file was written for it: there are too few rows, products and near-duplicates "
+        "that belong together are too large, or earlier exports had other shares"
+    ),
+    N_(
+        "%(name)s has %(share)s of the rows, not %(wanted)s: there are too few rows, products and near-duplicates that "
+        "belong together are too large, or earlier exports had other shares"
     ),
     N_("The shares %(a)s, %(b)s and %(c)s add up to %(sum)s; they must add up to 1"),
     N_("Nothing to export: every approved annotation of %(task)s is left out. %(why)s"),

@@ -28,6 +28,7 @@ WORDS = {
     "paused": N_("Paused"),
     "cancelled": N_("Cancelled"),
     "finished": N_("Finished"),
+    "removed": N_("Removed"),
     "failed": N_("Failed"),
     # How an annotation came to be
     "accepted": N_("Accepted as suggested"),

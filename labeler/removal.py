@@ -1,0 +1,194 @@
+"""Taking back: records, imports, projects and a person's data are looked at first, then removed in one transaction.
+
+Whoever removes something says how many decisions of people they saw going with it. If there are more by now, nothing
+is removed: no work of others is lost unseen. What cannot be reached is named: files of exports, backups, and calls that
+were sent.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labeler import strictjson
+from labeler.errors import Conflict, InputError
+from labeler.ingest.upkeep import sign_reviews
+from labeler.instance import Instance
+from labeler.store import Store, Tx
+from labeler.store.ledger import OPEN, PAUSED
+from labeler.store.removal import Going
+from labeler.text import clean_text
+
+RECORD, IMPORT, PROJECT, PERSON = "record", "import", "project", "person"
+_SHORTEST, _LONGEST = 2, 200
+_ARCHIVED = "The project was archived"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be removed: a record or import by its number, a project, or all records that hold ``words``."""
+
+    kind: str
+    project_id: int = 0
+    number: int = 0
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What goes: one :class:`Going` per project. ``given`` are labels that an import gave to records of others.
+
+    ``elsewhere`` says where else a person's words stand, and how often.
+    """
+
+    parts: dict[int, Going]
+    given: int = 0
+    elsewhere: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def records(self) -> int:
+        return sum(part.records for part in self.parts.values())
+
+    @property
+    def decisions(self) -> int:
+        return sum(part.decisions for part in self.parts.values())
+
+
+def person(words: str) -> Target:
+    """Return all records that hold a person's data. Raises :class:`InputError` for words that would find too much."""
+    words = clean_text(words, "words")
+    if not _SHORTEST <= len(words) <= _LONGEST:
+        raise InputError(f"Give {_SHORTEST} to {_LONGEST} characters, such as an e-mail address or a customer's id")
+    return Target(PERSON, words=words)
+
+
+def preview(store: Store, target: Target) -> Preview:
+    """Return what goes with a target. Raises :class:`NotFound` if it does not exist."""
+    parts = _parts(store, target)
+    going = {project_id: store.removal.going(project_id, ids) for project_id, ids in parts.items()}
+    here = (target.project_id, target.number)
+    given = store.removal.labels_given(*here, parts[target.project_id]) if target.kind == IMPORT else ()
+    elsewhere = store.removal.elsewhere(target.words) if target.kind == PERSON else []
+    return Preview(going, len(given), elsewhere)
+
+
+def remove(instance: Instance, target: Target, seen: int, reviewer_id: int | None = None) -> Preview:
+    """Remove a target and return what went. ``seen`` is how many decisions of people the preview showed.
+
+    Raises :class:`Conflict`, and removes nothing, if there are more by now, or while a run or import is at work on it.
+    """
+    store = instance.store
+
+    def work(tx: Tx) -> Preview:
+        parts = _parts(store, target, tx)
+        going = {project_id: store.removal.going(project_id, ids, tx) for project_id, ids in parts.items()}
+        gone = Preview(going)
+        if gone.decisions > seen:
+            raise Conflict(f"{gone.decisions - seen} more records were decided meanwhile; look again at what would go")
+        if target.kind == PROJECT:
+            _remove_project(store, tx, target, gone, reviewer_id)
+        else:
+            gone = Preview(going, _remove_records(store, tx, target, parts, reviewer_id))
+        return gone
+
+    gone = store.write(work)
+    _tidy(instance, target, list(gone.parts))
+    return gone
+
+
+def rename(store: Store, project_id: int, name: str, reviewer_id: int | None = None) -> None:
+    """Give a project another name."""
+    name = clean_text(name, "name")
+    if not name or len(name) > 80:
+        raise InputError("A project needs a name of 1 to 80 characters")
+
+    def work(tx: Tx) -> None:
+        before = store.projects.get(project_id, tx)["name"]
+        if name == before:
+            return
+        store.projects.rename(tx, project_id, name)
+        detail = {"from": before, "to": name}
+        store.events.add(tx, "project renamed", project_id=project_id, reviewer_id=reviewer_id, detail=detail)
+
+    store.write(work)
+
+
+def archive(store: Store, project_id: int, archived: bool, reviewer_id: int | None = None) -> None:
+    """Put a project aside, or bring it back. Its open runs are paused; nothing in it is changed while it is archived.
+
+    Raises :class:`Conflict` while an import goes on.
+    """
+
+    def work(tx: Tx) -> None:
+        if archived:
+            store.removal.check_imports(tx, project_id)
+            for run_id in store.ledger.open_of(project_id, tx):
+                store.ledger.set_run(tx, run_id, PAUSED, _ARCHIVED, OPEN)
+        store.projects.archive(tx, project_id, archived)
+        kind = "project archived" if archived else "project brought back"
+        store.events.add(tx, kind, project_id=project_id, reviewer_id=reviewer_id)
+
+    store.write(work)
+
+
+def _parts(store: Store, target: Target, tx: Tx | None = None) -> dict[int, list[int]]:
+    """Return the reviews that are meant, by project; for a project all its records."""
+    if target.kind == PERSON:
+        return store.removal.holding(target.words, tx)
+    if target.kind == PROJECT:
+        return {target.project_id: store.removal.of_project(target.project_id, tx)}
+    if target.kind == IMPORT:
+        row = store.records.get_import(target.project_id, target.number, tx)
+        if row["state"] == "removed":
+            raise InputError(f"Import {target.number} was removed before")
+        return {target.project_id: store.removal.of_import(target.project_id, target.number, tx)}
+    store.removal.check_review(target.project_id, target.number, tx)
+    return {target.project_id: [target.number]}
+
+
+def _remove_records(store: Store, tx: Tx, target: Target, parts: dict[int, list[int]], reviewer_id: int | None) -> int:
+    """Remove records, note it in the events of their projects, and return how many labels of others were withdrawn."""
+    given = []
+    if target.kind == IMPORT:
+        store.removal.check_imports(tx, target.project_id, target.number)
+        given = store.removal.labels_given(target.project_id, target.number, parts[target.project_id], tx)
+        store.removal.take_back_import(tx, target.project_id, target.number, given)
+    if target.kind == PERSON:
+        store.removal.erase_answers(tx, target.words)
+    for project_id, ids in parts.items():
+        going = store.removal.going(project_id, ids, tx)
+        store.removal.remove(tx, project_id, ids)
+        number = {"number": target.number} if target.number else {}
+        # Neither key nor text: an event is kept for good.
+        detail = number | {"records": going.records, "decisions": going.decisions, "labels": going.labels}
+        kind = {RECORD: "record removed", IMPORT: "import removed", PERSON: "a person's data erased"}[target.kind]
+        store.events.add(tx, kind, project_id=project_id, reviewer_id=reviewer_id, detail=detail)
+    return len(given)
+
+
+def _remove_project(store: Store, tx: Tx, target: Target, gone: Preview, reviewer_id: int | None) -> None:
+    project_id = target.project_id
+    detail = {"name": store.projects.get(project_id, tx)["name"], "records": gone.records, "decisions": gone.decisions}
+    detail |= {"spent": round(store.ledger.spent(project_id)[0], 6)}
+    store.removal.remove_project(tx, project_id)
+    store.events.add(tx, "project removed", project_id=project_id, reviewer_id=reviewer_id, detail=detail)
+
+
+def _tidy(instance: Instance, target: Target, project_ids: Sequence[int]) -> None:
+    """Clear up outside the database: caches of indexes, uploads, free pages. The worker does what is left undone."""
+    for project_id in project_ids:
+        for path in (instance.folder / "index").glob(f"{project_id}-*"):
+            path.unlink(missing_ok=True)
+        if target.kind == PROJECT:
+            shutil.rmtree(instance.folder / "uploads" / str(project_id), ignore_errors=True)
+        else:
+            sign_reviews(instance.store, project_id)
+    if target.kind == IMPORT:
+        row = instance.store.records.get_import(target.project_id, target.number)
+        path = Path(strictjson.loads(row["settings"]).get("path") or "")
+        if instance.folder / "uploads" in path.parents:
+            path.unlink(missing_ok=True)
+    instance.store.wipe(deep=target.kind == PERSON)
+    instance.wake()

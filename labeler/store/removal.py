@@ -1,0 +1,371 @@
+"""Taking back: what goes with records, and how they go, in the caller's transaction.
+
+With a record go its decisions, suggestions, vectors, places in queues, claims and runs, its search text and its memory
+of splits. An exact copy takes its place. Products that showed it are made again from the reviews that are left, and
+lose what was decided and suggested on the old text. Of calls the text goes and the cost stays, so that the books are
+right. Events stay: they hold numbers, never texts. Numbers of what is gone are never given again, so that no page,
+index or evidence takes one thing for another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from labeler import strictjson
+from labeler.errors import Conflict, InputError, NotFound
+from labeler.store.annotations import WITHDRAWN, Annotations
+from labeler.store.database import Database, Row, Tx
+from labeler.store.products import Products
+from labeler.store.records import GROUP, REVIEW, enqueue, mark_products
+from labeler.store.search import forget_texts
+from labeler.store.work import Work
+
+_MOST_NAMED = 20
+_IN = "IN (SELECT value FROM json_each(:ids))"
+_ERASE = """UPDATE calls SET state = 'erased', fingerprint = 'erased/' || id, answer = NULL, note = NULL, scores = NULL,
+            error = NULL, token = NULL"""
+# Everything of a record but the record, in an order in which nothing is pointed at when it goes.
+_OF_RECORDS = (
+    f"""DELETE FROM export_annotations
+        WHERE annotation_id IN (SELECT id FROM annotations WHERE record_id {_IN})""",
+    f"DELETE FROM annotations WHERE record_id {_IN}",
+    f"DELETE FROM suggestions WHERE record_id {_IN}",
+    *(
+        f"DELETE FROM {table} WHERE record_id {_IN}"
+        for table in ("claims", "skips", "embeddings", "dropped_vectors", "run_items")
+    ),
+    f"{_ERASE} WHERE record_id {_IN}",
+)
+_OF_PROJECTS = (
+    # Equal prompts of two projects share one call: it stays with the project whose run paid for it.
+    """UPDATE calls SET project_id = (SELECT r.project_id FROM runs r WHERE r.id = calls.run_id) WHERE project_id = :p
+       AND run_id IN (SELECT id FROM runs WHERE project_id <> :p)""",
+    "UPDATE suggestions SET call_id = NULL WHERE call_id IN (SELECT id FROM calls WHERE project_id = :p)",
+    "DELETE FROM batch_calls WHERE call_id IN (SELECT id FROM calls WHERE project_id = :p)",
+    "DELETE FROM export_annotations WHERE export_id IN (SELECT id FROM exports WHERE project_id = :p)",
+    "DELETE FROM batch_calls WHERE batch_id IN (SELECT b.id FROM batches b JOIN runs r ON r.id = b.run_id"
+    " WHERE r.project_id = :p)",
+    "DELETE FROM batches WHERE run_id IN (SELECT id FROM runs WHERE project_id = :p)",
+    "DELETE FROM run_items WHERE run_id IN (SELECT id FROM runs WHERE project_id = :p)",
+    *(
+        f"DELETE FROM {table} WHERE project_id = :p"
+        for table in (
+            "exports", "calls", "runs", "imports", "spending", "fits", "calibrations", "upkeep", "queued",
+            "stale_products", "united_clusters", "near_duplicates", "unsigned_reviews", "splits", "task_settings",
+            "members",
+        )
+    ),
+    "DELETE FROM projects WHERE id = :p",
+)  # fmt: skip
+# Where a text of a person may stand beside records: (table, columns, what it is called).
+_ELSEWHERE = (
+    ("task_settings", ("settings",), "guidelines and settings of tasks"),
+    ("projects", ("name", "settings"), "names and settings of projects"),
+    ("annotations", ("value",), "labels of other records"),
+    ("suggestions", ("value", "failure", "note", "steps"), "suggestions for other records"),
+    ("calls", ("answer", "note", "error"), "answers of models on other records"),
+    ("run_items", ("error", "shown"), "runs"),
+    ("imports", ("file", "report", "message"), "reports of imports"),
+    ("exports", ("manifest", "folder"), "manifests of exports"),
+    ("events", ("detail",), "events"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """What goes with some records: counts, and by name what people should know of.
+
+    ``decided`` are (key, task, state) of the first decisions; ``decisions`` are those of people, ``labels`` those that
+    came with the data. ``products`` are made again, ``copies`` take the place of a removed record. ``exports`` are
+    those that hold one of the records: their files are out of reach.
+    """
+
+    records: int = 0
+    decisions: int = 0
+    labels: int = 0
+    suggestions: int = 0
+    calls: int = 0
+    products: int = 0
+    copies: int = 0
+    decided: list[tuple[str, str, str]] = field(default_factory=list)
+    held_by: list[str] = field(default_factory=list)
+    exports: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+class Removal:
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    # What is meant
+
+    def of_import(self, project_id: int, import_id: int, tx: Tx | None = None) -> list[int]:
+        """Return the records that an import added and that still stand."""
+        sql = "SELECT id FROM records WHERE import_id = :i AND project_id = :p"
+        return [row["id"] for row in (tx or self.db).all(sql, {"i": import_id, "p": project_id})]
+
+    def of_project(self, project_id: int, tx: Tx | None = None) -> list[int]:
+        """Return all records of a project, those of its products too."""
+        rows = (tx or self.db).all("SELECT id FROM records WHERE project_id = :p", {"p": project_id})
+        return [row["id"] for row in rows]
+
+    def check_review(self, project_id: int, record_id: int, tx: Tx | None = None) -> None:
+        """Raise :class:`NotFound` if a project has no such record, :class:`InputError` if it is that of a product."""
+        sql = "SELECT kind, grp FROM records WHERE id = :r AND project_id = :p"
+        row = (tx or self.db).one(sql, {"r": record_id, "p": project_id})
+        if row is None:
+            raise NotFound(f"There is no record number {record_id}")
+        if row["kind"] == GROUP:
+            raise InputError(f"The product {row['grp']!r} is made of its reviews; remove these, and it goes with them")
+
+    def holding(self, words: str, tx: Tx | None = None) -> dict[int, list[int]]:
+        """Return the reviews whose key, text, product or metadata hold ``words`` literally, by project.
+
+        Latin letters count whatever their case. Names of metadata count as well as values.
+        """
+        sql = f"""SELECT id, project_id FROM records WHERE kind = 'review' AND (
+                  {" OR ".join(f"instr(lower({c}), lower(:w))" for c in ("text", "key", "COALESCE(grp, '')"))}
+                  OR instr(lower(metadata), lower(:json))) ORDER BY id"""
+        found: dict[int, list[int]] = {}
+        for row in (tx or self.db).all(sql, _spelled(words)):
+            found.setdefault(row["project_id"], []).append(row["id"])
+        return found
+
+    def elsewhere(self, words: str) -> list[tuple[str, int]]:
+        """Return where else ``words`` stand: what it is called, and in how many places."""
+        found = []
+        for table, columns, name in _ELSEWHERE:
+            where = " OR ".join(f"instr(lower(COALESCE({c}, '')), lower(:{w}))" for c in columns for w in ("w", "json"))
+            n = int(self.db.value(f"SELECT COUNT(*) FROM {table} WHERE {where}", _spelled(words)))
+            found += [(name, n)] if n else []
+        return found
+
+    # What goes with it
+
+    def going(self, project_id: int, ids: Sequence[int], tx: Tx | None = None) -> Going:
+        db = tx or self.db
+        emptied, shown = self._products(db, project_id, ids)
+        named = {"ids": strictjson.dumps([*ids, *emptied, *shown]), "p": project_id, "most": _MOST_NAMED}
+        standing = f"""FROM annotations a JOIN records r ON r.id = a.record_id WHERE a.record_id {_IN}
+                       AND a.superseded_by IS NULL AND a.state <> 'withdrawn'"""
+        counted = db.one(f"SELECT COUNT(*) AS n, COALESCE(SUM(a.how = 'imported'), 0) AS labels {standing}", named)
+        assert counted is not None
+        decided = f"SELECT r.key, a.task, a.state {standing} AND a.how <> 'imported' ORDER BY a.id LIMIT :most"
+        held = f"""SELECT DISTINCT p.name FROM claims c JOIN reviewers p ON p.id = c.reviewer_id
+                   WHERE c.record_id {_IN} AND c.until > :now ORDER BY p.name"""
+        exports = f"""SELECT DISTINCT e.id, e.task, e.folder FROM export_annotations x JOIN exports e
+                      ON e.id = x.export_id JOIN annotations a ON a.id = x.annotation_id WHERE a.record_id {_IN}
+                      ORDER BY e.id"""
+        copies = f"SELECT COUNT(DISTINCT duplicate_of) FROM records WHERE duplicate_of {_IN} AND NOT id {_IN}"
+
+        def count(table: str, where: str = "") -> int:
+            return int(db.value(f"SELECT COUNT(*) FROM {table} WHERE record_id {_IN} {where}", named))
+
+        return Going(
+            records=len(ids),
+            decisions=counted["n"] - counted["labels"],
+            labels=counted["labels"],
+            suggestions=count("suggestions"),
+            calls=count("calls", "AND state <> 'erased'"),
+            products=len(emptied) + len(shown),
+            copies=int(db.value(copies, named)),
+            decided=[(row["key"], row["task"], row["state"]) for row in db.all(decided, named)],
+            held_by=[row["name"] for row in db.all(held, named | {"now": time.time()})],
+            exports=[(row["id"], row["task"], row["folder"]) for row in db.all(exports, named)],
+        )
+
+    def labels_given(self, project_id: int, import_id: int, ids: Sequence[int], tx: Tx | None = None) -> list[Row]:
+        """Return the labels in force that an import gave to records of others."""
+        sql = f"""SELECT a.* FROM annotations a WHERE a.project_id = :p AND a.how = 'imported'
+                  AND a.superseded_by IS NULL AND a.state = 'approved' AND a.origin >= :from AND a.origin < :to
+                  AND NOT a.record_id {_IN}"""
+        # The origin reads "import 3: file.csv"; ";" comes after ":".
+        params = {"p": project_id, "from": f"import {import_id}:", "to": f"import {import_id};"}
+        return (tx or self.db).all(sql, params | {"ids": strictjson.dumps(list(ids))})
+
+    def _products(self, db: Tx | Database, project_id: int, ids: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return the records of products that have no review left, and of those whose text shows a removed one."""
+        named = {"ids": strictjson.dumps(list(ids)), "p": project_id}
+        sql = f"""SELECT g.id, g.grp, g.text, EXISTS (SELECT 1 FROM records r WHERE r.project_id = :p AND r.grp = g.grp
+                    AND r.kind = 'review' AND NOT r.id {_IN}) AS others
+                  FROM records g WHERE g.project_id = :p AND g.kind = 'group'
+                  AND g.grp IN (SELECT DISTINCT grp FROM records WHERE id {_IN} AND grp IS NOT NULL)"""
+        emptied, shown = [], []
+        for row in db.all(sql, named):
+            if not row["others"]:
+                emptied.append(row["id"])
+            elif self._shows(db, row, named):
+                shown.append(row["id"])
+        return emptied, shown
+
+    def _shows(self, db: Tx | Database, product: Row, named: dict[str, Any]) -> bool:
+        sql = f"""SELECT 1 FROM records r WHERE r.id {_IN} AND r.grp = :g AND instr(:text, '- ' || r.text) LIMIT 1"""
+        return db.value(sql, named | {"g": product["grp"], "text": product["text"]}) is not None
+
+    # To remove it
+
+    def remove(self, tx: Tx, project_id: int, ids: Sequence[int]) -> None:
+        """Remove reviews, and make good what was derived from them. Raises :class:`Conflict` while a run has one.
+
+        The near-duplicates of what is gone are marked to be looked for anew.
+        """
+        emptied, shown = self._products(tx, project_id, ids)
+        leaving, touched = [*ids, *emptied], [*ids, *emptied, *shown]
+        self._check_runs(tx, touched)
+        groups = self._groups(tx, ids)
+        self._forget(tx, touched)
+        named = {"ids": strictjson.dumps(shown)}
+        tx.run(
+            f"""UPDATE work SET state = 'pending', annotation_id = NULL, version = version + 1, suggestion_id = NULL,
+                score = NULL, scored_by = NULL, disagreement = NULL WHERE record_id {_IN}""",
+            named,
+        )
+        self._close_gaps(tx, project_id, leaving)
+        self._delete_records(tx, leaving)
+        self._renew_products(tx, project_id, groups)
+        # Indexes of every process are made again; what free backends learned is learned anew.
+        tx.run("UPDATE projects SET removals = removals + 1 WHERE id = :p", {"p": project_id})
+        tx.run("DELETE FROM fits WHERE project_id = :p", {"p": project_id})
+        tx.run("UPDATE upkeep SET followed = newest - 1 WHERE project_id = :p AND newest > 0", {"p": project_id})
+
+    def take_back_import(self, tx: Tx, project_id: int, import_id: int, given: Iterable[Row]) -> None:
+        """Withdraw the labels that an import gave to records of others, and note that it was removed."""
+        for row in given:
+            add = {name: row[name] for name in ("project_id", "record_id", "task", "task_version")}
+            Annotations(self.db).add(tx, {**add, "state": WITHDRAWN, "value": None, "supersedes": row["id"]})
+            Work(self.db).decided(tx, row["record_id"], row["task"], "pending", None)
+        sql = "UPDATE imports SET state = 'removed', message = NULL, report = '[]' WHERE id = :i AND project_id = :p"
+        tx.run(sql, {"i": import_id, "p": project_id})
+
+    def erase_answers(self, tx: Tx, words: str) -> None:
+        """Erase the answers of models that hold ``words``, whatever they were asked about; their costs stay."""
+        where = " OR ".join(
+            f"instr(lower(COALESCE({c}, '')), lower(:{w}))" for c in ("answer", "note", "error") for w in ("w", "json")
+        )
+        tx.run(f"{_ERASE} WHERE state IN ('answered', 'failed') AND ({where})", _spelled(words))
+
+    def remove_project(self, tx: Tx, project_id: int) -> None:
+        """Remove a project with all there is in it. Raises :class:`Conflict` while a run or import is at work."""
+        ids = self.of_project(project_id, tx)
+        self.check_imports(tx, project_id)
+        self._check_runs(tx, ids)
+        self._forget(tx, ids)
+        self._delete_records(tx, ids)
+        _keep_number(tx, "projects")
+        for sql in _OF_PROJECTS:
+            tx.run(sql, {"p": project_id})
+
+    def check_imports(self, tx: Tx, project_id: int, import_id: int | None = None) -> None:
+        """Raise :class:`Conflict` while an import of a project, or this one, is still going on."""
+        sql = """SELECT id FROM imports WHERE project_id = :p AND state IN ('queued', 'running')
+                 AND (:i IS NULL OR id = :i)"""
+        running = tx.value(sql, {"p": project_id, "i": import_id})
+        if running is not None:
+            raise Conflict(f"Import {running} is still going on; wait until it has ended")
+
+    def _check_runs(self, tx: Tx, ids: Sequence[int]) -> None:
+        sql = f"""SELECT run_id FROM run_items WHERE record_id {_IN} AND (state = 'batched'
+                  OR (state = 'leased' AND lease_until > :now)) LIMIT 1"""
+        run = tx.value(sql, {"ids": strictjson.dumps(list(ids)), "now": time.time()})
+        if run is not None:
+            raise Conflict(f"Run {run} is asking about these records now; pause or cancel it, and remove them then")
+
+    def _groups(self, tx: Tx, ids: Sequence[int]) -> list[str]:
+        sql = f"SELECT DISTINCT grp FROM records WHERE id {_IN} AND grp IS NOT NULL ORDER BY grp"
+        return [row["grp"] for row in tx.all(sql, {"ids": strictjson.dumps(list(ids))})]
+
+    def _forget(self, tx: Tx, ids: Sequence[int]) -> None:
+        """Remove everything that hangs on records, and count their runs again."""
+        named = {"ids": strictjson.dumps(list(ids))}
+        _keep_number(tx, "annotations")
+        runs = [row["run_id"] for row in tx.all(f"SELECT DISTINCT run_id FROM run_items WHERE record_id {_IN}", named)]
+        for sql in _OF_RECORDS:
+            tx.run(sql, named)
+        tx.run(
+            f"""UPDATE runs SET total = (SELECT COUNT(*) FROM run_items i WHERE i.run_id = runs.id),
+                done = (SELECT COUNT(*) FROM run_items i WHERE i.run_id = runs.id AND i.state = 'done'),
+                failed = (SELECT COUNT(*) FROM run_items i WHERE i.run_id = runs.id AND i.state = 'failed')
+                WHERE id {_IN}""",
+            {"ids": strictjson.dumps(runs)},
+        )
+
+    def _close_gaps(self, tx: Tx, project_id: int, leaving: Sequence[int]) -> None:
+        """Let exact copies take the places of what leaves, and the rest of each cluster be looked at anew."""
+        named = {"ids": strictjson.dumps(list(leaving)), "p": project_id}
+        left = tx.all(
+            f"""SELECT id, cluster FROM records WHERE project_id = :p AND kind = 'review' AND NOT id {_IN}
+                AND cluster IN (SELECT cluster FROM records WHERE id {_IN} AND kind = 'review') ORDER BY id""",
+            named,
+        )
+        heirs = tx.all(
+            f"""SELECT duplicate_of AS old, MIN(id) AS new FROM records WHERE duplicate_of {_IN} AND NOT id {_IN}
+                GROUP BY duplicate_of""",
+            named,
+        )
+        for row in heirs:
+            tx.run(
+                f"UPDATE records SET duplicate_of = :new WHERE duplicate_of = :old AND NOT id {_IN}",
+                named | dict(row),
+            )
+            tx.run("UPDATE records SET duplicate_of = NULL WHERE id = :new", dict(row))
+        sql = "SELECT task FROM queued WHERE project_id = :p UNION SELECT task FROM work WHERE project_id = :p"
+        tasks = tx.all(sql, {"p": project_id})
+        enqueue(tx, project_id, [row["new"] for row in heirs], [row["task"] for row in tasks])
+        gone = set(leaving)
+        names: dict[int, int] = {}
+        for row in left:
+            if row["cluster"] in gone:
+                # Indexes know members by the old name until they are made again.
+                names.setdefault(row["cluster"], row["id"])
+        tx.many(
+            "INSERT INTO united_clusters (project_id, old, new) VALUES (?, ?, ?)",
+            [(project_id, old, new) for old, new in names.items()],
+        )
+        rest = {"ids": strictjson.dumps([row["id"] for row in left]), "p": project_id}
+        tx.run(f"DELETE FROM near_duplicates WHERE project_id = :p AND record_id {_IN}", rest)
+        tx.run(f"UPDATE records SET cluster = COALESCE(duplicate_of, id) WHERE id {_IN}", rest)
+        tx.run(
+            f"""INSERT INTO unsigned_reviews (project_id, record_id) SELECT :p, id FROM records
+                WHERE id {_IN} AND duplicate_of IS NULL ON CONFLICT DO NOTHING""",
+            rest,
+        )
+
+    def _delete_records(self, tx: Tx, ids: Sequence[int]) -> None:
+        named = {"ids": strictjson.dumps(list(ids))}
+        _keep_number(tx, "records")
+        for start in range(0, len(ids), 500):
+            part = {"ids": strictjson.dumps(list(ids[start : start + 500]))}
+            rows = tx.all(f"SELECT id, text FROM records WHERE id {_IN}", part)
+            forget_texts(tx, [(row["id"], row["text"]) for row in rows])
+        for table in ("work", "splits", "unsigned_reviews", "near_duplicates"):
+            tx.run(f"DELETE FROM {table} WHERE record_id {_IN}", named)
+        tx.run(f"DELETE FROM records WHERE id {_IN}", named)
+
+    def _renew_products(self, tx: Tx, project_id: int, groups: Sequence[str]) -> None:
+        """Make the texts of products again from the reviews that are left."""
+        products = Products(self.db)
+        sql = "SELECT task FROM queued WHERE project_id = :p AND unit = 'group'"
+        tasks = [row["task"] for row in tx.all(sql, {"p": project_id})]
+        there = "SELECT 1 FROM records WHERE project_id = :p AND grp = :g AND kind = :kind LIMIT 1"
+        for group in groups:
+            here = {"p": project_id, "g": group}
+            if tx.value(there, here | {"kind": REVIEW}) is None:
+                products.unmark(tx, project_id, [group])
+                continue
+            mark_products(tx, project_id, [group])
+            if tx.value(there, here | {"kind": GROUP}) is not None:
+                products.renew(tx, project_id, group, tasks)
+
+
+def _spelled(words: str) -> dict[str, str]:
+    """Return words as they stand in texts, and as they stand in JSON."""
+    return {"w": words, "json": strictjson.dumps(words)[1:-1]}
+
+
+def _keep_number(tx: Tx, table: str) -> None:
+    """Remember the highest number that a table has given, before some of its rows go."""
+    sql = f"""INSERT INTO used_numbers (name, highest) SELECT :name, COALESCE(MAX(id), 0) FROM {table} WHERE true
+              ON CONFLICT (name) DO UPDATE SET highest = MAX(highest, excluded.highest)"""
+    tx.run(sql, {"name": table})
