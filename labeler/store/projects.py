@@ -8,6 +8,7 @@ from typing import Any
 from labeler import strictjson
 from labeler.errors import InputError, NotFound
 from labeler.store.database import Database, Row, Tx
+from labeler.text import taken_name
 
 
 class Projects:
@@ -36,8 +37,9 @@ class Projects:
         return _project(row)
 
     def create(self, tx: Tx, name: str, language: str, settings: dict[str, Any]) -> int:
-        if tx.value("SELECT 1 FROM projects WHERE name = :name", {"name": name}):
-            raise InputError(f"There is already a project called {name!r}; choose another name")
+        taken = taken_name(name, (row["name"] for row in tx.all("SELECT name FROM projects")))
+        if taken is not None:
+            raise InputError(f"There is already a project called {taken!r}; choose another name")
         sql = """INSERT INTO projects (name, language, settings, created_at)
                  VALUES (:name, :language, :settings, :now) RETURNING id"""
         params = {"name": name, "language": language, "settings": strictjson.dumps(settings), "now": time.time()}

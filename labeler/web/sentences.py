@@ -15,6 +15,8 @@ from labeler.web.words import N_
 SENTENCES = (
     N_("Please sign in"),
     N_("Only an admin may do this"),
+    N_("Only who started the run or an admin may do this"),
+    N_("Only an admin of the instance may name an embedding model: the server fetches and loads it"),
     N_("There is no such project"),
     N_("There is no such page"),
     N_("This address does not take that method"),
@@ -29,7 +31,8 @@ SENTENCES = (
     N_("The old password is wrong"),
     N_("A password has at least 10 characters; a few words make a good one"),
     N_("A password has at most 1000 characters"),
-    N_("A name has 1 to 60 printable characters"),
+    N_("A person needs a name of 1 to 60 printable characters"),
+    N_("The name %(name)s mixes letters of alphabets that look alike; write each word in one"),
     N_("There is already a reviewer called %(name)s"),
     N_("You cannot change the role of your own account or close it; ask another admin"),
     N_("An instance needs an admin who can sign in; make another account one first"),
@@ -37,7 +40,7 @@ SENTENCES = (
     N_("This record is no longer yours: its time ran out, and %(name)s has opened it"),
     N_("This record is no longer yours: it was decided after you opened it"),
     N_("This form cannot be read; load the page again"),
-    N_("A project needs a name of 1 to 80 characters"),
+    N_("A project needs a name of 1 to 80 printable characters"),
     N_("There is already a project called %(name)s; choose another name"),
     N_("There is no run number %(number)s"),
     N_("There is no import number %(number)s in this project"),
@@ -101,6 +104,12 @@ SENTENCES = (
     N_("The transformers backend needs a model id (a hub id or a folder); set it for the task or the instance"),
     N_("The OpenAI key contains a space, a line end or a character that no key has; copy it again"),
     N_("openai_base_url must not contain a user or password; put the key into openai_api_key; example: %(address)s"),
+    N_(
+        "openai_base_url is another server, and the key that is stored is not its own; give openai_api_key with it, or "
+        "remove the key first"
+    ),
+    N_("openai_base_url is an address of this machine's cloud, which is no model server; example: %(address)s"),
+    N_("The package %(name)s is not installed; install it with: %(command)s"),
     N_("The backend %(name)s needs no test"),
     N_("No model %(name)s; the settings name: %(names)s"),
     N_("The model %(model)s is being tested; wait until that has ended"),
