@@ -9,6 +9,7 @@ import click
 
 from labeler.cli.base import cli, instance_option, with_instance
 from labeler.errors import InputError
+from labeler.text import one_line
 
 if TYPE_CHECKING:
     from labeler.instance import Instance
@@ -20,7 +21,7 @@ def projects(instance: Instance) -> None:
     """List the projects, with progress by task."""
     for project in instance.store.projects.all():
         counts = instance.store.records.counts(project["id"])
-        click.echo(f"{project['name']}: {counts['records']} records")
+        click.echo(f"{one_line(project['name'])}: {counts['records']} records")
         for name in instance.tasks_of(project):
             work = instance.store.work.counts(project["id"], name)
             click.echo(f"  {name}: {work['approved']} approved, {work['rejected']} rejected, {work['pending']} pending")
