@@ -88,7 +88,8 @@ def start_session(person: Any) -> None:
 def end_session() -> None:
     """Sign out, whoever else has a copy of this cookie too."""
     lifetime = current_app.permanent_session_lifetime.total_seconds()
-    accounts.sign_out(instance().store, g.person["id"], _secret(), lifetime)
+    if not instance().read_only:
+        accounts.sign_out(instance().store, g.person["id"], _secret(), lifetime)
     session.clear()
 
 
