@@ -376,6 +376,16 @@ def test_two_admins_who_close_each_other_at_once_leave_one(
         store.write(lambda tx: store.people.change(tx, people["admin"], role="admin", disabled=0))
 
 
+def test_pages_lead_nobody_where_they_may_not_go(
+    as_person: Callable[[str], FlaskClient], furnished: dict[str, Any], project: int
+) -> None:
+    """A reviewer sees that there are exports, and no link to what only admins open."""
+    for who, links in (("reviewer", False), ("admin", True)):
+        page = as_person(who).get(f"/projects/{project}").text
+        assert (f"/projects/{project}/export" in page) == links
+        assert (f"/projects/{project}/settings" in page) == links
+
+
 def test_a_run_is_stopped_by_who_started_it_or_by_an_admin(
     as_person: Callable[[str], FlaskClient], store: Store, project: int, people: dict[str, int]
 ) -> None:

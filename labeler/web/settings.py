@@ -65,7 +65,8 @@ def save_project(project_id: int) -> Any:
         if "tasks" in given and not given["tasks"]:
             raise InputError("Choose at least one task")
         changes = changed("project", given)
-        if changes.get("embedding_model") and g.person["role"] != accounts.ADMIN:
+        other = changes.get("embedding_model") not in (None, "", g.project["settings"].get("embedding_model"))
+        if other and g.person["role"] != accounts.ADMIN:
             raise Forbidden(
                 "Only an admin of the instance may name an embedding model: the server fetches and loads it"
             )
