@@ -100,6 +100,11 @@ def one_time_link(store: Store, reviewer_id: int, by: int | None = None) -> str:
     token = secrets.token_urlsafe(24)
 
     def work(tx: Tx) -> None:
+        person = store.people.get(reviewer_id, tx)
+        if person is None:
+            raise NotFound(f"There is no account number {reviewer_id}")
+        if person["disabled"]:
+            raise InputError(f"The account of {person['name']} is closed; an admin opens it again under People")
         store.people.add_token(tx, reviewer_id, SIGN_IN, _digest(token), time.time() + _LINK_SECONDS)
         store.events.add(tx, "link made", reviewer_id=by, detail={"account": reviewer_id})
 

@@ -188,6 +188,8 @@ def test_link_expires_and_does_not_open_a_closed_account(store):
     store.write(lambda tx: tx.run("UPDATE tokens SET expires_at = expires_at - 86401"))
     closed = accounts.one_time_link(store, person["id"])
     accounts.change_account(store, person["id"], admin["id"], disabled=True)
+    with pytest.raises(InputError, match="is closed"):
+        accounts.one_time_link(store, person["id"])
     for token in (late, closed):
         with pytest.raises(NotSignedIn):
             accounts.use_link(store, token)

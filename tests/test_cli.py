@@ -582,6 +582,7 @@ def test_accounts_are_listed_and_closed_by_command(shell: Shell) -> None:
     assert shell.ok("user", "list") == "kim: admin, no password yet\nlee: reviewer; member of shop\n"
     assert "what they labeled stays" in shell.ok("user", "close", "lee")
     assert "lee: reviewer, closed" in shell.ok("user", "list")
+    assert "The account of lee is closed" in shell.fails("user", "link", "lee")
     assert "An instance needs an admin" in shell.fails("user", "close", "kim")
     for command in ("link", "password", "close"):
         assert "No account 'park'; there are: kim, lee" in shell.fails("user", command, "park")

@@ -34,6 +34,7 @@ SENTENCES = (
     N_("A person needs a name of 1 to 60 printable characters"),
     N_("The name %(name)s mixes letters of alphabets that look alike; write each word in one"),
     N_("There is already a reviewer called %(name)s"),
+    N_("The account of %(name)s is closed; an admin opens it again under People"),
     N_("You cannot change the role of your own account or close it; ask another admin"),
     N_("An instance needs an admin who can sign in; make another account one first"),
     N_("This is the project's last admin; make another member its admin first"),
