@@ -8,7 +8,7 @@ E5 = $(shell $(PYTHON) -c "import platform; print('e5' if platform.system() == '
 # The version that constraints.txt is made with, and the lowest that setup.cfg allows.
 TORCH = torch==2.13.0
 
-.PHONY: demo test lint types lock test-latest test-oldest clean
+.PHONY: demo test lint types reference lock test-latest test-oldest clean
 
 demo: $(VENV)/.base
 	@$(BIN)/labeler demo
@@ -44,6 +44,9 @@ $(VENV)/.dev: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.base
 
 # For every platform: on Linux with x86_64, where all extras can be installed, and without what only this one needs.
+reference:
+	$(BIN)/python docs/make_reference.py
+
 lock: FRESH = .venv-lock
 lock:
 	$(fresh)

@@ -11,31 +11,33 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from labeler.errors import Forbidden, InputError, NotFound, NotSignedIn, Throttled
 from labeler.store import Row, Store, Tx
-from labeler.text import clean_text
+from labeler.text import checked_name, clean_text
 
 REVIEWER, ADMIN = "reviewer", "admin"
 ROLES = (REVIEWER, ADMIN)
-MEMBER_ROLES = (REVIEWER, "adjudicator", ADMIN)
 SIGN_IN = "sign-in"
 MIN_PASSWORD = 10
 _LINK_SECONDS = 24 * 3600.0
-_WINDOW, _BY_NAME, _BY_ADDRESS = 300.0, 5, 20
+_WINDOW = 300.0
+# Failures in that time: of one name from one address, of one name from anywhere, from one address.
+_BY_BOTH, _BY_NAME, _BY_ADDRESS = 5, 100, 20
 
 
-def add_reviewer(store: Store, name: str, password: str | None, role: str = REVIEWER) -> int:
-    """Add an account and return its number. ``password`` None: it can only be entered by a one-time link."""
-    name = clean_text(name, "name")
-    if not 1 <= len(name) <= 60 or not name.isprintable():
-        raise InputError("A name has 1 to 60 printable characters")
+def add_reviewer(store: Store, name: str, password: str | None, role: str = REVIEWER, by: int | None = None) -> int:
+    """Add an account and return its number. ``password`` None: it can only be entered by a one-time link.
+
+    Here and below ``by`` is the admin who does it; None for whoever works on the instance by command.
+    """
+    name = checked_name(name, "A person", 60)
     if role not in ROLES:
         raise InputError(f"No role {role!r}; there are: {', '.join(ROLES)}")
     digest = None if password is None else hash_password(password)
-    return store.write(lambda tx: _add(store, tx, name, digest, role))
+    return store.write(lambda tx: _add(store, tx, name, digest, role, by))
 
 
-def _add(store: Store, tx: Tx, name: str, digest: str | None, role: str) -> int:
+def _add(store: Store, tx: Tx, name: str, digest: str | None, role: str, by: int | None) -> int:
     id_ = store.people.create(tx, name, digest, role)
-    store.events.add(tx, "account added", reviewer_id=id_, detail={"role": role})
+    store.events.add(tx, "account added", reviewer_id=by, detail={"account": id_, "role": role})
     return id_
 
 
@@ -53,51 +55,103 @@ _NOBODY = generate_password_hash(secrets.token_hex(16), method="scrypt")
 
 
 def sign_in(store: Store, name: str, password: str, address: str) -> Row:
-    """Return the account. Raises :class:`NotSignedIn`, or :class:`Throttled` after repeated failures."""
+    """Return the account. Raises :class:`NotSignedIn`, or :class:`Throttled` after repeated failures.
+
+    An attempt is counted before the password is looked at, so that guesses made at once are as few as those made one
+    after another. The short limit is one of name and address together: a stranger elsewhere keeps nobody out.
+    """
     name = clean_text(name, "name")
-    by_name, by_address = store.people.attempts(name, address, _WINDOW)
-    if by_name >= _BY_NAME or by_address >= _BY_ADDRESS:
-        raise Throttled("Too many failed sign-ins; wait five minutes and try again", _WINDOW)
+    store.write(lambda tx: _count_attempt(store, tx, name, address))
     person = store.people.named(name)
     right = check_password_hash((person["password"] if person else None) or _NOBODY, password)
+    detail = {"account": person["id"] if person else None, "address": address}
     if person is None or not right or person["disabled"]:
-        store.write(lambda tx: store.people.add_attempt(tx, name, address))
+        # Not the name that was typed: people type their password there.
+        store.write(lambda tx: store.events.add(tx, "sign-in failed", detail=detail))
         raise NotSignedIn("The name or the password is wrong")
-    store.write(lambda tx: store.people.clear_attempts(tx, name))
+
+    def work(tx: Tx) -> None:
+        store.people.clear_attempts(tx, name, address)
+        store.events.add(tx, "signed in", reviewer_id=person["id"], detail=detail)
+
+    store.write(work)
     return person
 
 
-def one_time_link(store: Store, reviewer_id: int) -> str:
+def _count_attempt(store: Store, tx: Tx, name: str, address: str) -> None:
+    both, by_name, by_address = store.people.attempts(tx, name, address, _WINDOW)
+    if both >= _BY_BOTH or by_name >= _BY_NAME or by_address >= _BY_ADDRESS:
+        raise Throttled("Too many failed sign-ins; wait five minutes and try again", _WINDOW)
+    store.people.add_attempt(tx, name, address)
+
+
+def sign_out(store: Store, reviewer_id: int, session: str, seconds: float) -> None:
+    """End one session by its secret; a copy of its cookie, which lives for ``seconds``, opens nothing any more."""
+    store.write(lambda tx: store.people.end_session(tx, reviewer_id, _digest(session), time.time() + seconds))
+
+
+def has_ended(store: Store, session: str) -> bool:
+    """Whether a session was signed out."""
+    return store.people.has_ended(_digest(session))
+
+
+def one_time_link(store: Store, reviewer_id: int, by: int | None = None) -> str:
     """Return a fresh one-time token for a sign-in link, valid for a day. Only its hash is stored."""
     token = secrets.token_urlsafe(24)
-    store.write(
-        lambda tx: store.people.add_token(tx, reviewer_id, SIGN_IN, _digest(token), time.time() + _LINK_SECONDS)
-    )
+
+    def work(tx: Tx) -> None:
+        person = store.people.get(reviewer_id, tx)
+        if person is None:
+            raise NotFound(f"There is no account number {reviewer_id}")
+        if person["disabled"]:
+            raise InputError(f"The account of {person['name']} is closed; an admin opens it again under People")
+        store.people.add_token(tx, reviewer_id, SIGN_IN, _digest(token), time.time() + _LINK_SECONDS)
+        store.events.add(tx, "link made", reviewer_id=by, detail={"account": reviewer_id})
+
+    store.write(work)
     return token
 
 
-def use_link(store: Store, token: str) -> Row:
-    """Return the account of a one-time token and use it up. Raises :class:`NotSignedIn`."""
-    id_ = store.write(lambda tx: store.people.use_token(tx, SIGN_IN, _digest(token)))
-    person = store.people.get(id_) if id_ is not None else None
-    if person is None or person["disabled"]:
+def use_link(store: Store, token: str, address: str = "") -> Row:
+    """Return the account of a one-time token, and use up all links of it. Raises :class:`NotSignedIn`."""
+
+    def work(tx: Tx) -> Row | None:
+        id_ = store.people.use_token(tx, SIGN_IN, _digest(token))
+        person = store.people.get(id_, tx) if id_ is not None else None
+        if person is None or person["disabled"]:
+            return None
+        store.people.void_tokens(tx, person["id"])
+        detail = {"account": person["id"], "address": address}
+        store.events.add(tx, "link used", reviewer_id=person["id"], detail=detail)
+        return person
+
+    person = store.write(work)
+    if person is None:
         raise NotSignedIn("This sign-in link was used already or has expired; ask for a new one, or restart the server")
     return person
 
 
 def change_password(store: Store, reviewer_id: int, new: str, old: str | None = None) -> None:
-    """Set a new password; the old one is needed if there is one. All open sessions of the account end."""
+    """Set one's own new password; the old one is needed if there is one. See :func:`set_password`."""
     person = store.people.get(reviewer_id)
-    if person is None:
-        raise NotFound(f"There is no account number {reviewer_id}")
-    if person["password"] is not None and not check_password_hash(person["password"], old or ""):
+    if person is not None and person["password"] is not None and not check_password_hash(person["password"], old or ""):
         raise InputError("The old password is wrong")
+    set_password(store, reviewer_id, new, reviewer_id)
+
+
+def set_password(store: Store, reviewer_id: int, new: str, by: int | None = None) -> None:
+    """Set a new password without the old one. All open sessions of the account end, and its links are void."""
     digest = hash_password(new)
-    store.write(lambda tx: store.people.change(tx, reviewer_id, password=digest))
+
+    def work(tx: Tx) -> None:
+        store.people.change(tx, reviewer_id, password=digest)
+        store.events.add(tx, "password changed", reviewer_id=by, detail={"account": reviewer_id})
+
+    store.write(work)
 
 
 def change_account(
-    store: Store, reviewer_id: int, by: int, *, role: str | None = None, disabled: bool | None = None
+    store: Store, reviewer_id: int, by: int | None, *, role: str | None = None, disabled: bool | None = None
 ) -> None:
     """Change the role of an account, or close or open it. Its open sessions end, and what it holds is free again.
 
@@ -124,14 +178,14 @@ def change_account(
     store.write(work)
 
 
-def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None, by: int) -> None:
+def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None, by: int | None) -> None:
     """Give an account a role in a project, or take it out with None; then what it holds there is free again.
 
     A project that has an admin of its own keeps one: that and the right of ``by`` are checked in the transaction that
     makes the change, so that two who do it to each other at the same moment leave one.
     """
-    if role is not None and role not in MEMBER_ROLES:
-        raise InputError(f"No role {role!r}; there are: {', '.join(MEMBER_ROLES)}")
+    if role is not None and role not in ROLES:
+        raise InputError(f"No role {role!r}; there are: {', '.join(ROLES)}")
     if store.people.get(reviewer_id) is None:
         raise NotFound(f"There is no account number {reviewer_id}")
     store.projects.get(project_id)
@@ -152,8 +206,10 @@ def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None
     store.write(work)
 
 
-def _check_admin(store: Store, tx: Tx, reviewer_id: int) -> None:
+def _check_admin(store: Store, tx: Tx, reviewer_id: int | None) -> None:
     """Raise :class:`Forbidden` if somebody was an admin when the request came in, and no longer is."""
+    if reviewer_id is None:
+        return
     person = store.people.get(reviewer_id, tx)
     if person is None or person["role"] != ADMIN or person["disabled"]:
         raise Forbidden("Only an admin may do this")

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from labeler import strictjson
-from labeler.errors import LabelerError, LabelError
+from labeler.errors import LabelerError, LabelError, MissingExtra
+from labeler.extras import EXTRAS
 from labeler.ingest import upkeep as derived
-from labeler.instance import Instance
+from labeler.instance import DATABASE, Instance, read_secret_key, require_instance
 from labeler.retrieval.index import ExampleIndex
+from labeler.store import lost_rows
 from labeler.store.audit import audit, mend_counts
 
 _NAMED = 10
@@ -38,9 +40,14 @@ def examine(folder: Path, deep: bool = False, repair: bool = False) -> list[Find
     What ``repair`` mended is good again, and says that it was mended.
     """
     findings = [Finding(sqlite3.sqlite_version_info >= (3, 38), f"SQLite {sqlite3.sqlite_version} (3.38 is needed)")]
-    database = folder / "labeler.db"
-    if not database.exists():
-        return [*findings, Finding(True, f"{database} does not exist yet; it is made at the first start")]
+    database = folder / DATABASE
+    try:
+        require_instance(folder)
+    except LabelerError as error:
+        return [*findings, Finding(False, str(error))]
+    lost = lost_rows(database)
+    if lost:
+        findings.append(Finding(False, f"{lost}; restore a backup, or go on with what is left"))
     wal = database.with_name(database.name + "-wal")
     if wal.exists() and wal.stat().st_size:
         text = f"{wal.name} holds {wal.stat().st_size:,} bytes: copy the database with 'labeler backup', never with cp"
@@ -48,7 +55,7 @@ def examine(folder: Path, deep: bool = False, repair: bool = False) -> list[Find
     try:
         with Instance(folder) as instance:
             stored = _store(instance)
-            findings += stored + _plugins(instance) + _files(folder)
+            findings += stored + _plugins(instance) + _files(folder) + _readable(instance) + _extras()
             # Only in a damaged database is there nothing to be told by; the deep look is for bad days.
             if all(finding.good for finding in stored) and (deep or repair):
                 findings += _deep(instance, repair)
@@ -76,12 +83,39 @@ def _plugins(instance: Instance) -> list[Finding]:
 
 
 def _files(folder: Path) -> list[Finding]:
+    """Say what others can read: the folder as a whole, and what holds a key, wherever it is moved to."""
     found = []
-    for name in ("secret_key", "settings.json"):
-        path = folder / name
+    for path, mode in ((folder, 700), (folder / "secret_key", 600), (folder / "settings.json", 600)):
         if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            found.append(Finding(False, f"{path} can be read by others; run: chmod 600 {path}"))
+            found.append(Finding(False, f"{path} can be read by others; run: chmod {mode} {path}"))
     return found
+
+
+def _readable(instance: Instance) -> list[Finding]:
+    """Say which of the small files cannot be used; pages that need one fail until it is mended."""
+    found = []
+    reads: list[Callable[[], Any]] = [lambda: instance.settings, lambda: instance.prices]
+    if instance.key_file.exists():
+        reads.append(lambda: read_secret_key(instance.key_file))
+    for read in reads:
+        try:
+            read()
+        except LabelerError as error:
+            found.append(Finding(False, str(error)))
+    return found
+
+
+def _extras() -> list[Finding]:
+    """Name what is not installed, and what it would give; nothing of it is needed."""
+    absent = [(extra, extra.missing()) for extra in EXTRAS.values()]
+    return [
+        Finding(
+            True,
+            f"Not installed: {', '.join(missing)}; it would give {extra.gives} ({MissingExtra.remedy(extra.name)})",
+        )
+        for extra, missing in absent
+        if missing
+    ]
 
 
 # What must always be true
@@ -172,6 +206,9 @@ def _indexes(instance: Instance, repair: bool) -> list[Finding]:
         for name, task in instance.tasks_of(project).items():
             try:
                 index = instance.index(project, task)
+                if index.ahead():
+                    text = f"The database lacks the newest {index.ahead():,} decisions of {project['name']}, {name}"
+                    found.append(Finding(False, f"{text}, which its index knows; restore the newest backup"))
                 equal = _equal(index)
                 if not equal and repair:
                     index.rebuild()

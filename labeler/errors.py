@@ -138,7 +138,12 @@ class MissingExtra(LabelerError):
     status = 501
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"The package {package} is not installed; install it with: pip install 'labeler[{extra}]'")
+        super().__init__(f"The package {package} is not installed; install it with: {self.remedy(extra)}")
+
+    @staticmethod
+    def remedy(extra: str) -> str:
+        """Return the command that installs an extra."""
+        return f"pip install 'labeler[{extra}]'"
 
 
 class PluginError(LabelerError):

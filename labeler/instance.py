@@ -22,7 +22,8 @@ from labeler.annotation.decisions import Decisions
 from labeler.annotation.queue import Queue
 from labeler.backends.base import Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
-from labeler.errors import JsonError, LabelerError, SettingError, StoreReadOnly
+from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly
+from labeler.extras import check_embedder
 from labeler.ingest.service import Importer
 from labeler.ingest.upkeep import refresh_groups
 from labeler.kept import KeptFile
@@ -33,19 +34,22 @@ from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.ranking import Rankings
 from labeler.settings import changed_settings, merged_settings, read_settings
-from labeler.store import Store, Tx
+from labeler.store import Store, Tx, check_new
 from labeler.store.projects import check_in_use
 from labeler.store.work import Work
 from labeler.suggesters import Suggesters, refuse_joint_cascade
 from labeler.task import GROUP, Task
+from labeler.text import checked_name
 
 if TYPE_CHECKING:
     from labeler.backends.probe import ProbeBackend
 
 DEFAULT_FOLDER = "instance"
+DATABASE = "labeler.db"
 # So few missing vectors of a slow embedder are made while a page waits; more are left to the background.
 _FEW = 16
 _RECHECK = 30.0
+_NEW_KEY = "delete it, and the next start makes a new one (everybody signs in again)"
 
 
 def instance_folder(given: str | None = None) -> Path:
@@ -53,28 +57,44 @@ def instance_folder(given: str | None = None) -> Path:
     return Path(given or os.environ.get("LABELER_INSTANCE") or DEFAULT_FOLDER).expanduser().absolute()
 
 
-class Instance:
-    """Open an instance folder (made if missing). Raises :class:`LabelerError` with a remedy if it cannot be."""
+def require_instance(folder: Path) -> None:
+    """Raise :class:`NotFound` if there is no instance in a folder, :class:`StoreDamaged` if its database is gone."""
+    database = folder / DATABASE
+    if not database.exists():
+        check_new(database)
+        raise NotFound(
+            f"There is no instance at {folder}; go to the folder where it lies, or name it with --instance FOLDER "
+            "(labeler serve, demo, import and user add make one)"
+        )
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+
+class Instance:
+    """Open an instance folder. Raises :class:`LabelerError` with a remedy if it cannot be.
+
+    One that is missing is made, unless ``make`` is False; nobody but its owner looks into it.
+    """
+
+    def __init__(self, folder: Path, *, read_only: bool = False, make: bool = True) -> None:
         self.folder = folder
         self.read_only = read_only
+        if not make:
+            require_instance(folder)
         if not read_only:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise StoreReadOnly(f"The instance folder {folder} cannot be made: {error.strerror}") from error
             if not os.access(folder, os.W_OK):
                 raise StoreReadOnly(
                     f"The instance folder {folder} is not writable; change its permissions, or serve with --read-only"
                 )
-        self.store = Store(folder / "labeler.db", read_only=read_only)
+        self.store = Store(folder / DATABASE, read_only=read_only)
         self._lock = threading.RLock()
         self._embeddings: dict[str, Embeddings] = {}
         self._indexes: dict[tuple[int, str, str], ExampleIndex] = {}
         self._probes: dict[tuple[int, str, str], ProbeBackend] = {}
         self._settings = KeptFile(folder / "settings.json", _read_settings)
-        self._prices = KeptFile(folder / "prices.json", load_prices)
+        self._prices = KeptFile(folder / "prices.json", _read_prices)
         self._suggesters = Suggesters(self)
         self._complete: dict[tuple[int, str], tuple[bool, float]] = {}
         self._work = threading.Event()
@@ -93,19 +113,35 @@ class Instance:
         """The instance's own settings, from settings.json. Raises :class:`SettingError` that names the file."""
         return dict(self._settings.now())
 
-    def change_settings(self, changes: Mapping[str, Any]) -> None:
-        """Change some instance settings; None or an empty text removes one. The file is readable by its owner only."""
-        from labeler.backends.openai import openai_settings
+    def change_settings(self, changes: Mapping[str, Any], by: int | None = None) -> None:
+        """Change some instance settings; None or an empty text removes one. The file is readable by its owner only.
+
+        ``by`` is the admin who does it, None a command. A key goes to the server it was given for and to no other:
+        raises :class:`SettingError` for another server without its key.
+        """
+        from labeler.backends.openai import openai_settings, refuse_metadata, same_server
 
         checked = changed_settings("instance", changes)
+        if checked.get("openai_base_url"):
+            refuse_metadata(checked["openai_base_url"])
         # A bad address would be met again by everything that is done with this instance.
         openai_settings(checked)
         path = self.folder / "settings.json"
 
-        def work(_: Tx) -> None:
+        def work(tx: Tx) -> None:
             # The one lock that all processes of an instance share: two that change it at once both count.
             stored = _read_settings(path if path.exists() else None)
             merged = {name: value for name, value in stored.items() if name not in changes} | checked
+            named = sorted(name for name in changes if stored.get(name) != merged.get(name))
+            addresses = stored.get("openai_base_url"), merged.get("openai_base_url")
+            if stored.get("openai_api_key") and "openai_api_key" not in changes and not same_server(*addresses):
+                raise SettingError(
+                    "openai_base_url is another server, and the key that is stored is not its own; "
+                    "give openai_api_key with it, or remove the key first"
+                )
+            if named:
+                detail = {"changed": named, "openai_base_url": merged.get("openai_base_url")}
+                self.store.events.add(tx, "instance settings changed", reviewer_id=by, detail=detail)
             write_private(path, json.dumps(merged, ensure_ascii=False, indent=2) + "\n")
 
         self.store.write(work)
@@ -115,10 +151,13 @@ class Instance:
     @cached_property
     def secret_key(self) -> str:
         """The key that signs sessions, made at first use and stored with mode 0600."""
-        path = self.folder / "secret_key"
-        if not path.exists():
-            write_private(path, secrets.token_hex(32))
-        return path.read_text().strip()
+        if not self.key_file.exists():
+            write_private(self.key_file, secrets.token_hex(32))
+        return read_secret_key(self.key_file)
+
+    @property
+    def key_file(self) -> Path:
+        return self.folder / "secret_key"
 
     @property
     def prices(self) -> Mapping[str, ModelInfo]:
@@ -144,8 +183,7 @@ class Instance:
         self, name: str, language: str = "ko", settings: Mapping[str, Any] | None = None, reviewer_id: int | None = None
     ) -> int:
         """Make a project with the given settings; by default it has every record task that is loaded."""
-        if not name.strip() or len(name) > 80:
-            raise SettingError("A project needs a name of 1 to 80 characters")
+        name = checked_name(name, "A project", 80)
         if language not in ("ko", "en"):
             raise SettingError(f"A project's language is ko or en, not {language!r}")
         chosen = dict(settings or {})
@@ -155,7 +193,7 @@ class Instance:
         checked = changed_settings("project", chosen)
 
         def work(tx: Tx) -> int:
-            id_ = self.store.projects.create(tx, name.strip(), language, checked)
+            id_ = self.store.projects.create(tx, name, language, checked)
             if reviewer_id is not None:
                 self.store.projects.add_member(tx, id_, reviewer_id, "admin")
             self.store.events.add(tx, "project created", project_id=id_, reviewer_id=reviewer_id)
@@ -199,6 +237,7 @@ class Instance:
             self.plugins.task(name)
         if changes.get("embedder"):
             find(self.plugins.embedders, changes["embedder"], "embedder")
+            check_embedder(changes["embedder"])
 
         def work(tx: Tx) -> None:
             now = self.store.projects.get(project_id, tx)["settings"]
@@ -365,6 +404,12 @@ class Instance:
         """Return a backend by name: see :meth:`Suggesters.backend`."""
         return self._suggesters.backend(project, task, name, options)
 
+    def spends(
+        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
+    ) -> tuple[bool, bool]:
+        """Whether a run would be of a billed backend, of local weights: see :meth:`Suggesters.spends`."""
+        return self._suggesters.spends(project, task, overrides)
+
     def suggester(
         self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
     ) -> Suggester:
@@ -445,13 +490,33 @@ def write_private(path: Path, text: str) -> None:
         raise LabelerError(f"{path} cannot be written: {error.strerror}") from error
 
 
+def _read_prices(path: Path | None) -> Mapping[str, ModelInfo]:
+    try:
+        return load_prices(path)
+    except SettingError as error:
+        # As with the settings: a fault of the server.
+        raise LabelerError(str(error)) from error
+
+
+def read_secret_key(path: Path) -> str:
+    """Return the key in a file. Raises :class:`LabelerError` for one that is damaged or that somebody could guess."""
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelerError(f"{path} cannot be read as a key ({error}); {_NEW_KEY}") from error
+    if len(key) < 32:
+        raise LabelerError(f"{path} holds {len(key)} characters, and a key has at least 32; {_NEW_KEY}")
+    return key
+
+
 def _read_settings(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
         found = strictjson.loads(path.read_bytes())
     except (JsonError, OSError) as error:
-        raise SettingError(f"{path} cannot be read: {error}") from error
+        # Nobody who asks for a page has given this: it is a fault of the server.
+        raise LabelerError(f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise SettingError(f"{path} must hold one JSON object")
+        raise LabelerError(f"{path} must hold one JSON object")
     return found

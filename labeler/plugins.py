@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 import threading
@@ -161,7 +162,7 @@ def load_plugins(
     if entry_points:
         sources += [(entry.name, entry.load) for entry in metadata.entry_points(group="labeler")]
     for path in sorted(drop_in.glob("*.py")) if drop_in is not None and drop_in.is_dir() else []:
-        sources.append((f"instance/plugins/{path.name}", lambda path=path: _load_file(path)))  # type: ignore[misc]
+        sources.append((f"instance/plugins/{path.name}", lambda path=path: _load_own(path)))  # type: ignore[misc]
     for name, load in sources:
         _add(plugins, name, load)
     return plugins
@@ -174,6 +175,17 @@ def _shipped() -> Iterator[str]:
     names = [module.name for module in pkgutil.iter_modules(labeler_plugins.__path__)]
     for name in sorted(names, key=lambda name: (order.get(name, len(order)), name)):
         yield f"labeler_plugins.{name}"
+
+
+def _load_own(path: Path) -> ModuleType:
+    """Load a plugin of the instance. Raises :class:`PluginError` for one that somebody else could have written."""
+    for place in (path, path.parent, path.parent.parent) if hasattr(os, "geteuid") else ():
+        found = place.stat()
+        if found.st_uid not in (0, os.geteuid()):
+            raise PluginError(f"{place} belongs to another user; run: chown {os.geteuid()} {place}")
+        if found.st_mode & 0o022:
+            raise PluginError(f"others can write {place}; run: chmod go-w {place}")
+    return _load_file(path)
 
 
 def _load_file(path: Path) -> ModuleType:

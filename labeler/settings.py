@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from labeler import strictjson
 from labeler.backends.base import ANSWERING
 from labeler.errors import SettingError
 from labeler.prompts import LANGUAGES
@@ -24,12 +25,16 @@ AGAIN = "again"
 """What a run is started with, beside its settings, to ask anew for answers that could not be read."""
 MODES = DIRECT, CASCADE = "direct", "cascade"
 QUANTIZATIONS = ("auto", "nf4", "int8", "none")
+_LEASE = 90.0
 _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. ``kind``: "int", "float", "bool", "text", "list" (of texts), "map" (language to text), "choice"."""
+    """One setting. ``kind``: "int", "float", "bool", "text", "list" (of texts), "map" (language to text), "choice".
+
+    ``empty`` says what holds where nothing is set, if that is not ``default`` itself.
+    """
 
     name: str
     kind: str
@@ -38,6 +43,12 @@ class Setting:
     high: float | None = None
     choices: tuple[str, ...] = ()
     help: str = ""
+    empty: str = ""
+
+    @property
+    def unset(self) -> str:
+        """What holds where nothing is set, as text."""
+        return self.empty or strictjson.dumps(self.default)
 
     def read(self, raw: Any) -> Any:
         """Return the value of ``raw`` (typed text or JSON); empty text means the default."""
@@ -73,6 +84,7 @@ class Setting:
         raise SettingError(f"{self.name} is {str(raw)[:40]!r}; it must be of the kind {self.kind}")
 
 
+# fmt: off
 PROJECT = (
     Setting("tasks", "list", [], help="The tasks of the project, in the order of the page"),
     Setting("embedder", "text", "lexical", help="What turns texts into vectors: lexical, e5, sentence-transformers"),
@@ -80,37 +92,47 @@ PROJECT = (
     Setting("blind_share", "float", 0.05, 0, 1, help="The share of the queue shown without a suggestion"),
     Setting("order", "choice", "oldest", choices=("oldest", "score", "disagreement", "random"), help="Queue order"),
     Setting("claim_minutes", "float", 10.0, 0.01, 1440, help="How long an opened record stays with a reviewer"),
-    Setting("max_share_reviewer", "float", 1.0, 0, 1, help="Largest share of the k examples from one reviewer"),
+    Setting("max_share_reviewer", "float", None, 0, 1, help="Largest share of the k examples from one reviewer",
+            empty="0.5 where more than one person labels, else 1"),
     Setting("max_share_group", "float", 1.0, 0, 1, help="Largest share of the k examples from one product"),
-    Setting("budget_project", "float", None, 0, 1e6, help="The most all runs of the project may cost, in US dollars"),
-    Setting("budget_day", "float", None, 0, 1e6, help="The most the project may cost in one day, in US dollars"),
+    Setting("budget_project", "float", None, 0, 1e6,
+            help="The most all runs of the project may cost, in US dollars", empty="no limit"),
+    Setting("budget_day", "float", None, 0, 1e6, help="The most the project may cost in one day, in US dollars",
+            empty="no limit"),
     Setting("refresh", "bool", True, help="Make suggestions near the front again when their examples changed"),
     Setting("refresh_ahead", "int", 20, 0, 500, help="How many records from the front of the queue are kept fresh"),
 )
 
 TASK = (
-    Setting("guidelines", "map", help="The guidelines by language; empty: the plugin's own"),
-    Setting("labels", "labels", help="The labels as JSON; empty: the plugin's own"),
-    Setting("unit", "choice", choices=("record", "group"), help="One review, or all reviews of a product"),
-    Setting("k", "int", None, 0, 64, help="How many examples a prompt shows; empty: the task's own"),
-    Setting("retriever", "text", "", help="Empty: balanced for prompts, similar for the nearest backend"),
+    Setting("guidelines", "map", help="The guidelines by language", empty="the plugin's own"),
+    Setting("labels", "labels", help="The labels as JSON", empty="the plugin's own"),
+    Setting("unit", "choice", choices=("record", "group"), help="One review, or all reviews of a product",
+            empty="as the task has it"),
+    Setting("k", "int", None, 0, 64, help="How many examples a prompt shows", empty="the task's own"),
+    Setting("retriever", "text", "", help="Chooses the examples that a prompt shows",
+            empty="balanced for prompts, similar for free backends"),
     Setting("pinned", "list", [], help="Record keys that the fixed retriever shows"),
-    Setting("backend", "text", "", help="Empty: openai if set up, else probe, else nearest"),
-    Setting("model_id", "text", "", help="The name of the weights, as the backend knows it"),
+    Setting("backend", "text", "", help="What makes the suggestions",
+            empty="openai if set up, else probe, else nearest"),
+    Setting("model_id", "text", "", help="The name of the weights, as the backend knows it",
+            empty="that of the instance"),
     Setting("style", "choice", "few-shot", choices=STYLES, help="The way of prompting"),
-    Setting("persona", "map", help="Who the model is told to be, by language; empty: an experienced reviewer"),
-    Setting("answer_wording", "map", help="How the answer is asked for, by language; empty: one JSON object"),
+    Setting("persona", "map", help="Who the model is told to be, by language", empty="an experienced reviewer"),
+    Setting("answer_wording", "map", help="How the answer is asked for, by language", empty="as one JSON object"),
     Setting("samples", "int", 5, 2, 40, help="How many answers self-consistency asks for"),
     Setting("mode", "choice", "direct", choices=MODES, help="direct, or cascade: the cheapest step that will do"),
-    Setting("cascade_score", "float", None, 0, 1, help="Cascade: free answers that agree from this score on suffice"),
+    Setting("cascade_score", "float", None, 0, 1,
+            help="Cascade: free answers that agree from this score on suffice", empty="every record is asked"),
     Setting("joint", "list", [], help="Other tasks of the same record that are asked in the same call"),
     Setting("answering", "choice", "auto", choices=ANSWERING, help="Labels scored, or answers generated"),
     Setting("calibrate", "bool", True, help="Use a calibration of the scores where it wins in cross-validation"),
     Setting("max_tokens", "int", 1024, 1, 100_000, help="The longest answer, in tokens"),
     Setting("temperature", "float", 0.0, 0, 2, help="0 is greedy, above 0 samples"),
-    Setting("top_k", "int", None, 1, 1000, help="Sample from the k likeliest tokens, where the backend can"),
-    Setting("top_p", "float", None, 0, 1, help="Sample from the likeliest tokens of this joint probability"),
-    Setting("seed", "int", None, 0, 2**31, help="A fixed seed, where the backend has one"),
+    Setting("top_k", "int", None, 1, 1000, help="Sample from the k likeliest tokens, where the backend can",
+            empty="all tokens"),
+    Setting("top_p", "float", None, 0, 1, help="Sample from the likeliest tokens of this joint probability",
+            empty="all tokens"),
+    Setting("seed", "int", None, 0, 2**31, help="A fixed seed, where the backend has one", empty="none"),
     Setting("stop", "list", [], help="Texts that end an answer"),
     Setting("quantization", "choice", "auto", choices=QUANTIZATIONS, help="Local weights: nf4 (4 bits), int8, none"),
     Setting("device", "choice", "auto", choices=("auto", "cuda", "mps", "cpu"), help="Where local weights are put"),
@@ -118,23 +140,32 @@ TASK = (
     Setting("adapter", "text", "", help="The folder of a LoRA adapter for the local weights"),
     Setting("batch_size", "int", 16, 1, 512, help="How many prompts local weights read at once"),
     Setting("executor", "text", "local", help="What moves a run: local, or openai-batch (half price, within a day)"),
-    Setting("budget", "float", None, 0, 1e6, help="The most a run may cost, in US dollars"),
+    Setting("budget", "float", None, 0, 1e6, help="The most a run may cost, in US dollars", empty="no limit"),
     Setting("concurrency", "int", 16, 1, 256, help="How many calls are in flight at once"),
     Setting("max_tries", "int", 6, 1, 50, help="How often a call that failed in passing is tried"),
 )
 INSTANCE = (
-    Setting("openai_base_url", "text", help="The address of an OpenAI-compatible server; empty: OpenAI's own"),
-    Setting("openai_api_key", "text", help="Its key; never shown again"),
-    Setting("openai_model", "text", help="The model id of tasks that name none"),
-    Setting("transformers_model", "text", help="The local model of tasks that name none: a hub id or a folder"),
-    Setting("requests_per_minute", "int", None, 1, 10_000_000, help="The server's limit; empty: learned from it"),
-    Setting("tokens_per_minute", "int", None, 1, 10**10, help="The server's limit; empty: learned from it"),
-    Setting("timeout_seconds", "float", None, 0.1, 3600, help="How long one call may take"),
-    Setting("lease_seconds", "float", None, 0.1, 86400, help="After how long a call of a dead worker is sent again"),
+    Setting("openai_base_url", "text", help="The address of an OpenAI-compatible server", empty="OpenAI's own"),
+    Setting("openai_api_key", "text", help="Its key; never shown again", empty="none"),
+    Setting("openai_model", "text", help="The model id of tasks that name none", empty="none"),
+    Setting("transformers_model", "text", help="The local model of tasks that name none: a hub id or a folder",
+            empty="none"),
+    Setting("requests_per_minute", "int", None, 1, 10_000_000, help="The server's limit",
+            empty="learned from the server"),
+    Setting("tokens_per_minute", "int", None, 1, 10**10, help="The server's limit", empty="learned from the server"),
+    Setting("timeout_seconds", "float", None, 0.1, 3600, help="How long one call may take", empty="60"),
+    Setting("lease_seconds", "float", None, 0.1, 86400, help="After how long a call of a dead worker is sent again",
+            empty="1.5 times timeout_seconds, at least 90"),
 )
+# fmt: on
 _TABLES = {
     name: {s.name: s for s in table} for name, table in (("project", PROJECT), ("task", TASK), ("instance", INSTANCE))
 }
+
+
+def lease(instance: Mapping[str, Any]) -> float:
+    """Return after how many seconds a call of a dead worker is sent again: later than it may take, or it goes twice."""
+    return float(instance.get("lease_seconds") or max(_LEASE, 1.5 * float(instance.get("timeout_seconds") or 0)))
 
 
 def overrides(run_settings: Mapping[str, Any]) -> dict[str, Any]:

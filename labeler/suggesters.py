@@ -23,7 +23,7 @@ from labeler.records import Generation
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.retrievers import Retriever
-from labeler.settings import BATCH_EXECUTOR, CASCADE, DIRECT, GENERATION, read_settings
+from labeler.settings import BATCH_EXECUTOR, CASCADE, DIRECT, GENERATION, lease, read_settings
 from labeler.store import Store
 from labeler.store.limits import SetLimits
 from labeler.task import Task
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from labeler.backends.probe import ProbeBackend
     from labeler.prelabel.calibration import Calibration
 
-_LEASE = 90.0
+# So many backends are kept, those used last: forms name models that nobody asks again.
+_KEPT = 16
+# So many seconds weights wait for a batch of other weights to end before they are loaded beside them.
+_PATIENCE = 60.0
 
 
 class Opened(Protocol):
@@ -65,6 +68,7 @@ class Suggesters:
     def __init__(self, opened: Opened) -> None:
         self.opened = opened
         self._lock = threading.RLock()
+        # The one used last stands last.
         self._backends: dict[str, Backend] = {}
 
     # Backends
@@ -101,12 +105,29 @@ class Suggesters:
             extra = {"embed": fast.embedder.embed, "index": self.opened.index(project, task)}
         key = strictjson.dumps([name, place, settings], sort_keys=True)
         with self._lock:
-            if key not in self._backends:
-                made = factory.create(settings | extra)
-                if getattr(made, "local", False):
-                    self._close_local()
-                self._backends[key] = made
-            return self._backends[key]
+            made = self._backends.pop(key, None) or self._new(factory, settings | extra)
+            self._backends[key] = made
+            if len(self._backends) > _KEPT:
+                self._forget([self._backends.pop(next(iter(self._backends)))])
+            return made
+
+    def spends(
+        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
+    ) -> tuple[bool, bool]:
+        """Whether a run with these settings would be (of a billed backend, of local weights). Makes none to find out.
+
+        A factory that says nothing is taken for one of a server or of weights where it is ``shared``.
+        """
+        chosen = read_settings("task", {**self.opened.task_settings_raw(project, task.name), **(overrides or {})})
+        name = chosen["backend"] or self.default_backend(project, task, chosen["model_id"])
+        factory = find(self.opened.plugins.backends, name, "backend")
+        return bool(getattr(factory, "billed", getattr(factory, "shared", False))), getattr(factory, "local", False)
+
+    def _new(self, factory: Any, settings: Mapping[str, Any]) -> Backend:
+        made: Backend = factory.create(settings)
+        if getattr(made, "local", False):
+            made.before_loading = lambda: self._free_others(made)  # type: ignore[attr-defined]
+        return made
 
     def _backend_settings(self, name: str, factory: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         from labeler.backends.openai import openai_settings
@@ -129,9 +150,15 @@ class Suggesters:
         info = self.opened.model_info(model_id)
         return known | ({"context": info.context} if info is not None and info.own and info.context else {})
 
-    def _close_local(self) -> None:
-        """Free the weights of other local models: two of them seldom fit; one that is used again loads again."""
-        _close([backend for backend in self._backends.values() if getattr(backend, "local", False)])
+    def _free_others(self, mine: Backend) -> None:
+        """Free the weights of other local models: two of them seldom fit; one that is used again loads again.
+
+        A batch that is being read is waited for, but not for ever: two that load at once would wait for each other.
+        """
+        with self._lock:
+            others = [one for one in self._backends.values() if one is not mine and getattr(one, "local", False)]
+        if others:
+            _close_beside(others).join(_PATIENCE)
 
     def forget_backends(self) -> None:
         """Let every backend be made again, since the settings of the instance have changed.
@@ -142,9 +169,12 @@ class Suggesters:
         with self._lock:
             forgotten = list(self._backends.values())
             self._backends.clear()
+        self._forget(forgotten)
+
+    def _forget(self, forgotten: Iterable[Backend]) -> None:
         local = [backend for backend in forgotten if getattr(backend, "local", False)]
         if local:
-            threading.Thread(target=_close, args=(local,), name="labeler-free-weights", daemon=True).start()
+            _close_beside(local)
 
     def close(self) -> None:
         """Close what the backends hold open."""
@@ -237,6 +267,13 @@ class Suggesters:
         return found
 
 
+def _close_beside(backends: Sequence[Backend]) -> threading.Thread:
+    """Close backends without keeping the caller; return the thread that does it."""
+    thread = threading.Thread(target=_close, args=(backends,), name="labeler-free-weights", daemon=True)
+    thread.start()
+    return thread
+
+
 def _close(backends: Iterable[Backend]) -> None:
     for backend in backends:
         close = getattr(backend, "close", None)
@@ -255,8 +292,7 @@ def pace(instance: Mapping[str, Any], settings: Mapping[str, Any]) -> Pace:
     return Pace(
         concurrency=settings["concurrency"],
         max_tries=settings["max_tries"],
-        # Longer than a call may take, or it would be sent twice.
-        lease=float(instance.get("lease_seconds") or max(_LEASE, 1.5 * float(instance.get("timeout_seconds") or 0))),
+        lease=lease(instance),
         limits=SetLimits(instance.get("requests_per_minute"), instance.get("tokens_per_minute")),
     )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 
-from labeler.errors import TextError
+from labeler.errors import InputError, TextError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"\s+")
@@ -22,6 +23,13 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\u3164\ufeff\uffa0"
     "\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+# What nobody sees, also where it belongs into a text: what Unicode calls ignorable, fillers, the empty Braille cell.
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
+)
+# Alphabets whose letters look like each other's.
+_ALIKE = ("LATIN", "CYRILLIC", "GREEK")
 
 
 def clean_text(text: str, what: str = "text") -> str:
@@ -50,6 +58,36 @@ def content_hash(text: str) -> str:
     """
     folded = _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
     return hashlib.sha256(folded.encode("utf-8")).hexdigest()[:32]
+
+
+def as_read(text: str) -> str:
+    """Return ``text`` as a reader takes it: every letter in its plain form, without what nobody sees."""
+    return unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
+
+
+def same_name(name: str) -> str:
+    """Return what is equal for names that a person takes for one: other case, width, spaces, or letters unseen."""
+    return " ".join(as_read(name).casefold().split())
+
+
+def taken_name(name: str, others: Iterable[str]) -> str | None:
+    """Return the one of ``others`` that a person takes for ``name``; None if there is none."""
+    wanted = same_name(name)
+    return next((other for other in others if same_name(other) == wanted), None)
+
+
+def checked_name(raw: str, what: str, most: int) -> str:
+    """Return the name of a person or a project in NFC. Raises :class:`InputError` for one that nobody could read."""
+    name = clean_text(raw, "name")
+    if not (same_name(name) and len(name) <= most and name.isprintable()) or _INVISIBLE.search(name):
+        raise InputError(f"{what} needs a name of 1 to {most} printable characters")
+    if any(len(_alphabets(word)) > 1 for word in name.split()):
+        raise InputError(f"The name {name!r} mixes letters of alphabets that look alike; write each word in one")
+    return name
+
+
+def _alphabets(word: str) -> set[str]:
+    return {unicodedata.name(letter, "").split(" ")[0] for letter in as_read(word) if letter.isalpha()} & set(_ALIKE)
 
 
 def visible(text: str) -> list[tuple[str, str | None]]:

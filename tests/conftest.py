@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,3 +81,4 @@ def enter(client: FlaskClient, app: Flask, reviewer_id: int) -> None:
     person = app.extensions["labeler"].store.people.get(reviewer_id)
     with client.session_transaction() as session:
         session["reviewer"], session["epoch"] = person["id"], person["epoch"]
+        session["secret"] = secrets.token_hex(8)

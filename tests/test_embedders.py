@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -320,6 +321,19 @@ def test_model_that_cannot_be_loaded_is_named_with_a_remedy(tmp_path):
     with pytest.raises(SettingError, match=r"embedding model '.*nothing.*' could not be loaded: .*; give a folder or"):
         (tmp_path / "nothing").mkdir()
         TransformerEmbedder(str(tmp_path / "nothing")).embed([KOREAN])
+
+
+@needs_transformers
+def test_weights_that_are_a_pickle_are_not_read(bert_folder, tmp_path):
+    """To load a pickle is to run it: an embedding model without safetensors is refused."""
+    import torch
+    from safetensors.torch import load_file
+
+    folder = shutil.copytree(bert_folder, tmp_path / "pickled")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(SettingError, match="could not be loaded"):
+        TransformerEmbedder(str(folder)).embed([ENGLISH])
 
 
 def test_missing_sentence_transformers_names_the_extra(monkeypatch):

@@ -9,7 +9,7 @@ import sys
 import pytest
 from helpers import numbered, open_instance
 
-from labeler.errors import SettingError
+from labeler.errors import LabelerError
 from labeler.kept import KeptFile
 
 LONG_AGO = (1e9, 1e9)
@@ -106,7 +106,7 @@ def test_settings_and_prices_of_an_instance_follow_their_files(tmp_path):
         prices.write_text('{"mine": {"context": 512}}')
         assert instance.model_info("mine").context == 512
         prices.write_text('{"mine": {"context": 0}}')
-        with pytest.raises(SettingError, match=r"mine\.context"):
+        with pytest.raises(LabelerError, match=r"mine\.context"):
             instance.model_info("mine")
 
 

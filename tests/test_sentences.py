@@ -51,6 +51,7 @@ PARTS = {
     "clear it in the settings of the task.", "The model … refuses the setting …; …",
     "must be an http or https address", "must not contain # or ?, other than ?api-version= of Azure",
     "must not contain a user or password; put the key into openai_api_key", "contains a space or a control character",
+    "is an address of this machine's cloud, which is no model server",
     "is not an address", ", … of … answered", "overlaps another keyword", "does not stand in the text",
     "The keyword … …", "openai_base_url …; example: http://127.0.0.1:8000/v1",
     "Every prompt is read as a whole before its answer is written, which is slower",
@@ -70,6 +71,8 @@ SPLICED = (
     "http://127.0.0.1:8000/v1",
     "openai_base_url contains a space or a control character; example: http://127.0.0.1:8000/v1",
     "openai_base_url is not an address; example: http://127.0.0.1:8000/v1",
+    "openai_base_url is an address of this machine's cloud, which is no model server; example: "
+    "http://127.0.0.1:8000/v1",
     "in_progress, 3 of 10 answered",
     "Every prompt is read as a whole before its answer is written, which is slower: in a trial the quicker way changed "
     "the answer.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import threading
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -47,6 +48,7 @@ TABLE: dict[str, set[str]] = {
     "projects.new": ADMINS,
     "projects.create": ADMINS,
     "projects.people": ADMINS,
+    "projects.acts": ADMINS,
     "projects.add_account": ADMINS,
     "projects.new_link": ADMINS,
     "projects.change_account": ADMINS,
@@ -76,11 +78,11 @@ TABLE: dict[str, set[str]] = {
     "runs.start": MEMBERS,
     "runs.show": MEMBERS,
     "runs.progress": MEMBERS,
-    "runs.cancel": MEMBERS,
-    "runs.resume": MEMBERS,
-    "exports.form": MEMBERS,
-    "exports.make": MEMBERS,
-    "exports.download": MEMBERS,
+    "runs.cancel": PROJECT_ADMINS,
+    "runs.resume": PROJECT_ADMINS,
+    "exports.form": PROJECT_ADMINS,
+    "exports.make": PROJECT_ADMINS,
+    "exports.download": PROJECT_ADMINS,
     "settings.project": PROJECT_ADMINS,
     "settings.save_project": PROJECT_ADMINS,
     "settings.task": PROJECT_ADMINS,
@@ -311,6 +313,122 @@ def test_a_new_password_ends_all_other_sessions(
     reviewer = as_person("reviewer")
     accounts.change_account(store, people["reviewer"], people["admin"], disabled=True)
     assert reviewer.get("/").status_code == 302
+
+
+def test_signing_out_ends_the_session_for_every_copy_of_its_cookie(
+    as_person: Callable[[str], FlaskClient], app: Flask
+) -> None:
+    """Whoever copied the cookie is out too; another session of the same person goes on."""
+    one, copy, other = as_person("reviewer"), app.test_client(), as_person("reviewer")
+    cookie = one.get_cookie("labeler")
+    assert cookie is not None
+    copy.set_cookie("labeler", cookie.value)
+    assert copy.get("/").status_code == 200
+    assert one.post("/sign-out", data={"csrf_token": token_of(one, "/account")}).status_code == 303
+    assert copy.get("/").status_code == 302
+    assert other.get("/").status_code == 200
+
+
+def test_who_came_by_a_link_sets_a_password_without_the_old_one(
+    app: Flask, store: Store, people: dict[str, int]
+) -> None:
+    """A forgotten password is replaced by way of a link: the page asks for a new one, and that signs in."""
+    client = app.test_client()
+    form = {"token": accounts.one_time_link(store, people["reviewer"]), "csrf_token": token_of(client)}
+    assert client.post("/welcome", data=form).location == "/account"
+    page = client.get("/account").text
+    assert 'name="new"' in page and 'name="old"' not in page
+    new = {"csrf_token": token_of(client, "/account"), "new": "other plain words", "repeat": "other plain words"}
+    assert client.post("/account", data=new).status_code == 303
+    assert sign_in(app.test_client(), "reviewer", "other plain words").status_code == 303
+    # It was the link that allowed it: from now on the old one is asked for.
+    assert 'name="old"' in client.get("/account").text
+
+
+def test_two_admins_who_close_each_other_at_once_leave_one(
+    app: Flask, as_person: Callable[[str], FlaskClient], store: Store, people: dict[str, int]
+) -> None:
+    """Two requests at the same moment: one is done, the other refused, each time."""
+    for role in range(4):
+        second = accounts.add_reviewer(store, f"second {role}", None, accounts.ADMIN)
+        pairs = [(people["admin"], second), (second, people["admin"])]
+        clients, forms = [], []
+        for me, _ in pairs:
+            client = app.test_client()
+            enter(client, app, me)
+            clients.append(client)
+            forms.append(
+                {"csrf_token": token_of(client, "/people"), **({"disabled": "1"} if role % 2 else {"role": "reviewer"})}
+            )
+        together = threading.Barrier(2)
+        answers: dict[int, int] = {}
+
+        def send(
+            n: int,
+            together: Any = together,
+            answers: Any = answers,
+            pairs: Any = pairs,
+            clients: Any = clients,
+            forms: Any = forms,
+        ) -> None:
+            together.wait()
+            answers[n] = clients[n].post(f"/people/{pairs[n][1]}", data=forms[n]).status_code
+
+        threads = [threading.Thread(target=send, args=(n,)) for n in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # The later one is no admin any more, or not even signed in.
+        assert sorted(answers.values())[0] in (302, 303) and sorted(answers.values()) != [303, 303], answers
+        assert store.write(store.people.admins) == 1
+        store.write(lambda tx, second=second: store.people.change(tx, second, role="reviewer"))  # type: ignore[misc]
+        store.write(lambda tx: store.people.change(tx, people["admin"], role="admin", disabled=0))
+
+
+def test_pages_lead_nobody_where_they_may_not_go(
+    as_person: Callable[[str], FlaskClient], furnished: dict[str, Any], project: int
+) -> None:
+    """A reviewer sees that there are exports, and no link to what only admins open."""
+    for who, links in (("reviewer", False), ("admin", True)):
+        page = as_person(who).get(f"/projects/{project}").text
+        assert (f"/projects/{project}/export" in page) == links
+        assert (f"/projects/{project}/settings" in page) == links
+
+
+def test_a_run_is_stopped_by_who_started_it_or_by_an_admin(
+    as_person: Callable[[str], FlaskClient], store: Store, project: int, people: dict[str, int]
+) -> None:
+    """A member cancels their own run, not an admin's; who did it is on record."""
+    reviewer = as_person("reviewer")
+    for who, status in (("admin", 403), ("reviewer", 303)):
+        ids = runs.select(store, project, "sentiment", None, True)
+        run_id = runs.start(store, project, "sentiment", ids, {"backend": "nearest"}, None, people[who])
+        form = {"csrf_token": token_of(reviewer, f"/projects/{project}/runs/{run_id}")}
+        assert reviewer.post(f"/projects/{project}/runs/{run_id}/cancel", data=form).status_code == status
+        assert reviewer.post(f"/projects/{project}/runs/{run_id}/resume", data=form).status_code == status
+        assert (store.ledger.run(run_id)["state"] == "queued") and store.write(
+            lambda tx, run_id=run_id: store.ledger.set_run(tx, run_id, "cancelled")  # type: ignore[misc]
+        )
+    kinds = [(row["kind"], row["who"]) for row in store.events.acts(None, 50)]
+    assert ("run cancelled", "reviewer") in kinds and ("run resumed", "reviewer") in kinds
+    assert ("run cancelled", "admin") not in kinds
+
+
+def test_what_was_done_is_shown_to_admins(
+    client: FlaskClient, store: Store, instance: Instance, people: dict[str, int]
+) -> None:
+    """The page names who, what and whom, newest first; a key is never on it."""
+    instance.change_settings(
+        {"openai_base_url": "http://127.0.0.1:9/v1", "openai_api_key": "sk-secret"}, people["admin"]
+    )
+    accounts.one_time_link(store, people["reviewer"], people["admin"])
+    page = client.get("/people/acts").text
+    assert page.index("일회용 로그인 링크") < page.index("http://127.0.0.1:9/v1")
+    assert "sk-secret" not in page and page.count("<tr>") > 4
+    store.write(lambda tx: [store.events.add(tx, "signed in", reviewer_id=people["admin"]) for _ in range(60)])
+    assert "before=" in client.get("/people/acts").text
+    assert client.get("/people/acts?before=0").status_code == 404
 
 
 def test_a_one_time_link_opens_once(app: Flask, store: Store, people: dict[str, int]) -> None:

@@ -395,8 +395,8 @@ def test_admins_cannot_shut_themselves_out(client: FlaskClient, store: Store, pe
 def test_members_are_added_and_removed(client: FlaskClient, store: Store, project: int, people: dict[str, int]) -> None:
     """A role makes an account a member, an empty one removes it."""
     form = {"project": project, "reviewer": people["stranger"]}
-    assert send(client, "/people/members", **form, role="adjudicator").status_code == 303
-    assert store.projects.member_role(project, people["stranger"]) == "adjudicator"
+    assert send(client, "/people/members", **form, role="admin").status_code == 303
+    assert store.projects.member_role(project, people["stranger"]) == "admin"
     assert send(client, "/people/members", **form, role="").status_code == 303
     assert store.projects.member_role(project, people["stranger"]) is None
     assert send(client, "/people/members", **form, role="emperor").status_code == 400

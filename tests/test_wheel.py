@@ -158,6 +158,7 @@ def test_installed_wheel_serves_without_the_checkout(installed: Path, tmp_path: 
 def test_installed_command_works_without_the_checkout(installed: Path, tmp_path: Path) -> None:
     """The console script of the wheel lists the seven tasks and no disabled plugin."""
     script = str(installed / "bin" / "labeler")
+    run(installed, tmp_path, script, "user", "add", "kim")
     assert len(run(installed, tmp_path, script, "tasks").splitlines()) == 7
     shown = run(installed, tmp_path, script, "plugins").splitlines()
     assert shown[0] == "labeler.built_in"

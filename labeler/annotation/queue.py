@@ -253,7 +253,7 @@ class Queue:
             if held is None:
                 self.store.work.release_all(tx, reviewer_id, *self._place)
             for record_id, token in (held or {}).items():
-                if token:
+                if token and self.store.work.is_in(tx, record_id, *self._place):
                     self.store.work.release(tx, record_id, self.task.name, reviewer_id, token)
 
         self.store.write(work)

@@ -50,7 +50,8 @@ class Backend(Protocol):
     Optional attributes: ``batch`` (default 1) is how many requests ``complete`` wants at once: with 1 the calls are
     spread over threads, with more they come together from one thread. ``generation_settings`` names the fields of
     :class:`Generation` that the backend has; one that a person chose and it has not is refused before a run.
-    ``local`` is True where a call costs no fee and the weights are in this process; ``close()`` frees them.
+    ``local`` is True where a call costs no fee and the weights are in this process; ``close()`` frees them, and
+    ``before_loading()``, which it is given, is to be called before they are loaded: it frees those of others.
     ``base_url`` is the server's address: answers of another one are others. ``check()`` makes one tiny call for a
     "test" button and returns ``{"ok", "model", "ms", "message", "capabilities"}``, and ``"notes"`` where people should
     know more: a list of sentences. ``context`` is how many tokens a prompt and its answer may have together, None where
@@ -71,7 +72,8 @@ class BackendFactory(Protocol):
     """What a plugin registers: makes a backend from the settings of a task and an instance.
 
     Optional attributes: ``options`` names the settings of a task that it reads (default: ``model_id``); ``shared``
-    True says that it reads neither ``embed`` nor ``index``, so that one backend serves all tasks.
+    True says that it reads neither ``embed`` nor ``index``, so that one backend serves all tasks. ``billed`` says what
+    its backends will be (default: as ``shared``), ``local`` True that they load weights: only admins have those made.
     """
 
     name: str

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from labeler.errors import InputError, LabelerError
 from labeler.text import clean_text
+
+if TYPE_CHECKING:
+    from labeler.instance import Instance
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -19,6 +23,8 @@ class Cli(click.Group):
     """Turns every error of ours into one line and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        # What is written holds reviews, and hashes of passwords: it is its owner's alone.
+        before = os.umask(0o077)
         try:
             return super().invoke(ctx)
         except LabelerError as error:
@@ -35,6 +41,8 @@ class Cli(click.Group):
             # encoded stays out of the message: it may hold a key.
             click.echo("Error: A word of the command is not UTF-8; type it again", err=True)
             ctx.exit(1)
+        finally:
+            os.umask(before)
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,16 +59,34 @@ def instance_option(command: Command) -> Command:
 
 
 def with_instance(command: Command) -> Command:
-    """Open the instance for a command and close it afterwards, whatever happens."""
+    """Open the instance for a command and close it afterwards, whatever happens. There must be one."""
+    return _opening(command, make=False)
 
+
+def with_new_instance(command: Command) -> Command:
+    """As :func:`with_instance`, for the commands that make an instance where there is none."""
+    return _opening(command, make=True)
+
+
+def _opening(command: Command, make: bool) -> Command:
     @wraps(command)
     def run(folder: str | None, **options: Any) -> Any:
-        from labeler.instance import Instance, instance_folder
-
-        with Instance(instance_folder(folder)) as instance:
+        with opened(folder, make=make) as instance:
             return command(instance=instance, **options)
 
     return instance_option(run)  # type: ignore[return-value]
+
+
+def opened(folder: str | None, *, make: bool, read_only: bool = False) -> Instance:
+    """Return the open instance of ``--instance``; say so if it was made."""
+    from labeler.instance import DATABASE, Instance, instance_folder
+
+    where = instance_folder(folder)
+    new = not (where / DATABASE).exists()
+    instance = Instance(where, read_only=read_only, make=make)
+    if new:
+        click.echo(f"Made a new instance at {where}.", err=True)
+    return instance
 
 
 def task_options(command: Command) -> Command:

@@ -9,6 +9,7 @@ import click
 
 from labeler.cli.base import cli, instance_option, with_instance
 from labeler.errors import InputError
+from labeler.text import one_line
 
 if TYPE_CHECKING:
     from labeler.instance import Instance
@@ -21,7 +22,7 @@ def projects(instance: Instance) -> None:
     for project in instance.store.projects.all():
         counts = instance.store.records.counts(project["id"])
         archived = "" if project["archived_at"] is None else " (archived)"
-        click.echo(f"{project['name']}{archived}: {counts['records']} records")
+        click.echo(f"{one_line(project['name'])}{archived}: {counts['records']} records")
         for name in instance.tasks_of(project):
             work = instance.store.work.counts(project["id"], name)
             click.echo(f"  {name}: {work['approved']} approved, {work['rejected']} rejected, {work['pending']} pending")

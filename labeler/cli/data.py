@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labeler.cli.base import cli, pairs, task_options, with_instance
-from labeler.errors import InputError
+from labeler.cli.base import clean, cli, pairs, task_options, with_instance, with_new_instance
+from labeler.errors import InputError, NotFound
 
 if TYPE_CHECKING:
     from labeler.ingest.options import ImportOptions
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @cli.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--project", required=True, metavar="NAME", help="Made if there is none of that name")
+@click.option("--project", required=True, metavar="NAME", help="Made by the first import of an instance")
+@click.option("--new", is_flag=True, help="Make the project")
 @click.option("--text", metavar="COL", help="The column of the review [guessed]")
 @click.option("--id", "id_", metavar="COL", help="The column of a stable id [guessed]")
 @click.option("--group", metavar="COL", help="The column of the product [guessed]")
@@ -32,21 +33,26 @@ if TYPE_CHECKING:
 @click.option("--no-header", is_flag=True, help="The first row is data; columns are named 'column 1', ...")
 @click.option("--strict", is_flag=True, help="All rows or none")
 @click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write the refused rows to a CSV file")
-@with_instance
+@with_new_instance
 def import_(
     instance: Instance, file: Path, project: str, tasks: tuple[str, ...], language: str, label: tuple[str, ...],
-    report_file: Path | None, no_header: bool, id_: str | None, **options: Any,
+    report_file: Path | None, new: bool, no_header: bool, id_: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Import FILE (CSV, TSV, JSONL, JSON, xlsx, Parquet; also .gz) into a project."""
     from labeler.ingest.options import ImportOptions
     from labeler.ingest.service import preview, resolve
     from labeler.plugins import find
 
-    labels = pairs(label, "--label")
+    labels, known = pairs(label, "--label"), instance.store.projects.all()
+    found = next((one for one in known if one["name"] == clean("project", project)), None)
+    if found is None and known and not new:
+        names = ", ".join(one["name"] for one in known[:20])
+        raise NotFound(f"No project {project!r}; there are: {names}. To make it, say --new")
+    if found is not None and new:
+        raise InputError(f"There is already a project called {project!r}; leave out --new to import into it")
     readers = instance.plugins.importers
     chosen = resolve(file, ImportOptions(id=id_, labels=labels, header=not no_header, **options), readers)
     seen = preview(file, chosen, readers)
-    found = next((known for known in instance.store.projects.all() if known["name"] == project), None)
     has = dict.fromkeys(tasks or instance.plugins.tasks) if found is None else instance.tasks_of(found)
     for name in labels:
         find(has, name, "task")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labeler.cli.base import cli, instance_option, with_instance
+from labeler.cli.base import cli, instance_option, opened, with_instance
 
 if TYPE_CHECKING:
     from labeler.instance import Instance
@@ -25,10 +25,9 @@ PORT = 8765
 @instance_option
 def serve(folder: str | None, read_only: bool, **options: Any) -> None:
     """Serve the page and the background worker."""
-    from labeler.instance import Instance, instance_folder
     from labeler.serving import Serving, run_server
 
-    with Instance(instance_folder(folder), read_only=read_only) as instance:
+    with opened(folder, make=not read_only, read_only=read_only) as instance:
         run_server(instance, Serving(**options))
 
 
@@ -39,11 +38,10 @@ def serve(folder: str | None, read_only: bool, **options: Any) -> None:
 def demo(folder: str | None, host: str, port: int) -> None:
     """Serve a demonstration project: 260 reviews, 60 of them approved, no key needed."""
     from labeler import demo as demonstration
-    from labeler.instance import Instance, instance_folder
+    from labeler.instance import instance_folder
     from labeler.serving import Serving, first_account, run_server
 
-    where = instance_folder(folder) if folder else instance_folder() / "demo"
-    with Instance(where) as instance:
+    with opened(folder or str(instance_folder() / "demo"), make=True) as instance:
         person = first_account(instance.store, "demo")
         project = demonstration.create(instance, person)
         path = f"/projects/{project['id']}"

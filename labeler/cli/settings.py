@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from labeler import strictjson
 from labeler.cli.base import clean, cli, with_instance
 from labeler.cli.run_options import unescaped
 from labeler.errors import InputError, JsonError, NotFound, SettingError
-from labeler.settings import Setting
+from labeler.settings import Setting, lease
 
 if TYPE_CHECKING:
     from labeler.instance import Instance
@@ -28,19 +28,32 @@ _ENVIRONMENT = {"openai_api_key": "OPENAI_API_KEY", "openai_base_url": "OPENAI_B
 class Place:
     """Where settings stand: what they are of, their table, those that were changed, and how more are changed.
 
-    ``change`` stores changes (None resets a setting) and returns what to say of it.
+    ``change`` stores changes (None resets a setting) and returns what to say of it. ``holds`` is what holds here where
+    nothing is set, of settings whose table can only say where it comes from.
     """
 
     of: str
     table: Sequence[Setting]
     stored: Mapping[str, Any]
     change: Callable[[dict[str, Any]], str]
+    holds: Mapping[str, Any] = field(default_factory=dict)
 
     def setting(self, name: str) -> Setting:
         known = {setting.name: setting for setting in self.table}
         if name not in known:
             raise SettingError(f"No {self.of.split()[0]} setting {name!r}; there are: {', '.join(known)}")
         return known[name]
+
+    def unset(self, setting: Setting) -> str:
+        """Return what holds where nothing is set, as text."""
+        return str(self.holds.get(setting.name, setting.unset))
+
+    def shown(self, setting: Setting) -> str:
+        """Return a value as text, a key only as set; one that nobody set as what holds, if that is no value."""
+        value = self.value(setting)
+        if value == setting.default and setting.empty:
+            return f"({self.unset(setting)})"
+        return "(set)" if setting.name.endswith("_key") and value else strictjson.dumps(value)
 
     def value(self, setting: Setting) -> Any:
         return self.stored.get(setting.name, setting.default)
@@ -66,7 +79,7 @@ def settings(instance: Instance, words: tuple[str, ...], project: str | None, ta
         place = _place(instance, project, task_name)
     if words:
         for setting in named:
-            click.echo(f"{setting.name} = {_shown(setting, place.value(setting))}")
+            click.echo(f"{setting.name} = {place.shown(setting)}")
         return
     click.echo(f"The settings of the {place.of}; * marks those that were changed:")
     for setting in place.table:
@@ -86,14 +99,10 @@ def _known(place: Place, typed: Sequence[tuple[str, str, str]]) -> list[Setting]
 
 
 def _list(place: Place, setting: Setting) -> None:
-    value = _shown(setting, place.value(setting))
+    value = place.shown(setting)
     value = value if len(value) <= _SHORT else value[:_SHORT] + "…"
     click.echo(f"{'*' if setting.name in place.stored else ' '} {setting.name} = {value}")
-    click.echo(f"      {setting.help} (default: {strictjson.dumps(setting.default)})")
-
-
-def _shown(setting: Setting, value: Any) -> str:
-    return "(set)" if setting.name.endswith("_key") and value else strictjson.dumps(value)
+    click.echo(f"      {setting.help} (default: {place.unset(setting)})")
 
 
 def _overruled() -> None:
@@ -145,17 +154,18 @@ def _place(instance: Instance, project: str | None, task_name: str | None) -> Pl
         if task_name is not None:
             raise InputError("--task needs --project: a task has settings in each project")
         return Place(
-            "instance", tables.INSTANCE, instance.settings, lambda changes: _change_instance(instance, changes)
-        )
+            "instance", tables.INSTANCE, instance.settings, lambda changes: _change_instance(instance, changes),
+            {"lease_seconds": f"{lease(instance.settings | {'lease_seconds': None}):g}"},
+        )  # fmt: skip
     found = instance.store.projects.named(project)
     if task_name is None:
         of = f"project {project}"
         return Place(of, tables.PROJECT, found["settings"], lambda changes: _change_project(instance, found, changes))
-    instance.project_task(found, task_name)
+    own = instance.project_task(found, task_name)
     stored = instance.task_settings_raw(found, task_name)
     return Place(
         f"task {task_name} in {project}", tables.TASK, stored,
-        lambda changes: _change_task(instance, found, task_name, changes),
+        lambda changes: _change_task(instance, found, task_name, changes), {"k": own.k},
     )  # fmt: skip
 
 

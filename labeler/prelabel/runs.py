@@ -117,14 +117,26 @@ def extend(store: Store, run_id: int, record_ids: Iterable[int]) -> None:
     store.write(work)
 
 
-def cancel(store: Store, run_id: int) -> None:
-    """Stop a run; calls in flight finish and are kept, and it can be resumed."""
-    if not store.write(lambda tx: store.ledger.set_run(tx, run_id, CANCELLED, "cancelled", (*OPEN, PAUSED))):
-        raise Conflict(f"Run {run_id} has already ended")
+def cancel(store: Store, run_id: int, by: int | None = None) -> None:
+    """Stop a run; calls in flight finish and are kept, and it can be resumed. ``by`` is who does it, None a command."""
+
+    def work(tx: Tx) -> None:
+        if not store.ledger.set_run(tx, run_id, CANCELLED, "cancelled", (*OPEN, PAUSED)):
+            raise Conflict(f"Run {run_id} has already ended")
+        _event(store, tx, "run cancelled", run_id, by, {})
+
+    store.write(work)
 
 
-def resume(store: Store, run_id: int, budget: float | None = None) -> None:
-    """Queue a paused or cancelled run again; what was answered is not asked again."""
+def _event(store: Store, tx: Tx, kind: str, run_id: int, by: int | None, detail: Mapping[str, Any]) -> None:
+    run = store.ledger.run(run_id, tx)
+    store.events.add(
+        tx, kind, project_id=run["project_id"], reviewer_id=by, task=run["task"], detail={"run": run_id, **detail}
+    )
+
+
+def resume(store: Store, run_id: int, budget: float | None = None, by: int | None = None) -> None:
+    """Queue a paused or cancelled run again; what was answered is not asked again. ``by``: see :func:`cancel`."""
 
     def work(tx: Tx) -> None:
         run = store.ledger.run(run_id, tx)
@@ -137,6 +149,7 @@ def resume(store: Store, run_id: int, budget: float | None = None) -> None:
         store.ledger.set_run(tx, run_id, QUEUED)
         if budget is not None:
             store.ledger.set_budget(tx, run_id, budget)
+        _event(store, tx, "run resumed", run_id, by, {} if budget is None else {"budget": budget})
 
     store.write(work)
 

@@ -23,6 +23,7 @@ from labeler import strictjson
 from labeler.errors import SettingError
 from labeler.prompts.styles import FEW_SHOT, STYLES, WAYS
 from labeler.records import Example, Message, Record, Value
+from labeler.text import as_read
 
 if TYPE_CHECKING:
     from labeler.labels import LabelSchema
@@ -43,11 +44,15 @@ _SUSPICIOUS = re.compile(
     r"|(?:지시|지침|명령|프롬프트|규칙|위\s?내용)[^.!?\n]{0,12}(?:무시|잊어)"
     r"|(?:무조건|반드시)[^.!?\n]{0,12}(?:긍정|부정|positive|negative)[^.!?\n]{0,8}(?:답|출력|분류)"
     r"|(?:긍정|부정|중립|positive|negative|neutral)(?:이?라고|으?로)\s?만?\s?(?:답|출력|분류|판단|라벨)"
-    r"|<\|?/?\s*+(?:im_start|im_end|system|assistant|user|begin_of_text|eot_id|start_header_id)[^>\n]{0,20}\|?>"
-    r"|</?review[-\s>]|\[/?INST\]|^[^\S\n]*+(?:system|assistant)\s*+:"
+    r"|<\|?/?\s*+(?:im_start|im_end|system|assistant|user|begin[_\u2581]of[_\u2581]\w{1,12}|eot_id|start_header_id)[^>\n]{0,20}\|?>"
+    r"|</?review[-\s>]|\[/?INST\]|^[^\S\n]*+\#{1,6}\s*+(?:instruction|system|response|지시|시스템)s?\b|^[^\S\n]*+(?:system|assistant)\s*+:"
     r"|answer[\s:]++(?:only\s++)?[\"']?(?:positive|negative|neutral)[\"']?[.!]?\s*+$",
     re.IGNORECASE | re.MULTILINE,
 )
+
+
+# Syllables that stand one by one: "지 시 를  무 시 해".
+_SPACED = re.compile(r"(?<=(?<![가-힣])[가-힣])[^\S\n]+(?=[가-힣](?![가-힣]))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +226,7 @@ def correction(messages: Sequence[Message], raw: str, reason: str, language: str
 
 def suspicious(text: str) -> bool:
     """Return whether a review holds wording aimed at a model, so that the reviewer is warned."""
-    return bool(_SUSPICIOUS.search(text))
+    return bool(_SUSPICIOUS.search(_SPACED.sub("", as_read(text))))
 
 
 def titled(texts: Mapping[str, str], language: str, default: str = "") -> str:

@@ -115,6 +115,8 @@ class ExampleIndex:
         self.seq = 0
         self._faiss: Any = None
         self._entries: list[Entry] = []
+        # Who approved an example since the log was read from its beginning.
+        self.people: set[int] = set()
         self._position: dict[int, int] = {}
         self._members: dict[str, set[int]] = {}
         self._alive = 0
@@ -129,6 +131,7 @@ class ExampleIndex:
         with self._lock:
             if task.version != self.task.version:
                 self.seq = self._alive = 0
+                self.people = set()
                 self._members = {}
                 self._entries = [_without_annotation(entry.record_id, entry.content_hash) for entry in self._entries]
             self.task = task
@@ -354,6 +357,14 @@ class ExampleIndex:
         else:
             self._faiss = faiss.IndexFlatIP(self.embeddings.embedder.dim)
 
+    def ahead(self) -> int:
+        """Return by how many rows of the log the file is ahead of the database: they were lost with its newest rows."""
+        try:
+            head = json.loads(self.path.read_bytes()[len(_MAGIC) :].split(b"\n", 1)[0]) if self.path else {}
+            return max(0, int(head["seq"]) - self.store.annotations.latest_seq(self.project_id, self.task.name))
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
     def _read_file(self) -> tuple[Any, list[tuple[int, str]], int] | None:
         """Return the vectors, of which record and of which text (its hash) each is, and how far the log was read."""
         import faiss
@@ -435,6 +446,8 @@ class ExampleIndex:
         if strata is None:
             return
         self._alive += 1
+        if row["reviewer_id"] is not None:
+            self.people.add(row["reviewer_id"])
         for name in strata:
             self._members.setdefault(name, set()).add(position)
         self._entries[position] = Entry(

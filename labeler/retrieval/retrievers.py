@@ -61,22 +61,32 @@ class Cap:
         return self.taken
 
 
+_OF_SEVERAL = 0.5
+"""The largest share of the examples from one reviewer, where several label and nothing is set."""
+_WIDEST = 4096
+
+
 class _Capped:
     """Base: reads the shares from the project's settings."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         # 0 is a share too: one example each.
-        self.share_reviewer = float(settings.get("max_share_reviewer", 1.0))
+        share = settings.get("max_share_reviewer")
+        self.share_reviewer = None if share is None else float(share)
         self.share_group = float(settings.get("max_share_group", 1.0))
 
-    def cap(self, k: int) -> Cap:
-        return Cap(k, self.share_reviewer, self.share_group)
+    def cap(self, k: int, index: ExampleIndex) -> Cap:
+        several = _OF_SEVERAL if len(index.people) > 1 else 1.0
+        return Cap(k, several if self.share_reviewer is None else self.share_reviewer, self.share_group)
 
     def nearest(self, index: ExampleIndex, query: Query, k: int, pool: int, stratum: str | None = None) -> list[Hit]:
-        """Return at least ``pool`` nearest hits, more where one reviewer or one product fills them: k may be taken."""
+        """Return at least ``pool`` nearest hits, more where one reviewer or one product fills them: k may be taken.
+
+        The search ends somewhere: where nearly all examples are of one, a few less than k are shown.
+        """
         while True:
             hits = index.search(query, pool, stratum=stratum)
-            if len(hits) < pool or len(self.cap(k).take_all(hits)) == k:
+            if len(hits) < pool or pool >= _WIDEST or len(self.cap(k, index).take_all(hits)) == k:
                 return hits
             pool *= 8
 
@@ -85,7 +95,8 @@ class Similar(_Capped):
     """The k nearest examples."""
 
     def retrieve(self, index: ExampleIndex, query: Query, k: int) -> list[Hit]:
-        return self.cap(k).take_all(self.nearest(index, query, k, k))
+        hits = self.nearest(index, query, k, k)
+        return self.cap(k, index).take_all(hits)
 
 
 class Balanced(_Capped):
@@ -104,7 +115,7 @@ class Balanced(_Capped):
             for name, count in counts.items():
                 if len(lanes.get(name, ())) < min(quota, count):
                     lanes[name] = self.nearest(index, query, quota, quota, name)
-        cap = self.cap(k)
+        cap = self.cap(k, index)
         queues = sorted((lane for lane in lanes.values() if lane), key=lambda lane: -lane[0].similarity)
         while len(cap.taken) < k and queues:
             for lane in queues:
@@ -127,7 +138,7 @@ class Mmr(_Capped):
         candidates = self.nearest(index, query, k, max(5 * k, 20))
         vectors = index.vectors([hit.position for hit in candidates])
         redundancy = [0.0] * len(candidates)
-        cap, left = self.cap(k), set(range(len(candidates)))
+        cap, left = self.cap(k, index), set(range(len(candidates)))
         while left and len(cap.taken) < k:
             best = max(left, key=lambda n: self.weight * candidates[n].similarity - (1 - self.weight) * redundancy[n])
             left.discard(best)
@@ -158,7 +169,7 @@ class Diverse(_Capped):
             for position, similarity in zip(positions, similarities, strict=True)
             if not query.excludes(entries[position])
         ]
-        return self.cap(k).take_all(sorted(hits, key=lambda hit: -hit.similarity))
+        return self.cap(k, index).take_all(sorted(hits, key=lambda hit: -hit.similarity))
 
     def _representatives(self, index: ExampleIndex, k: int) -> list[int]:
         """The clusters are made again only when the examples grew by a tenth."""
@@ -227,7 +238,7 @@ class Random(_Capped):
         places, query = index.entries(), index.current(query)
         entries = [(position, entry) for position, entry in places if not query.excludes(entry)]
         random.Random(query.record_id).shuffle(entries)
-        drawn = self.cap(k).take_all(Hit(position, entry, 0.0) for position, entry in entries)
+        drawn = self.cap(k, index).take_all(Hit(position, entry, 0.0) for position, entry in entries)
         similarities = index.vectors([hit.position for hit in drawn]) @ np.asarray(query.vector, dtype=np.float32)
         return [replace(hit, similarity=float(s)) for hit, s in zip(drawn, similarities, strict=True)]
 

@@ -74,7 +74,10 @@ class TransformerEmbedder:
             except ImportError as error:
                 raise MissingExtra("sentence-transformers", "local") from error
             try:
-                self._encoder = SentenceTransformer(self.model, trust_remote_code=False)
+                # No pickle: to load one is to run it.
+                self._encoder = SentenceTransformer(
+                    self.model, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+                )
             except Exception as error:  # hub, disk, tokenizer and torch each raise their own
                 reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
                 raise SettingError(

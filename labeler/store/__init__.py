@@ -18,7 +18,7 @@ from labeler.store.fits import Fits
 from labeler.store.journal import Events, Exports
 from labeler.store.ledger import Ledger
 from labeler.store.limits import Limits
-from labeler.store.migrations import migrate
+from labeler.store.migrations import check_new, lost_rows, migrate
 from labeler.store.models import Models
 from labeler.store.people import People
 from labeler.store.products import Products
@@ -32,7 +32,7 @@ from labeler.store.upkeep import Upkeep
 from labeler.store.vectors import Vectors
 from labeler.store.work import Work
 
-__all__ = ["NewRecord", "Row", "Store", "Stored", "Tx", "search"]
+__all__ = ["NewRecord", "Row", "Store", "Stored", "Tx", "check_new", "lost_rows", "search"]
 T = TypeVar("T")
 
 

@@ -27,6 +27,18 @@ class Events:
         sql = "SELECT * FROM events WHERE project_id = :p ORDER BY id DESC LIMIT :limit"
         return self.db.all(sql, {"p": project_id, "limit": limit})
 
+    def acts(self, before: int | None, limit: int) -> list[Row]:
+        """Return what people did beside labeling, newest first: sign-ins, accounts, settings, runs, exports.
+
+        ``before`` is the number after which the next page goes on.
+        """
+        sql = """SELECT e.id, e.at, e.kind, e.task, e.detail, r.name AS who, p.name AS project, a.name AS account
+                 FROM events e LEFT JOIN reviewers r ON r.id = e.reviewer_id
+                 LEFT JOIN projects p ON p.id = e.project_id
+                 LEFT JOIN reviewers a ON a.id = json_extract(e.detail, '$.account')
+                 WHERE e.record_id IS NULL AND e.id < :before ORDER BY e.id DESC LIMIT :limit"""
+        return self.db.all(sql, {"before": before or 2**62, "limit": limit})
+
     def of_record(self, record_id: int) -> list[Row]:
         return self.db.all("SELECT * FROM events WHERE record_id = :r ORDER BY id", {"r": record_id})
 

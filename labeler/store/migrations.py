@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,8 @@ from labeler.errors import StoreDamaged, StoreNewer, StoreReadOnly
 from labeler.store.database import Database, mapped_errors, patiently
 
 migrations = Migrations("labeler")
+# What an instance has beside its database once it was used.
+_BESIDE = ("secret_key", "index", "uploads", "exports")
 
 _INITIAL = """
 CREATE TABLE projects (
@@ -386,6 +389,13 @@ def m012_removal(db: SqliteUtils) -> None:
     _execute(db, _REMOVAL)
 
 
+@migrations()
+def m013_people(db: SqliteUtils) -> None:
+    """No role without rights of its own; what was done beside labeling can be listed."""
+    db.execute("UPDATE members SET role = 'reviewer' WHERE role = 'adjudicator'")
+    db.execute("CREATE INDEX events_acts ON events (id) WHERE record_id IS NULL")
+
+
 def _execute(db: SqliteUtils, script: str) -> None:
     for statement in script.split(";\n"):
         if statement.strip():
@@ -403,7 +413,7 @@ def migrate(database: Database) -> list[str]:
     if fresh and database.read_only:
         raise StoreReadOnly(f"There is no database at {path} to open read-only")
     if fresh:
-        _check_no_wal(path)
+        check_new(path)
     else:
         _check_header(path)
     connection = database.connect()
@@ -445,12 +455,41 @@ def _free_name(path: Path, migration: str) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _check_no_wal(path: Path) -> None:
+def check_new(path: Path) -> None:
+    """Raise :class:`StoreDamaged` where a database is to be made and one has been: beside what belongs to it."""
     wal = path.with_name(path.name + "-wal")
-    if wal.exists() and wal.stat().st_size:
+    left = [path.with_name(name) for name in _BESIDE if path.with_name(name).exists()]
+    left += [wal] if wal.exists() and wal.stat().st_size else []
+    left += sorted(path.parent.glob(f"{path.stem}.before-*.db"))
+    if left:
+        names = ", ".join(one.name for one in left[:5])
         raise StoreDamaged(
-            f"{path} is gone, but its {wal.name} stands; restore a backup, or move {wal.name} away to start anew"
+            f"{path} is gone, but what belongs to it stands ({names}); restore a backup, or move these away to start "
+            "anew"
         )
+
+
+def lost_rows(path: Path) -> str:
+    """Return what says that the newest rows of a closed database are gone; empty if nothing does.
+
+    The -shm tells how much of the -wal was written; both stay behind when a process is killed. To be asked before the
+    database is opened, which makes them anew.
+    """
+    wal, shm = path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
+    if not shm.exists():
+        return ""
+    if not wal.exists():
+        return f"{shm.name} stands without {wal.name}: the newest rows were in that, and somebody removed it"
+    with shm.open("rb") as stream:
+        head = stream.read(20)
+    if len(head) < 20:
+        return ""
+    # WalIndexHdr of sqlite3/wal.c: the page size (1 stands for 65536) and the last frame, in the order of this machine.
+    page, frames = struct.unpack("=14xHI", head)
+    wanted = 32 + frames * (24 + (65536 if page == 1 else page)) if frames else 0
+    if wal.stat().st_size >= wanted:
+        return ""
+    return f"{wal.name} is cut off ({wal.stat().st_size:,} bytes of {wanted:,}): the newest rows were in the rest"
 
 
 def _check_header(path: Path) -> None:

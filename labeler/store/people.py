@@ -7,6 +7,7 @@ from typing import Any
 
 from labeler.errors import InputError, NotFound
 from labeler.store.database import Database, Row, Tx
+from labeler.text import clean_text, taken_name
 
 
 class People:
@@ -14,7 +15,9 @@ class People:
         self.db = db
 
     def all(self) -> list[Row]:
-        return self.db.all("SELECT id, name, role, language, disabled, created_at FROM reviewers ORDER BY name")
+        sql = """SELECT id, name, role, language, disabled, created_at, password IS NOT NULL AS has_password
+                 FROM reviewers ORDER BY name"""
+        return self.db.all(sql)
 
     def count(self) -> int:
         return int(self.db.value("SELECT COUNT(*) FROM reviewers"))
@@ -34,19 +37,20 @@ class People:
         return int(tx.value("SELECT COUNT(*) FROM reviewers WHERE role = 'admin' AND disabled = 0"))
 
     def named(self, name: str) -> Row | None:
-        return self.db.one("SELECT * FROM reviewers WHERE name = :name", {"name": name})
+        return self.db.one("SELECT * FROM reviewers WHERE name = :name", {"name": clean_text(name, "name")})
 
     def create(self, tx: Tx, name: str, password: str | None, role: str, language: str | None = None) -> int:
         """Add a reviewer; ``password`` is already hashed, or None for one who signs in by link only."""
-        if tx.value("SELECT 1 FROM reviewers WHERE name = :name", {"name": name}):
-            raise InputError(f"There is already a reviewer called {name!r}")
+        taken = taken_name(name, (row["name"] for row in tx.all("SELECT name FROM reviewers")))
+        if taken is not None:
+            raise InputError(f"There is already a reviewer called {taken!r}")
         sql = """INSERT INTO reviewers (name, password, role, language, created_at)
                  VALUES (:name, :password, :role, :language, :now) RETURNING id"""
         params = {"name": name, "password": password, "role": role, "language": language, "now": time.time()}
         return int(tx.value(sql, params))
 
     def change(self, tx: Tx, reviewer_id: int, **columns: Any) -> None:
-        """Change some of password, role, language, disabled. A new password or role ends open sessions."""
+        """Change some of password, role, language, disabled. All but a language ends open sessions and voids links."""
         allowed = {"password", "role", "language", "disabled"}
         if not columns or set(columns) - allowed:
             raise InputError(f"Only these can be changed: {', '.join(sorted(allowed))}")
@@ -55,6 +59,8 @@ class People:
             assignments += ", epoch = epoch + 1"
         if not tx.run(f"UPDATE reviewers SET {assignments} WHERE id = :id", {**columns, "id": reviewer_id}):
             raise NotFound(f"There is no reviewer number {reviewer_id}")
+        if set(columns) - {"language"}:
+            self.void_tokens(tx, reviewer_id)
 
     def add_token(self, tx: Tx, reviewer_id: int, kind: str, digest: str, expires_at: float | None) -> None:
         sql = """INSERT INTO tokens (reviewer_id, kind, hash, expires_at, created_at)
@@ -69,18 +75,39 @@ class People:
         found: int | None = tx.value(sql, {"kind": kind, "hash": digest, "now": time.time()})
         return found
 
+    def void_tokens(self, tx: Tx, reviewer_id: int) -> None:
+        """Let no link of an account sign in any more."""
+        sql = "UPDATE tokens SET used_at = :now WHERE reviewer_id = :r AND used_at IS NULL"
+        tx.run(sql, {"r": reviewer_id, "now": time.time()})
+
+    def end_session(self, tx: Tx, reviewer_id: int, digest: str, until: float) -> None:
+        """Remember until when a session that was signed out may still be shown; those that may not are forgotten."""
+        tx.run("DELETE FROM tokens WHERE kind = 'ended session' AND expires_at < :now", {"now": time.time()})
+        sql = """INSERT INTO tokens (reviewer_id, kind, hash, expires_at, created_at, used_at)
+                 VALUES (:r, 'ended session', :hash, :until, :now, :now) ON CONFLICT (hash) DO NOTHING"""
+        tx.run(sql, {"r": reviewer_id, "hash": digest, "until": until, "now": time.time()})
+
+    def has_ended(self, digest: str) -> bool:
+        """Whether a session was signed out."""
+        sql = "SELECT 1 FROM tokens WHERE hash = :hash AND kind = 'ended session'"
+        return self.db.value(sql, {"hash": digest}) is not None
+
     def add_attempt(self, tx: Tx, name: str, address: str) -> None:
         now = time.time()
-        tx.run("DELETE FROM attempts WHERE at < :old", {"old": now - 86400})
+        # Those of tomorrow come from a clock that ran ahead.
+        tx.run("DELETE FROM attempts WHERE at NOT BETWEEN :old AND :soon", {"old": now - 86400, "soon": now + 60})
         sql = "INSERT INTO attempts (name, address, at) VALUES (:name, :address, :now)"
         tx.run(sql, {"name": name[:80], "address": address, "now": now})
 
-    def attempts(self, name: str, address: str, seconds: float) -> tuple[int, int]:
-        """Return how many sign-ins failed in the last ``seconds``: (for this name, from this address)."""
-        sql = """SELECT COALESCE(SUM(name = :name), 0) AS by_name, COALESCE(SUM(address = :address), 0) AS by_address
-                 FROM attempts WHERE at > :since"""
-        row = self.db.one(sql, {"name": name[:80], "address": address, "since": time.time() - seconds})
-        return (row["by_name"], row["by_address"]) if row else (0, 0)
+    def attempts(self, tx: Tx, name: str, address: str, seconds: float) -> tuple[int, int, int]:
+        """Return how many sign-ins failed in the last ``seconds``: (for both, for this name, from this address)."""
+        sql = """SELECT SUM(name = :name AND address = :address), SUM(name = :name), SUM(address = :address)
+                 FROM attempts WHERE at BETWEEN :since AND :now"""
+        now = time.time()
+        row = tx.one(sql, {"name": name[:80], "address": address, "since": now - seconds, "now": now})
+        both, by_name, by_address = row or (0, 0, 0)
+        return (both or 0, by_name or 0, by_address or 0)
 
-    def clear_attempts(self, tx: Tx, name: str) -> None:
-        tx.run("DELETE FROM attempts WHERE name = :name", {"name": name[:80]})
+    def clear_attempts(self, tx: Tx, name: str, address: str) -> None:
+        sql = "DELETE FROM attempts WHERE name = :name AND address = :address"
+        tx.run(sql, {"name": name[:80], "address": address})

@@ -10,6 +10,7 @@ from labeler import strictjson
 from labeler.errors import Conflict, InputError, NotFound
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import unused
+from labeler.text import taken_name
 
 
 class Projects:
@@ -44,12 +45,14 @@ class Projects:
         params = {"name": name, "language": language, "settings": strictjson.dumps(settings), "now": time.time()}
         return int(tx.value(sql, params))
 
-    def _check_free(self, tx: Tx, name: str) -> None:
-        if tx.value("SELECT 1 FROM projects WHERE name = :name", {"name": name}):
-            raise InputError(f"There is already a project called {name!r}; choose another name")
+    def _check_free(self, tx: Tx, name: str, own: int | None = None) -> None:
+        others = (row["name"] for row in tx.all("SELECT id, name FROM projects") if row["id"] != own)
+        taken = taken_name(name, others)
+        if taken is not None:
+            raise InputError(f"There is already a project called {taken!r}; choose another name")
 
     def rename(self, tx: Tx, project_id: int, name: str) -> None:
-        self._check_free(tx, name)
+        self._check_free(tx, name, project_id)
         tx.run("UPDATE projects SET name = :name WHERE id = :id", {"name": name, "id": project_id})
 
     def archive(self, tx: Tx, project_id: int, archived: bool) -> None:

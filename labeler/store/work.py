@@ -250,6 +250,11 @@ class Work:
                  RETURNING lease"""
         return float(tx.value(sql, {"r": record_id, "t": task, "now": time.time()}))
 
+    def is_in(self, tx: Tx, record_id: int, project_id: int, task: str) -> bool:
+        """Whether a record is in the queue of a project's task."""
+        row = self.get(record_id, task, tx)
+        return row is not None and row["project_id"] == project_id
+
     def release(self, tx: Tx, record_id: int, task: str, reviewer_id: int | None = None, token: str = "") -> None:
         """End the claim on a record: whoever's, or only that of a reviewer, or only that of a reviewer's page."""
         mine = "AND reviewer_id = :who" if reviewer_id is not None else ""

@@ -8,6 +8,7 @@ not its members (and no admins) it does not exist. A test walks every route.
 from __future__ import annotations
 
 import hmac
+import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -79,10 +80,20 @@ def json_body() -> dict[str, Any]:
 
 
 def start_session(person: Any) -> None:
+    """Let the cookie of this answer sign a person in."""
     session.clear()
     session.permanent = True
     session["reviewer"] = person["id"]
     session["epoch"] = person["epoch"]
+    session["secret"] = secrets.token_urlsafe(16)
+
+
+def end_session() -> None:
+    """Sign out, whoever else has a copy of this cookie too."""
+    lifetime = current_app.permanent_session_lifetime.total_seconds()
+    if not instance().read_only:
+        accounts.sign_out(instance().store, g.person["id"], _secret(), lifetime)
+    session.clear()
 
 
 def guard(app: Flask) -> None:
@@ -125,7 +136,12 @@ def _signed_in() -> Any:
     # A new password or role raises the epoch: cookies from before it are worth nothing.
     if person is None or person["disabled"] or session.get("epoch") != person["epoch"]:
         return None
-    return person
+    return None if accounts.has_ended(instance().store, _secret()) else person
+
+
+def _secret() -> str:
+    """Return what a session is known by; those from before sessions could be ended share one by account."""
+    return str(session.get("secret") or f"{session['reviewer']}/{session['epoch']}")
 
 
 def _load_project(project_id: int) -> None:

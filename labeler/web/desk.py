@@ -126,11 +126,13 @@ def skip(project_id: int, task: str) -> Any:
 def undo(project_id: int, task: str) -> Any:
     """Take back the reviewer's last decision and open its record again; ``undone`` is what had been decided.
 
-    Safe to send twice with one ``request_key``.
+    Safe to send twice with one ``request_key``, which it needs: sent twice without, it would take back two decisions.
     """
     view, body = _view(task), json_body()
-    decisions, page = _decisions(view.task), _text(body, "page")
-    taken = decisions.undo(g.person["id"], _text(body, "request_key") or None, page)
+    decisions, page, key = _decisions(view.task), _text(body, "page"), _text(body, "request_key")
+    if not 8 <= len(key) <= 100:
+        raise InputError("An undo needs a request_key of 8 to 100 characters, new for each undo")
+    taken = decisions.undo(g.person["id"], key, page)
     payload = view.payload(_queue(view.task).open(g.person["id"], taken.record_id, page))
     strip = view.strip(decisions.strip(g.person["id"]))
     instance().wake()

@@ -15,7 +15,7 @@ from labeler.export import Filters, Options, Shares, export_task
 from labeler.export.files import MANIFEST
 from labeler.export.service import HOWS
 from labeler.prompts import LANGUAGES
-from labeler.web.access import instance, project_task
+from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts
 
 _TYPES = {".jsonl": "application/x-ndjson", ".json": "application/json", ".csv": "text/csv"}
@@ -23,11 +23,13 @@ blueprint = Blueprint("exports", __name__)
 
 
 @blueprint.get("/projects/<int:project_id>/export")
+@admin_only
 def form(project_id: int) -> Any:
     return _page(project_id, {"task": request.args.get("task", "")})
 
 
 @blueprint.post("/projects/<int:project_id>/export")
+@admin_only
 def make(project_id: int) -> Any:
     task, format_ = project_task(text("task")), text("format", 80)
     persona, wording = instance().prompt_words(g.project, task)
@@ -81,6 +83,7 @@ def _page(project_id: int, given: Any, message: str = "") -> str:
 
 
 @blueprint.get("/projects/<int:project_id>/exports/<int:export_id>/<name>")
+@admin_only
 def download(project_id: int, export_id: int, name: str) -> Any:
     """Send one file of an export: only what its manifest names, and only from where the page puts exports."""
     export = instance().store.exports.get(project_id, export_id)

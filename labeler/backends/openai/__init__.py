@@ -24,7 +24,14 @@ from labeler.backends.openai.batches import BatchClient
 from labeler.backends.openai.body import strict_schema
 from labeler.backends.openai.capabilities import Capabilities
 from labeler.backends.openai.failures import CallFailed
-from labeler.backends.openai.settings import OPENAI_URL, OpenAISettings, is_configured, openai_settings
+from labeler.backends.openai.settings import (
+    OPENAI_URL,
+    OpenAISettings,
+    is_configured,
+    openai_settings,
+    refuse_metadata,
+    same_server,
+)
 from labeler.backends.openai.wire import MAX_ANSWER
 
 __all__ = [
@@ -38,5 +45,7 @@ __all__ = [
     "is_configured",
     "openai_settings",
     "probe",
+    "refuse_metadata",
+    "same_server",
     "strict_schema",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
+import socket
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
@@ -16,6 +18,8 @@ LOCAL_KEY = "no-key"
 
 # Azure wants the version of its API in the query: .../openai/deployments/NAME?api-version=2024-10-21
 _VERSION = re.compile(r"api-version=[\w.-]{1,40}")
+# Metadata services that are not link-local: of AWS by IPv6, Alibaba, Azure, Oracle.
+_METADATA = ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
 _AZURE = re.compile(r"\.azure\.(com|us|cn)\Z")
 
 
@@ -62,6 +66,38 @@ def checked_url(url: str) -> str:
     if not url.isprintable() or " " in url:
         _refuse_url("contains a space or a control character")
     return url
+
+
+def refuse_metadata(url: str) -> None:
+    """Raise :class:`SettingError` for an address where clouds give keys away, by whatever name it is called.
+
+    Private addresses are meant: a server of one's own. A name that nobody knows now is met when it is asked.
+    """
+    try:
+        found = {str(item[4][0]) for item in socket.getaddrinfo(urlsplit(url).hostname, None)}
+    except (OSError, UnicodeError):
+        return
+    for address in map(_address, found):
+        if address.is_link_local or str(address) in _METADATA:
+            _refuse_url("is an address of this machine's cloud, which is no model server")
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def same_server(one: str | None, other: str | None) -> bool:
+    """Whether two addresses, None being OpenAI's own, are of one server: a key for one is a key for the other."""
+    return (
+        len(
+            {
+                (parts.scheme, parts.hostname, parts.port)
+                for parts in map(urlsplit, (one or OPENAI_URL, other or OPENAI_URL))
+            }
+        )
+        == 1
+    )
 
 
 def wants_api_key_header(url: str) -> bool:

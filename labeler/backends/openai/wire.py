@@ -17,8 +17,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labeler.backends.openai.limits import Headers
-from labeler.backends.openai.settings import LOCAL_KEY, OPENAI_URL, wants_api_key_header
-from labeler.errors import BackendError
+from labeler.backends.openai.settings import LOCAL_KEY, OPENAI_URL, refuse_metadata, wants_api_key_header
+from labeler.errors import BackendError, SettingError
 
 if TYPE_CHECKING:
     import ssl
@@ -49,6 +49,14 @@ class TooSlow(Exception):
 
 class NotConnected(Exception):
     """Nothing was reached, or the connection broke; ``str`` says why."""
+
+
+def _refuse_metadata(base_url: str) -> None:
+    """Look at what the name stands for now: it may have meant another address when it was entered."""
+    try:
+        refuse_metadata(base_url)
+    except SettingError as error:
+        raise NotConnected(str(error)) from error
 
 
 class Wire:
@@ -93,6 +101,7 @@ class Wire:
         if line is None:
             with self._lock:
                 if self._line is None:
+                    _refuse_metadata(self._base_url)
                     self._line = _connect(self._base_url, self._key, self._timeout)
                     weakref.finalize(self, self._line.client.close)
                 line = self._line

