@@ -260,7 +260,7 @@ def test_signing_in_never_leads_to_another_site(app: Flask, people: dict[str, in
 def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(app: Flask, people: dict[str, int]) -> None:
     """The cookie is HttpOnly and SameSite, and its value is no readable name or password."""
     cookie = sign_in(app.test_client(), "admin", PASSWORD).headers["Set-Cookie"]
-    assert cookie.startswith("labeler=")
+    assert re.match(r"labeler_[0-9a-f]{8}=", cookie)
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
     assert PASSWORD not in cookie
@@ -284,7 +284,7 @@ def test_a_forged_cookie_opens_nothing(app: Flask, instance: Instance, people: d
     with forger.test_request_context():
         serializer = forger.session_interface.get_signing_serializer(forger)  # type: ignore[attr-defined]
         forged = serializer.dumps({"reviewer": people["admin"], "epoch": 0})
-    client.set_cookie("labeler", forged)
+    client.set_cookie(app.config["SESSION_COOKIE_NAME"], forged)
     assert client.get("/").status_code == 302
 
 

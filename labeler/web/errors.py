@@ -29,7 +29,7 @@ def install(app: Flask) -> None:
         if error.status >= 500:
             log.error("%s %s: %s", request.method, one_line(request.path), one_line(str(error)))
         if isinstance(error, NotSignedIn) and request.method == "GET" and not wants_json():
-            return redirect(url_for("signin.form", next=request.full_path.rstrip("?")))
+            return redirect(url_for("signin.form", next=request.script_root + request.full_path.rstrip("?")))
         return answer(error.status, str(error), error)
 
     @app.errorhandler(CSRFError)

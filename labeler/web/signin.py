@@ -61,7 +61,7 @@ def enter_by_link() -> Any:
     _enter(person)
     target = same_site(request.form.get("next"))
     # The demonstration leads straight to its project; a new account is first asked for a password.
-    if target and target != "/":
+    if target and target != url_for("projects.index"):
         return redirect(target, 303)
     return go_on("projects.index" if person["password"] else "signin.account")
 

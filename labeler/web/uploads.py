@@ -11,24 +11,18 @@ import secrets
 import time
 from pathlib import Path
 
-from flask import current_app, request
+from flask import request
 from werkzeug.datastructures import FileStorage
 
 from labeler.errors import InputError, NotFound, StoreFull
 from labeler.text import clean_text, one_line
 from labeler.web.access import instance
 
-MAX_UPLOAD = 2 * 1024**3
 _KINDS = ("csv", "tsv", "tab", "txt", "jsonl", "ndjson", "json", "xlsx", "xlsm", "parquet", "pq")
 _SUFFIX = re.compile(rf"\.(?:{'|'.join(_KINDS)})(?:\.gz)?\Z")
 _NAME = re.compile(rf"[0-9a-f]{{32}}{_SUFFIX.pattern}")
 _KEEP_SECONDS = 24 * 3600.0
 _GONE = "There is no such upload any more; send the file again"
-
-
-def raise_limit() -> None:
-    """Let the request be as long as an upload may be. Called before anything reads its body."""
-    request.max_content_length = current_app.config.get("LABELER_MAX_UPLOAD", MAX_UPLOAD)
 
 
 def chosen_file() -> FileStorage | None:
