@@ -22,7 +22,7 @@ from labeler.annotation.decisions import Decisions
 from labeler.annotation.queue import Queue
 from labeler.backends.base import Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
-from labeler.errors import JsonError, LabelerError, SettingError, StoreReadOnly
+from labeler.errors import JsonError, LabelerError, SettingError, StoreReadOnly, not_written
 from labeler.ingest.service import Importer
 from labeler.ingest.upkeep import refresh_groups
 from labeler.kept import KeptFile
@@ -79,6 +79,18 @@ class Instance:
         self._work = threading.Event()
         self._rankings = Rankings(self.store)
 
+    def located(self, stored: str) -> Path:
+        """Return where a path that the database keeps is now.
+
+        Earlier versions kept whole paths: what lay in the folders of an instance that was moved since lies there still.
+        """
+        path = Path(stored)
+        if path.parts[-3:-2] in (("uploads",), ("exports",)):
+            here = self.folder.joinpath(*path.parts[-3:])
+            if here.exists():
+                return here
+        return self.folder / path
+
     @cached_property
     def plugins(self) -> Plugins:
         from labeler import built_in
@@ -116,6 +128,9 @@ class Instance:
         """The key that signs sessions, made at first use and stored with mode 0600."""
         path = self.folder / "secret_key"
         if not path.exists():
+            if self.read_only:
+                # Sessions end with this process.
+                return secrets.token_hex(32)
             write_private(path, secrets.token_hex(32))
         return path.read_text().strip()
 
@@ -435,7 +450,7 @@ def write_private(path: Path, text: str) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise LabelerError(f"{path} cannot be written: {error.strerror}") from error
+        raise not_written(path, error) from error
 
 
 def _read_settings(path: Path | None) -> dict[str, Any]:

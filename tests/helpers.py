@@ -265,7 +265,8 @@ def process(folder: Path, *words: str, **environment: str) -> Iterator[subproces
 
 @contextlib.contextmanager
 def serving(folder: Path, *words: str, **environment: str) -> Iterator[Server]:
-    with process(folder, *(words or ("serve",)), "--port", "0", **environment) as started:
+    port = () if "--port" in words else ("--port", "0")
+    with process(folder, *(words or ("serve",)), *port, **environment) as started:
         server = Server(started, folder / "server.log")
         assert server.address, server.log.read_text()
         yield server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
@@ -58,6 +59,21 @@ def with_instance(command: Command) -> Command:
         from labeler.instance import Instance, instance_folder
 
         with Instance(instance_folder(folder)) as instance:
+            return command(instance=instance, **options)
+
+    return instance_option(run)  # type: ignore[return-value]
+
+
+def with_readable_instance(command: Command) -> Command:
+    """As :func:`with_instance`, for a command that only looks: what cannot be written is opened read-only."""
+
+    @wraps(command)
+    def run(folder: str | None, **options: Any) -> Any:
+        from labeler.instance import Instance, instance_folder
+
+        where = instance_folder(folder)
+        kept = [path for path in (where, where / "labeler.db") if path.exists()]
+        with Instance(where, read_only=not all(os.access(path, os.W_OK) for path in kept)) as instance:
             return command(instance=instance, **options)
 
     return instance_option(run)  # type: ignore[return-value]

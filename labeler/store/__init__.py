@@ -65,6 +65,10 @@ class Store:
     def path(self) -> Path:
         return self.db.path
 
+    @property
+    def read_only(self) -> bool:
+        return self.db.read_only
+
     def write(self, work: Callable[[Tx], T]) -> T:
         """Run ``work`` in one transaction; return its result once it is durable, or raise and change nothing."""
         return self.db.write(work)
@@ -75,6 +79,10 @@ class Store:
     def backup(self, target: Path) -> None:
         """Write a consistent copy of the database to ``target`` while others go on writing."""
         self.db.backup(target)
+
+    def checkpoint(self) -> int:
+        """Move what stands in the -wal into the database; return how many bytes could not be, because of a reader."""
+        return self.db.checkpoint()
 
     def unsearchable(self) -> int:
         """Return how many records a search cannot find, up to 100."""

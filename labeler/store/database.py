@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import random
+import secrets
 import sqlite3
 import threading
 import time
@@ -20,13 +21,15 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labeler.errors import InputError, NotFound, StoreDamaged, StoreError, StoreFull, StoreReadOnly
+from labeler.errors import InputError, NotFound, StoreDamaged, StoreError, StoreFull, StoreReadOnly, not_written
 
 T = TypeVar("T")
 Params = Mapping[str, Any] | Sequence[Any]
 Row = sqlite3.Row
 _BATCH = 128
 _LOCK_PATIENCE = 60.0
+# In bytes: what a -wal that has grown for a while is cut back to; what a reader holds back in it that is worth a word.
+_WAL_SIZE, HELD_BACK = 16 * 1024 * 1024, 64 * 1024 * 1024
 _TORN = ("malformed", "not a database", "disk I/O", "decode to UTF-8", "unsupported file format")
 
 
@@ -94,6 +97,7 @@ class Database:
             connection.execute("PRAGMA cache_size = -65536")
             if not self.read_only:
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+                connection.execute(f"PRAGMA journal_size_limit = {_WAL_SIZE}")
             return connection
 
     def _connected(self, mode: str) -> _Connection:
@@ -181,16 +185,32 @@ class Database:
             raise InputError(f"{target} exists already; a backup never overwrites. Choose another name")
         if not target.parent.is_dir():
             raise InputError(f"There is no folder {target.parent}")
-        partial = target.with_name(target.name + ".tmp")
-        partial.unlink(missing_ok=True)
+        # A name that nobody else's file has.
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
         connection = self.connect()
         try:
-            with mapped_errors(self.path):
+            with mapped_errors(target):
                 connection.execute("VACUUM INTO ?", [str(partial)])
             partial.replace(target)
+        except OSError as error:
+            raise not_written(target, error) from error
         finally:
             connection.close()
             partial.unlink(missing_ok=True)
+
+    def checkpoint(self) -> int:
+        """Move what stands in the -wal into the database; return how many bytes could not be, because of a reader.
+
+        Nobody waits for it. SQLite does the same by itself at every thousandth page, but tells nobody that it cannot.
+        """
+        connection = self.connect()
+        try:
+            with mapped_errors(self.path):
+                _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                size: int = connection.execute("PRAGMA page_size").fetchone()[0]
+                return max(0, int(pages) - int(moved)) * size
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Finish the writes that wait, then close every connection."""
@@ -316,3 +336,25 @@ def mapped_errors(path: Path) -> Iterator[None]:
 
 def _damaged(path: Path, text: str) -> StoreDamaged:
     return StoreDamaged(f"{path} is damaged ({text}); run 'labeler doctor', then restore the newest backup")
+
+
+def held_back(path: Path, size: int) -> str:
+    """Return the sentence about a -wal that grows because somebody reads an old state of the database for long."""
+    names = ", ".join(holders(path)) or "a process of another user"
+    return (
+        f"{path.name}-wal grows: {size:,} bytes of it wait for somebody who began to read and has not ended; these "
+        f"have the database open: {names}. End the one that is forgotten"
+    )
+
+
+def holders(path: Path) -> list[str]:
+    """Name the processes that have the database open, where the system tells (Linux): ``sqlite3 (4711)``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(handle.is_symlink() and handle.readlink() == path for handle in (process / "fd").iterdir()):
+                found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+        except OSError:
+            # It has ended, or belongs to somebody else.
+            continue
+    return found

@@ -99,7 +99,7 @@ def language() -> Any:
     if chosen not in LANGUAGES:
         raise InputError(f"No language {chosen[:20]!r}; there are: {', '.join(LANGUAGES)}")
     session["language"] = chosen
-    if g.person:
+    if g.person and not instance().read_only:
         store, id_ = instance().store, g.person["id"]
         store.write(lambda tx: store.people.change(tx, id_, language=chosen))
     return redirect(same_site(request.form.get("next")) or url_for("projects.index"), 303)
