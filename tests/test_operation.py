@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import os
+import random
 import re
 import shutil
 import signal
@@ -16,17 +17,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import PASSWORD, enter
 from flask import Flask
 from flask.testing import FlaskClient
-from helpers import ROOT, numbered, open_instance, process, python
+from helpers import ROOT, World, numbered, open_instance, process, python
 
 from labeler import accounts
+from labeler.annotation.decisions import Decision
 from labeler.app import create_app
 from labeler.demo import create as make_demo
 from labeler.doctor import examine
-from labeler.errors import StoreFull
+from labeler.errors import StoreError, StoreFull
 from labeler.instance import Instance, write_private
 from labeler.store import Store, database
 from labeler.store.database import holders
@@ -337,3 +340,66 @@ def test_people_sign_in_and_look_where_nothing_can_be_written(tmp_path: Path) ->
             client.post("/sign-in", data=form | {"csrf_token": token, "password": "wrong"})
         assert client.post("/sign-in", data=form | {"csrf_token": token, "password": PASSWORD}).status_code == 429
     assert not (folder / "secret_key").exists()
+
+
+# A network file system
+
+MOUNTED = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+40 22 0:40 / {at} rw,relatime shared:20 - {kind} server:/export rw,vers=4.2
+41 22 0:41 / {at}/local rw,relatime - xfs /dev/vdb rw
+"""
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+def test_database_on_a_network_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """FAULTS 12: nothing is made there; the sentence says why, and what to do. A local disk below it is fine."""
+    share = tmp_path / "team share"
+    (share / "local").mkdir(parents=True)
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(MOUNTED.format(at=str(share).replace(" ", "\\040"), kind=kind))
+    monkeypatch.setattr(database, "MOUNTS", mounts)
+    with pytest.raises(StoreError, match=rf"network file system \({kind}\).*local disk"):
+        Instance(share / "instance")
+    assert not list(share.rglob("*.db*"))
+    Instance(share / "local" / "instance").close()
+    Instance(tmp_path / "instance").close()
+
+
+def test_file_system_of_a_real_folder_is_told(tmp_path: Path, disk: Path) -> None:
+    """The system's own list of mounts is read as it is."""
+    assert database.file_system(disk / "x.db") == "tmpfs"
+
+
+# A soak in miniature
+
+
+@pytest.mark.slow
+def test_restarts_of_workers_leak_nothing(tmp_path: Path) -> None:
+    """FAULTS 60: over sixty workers and thousands of decisions memory, handles and the -wal stay flat; all is whole."""
+    world = World(tmp_path / "instance", numbered(40))
+    world.store.close()
+    with Instance(tmp_path / "instance") as instance:
+        store, project = instance.store, instance.store.projects.all()[0]
+        decisions = instance.decisions(project, instance.task_of(project, "sentiment"))
+        process, chance = psutil.Process(), random.Random(60)
+        seen: list[tuple[int, int, int]] = []
+        for n in range(60):
+            worker = Worker(instance)
+            worker.start()
+            for m in range(50):
+                record, value = chance.choice(world.records), chance.choice(["positive", "negative"])
+                decision = Decision(record, "approve", f"soak-{n:04d}-{m:04d}", 0, value, force=True)
+                decisions.decide(world.kim, decision)
+            worker.stop()
+            assert not any(thread.is_alive() for thread in worker._threads)
+            wal = store.path.with_name("labeler.db-wal").stat().st_size
+            seen.append((process.memory_info().rss, process.num_fds(), wal))
+        early, late = seen[20], seen[-1]
+        assert late[0] - early[0] < 40 * 1024 * 1024
+        assert late[1] <= early[1] + 6
+        assert max(wal for _, _, wal in seen) <= database._WAL_SIZE
+        assert store.db.value("SELECT COUNT(*) FROM annotations") == 3000
+    assert [finding.text for finding in examine(tmp_path / "instance", deep=True) if not finding.good] == []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import random
+import re
 import secrets
 import sqlite3
 import threading
@@ -30,6 +31,11 @@ _BATCH = 128
 _LOCK_PATIENCE = 60.0
 # In bytes: what a -wal that has grown for a while is cut back to; what a reader holds back in it that is worth a word.
 _WAL_SIZE, HELD_BACK = 16 * 1024 * 1024, 64 * 1024 * 1024
+MOUNTS = Path("/proc/self/mountinfo")
+_NETWORK = {
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs", "davfs",
+    "sshfs", "s3fs", "rclone", "gcsfuse", "davfs2",
+}  # fmt: skip
 _TORN = ("malformed", "not a database", "disk I/O", "decode to UTF-8", "unsupported file format")
 
 
@@ -336,6 +342,33 @@ def mapped_errors(path: Path) -> Iterator[None]:
 
 def _damaged(path: Path, text: str) -> StoreDamaged:
     return StoreDamaged(f"{path} is damaged ({text}); run 'labeler doctor', then restore the newest backup")
+
+
+def check_local(path: Path) -> None:
+    """Raise :class:`StoreError` for a database on a network file system, where the system tells (Linux)."""
+    kind = file_system(path)
+    if kind.removeprefix("fuse.") in _NETWORK:
+        raise StoreError(
+            f"{path} lies on a network file system ({kind}), where the locks of SQLite do not hold and data is lost; "
+            "put the instance folder on a local disk, and only backups there"
+        )
+
+
+def file_system(path: Path) -> str:
+    """Return the kind of the file system that a path lies on, such as ext4; empty where the system does not tell."""
+    found, longest = "", -1
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    real = path.absolute().parent.resolve()
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        # Spaces of a name stand as \040; the newest of two mounts at one place is the one that is seen.
+        place = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split(" ")[4]))
+        if real.is_relative_to(place) and len(place.parts) >= longest:
+            found, longest = after.split(" ")[0], len(place.parts)
+    return found
 
 
 def held_back(path: Path, size: int) -> str:
