@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ import pytest
 from conftest import PASSWORD, enter
 from flask import Flask
 from flask.testing import FlaskClient
-from helpers import ROOT, World, numbered, open_instance, process, python
+from helpers import ROOT, World, numbered, open_instance, process, python, until
 
 from labeler import accounts
 from labeler.annotation.decisions import Decision
@@ -30,6 +31,8 @@ from labeler.app import create_app
 from labeler.demo import create as make_demo
 from labeler.doctor import examine
 from labeler.errors import StoreError, StoreFull
+from labeler.ingest.options import ImportOptions
+from labeler.ingest.service import queue_import
 from labeler.instance import Instance, write_private
 from labeler.store import Store, database
 from labeler.store.database import holders
@@ -81,9 +84,6 @@ def test_worker_ends_on_a_signal_with_work_pending(tmp_path: Path) -> None:
         for n in range(2):
             file = tmp_path / f"{n}.csv"
             file.write_text("text\n" + "\n".join(f"review {n} {row}" for row in range(3000)), encoding="utf-8")
-            from labeler.ingest.options import ImportOptions
-            from labeler.ingest.service import queue_import
-
             queue_import(instance.store, project["id"], file, file.name, ImportOptions(text="text"), None)
     for n in range(6):
         with process(tmp_path, "worker") as started:
@@ -371,6 +371,43 @@ def test_database_on_a_network_file_system_is_refused(
 def test_file_system_of_a_real_folder_is_told(tmp_path: Path, disk: Path) -> None:
     """The system's own list of mounts is read as it is."""
     assert database.file_system(disk / "x.db") == "tmpfs"
+
+
+# Many people at once
+
+
+@pytest.mark.slow
+def test_eight_people_label_while_a_file_comes_in(tmp_path: Path) -> None:
+    """FAULTS 17: eight people decide on their records while 4,000 rows are imported; every decision is taken."""
+    with open_instance(tmp_path / "instance", texts=numbered(160)) as instance:
+        store, project = instance.store, instance.store.projects.all()[0]
+        task = instance.task_of(project, "sentiment")
+        ids = [row["record_id"] for row in store.db.all("SELECT record_id FROM work ORDER BY record_id")]
+        names = (f"person {n}" for n in range(8))
+        people = [store.write(lambda tx, name=name: store.people.create(tx, name, None, "reviewer")) for name in names]  # type: ignore[misc]
+        file = tmp_path / "many.csv"
+        file.write_text("text\n" + "\n".join(f"{text} again" for text in numbered(4000)), encoding="utf-8")
+        import_id = queue_import(store, project["id"], file, file.name, ImportOptions(text="text"), None)
+        decided: list[int] = []
+
+        def work(n: int) -> None:
+            for record in ids[n::8]:
+                decision = Decision(record, "approve", f"person-{n}-{record:06d}", 0, "positive")
+                decided.append(instance.decisions(project, task).decide(people[n], decision).annotation_id)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+        worker = Worker(instance)
+        worker.start()
+        until(lambda: store.records.get_import(project["id"], import_id)["state"] != "queued", 60)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        until(lambda: store.records.get_import(project["id"], import_id)["state"] == "finished", 240)
+        worker.stop()
+        assert len(set(decided)) == 160
+        assert store.work.counts(project["id"], "sentiment")["approved"] == 160
+        assert store.records.counts(project["id"])["records"] == 4160
 
 
 # A soak in miniature

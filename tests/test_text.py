@@ -183,7 +183,7 @@ def test_splitting_takes_linear_time(text):
     ],
 )
 def test_one_line_is_printable(text, line):
-    """A text in a log is one line, and no terminal obeys it."""
+    """FAULTS 46: A text in a log is one line, and no terminal obeys it."""
     assert one_line(text) == line
 
 

@@ -65,7 +65,7 @@ class Tx:
 
 
 class _Connection(sqlite3.Connection):
-    """Closes itself with the thread that it belonged to (and, unlike its base, can be weakly referenced).
+    """Unlike its base it can be weakly referenced.
 
     ``busy`` is held while a thread reads: to close a connection under a running statement can crash the process.
     """
@@ -74,8 +74,19 @@ class _Connection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self.busy = threading.Lock()
 
+
+class _OfThread:
+    """Holds a thread's connection, and closes it when the thread ends.
+
+    A connection refers to itself by way of its cache of statements: left alone it would keep its files open until the
+    garbage collector comes by.
+    """
+
+    def __init__(self, connection: _Connection) -> None:
+        self.connection = connection
+
     def __del__(self) -> None:
-        self.close()
+        self.connection.close()
 
 
 class Database:
@@ -130,16 +141,16 @@ class Database:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Tx]:
         """The calling thread's read connection. It sees what was committed when each statement starts."""
-        connection: _Connection | None = getattr(self._local, "connection", None)
+        held: _OfThread | None = getattr(self._local, "held", None)
         if self._closed:
             raise StoreError("The store is closed")
-        if connection is None:
+        if held is None:
             connection = self.connect()
             connection.execute("PRAGMA query_only = ON")
             self._readers.add(connection)
-            self._local.connection = connection
-        with connection.busy:
-            yield Tx(connection)
+            held = self._local.held = _OfThread(connection)
+        with held.connection.busy:
+            yield Tx(held.connection)
 
     def all(self, sql: str, params: Params = ()) -> list[Row]:
         with mapped_errors(self.path), self._reading() as tx:
