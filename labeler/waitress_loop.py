@@ -115,6 +115,8 @@ class HttpServer:
         # What the last requests wrote may still wait for the loop.
         self._turn(10, 0.02)
         self._server.close()
+        for channel in list(self._sockets.values()):
+            channel.close()
 
 
 def _inside(
