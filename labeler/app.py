@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from datetime import timedelta
 from typing import Any
@@ -11,17 +12,19 @@ from flask_babel import Babel
 from flask_babel import gettext as _
 from flask_wtf.csrf import CSRFProtect
 
+from labeler.errors import InputError
 from labeler.instance import Instance
 from labeler.web import access, errors, screens, show
+from labeler.web.address import Edge, PublicUrl
 
 LANGUAGES = ("ko", "en")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flask:
     """Return the app of an open instance.
 
-    ``config`` may set any Flask setting, and LABELER_HOSTS: the host names the server answers to (empty: any).
+    ``config`` may set any Flask setting, and LABELER_PUBLIC_URL: the address that people open, LABELER_HOSTS: the names
+    that the server answers to besides those of its own machine, LABELER_PROXIES: the networks of trusted proxies.
     """
     app = Flask(
         "labeler",
@@ -33,11 +36,14 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
     )
     app.config.from_mapping(
         SECRET_KEY=instance.secret_key,
-        LABELER_HOSTS=LOOPBACK,
+        LABELER_PUBLIC_URL=None,
+        LABELER_HOSTS=(),
+        LABELER_PROXIES=(),
+        LABELER_MAX_UPLOAD=2 * 1024**3,
         MAX_CONTENT_LENGTH=2 * 1024 * 1024,
         MAX_FORM_MEMORY_SIZE=2 * 1024 * 1024,
         MAX_FORM_PARTS=2000,
-        SESSION_COOKIE_NAME="labeler",
+        SESSION_COOKIE_NAME=_cookie_name(instance.secret_key),
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         PERMANENT_SESSION_LIFETIME=timedelta(days=14),
@@ -46,6 +52,9 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
         BABEL_DEFAULT_LOCALE="ko",
     )
     app.config.from_mapping(config or {})
+    url: PublicUrl | None = app.config["LABELER_PUBLIC_URL"]
+    if url is not None:
+        app.config.from_mapping(SESSION_COOKIE_SECURE=url.scheme == "https", APPLICATION_ROOT=url.prefix or "/")
     app.extensions["labeler"] = instance
     # The checks of access come first: CSRF is checked for people who may be here at all.
     access.guard(app)
@@ -58,7 +67,22 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
         app.register_blueprint(blueprint)
     for blueprint in instance.plugins.blueprints(taken=app.blueprints):
         app.register_blueprint(blueprint)
+    edge = Edge(app.wsgi_app, _checked(url, app), app.config["LABELER_PROXIES"])
+    app.extensions["labeler.edge"] = app.wsgi_app = edge  # type: ignore[method-assign]
     return app
+
+
+def _cookie_name(secret_key: str) -> str:
+    """Return a name of the instance's own: cookies know no port, and two instances may share a host."""
+    return f"labeler_{hashlib.sha256(f'cookie {secret_key}'.encode()).hexdigest()[:8]}"
+
+
+def _checked(url: PublicUrl | None, app: Flask) -> PublicUrl | None:
+    """Refuse a prefix that an address of ours begins with: whether a proxy took it away could not be told."""
+    first = url.prefix.split("/")[1] if url is not None and url.prefix else ""
+    if first and any(str(rule).split("/")[1] == first for rule in app.url_map.iter_rules()):
+        raise InputError(f"--public-url has the path /{first}, and pages of Labeler begin so; choose another path")
+    return url
 
 
 def language() -> str:

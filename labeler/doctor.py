@@ -23,6 +23,7 @@ from labeler.instance import DATABASE, Instance, read_secret_key, require_instan
 from labeler.retrieval.index import ExampleIndex
 from labeler.store import lost_rows
 from labeler.store.audit import audit, mend_counts
+from labeler.store.database import HELD_BACK, held_back
 
 _NAMED = 10
 """So many rows of one kind are named; the others are counted."""
@@ -72,6 +73,9 @@ def _store(instance: Instance) -> list[Finding]:
         return [Finding(False, text)]
     count = len(instance.store.projects.all())
     found = [Finding(True, f"{instance.store.path} is sound; {count} project(s)")]
+    held = instance.store.checkpoint()
+    if held > HELD_BACK:
+        found.append(Finding(False, held_back(instance.store.path, held)))
     if instance.store.people.count() == 0:
         found.append(Finding(True, "Nobody has an account; the first start prints a one-time sign-in"))
     return found
@@ -177,12 +181,12 @@ def _checks_of(instance: Instance, project: dict[str, Any]) -> Iterator[_Check]:
                           for record in derived.check_clusters(store, id_)],
                  lambda: derived.repair_clusters(store, id_))  # fmt: skip
     yield _Check(f"{name}: the files of every export are those that were written",
-                 lambda: [fault for row in store.exports.all(id_, 1000) for fault in _export_faults(row)])  # fmt: skip
+                 lambda: [fault for row in store.exports.all(id_, 1000)
+                          for fault in _export_faults(row, instance.located(row["folder"]))])  # fmt: skip
 
 
-def _export_faults(export: dict[str, Any]) -> list[str]:
+def _export_faults(export: dict[str, Any], folder: Path) -> list[str]:
     """Return which files of an export are no longer what was written; a folder that is gone was taken away."""
-    folder = Path(export["folder"])
     manifest = folder / "manifest.json"
     if not manifest.exists() or strictjson.loads(manifest.read_bytes()) != export["manifest"]:
         # Another export stands there now.

@@ -34,6 +34,8 @@ page and the JSON API answer with; the command line exits with 1 for all of them
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
 from typing import Any
 
 
@@ -152,3 +154,15 @@ class PluginError(LabelerError):
 
 class DuplicateName(PluginError):
     pass
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def not_written(path: Path, error: OSError) -> LabelerError:
+    """Return what to raise where the system does not let us write ``path``: its disk is full, or it is not ours."""
+    if error.errno in FULL:
+        return StoreFull(f"The disk of {path} is full; free some space and try again. Nothing was lost")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreReadOnly(f"{path} cannot be written ({error.strerror}); check the folder's permissions")
+    return LabelerError(f"{path} cannot be written: {error.strerror}")

@@ -22,7 +22,7 @@ from labeler.annotation.decisions import Decisions
 from labeler.annotation.queue import Queue
 from labeler.backends.base import Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
-from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly
+from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly, not_written
 from labeler.extras import check_embedder
 from labeler.ingest.service import Importer
 from labeler.ingest.upkeep import refresh_groups
@@ -100,6 +100,18 @@ class Instance:
         self._work = threading.Event()
         self._rankings = Rankings(self.store)
 
+    def located(self, stored: str) -> Path:
+        """Return where a path that the database keeps is now.
+
+        Earlier versions kept whole paths: what lay in the folders of an instance that was moved since lies there still.
+        """
+        path = Path(stored)
+        if path.parts[-3:-2] in (("uploads",), ("exports",)):
+            here = self.folder.joinpath(*path.parts[-3:])
+            if here.exists():
+                return here
+        return self.folder / path
+
     @cached_property
     def plugins(self) -> Plugins:
         from labeler import built_in
@@ -152,6 +164,9 @@ class Instance:
     def secret_key(self) -> str:
         """The key that signs sessions, made at first use and stored with mode 0600."""
         if not self.key_file.exists():
+            if self.read_only:
+                # Sessions end with this process.
+                return secrets.token_hex(32)
             write_private(self.key_file, secrets.token_hex(32))
         return read_secret_key(self.key_file)
 
@@ -487,7 +502,7 @@ def write_private(path: Path, text: str) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise LabelerError(f"{path} cannot be written: {error.strerror}") from error
+        raise not_written(path, error) from error
 
 
 def _read_prices(path: Path | None) -> Mapping[str, ModelInfo]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
@@ -15,14 +16,14 @@ from labeler import accounts
 from labeler.errors import InputError
 from labeler.instance import Instance
 from labeler.store import Store
-from labeler.waitress_loop import HttpServer
+from labeler.waitress_loop import Ended, HttpServer
+from labeler.web.address import LOOPBACK_NETWORKS, PublicUrl, is_loopback, networks
 
 if TYPE_CHECKING:
     from flask import Flask
 
     from labeler.worker import Worker
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WILDCARDS = ("0.0.0.0", "::", "")
 
 
@@ -32,18 +33,12 @@ def first_account(store: Store, name: str) -> int:
     return int(person["id"]) if person is not None else accounts.add_reviewer(store, name, None, accounts.ADMIN)
 
 
-def end_signal() -> threading.Event:
-    """Return an event that SIGINT and SIGTERM set. To be called before saying that anything is ready."""
-    ended = threading.Event()
+def end_signal() -> Ended:
+    """Return what SIGINT and SIGTERM set. To be called before saying that anything is ready."""
+    ended = Ended()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     return ended
-
-
-def wait_for(ended: threading.Event) -> None:
-    """Wait for an event in steps, so that Python runs its signal handlers meanwhile."""
-    while not ended.wait(0.5):
-        pass
 
 
 def bind(host: str, port: int, next_free: bool) -> socket.socket:
@@ -65,15 +60,16 @@ def bind(host: str, port: int, next_free: bool) -> socket.socket:
 class Serving:
     """How to serve. ``person`` is whom the first line signs in, to see ``path``; see :func:`bind` for ``next_free``.
 
-    ``allow_host`` are names to answer to besides ``host``; with ``tls``, cookies are sent over https only.
+    ``public_url`` is the address that people open, if it is another; ``trusted_proxy`` are the addresses or networks of
+    proxies that say who asks. With a public address that is a proxy on this machine, unless another is named.
     """
 
     host: str
     port: int
     threads: int = 8
-    allow_host: tuple[str, ...] = ()
+    public_url: str | None = None
+    trusted_proxy: tuple[str, ...] = ()
     no_worker: bool = False
-    tls: bool = False
     person: int | None = None
     path: str = "/"
     next_free: bool = False
@@ -84,16 +80,21 @@ def run_server(instance: Instance, how: Serving) -> None:
 
     Raises :class:`InputError` for an address beyond this machine while nobody has an account.
     """
+    from labeler.web.access import body_limit
+
     _set_up_logging()
-    person = _to_sign_in(instance, how)
+    refuse_strangers(how.host, instance.store.people.count() > 0)
     app = _app(instance, how)
+    person = _to_sign_in(instance, how)
     bound = bind(how.host, how.port, how.next_free)
-    server = HttpServer(app, bound, how.threads, app.config.get("LABELER_MAX_UPLOAD", 2 * 1024**3))
+    small = app.config["MAX_CONTENT_LENGTH"]
+    server = HttpServer(app, bound, how.threads, small, partial(body_limit, app))
     ended = end_signal()
     worker = None if how.no_worker or instance.read_only else _worker(instance)
     for disabled in instance.plugins.disabled:
         click.echo(f"Plugin {disabled.name} is disabled: {disabled.reason}", err=True)
-    click.echo(_ready(instance, f"http://{_shown(how.host)}:{bound.getsockname()[1]}", person, how.path))
+    here = f"http://{_shown(how.host)}:{bound.getsockname()[1]}"
+    click.echo(_ready(instance, str(app.config["LABELER_PUBLIC_URL"] or here), person, how.path))
     server.serve_until(ended)
     if worker is not None:
         worker.stop()
@@ -106,19 +107,19 @@ def _set_up_logging() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _to_sign_in(instance: Instance, how: Serving) -> int | None:
-    """Return whom the first line signs in: the person given, or the first admin as long as nobody has a password.
-
-    Raises :class:`InputError` for an address beyond this machine while nobody has an account.
-    """
-    new = instance.store.people.count() == 0
-    if new and how.host not in LOOPBACK:
+def refuse_strangers(host: str, people: bool) -> None:
+    """Raise :class:`InputError` for an address beyond this machine while there are no ``people`` with an account."""
+    if not people and not is_loopback(host):
         raise InputError(
-            f"Refusing to listen on {how.host} while nobody has an account; run 'labeler user add NAME --admin' first"
+            f"Refusing to listen on {host} while nobody has an account; run 'labeler user add NAME --admin' first"
         )
+
+
+def _to_sign_in(instance: Instance, how: Serving) -> int | None:
+    """Return whom the first line signs in: the person given, or the first admin as long as nobody has a password."""
     if instance.read_only:
-        return how.person
-    if new:
+        return None
+    if instance.store.people.count() == 0:
         return first_account(instance.store, "admin")
     # The first link may never have been used: as long as nobody has a password, each start gives a new one.
     return instance.store.people.without_password() if how.person is None else how.person
@@ -127,9 +128,11 @@ def _to_sign_in(instance: Instance, how: Serving) -> int | None:
 def _app(instance: Instance, how: Serving) -> Flask:
     from labeler.app import create_app
 
-    any_host = how.host in WILDCARDS and not how.allow_host
-    hosts = () if any_host else (*LOOPBACK, how.host, *how.allow_host)
-    return create_app(instance, {"LABELER_HOSTS": hosts, "SESSION_COOKIE_SECURE": how.tls})
+    url = PublicUrl.read(how.public_url) if how.public_url else None
+    proxies = networks(how.trusted_proxy or (LOOPBACK_NETWORKS if url else ()))
+    return create_app(
+        instance, {"LABELER_PUBLIC_URL": url, "LABELER_HOSTS": (how.host.lower(),), "LABELER_PROXIES": proxies}
+    )
 
 
 def _worker(instance: Instance) -> Worker:
@@ -152,4 +155,4 @@ def _ready(instance: Instance, address: str, person: int | None, path: str) -> s
     if person is None:
         return f"Labeler is ready at {address}"
     token = accounts.one_time_link(instance.store, person)
-    return f"Labeler is ready. Sign in once with: {address}/welcome?token={token}&next={path}"
+    return f"Labeler is ready. Sign in once with: {address}/welcome?token={token}&next={urlsplit(address).path}{path}"

@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
+from itertools import islice
 
 from labeler.errors import InputError, TextError
 
@@ -21,7 +22,7 @@ _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 # Bidirectional overrides, zero-width characters, Hangul fillers, tags and controls change a text without being seen.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\u3164\ufeff\uffa0"
-    "\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "\ufff9-\ufffb\U000e0000-\U000e007f]+"
 )
 # What nobody sees, also where it belongs into a text: what Unicode calls ignorable, fillers, the empty Braille cell.
 _UNSEEN = re.compile(
@@ -30,6 +31,8 @@ _UNSEEN = re.compile(
 )
 # Alphabets whose letters look like each other's.
 _ALIKE = ("LATIN", "CYRILLIC", "GREEK")
+# A page shows so many marks of one text; a review that has more is made of them.
+_MOST_MARKS = 1000
 
 
 def clean_text(text: str, what: str = "text") -> str:
@@ -91,20 +94,28 @@ def _alphabets(word: str) -> set[str]:
 
 
 def visible(text: str) -> list[tuple[str, str | None]]:
-    """Split ``text`` into (piece, mark) pairs; ``mark`` names an invisible character, or is None for plain text.
+    """Split ``text`` into (piece, mark) pairs; ``mark`` names a run of invisible characters, or is None for plain text.
 
-    The pieces joined together are the text again, so offsets into it stay true.
+    The pieces joined together are the text again, so offsets into it stay true. What comes after a thousand marks is
+    plain.
     """
     pieces: list[tuple[str, str | None]] = []
     last = 0
-    for match in _INVISIBLE.finditer(text):
+    for match in islice(_INVISIBLE.finditer(text), _MOST_MARKS):
         if match.start() > last:
             pieces.append((text[last : match.start()], None))
-        pieces.append((match.group(), f"U+{ord(match.group()):04X}"))
+        pieces.append((match.group(), _mark(match.group())))
         last = match.end()
     if last < len(text):
         pieces.append((text[last:], None))
     return pieces
+
+
+def _mark(run: str) -> str:
+    """Return the name of a run of invisible characters: the first three kinds of them, and how many there are."""
+    kinds = list(dict.fromkeys(run))
+    names = " ".join(f"U+{ord(kind):04X}" for kind in kinds[:3]) + (" …" if len(kinds) > 3 else "")
+    return names if len(run) == len(kinds) <= 3 else f"{names} ×{len(run):,}"
 
 
 def guess_language(text: str) -> str:

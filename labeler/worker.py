@@ -12,7 +12,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from labeler.errors import Conflict, LabelerError
@@ -24,6 +23,7 @@ from labeler.plugins import find
 from labeler.prelabel.refresh import FREE, REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
 from labeler.settings import BATCH_EXECUTOR, overrides, read_settings
+from labeler.store.database import HELD_BACK, held_back
 from labeler.store.ledger import OPEN
 from labeler.store.upkeep import DERIVED, VECTORS
 from labeler.task import GROUP
@@ -33,6 +33,8 @@ _IDLE = 1.0
 _GROWN = 1.1
 # In seconds: a calibration is not fitted again sooner; what else waits is let in; queues are looked through.
 _SOON, _SLICE, _FILL_EVERY = 60.0, 2.0, 60.0
+# A -wal is looked at so often, in seconds.
+_CHECKPOINT_EVERY = 60.0
 
 
 class Worker:
@@ -45,6 +47,8 @@ class Worker:
         self._logged: dict[tuple[int, str], str] = {}
         self._counted: dict[tuple[Any, ...], float] = {}
         self._filled: dict[int, float] = {}
+        self._checkpoint_at = time.monotonic()
+        self._held_back = 0
 
     def start(self) -> None:
         """Start the threads: for imports, runs, refreshes (which must not wait behind a long run), and upkeep."""
@@ -97,7 +101,7 @@ class Worker:
             self._set_import(claimed, "failed", "It was stopped half way; import the file again, and it goes on")
             return True
         project = store.projects.get(claimed["project_id"])
-        path = Path(claimed["path"])
+        path = self.instance.located(claimed["path"])
         try:
             self.instance.importer(project).run(
                 path,
@@ -209,12 +213,26 @@ class Worker:
     def _upkeep(self) -> bool:
         busy = False
         store = self.instance.store
+        self._checkpoint()
         for project in store.projects.all():
             busy = self._derive(project) or busy
             busy = self._fill_vectors(project) or busy
         for project_id, task_name in store.upkeep.due():
             busy = self._tend(project_id, task_name, self._after_decisions) or busy
         return busy
+
+    def _checkpoint(self) -> None:
+        """Keep the -wal small, and say when somebody who reads an old state for long does not let it be."""
+        if time.monotonic() < self._checkpoint_at:
+            return
+        self._checkpoint_at = time.monotonic() + _CHECKPOINT_EVERY
+        store = self.instance.store
+        held = store.checkpoint()
+        if held > max(HELD_BACK, 2 * self._held_back):
+            log.warning("%s", held_back(store.path, held))
+            self._held_back = held
+        elif held < HELD_BACK:
+            self._held_back = 0
 
     def _tend(self, project_id: int, place: str, work: Callable[[int, str], None]) -> bool:
         """Do some upkeep that no other worker does at the same time; return whether anything was done.

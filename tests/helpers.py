@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -10,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +220,53 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
             return found
         time.sleep(0.02)
     raise AssertionError(f"Not true within {seconds:g} s: {condition}")
+
+
+class Server:
+    """A ``labeler`` process that serves; ``ready`` is the line that says so."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        assert process.stdout is not None
+        self.process, self.log = process, log
+        self.ready = process.stdout.readline()
+        address = re.search(r"https?://[^/\s]+", self.ready)
+        self.address = address[0] if address else ""
+
+    def get(self, path: str) -> tuple[int, str]:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(self.address + path, timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def end(self, number: int = signal.SIGTERM, patience: float = 30) -> tuple[int, str]:
+        self.process.send_signal(number)
+        rest, _ = self.process.communicate(timeout=patience)
+        return self.process.returncode, rest
+
+
+@contextlib.contextmanager
+def process(folder: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    with (folder / "server.log").open("w") as log:
+        started = subprocess.Popen(
+            [sys.executable, "-c", "from labeler.cli import main; main()", *words],
+            stdout=subprocess.PIPE, stderr=log, encoding="utf-8",
+            env=os.environ | {"LABELER_INSTANCE": str(folder / "instance")} | environment,
+        )  # fmt: skip
+        try:
+            yield started
+        finally:
+            if started.poll() is None:
+                started.kill()
+            started.communicate()
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *words: str, **environment: str) -> Iterator[Server]:
+    port = () if "--port" in words else ("--port", "0")
+    with process(folder, *(words or ("serve",)), *port, **environment) as started:
+        server = Server(started, folder / "server.log")
+        assert server.address, server.log.read_text()
+        yield server

@@ -299,7 +299,7 @@ def test_a_folder_without_config_says_what_belongs_there(tmp_path):
 
 
 def test_pickled_weights_are_never_read(tmp_path):
-    """A folder with nothing but a pickle is refused: a pickle can run any code."""
+    """FAULTS 58: A folder with nothing but a pickle is refused: a pickle can run any code."""
     folder = save_tiny(tmp_path, llama_tokenizer())
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     (folder / "model.safetensors").unlink()

@@ -12,8 +12,6 @@ import stat
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from fake_openai import FakeOpenAI
+from helpers import Server, process, serving
 
 import labeler
 from labeler import strictjson
@@ -737,55 +736,6 @@ def test_newer_database_is_refused_with_both_versions(shell: Shell) -> None:
 
 
 # Serving, in a process of its own
-
-
-class Server:
-    """A ``labeler`` process that serves; ``ready`` is the line that says so."""
-
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
-        assert process.stdout is not None
-        self.process, self.log = process, log
-        self.ready = process.stdout.readline()
-        address = re.search(r"http://[^/\s]+", self.ready)
-        self.address = address[0] if address else ""
-
-    def get(self, path: str) -> tuple[int, str]:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(self.address + path, timeout=20) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-
-    def end(self, number: int = signal.SIGTERM, patience: float = 30) -> tuple[int, str]:
-        self.process.send_signal(number)
-        rest, _ = self.process.communicate(timeout=patience)
-        return self.process.returncode, rest
-
-
-@contextlib.contextmanager
-def process(folder: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    with (folder / "server.log").open("w") as log:
-        started = subprocess.Popen(
-            [sys.executable, "-c", "from labeler.cli import main; main()", *words],
-            stdout=subprocess.PIPE, stderr=log, encoding="utf-8",
-            env=os.environ | {"LABELER_INSTANCE": str(folder / "instance")} | environment,
-        )  # fmt: skip
-        try:
-            yield started
-        finally:
-            if started.poll() is None:
-                started.kill()
-            started.communicate()
-
-
-@contextlib.contextmanager
-def serving(folder: Path, *words: str, **environment: str) -> Iterator[Server]:
-    with process(folder, *(words or ("serve",)), "--port", "0", **environment) as started:
-        server = Server(started, folder / "server.log")
-        assert server.address, server.log.read_text()
-        yield server
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -127,7 +127,7 @@ def open_shop(tmp_path: Path) -> Iterator[Callable[..., Shop]]:
         tasks = ["sentiment", "keywords", "categories", "summary_polarity", "usage", "emotion"]
         project = instance.create_project("fruit", "ko", {"blind_share": 0.0, "tasks": tasks, **settings}, people[0])
         instance.store.write(lambda tx: instance.store.projects.add_member(tx, project, people[1], "reviewer"))
-        app = create_app(instance, {"TESTING": True, "LABELER_HOSTS": ()})
+        app = create_app(instance, {"TESTING": True})
         shop = Shop(instance, app, project, people)
         shop.add(*(NewRecord(f"r{n}", text) for n, text in enumerate(texts)))
         return shop

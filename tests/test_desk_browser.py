@@ -193,7 +193,7 @@ def desk(browser: Any, tmp_path: Path) -> Iterator[Desk]:
         instance.store.write(lambda tx: instance.store.projects.add_member(tx, project, people[1], "reviewer"))
         rows = [NewRecord(f"r{n}", text, group="사과") for n, text in enumerate(TEXTS)]
         instance.store.write(lambda tx: instance.store.records.add(tx, project, rows, TASKS))
-        app = create_app(instance, {"LABELER_HOSTS": ()})
+        app = create_app(instance)
         server = make_server("127.0.0.1", 0, app, threaded=True)
         # Requests in flight end before the store is closed under them.
         server.daemon_threads = False  # type: ignore[attr-defined]

@@ -240,7 +240,7 @@ def test_csv_value_is_json_for_structured_labels(
 
 
 def test_csv_cells_are_no_formulas(world: World) -> None:
-    """A cell that begins with = + - @ TAB or CR gets an apostrophe, in every column and in the header."""
+    """FAULTS 55: A cell that begins with = + - @ TAB or CR gets an apostrophe, in every column and in the header."""
     world.approve("=key", "=1+1", group="@group", metadata={"-m": "\t+x", "n": "\r1", "o": -5})
     result = world.export("csv", shares=ALL_TRAIN)
     with (result.folder / "train.csv").open(encoding="utf-8", newline="") as stream:
@@ -279,7 +279,7 @@ def test_csv_lines_read_back(cells: list[str]) -> None:
 
 @given(st.recursive(st.text() | st.integers() | st.booleans() | st.none(), st.lists, max_leaves=5))
 def test_json_lines_read_back(value: Any) -> None:
-    """One value is one line, for str.splitlines too where JSON can escape it, and reads back the same."""
+    """FAULTS 54: One value is one line, for str.splitlines too where JSON can escape it, and reads back the same."""
     line = json_line(value)
     assert line.count("\n") == 1 and not re.search("[\x85\u2028\u2029]", line)
     assert strictjson.loads(line) == value
@@ -483,7 +483,7 @@ def test_an_empty_value_that_the_schema_allows_is_an_answer(world: World) -> Non
 
 
 def test_contradicting_copies_are_left_out_and_listed(world: World) -> None:
-    """Texts equal up to case and white space with different labels do not train, unless asked for."""
+    """FAULTS 56: Texts equal up to case and white space with different labels do not train, unless asked for."""
     world.approve("a", "Very GOOD", "positive")
     world.approve("b", "very  good", "negative")
     world.approve("c", "bad", "negative")
@@ -1019,7 +1019,7 @@ def assert_complete(files: dict[str, bytes]) -> None:
 def test_a_failure_at_any_step_leaves_the_old_or_the_new_state(
     world: World, monkeypatch: pytest.MonkeyPatch, kill: bool, before: str
 ) -> None:
-    """Whichever write, fsync, rename or removal fails, a reader finds a complete export, the old or the new."""
+    """FAULTS 53: Whichever write, fsync, rename or removal fails, a reader finds a complete export, old or new."""
     world.annotate(world.record("r12", "맛있어요"), "positive", how="accepted")
     world.approve("r2", "새 글")
     steps = 0

@@ -81,7 +81,8 @@ def signed_in(instance, reviewer_id):
         session["reviewer"], session["epoch"] = reviewer_id, instance.store.people.get(reviewer_id)["epoch"]
         token = generate_csrf()
         cookie = app.session_interface.get_signing_serializer(app).dumps(dict(session))
-    return {"Cookie": f"labeler={cookie}", "X-CSRFToken": token, "Content-Type": "application/json"}
+    cookie = f"{app.config['SESSION_COOKIE_NAME']}={cookie}"
+    return {"Cookie": cookie, "X-CSRFToken": token, "Content-Type": "application/json"}
 
 
 class Clients:

@@ -940,6 +940,14 @@ def test_run_over_approved_records_teaches_a_calibration(lab):
 # The list of faults
 
 
+def test_list_of_faults_has_every_case():
+    """Each of the sixty cases has its row, with a test or the plain reason why there is none."""
+    table = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8").partition("## Faults of models")[0]
+    rows = re.findall(r"^\| (\d+) \|.*\| (.+) \|$", table, re.MULTILINE)
+    assert [int(case) for case, _ in rows] == list(range(1, 61))
+    assert all("::" in shown or shown.startswith("no test: ") for _, shown in rows)
+
+
 def test_list_of_faults_names_tests_that_exist():
     """Every test that docs/faults.md points to is there, in the file that it names."""
     file, named = "", []

@@ -23,7 +23,7 @@ import labeler.backends.local
 from labeler.backends.openai import OpenAIBackend
 from labeler.errors import BackendError
 from labeler.records import BackendFailure, Completion, Generation
-from labeler.waitress_loop import HttpServer
+from labeler.waitress_loop import Ended, HttpServer
 
 torch = pytest.importorskip("torch", reason="torch is not installed (labeler[local])")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (labeler[local])")
@@ -253,7 +253,7 @@ def served(caplog: pytest.LogCaptureFixture) -> tuple[bytes, str]:
     """Return what a server answers before it ends, and what its log says."""
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))
-    server, ended = HttpServer(hello, bound, 2, 1000), threading.Event()
+    server, ended = HttpServer(hello, bound, 2, 1000, lambda environ: 1000), Ended()
     thread = threading.Thread(target=server.serve_until, args=(ended,))
     thread.start()
     try:
@@ -273,12 +273,12 @@ def test_http_server_leans_on_a_loop_that_can_be_turned_by_hand(caplog: pytest.L
 def test_http_server_answers_where_the_loop_is_gone_and_says_what_is_lost(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Then only the gentle stop is missing, and the log says so when the server starts."""
+    """Then the gentle stop and long uploads are missing, and the log says so when the server starts."""
     import waitress.wasyncore
 
     loop = waitress.wasyncore.loop
     monkeypatch.setattr(waitress.wasyncore, "loop", lambda timeout, use_poll, map: loop(timeout, use_poll, map))
     body, said = served(caplog)
     assert body == b"hello"
-    assert "cannot be stopped gently" in said
+    assert "no file above 1,000 bytes can be uploaded" in said
     assert "constraints.txt" in said

@@ -370,7 +370,7 @@ def test_result_comes_only_after_the_commit(world):
 
 
 def test_two_stores_on_one_file_write_at_once(world):
-    """Writers of two processes wait for each other instead of failing with a locked database."""
+    """FAULTS 18: Writers of two processes wait for each other instead of failing with a locked database."""
     with Store(world.store.path, synchronous="OFF") as other:
         errors = []
 
@@ -532,7 +532,7 @@ def test_folder_without_write_permission_is_refused_by_path(without_rights):
 
 
 def test_full_disk_is_told_and_passes(world):
-    """A write that finds no space raises StoreFull and leaves nothing half; reads go on; later writes work again."""
+    """FAULTS 5: A write that finds no space raises StoreFull and leaves nothing half; reads and later writes go on."""
     store = world.store
 
     def limit(pages: int) -> None:

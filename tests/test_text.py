@@ -102,9 +102,9 @@ def test_hash_is_32_hex_digits():
         ("\u202eab\u202c", ["U+202E", "U+202C"]),
         ("tab\tand\nline", []),
         ("\x1b[31mred", ["U+001B"]),
-        ("\u3164\uffa0", ["U+3164", "U+FFA0"]),
+        ("\u3164\uffa0", ["U+3164 U+FFA0"]),
         ("a\U000e0041b", ["U+E0041"]),
-        ("\x85\ufeff", ["U+0085", "U+FEFF"]),
+        ("\x85\ufeff", ["U+0085 U+FEFF"]),
     ],
 )
 def test_invisible_characters_are_named(text, marks):
@@ -114,10 +114,10 @@ def test_invisible_characters_are_named(text, marks):
 
 @given(st.text(st.sampled_from("a가 \n\u200b\u202e\x1b\u3164😀\U000e0041")))
 def test_visible_pieces_are_the_text_again(text):
-    """Offsets stay true: the pieces joined are the text, and a mark covers one character."""
+    """Offsets stay true: the pieces joined are the text, and a mark covers a whole run."""
     pieces = visible(text)
     assert "".join(piece for piece, _ in pieces) == text
-    assert all(len(piece) == 1 for piece, mark in pieces if mark)
+    assert all(not (one[1] and other[1]) for one, other in pairwise(pieces))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_splitting_takes_linear_time(text):
     ],
 )
 def test_one_line_is_printable(text, line):
-    """A text in a log is one line, and no terminal obeys it."""
+    """FAULTS 46: A text in a log is one line, and no terminal obeys it."""
     assert one_line(text) == line
 
 
@@ -191,3 +191,12 @@ def test_one_line_is_short():
     """A long text is cut, and the cut shows."""
     assert one_line("가" * 500, limit=10) == "가" * 10 + "…"
     assert one_line("가" * 10, limit=10) == "가" * 10
+
+
+@pytest.mark.parametrize("text", ["\u202e" * 50_000, "\u202a\u202c" * 25_000, "a\u202e" * 25_000, "\u200b" * 3 + "a"])
+def test_review_made_of_invisible_characters_stays_a_small_page(text):
+    """FAULTS 48: a run of them is one mark that says how many, and a text has a thousand marks at most."""
+    pieces = visible(text)
+    assert "".join(piece for piece, _ in pieces) == text
+    assert len(pieces) <= 2001
+    assert len(pieces) > 2 or f"×{len(text.rstrip('a')):,}" in pieces[0][1]

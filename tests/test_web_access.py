@@ -173,7 +173,7 @@ def ask(client: FlaskClient, method: str, path: str, endpoint: str, token: str) 
 def test_every_route_lets_in_exactly_whom_the_table_says(
     instance: Instance, people: dict[str, int], furnished: dict[str, Any], person: str
 ) -> None:
-    """A route is open to the people of its row and to nobody else, and a route without a row fails."""
+    """FAULTS 32: A route is open to the people of its row and to nobody else, and a route without a row fails."""
     app = create_app(instance, {"WTF_CSRF_ENABLED": False})
     allowed = {}
     for endpoint in sorted(app.view_functions):
@@ -272,7 +272,7 @@ def test_signing_in_never_leads_to_another_site(app: Flask, people: dict[str, in
 def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(app: Flask, people: dict[str, int]) -> None:
     """The cookie is HttpOnly and SameSite, and its value is no readable name or password."""
     cookie = sign_in(app.test_client(), "admin", PASSWORD).headers["Set-Cookie"]
-    assert cookie.startswith("labeler=")
+    assert re.match(r"labeler_[0-9a-f]{8}=", cookie)
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
     assert PASSWORD not in cookie
@@ -290,13 +290,13 @@ def test_failed_sign_ins_are_throttled_for_right_passwords_too(app: Flask, peopl
 
 
 def test_a_forged_cookie_opens_nothing(app: Flask, instance: Instance, people: dict[str, int]) -> None:
-    """A session signed with another key is as good as none."""
+    """FAULTS 38: A session signed with another key is as good as none."""
     forger = create_app(instance, {"SECRET_KEY": "guessed"})
     client = app.test_client()
     with forger.test_request_context():
         serializer = forger.session_interface.get_signing_serializer(forger)  # type: ignore[attr-defined]
         forged = serializer.dumps({"reviewer": people["admin"], "epoch": 0})
-    client.set_cookie("labeler", forged)
+    client.set_cookie(app.config["SESSION_COOKIE_NAME"], forged)
     assert client.get("/").status_code == 302
 
 
@@ -466,7 +466,7 @@ def test_signing_out_ends_the_session(client: FlaskClient) -> None:
 
 
 def test_a_form_without_its_token_is_refused(client: FlaskClient, store: Store) -> None:
-    """A POST without the CSRF token changes nothing, with any cookie."""
+    """FAULTS 42: A POST without the CSRF token changes nothing, with any cookie."""
     answer = client.post("/people/accounts", data={"name": "intruder", "role": "admin"})
     assert answer.status_code == 403
     assert store.people.named("intruder") is None
@@ -518,7 +518,7 @@ def test_every_answer_carries_the_security_headers(app: Flask, client: FlaskClie
 
 
 def test_error_pages_do_not_repeat_what_was_sent(client: FlaskClient) -> None:
-    """What stands in a bad address does not come back."""
+    """FAULTS 35: What stands in a bad address does not come back."""
     for path in ("/<script>alert(7)</script>", "/%3Cscript%3Ealert(7)%3C/script%3E", "/projects/1?x=alert(7)"):
         answer = client.get(path)
         assert answer.status_code == 404
@@ -553,7 +553,7 @@ def test_only_the_files_of_an_export_are_served(client: FlaskClient, furnished: 
 
 
 def test_a_file_of_an_export_is_a_download(client: FlaskClient, furnished: dict[str, Any]) -> None:
-    """An exported file is saved, never shown in the page's origin."""
+    """FAULTS 34: An exported file is saved, never shown in the page's origin."""
     answer = client.get(
         f"/projects/{furnished['project_id']}/exports/{furnished['export_id']}/train.csv", buffered=True
     )

@@ -212,7 +212,7 @@ def test_a_saved_key_stays_until_it_is_replaced_or_forgotten(client: FlaskClient
 
 @pytest.mark.parametrize("url", ["ftp://x", "file:///etc/passwd", "javascript:alert(1)", "http://user:pw@x/v1", "x"])
 def test_a_base_url_must_be_http(client: FlaskClient, instance: Instance, url: str) -> None:
-    """Only http and https addresses without a password are stored."""
+    """FAULTS 36: Only http and https addresses without a password are stored."""
     assert send(client, "/settings", openai_base_url=url).status_code == 400
     assert instance.settings == {}
 

@@ -68,21 +68,31 @@ def with_new_instance(command: Command) -> Command:
     return _opening(command, make=True)
 
 
-def _opening(command: Command, make: bool) -> Command:
+def _opening(command: Command, make: bool, looks: bool = False) -> Command:
     @wraps(command)
     def run(folder: str | None, **options: Any) -> Any:
-        with opened(folder, make=make) as instance:
+        with opened(folder, make=make, looks=looks) as instance:
             return command(instance=instance, **options)
 
     return instance_option(run)  # type: ignore[return-value]
 
 
-def opened(folder: str | None, *, make: bool, read_only: bool = False) -> Instance:
-    """Return the open instance of ``--instance``; say so if it was made."""
+def with_readable_instance(command: Command) -> Command:
+    """As :func:`with_instance`, for a command that only looks: what cannot be written is opened read-only."""
+    return _opening(command, make=False, looks=True)
+
+
+def opened(folder: str | None, *, make: bool, read_only: bool = False, looks: bool = False) -> Instance:
+    """Return the open instance of ``--instance``; say so if it was made.
+
+    ``looks`` opens it read-only where it cannot be written.
+    """
     from labeler.instance import DATABASE, Instance, instance_folder
 
     where = instance_folder(folder)
     new = not (where / DATABASE).exists()
+    if looks:
+        read_only = not all(os.access(path, os.W_OK) for path in (where, where / DATABASE) if path.exists())
     instance = Instance(where, read_only=read_only, make=make)
     if new:
         click.echo(f"Made a new instance at {where}.", err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labeler.cli.base import cli, instance_option, with_instance
+from labeler.cli.base import cli, instance_option, with_readable_instance
 from labeler.errors import InputError
 from labeler.text import one_line
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @cli.command()
-@with_instance
+@with_readable_instance
 def projects(instance: Instance) -> None:
     """List the projects, with progress by task."""
     for project in instance.store.projects.all():
@@ -29,7 +29,7 @@ def projects(instance: Instance) -> None:
 
 
 @cli.command()
-@with_instance
+@with_readable_instance
 def tasks(instance: Instance) -> None:
     """List the tasks that plugins registered."""
     for name, task in instance.plugins.tasks.items():
@@ -38,7 +38,7 @@ def tasks(instance: Instance) -> None:
 
 
 @cli.command()
-@with_instance
+@with_readable_instance
 def plugins(instance: Instance) -> None:
     """List the plugins, and those that were disabled, with the reason."""
     for name in instance.plugins.loaded:
@@ -49,7 +49,7 @@ def plugins(instance: Instance) -> None:
 
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@with_instance
+@with_readable_instance
 def backup(instance: Instance, file: Path) -> None:
     """Write a consistent copy of the database to FILE while others go on working."""
     instance.store.backup(file)

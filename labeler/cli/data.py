@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labeler.cli.base import clean, cli, pairs, task_options, with_instance, with_new_instance
+from labeler.cli.base import (
+    clean, cli, pairs, task_options, with_instance, with_new_instance, with_readable_instance,
+)  # fmt: skip
 from labeler.errors import InputError, NotFound
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ def _show_refused(report: Report, report_file: Path | None) -> None:
 @click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
 @click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
 @click.option("--reasoning", is_flag=True, help="suggestions: also what the model wrote down on the way to each")
-@with_instance
+@with_readable_instance
 def export(
     instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, how: tuple[str, ...],
     language: str | None, new_splits: bool, raw: bool, bom: bool, reasoning: bool,

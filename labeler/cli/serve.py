@@ -17,8 +17,9 @@ PORT = 8765
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=PORT, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--allow-host", multiple=True, help="A host name to answer to, besides --host and localhost")
-@click.option("--tls", is_flag=True, help="A reverse proxy ends TLS: cookies are sent over https only")
+@click.option("--public-url", metavar="URL", help="The address that people open, such as https://label.example.com")
+@click.option("--trusted-proxy", multiple=True, metavar="ADDRESS",
+              help="A proxy that says who asks [with --public-url: one on this machine]")  # fmt: skip
 @click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 256))
 @click.option("--no-worker", is_flag=True, help="Do no background work in this process (see: labeler worker)")
 @click.option("--read-only", is_flag=True, help="Change nothing: look and export only")
@@ -39,9 +40,12 @@ def demo(folder: str | None, host: str, port: int) -> None:
     """Serve a demonstration project: 260 reviews, 60 of them approved, no key needed."""
     from labeler import demo as demonstration
     from labeler.instance import instance_folder
-    from labeler.serving import Serving, first_account, run_server
+    from labeler.serving import Serving, first_account, refuse_strangers, run_server
 
     with opened(folder or str(instance_folder() / "demo"), make=True) as instance:
+        # The account that it makes has no password, and is no reason to let strangers knock.
+        people = instance.store.people
+        refuse_strangers(host, people.count() > 0 and people.without_password() is None)
         person = first_account(instance.store, "demo")
         project = demonstration.create(instance, person)
         path = f"/projects/{project['id']}"
@@ -53,7 +57,7 @@ def demo(folder: str | None, host: str, port: int) -> None:
 @with_instance
 def worker(instance: Instance, once: bool) -> None:
     """Do the background work of an instance in a process of its own."""
-    from labeler.serving import end_signal, wait_for
+    from labeler.serving import end_signal
     from labeler.worker import Worker
 
     background = Worker(instance)
@@ -63,5 +67,5 @@ def worker(instance: Instance, once: bool) -> None:
     ended = end_signal()
     background.start()
     click.echo("Working in the background; Ctrl-C ends it cleanly.")
-    wait_for(ended)
+    ended.wait()
     background.stop()

@@ -69,6 +69,10 @@ class Store:
     def path(self) -> Path:
         return self.db.path
 
+    @property
+    def read_only(self) -> bool:
+        return self.db.read_only
+
     def write(self, work: Callable[[Tx], T]) -> T:
         """Run ``work`` in one transaction; return its result once it is durable, or raise and change nothing."""
         return self.db.write(work)
@@ -79,6 +83,10 @@ class Store:
     def backup(self, target: Path) -> None:
         """Write a consistent copy of the database to ``target`` while others go on writing."""
         self.db.backup(target)
+
+    def checkpoint(self) -> int:
+        """Move what stands in the -wal into the database; return how many bytes could not be, because of a reader."""
+        return self.db.checkpoint()
 
     def unsearchable(self) -> int:
         """Return how many records a search cannot find, up to 100."""
@@ -93,7 +101,7 @@ class Store:
         """Let no removed text stand in the files: empty the -wal, and with ``deep`` tidy the search index."""
         if deep:
             self.write(tidy)
-        self.db.checkpoint()
+        self.db.empty_wal()
 
     def check(self) -> list[str]:
         """Return what SQLite finds wrong with the file; empty when it is sound."""

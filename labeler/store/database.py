@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import queue
 import random
+import re
+import secrets
 import sqlite3
 import threading
 import time
@@ -20,13 +22,20 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labeler.errors import InputError, NotFound, StoreDamaged, StoreError, StoreFull, StoreReadOnly
+from labeler.errors import InputError, NotFound, StoreDamaged, StoreError, StoreFull, StoreReadOnly, not_written
 
 T = TypeVar("T")
 Params = Mapping[str, Any] | Sequence[Any]
 Row = sqlite3.Row
 _BATCH = 128
 _LOCK_PATIENCE = 60.0
+# In bytes: what a -wal that has grown for a while is cut back to; what a reader holds back in it that is worth a word.
+_WAL_SIZE, HELD_BACK = 16 * 1024 * 1024, 64 * 1024 * 1024
+MOUNTS = Path("/proc/self/mountinfo")
+_NETWORK = {
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs", "davfs",
+    "sshfs", "s3fs", "rclone", "gcsfuse", "davfs2",
+}  # fmt: skip
 _TORN = ("malformed", "not a database", "disk I/O", "decode to UTF-8", "unsupported file format")
 
 
@@ -56,7 +65,7 @@ class Tx:
 
 
 class _Connection(sqlite3.Connection):
-    """Closes itself with the thread that it belonged to (and, unlike its base, can be weakly referenced).
+    """Unlike its base it can be weakly referenced.
 
     ``busy`` is held while a thread reads: to close a connection under a running statement can crash the process.
     """
@@ -65,8 +74,19 @@ class _Connection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self.busy = threading.Lock()
 
+
+class _OfThread:
+    """Holds a thread's connection, and closes it when the thread ends.
+
+    A connection refers to itself by way of its cache of statements: left alone it would keep its files open until the
+    garbage collector comes by.
+    """
+
+    def __init__(self, connection: _Connection) -> None:
+        self.connection = connection
+
     def __del__(self) -> None:
-        self.close()
+        self.connection.close()
 
 
 class Database:
@@ -96,6 +116,7 @@ class Database:
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
                 # What is deleted is overwritten: a removed text must not be read from the free pages of the file.
                 connection.execute("PRAGMA secure_delete = ON")
+                connection.execute(f"PRAGMA journal_size_limit = {_WAL_SIZE}")
             return connection
 
     def _connected(self, mode: str) -> _Connection:
@@ -122,16 +143,16 @@ class Database:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Tx]:
         """The calling thread's read connection. It sees what was committed when each statement starts."""
-        connection: _Connection | None = getattr(self._local, "connection", None)
+        held: _OfThread | None = getattr(self._local, "held", None)
         if self._closed:
             raise StoreError("The store is closed")
-        if connection is None:
+        if held is None:
             connection = self.connect()
             connection.execute("PRAGMA query_only = ON")
             self._readers.add(connection)
-            self._local.connection = connection
-        with connection.busy:
-            yield Tx(connection)
+            held = self._local.held = _OfThread(connection)
+        with held.connection.busy:
+            yield Tx(held.connection)
 
     def all(self, sql: str, params: Params = ()) -> list[Row]:
         with mapped_errors(self.path), self._reading() as tx:
@@ -183,23 +204,39 @@ class Database:
             raise InputError(f"{target} exists already; a backup never overwrites. Choose another name")
         if not target.parent.is_dir():
             raise InputError(f"There is no folder {target.parent}")
-        partial = target.with_name(target.name + ".tmp")
-        partial.unlink(missing_ok=True)
+        # A name that nobody else's file has.
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
         connection = self.connect()
         try:
-            with mapped_errors(self.path):
+            with mapped_errors(target):
                 connection.execute("VACUUM INTO ?", [str(partial)])
             partial.replace(target)
+        except OSError as error:
+            raise not_written(target, error) from error
         finally:
             connection.close()
             partial.unlink(missing_ok=True)
 
-    def checkpoint(self) -> None:
+    def empty_wal(self) -> None:
         """Write the -wal into the file and empty it, as far as no reader is in the middle of it."""
         connection = self.connect()
         try:
             with mapped_errors(self.path):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            connection.close()
+
+    def checkpoint(self) -> int:
+        """Move what stands in the -wal into the database; return how many bytes could not be, because of a reader.
+
+        Nobody waits for it. SQLite does the same by itself at every thousandth page, but tells nobody that it cannot.
+        """
+        connection = self.connect()
+        try:
+            with mapped_errors(self.path):
+                _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                size: int = connection.execute("PRAGMA page_size").fetchone()[0]
+                return max(0, int(pages) - int(moved)) * size
         finally:
             connection.close()
 
@@ -327,3 +364,52 @@ def mapped_errors(path: Path) -> Iterator[None]:
 
 def _damaged(path: Path, text: str) -> StoreDamaged:
     return StoreDamaged(f"{path} is damaged ({text}); run 'labeler doctor', then restore the newest backup")
+
+
+def check_local(path: Path) -> None:
+    """Raise :class:`StoreError` for a database on a network file system, where the system tells (Linux)."""
+    kind = file_system(path)
+    if kind.removeprefix("fuse.") in _NETWORK:
+        raise StoreError(
+            f"{path} lies on a network file system ({kind}), where the locks of SQLite do not hold and data is lost; "
+            "put the instance folder on a local disk, and only backups there"
+        )
+
+
+def file_system(path: Path) -> str:
+    """Return the kind of the file system that a path lies on, such as ext4; empty where the system does not tell."""
+    found, longest = "", -1
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    real = path.absolute().parent.resolve()
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        # Spaces of a name stand as \040; the newest of two mounts at one place is the one that is seen.
+        place = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split(" ")[4]))
+        if real.is_relative_to(place) and len(place.parts) >= longest:
+            found, longest = after.split(" ")[0], len(place.parts)
+    return found
+
+
+def held_back(path: Path, size: int) -> str:
+    """Return the sentence about a -wal that grows because somebody reads an old state of the database for long."""
+    names = ", ".join(holders(path)) or "a process of another user"
+    return (
+        f"{path.name}-wal grows: {size:,} bytes of it wait for somebody who began to read and has not ended; these "
+        f"have the database open: {names}. End the one that is forgotten"
+    )
+
+
+def holders(path: Path) -> list[str]:
+    """Name the processes that have the database open, where the system tells (Linux): ``sqlite3 (4711)``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(handle.is_symlink() and handle.readlink() == path for handle in (process / "fd").iterdir()):
+                found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+        except OSError:
+            # It has ended, or belongs to somebody else.
+            continue
+    return found

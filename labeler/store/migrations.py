@@ -12,7 +12,7 @@ from sqlite_utils import Database as SqliteUtils
 from sqlite_utils.migrations import Migrations
 
 from labeler.errors import StoreDamaged, StoreNewer, StoreReadOnly
-from labeler.store.database import Database, mapped_errors, patiently
+from labeler.store.database import Database, check_local, mapped_errors, patiently
 
 migrations = Migrations("labeler")
 # What an instance has beside its database once it was used.
@@ -409,6 +409,8 @@ def migrate(database: Database) -> list[str]:
     program, :class:`StoreDamaged` for a file that is no database, :class:`StoreReadOnly` where nothing can be written.
     """
     path = database.path
+    if not database.read_only:
+        check_local(path)
     fresh = not path.exists()
     if fresh and database.read_only:
         raise StoreReadOnly(f"There is no database at {path} to open read-only")

@@ -11,7 +11,6 @@ import hmac
 import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, request, session
 
@@ -20,6 +19,7 @@ from labeler.errors import Forbidden, InputError, NotFound, NotSignedIn
 from labeler.instance import Instance
 from labeler.store.projects import check_in_use
 from labeler.task import Task
+from labeler.web.address import LOOPBACK, NAMED, Environ, PublicUrl, host_of, is_own_address
 
 View = TypeVar("View", bound=Callable[..., Any])
 PUBLIC, SIGNED_IN, ADMIN = "public", "signed in", "admin"
@@ -48,6 +48,12 @@ def public(view: View) -> View:
 def admin_only(view: View) -> View:
     """Mark a view for admins (of the instance, or of the project in its address)."""
     view.access = ADMIN  # type: ignore[attr-defined]
+    return view
+
+
+def takes_upload(view: View) -> View:
+    """Mark a view whose request may be as long as an upload may be; all others take small bodies only."""
+    view.takes_upload = True  # type: ignore[attr-defined]
     return view
 
 
@@ -99,35 +105,57 @@ def end_session() -> None:
 def guard(app: Flask) -> None:
     """Install the checks before, and the headers after, every request."""
 
-    @app.before_request
-    def check() -> None:
-        g.person = _signed_in()
-        g.project = None
-        g.role = None
-        _check_host()
-        if request.method not in ("GET", "HEAD", "OPTIONS"):
-            _check_origin()
-        if request.endpoint is None:
-            return
-        needed = access_of(app, request.endpoint)
-        if needed == PUBLIC:
-            return
-        if g.person is None:
-            raise NotSignedIn("Please sign in")
-        g.role = g.person["role"]
-        project_id = (request.view_args or {}).get("project_id")
-        if project_id is not None:
-            _load_project(int(project_id))
-        if needed == ADMIN and g.role != accounts.ADMIN:
-            raise Forbidden("Only an admin may do this")
+    app.before_request(check)
+    url: PublicUrl | None = app.config["LABELER_PUBLIC_URL"]
+    headers = dict(_HEADERS)
+    if url is not None and url.scheme == "https":
+        headers["Strict-Transport-Security"] = "max-age=31536000"
 
     @app.after_request
     def harden(response: Response) -> Response:
-        for name, value in _HEADERS.items():
+        for name, value in headers.items():
             response.headers.setdefault(name, value)
         if request.endpoint != "static":
             response.headers.setdefault("Cache-Control", "no-store")
         return response
+
+
+def check() -> None:
+    """Decide by its head whether a request goes on. Raises what is wrong with it."""
+    g.person = _signed_in()
+    g.project = None
+    g.role = None
+    _check_host()
+    if request.method not in ("GET", "HEAD", "OPTIONS"):
+        _check_origin()
+    if request.endpoint is None:
+        return
+    needed = access_of(current_app, request.endpoint)
+    if needed == PUBLIC:
+        return
+    if g.person is None:
+        raise NotSignedIn("Please sign in")
+    g.role = g.person["role"]
+    project_id = (request.view_args or {}).get("project_id")
+    if project_id is not None:
+        _load_project(project_id)
+    if needed == ADMIN and g.role != accounts.ADMIN:
+        raise Forbidden("Only an admin may do this")
+    if getattr(current_app.view_functions[request.endpoint], "takes_upload", False):
+        request.max_content_length = current_app.config["LABELER_MAX_UPLOAD"]
+
+
+def body_limit(app: Flask, environ: Environ) -> int:
+    """Return how many bytes the body of a request may have, by its head: many for an upload by who may make it."""
+    app.extensions["labeler.edge"].settle(environ)
+    small: int = app.config["MAX_CONTENT_LENGTH"]
+    with app.request_context(environ):
+        try:
+            check()
+        except Exception:
+            # Whatever it is, the request itself meets it again, and is answered with it.
+            return small
+        return request.max_content_length or small
 
 
 def _signed_in() -> Any:
@@ -144,7 +172,11 @@ def _secret() -> str:
     return str(session.get("secret") or f"{session['reviewer']}/{session['epoch']}")
 
 
-def _load_project(project_id: int) -> None:
+def _load_project(given: Any) -> None:
+    # The address of a plugin's view may say <project_id> without int.
+    if not str(given).isdecimal():
+        raise NotFound("There is no such project")
+    project_id = int(given)
     store = instance().store
     role = store.projects.member_role(project_id, g.person["id"])
     if role is None and g.person["role"] != accounts.ADMIN:
@@ -157,14 +189,22 @@ def _load_project(project_id: int) -> None:
 
 
 def _check_host() -> None:
-    """Against DNS rebinding: the server answers only to the names it was started for."""
-    allowed = current_app.config["LABELER_HOSTS"]
-    name = urlsplit(f"//{request.host}").hostname or ""
-    if allowed and not any(hmac.compare_digest(name, host) for host in allowed):
-        raise InputError("This server does not answer to that host name")
+    """Against DNS rebinding: the server answers to its own names, and to the IP addresses of its machine."""
+    url: PublicUrl | None = current_app.config["LABELER_PUBLIC_URL"]
+    names = {*LOOPBACK, *current_app.config["LABELER_HOSTS"], *([url.host] if url else [])}
+    host = host_of(request.environ.get(NAMED, request.host))
+    if host not in names and not is_own_address(host):
+        raise InputError(
+            "This server does not answer to that host name; start it with --public-url and the address as people open "
+            "it, and behind a proxy pass the name on (nginx: proxy_set_header Host $http_host)"
+        )
 
 
 def _check_origin() -> None:
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
-        raise Forbidden("The request comes from another site")
+    url: PublicUrl | None = current_app.config["LABELER_PUBLIC_URL"]
+    if origin is None or origin == f"{request.scheme}://{request.host}":
+        return
+    if url is not None:
+        raise Forbidden(f"The request comes from another site; open Labeler at {url}")
+    raise Forbidden("The request comes from another site; behind a proxy, start Labeler with --public-url")

@@ -9,7 +9,7 @@ from flask import Flask, jsonify, make_response, redirect, render_template, requ
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
-from labeler.errors import Conflict, JsonError, LabelerError, NotSignedIn, Throttled
+from labeler.errors import FULL, Conflict, JsonError, LabelerError, NotSignedIn, StoreFull, Throttled
 from labeler.text import one_line
 
 log = logging.getLogger("labeler.web")
@@ -29,7 +29,7 @@ def install(app: Flask) -> None:
         if error.status >= 500:
             log.error("%s %s: %s", request.method, one_line(request.path), one_line(str(error)))
         if isinstance(error, NotSignedIn) and request.method == "GET" and not wants_json():
-            return redirect(url_for("signin.form", next=request.full_path.rstrip("?")))
+            return redirect(url_for("signin.form", next=request.script_root + request.full_path.rstrip("?")))
         return answer(error.status, str(error), error)
 
     @app.errorhandler(CSRFError)
@@ -47,6 +47,12 @@ def install(app: Flask) -> None:
             413: "This is too large to be sent here",
         }
         return answer(code, messages.get(code, error.name))
+
+    @app.errorhandler(OSError)
+    def system_error(error: OSError) -> Any:
+        if error.errno in FULL:
+            return labeler_error(StoreFull("The disk is full; free some space and try again. Nothing was lost"))
+        return unexpected(error)
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Any:

@@ -87,10 +87,11 @@ def _page(project_id: int, given: Any, message: str = "") -> str:
 def download(project_id: int, export_id: int, name: str) -> Any:
     """Send one file of an export: only what its manifest names, and only from where the page puts exports."""
     export = instance().store.exports.get(project_id, export_id)
-    if name not in _names(export) or not _is_here(export):
+    folder = instance().located(export["folder"])
+    if name not in _names(export) or not _is_here(export) or (folder / name).is_symlink():
         raise NotFound("There is no such file in this export")
     return send_from_directory(
-        Path(export["folder"]),
+        folder,
         name,
         as_attachment=True,
         mimetype=_TYPES.get(Path(name).suffix, "application/octet-stream"),
@@ -105,7 +106,7 @@ def _names(export: dict[str, Any]) -> list[str]:
 
 def _is_here(export: dict[str, Any]) -> bool:
     """Whether the page made this export; one that the command line wrote elsewhere is not served."""
-    folder = Path(export["folder"])
+    folder = instance().located(export["folder"])
     return folder.parent == _folder(export["project_id"]) and (folder / MANIFEST).is_file()
 
 

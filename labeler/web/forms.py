@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import redirect, request, url_for
 
@@ -48,10 +47,9 @@ def decimal(name: str, low: float, high: float) -> float | None:
 
 def same_site(target: str | None) -> str | None:
     """Return a path of this site to go on to, or None: an address of another site is never followed."""
-    if not target or not target.startswith("/") or target[1:2] in ("/", "\\") or not target.isprintable():
+    if not target or not target.startswith(f"{request.script_root}/") or target[1:2] in ("/", "\\"):
         return None
-    parts = urlsplit(target)
-    return None if parts.scheme or parts.netloc or "\\" in target else target
+    return target if target.isprintable() and "\\" not in target else None
 
 
 def go_on(endpoint: str, **values: Any) -> Any:

@@ -14,7 +14,7 @@ from labeler.ingest.service import preview as look_at
 from labeler.ingest.service import queue_import
 from labeler.store import Row
 from labeler.web import uploads
-from labeler.web.access import admin_only, instance
+from labeler.web.access import admin_only, instance, takes_upload
 from labeler.web.forms import go_on, text
 
 ENCODINGS = ("utf-8", "cp949", "utf-16", "cp1252", "shift_jis")
@@ -22,13 +22,6 @@ DELIMITERS = (",", "tab", ";", "|", "none")
 MAX_COLUMNS_SHOWN = 30
 _SHOWN_REFUSALS = 200
 blueprint = Blueprint("imports", __name__)
-
-
-@blueprint.url_value_preprocessor
-def allow_uploads(endpoint: str | None, values: Any) -> None:
-    # Runs before the CSRF check, which reads the form; a body is still read only for people who may be here.
-    if endpoint == "imports.upload":
-        uploads.raise_limit()
 
 
 @blueprint.get("/projects/<int:project_id>/import")
@@ -39,6 +32,7 @@ def form(project_id: int) -> Any:
 
 @blueprint.post("/projects/<int:project_id>/import")
 @admin_only
+@takes_upload
 def upload(project_id: int) -> Any:
     file = uploads.chosen_file()
     if file is None:

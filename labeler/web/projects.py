@@ -12,19 +12,13 @@ from labeler.errors import InputError, NotFound
 from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
 from labeler.task import GROUP, Task
 from labeler.web import uploads
-from labeler.web.access import admin_only, instance
+from labeler.web.access import admin_only, instance, takes_upload
 from labeler.web.forms import go_on, text, texts, whole
 from labeler.web.words import setting_title, word
 
 PAGE = 50
 _MAX_ID = 2**62
 blueprint = Blueprint("projects", __name__)
-
-
-@blueprint.url_value_preprocessor
-def allow_uploads(endpoint: str | None, values: Any) -> None:
-    if endpoint == "projects.create":
-        uploads.raise_limit()
 
 
 @blueprint.get("/")
@@ -56,6 +50,7 @@ def new() -> Any:
 
 @blueprint.post("/projects/new")
 @admin_only
+@takes_upload
 def create() -> Any:
     name, language, tasks = text("name"), text("language"), texts("tasks")
     try:

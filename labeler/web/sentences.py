@@ -23,8 +23,17 @@ SENTENCES = (
     N_("This is too large to be sent here"),
     N_("Something went wrong inside Labeler; the log says what"),
     N_("This page is too old or was not opened here; load it again and repeat"),
-    N_("This server does not answer to that host name"),
-    N_("The request comes from another site"),
+    N_(
+        "This server does not answer to that host name; start it with --public-url and the address as people open it, "
+        "and behind a proxy pass the name on (nginx: proxy_set_header Host $http_host)"
+    ),
+    N_("The request comes from another site; open Labeler at %(url)s"),
+    N_("The request comes from another site; behind a proxy, start Labeler with --public-url"),
+    N_("The disk of %(path)s is full; free some space and try again. Nothing was lost"),
+    N_("The disk is full; free some space and try again. Nothing was lost"),
+    N_("%(path)s cannot be written (%(reason)s); check the folder's permissions"),
+    N_("%(path)s leads elsewhere by a link, and is not used; put a folder in its place"),
+    N_("The store %(path)s is open read-only; nothing was changed"),
     N_("The name or the password is wrong"),
     N_("Too many failed sign-ins; wait five minutes and try again"),
     N_("This sign-in link was used already or has expired; ask for a new one, or restart the server"),

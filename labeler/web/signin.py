@@ -63,7 +63,7 @@ def enter_by_link() -> Any:
     session["by_link"] = True
     target = same_site(request.form.get("next"))
     # The demonstration leads straight to its project; everybody else is first asked for a password.
-    if target and target != "/":
+    if target and target != url_for("projects.index"):
         return redirect(target, 303)
     return go_on("signin.account")
 
@@ -109,7 +109,7 @@ def language() -> Any:
     if chosen not in LANGUAGES:
         raise InputError(f"No language {chosen[:20]!r}; there are: {', '.join(LANGUAGES)}")
     session["language"] = chosen
-    if g.person:
+    if g.person and not instance().read_only:
         store, id_ = instance().store, g.person["id"]
         store.write(lambda tx: store.people.change(tx, id_, language=chosen))
     return redirect(same_site(request.form.get("next")) or url_for("projects.index"), 303)

@@ -11,24 +11,18 @@ import secrets
 import time
 from pathlib import Path
 
-from flask import current_app, request
+from flask import request
 from werkzeug.datastructures import FileStorage
 
-from labeler.errors import InputError, NotFound, StoreFull
+from labeler.errors import InputError, NotFound, StoreError, not_written
 from labeler.text import clean_text, one_line
 from labeler.web.access import instance
 
-MAX_UPLOAD = 2 * 1024**3
 _KINDS = ("csv", "tsv", "tab", "txt", "jsonl", "ndjson", "json", "xlsx", "xlsm", "parquet", "pq")
 _SUFFIX = re.compile(rf"\.(?:{'|'.join(_KINDS)})(?:\.gz)?\Z")
 _NAME = re.compile(rf"[0-9a-f]{{32}}{_SUFFIX.pattern}")
 _KEEP_SECONDS = 24 * 3600.0
 _GONE = "There is no such upload any more; send the file again"
-
-
-def raise_limit() -> None:
-    """Let the request be as long as an upload may be. Called before anything reads its body."""
-    request.max_content_length = current_app.config.get("LABELER_MAX_UPLOAD", MAX_UPLOAD)
 
 
 def chosen_file() -> FileStorage | None:
@@ -42,24 +36,25 @@ def chosen_file() -> FileStorage | None:
 
 def keep(project_id: int, file: FileStorage) -> str:
     """Store an uploaded file and return the name by which it is found again."""
+    name = one_line(clean_text(Path(file.filename or "").name, "file name"))
     folder = _folder(project_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    _forget_old(folder)
-    upload = secrets.token_hex(16) + _suffix(file.filename or "")
+    upload = secrets.token_hex(16) + _suffix(name)
     path = folder / upload
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _forget_old(folder)
         file.save(path, buffer_size=1024 * 1024)
-        _beside(path).write_text(one_line(clean_text(Path(file.filename or "").name, "file name")), encoding="utf-8")
+        _beside(path).write_text(name, encoding="utf-8")
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise StoreFull(f"The file could not be stored: {error.strerror}") from error
+        raise not_written(folder, error) from error
     return upload
 
 
 def find(project_id: int, upload: str) -> tuple[Path, str]:
     """Return the path of an upload of this project and the name it came with. Raises :class:`NotFound`."""
     path = _folder(project_id) / upload
-    if not _NAME.fullmatch(upload) or not path.is_file() or not _beside(path).is_file():
+    if not _NAME.fullmatch(upload) or path.is_symlink() or not path.is_file() or not _beside(path).is_file():
         raise NotFound(_GONE)
     return path, _beside(path).read_text(encoding="utf-8")
 
@@ -83,7 +78,11 @@ def _suffix(name: str) -> str:
 
 
 def _folder(project_id: int) -> Path:
-    return instance().folder / "uploads" / str(int(project_id))
+    """Return where the uploads of a project lie. A link in its place, to elsewhere, is refused."""
+    folder = instance().folder / "uploads" / str(int(project_id))
+    if folder.is_symlink() or folder.parent.is_symlink():
+        raise StoreError(f"{folder} leads elsewhere by a link, and is not used; put a folder in its place")
+    return folder
 
 
 def _beside(path: Path) -> Path:
