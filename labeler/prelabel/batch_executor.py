@@ -26,7 +26,6 @@ from labeler.records import BackendFailure, Completion, Record
 from labeler.store import Row, Store, Tx
 from labeler.store.batches import FILLING
 from labeler.store.ledger import CANCELLED
-from labeler.text import count_tokens
 
 if TYPE_CHECKING:
     from labeler.backends.openai import OpenAIBackend
@@ -42,6 +41,8 @@ _TOO_LATE, _GIVEN_UP = 25 * 3600.0, 26 * 3600.0
 # How far the provider's clock may be behind ours.
 _CLOCKS = 24 * 3600.0
 _SLICE = 200
+# As an answer: what a line of a batch has instead of one.
+_FAILED = 500
 _COMMIT = 500
 
 
@@ -178,8 +179,10 @@ class BatchExecutor:
         response = line.get("response")
         if not isinstance(response, dict):
             error = line.get("error")
-            said = error.get("message") if isinstance(error, dict) else None
-            return BackendFailure("server", f"Not answered in the batch: {said or 'no reason given'}", retryable=True)
+            if not isinstance(error, dict):
+                return BackendFailure("server", "Not answered in the batch: no reason given", retryable=True)
+            # What is no fault of the call may be one of all calls: no credit, no such model.
+            response = {"status_code": _FAILED, "body": {"error": error}}
         task = self.suggester.task
         request = BackendRequest(
             Record(record_id, self.suggester.project_id, "", ""), task.name, task.schema,
@@ -308,7 +311,7 @@ class _File:
         return self.executor.suggester.request(sending.item.prepared, sending.ask)
 
     def _price(self, sending: Sending) -> float:
-        tokens = sum(count_tokens(message["content"]) for message in sending.ask.messages)
+        tokens = self.executor.suggester.tokens.prompt(sending.ask.messages)
         return cost(tokens, EXPECTED_ANSWER, 0, self.book.info, batch=True) or 0.0
 
     def send(self) -> bool:

@@ -271,6 +271,16 @@ CREATE TABLE queued (
 """
 
 
+_SERVERS = """
+ALTER TABLE runs ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN away_since REAL;
+ALTER TABLE calls ADD COLUMN tokens_thought INTEGER;
+CREATE TABLE token_counts (
+    server TEXT NOT NULL, model_id TEXT NOT NULL, answers INTEGER NOT NULL, n REAL NOT NULL, w REAL NOT NULL,
+    nn REAL NOT NULL, nw REAL NOT NULL, ww REAL NOT NULL, PRIMARY KEY (server, model_id)) WITHOUT ROWID;
+"""
+
+
 @migrations()
 def m001_initial(db: SqliteUtils) -> None:
     _execute(db, _INITIAL)
@@ -331,6 +341,12 @@ def _find_originals(db: SqliteUtils) -> None:
 def m007_current_suggestions(db: SqliteUtils) -> None:
     """What a suggestion was made by and from, fits of free backends, and how far decisions were followed."""
     _execute(db, _CURRENT)
+
+
+@migrations()
+def m009_servers(db: SqliteUtils) -> None:
+    """What servers count as tokens, costs that are estimated, and runs that wait for their server."""
+    _execute(db, _SERVERS)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:
