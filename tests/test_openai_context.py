@@ -164,7 +164,7 @@ def wordings():
 
 @pytest.mark.parametrize(("reads", "asked", "said"), wordings())
 def test_every_wording_of_too_long_is_understood(reads, asked, said):
-    """What the model reads and how long the prompt is are found, each where it is named, and never one for the other."""
+    """What the model reads and how long the prompt is are found where they are named, never one for the other."""
     found = context.refused_for(said, {})
     if reads == "no":
         assert found is None, "it speaks of something else"
