@@ -1,4 +1,4 @@
-"""Runs against servers as they are: what they say in their own words, what they leave out, and what they are not there for.
+"""Runs against servers as they are: what they say in words of their own, what they leave out, and that they go away.
 
 Each of these was met on a real server or reported of one. A run goes on, fails one record, or pauses with a sentence,
 and never pays for what could be known.
@@ -77,7 +77,7 @@ def test_command_says_what_of_the_cost_is_estimated(tmp_path, monkeypatch):
     with FakeOpenAI() as server:
         server.behave(uncounted)
         open_instance(tmp_path / "instance", server.base_url, numbered(3)).close()
-        result = Shell(tmp_path).run("prelabel", "--project", "reviews", "--task", "sentiment", "--backend", "openai")
+        result = Shell(tmp_path)("prelabel", "--project", "reviews", "--task", "sentiment", "--backend", "openai")
     assert "3 calls by estimate, since the server counts no tokens" in result.stdout
 
 
@@ -186,8 +186,8 @@ def test_what_concerns_all_records_pauses_the_run(lab, name):
 
 
 def choice(finish, **message):
-    return lambda request, n: Answer(200, completion(None, request, finish) | {"choices": [
-        {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": None, **message}}]})  # fmt: skip
+    ending = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": None, **message}}
+    return lambda request, n: Answer(200, completion(None, request, finish) | {"choices": [ending]})
 
 
 NO_ANSWER = {
@@ -258,7 +258,7 @@ def test_run_whose_first_records_end_alike_pauses(lab, name):
     run_id = lab.start(concurrency=2, max_tries=1)
     assert lab.move(run_id, max_tries=1) == "paused"
     run = lab.ledger.run(run_id)
-    assert run["message"].startswith("The first 20 records ended alike, without one label.")
+    assert run["message"].startswith("The first 20 records ended alike, without one label;")
     assert 20 <= run["done"] + run["failed"] <= 22
 
 
@@ -275,7 +275,7 @@ def test_command_that_brought_no_label_fails(tmp_path):
     with FakeOpenAI() as server:
         server.behave(GARBAGE["unreadable"])
         open_instance(tmp_path / "instance", server.base_url, numbered(3)).close()
-        result = Shell(tmp_path).run("prelabel", "--project", "reviews", "--task", "sentiment", "--backend", "openai")
+        result = Shell(tmp_path)("prelabel", "--project", "reviews", "--task", "sentiment", "--backend", "openai")
     assert result.exit_code == 1
     assert "No label was suggested" in result.stderr
 
@@ -330,7 +330,7 @@ def test_command_without_a_server_pauses_at_once(tmp_path):
     with FakeOpenAI() as server:
         url = server.base_url
     open_instance(tmp_path / "instance", url, numbered(3)).close()
-    result = Shell(tmp_path).run("prelabel", "--project", "reviews", "--task", "sentiment", "--backend", "openai")
+    result = Shell(tmp_path)("prelabel", "--project", "reviews", "--task", "sentiment", "--backend", "openai")
     assert result.exit_code == 1
     assert "The run is paused: No connection to" in result.stderr
     assert "0 calls" in result.stdout

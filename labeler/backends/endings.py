@@ -30,8 +30,10 @@ _SAID = {
 def no_answer(completion: Completion, max_tokens: int | None) -> ParseFailure | None:
     """Return why an answer may not be read as a label, whatever it holds; None where it may."""
     if completion.finish == CUT:
-        limit = "" if max_tokens is None else f" of {max_tokens} tokens (max_tokens)"
-        return ParseFailure(TRUNCATED, f"The answer was cut off at the limit{limit}", completion.text)
+        if max_tokens is None:
+            return ParseFailure(TRUNCATED, "The answer was cut off at the token limit", completion.text)
+        message = f"The answer was cut off at the limit of {max_tokens} tokens (max_tokens)"
+        return ParseFailure(TRUNCATED, message, completion.text)
     if completion.finish not in _SAID:
         return None
     return ParseFailure(*_SAID[completion.finish], completion.text)

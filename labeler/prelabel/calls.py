@@ -32,7 +32,7 @@ _LONGEST_WAIT = 120.0
 # While another worker has the same call in flight, and while a batch has it: that wakes the item when it ends.
 _BUSY_WAIT, _BATCH_WAIT = 1.0, 600.0
 EXPECTED_ANSWER = 60
-_HELD = "Held by the server's rate limit"
+_HELD = "Held"
 # What a run tells of a model that was tested before.
 _LEARNED = ("context", "usage", "thinks")
 # A run whose first records end all alike is stopped: the others would, too.
@@ -190,7 +190,7 @@ class Book:
         if not self.held_back:
             return self._waits_for
         until = time.strftime("%H:%M:%S", time.gmtime(self.hold_until))
-        return f"{_HELD} until {until} (UTC)"
+        return f"Held by the server's rate limit until {until} (UTC)"
 
     def _keep_learned(self) -> None:
         """Write down what a tested model was found to be by this run: its server may have been started anew."""
@@ -479,9 +479,9 @@ class Book:
             and self.suggester.backend.billed
             and ledger.ended_alike(self.run_id, _BRAKE, tx)
         ):
-            reason = (message or str(kind)).rstrip(".")
             said = (
-                f"The first {_BRAKE} records ended alike, without one label. {reason}; mend that, then resume the run"
+                f"The first {_BRAKE} records ended alike, without one label; mend the cause, then resume the run: "
+                f"{message or kind}"
             )
             ledger.set_run(tx, self.run_id, PAUSED, said, OPEN)
         return True

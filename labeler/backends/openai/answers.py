@@ -252,8 +252,12 @@ def diagnose(refusal: Refusal, model_id: str, base_url: str | None) -> tuple[str
     if status in (400, 422) and (_ANSWER_LENGTH.search(said) or _ANSWER_LENGTH.search(refusal.param)):
         if _ANSWER_TOO_LONG.search(said):
             most = _MOST.search(said)
-            lower = f"lower max_tokens to {most[1]}" if most else "lower max_tokens"
-            return "setup", f"The server does not write answers that long; {lower}, then resume the run."
+            if most is None:
+                return "setup", "The server does not write answers that long; lower max_tokens, then resume the run."
+            return (
+                "setup",
+                f"The server does not write answers that long; lower max_tokens to {most[1]}, then resume the run.",
+            )
     return "request", "The server refuses this prompt; see what it says, and label this record by hand."
 
 

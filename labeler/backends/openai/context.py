@@ -33,19 +33,19 @@ _LIMITS = [
     re.compile(pattern.replace("N", _N), re.IGNORECASE)
     for pattern in (
         r"maximum context length(?: is|:| of|\s*=)+ N",  # OpenAI, vLLM, DeepSeek, OpenRouter; SGLang; Fireworks
-        r"maximum prompt length is N",  # xAI
+        r"maximum prompt length (?:is )?N",  # xAI
         # vLLM, TensorRT-LLM, TabbyAPI
         r"max(?:imum)?[ _](?:model|input|sequence|seq)[ _]?len(?:gth)?(?: is| of|:)? \(?N",
         r"context (?:length|size|window)(?: of)?(?: only)? \(?N",  # SGLang, llama.cpp, LM Studio
         r"context (?:length|size|window)(?: is|:) N",
-        r"with N maximum context length",  # Mistral
+        r"(?:with )?N maximum context length",  # Mistral
         r"n_ctx: N",  # LM Studio
-        r"must be <= N",  # text-generation-inference
+        r"must be <=\s?N",  # text-generation-inference
         r"must have (?:less|fewer) than N tokens",
         r"tokens allowed \(?(?:is )?N",  # Gemini
         r"> N maximum",  # Anthropic
         r"exceed context limit: [\d,]+ \+ [\d,]+ > N",
-        r"configured limit of N tokens",  # OpenAI, of the input
+        r"configured limit (?:of )?N tokens",  # OpenAI, of the input
         # Cohere and others
         r"(?:limit for this model is|cannot exceed|token limit:|while limit is|total tokens limit) N",
         r"input length should be \[\d+, N\]",  # Alibaba
@@ -63,9 +63,9 @@ _COUNTS = [
         r"(?:received|requested:|current length is|prompt length|decoder prompt \(length|n_keep: ?|too long:) \(?N",
         r"(?:input|request|prompt) \(N tokens",
         r"N tokens > ",
-        r"exceed context limit: N",
-        r"keep the first N tokens",
-        r"context length N is greater",
+        r"exceed context limit:\s?N",
+        r"keep the first (?:N) tokens",
+        r"context length (?:N) is greater",
         r"you requested (?:about )?N tokens",
     )
 ]
@@ -114,7 +114,7 @@ def refused_for(said: str, error: Mapping[str, Any], codes: Collection[str] = ()
     if not (_tokens(error.get("n_ctx")) or _CODES & set(codes) or _TOO_LONG.search(said)):
         return None
     prompt = _tokens(error.get("n_prompt_tokens")) or _first(_COUNTS, said)
-    if prompt and f"at least {prompt}" in said:
+    if prompt and re.search(rf"at least\s{prompt}\b", said):
         # vLLM stops counting where the context ends: how much longer the prompt is, nobody knows.
         prompt = round(prompt * _AT_LEAST)
     return TooLongPrompt(context, prompt)
