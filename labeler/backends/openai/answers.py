@@ -249,15 +249,16 @@ def diagnose(refusal: Refusal, model_id: str, base_url: str | None) -> tuple[str
         return "setup", "The address does not take chat completions; set base_url to where the API begins (/v1)."
     if status >= 500 or status in (408, 409, 425):
         return _of_server(refusal, base_url)
-    if status in (400, 422) and (_ANSWER_LENGTH.search(said) or _ANSWER_LENGTH.search(refusal.param)):
-        if _ANSWER_TOO_LONG.search(said):
-            most = _MOST.search(said)
-            if most is None:
-                return "setup", "The server does not write answers that long; lower max_tokens, then resume the run."
-            return (
-                "setup",
-                f"The server does not write answers that long; lower max_tokens to {most[1]}, then resume the run.",
-            )
+    about_length = _ANSWER_LENGTH.search(said) or _ANSWER_LENGTH.search(refusal.param)
+    if status in (400, 422) and about_length and _ANSWER_TOO_LONG.search(said):
+        most = _MOST.search(said)
+        if most is None:
+            return "setup", "The server does not write answers that long; lower max_tokens, then resume the run."
+        lower = int(most[1].replace(",", ""))
+        return (
+            "setup",
+            f"The server does not write answers that long; lower max_tokens to {lower}, then resume the run.",
+        )
     return "request", "The server refuses this prompt; see what it says, and label this record by hand."
 
 

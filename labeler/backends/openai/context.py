@@ -27,6 +27,8 @@ _TOO_LONG = re.compile(
     r"|prompt tokens? exceed|tokens > \d[\d,]* maximum",
     re.IGNORECASE,
 )
+# Groq compares the longest answer with the context.
+_OF_ANSWER = re.compile(r"max_?(?:completion_|new_)?tokens\W{0,3} ?(?:must|should|is too)", re.IGNORECASE)
 _N = r"(\d[\d,]{0,12})"
 # What the model reads in all.
 _LIMITS = [
@@ -114,6 +116,8 @@ def refused_for(said: str, error: Mapping[str, Any], codes: Collection[str] = ()
     if not (_tokens(error.get("n_ctx")) or _CODES & set(codes) or _TOO_LONG.search(said)):
         return None
     prompt = _tokens(error.get("n_prompt_tokens")) or _first(_COUNTS, said)
+    if context is None and prompt is None and _OF_ANSWER.search(said):
+        return None
     if prompt and re.search(rf"at least\s{prompt}\b", said):
         # vLLM stops counting where the context ends: how much longer the prompt is, nobody knows.
         prompt = round(prompt * _AT_LEAST)
