@@ -88,7 +88,8 @@ def main() -> None:
     params = xllamacpp.CommonParams()
     params.model.path = options.model
     params.n_ctx, params.n_parallel, params.port, params.warmup = options.context, 1, options.port, False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    # One thread: two wait for one another in a loop, and on a busy machine that takes ten times as long.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     # A pipe reaches its end when the process that holds the other end is gone, even by kill -9.

@@ -166,7 +166,8 @@ def watch_run(instance: Instance, run_id: int) -> None:
             while True:
                 mover.join(0.2)
                 run = instance.store.ledger.run(run_id)
-                if run["message"] != said and run["message"] and mover.is_alive():
+                waits = run["state"] == "running" or run["away_since"] is not None
+                if run["message"] != said and run["message"] and waits and mover.is_alive():
                     click.echo(f"\n{run['message']}", err=True)
                 said = run["message"]
                 ended = run["done"] + run["failed"]

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
@@ -22,7 +23,7 @@ from labeler.errors import LabelerError
 from labeler.prelabel.calls import EXPECTED_ANSWER, Book, Call, Claim, Clerk, Pace
 from labeler.prelabel.rounds import Rounds, Sending, repeating
 from labeler.prelabel.suggest import Suggester
-from labeler.records import BackendFailure, Completion, Record
+from labeler.records import AWAY, BackendFailure, Completion, Record
 from labeler.store import Row, Store, Tx
 from labeler.store.batches import FILLING
 from labeler.store.ledger import CANCELLED
@@ -189,7 +190,9 @@ class BatchExecutor:
             json_schema=task.json_schema(), generation=self.suggester.generation,
         )  # fmt: skip
         status = response.get("status_code")
-        return self.backend.read(response.get("body"), request, status if isinstance(status, int) else 200)
+        found = self.backend.read(response.get("body"), request, status if isinstance(status, int) else 200)
+        # A provider that answered with a file is there: a call that reached no model in it has had a try.
+        return replace(found, kind="server") if isinstance(found, BackendFailure) and found.kind == AWAY else found
 
     # What is to be sent
 

@@ -365,7 +365,7 @@ class Book:
     def answered(self, tx: Tx, counts: Counter[str], call: Call, answer: Completion) -> None:
         """Commit an answer and what it cost."""
         price = cost(answer.tokens_in, answer.tokens_out, answer.tokens_cached, self.info, batch=self.batch)
-        if price is None and (price := self._thought(tx, call, answer)) is not None:
+        if price is None and self.info is not None and (price := self._thought(tx, call, answer)) is not None:
             counts["estimated"] += 1
         row: dict[str, Any] = {
             "answer": answer.text, "finish": answer.finish, "score": answer.score, "scores": answer.scores,
