@@ -113,6 +113,7 @@ def test_missing_batch_and_missing_server_are_told(backend, server):
 def test_key_does_not_come_back_in_what_a_batch_says(backend, server):
     """What a server says of a batch is shown to people; the answers in its files are data, and stay as they came."""
     server.batches["batch_1"] = {"id": "batch_1", "status": "failed", "errors": {"data": [{"message": f"Key {KEY}?"}]}}
+    server._plans["batch_1"] = BatchPlan()
     assert backend.batches.batch("batch_1")["errors"]["data"][0]["message"] == "Key [key]?"
     server.files["file-1"] = f"your key is {KEY}".encode()
     assert backend.batches.file("file-1") == f"your key is {KEY}".encode()
