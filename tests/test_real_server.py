@@ -54,7 +54,7 @@ class Desk:
         return self.ledger.run(run_id)
 
     def newest(self, record_id, task="sentiment"):
-        return self.store.suggestions.of_record(record_id, task)[-1]
+        return max(self.store.suggestions.of_record(record_id, task), key=lambda suggestion: suggestion.id)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_keywords_are_read_or_shown_to_a_person(desk):
         desk.store, project_id, "keywords", [stored.id], {"backend": "openai", "k": 0, "max_tokens": 64}
     )
     assert Worker(desk.instance).see_through(run_id) == "finished"
-    suggestion = desk.store.suggestions.of_record(stored.id, "keywords")[-1]
+    suggestion = desk.newest(stored.id, "keywords")
     if suggestion.failure is None:
         assert all(part["text"] in "The apples were fresh and sweet" for part in suggestion.value)
     else:
