@@ -133,6 +133,7 @@ class Book:
         self.again = bool(run["again"])
         self.only_pending = run["settings"].get("purpose") != CALIBRATE
         self._waits_for: str | None = None
+        self._went_on = False
         backend = suggester.backend
         self.address = getattr(backend, "base_url", None) or backend.name
         # Local weights have no limits, and those of calls are not those of batches.
@@ -177,9 +178,9 @@ class Book:
         # Read first: a run that waits is looked at every second, and nothing of it need be written each time.
         waits = ledger.next_due(self.run_id, billed=billed) is not None or bool(self.store.batches.open(self.run_id))
         message = self._waiting()
-        # Nothing to say leaves what was said, but for a limit that holds no more.
-        stale = message is None and (run["message"] or "").startswith(_HELD)
-        if waits and run["state"] == RUNNING and (stale or message not in (None, run["message"])):
+        # A limit that holds no more is over for a run that has not gone on yet, too.
+        over = self._went_on or (run["message"] or "").startswith(_HELD)
+        if waits and run["state"] == RUNNING and run["message"] != message and (message or over):
             self.store.write(lambda tx: ledger.say(tx, self.run_id, message))
         if waits or run["state"] not in (*OPEN, PAUSED):
             return str(run["state"])
@@ -271,6 +272,7 @@ class Book:
             if held is not None:
                 self._let_go(tx, counts, claim, held, patience)
                 return held
+        self._waits_for, self._went_on = None, True
         begun = iter(
             [
                 self._begin_one(tx, counts, claim, q, row, n, size)
