@@ -116,13 +116,18 @@ class Completion:
     fit: str = ""
 
 
+AWAY, TOO_LONG = "away", "too_long"
+
+
 @dataclass(frozen=True, slots=True)
 class BackendFailure:
     """A call that brought no completion.
 
     ``kind``: ``timeout``, ``rate_limit``, ``server``, ``connection`` (all worth another try, after ``retry_after``
-    seconds if the server said so), ``auth``, ``quota``, ``model``, ``setup`` (``fatal``: every further call would
-    fail alike, so the run pauses), ``request`` (this one prompt was refused), ``memory`` (it did not fit into memory).
+    seconds if the server said so), ``away`` (no server was reached, so nothing was asked), ``too_long`` (worth a
+    shorter prompt; ``tokens`` is what this one has by the server's count, where it said so), ``auth``, ``quota``,
+    ``model``, ``setup`` (``fatal``: every further call would fail alike, so the run pauses), ``request`` (this one
+    prompt was refused), ``memory`` (it did not fit into memory).
     """
 
     kind: str
@@ -131,6 +136,7 @@ class BackendFailure:
     fatal: bool = False
     retryable: bool = False
     limits: RateLimits | None = None
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,6 +222,12 @@ class Suggesters:
         sent = executor if backend.billed else given.get("executor")
         if sent == BATCH_EXECUTOR and not hasattr(backend, "batches"):
             raise SettingError(f"The backend {name} has no batches; choose the executor local, or the backend openai")
+        if sent == BATCH_EXECUTOR and "/deployments/" in (getattr(backend, "base_url", None) or ""):
+            raise SettingError(
+                "Azure takes no batches under an address with /deployments/; set openai_base_url to "
+                "https://NAME.openai.azure.com/openai/v1 and the model id to the deployment, or choose the executor "
+                "local"
+            )
 
     def _retriever(self, project: Mapping[str, Any], settings: Mapping[str, Any], default: str) -> Retriever:
         factory = find(self.opened.plugins.retrievers, settings["retriever"] or default, "retriever")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -138,9 +139,18 @@ def read_json(completion: str) -> Any:
     if len(text) > _LONGEST_ANSWER:
         return ParseFailure("too_long", f"The answer has {len(text):,} characters", completion)
     try:
-        return strictjson.loads(_unfenced(text))
+        return _composed(strictjson.loads(_unfenced(text)))
     except JsonError as error:
         return ParseFailure("not_json", str(error), completion)
+
+
+def _composed(value: Any) -> Any:
+    """Return an answer with its texts in NFC, as all texts in Labeler are: some models take Hangul apart."""
+    if isinstance(value, str):
+        return value if value.isascii() else unicodedata.normalize("NFC", value)
+    if isinstance(value, list):
+        return [_composed(part) for part in value]
+    return {_composed(key): _composed(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
 def _unfenced(text: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import islice
 
 from labeler.errors import InputError, TextError
@@ -18,6 +20,14 @@ _SENTENCE_END = re.compile(
 )
 _EMOTICON_LETTERS = frozenset("ㅋㅎㅠㅜ")
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
+
+# Tokens a character, between what the tokenizers of OpenAI, DeepSeek and Llama 3 make of it; small models take more.
+_ASCII = re.compile("[\x00-\x7f]+")
+_PER_TOKEN = 4
+_WEIGHTS = (
+    ("\uac00", "\ud7a3", 1.0), ("\u4e00", "\u9fff", 1.0), ("\u3040", "\u30ff", 0.9), ("\u0080", "\u024f", 0.6),
+    ("\u0370", "\u04ff", 0.5), ("\u0590", "\u06ff", 0.7), ("\u2010", "\u2027", 0.7), ("\U00010000", "\U0010ffff", 2.5),
+)  # fmt: skip
 
 # Bidirectional overrides, zero-width characters, Hangul fillers, tags and controls change a text without being seen.
 _INVISIBLE = re.compile(
@@ -152,10 +162,19 @@ def _add_span(spans: list[tuple[int, int]], text: str, start: int, end: int) -> 
 
 
 def count_tokens(text: str) -> int:
-    """Return an estimate of the tokens of ``text``, without a tokenizer: 1.6 characters each for Korean, else 4."""
-    # A Korean character has three bytes, a Latin one one: the difference counts them without a loop.
-    wide = (len(text.encode("utf-8", "surrogatepass")) - len(text)) / 2
-    return round(wide / 1.6 + max(len(text) - wide, 0) / 4) + 1
+    """Return a guess of the tokens of ``text``, without a tokenizer, by its scripts."""
+    return round(sum(token_weights(text))) + 1
+
+
+def token_weights(text: str) -> tuple[float, float]:
+    """Return about how many tokens the ASCII characters of a text make, and how many the others."""
+    wide = _ASCII.sub("", text)
+    return (len(text) - len(wide)) / _PER_TOKEN, sum(n * _weight(char) for char, n in Counter(wide).items())
+
+
+@lru_cache(maxsize=16_384)
+def _weight(char: str) -> float:
+    return next((weight for first, last, weight in _WEIGHTS if first <= char <= last), 1.0)
 
 
 def one_line(text: str, limit: int = 200) -> str:

@@ -35,6 +35,8 @@ _GROWN = 1.1
 _SOON, _SLICE, _FILL_EVERY = 60.0, 2.0, 60.0
 # A -wal is looked at so often, in seconds.
 _CHECKPOINT_EVERY = 60.0
+# How long a command waits for a server that was there, and how seldom it is asked for at last.
+_PATIENCE, _SELDOM = 120.0, 30.0
 
 
 class Worker:
@@ -49,6 +51,8 @@ class Worker:
         self._filled: dict[int, float] = {}
         self._checkpoint_at = time.monotonic()
         self._held_back = 0
+        # Of runs whose server is away: how many records had ended, when to ask for it again, and how long that was.
+        self._asked: dict[int, tuple[int, float, float]] = {}
 
     def start(self) -> None:
         """Start the threads: for imports, runs, refreshes (which must not wait behind a long run), and upkeep."""
@@ -134,6 +138,9 @@ class Worker:
     def _runs(self, refreshes: bool) -> bool:
         busy = False
         ledger = self.instance.store.ledger
+        for run_id in [] if refreshes else ledger.waiting_for_server():
+            if not self.stopping.is_set():
+                self._go_on(run_id)
         for run_id in ledger.open_runs():
             if self.stopping.is_set():
                 break
@@ -151,8 +158,41 @@ class Worker:
         """Move one run until it ends, pauses or this worker is stopped; return its state."""
         while True:
             state = self.move_run(run_id)
+            if state == "paused" and self._server_returns(run_id):
+                continue
             if state != "running" or self.stopping.wait(_IDLE):
                 return state
+
+    def _server_returns(self, run_id: int) -> bool:
+        """Wait for a server that has answered this run before and is away now; whether it came back in time."""
+        ledger, deadline = self.instance.store.ledger, time.monotonic() + _PATIENCE
+        # A server that never answered is one with another address, as a rule: nobody waits for that.
+        if not ledger.run(run_id)["calls"]:
+            return False
+        while run_id in ledger.waiting_for_server() and time.monotonic() < deadline:
+            if self._go_on(run_id):
+                return True
+            if self.stopping.wait(_IDLE):
+                return False
+        return ledger.run(run_id)["state"] in OPEN
+
+    def _go_on(self, run_id: int) -> bool:
+        """Queue a run again whose server was away, if that answers now; asked more and more seldom, and in no hurry."""
+        instance, ledger = self.instance, self.instance.store.ledger
+        run, now = ledger.run(run_id), time.monotonic()
+        ended = run["done"] + run["failed"]
+        before, at, wait = self._asked.get(run_id, (ended, -math.inf, _IDLE / 2))
+        if now < at:
+            return False
+        wait = min(2 * wait, _SELDOM) if ended == before else _IDLE
+        self._asked[run_id] = (ended, now + wait, wait)
+        try:
+            project = instance.store.projects.get(run["project_id"])
+            suggester = instance.suggester(project, instance.task_of(project, run["task"]), overrides(run["settings"]))
+            there = getattr(suggester.backend, "answers", lambda: True)()
+        except LabelerError:
+            return False
+        return bool(there) and instance.store.write(lambda tx: ledger.go_on(tx, run_id))
 
     def move_run(self, run_id: int) -> str:
         """Move one run as far as it goes; return its state. A run that cannot be set up is paused with the reason."""

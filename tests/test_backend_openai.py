@@ -222,7 +222,7 @@ def test_content_in_parts_is_joined(backend, server):
         (lambda body, n: error(408, "Slow."), "server", False, True),
         (lambda body, n: error(409, "Lock."), "server", False, True),
         (lambda body, n: error(400, "Invalid 'messages'.", "invalid_value", "messages"), "request", False, False),
-        (lambda body, n: error(400, "Too long.", "context_length_exceeded"), "request", False, False),
+        (lambda body, n: error(400, "Too long.", "context_length_exceeded"), "too_long", False, True),
         (lambda body, n: Answer(422, {"detail": [{"loc": ["body"], "msg": "bad"}]}), "request", False, False),
         (lambda body, n: Answer(302, "", {"Location": "http://127.0.0.1:9/x"}), "setup", True, False),
         (lambda body, n: Answer(200, {"error": {"message": "busy", "code": 429}}), "rate_limit", False, True),
@@ -263,7 +263,7 @@ def test_refused_connection_names_the_address(connect):
     """Nothing listens there: the message says where."""
     port = free_port()
     result = ask(connect(f"http://127.0.0.1:{port}/v1"))
-    assert (result.kind, result.retryable) == ("connection", True)
+    assert (result.kind, result.retryable) == ("away", True)
     assert f"http://127.0.0.1:{port}/v1" in result.message
 
 
@@ -353,12 +353,12 @@ def test_unsupported_parameter_is_dropped_in_any_wording(backend, server, name, 
 
 
 def test_refused_value_is_not_dropped(backend, server):
-    """max_tokens that is too large is a mistake to show, not a parameter to leave out."""
+    """max_tokens that is too large is a mistake to mend, not a parameter to leave out: the run says to what."""
     message = "max_tokens is too large: 1024. This model supports at most 512 completion tokens."
     server.behave(lambda body, n: error(400, message, "invalid_value", "max_tokens"))
     result = ask(backend)
-    assert result.kind == "request"
-    assert "too large" in result.message
+    assert (result.kind, result.fatal) == ("setup", True)
+    assert "lower max_tokens to 512" in result.message
     assert len(server.requests) == 1
 
 
@@ -452,12 +452,25 @@ def test_key_is_in_no_failure(backend, server, status, shown, caplog):
             assert secret not in text
 
 
-def test_key_in_an_html_page_and_in_an_answer_is_hidden(backend, server):
-    """The key is hidden in plain error pages and in the text of a completion, too."""
+def test_key_in_an_html_page_is_hidden_and_an_answer_is_data(backend, server):
+    """The key is hidden in plain error pages and where the server names its model; an answer stays as it came."""
     server.behave(lambda body, n: Answer(500, f"<pre>Authorization: Bearer {KEY}</pre>"))
     assert KEY not in ask(backend).message
     server.behave(lambda body, n: Answer(200, completion(f"your key is {KEY}", body) | {"model": KEY}))
-    assert KEY not in repr(ask(backend))
+    answer = ask(backend)
+    assert answer.text == f"your key is {KEY}" and KEY not in answer.model_id
+
+
+@pytest.mark.parametrize("key", ["test", "x", "1", "key", "positive", "my-dummy-key", "EMPTY"])
+def test_dummy_key_alters_no_answer_and_no_refusal(connect, server, key):
+    """Servers of one's own want any key: what it is made of may stand in every answer and in every sentence."""
+    text = f'{{"t": "I bought it as a {key} for 1 test, positive x"}}'
+    server.behave(lambda body, n: Answer(200, completion(text, body)))
+    backend = connect(api_key=key)
+    assert ask(backend).text == text
+    server.behave(lambda body, n: error(400, "This model's maximum context length is 4096 tokens."))
+    assert "maximum context length is 4096 tokens" in ask(backend).message
+    assert backend.context == 4096
 
 
 def test_key_in_the_wrong_field_is_hidden(connect, server):

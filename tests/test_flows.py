@@ -199,8 +199,60 @@ def test_refusal_is_not_asked_again(style):
     assert outcome.completion.text == "No."
 
 
+@pytest.mark.parametrize("style", [name for name in STYLES if name not in ("self-consistency", "least-to-most")])
+def test_answer_that_was_cut_off_is_not_asked_for_again(style):
+    """With the same limit the next one would be cut off as well; a person sees it."""
+    outcome = run(style, cut('{"mood": "go'))
+    assert isinstance(outcome.value, ParseFailure) and outcome.value.kind == "truncated"
+
+
+THOUGHTS = {
+    "in tags": "<think>It is short. {no}</think>\n\n{answer}",
+    "without their opening": "It is short.\n</think>{answer}",
+    "of Magistral": "[THINK]It is short.[/THINK]{answer}",
+    "of gpt-oss": "<|channel|>analysis<|message|>It is short.<|end|><|start|>assistant<|channel|>final<|message|>"
+    "{answer}<|return|>",
+    "behind the answer": "{answer}\n<think>It is short.</think>",
+    "with the end of a turn": "<thinking>It is short.</thinking>{answer}<|im_end|>",
+}
+
+
+@pytest.mark.parametrize("form", THOUGHTS)
+def test_thoughts_around_an_answer_are_kept_as_a_step(form):
+    """Whatever marks a model thinks between, they are no part of its answer, and nothing is asked twice for them."""
+    text = THOUGHTS[form].replace("{answer}", '{"mood": "good"}').replace("{no}", '{"mood": "bad"}')
+    outcome = run("few-shot", text)
+    assert outcome.value == "good"
+    assert [step.name for step in outcome.steps] == ["reasoning"]
+    assert outcome.steps[0].text.startswith("It is short.")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"mood": "good"}<|im_end|>', '{"mood": "good"}</s>', '<think></think>{"mood": "good"}']
+)
+def test_marks_around_an_answer_are_no_part_of_it(text):
+    """The end of a turn that a server left behind, and thoughts that are empty, leave no step."""
+    outcome = run("few-shot", text)
+    assert (outcome.value, outcome.steps) == ("good", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('<think>It may be {"mood": "good"}', "thinks aloud"),
+        ('It is {"mood": "good"}', "words around its JSON"),
+        ('Sure!\n```json\n{"mood": "good"}\n```', "words around its JSON"),
+    ],
+)
+def test_words_around_an_answer_are_named_and_nothing_is_taken_out_of_them(text, why):
+    """Where an answer begins among words nobody can know: a person reads what is the matter."""
+    outcome = run("few-shot", text, text)
+    assert isinstance(outcome.value, ParseFailure) and why in outcome.value.message
+    assert outcome.value.raw == text
+
+
 @pytest.mark.parametrize("style", [name for name in STYLES if name != "self-consistency"])
-@pytest.mark.parametrize("bad", [Completion(GARBAGE), cut('{"mood": "go'), Completion("")])
+@pytest.mark.parametrize("bad", [Completion(GARBAGE), Completion('{"mood": "go'), Completion("")])
 def test_answer_that_cannot_be_read_is_asked_for_once_more(style, bad):
     """The second call names the error; what came first is kept as a step, and the second answer counts."""
     before = good_rounds(style, MOOD, "good")

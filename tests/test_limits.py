@@ -6,7 +6,7 @@ import pytest
 
 from labeler.records import RateLimits
 from labeler.store import Store
-from labeler.store import ledger as ledger_module
+from labeler.store import ledger_runs as ledger_module
 from labeler.store import limits as limits_module
 from labeler.store.ledger import Budgets
 from labeler.store.limits import SetLimits, worth_learning

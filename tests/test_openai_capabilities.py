@@ -29,6 +29,8 @@ def test_probe_finds_everything_out_with_one_call(backend, server):
         seed=True,
         stop=True,
         max_tokens_name="max_tokens",
+        usage=True,
+        thinks=False,
     )
     assert len(server.requests) == 1
 

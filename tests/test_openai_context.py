@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import openai_calls
 import pytest
@@ -96,7 +97,7 @@ def test_list_that_cannot_be_read_says_nothing(body):
     """A server without the list, or with one of another form, is as good a server."""
     assert context.listed(body, "m") is None
     assert not context.is_llama_cpp(body)
-    assert context.of_props(body) is None
+    assert context.of_props(body) == (None, None)
 
 
 def test_recorded_context_is_read_back_and_a_strange_one_refused():
@@ -142,11 +143,7 @@ def test_run_goes_by_what_the_test_of_the_backend_recorded(tmp_path, server):
     ("said", "more", "tokens"),
     [
         ("This model's maximum context length is 4096 tokens. However, you requested 4200 tokens", {}, 4096),
-        ("Requested token count exceeds the model's maximum context length of 4096 tokens.", {}, 4096),
-        ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", {}, 4096),
-        ("request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it", {}, 4096),
         ("the request exceeds the available context size", {"n_prompt_tokens": 5000, "n_ctx": 4096}, 4096),
-        ("Prompt contains 40000 tokens, too large for model with 32768 maximum context length", {}, 32768),
         ("Please reduce the length of the messages or completion.", {}, None),
         ("The review says: 4096 tokens", {}, None),
     ],
@@ -155,29 +152,40 @@ def test_refusal_that_names_the_context_is_understood(backend, server, said, mor
     """Every server words it in its own way; one that names no number teaches nothing."""
     server.behave(lambda body, n: _refusal(said, more))
     failure = ask(backend)
-    assert (failure.kind, failure.retryable, backend.context) == ("request", tokens is not None, tokens)
+    kind = "request" if said.startswith("The review") else "too_long"
+    assert (failure.kind, failure.retryable, backend.context) == (kind, kind == "too_long", tokens)
+
+
+def wordings():
+    """As servers of all kinds word it: what the model reads, how long the prompt is, and the sentence."""
+    lines = (Path(__file__).parent / "too_long.tsv").read_text(encoding="utf-8").splitlines()
+    return [line.split("\t") for line in lines if not line.startswith("#")]
+
+
+@pytest.mark.parametrize(("reads", "asked", "said"), wordings())
+def test_every_wording_of_too_long_is_understood(reads, asked, said):
+    """What the model reads and how long the prompt is are found where they are named, never one for the other."""
+    found = context.refused_for(said, {})
+    if reads == "no":
+        assert found is None, "it speaks of something else"
+    else:
+        assert tuple("-" if tokens is None else str(tokens) for tokens in found) == (reads, asked)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+def test_words_count_whatever_the_status(backend, server, status):
+    """Gateways answer 500 to what their server refused with 400."""
+    server.behave(
+        lambda body, n: error(status, "request (1300 tokens) exceeds the available context size (1024 tokens)")
+    )
+    failure = ask(backend)
+    assert (failure.kind, failure.tokens, backend.context) == ("too_long", 1300, 1024)
 
 
 def _refusal(said, more):
     answer = error(400, said)
     answer.body["error"] |= more
     return answer
-
-
-def test_same_prompt_is_not_worth_a_third_call(backend, server):
-    """The first refusal tells the context, the second says that the prompt cannot be made shorter."""
-    server.behave(reading(100, answer=200))
-    first, second = ask(backend), ask(backend)
-    assert (first.retryable, second.retryable) == (True, False)
-    assert "longer than the model can read" in second.message
-
-
-def test_prompts_that_were_made_for_the_context_are_not_made_again(server):
-    """Where the server's context was known before, its refusal says that this record cannot be asked about."""
-    backend = OpenAIBackend(server.base_url, "sk-test", "m", capabilities=Capabilities(context=100))
-    server.behave(reading(100, answer=200))
-    assert not ask(backend).retryable
-    backend.close()
 
 
 def test_run_learns_the_context_from_its_first_refusal(tmp_path, server):

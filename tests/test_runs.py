@@ -458,7 +458,7 @@ def test_answer_that_was_cut_off_is_never_a_label(lab):
     lab.server.behave(lambda request, n: Answer(200, completion('{"sentiment": "positive"}', request, "length")))
     lab.move(lab.start(lab.ids[:1]))
     (suggestion,) = lab.suggestions(lab.ids[0])
-    assert (suggestion.value, suggestion.failure.kind, lab.asked) == (None, "truncated", 2)
+    assert (suggestion.value, suggestion.failure.kind, lab.asked) == (None, "truncated", 1)
 
 
 def test_refusal_goes_to_a_person_at_once(lab):

@@ -21,9 +21,9 @@ from labeler.web import sentences
 
 PACKAGE = Path(labeler.__file__).parent
 ROOMS = (
-    "backends/local", "backends/openai", "backends/nearest.py", "backends/probe.py", "prelabel", "store/ledger.py",
-    "store/limits.py", "store/batches.py", "store/calibrations.py", "labels", "task.py", "strictjson.py",
-    "suggesters.py",
+    "backends/local", "backends/openai", "backends/endings.py", "backends/nearest.py", "backends/probe.py", "prelabel",
+    "store/ledger_runs.py", "store/ledger_items.py", "store/ledger_calls.py", "store/limits.py", "store/batches.py",
+    "store/calibrations.py", "labels", "task.py", "strictjson.py", "suggesters.py",
 )  # fmt: skip
 
 # What no page shows, by what it begins with, and why.

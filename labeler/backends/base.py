@@ -24,7 +24,8 @@ class BackendRequest:
     ``vector`` (float32, shape (d,), L2-normalised) and ``schema``. ``answering`` is "auto" (scores of the labels
     where the schema has a closed list and the backend can give them), "scored" (refuse if it cannot) or
     "generated" (free text or JSON only; prompts that ask for reasoning need it). ``size`` is how many labels the
-    values of a set have on average, as far as the examples tell.
+    values of a set have on average, as far as the examples tell. ``longest`` is how many tokens the schema can need,
+    None where it sets no bound or a person has set one: an answer that is longer has run away.
     """
 
     record: Record
@@ -37,6 +38,7 @@ class BackendRequest:
     vector: np.ndarray | None = None
     answering: str = AUTO
     size: float | None = None
+    longest: int | None = None
 
 
 @runtime_checkable
@@ -58,7 +60,9 @@ class Backend(Protocol):
     that is not known (yet); ``count_tokens(messages)`` counts those of a prompt. ``weights`` tells the weights that lie
     under the model id now from others that did before. ``learned`` names what a free backend has learned from approvals
     so far, as the ``fit`` of its completions does: a suggestion of another fit is made again. ``ready()`` is called
-    before a run's first call, and raises :class:`LabelerError` where there is no use in calling.
+    before a run's first call, and raises :class:`LabelerError` where there is no use in calling. ``answers()`` says
+    whether the server can be reached now, ``thinks`` whether the model thinks before it answers, and ``slots`` how many
+    calls the server answers at once, None where that is not known.
     """
 
     name: str

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labeler.cli.base import (
-    clean, cli, pairs, task_options, with_instance, with_new_instance, with_readable_instance,
+    clean,
+    cli,
+    pairs,
+    task_options,
+    with_new_instance,
+    with_readable_instance,
 )  # fmt: skip
 from labeler.errors import InputError, NotFound
 

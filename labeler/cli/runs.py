@@ -113,11 +113,10 @@ def _resume(instance: Instance, run_id: int, budget: float | None) -> None:
 
 def _listed(project: str, run: Mapping[str, Any]) -> str:
     """Return one line about a run: where it belongs, how it stands and why."""
-    cost = "unknown" if run["unpriced"] else f"${run['spent']:.4f}"
     why = f" ({run['message']})" if run["message"] not in (None, run["state"]) else ""
     ended = run["done"] + run["failed"]
     where = f"{run['task']} in {project}"
-    return f"Run {run['id']}, {where}: {run['state']}, {ended:,} of {run['total']:,} records, cost {cost}{why}"
+    return f"Run {run['id']}, {where}: {run['state']}, {ended:,} of {run['total']:,} records, cost {_cost(run)}{why}"
 
 
 def checked_suggester(
@@ -163,10 +162,14 @@ def watch_run(instance: Instance, run_id: int) -> None:
     run = instance.store.ledger.run(run_id)
     try:
         with click.progressbar(length=run["total"], label=f"Run {run_id}", file=sys.stderr) as bar:
-            shown = 0
+            shown, said = 0, None
             while True:
                 mover.join(0.2)
                 run = instance.store.ledger.run(run_id)
+                waits = run["state"] == "running" or run["away_since"] is not None
+                if run["message"] != said and run["message"] and waits and mover.is_alive():
+                    click.echo(f"\n{run['message']}", err=True)
+                said = run["message"]
                 ended = run["done"] + run["failed"]
                 bar.update(ended - shown)
                 shown = ended
@@ -186,14 +189,23 @@ def _left_out(run: Mapping[str, Any]) -> str:
 
 def _show_run(instance: Instance, run_id: int) -> None:
     run = instance.store.ledger.run(run_id)
-    cost = "unknown" if run["unpriced"] else f"${run['spent']:.4f}"
     made = run["done"] - run["decided"]
     click.echo(
         f"Run {run_id} {run['state']}: {made} suggestions ({run['parse_failures']} unreadable), {run['failed']} failed"
         f"{_left_out(run)}; {run['calls']} calls ({run['repeats']} repeats, {run['reused']} from the ledger), "
-        f"{run['tokens_in']:,} tokens in, {run['tokens_out']:,} out, cost {cost}."
+        f"{run['tokens_in']:,} tokens in, {run['tokens_out']:,} out, cost {_cost(run)}."
     )
     for failure in instance.store.ledger.failures(run_id):
         click.echo(f"  {failure['n']} x {failure['kind']}: {failure['message']}", err=True)
     if run["state"] != "finished":
         raise InputError(f"The run is {run['state']}: {run['message']}")
+    if made == run["parse_failures"] and run["total"] > run["decided"]:
+        raise InputError("No label was suggested; what stands above says why")
+
+
+def _cost(run: Mapping[str, Any]) -> str:
+    """Return what a run cost: how much of it is estimated, or that it is not known."""
+    if run["unpriced"]:
+        return "unknown"
+    estimated = f", {run['estimated']} calls by estimate, since the server counts no tokens" if run["estimated"] else ""
+    return f"${run['spent']:.4f}{estimated}"

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
@@ -22,11 +23,10 @@ from labeler.errors import LabelerError
 from labeler.prelabel.calls import EXPECTED_ANSWER, Book, Call, Claim, Clerk, Pace
 from labeler.prelabel.rounds import Rounds, Sending, repeating
 from labeler.prelabel.suggest import Suggester
-from labeler.records import BackendFailure, Completion, Record
+from labeler.records import AWAY, BackendFailure, Completion, Record
 from labeler.store import Row, Store, Tx
 from labeler.store.batches import FILLING
 from labeler.store.ledger import CANCELLED
-from labeler.text import count_tokens
 
 if TYPE_CHECKING:
     from labeler.backends.openai import OpenAIBackend
@@ -42,6 +42,8 @@ _TOO_LATE, _GIVEN_UP = 25 * 3600.0, 26 * 3600.0
 # How far the provider's clock may be behind ours.
 _CLOCKS = 24 * 3600.0
 _SLICE = 200
+# As an answer: what a line of a batch has instead of one.
+_FAILED = 500
 _COMMIT = 500
 
 
@@ -178,15 +180,19 @@ class BatchExecutor:
         response = line.get("response")
         if not isinstance(response, dict):
             error = line.get("error")
-            said = error.get("message") if isinstance(error, dict) else None
-            return BackendFailure("server", f"Not answered in the batch: {said or 'no reason given'}", retryable=True)
+            if not isinstance(error, dict):
+                return BackendFailure("server", "Not answered in the batch: no reason given", retryable=True)
+            # What is no fault of the call may be one of all calls: no credit, no such model.
+            response = {"status_code": _FAILED, "body": {"error": error}}
         task = self.suggester.task
         request = BackendRequest(
             Record(record_id, self.suggester.project_id, "", ""), task.name, task.schema,
             json_schema=task.json_schema(), generation=self.suggester.generation,
         )  # fmt: skip
         status = response.get("status_code")
-        return self.backend.read(response.get("body"), request, status if isinstance(status, int) else 200)
+        found = self.backend.read(response.get("body"), request, status if isinstance(status, int) else 200)
+        # A provider that answered with a file is there: a call that reached no model in it has had a try.
+        return replace(found, kind="server") if isinstance(found, BackendFailure) and found.kind == AWAY else found
 
     # What is to be sent
 
@@ -308,7 +314,7 @@ class _File:
         return self.executor.suggester.request(sending.item.prepared, sending.ask)
 
     def _price(self, sending: Sending) -> float:
-        tokens = sum(count_tokens(message["content"]) for message in sending.ask.messages)
+        tokens = self.executor.suggester.tokens.prompt(sending.ask.messages)
         return cost(tokens, EXPECTED_ANSWER, 0, self.book.info, batch=True) or 0.0
 
     def send(self) -> bool:

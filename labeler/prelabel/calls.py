@@ -19,19 +19,26 @@ from labeler import strictjson
 from labeler.backends.prices import ModelInfo, cost
 from labeler.prelabel.flows import Ask
 from labeler.prelabel.suggest import Suggester
-from labeler.records import BackendFailure, Completion, RateLimits, Suggestion
+from labeler.prelabel.tokens import Size
+from labeler.records import AWAY, TOO_LONG, BackendFailure, Completion, RateLimits, Suggestion
 from labeler.settings import CALIBRATE
 from labeler.store import Row, Store, Tx
 from labeler.store.batches import BATCHED
 from labeler.store.ledger import DECIDED, OPEN, PAUSED, RUNNING
 from labeler.store.limits import SetLimits, worth_learning
-from labeler.text import count_tokens
 
 T = TypeVar("T")
 _LONGEST_WAIT = 120.0
 # While another worker has the same call in flight, and while a batch has it: that wakes the item when it ends.
 _BUSY_WAIT, _BATCH_WAIT = 1.0, 600.0
 EXPECTED_ANSWER = 60
+_HELD = "Held"
+# What a run tells of a model that was tested before.
+_LEARNED = ("context", "usage", "thinks")
+# A run whose first records end all alike is stopped: the others would, too.
+_BRAKE = 20
+# How much longer than thought a prompt is that was refused for its length.
+_LONGER = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +71,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that is ours to send, for the item of ``claim``; ``tokens`` is what was reserved for it."""
+    """A call that is ours to send, for the item of ``claim``; ``tokens`` is what was reserved for it.
+
+    ``size`` is the length of its prompt, ``repeat`` says that it may have been billed before.
+    """
 
     id: int
     claim: Claim
     tokens: int = 0
+    size: Size | None = None
+    repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +101,8 @@ class Held:
     """Why the next call of an item is not sent now, and after how many ``seconds`` it may be.
 
     ``kind``: HALT (a budget is reached, or the run was moved), LIMIT (a rate limit), BUSY and BATCHED (another has the
-    same call in flight, in a batch), DECIDED (people were faster), LOST (the item is another's by now).
+    same call in flight, in a batch), DECIDED (people were faster), LOST (the item is another's by now), TOO_LONG (this
+    very prompt was refused for its length, and was not made any shorter).
     """
 
     kind: str
@@ -159,16 +172,38 @@ class Book:
 
     def settle(self) -> str:
         """Say how a run stands that this executor has nothing more to do for; return its state."""
+        self._keep_learned()
         ledger, billed = self.store.ledger, self.suggester.backend.billed
         run = ledger.run(self.run_id)
         # Read first: a run that waits is looked at every second, and nothing of it need be written each time.
         waits = ledger.next_due(self.run_id, billed=billed) is not None or bool(self.store.batches.open(self.run_id))
-        message = self._waits_for
-        if waits and run["state"] == RUNNING and run["message"] != message and (message or self._went_on):
+        message = self._waiting()
+        # A limit that holds no more is over for a run that has not gone on yet, too.
+        over = self._went_on or (run["message"] or "").startswith(_HELD)
+        if waits and run["state"] == RUNNING and run["message"] != message and (message or over):
             self.store.write(lambda tx: ledger.say(tx, self.run_id, message))
         if waits or run["state"] not in (*OPEN, PAUSED):
             return str(run["state"])
         return self.store.write(lambda tx: ledger.settle(tx, self.run_id, billed))
+
+    def _waiting(self) -> str | None:
+        """Return what the run waits for, as a sentence; None where it is not known, or it waits for nothing."""
+        if not self.held_back:
+            return self._waits_for
+        until = time.strftime("%H:%M:%S", time.gmtime(self.hold_until))
+        return f"Held by the server's rate limit until {until} (UTC)"
+
+    def _keep_learned(self) -> None:
+        """Write down what a tested model was found to be by this run: its server may have been started anew."""
+        backend, models = self.suggester.backend, self.store.models
+        now = getattr(backend, "capabilities", None)
+        if now is None or self.store.db.read_only:
+            return
+        place = (backend.name, getattr(backend, "base_url", None) or "", backend.model_id or "")
+        found = {name: value for name in _LEARNED if (value := getattr(now, name, None)) is not None}
+        known = models.capabilities(*place)
+        if known is not None and {**known, **found} != known:
+            self.store.write(lambda tx: models.learn(tx, *place, found))
 
     # Items
 
@@ -230,7 +265,8 @@ class Book:
         """
         rows = [self.store.ledger.call(tx, question.fingerprint) for question in questions]
         missing = [(q, row) for q, row in zip(questions, rows, strict=True) if not self._will_do(q, row)]
-        tokens = [self._tokens(question.ask) for question, _ in missing]
+        sizes = [self.suggester.tokens.size(question.ask.messages) for question, _ in missing]
+        tokens = [self._tokens(size) for size in sizes]
         if missing:
             held = self._held(tx, claim, [row for _, row in missing if row is not None], tokens, shown)
             if held is not None:
@@ -238,7 +274,10 @@ class Book:
                 return held
         self._waits_for, self._went_on = None, True
         begun = iter(
-            [self._begin_one(tx, counts, claim, q, row, n) for (q, row), n in zip(missing, tokens, strict=True)]
+            [
+                self._begin_one(tx, counts, claim, q, row, n, size)
+                for (q, row), n, size in zip(missing, tokens, sizes, strict=True)
+            ]
         )
         return [
             Answered(row["id"], _completion_of(row), row["run_id"]) if row and self._will_do(q, row) else next(begun)
@@ -258,6 +297,9 @@ class Book:
             return Held(DECIDED)
         if self.closed or ledger.halted(self.run_id, tx) is not None:
             return Held(HALT)
+        refused = next((row for row in rows if self._was_too_long(row)), None)
+        if refused is not None:
+            return Held(TOO_LONG, message=refused["error"])
         flying = next((row for row in rows if ledger.in_flight(row, lease)), None)
         if flying is not None:
             return self._flying(tx, flying)
@@ -268,6 +310,9 @@ class Book:
             if seconds > 0:
                 return Held(LIMIT, seconds)
         return None
+
+    def _was_too_long(self, row: Row) -> bool:
+        return (row["state"], row["error_kind"], row["run_id"]) == ("failed", TOO_LONG, self.run_id)
 
     def _flying(self, tx: Tx, row: Row) -> Held:
         """Another worker has this very call on its way: its answer will be in the ledger."""
@@ -281,6 +326,8 @@ class Book:
     def _let_go(self, tx: Tx, counts: Counter[str], claim: Claim, held: Held, patience: float) -> None:
         if held.kind == DECIDED:
             self.end(tx, counts, claim, "done", DECIDED, None)
+        elif held.kind == TOO_LONG:
+            self.end(tx, counts, claim, "failed", TOO_LONG, held.message)
         elif held.kind == BATCHED:
             self._waits_for = held.message
             self.put_back(tx, claim, held.seconds, BackendFailure(BATCHED, held.message or ""), counts_as_try=False)
@@ -289,30 +336,39 @@ class Book:
                 self.hold_until = max(self.hold_until, time.time() + held.seconds)
             self.put_back(tx, claim, held.seconds)
 
-    def _tokens(self, ask: Ask) -> int:
+    def _tokens(self, size: Size) -> int:
         if self.server is None or not self._counts_tokens:
             return 0
-        return EXPECTED_ANSWER + sum(count_tokens(m["content"]) for m in ask.messages)
+        return EXPECTED_ANSWER + self.suggester.tokens.of(size)
 
     def _begin_one(
-        self, tx: Tx, counts: Counter[str], claim: Claim, question: Question, before: Row | None, tokens: int
+        self,
+        tx: Tx,
+        counts: Counter[str],
+        claim: Claim,
+        question: Question,
+        before: Row | None,
+        tokens: int,
+        size: Size,
     ) -> Call:
         backend = self.suggester.backend
         call = {
             "fingerprint": question.fingerprint, "project_id": self.suggester.project_id, "run_id": self.run_id,
             "record_id": claim.record_id, "task": self.suggester.task.name, "backend": backend.name,
-            "model_id": backend.model_id,
+            "model_id": backend.model_id, "tokens_thought": self.suggester.tokens.of(size),
         }  # fmt: skip
         anew = before is not None and before["state"] == "answered"
         row = self.store.ledger.begin_call(tx, call, claim.token, self.pace.lease, anew)
         assert row is not None
         counts["calls"] += 1
         counts["repeats"] += int(row["repeat"])
-        return Call(row["id"], claim, tokens)
+        return Call(row["id"], claim, tokens, size, bool(row["repeat"]))
 
     def answered(self, tx: Tx, counts: Counter[str], call: Call, answer: Completion) -> None:
         """Commit an answer and what it cost."""
         price = cost(answer.tokens_in, answer.tokens_out, answer.tokens_cached, self.info, batch=self.batch)
+        if price is None and self.info is not None and (price := self._thought(tx, call, answer)) is not None:
+            counts["estimated"] += 1
         row: dict[str, Any] = {
             "answer": answer.text, "finish": answer.finish, "score": answer.score, "scores": answer.scores,
             "note": answer.note, "answered_by": answer.model_id, "cost": price, "tokens_in": answer.tokens_in,
@@ -325,13 +381,31 @@ class Book:
         counts["spent"] += price or 0.0  # type: ignore[assignment]
         counts["unpriced"] += int(price is None)
         self._learn(tx, answer.limits)
+        if call.size is not None and answer.tokens_in is not None:
+            self.suggester.tokens.learn(tx, call.size, answer.tokens_in)
         if call.tokens and self.server is not None and answer.tokens_in is not None:
             real = answer.tokens_in + (answer.tokens_out or 0)
             self.store.limits.correct(tx, self.server, real - call.tokens)
 
+    def _thought(self, tx: Tx, call: Call, answer: Completion) -> float | None:
+        """Return what a call is thought to cost whose server does not count; None where the price is not known.
+
+        A budget must hold there too: what is not counted would never add up to it.
+        """
+        tokens_in = answer.tokens_in
+        tokens_in = self.store.ledger.tokens_thought(tx, call.id) if tokens_in is None else tokens_in
+        tokens_out = answer.tokens_out
+        tokens_out = self.suggester.tokens.text(answer.text) if tokens_out is None else tokens_out
+        return cost(tokens_in, tokens_out, answer.tokens_cached, self.info, batch=self.batch)
+
     def failed(self, tx: Tx, counts: Counter[str], call: Call, failure: BackendFailure) -> None:
         """Commit that a call brought nothing: its item waits for a try, or ends; a fatal failure pauses the run."""
         ledger, claim = self.store.ledger, call.claim
+        if failure.kind == AWAY:
+            self._away(tx, counts, call, failure)
+            return
+        if failure.kind == TOO_LONG:
+            self._learn_length(tx, call, failure)
         ours = ledger.fail_call(tx, call.id, claim.token, failure.kind, failure.message)
         self._learn(tx, failure.limits)
         tries = ledger.tries(self.run_id, claim.record_id, tx)
@@ -347,10 +421,30 @@ class Book:
         elif not ours:
             # Somebody else answered it meanwhile.
             self.put_back(tx, claim, looked=False)
-        elif failure.retryable and tries < self.pace.max_tries:
-            self.put_back(tx, claim, delay, failure, counts_as_try=True)
+        elif failure.retryable and tries < self.pace.max_tries and self._is_worth_it(failure):
+            # A shorter prompt can be asked about at once.
+            self.put_back(tx, claim, 0.0 if failure.kind == TOO_LONG else delay, failure, counts_as_try=True)
         else:
             self.end(tx, counts, claim, "failed", failure.kind, failure.message)
+
+    def _away(self, tx: Tx, counts: Counter[str], call: Call, failure: BackendFailure) -> None:
+        """Undo a call that reached no server, and let the run wait: no record has had a try, and none fails for it."""
+        ledger, claim = self.store.ledger, call.claim
+        ledger.unsend_call(tx, call.id, claim.token, call.repeat)
+        counts["calls"] -= 1
+        counts["repeats"] -= int(call.repeat)
+        self.put_back(tx, claim, 0.0, failure)
+        ledger.wait_for_server(tx, self.run_id, f"{failure.message} The run goes on by itself when the server answers.")
+
+    def _learn_length(self, tx: Tx, call: Call, failure: BackendFailure) -> None:
+        """Take in how long a refused prompt is; where the server names no number, it is longer than thought."""
+        if call.size is not None:
+            tokens = self.suggester.tokens
+            tokens.learn(tx, call.size, failure.tokens or round(tokens.of(call.size) * _LONGER))
+
+    def _is_worth_it(self, failure: BackendFailure) -> bool:
+        """Whether another try may end otherwise: a prompt is made shorter only for a length that is known."""
+        return failure.kind != TOO_LONG or self.suggester.reads is not None
 
     def end_with(
         self,
@@ -382,6 +476,16 @@ class Book:
         counts["failed" if state == "failed" else "done"] += 1
         if state != "failed" and kind is not None:
             counts[DECIDED if kind == DECIDED else "parse_failures"] += 1
+        if (
+            kind not in (None, DECIDED)
+            and self.suggester.backend.billed
+            and ledger.ended_alike(self.run_id, _BRAKE, tx)
+        ):
+            said = (
+                f"The first {_BRAKE} records ended alike, without one label; mend the cause, then resume the run: "
+                f"{message or kind}"
+            )
+            ledger.set_run(tx, self.run_id, PAUSED, said, OPEN)
         return True
 
     def put_back(

@@ -19,6 +19,7 @@ from labeler.errors import LabelerError
 from labeler.prelabel.calls import LIMIT, Answered, Book, Call, Claim, Clerk, Held, Pace
 from labeler.prelabel.rounds import Item, Rounds, items_of
 from labeler.prelabel.suggest import Suggester
+from labeler.prelabel.throttle import Throttle
 from labeler.records import BackendFailure, Suggestion
 from labeler.store import Store, Tx
 
@@ -28,6 +29,8 @@ _BATCHES = 4
 # A shorter wait is slept through; for a longer one the item goes back, and a run of which nothing is due is left.
 _SHORT_WAIT = 5.0
 _LOOK = 0.25
+# Failures that say that a server has more calls than it can answer.
+_OVERLOADED = ("timeout", "rate_limit")
 
 
 class LocalExecutor:
@@ -46,6 +49,8 @@ class LocalExecutor:
         # Items that are leased by this executor and have not ended: prepared, or in the hands of a thread.
         self._under_way = 0
         self._fed = False
+        self._throttle = Throttle(pace.concurrency, getattr(suggester.backend, "slots", None))
+        self._sending = 0
         self._broken = threading.Event()
         self._lock = threading.Lock()
         self._ready, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
@@ -211,7 +216,10 @@ class LocalExecutor:
                 finally:
                     with self._lock:
                         self._under_way -= 1
+                        self._sending -= 1
                         self._room.notify()
+                        # The throttle may have let in another one as well.
+                        self._ready.notify(2)
         finally:
             clerk.flush()
 
@@ -221,7 +229,8 @@ class LocalExecutor:
             with self._lock:
                 if self._stopped() or (self._fed and not self._items):
                     return None
-                if self._items:
+                if self._items and self._sending < self._throttle.limit:
+                    self._sending += 1
                     self._room.notify()
                     return self._items.popleft()
                 if not clerk.waits:
@@ -254,10 +263,14 @@ class LocalExecutor:
             item.take(place, begun)
         if not isinstance(begun, Call):
             return isinstance(begun, Answered)
+        began = time.monotonic()
         answer = next(iter(self.suggester.backend.complete([self.suggester.request(item.prepared, item.asks[place])])))
         if isinstance(answer, BackendFailure):
+            if answer.kind in _OVERLOADED:
+                self._throttle.overloaded(began)
             clerk.write(lambda tx, counts: self.book.failed(tx, counts, begun, answer))
             return False
+        self._throttle.answered()
         clerk.later(lambda tx, counts: self.book.answered(tx, counts, begun, answer))
         item.take(place, Answered(begun.id, answer, self.run_id, fresh=True))
         return True

@@ -10,7 +10,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from labeler import strictjson
 from labeler.backends.base import GENERATED
 from labeler.prelabel import flows
 from labeler.prelabel.flows import Case
@@ -40,6 +42,9 @@ _PER_MESSAGE, _PER_PROMPT = 32, 256
 _KEPT = 0.75
 _LONGEST_GRAPHEME = 64
 _UNKNOWN_ANSWER = 256
+# Of an answer: tokens a character where the model is not known (small ones spell Hangul in bytes), what is kept more
+# than it needs, and for the fence, the white space and the words around it.
+_A_CHARACTER, _SPARE, _AROUND = 3.0, 1.5, 32
 # The sentences that ask once more, or for a check, in the tokens of a model that spells Korean in bytes.
 _WORDING = 400
 _JOINER = "\u200d"
@@ -48,14 +53,68 @@ _JOINER = "\u200d"
 def room(context: int, cases: Sequence[Case], scores: bool) -> int:
     """Return how many tokens the first prompt of one flow may have where the model reads ``context`` in all.
 
-    Set aside are the answer, at most ``max_tokens`` long (of all tasks that are asked in one call), and a part for
-    the calls that follow, which quote it: a second question after an answer that cannot be read, or a check.
+    Set aside are the answer, as long as its schema can need and at most ``max_tokens`` (of all tasks that are asked in
+    one call), and a part for the calls that follow, which quote it: a second question after an answer that cannot be
+    read, or a check.
     ``scores`` says that the backend scores closed lists of labels itself: then only the longest label is set aside.
     """
     if scores and len(cases) == 1 and _is_scored(cases[0]):
         return context - _longest_label(cases[0])
-    answer = sum(case.generation.max_tokens or _UNKNOWN_ANSWER for case in cases)
+    answer = sum(_answer_of(case) for case in cases)
     return context - answer - min(answer + _WORDING, context // 6)
+
+
+def _answer_of(case: Case) -> int:
+    most = case.generation.max_tokens or _UNKNOWN_ANSWER
+    return most if case.longest is None or WAYS[case.style.name].reasons else min(most, case.longest)
+
+
+def longest_answer(schema: Mapping[str, Any], a_character: float | None) -> int | None:
+    """Return how many tokens an answer to a JSON schema can need, generously; None where nothing bounds it.
+
+    ``a_character`` is how many tokens one of the model's characters takes at most, None where that is not known.
+    """
+    characters = _longest_json(schema)
+    if characters is None:
+        return None
+    fixed, free = characters
+    each = _A_CHARACTER if a_character is None else max(1.0, _SPARE * a_character)
+    return round(_SPARE * fixed + each * free) + _AROUND
+
+
+def _longest_json(schema: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return how many bytes of what the schema itself says, and how many other characters, an answer can have."""
+    choices = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else None
+    kind = schema.get("type")
+    if kind == "array" and "items" in schema:
+        return _longest_list(schema)
+    if choices is not None:
+        return max((_bytes(choice) for choice in choices), default=2), 0
+    if kind == "string" and "maxLength" in schema:
+        return 2, int(schema["maxLength"])
+    if kind in ("integer", "boolean") and (kind == "boolean" or "maximum" in schema):
+        return max(5, _bytes(schema.get("minimum", 0)), _bytes(schema.get("maximum", 0))), 0
+    if kind == "object" and schema.get("additionalProperties") is False:
+        parts = {name: _longest_json(part) for name, part in schema.get("properties", {}).items()}
+        known = [part for part in parts.values() if part is not None]
+        if len(known) < len(parts):
+            return None
+        return 2 + sum(_bytes(name) + 4 + part[0] for name, part in parts.items() if part), sum(p[1] for p in known)
+    return None
+
+
+def _longest_list(schema: Mapping[str, Any]) -> tuple[int, int] | None:
+    item = schema["items"]
+    if schema.get("uniqueItems") and "enum" in item:
+        # Each once: what is longest is all of them.
+        return 2 + sum(_bytes(choice) + 2 for choice in item["enum"]), 0
+    one = _longest_json(item)
+    most = schema.get("maxItems")
+    return None if one is None or most is None else (2 + most * (one[0] + 2), most * one[1])
+
+
+def _bytes(value: Any) -> int:
+    return len(strictjson.dumps(value).encode("utf-8", "surrogatepass"))
 
 
 def fit_case(case: Case, count: Count, limit: int) -> Case:

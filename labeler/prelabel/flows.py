@@ -14,7 +14,9 @@ from itertools import zip_longest
 from typing import Any
 
 from labeler import prompts, strictjson
+from labeler.backends import endings
 from labeler.backends.base import AUTO, GENERATED
+from labeler.backends.thoughts import begins_with_thoughts, split_thoughts
 from labeler.labels import safe_agreement
 from labeler.prompts import PromptStyle, correction, styles
 from labeler.records import Completion, Example, Generation, Message, ParseFailure, Record, Step, Value
@@ -22,7 +24,7 @@ from labeler.task import Task, read_json
 
 PARSER_FAILED = "parser"
 # Asked once more these would end the same way.
-FINAL = ("refusal", PARSER_FAILED)
+FINAL = (*endings.FINAL, PARSER_FAILED)
 # What the answers of a model are sampled with where nobody chose a temperature (Wang et al. 2022 use 0.5 to 0.7).
 SAMPLING_TEMPERATURE = 0.7
 REASONING, PLAN, CHECK, POINTS = "reasoning", "plan", "check", "points"
@@ -67,6 +69,7 @@ class Case:
     """One record with all that its flow works with. ``parse`` reads a completion that holds a plain answer.
 
     ``flags`` say how the prompt had to be made shorter; an outcome has those of the prompts that were asked for it.
+    ``longest`` is how many tokens a plain answer can need, None where only ``max_tokens`` bounds it.
     ``unread`` is filled by the flow: the completions that it could not read, as they came.
     """
 
@@ -78,6 +81,7 @@ class Case:
     answering: str
     parse: Parse
     flags: tuple[str, ...] = ()
+    longest: int | None = None
     unread: list[Completion] = field(default_factory=list, compare=False)
 
 
@@ -159,7 +163,8 @@ def least_to_most(case: Case) -> Flow:
         json_schema=_object({key: {"type": "array", "items": {"type": "string"}}}),
     )
     (completion,) = yield [first]
-    if completion.finish == "refusal":
+    failure = endings.no_answer(completion, None)
+    if failure is not None and failure.kind == endings.REFUSAL:
         return _read(case, completion)
     points = _points(completion, key)
     if points is None:
@@ -187,7 +192,10 @@ def verify_and_edit(case: Case) -> Flow:
     if unread is not None and unread.kind in FINAL:
         return draft
     if unread is None:
-        said, text = completion.text, prompts.filled("verify-and-edit.v1", case.style.language, **_names(case))
+        said, text = (
+            split_thoughts(completion.text)[0],
+            prompts.filled("verify-and-edit.v1", case.style.language, **_names(case)),
+        )
     else:
         words = {"reason": unread.message, **_names(case)}
         said, text = (
@@ -338,7 +346,7 @@ def _merged(cases: Sequence[Case]) -> list[tuple[str, str]]:
 
 def _parts(cases: Mapping[str, Case], completion: Completion) -> dict[str, Completion]:
     """Return the part of each task as a plain answer; none where the whole is not an object of the tasks' keys."""
-    answer = read_json(completion.text)
+    answer = read_json(split_thoughts(completion.text)[0])
     known = {case.task.name for case in cases.values()}
     if not isinstance(answer, dict) or not set(answer) <= known:
         return {}
@@ -438,22 +446,36 @@ def _until_read(case: Case, ask: Ask, thoughts: Sequence[str] = ()) -> Flow:
 
 def _read(case: Case, completion: Completion, thoughts: Sequence[str] = ()) -> Outcome:
     """Read one completion. What was thought beside the answer becomes steps, never a part of the value."""
-    answer = read_json(completion.text) if thoughts else None
-    plain, steps = completion, []
+    text, aloud = split_thoughts(completion.text)
+    plain = completion if text == completion.text else replace(completion, text=text)
+    steps = [Step(REASONING, aloud)]
+    answer = read_json(text) if thoughts else None
     if isinstance(answer, dict):
         keys = {_key(thought, case): thought for thought in thoughts}
-        steps = [Step(thought, _shown(answer[key])) for key, thought in keys.items() if key in answer]
+        steps += [Step(thought, _shown(answer[key])) for key, thought in keys.items() if key in answer]
         plain = replace(completion, text=_plain({key: value for key, value in answer.items() if key not in keys}))
     value = case.parse(case.record, plain)
     if isinstance(value, ParseFailure):
         case.unread.append(completion)
         # A person is shown the answer as it came, and so is the model that is asked again.
-        return Outcome(value if plain is completion else replace(value, raw=completion.text), completion)
+        return Outcome(_explained(value, completion), completion)
     return Outcome(value, plain, tuple(step for step in steps if step.text.strip()))
 
 
+def _explained(failure: ParseFailure, completion: Completion) -> ParseFailure:
+    """Return a failure with the answer as it came; where words around an answer are the cause, it says so."""
+    message = failure.message
+    if failure.kind == "not_json" and begins_with_thoughts(completion.text):
+        message = (
+            "The model thinks aloud, and where its answer begins cannot be told; use a reasoning parser on the server"
+        )
+    elif failure.kind == "not_json" and "{" in completion.text and not completion.text.lstrip().startswith("{"):
+        message = "The answer has words around its JSON, and the task wants the JSON alone"
+    return replace(failure, message=message, raw=completion.text)
+
+
 def _points(completion: Completion, key: str) -> list[str] | None:
-    answer = None if completion.finish == "length" else read_json(completion.text)
+    answer = None if endings.no_answer(completion, None) else read_json(split_thoughts(completion.text)[0])
     points = answer.get(key) if isinstance(answer, dict) and set(answer) == {key} else None
     return points if isinstance(points, list) and all(isinstance(point, str) for point in points) else None
 

@@ -17,7 +17,6 @@ from labeler.settings import AGAIN, CASCADE
 from labeler.store import Store, Tx
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED, QUEUED
 from labeler.store.suggestions import Kind
-from labeler.text import count_tokens
 
 _SLICE = 500
 # Tokens of an answer of which nothing is known, and of the thoughts before it.
@@ -173,9 +172,9 @@ def estimate(
     """Estimate tokens, cost and time of a run from the prompts of its first records, without any call.
 
     The first call of each record is built as it would be sent; calls that follow it (a check, a sample, the next
-    step of a cascade) are taken to be as long. Tokens of prompts are estimated by :func:`count_tokens`. The length
-    of answers and the time of a call come from earlier calls of the same model in the same task, where there are any.
-    ``batch`` says that the calls go through a batch service: at its price, and within a day.
+    step of a cascade) are taken to be as long. Tokens of prompts are counted as earlier answers of the model taught.
+    The length of answers and the time of a call come from earlier calls of the same model in the same task, where
+    there are any. ``batch`` says that the calls go through a batch service: at its price, and within a day.
     """
     ids = list(record_ids)
     backend = suggester.backend
@@ -212,8 +211,8 @@ def _first_calls(suggester: Suggester, ids: list[int]) -> _FirstCalls:
     answers: list[int] = []
     for prepared in suggester.prepare(list(records.values())):
         asks = suggester.flow(prepared).step()
-        prompts.append(sum(count_tokens(m["content"]) + 4 for ask in asks or () for m in ask.messages))
-        answers += [count_tokens(suggester.task.answer(example.value)) for example in prepared.examples]
+        prompts.append(sum(suggester.tokens.prompt(ask.messages) for ask in asks or ()))
+        answers += [suggester.tokens.text(suggester.task.answer(example.value)) for example in prepared.examples]
     return _FirstCalls(prompts, answers)
 
 

@@ -10,13 +10,15 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
+from labeler.backends import endings
 from labeler.backends.base import AUTO, Backend, BackendRequest
 from labeler.errors import InputError, LabelerError, PluginError
 from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text, safe_agreement
 from labeler.prelabel import flows
 from labeler.prelabel.calibration import Calibration
-from labeler.prelabel.fitting import fit_joint, flags_of, room
+from labeler.prelabel.fitting import fit_joint, flags_of, longest_answer, room
 from labeler.prelabel.flows import Ask, Case, Flow, Outcome
+from labeler.prelabel.tokens import Tokens
 from labeler.prompts import PromptStyle, shown, suspicious, unmarked
 from labeler.records import (
     BackendFailure,
@@ -24,7 +26,6 @@ from labeler.records import (
     Evidence,
     Example,
     Generation,
-    Message,
     ParseFailure,
     Record,
     SecondOpinion,
@@ -36,7 +37,6 @@ from labeler.retrieval.retrievers import Retriever, Similar
 from labeler.settings import CASCADE, DIRECT
 from labeler.store import Store, Tx
 from labeler.task import Task
-from labeler.text import count_tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,8 +47,6 @@ EXTRACTION_NEIGHBOURS = 24
 EVIDENCE = 16
 _FREE = 2
 """A cascade goes by what two free backends say alike."""
-# Without the model's own tokenizer a prompt may have a quarter more tokens than are counted.
-_MARGIN = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +152,10 @@ class Suggester:
     def case(self, prepared: Prepared) -> Case:
         """Return what the flow of a record works with; the record's fence is a fresh random one."""
         texts = [prepared.record.text, *(example.text for example in prepared.examples)]
+        longest = None if getattr(self.backend, "thinks", False) else self._longest(self.task.json_schema())
         return Case(
             self.task, prepared.record, prepared.examples, self.style.fenced(texts), self.generation, self.answering,
-            self.parse,
+            self.parse, longest=longest,
         )  # fmt: skip
 
     def flow(self, prepared: Prepared) -> Started:
@@ -185,19 +184,37 @@ class Suggester:
         return {name: replace(case, flags=flags_of(cases[name], case)) for name, case in fitted.items()}
 
     def _shortened(self, cases: Mapping[str, Case]) -> Mapping[str, Case]:
-        context = getattr(self.backend, "context", None) or self.context
+        context = self.reads
         if context is None:
             return cases
         limit = room(context, list(cases.values()), getattr(self.backend, "local", False))
         count = getattr(self.backend, "count_tokens", None)
         if count is None:
-            count, limit = _estimated, int(limit * _MARGIN)
+            count, limit = self.tokens.prompt, int(limit * self.tokens.margin)
         try:
             with _building(self.task.name):
                 return fit_joint(cases, count, limit)
         except InputError:
             # Messages that the model's template refuses have no length; the backend says so, of this record alone.
             return cases
+
+    @property
+    def reads(self) -> int | None:
+        """How many tokens a prompt and its answer may have together; None where that is not known (yet)."""
+        context: int | None = getattr(self.backend, "context", None)
+        return context or self.context
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """What counts the tokens of prompts as the model's server does."""
+        server = getattr(self.backend, "base_url", None) or self.backend.name
+        return Tokens(self.store, server, self.backend.model_id or "")
+
+    def _longest(self, json_schema: Mapping[str, Any]) -> int | None:
+        """Return how many tokens an answer can need; None where nothing bounds it but ``max_tokens``."""
+        return (
+            None if "max_tokens" in self.generation.explicit else longest_answer(json_schema, self.tokens.a_character)
+        )
 
     def _fixed_examples(self, query: Query) -> list[Example]:
         return self.index.examples(self.fixed.retrieve(self.index, query, self.k)) if self.fixed else []
@@ -238,6 +255,7 @@ class Suggester:
             vector=prepared.vector,
             answering=ask.answering if ask else AUTO,
             size=sum(sizes) / len(sizes) if sizes else None,
+            longest=self._longest(ask.json_schema) if ask else None,
         )
 
     @cached_property
@@ -330,10 +348,8 @@ class Suggester:
 
         A parser that fails is a ParseFailure too: the answer is paid for, and a person can read it.
         """
-        if completion.finish == "length":
-            return ParseFailure("truncated", "The answer was cut off at the token limit", completion.text)
-        if completion.finish == "refusal":
-            return ParseFailure("refusal", "The model refused to answer", completion.text)
+        if failure := endings.no_answer(completion, self.generation.max_tokens):
+            return failure
         try:
             return self.task.parse_completion(completion.text, record)
         except Exception as error:
@@ -426,10 +442,6 @@ def _building(task: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise PluginError(f"The task {task} cannot build a prompt: {_shown(error)}") from error
-
-
-def _estimated(messages: Sequence[Message]) -> int:
-    return sum(count_tokens(message["content"]) + 4 for message in messages)
 
 
 def _single(task: str, flow: Flow) -> JointFlow:

@@ -309,6 +309,16 @@ UPDATE runs SET unlisted = MAX(0, spent - (SELECT COALESCE(SUM(c.cost), 0) FROM 
 """
 
 
+_SERVERS = """
+ALTER TABLE runs ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN away_since REAL;
+ALTER TABLE calls ADD COLUMN tokens_thought INTEGER;
+CREATE TABLE token_counts (
+    server TEXT NOT NULL, model_id TEXT NOT NULL, answers INTEGER NOT NULL, n REAL NOT NULL, w REAL NOT NULL,
+    nn REAL NOT NULL, nw REAL NOT NULL, ww REAL NOT NULL, PRIMARY KEY (server, model_id)) WITHOUT ROWID;
+"""
+
+
 @migrations()
 def m001_initial(db: SqliteUtils) -> None:
     _execute(db, _INITIAL)
@@ -375,6 +385,12 @@ def m007_current_suggestions(db: SqliteUtils) -> None:
 def m008_unlisted_costs(db: SqliteUtils) -> None:
     """Runs say what they paid for answers that have no row: version 0.1.0 kept only the last answer of a call."""
     _execute(db, _UNLISTED)
+
+
+@migrations()
+def m009_servers(db: SqliteUtils) -> None:
+    """What servers count as tokens, costs that are estimated, and runs that wait for their server."""
+    _execute(db, _SERVERS)
 
 
 @migrations()

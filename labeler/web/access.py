@@ -7,7 +7,6 @@ not its members (and no admins) it does not exist. A test walks every route.
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar

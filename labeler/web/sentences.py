@@ -89,7 +89,6 @@ SENTENCES = (
     N_("The probe needs approved examples of at least two labels"),
     N_("The probe labels choices only, not %(kind)s"),
     N_("The record has no vector yet"),
-    N_("No complete answer within %(n)s s; try again, or raise the time-out."),
     N_("No connection to %(address)s (%(reason)s); check the address, the network and that the server runs."),
     N_("The account has no credit left; add credit or raise its limit, then resume the run (%(status)s)."),
     N_("The server limits the rate; the call is worth another try later, with fewer at once (%(status)s)."),
@@ -99,6 +98,36 @@ SENTENCES = (
     N_("The server failed; the call is worth another try (%(status)s)."),
     N_("The prompt is longer than the model can read; show fewer examples or use another model (%(status)s)."),
     N_("The server refuses this prompt; see what it says, and label this record by hand (%(status)s)."),
+    # Of servers as they are
+    N_("This one call is more than the server's limit takes; show fewer examples, or raise the limit (%(status)s)."),
+    N_("The server's moderation refuses this prompt; label this record by hand (%(status)s)."),
+    N_("The server does not write answers that long; lower max_tokens to %(n)s, then resume the run (%(status)s)."),
+    N_("The server does not write answers that long; lower max_tokens, then resume the run (%(status)s)."),
+    N_("The server behind %(address)s does not answer, or its model is not ready; see that it runs (%(status)s)."),
+    N_(
+        "No complete answer within %(n)s s; raise timeout_seconds, or lower concurrency where the server "
+        "answers few calls at once."
+    ),
+    N_("%(model)s gives no answer that can be used. %(why)s."),
+    N_("Held by the server's rate limit until %(time)s (UTC)"),
+    N_("%(why)s The run goes on by itself when the server answers."),
+    N_("The first %(n)s records ended alike, without one label; mend the cause, then resume the run: %(why)s"),
+    N_("The model thinks aloud, and where its answer begins cannot be told; use a reasoning parser on the server"),
+    N_("The answer has words around its JSON, and the task wants the JSON alone"),
+    N_("The answer was cut off at the limit of %(n)s tokens (max_tokens)"),
+    N_("The answer was cut off, because it is longer than any label of this task"),
+    N_("The model was still thinking where its answer should have ended"),
+    N_("The server's content filter held the answer back"),
+    N_(
+        "The answer is empty: the model's text came as reasoning_content; start the server without its "
+        "reasoning parser, or turn thinking off"
+    ),
+    N_("The answer is empty: the model called a tool instead of answering"),
+    N_(
+        "Azure takes no batches under an address with /deployments/; set openai_base_url to "
+        "https://NAME.openai.azure.com/openai/v1 and the model id to the deployment, or choose the executor "
+        "local"
+    ),
     # Of settings and runs
     N_("%(name)s is %(value)s; allowed are: %(names)s"),
     N_("%(name)s is %(value)s; it must be of the kind %(kind)s"),

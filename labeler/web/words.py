@@ -139,6 +139,9 @@ WORDS = {
     "can.scored": N_("Scores of the labels"),
     "can.cache": N_("Keeps what it has read"),
     "can.context": N_("Context in tokens"),
+    "can.slots": N_("Calls it answers at once"),
+    "can.usage": N_("Counts tokens"),
+    "can.thinks": N_("Thinks before it answers"),
     "can.device": N_("Device"),
     "can.dtype": N_("Number format"),
     # Languages
@@ -153,6 +156,8 @@ WORDS = {
     "rate_limit": N_("Too many requests"),
     "server": N_("Error of the server"),
     "connection": N_("No connection"),
+    "away": N_("The server is away"),
+    "too_long": N_("The prompt is too long"),
     "auth": N_("Key refused"),
     "quota": N_("Quota used up"),
     "model": N_("Model not found"),

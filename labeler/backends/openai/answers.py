@@ -7,21 +7,66 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from labeler.backends.endings import CUT, IN_CALL, IN_THOUGHTS, MODERATED, REFUSED
 from labeler.backends.openai import context
 from labeler.backends.openai.limits import Headers, rate_limits, retry_after
 from labeler.backends.openai.settings import OPENAI_URL
-from labeler.records import Completion, RateLimits
+from labeler.records import AWAY, Completion, RateLimits
 
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
-_MODEL_CODES = {"model_not_found", "invalid_model", "model_not_available"}
-_LENGTH_CODES = {"context_length_exceeded", "exceed_context_size_error"}
+_MODEL_CODES = {"model_not_found", "invalid_model", "model_not_available", "model_not_supported"}
+# Words of errors, where their status says too little: gateways answer 400 or 500 to nearly everything.
+_QUOTA = re.compile(
+    r"insufficient[_ ](?:user[_ ])?(?:quota|balance|credits?|funds)|budget.{0,40}exceeded|exceeded.{0,20}budget"
+    r"|credit balance is too low|out of credits|billing|payment required",
+    re.IGNORECASE,
+)
+_MODEL = re.compile(
+    r"(?:invalid|unknown|unsupported|no such) model\b|model[^.]{0,120}(?:not found|n[o']t exist|not supported)"
+    r"|not a valid model",
+    re.IGNORECASE,
+)
+_AUTH = re.compile(
+    r"no connected db|api[_ ]?key (?:is )?(?:not valid|invalid|missing|required)|(?:invalid|incorrect|no) api[_ ]?key"
+    r"|authentication ?error|not authenticated",
+    re.IGNORECASE,
+)
+_MODERATED = re.compile(
+    r"moderation|flagged|content[_ ]?(?:filter|policy|management)|responsible ai|inappropriate|data_inspection"
+    r"|usage polic|safety (?:system|filter|setting|polic)|prohibited",
+    re.IGNORECASE,
+)
+_TOO_LARGE = re.compile(r"request too large|too large for|request entity too large|payload too large", re.IGNORECASE)
+_ASKED_FOR = re.compile(r"limit:? ([\d,]+).{0,40}?requested:? ([\d,]+)", re.IGNORECASE)
+_ANSWER_LENGTH = re.compile(r"max_?(?:completion_|output_|new_)?tokens|maximum tokens you requested", re.IGNORECASE)
+_ANSWER_TOO_LONG = re.compile(
+    r"too (?:large|high|big|long)|at most|less than|no more than|exceed|<=|>|maximum|range|larger|between|must be",
+    re.IGNORECASE,
+)
+_MOST = re.compile(
+    r"(?:at most|no more than|<=|less than(?: or equal to)?|limit of|maximum(?: value)?(?: is| of|:)?|> ?"
+    r"|between \d+ and|\[\d+,) ?`?(\d[\d,]*)",
+    re.IGNORECASE,
+)
+# A gateway whose server is gone, and a server whose model is not ready: nothing was asked of a model.
+_AWAY = re.compile(
+    r"connection (?:error|refused|failed)|cannot connect|failed to (?:connect|establish)|connect call failed"
+    r"|loading model|model is (?:still )?(?:loading|being loaded|starting)|upstream connect|no healthy upstream",
+    re.IGNORECASE,
+)
+# What servers call the ends that Labeler knows.
+_ENDS = {
+    **dict.fromkeys(("safety", "prohibited_content", "blocklist", "spii", "recitation", "sensitive"), MODERATED),
+    **dict.fromkeys(("max_tokens", "model_length", "max_length"), CUT),
+}
+_LONGEST_CALL = 20_000
 _NOT_STORABLE = re.compile("[\ud800-\udfff\0]")
 
 
 class Refusal(NamedTuple):
     """An answer with an error status, taken apart. ``said`` may hold secrets: clean it before it is shown.
 
-    ``context`` is how many tokens the model reads, where the prompt was refused for being longer.
+    ``too_long`` is what it tells of the length of the prompt, where that is what it is about.
     """
 
     status: int
@@ -30,7 +75,7 @@ class Refusal(NamedTuple):
     param: str
     retry_after: float | None = None
     limits: RateLimits | None = None
-    context: int | None = None
+    too_long: context.TooLongPrompt | None = None
 
 
 class Unreadable(NamedTuple):
@@ -46,8 +91,8 @@ def refusal(status: int, headers: Headers, body: Any) -> Refusal:
     codes = frozenset(str(known[name]) for name in ("code", "type") if known.get(name))
     param = str(known.get("param") or "")
     said = _said(error)
-    tokens = context.refused_for(said, known) if status in (400, 413, 422) else None
-    return Refusal(status, said, codes, param, retry_after(headers), rate_limits(headers), tokens)
+    too_long = context.refused_for(said, known, codes) if status in (400, 413, 422, 500) else None
+    return Refusal(status, said, codes, param, retry_after(headers), rate_limits(headers), too_long)
 
 
 def refused(status: int, headers: Headers, content: bytes) -> Refusal:
@@ -64,33 +109,80 @@ def answered(body: Any, headers: Headers) -> Completion | Refusal | Unreadable:
     if not isinstance(body, dict):
         return Unreadable("is not a JSON object")
     choices = body.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        return _completion(body, choices[0], rate_limits(headers))
-    # Gateways report the error of the server behind them with status 200.
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
     error = body.get("error")
-    code = error.get("code") if isinstance(error, dict) else None
-    if isinstance(code, int) and 400 <= code < 600:
-        return refusal(code, headers, error)
+    if choice is not None and choice.get("finish_reason") == "error":
+        # OpenRouter: the server behind it failed while it wrote.
+        return refusal(_status(choice.get("error")) or 500, headers, choice.get("error") or error)
+    if choice is not None:
+        return _completion(body, choice, rate_limits(headers))
+    # Gateways report the error of the server behind them with status 200.
+    if status := _status(error):
+        return refusal(status, headers, error)
     return Unreadable("has no choices" + (f" ({_said(error)})" if error else ""))
+
+
+def _status(error: Any) -> int | None:
+    """Return the HTTP status that an error names as its code, as a number or as text."""
+    code = error.get("code") if isinstance(error, dict) else None
+    status = int(code) if isinstance(code, str) and re.fullmatch("[45]\\d\\d", code) else code
+    return status if type(status) is int and 400 <= status < 600 else None
 
 
 def _completion(body: Mapping[str, Any], choice: Mapping[str, Any], limits: RateLimits | None) -> Completion:
     message = choice.get("message")
     message = message if isinstance(message, dict) else {"content": choice.get("text")}
     text, refused_with = _text(message.get("content")), _text(message.get("refusal"))
-    finish = choice.get("finish_reason")
+    finish = _finish(choice, refused_with)
+    if not text and not refused_with:
+        text, instead = _beside(message)
+        # Shown to a person as it came; what stands in another place than the answer is never read as one.
+        finish = instead if instead and finish not in (CUT, MODERATED) else finish
     usage = body.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     model = body.get("model")
     return Completion(
         text=_storable(text or refused_with),
-        tokens_in=_count(usage.get("prompt_tokens")),
-        tokens_out=_count(usage.get("completion_tokens")),
+        # No prompt has 0 tokens: some servers fill in what they do not count.
+        tokens_in=_count(usage.get("prompt_tokens")) or None,
+        tokens_out=_count(usage.get("completion_tokens")) or (None if text or refused_with else 0),
         tokens_cached=_cached(usage),
-        finish="refusal" if refused_with else _storable(finish)[:40] if isinstance(finish, str) else None,
+        finish=finish,
         model_id=_storable(model)[:200] if isinstance(model, str) and model else None,
         limits=limits,
     )
+
+
+def _finish(choice: Mapping[str, Any], refused_with: str) -> str | None:
+    said = choice.get("finish_reason")
+    if refused_with:
+        return REFUSED
+    return _ENDS.get(said.lower(), _storable(said)[:40]) if isinstance(said, str) else None
+
+
+def _beside(message: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return what an empty answer holds in its other fields, and the name of such an end; thoughts, or a tool call."""
+    calls = message.get("tool_calls")
+    calls = calls if isinstance(calls, list) else []
+    called = [call["function"] for call in (*calls, {"function": message.get("function_call")}) if _calls(call)]
+    if called:
+        return json.dumps(called, ensure_ascii=False)[:_LONGEST_CALL], IN_CALL
+    thoughts = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+    return thoughts, IN_THOUGHTS if thoughts.strip() else None
+
+
+def _calls(call: Any) -> bool:
+    return isinstance(call, dict) and isinstance(call.get("function"), dict)
+
+
+def shows_thoughts(body: Any) -> bool:
+    """Whether an answer came with thoughts in a field of their own, or says that tokens were spent on them."""
+    try:
+        message, details = body["choices"][0]["message"], (body.get("usage") or {}).get("completion_tokens_details")
+        spent = details.get("reasoning_tokens") if isinstance(details, dict) else 0
+        return bool(message.get("reasoning_content") or message.get("reasoning") or spent)
+    except (LookupError, TypeError, AttributeError):
+        return False
 
 
 def _cached(usage: Mapping[str, Any]) -> int | None:
@@ -135,19 +227,62 @@ def _said(error: Any) -> str:
 def diagnose(refusal: Refusal, model_id: str, base_url: str | None) -> tuple[str, str]:
     """Return the kind of failure, and a sentence that says what to do."""
     status, said, codes = refusal.status, refusal.said, refusal.codes
-    if status == 402 or codes & _QUOTA_CODES or "insufficient_quota" in said:
+    if status == 402 or codes & _QUOTA_CODES or "insufficient_quota" in said or _speaks(_QUOTA, refusal, 429):
         return "quota", "The account has no credit left; add credit or raise its limit, then resume the run."
+    if refusal.too_long is not None:
+        return "too_long", "The prompt is longer than the model can read; show fewer examples or use another model."
+    if is_too_large(refusal):
+        return (
+            "request",
+            "This one call is more than the server's limit takes; show fewer examples, or raise the limit.",
+        )
     if status == 429:
         return "rate_limit", "The server limits the rate; the call is worth another try later, with fewer at once."
-    if status in (401, 403):
+    if status == 451 or (400 <= status < 500 and _MODERATED.search(" ".join((said, *codes)))):
+        return "request", "The server's moderation refuses this prompt; label this record by hand."
+    if status in (401, 403) or (status == 400 and _AUTH.search(said)):
         return "auth", "The server does not accept the key; check OPENAI_API_KEY or openai_api_key."
-    if status == 404 or codes & _MODEL_CODES:
+    if status == 404 or codes & _MODEL_CODES or (status in (400, 422) and _MODEL.search(said)):
         where = base_url or OPENAI_URL
         return "model", f"No model {model_id!r} at {where}; check the model id, and that base_url is right."
     if 300 <= status < 400 or status == 405:
         return "setup", "The address does not take chat completions; set base_url to where the API begins (/v1)."
     if status >= 500 or status in (408, 409, 425):
-        return "server", "The server failed; the call is worth another try."
-    if refusal.context is not None or codes & _LENGTH_CODES or "context length" in said or "context size" in said:
-        return "request", "The prompt is longer than the model can read; show fewer examples or use another model."
+        return _of_server(refusal, base_url)
+    about_length = _ANSWER_LENGTH.search(said) or _ANSWER_LENGTH.search(refusal.param)
+    if status in (400, 422) and about_length and _ANSWER_TOO_LONG.search(said):
+        most = _MOST.search(said)
+        if most is None:
+            return "setup", "The server does not write answers that long; lower max_tokens, then resume the run."
+        lower = int(most[1].replace(",", ""))
+        return (
+            "setup",
+            f"The server does not write answers that long; lower max_tokens to {lower}, then resume the run.",
+        )
     return "request", "The server refuses this prompt; see what it says, and label this record by hand."
+
+
+def _speaks(words: re.Pattern[str], refusal: Refusal, but: int) -> bool:
+    """Whether an error of a client, other than ``but``, has such words in its message or its codes."""
+    text = " ".join((refusal.said, *refusal.codes))
+    # A budget that is used up is one with every status; the other words stand in limits of a minute, too.
+    found = words.search(text) if 400 <= refusal.status < 500 else None
+    return found is not None and (refusal.status != but or "budget" in found[0].lower())
+
+
+def is_too_large(refusal: Refusal) -> bool:
+    """Whether one call alone is more than a limit takes, so that no wait will do."""
+    if refusal.status not in (413, 429):
+        return False
+    numbers = _ASKED_FOR.search(refusal.said)
+    if numbers:
+        limit, asked = (int(number.replace(",", "")) for number in numbers.groups())
+        return asked > limit
+    return refusal.status == 413 or bool(_TOO_LARGE.search(refusal.said))
+
+
+def _of_server(refusal: Refusal, base_url: str | None) -> tuple[str, str]:
+    if _AWAY.search(refusal.said):
+        where = base_url or OPENAI_URL
+        return AWAY, f"The server behind {where} does not answer, or its model is not ready; see that it runs."
+    return "server", "The server failed; the call is worth another try."

@@ -11,23 +11,32 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from labeler.backends import endings
 from labeler.backends.base import GENERATED, SCORED, BackendRequest
 from labeler.backends.openai import answers, context
 from labeler.backends.openai.answers import Refusal, Unreadable
 from labeler.backends.openai.batches import BatchClient
 from labeler.backends.openai.body import Form, Forms, settings_of
-from labeler.backends.openai.capabilities import FORMATS, SETTINGS, Capabilities, Knowledge, speaks_of_format
+from labeler.backends.openai.capabilities import (
+    FORMATS,
+    SETTINGS,
+    TOKEN_NAMES,
+    Capabilities,
+    Knowledge,
+    speaks_of_format,
+)
 from labeler.backends.openai.failures import CallFailed
 from labeler.backends.openai.hiding import Hider
 from labeler.backends.openai.limits import Headers
 from labeler.backends.openai.scores import can_score, label_scores
 from labeler.backends.openai.settings import OPENAI_URL, checked_key, checked_url
-from labeler.backends.openai.wire import MAX_ANSWER, NotConnected, Reply, TooLong, TooSlow, Wire
+from labeler.backends.openai.wire import MAX_ANSWER, NotConnected, NotReached, Reply, TooLong, TooSlow, Wire
+from labeler.backends.thoughts import begins_with_thoughts, split_thoughts
 from labeler.errors import BackendError, SettingError
 from labeler.labels import Choice, Label
-from labeler.records import BackendFailure, Completion, Generation, Record
+from labeler.records import AWAY, TOO_LONG, BackendFailure, Completion, Generation, Record
 
-_PROBE = "answer"
+_PROBE, _ROOM = "answer", 256
 # In seconds and bytes: a list of models, some of which have hundreds, is no reason to let a test wait for long.
 _LIST_TIMEOUT, _LIST_SIZE = 10.0, 10 * 1024 * 1024
 _NOTHING_KNOWN = Capabilities()
@@ -87,6 +96,16 @@ class OpenAIBackend:
         return frozenset(name for name in SETTINGS if self.capabilities.takes(name) is not False)
 
     @property
+    def thinks(self) -> bool:
+        """Whether the model is known to think before it answers, which takes tokens of its answer."""
+        return bool(self.capabilities.thinks) or self.capabilities.max_tokens_name == TOKEN_NAMES[1]
+
+    @property
+    def slots(self) -> int | None:
+        """How many calls the server answers at once, where it said so."""
+        return self.capabilities.slots
+
+    @property
     def context(self) -> int | None:
         """How many tokens a prompt and its answer may have together, as the server said; None where it did not."""
         return self.capabilities.context
@@ -94,7 +113,7 @@ class OpenAIBackend:
     @cached_property
     def batches(self) -> BatchClient:
         """Files and batches of the same server, with the same key."""
-        return BatchClient(self._wire, self._failure_of, self._hider.hide_in)
+        return BatchClient(self._wire, self._failure_of, self._hider.hide)
 
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
         """Yield what came of each request, in order; a call that fails is a BackendFailure, never an exception."""
@@ -110,7 +129,13 @@ class OpenAIBackend:
         if isinstance(result, BackendFailure):
             return found | {"message": result.message}
         model = result.model_id or self.model_id
+        if unusable := _unusable(result):
+            return found | {"model": model, "message": f"{model} gives no answer that can be used. {unusable}."}
         return found | {"ok": True, "model": model, "message": f"{model} answered in {ms} ms."}
+
+    def answers(self) -> bool:
+        """Whether the server can be reached now; nothing is asked of its model."""
+        return self._wire.answers(min(self.timeout, _LIST_TIMEOUT))
 
     def probe(self) -> Completion | BackendFailure:
         """Find out what the server takes: one tiny call that asks for everything; see :func:`probe`.
@@ -128,18 +153,20 @@ class OpenAIBackend:
         if isinstance(result, Completion):
             if self.structured == "auto":
                 _judge_formats(knowledge, result)
-            knowledge.accept_context(self._listed_context(result.model_id))
+            knowledge.accept_listed(*self._listed(result.model_id))
             self._knowledge = knowledge
         return result
 
-    def _listed_context(self, answered_as: str | None) -> int | None:
+    def _listed(self, answered_as: str | None) -> tuple[int | None, int | None]:
+        """Return the context of the model and the slots of the server, where it says so."""
         models = self._fetched(self._wire, "/models")
         found = context.listed(models, self.model_id, answered_as)
-        if found is not None or not context.is_llama_cpp(models) or self.base_url is None:
-            return found
+        if not context.is_llama_cpp(models) or self.base_url is None:
+            return found, None
         above = Wire(self.base_url.removesuffix("/v1"), self._key, _LIST_TIMEOUT)
         try:
-            return context.of_props(self._fetched(above, "/props"))
+            of_slot, slots = context.of_props(self._fetched(above, "/props"))
+            return found or of_slot, slots
         finally:
             above.close()
 
@@ -181,9 +208,7 @@ class OpenAIBackend:
             result = self._interpret(body, headers, request, form, self._knowledge)
         else:
             result = answers.refusal(status, headers, body)
-        if isinstance(result, Completion):
-            return replace(result, text=self._hider.hide_key(result.text))
-        if isinstance(result, BackendFailure):
+        if isinstance(result, Completion | BackendFailure):
             return result
         learned = self._knowledge.learn(form.body(request), request.task, result)
         if not learned:
@@ -263,10 +288,10 @@ class OpenAIBackend:
         except (TooSlow, TooLong, NotConnected) as error:
             return self._failure_of(error)
         if not 200 <= reply.status < 300:
-            return answers.refused(reply.status, reply.headers, self._hider.hide_in(reply.content))
+            return answers.refused(reply.status, reply.headers, reply.content)
         try:
             # Not strictjson: the answer is paid for, and one odd escape in it is no reason to ask again.
-            body = json.loads(self._hider.hide_in(reply.content))
+            body = json.loads(reply.content)
         except (ValueError, RecursionError):
             return self._unreadable("is not JSON")
         return self._interpret(body, reply.headers, request, form, knowledge)
@@ -279,7 +304,14 @@ class OpenAIBackend:
             return self._unreadable(self._hider.clean(result.why))
         if isinstance(result, Refusal):
             return result
+        if result.model_id:
+            result = replace(result, model_id=self._hider.hide(result.model_id))
         knowledge.accept(form.options)
+        thoughts = answers.shows_thoughts(body) or begins_with_thoughts(result.text)
+        knowledge.accept_answer(result.tokens_in is not None, thoughts)
+        if form.bounded and result.finish == endings.CUT:
+            # Cut where its label should have ended. One that thinks has the room that it wants from now on.
+            result = replace(result, finish=endings.THINKING if thoughts else endings.RAN_AWAY)
         if not form.scored:
             return result
         content = _logprobs(body["choices"][0])
@@ -296,10 +328,9 @@ class OpenAIBackend:
     # Failures
 
     def _refused(self, refusal: Refusal, request: BackendRequest, knowledge: Knowledge) -> BackendFailure:
-        """Return the failure of a refused call; one that told how much the model reads is worth a shorter prompt."""
-        failure = self._failure(refusal)
-        shorter = knowledge.learn_context(refusal, (request.task, request.record.id))
-        return replace(failure, retryable=failure.retryable or shorter)
+        """Return the failure of a refused call, and remember how much the model reads where it says so."""
+        knowledge.learn_context(refusal)
+        return self._failure(refusal)
 
     def _unreadable(self, what: str) -> BackendFailure:
         message = f"The server's answer {what}; try again, and check that base_url ends where its API begins (/v1)."
@@ -308,23 +339,25 @@ class OpenAIBackend:
     def _failure_of(self, problem: Exception | Reply) -> BackendFailure:
         """Return the failure for a request that brought no usable reply, whatever was asked for."""
         if isinstance(problem, Reply):
-            content = self._hider.hide_in(problem.content)
-            return self._failure(answers.refused(problem.status, problem.headers, content))
+            return self._failure(answers.refused(problem.status, problem.headers, problem.content))
         if isinstance(problem, TooSlow):
-            message = f"No complete answer within {self.timeout:g} s; try again, or raise the time-out."
+            message = (
+                f"No complete answer within {self.timeout:g} s; raise timeout_seconds, or lower concurrency where the "
+                "server answers few calls at once."
+            )
             return BackendFailure("timeout", message, retryable=True)
         if isinstance(problem, TooLong):
             message = f"The answer is longer than {MAX_ANSWER // 2**20} MB; lower max_tokens or check the server."
             return BackendFailure("request", message)
-        return self._not_connected(self._hider.clean(str(problem)))
+        return self._not_connected(self._hider.clean(str(problem)), isinstance(problem, NotReached))
 
-    def _not_connected(self, reason: str) -> BackendFailure:
+    def _not_connected(self, reason: str, away: bool) -> BackendFailure:
         where = self.base_url or OPENAI_URL
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             message = f"The certificate of {where} is not trusted ({reason}); install its authority on this machine."
             return BackendFailure("setup", message, fatal=True)
         message = f"No connection to {where} ({reason}); check the address, the network and that the server runs."
-        return BackendFailure("connection", message, retryable=True)
+        return BackendFailure(AWAY if away else "connection", message, retryable=True)
 
     def _failure(self, refusal: Refusal) -> BackendFailure:
         kind, remedy = answers.diagnose(refusal, self.model_id or "", self.base_url)
@@ -339,8 +372,9 @@ class OpenAIBackend:
             self._hider.hide(f"{remedy[:-1]} ({status})."),
             retry_after=refusal.retry_after,
             fatal=kind in ("auth", "quota", "model", "setup"),
-            retryable=kind in ("rate_limit", "server"),
+            retryable=kind in ("rate_limit", "server", AWAY, TOO_LONG),
             limits=refusal.limits,
+            tokens=refusal.too_long.prompt if refusal.too_long is not None else None,
         )
 
 
@@ -353,8 +387,8 @@ def _probe_request() -> BackendRequest:
     """Return a request that asks for everything at once, for an answer of a few tokens."""
     schema = Choice(Label("yes"), Label("no"))
     properties = {_PROBE: schema.json_schema()}
-    # Neutral values: the answer is the same whether the server heeds them or not. Room for a model that reasons.
-    generation = Generation(max_tokens=256, temperature=0.0, top_k=20, top_p=1.0, seed=1, stop=("###",))
+    # Neutral values: the answer is the same whether the server heeds them or not. Room for a model that thinks.
+    generation = Generation(max_tokens=_ROOM, temperature=0.0, top_k=20, top_p=1.0, seed=1, stop=("###",))
     text = f'Answer with the JSON object {{"{_PROBE}": "yes"}} and nothing else.'
     return BackendRequest(
         record=Record(id=0, project_id=0, key="probe", text=text),
@@ -366,12 +400,20 @@ def _probe_request() -> BackendRequest:
     )
 
 
+def _unusable(result: Completion) -> str | None:
+    """Return why the answer to the test is of no use to a run; None for one that is."""
+    failure = None if result.finish == endings.CUT and result.text else endings.no_answer(result, _ROOM)
+    empty = None if result.text.strip() else "The answer is empty"
+    return failure.message if failure is not None else empty
+
+
 def _judge_formats(knowledge: Knowledge, result: Completion) -> None:
-    if result.finish == "length" or not result.text:
-        # Cut off before it could show anything.
+    text, _ = split_thoughts(result.text)
+    if endings.no_answer(result, None) is not None or not text:
+        # Cut off before it could show anything, or not where an answer stands.
         return
     try:
-        answer = json.loads(result.text)
+        answer = json.loads(text)
     except (ValueError, RecursionError):
         answer = None
     is_json = isinstance(answer, dict)

@@ -29,7 +29,7 @@ class BatchClient:
     """
 
     def __init__(
-        self, wire: Wire, failure_of: Callable[[Exception | Reply], BackendFailure], hide: Callable[[bytes], bytes]
+        self, wire: Wire, failure_of: Callable[[Exception | Reply], BackendFailure], hide: Callable[[str], str]
     ) -> None:
         self._wire = wire
         self._failure_of = failure_of
@@ -102,7 +102,7 @@ class BatchClient:
             found = None
         if not isinstance(found, dict):
             raise CallFailed(_odd("is not a JSON object"))
-        return found
+        return {name: _each_text(value, self._hide) for name, value in found.items()}
 
     def _reply(self, send: Callable[[], Reply]) -> Reply:
         try:
@@ -123,7 +123,15 @@ class BatchClient:
             raise CallFailed(BackendFailure("setup", message, fatal=True))
         if not 200 <= reply.status < 300:
             raise CallFailed(self._failure_of(reply))
-        return reply._replace(content=self._hide(reply.content))
+        return reply
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _each_text(part, change) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_each_text(part, change) for part in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def _odd(what: str) -> BackendFailure:

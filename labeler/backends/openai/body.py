@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labeler import strictjson
@@ -26,12 +26,14 @@ _STRICT_KEYWORDS = {"type", "enum", "const", "description", "title", "$ref", "re
 class Form:
     """What all calls of a task have in common: ``options`` for the body, and their JSON in UTF-8.
 
-    ``scored`` says whether scores are asked for; the other fields are what the form was made from.
+    ``scored`` says whether scores are asked for, ``bounded`` whether the answer may be as long as its schema needs and
+    no longer; the other fields are what the form was made from.
     """
 
     options: Mapping[str, Any]
     encoded: bytes
     scored: bool
+    bounded: bool
     known: Capabilities
     format: str
     json_schema: Mapping[str, Any]
@@ -61,7 +63,7 @@ class Forms:
 
     def of(self, request: BackendRequest, known: Capabilities, format_: str) -> Form:
         """Return the form for a request. Raises ValueError for settings that JSON cannot carry (NaN)."""
-        key = (request.task, request.answering, request.generation)
+        key = (request.task, request.answering, request.generation, request.longest)
         form = self._forms.get(key)
         if form is None or not form.fits(request, known, format_):
             form = make_form(self._model_id, request, known, format_)
@@ -77,12 +79,26 @@ def make_form(model_id: str, request: BackendRequest, known: Capabilities, forma
     options: dict[str, Any] = {"model": model_id}
     if request.json_schema and (answer := _response_format(request.json_schema, request.task, format_)):
         options["response_format"] = answer
-    options |= _generation(request.generation, known)
+    generation = bounded(request, known)
+    options |= _generation(generation, known)
     if scored:
         most = TOP_LOGPROBS[0] if known.top_logprobs is None else known.top_logprobs
         options |= {"logprobs": True, "top_logprobs": most}
     encoded = strictjson.dumps(options).encode()
-    return Form(options, encoded, scored, known, format_, request.json_schema, request.schema)
+    shorter = generation is not request.generation
+    return Form(options, encoded, scored, shorter, known, format_, request.json_schema, request.schema)
+
+
+def bounded(request: BackendRequest, known: Capabilities) -> Generation:
+    """Return the settings with the longest answer that the schema can need, where that is less than ``max_tokens``.
+
+    A model that thinks first needs more than its answer, and those that have another name for the limit do.
+    """
+    most, longest = request.generation.max_tokens, request.longest
+    thinks = known.thinks or known.max_tokens_name == TOKEN_NAMES[1]
+    if longest is None or thinks or most is None or longest >= most:
+        return request.generation
+    return replace(request.generation, max_tokens=longest)
 
 
 def settings_of(generation: Generation) -> dict[str, Any]:

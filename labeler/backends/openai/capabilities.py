@@ -17,8 +17,6 @@ SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")
 TOP_LOGPROBS = (20, 5)
 """How many alternatives to a token are asked for: the most that OpenAI takes, then the most that others do."""
 
-# More prompts than are on their way at once, in a file of a batch too.
-_MOST_TOO_LONG = 100_000
 _LOGPROBS = ("logprobs", "top_logprobs")
 _OPTIONAL = ("response_format", *TOKEN_NAMES, "temperature", "top_p", "top_k", "seed", "stop", *_LOGPROBS)
 _UNSUPPORTED = re.compile(
@@ -38,7 +36,9 @@ class Capabilities:
     A setting is taken when the server does not refuse it; some ignore what they do not know, and nothing tells.
     ``json_schema``, ``json_object`` and ``logprobs`` are True only where the answer showed it. ``top_logprobs`` is
     how many alternatives may be asked for; ``max_tokens_name`` is the server's name of that setting, empty where it
-    takes neither. ``context`` is how many tokens a prompt and its answer may have together, as the server said.
+    takes neither. ``context`` is how many tokens a prompt and its answer may have together, as the server said, and
+    ``slots`` how many calls it answers at once. ``usage`` says whether it counts the tokens of an answer, ``thinks``
+    whether the model thinks before it answers, which takes tokens of the answer.
     """
 
     json_schema: bool | None = None
@@ -52,6 +52,9 @@ class Capabilities:
     stop: bool | None = None
     max_tokens_name: str | None = None
     context: int | None = None
+    slots: int | None = None
+    usage: bool | None = None
+    thinks: bool | None = None
 
     def takes(self, setting: str) -> bool | None:
         """Say whether a setting of :class:`~labeler.records.Generation` is taken, by its name there."""
@@ -82,7 +85,7 @@ def _is_valid(name: str, value: Any) -> bool:
         return value is None or value in ("", *TOKEN_NAMES)
     if name == "top_logprobs":
         return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 20)
-    if name == "context":
+    if name in ("context", "slots"):
         return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
     return name in {field.name for field in fields(Capabilities)} and isinstance(value, bool | None)
 
@@ -96,8 +99,6 @@ class Knowledge:
         self._lock = threading.Lock()
         # By task: one server may refuse the schema of one task and take that of another.
         self._formats: dict[str, int] = {}
-        # Tasks and records of prompts that were refused since a refusal told the context; None until one did.
-        self._too_long: set[tuple[str, int]] | None = None
 
     def format(self, task: str) -> str:
         """Return the one of FORMATS to ask for."""
@@ -149,30 +150,28 @@ class Knowledge:
                 most = (self.now.top_logprobs or options["top_logprobs"]) if came else None
                 self.now = replace(self.now, logprobs=came, top_logprobs=most)
 
-    def accept_context(self, tokens: int | None) -> None:
-        """Remember the context that the server lists for the model; None where it lists none."""
+    def accept_listed(self, context: int | None, slots: int | None) -> None:
+        """Remember the context and the slots that the server lists for the model; None where it lists none."""
         with self._lock:
-            self.now = replace(self.now, context=tokens)
+            self.now = replace(self.now, context=context, slots=slots)
 
-    def learn_context(self, refusal: Refusal, asked: tuple[str, int]) -> bool:
-        """Remember the context that a refusal names; return whether a prompt made anew would be a shorter one.
+    def accept_answer(self, counted: bool, thoughts: bool) -> None:
+        """Remember whether an answer came with its count of tokens, and whether the model thought before it."""
+        # A model that thought once may do so again.
+        thinks = thoughts or bool(self.now.thinks)
+        if (self.now.usage, self.now.thinks) != (counted, thinks):
+            with self._lock:
+                self.now = replace(self.now, usage=counted, thinks=thinks)
 
-        ``asked`` is the task and record of the prompt. Others were on their way when the first was refused: each is
-        worth one more try. Where the context was known before the first call, the prompts were made for it already.
+    def learn_context(self, refusal: Refusal) -> None:
+        """Remember the context that the refusal of a long prompt names; what was known before may be of another start.
+
+        None where the refusal names none.
         """
-        tokens = refusal.context
-        if tokens is None:
-            return False
-        with self._lock:
-            if self.now.context is None or tokens < self.now.context:
+        tokens = None if refusal.too_long is None else refusal.too_long.context
+        if tokens is not None and tokens != self.now.context:
+            with self._lock:
                 self.now = replace(self.now, context=tokens)
-                self._too_long = set()
-            elif self._too_long is None or asked in self._too_long:
-                return False
-            if len(self._too_long) < _MOST_TOO_LONG:
-                self._too_long.add(asked)
-                return True
-        return False
 
     def accept_formats(self, task: str, is_json: bool, fits: bool) -> None:
         """Remember what the answer to a tiny schema shows; :func:`probe` alone can tell."""

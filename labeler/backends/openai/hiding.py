@@ -1,4 +1,8 @@
-"""Keys stay out of messages, logs and stored answers, also where a server echoes them."""
+"""Keys stay out of messages and logs, also where a server echoes them. Answers are data: nothing is hidden in them.
+
+Servers of one's own want any key at all, so a key may be "x", "1" or a label. A short one is no secret that a message
+could give away, and hiding it everywhere would take the words apart that a run learns from.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +10,18 @@ import re
 
 _SECRETS = r"(?i:bearer)\s+\S+|\bsk-[\w*-]{6,}"
 _LONGEST = 300
+# From so many characters on a key is hidden wherever it stands, and where a server shortens it; or as a whole word.
+_SECRET, _WORD = 16, 8
 
 
 class Hider:
     """Hides one key, what starts or ends like it (servers echo it shortened), and whatever else looks like a key."""
 
     def __init__(self, key: str | None) -> None:
-        self._key = (key or "").encode()
         self._secrets = _pattern(key)
 
     def hide(self, text: str) -> str:
         return self._secrets.sub("[key]", text)
-
-    def hide_in(self, data: bytes) -> bytes:
-        """Return what a server answered without the key: the answer is stored and shown."""
-        return data.replace(self._key, b"[key]") if self._key and self._key in data else data
-
-    def hide_key(self, text: str) -> str:
-        """Return a stored text without the key; what only looks like one is the text's own."""
-        return text.replace(self._key.decode(), "[key]") if self._key else text
 
     def clean(self, text: str) -> str:
         """Return ``text`` on one line, without the key or anything that looks like one, at most 300 characters."""
@@ -35,10 +32,8 @@ class Hider:
 
 def _pattern(key: str | None) -> re.Pattern[str]:
     parts = [_SECRETS]
-    if key is not None:
-        parts.insert(0, re.escape(key))
-        if len(key) >= 8:
-            parts.insert(1, re.escape(key[:6]) + r"[^\s\"'`<>,;]*")
-        if len(key) >= 16:
-            parts.insert(2, r"[^\s\"'`<>,;]*" + re.escape(key[-8:]))
+    if key is not None and len(key) >= _SECRET:
+        parts[:0] = [re.escape(key), re.escape(key[:6]) + r"[^\s\"'`<>,;]*", r"[^\s\"'`<>,;]*" + re.escape(key[-8:])]
+    elif key is not None and len(key) >= _WORD:
+        parts.insert(0, rf"(?<!\w){re.escape(key)}(?!\w)")
     return re.compile("|".join(parts))

@@ -48,7 +48,11 @@ class TooSlow(Exception):
 
 
 class NotConnected(Exception):
-    """Nothing was reached, or the connection broke; ``str`` says why."""
+    """The connection broke while a request was on its way; ``str`` says why."""
+
+
+class NotReached(NotConnected):
+    """There was no connection, so nothing was sent."""
 
 
 def _refuse_metadata(base_url: str) -> None:
@@ -89,6 +93,16 @@ class Wire:
         line = self._connected()
         return self._answer(line, line.form(path, name, data, fields), timeout, MAX_ANSWER)
 
+    def answers(self, timeout: float) -> bool:
+        """Whether a server is there at all, whatever it answers: asked for its models, which costs nothing."""
+        try:
+            self.get("/models", timeout, MAX_ANSWER)
+        except NotReached:
+            return False
+        except (TooLong, TooSlow, NotConnected):
+            return True
+        return True
+
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
         with self._lock:
@@ -120,6 +134,8 @@ class Wire:
                 times["read"] = max(deadline - time.monotonic(), 0.001)
                 content = b"".join(_bounded(response, deadline, limit))
             return Reply(response.status_code, response.headers.raw, _unpacked(response, content, limit))
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            raise NotReached(str(error) or type(error).__name__) from error
         except httpx2.TimeoutException as error:
             raise TooSlow from error
         except (httpx2.HTTPError, httpx2.StreamError, OSError, RuntimeError) as error:
