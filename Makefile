@@ -43,10 +43,11 @@ $(VENV)/.dev: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	$(INSTALL) ".[dev,local$(E5:%=,%)]"
 	@touch $@ $(VENV)/.base
 
-# For every platform: on Linux with x86_64, where all extras can be installed, and without what only this one needs.
+# docs/reference.md, from the code.
 reference:
 	$(BIN)/python docs/make_reference.py
 
+# For every platform: on Linux with x86_64, where all extras can be installed, and without what only this one needs.
 lock: FRESH = .venv-lock
 lock:
 	$(fresh)
