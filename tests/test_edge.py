@@ -211,7 +211,7 @@ class Weights:
 
 
 class WeightsFactory:
-    name, shared, local = "weights", True, True
+    name, shared = "weights", True
 
     def create(self, settings: Any) -> Any:
         return Weights()
@@ -223,16 +223,23 @@ def weights(instance: Instance) -> None:
     instance.plugins.backends["weights"] = WeightsFactory()
 
 
-def test_a_reviewer_has_no_local_weights_made(
-    as_person: Callable[[str], FlaskClient], project: int, weights: None
+def test_a_reviewer_ends_nothing_that_a_run_has_loaded(
+    instance: Instance, as_person: Callable[[str], FlaskClient], project: int, weights: None
 ) -> None:
-    """Neither by a run nor by an estimate: both are refused before anything is made."""
+    """To start is refused before anything is made; to estimate, however often, frees no weights and keeps nothing."""
+    found = instance.store.projects.get(project)
+    running = instance.backend(found, instance.project_task(found, "sentiment"), "weights", {"model_id": "in use"})
     reviewer = as_person("reviewer")
     path = f"/projects/{project}/runs"
-    form = {"csrf_token": token_of(reviewer, path), "task": "sentiment", "backend": "weights", "model_id": "anything"}
-    for action in ("estimate", "start"):
-        assert reviewer.post(path, data=form | {"action": action}).status_code == 403
-    assert Weights.made == []
+    form = {"csrf_token": token_of(reviewer, path), "task": "sentiment", "backend": "weights"}
+    assert reviewer.post(path, data=form | {"action": "start"}).status_code == 403
+    assert Weights.made == [running]
+    for n in range(20):
+        for backend in ("weights", "nearest"):
+            given = form | {"action": "estimate", "model_id": f"model {n}", "backend": backend}
+            assert reviewer.post(path, data=given).status_code == 200
+    assert running.closed == 0  # type: ignore[attr-defined]
+    assert len(instance._suggesters._backends) < 10
 
 
 def test_other_weights_are_freed_when_weights_load_and_not_before(
