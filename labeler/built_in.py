@@ -39,7 +39,6 @@ class TransformersFactory:
 
     name = "transformers"
     shared = True
-    local = True
     options = ("model_id", "quantization", "device", "gguf_file", "adapter", "batch_size")
 
     def create(self, settings: Mapping[str, Any]) -> Backend:

@@ -419,17 +419,15 @@ class Instance:
         """Return a backend by name: see :meth:`Suggesters.backend`."""
         return self._suggesters.backend(project, task, name, options)
 
-    def spends(
-        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
-    ) -> tuple[bool, bool]:
-        """Whether a run would be of a billed backend, of local weights: see :meth:`Suggesters.spends`."""
+    def spends(self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None) -> bool:
+        """Whether a run would be of a billed backend: see :meth:`Suggesters.spends`."""
         return self._suggesters.spends(project, task, overrides)
 
     def suggester(
-        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
+        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None, keep: bool = True
     ) -> Suggester:
         """Return what makes suggestions for a task, with ``overrides`` of one run: see :meth:`Suggesters.suggester`."""
-        return self._suggesters.suggester(project, task, overrides)
+        return self._suggesters.suggester(project, task, overrides, keep)
 
     def suggester_now(self, project: Mapping[str, Any], task: Task) -> Suggester:
         """Return what can suggest while a page waits: a free backend, and none that would first have to be fitted."""

@@ -87,9 +87,13 @@ class Suggesters:
         return "probe" if self.opened.probe(project, task).ready() else "nearest"
 
     def backend(
-        self, project: Mapping[str, Any], task: Task, name: str, options: Mapping[str, Any] | None = None
-    ) -> Backend:
-        """Return a backend by name, made once for each set of settings; ``options`` are settings of the task."""
+        self, project: Mapping[str, Any], task: Task, name: str, options: Mapping[str, Any] | None = None,
+        keep: bool = True,
+    ) -> Backend:  # fmt: skip
+        """Return a backend by name, made once for each set of settings; ``options`` are settings of the task.
+
+        One that is only looked at, for an estimate, is not kept: so it takes nobody's place.
+        """
         if name == "probe":
             return self.opened.probe(project, task)
         factory = find(self.opened.plugins.backends, name, "backend")
@@ -105,27 +109,33 @@ class Suggesters:
             extra = {"embed": fast.embedder.embed, "index": self.opened.index(project, task)}
         key = strictjson.dumps([name, place, settings], sort_keys=True)
         with self._lock:
-            made = self._backends.pop(key, None) or self._new(factory, settings | extra)
-            self._backends[key] = made
-            if len(self._backends) > _KEPT:
-                self._forget([self._backends.pop(next(iter(self._backends)))])
+            found = self._backends.get(key)
+            made = found or self._new(factory, settings | extra)
+            if keep or found:
+                self._keep(key, made)
             return made
 
-    def spends(
-        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
-    ) -> tuple[bool, bool]:
-        """Whether a run with these settings would be (of a billed backend, of local weights). Makes none to find out.
+    def _keep(self, key: str, made: Backend) -> None:
+        """Keep a backend as the one used last; the oldest goes, of weights only to make room for weights."""
+        self._backends.pop(key, None)
+        self._backends[key] = made
+        alike = [one for one, other in self._backends.items() if _is_local(other) == _is_local(made)]
+        if len(alike) > _KEPT:
+            self._forget([self._backends.pop(alike[0])])
+
+    def spends(self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None) -> bool:
+        """Whether a run with these settings would be of a billed backend. Makes none to find out.
 
         A factory that says nothing is taken for one of a server or of weights where it is ``shared``.
         """
         chosen = read_settings("task", {**self.opened.task_settings_raw(project, task.name), **(overrides or {})})
         name = chosen["backend"] or self.default_backend(project, task, chosen["model_id"])
         factory = find(self.opened.plugins.backends, name, "backend")
-        return bool(getattr(factory, "billed", getattr(factory, "shared", False))), getattr(factory, "local", False)
+        return bool(getattr(factory, "billed", getattr(factory, "shared", False)))
 
     def _new(self, factory: Any, settings: Mapping[str, Any]) -> Backend:
         made: Backend = factory.create(settings)
-        if getattr(made, "local", False):
+        if _is_local(made):
             made.before_loading = lambda: self._free_others(made)  # type: ignore[attr-defined]
         return made
 
@@ -156,7 +166,7 @@ class Suggesters:
         A batch that is being read is waited for, but not for ever: two that load at once would wait for each other.
         """
         with self._lock:
-            others = [one for one in self._backends.values() if one is not mine and getattr(one, "local", False)]
+            others = [one for one in self._backends.values() if one is not mine and _is_local(one)]
         if others:
             _close_beside(others).join(_PATIENCE)
 
@@ -172,7 +182,7 @@ class Suggesters:
         self._forget(forgotten)
 
     def _forget(self, forgotten: Iterable[Backend]) -> None:
-        local = [backend for backend in forgotten if getattr(backend, "local", False)]
+        local = [backend for backend in forgotten if _is_local(backend)]
         if local:
             _close_beside(local)
 
@@ -183,14 +193,17 @@ class Suggesters:
     # Suggesters
 
     def suggester(
-        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None
+        self, project: Mapping[str, Any], task: Task, overrides: Mapping[str, Any] | None = None, keep: bool = True
     ) -> Suggester:
-        """Return what makes suggestions for a task, with the task's settings and ``overrides`` (of one run) on top."""
+        """Return what makes suggestions for a task, with the task's settings and ``overrides`` (of one run) on top.
+
+        ``keep``: see :meth:`backend`.
+        """
         given = {name: value for name, value in (overrides or {}).items() if value not in (None, "")}
         chosen = {**self.opened.task_settings_raw(project, task.name), **given}
         settings = read_settings("task", {k: v for k, v in chosen.items() if v is not None})
         name = settings["backend"] or self.default_backend(project, task, settings["model_id"])
-        backend = self.backend(project, task, name, settings)
+        backend = self.backend(project, task, name, settings, keep)
         self._check_executor(name, backend, settings["executor"], given)
         store, project_id = self.opened.store, int(project["id"])
         return Suggester(
@@ -211,7 +224,7 @@ class Suggesters:
             fixed=self._retriever(project, {**settings, "retriever": "fixed"}, "") if settings["mode"] == CASCADE
             else None,
             calibration_of=_calibrations(store, project_id, task, backend) if settings["calibrate"] else None,
-            joint=self._joint(project, task, name, settings, given) if backend.billed or "joint" in given else {},
+            joint=self._joint(project, task, name, settings, given, keep) if backend.billed or "joint" in given else {},
             context=info.context if backend.billed and (info := self.opened.price_of(backend)) else None,
         )  # fmt: skip
 
@@ -255,7 +268,7 @@ class Suggesters:
 
     def _joint(
         self, project: Mapping[str, Any], task: Task, backend: str, settings: Mapping[str, Any],
-        given: Mapping[str, Any],
+        given: Mapping[str, Any], keep: bool,
     ) -> dict[str, Suggester]:  # fmt: skip
         """Return the suggesters of the tasks that are asked in the same call, with the same backend and model."""
         found: dict[str, Suggester] = {}
@@ -269,8 +282,12 @@ class Suggesters:
                     f"The tasks {task.name} and {name} cannot be asked together: one labels reviews, the other products"
                 )
             same = {**given, "joint": [], "mode": DIRECT, "backend": backend, "model_id": settings["model_id"]}
-            found[name] = self.suggester(project, other, same)
+            found[name] = self.suggester(project, other, same, keep)
         return found
+
+
+def _is_local(backend: Backend) -> bool:
+    return bool(getattr(backend, "local", False))
 
 
 def _close_beside(backends: Sequence[Backend]) -> threading.Thread:

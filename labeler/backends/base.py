@@ -77,7 +77,7 @@ class BackendFactory(Protocol):
 
     Optional attributes: ``options`` names the settings of a task that it reads (default: ``model_id``); ``shared``
     True says that it reads neither ``embed`` nor ``index``, so that one backend serves all tasks. ``billed`` says what
-    its backends will be (default: as ``shared``), ``local`` True that they load weights: only admins have those made.
+    its backends will be (default: as ``shared``): only admins start runs of billed ones.
     """
 
     name: str

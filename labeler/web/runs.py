@@ -129,13 +129,12 @@ def _left_out(suggester: Suggester, given: Mapping[str, Any]) -> int:
 def _made(task: Task, settings: Mapping[str, Any], start: bool) -> Suggester:
     """Return the suggester of a run that is started or only estimated, if this person may have it.
 
-    What costs money is an admin's to start. Local weights cost no fee, but they hold the machine: they are an admin's
-    from the first look on. The right is looked at before anything is made.
+    What costs money is an admin's to start; local weights cost no fee, but they hold the machine for hours. The right
+    is looked at before anything is made. What is only estimated is not kept, and takes the place of nothing in use.
     """
-    billed, local = instance().spends(g.project, task, settings)
-    if g.role != accounts.ADMIN and (local or (billed and start)):
+    if start and g.role != accounts.ADMIN and instance().spends(g.project, task, settings):
         raise Forbidden("Only an admin may start a run that costs money; choose a free backend")
-    return instance().suggester(g.project, task, settings)
+    return instance().suggester(g.project, task, settings, keep=start)
 
 
 def _page(
