@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import migrations_before
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ from labeler.export.formats import TrainingFormat, csv_line, json_line, raw_cell
 from labeler.export.splits import Components, split_of
 from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
 from labeler.store import NewRecord, Store
+from labeler.store import migrations as schema
 from labeler.text import clean_text
 
 SENTIMENT = Task(
@@ -753,6 +755,28 @@ def test_an_export_beside_another_one_knows_what_it_gave_away(world: World, monk
     monkeypatch.setattr(service, "_plan", beside)
     assert _places(world.export(shares=Shares(0.5, 0.0, 0.5))) == {"one": "test", "two": "test", "first": "test"}
     assert len(plans) == 2
+
+
+def test_exports_of_before_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database of before learns its splits from its exports; a record of two of them is held out."""
+    known = schema.migrations
+    monkeypatch.setattr(schema, "migrations", migrations_before(known, "m011"))
+    with Store(tmp_path / "labeler.db", synchronous="OFF") as store:
+        for sql in (
+            "INSERT INTO projects (id, name, language, settings, created_at) VALUES (1, 'shop', 'ko', '{}', 0)",
+            """INSERT INTO records (project_id, key, text, language, metadata, content_hash, kind, cluster, created_at)
+               SELECT 1, value, '', 'ko', '{}', '0' || rowid, 'review', rowid, 0 FROM json_each('["a", "b"]')""",
+            """INSERT INTO annotations (project_id, record_id, task, task_version, state, value, how, created_at)
+               SELECT 1, id, 'x', '1', 'approved', '1', 'scratch', 0 FROM records ORDER BY id""",
+            """INSERT INTO exports (id, project_id, task, format, manifest, folder, created_at)
+               VALUES (1, 1, 'x', 'csv', '{}', '', 0), (2, 1, 'x', 'csv', '{}', '', 0)""",
+            """INSERT INTO export_annotations (export_id, annotation_id, split)
+               VALUES (1, 1, 'train'), (2, 1, 'validation'), (2, 2, 'train')""",
+        ):
+            store.write(lambda tx, sql=sql: tx.run(sql))  # type: ignore[misc]
+    monkeypatch.setattr(schema, "migrations", known)
+    with Store(tmp_path / "labeler.db", synchronous="OFF") as store:
+        assert {row["key"]: row["split"] for row in store.splits.remembered(1)} == {"a": "validation", "b": "train"}
 
 
 def test_near_duplicates_with_different_labels_are_named(world: World) -> None:

@@ -21,6 +21,7 @@ from labeler.export import built_in, export_task
 from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.prelabel import runs
+from labeler.records import Suggestion
 from labeler.removal import IMPORT, PROJECT, RECORD, Target, person
 from labeler.worker import Worker
 
@@ -223,6 +224,15 @@ def test_who_has_the_record_open_is_told(shop: Shop) -> None:
         shop.instance.queue(shop.project, shop.task("sentiment")).open(shop.lee, record, "page")
     with pytest.raises(NotFound):
         shop.store.records.get(10_000)
+
+
+def test_a_suggestion_for_what_was_removed_is_a_conflict(shop: Shop) -> None:
+    """Whoever prepared something for a record that went meanwhile is told so, and nothing is stored."""
+    record = shop.store.records.get(shop.record("r4"))
+    shop.remove(Target(RECORD, shop.id, record.id))
+    suggestion = Suggestion(record.id, "sentiment", "1", "nearest", None, "positive", None)
+    with pytest.raises(Conflict, match="removed meanwhile"):
+        shop.store.write(lambda tx: shop.store.suggestions.add(tx, shop.id, suggestion))
 
 
 def test_nothing_is_removed_under_a_run_or_an_import_at_work(shop: Shop) -> None:
