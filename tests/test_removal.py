@@ -250,6 +250,11 @@ def test_nothing_is_removed_under_a_run_or_an_import_at_work(shop: Shop) -> None
         shop.remove(Target(IMPORT, shop.id, shop.second))
     with pytest.raises(Conflict, match="still going on"):
         shop.remove(Target(PROJECT, shop.id))
+    # Nobody has given a sign of life for minutes: a killed command left it.
+    shop.store.write(lambda tx: tx.run("UPDATE imports SET alive_at = alive_at - 300 WHERE id = ?", [shop.second]))
+    shop.store.write(lambda tx: tx.run("UPDATE run_items SET lease_until = 0"))
+    shop.remove(Target(IMPORT, shop.id, shop.second))
+    assert "s1" not in shop.keys
 
 
 def test_an_answer_that_comes_late_keeps_its_cost_alone(shop: Shop) -> None:
