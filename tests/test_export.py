@@ -47,6 +47,8 @@ SENTIMENT = Task(
 )
 ALL_TRAIN = Shares(1.0, 0.0, 0.0)
 ANEW = Options(new_splits=True)
+# A machine that is busy with something else is slow, and no test fails for that.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NASTY = [
     "맛있어요\u2028정말\u2029좋아요",
     'He said "no",\nthen left\t;',
@@ -267,6 +269,7 @@ def test_jsonl_leaves_formulas_untouched(world: World) -> None:
     assert lines(result.folder / "records.jsonl")[0]["text"] == "=1+1"
 
 
+@PATIENT
 @given(st.lists(st.text(), min_size=2, max_size=5))
 @example(["\r", "\n", "\r\n", '"'])
 @example(["'=", "''=", "'", "=''"])
@@ -279,6 +282,7 @@ def test_csv_lines_read_back(cells: list[str]) -> None:
     assert row == cells
 
 
+@PATIENT
 @given(st.recursive(st.text() | st.integers() | st.booleans() | st.none(), st.lists, max_leaves=5))
 def test_json_lines_read_back(value: Any) -> None:
     """One value is one line, for str.splitlines too where JSON can escape it, and reads back the same."""
@@ -287,6 +291,7 @@ def test_json_lines_read_back(value: Any) -> None:
     assert strictjson.loads(line) == value
 
 
+@PATIENT
 @given(st.text())
 def test_raw_cell_undoes_safe_cell(cell: str) -> None:
     """The apostrophe can be taken off without a guess."""
@@ -624,7 +629,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(PATIENT, max_examples=60)
 @given(steps=st.lists(STEPS, min_size=10, max_size=60))
 def test_nothing_ever_moves_and_nothing_is_divided(steps: list[Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever is imported, labelled and exported, in whatever order, task, format and shares: a record that left in a
