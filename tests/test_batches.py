@@ -9,6 +9,7 @@ import pytest
 from fake_openai import MODES, Answer, BatchPlan, FakeOpenAI, completion, good
 from helpers import numbered, open_instance, until
 
+from labeler.annotation.decisions import Decision
 from labeler.backends.openai import CallFailed
 from labeler.backends.prices import cost
 from labeler.prelabel import batch_executor, runs
@@ -427,6 +428,39 @@ def test_run_over_records_in_a_batch_waits_quietly(lab):
     assert worker.move_run(second) == "finished"
     run = lab.ledger.run(second)
     assert (run["reused"], run["calls"], run["message"], len(lab.server.requests)) == (COUNT, 0, None, COUNT)
+
+
+def test_a_run_that_goes_on_says_no_more_that_it_waits(lab):
+    """Once its first calls are sent, the sentence on the batch of another run is gone, though more is to come."""
+    lab.server.batch_plan = BatchPlan(delay=3600)
+    first = lab.start(ids=lab.ids[:2])
+    lab.step(first)
+    second = lab.start(executor="openai-batch", ids=lab.ids[:2])
+    lab.step(second)
+    assert f"run {first}" in lab.ledger.run(second)["message"]
+    lab.store.write(lambda tx: lab.ledger.add_items(tx, second, lab.ids[2:]))
+    lab.server._plans["batch_1"] = BatchPlan()
+    lab.step(first)
+    assert lab.step(second) == "running"
+    assert lab.ledger.run(second)["message"] is None
+
+
+def test_cascade_finds_its_answers_though_other_records_were_pinned_meanwhile(lab):
+    """What its first prompt showed when it was sent is kept: the paid answer is read, and nothing is sent anew."""
+    task = lab.instance.project_task(lab.project, "sentiment")
+    decisions = lab.instance.decisions(lab.project, task)
+    kim = lab.store.write(lambda tx: lab.store.people.create(tx, "kim", None, "reviewer"))
+    for n, id_ in enumerate(lab.ids[:4]):
+        decisions.decide(kim, Decision(id_, "approve", f"request-{n}", 0, value="positive"))
+    keys = [lab.store.records.get(id_).key for id_ in lab.ids]
+    task_settings = {"backend": "openai", "mode": "cascade", "k": 1, "executor": "openai-batch"}
+    lab.instance.change_task(lab.project["id"], "sentiment", task_settings | {"pinned": keys[:1]})
+    run_id = lab.start(ids=lab.ids[4:], mode="cascade", k=1)
+    lab.step(run_id)
+    lab.instance.change_task(lab.project["id"], "sentiment", task_settings | {"pinned": keys[1:2]})
+    assert lab.through(run_id) == "finished"
+    notes = {one.note for id_ in lab.ids[4:] for one in lab.store.suggestions.of_record(id_, "sentiment")}
+    assert (len(lab.server.requests), notes) == (COUNT - 4, {"cascade: fixed"})
 
 
 def test_batch_is_found_behind_hundreds_of_others(lab, monkeypatch):

@@ -310,6 +310,22 @@ def test_a_paused_refresh_goes_on_with_the_next_approval_once_its_reason_is_gone
     assert Worker(lab.instance).move_run(run_id) == "finished"
 
 
+def test_a_refresh_that_used_up_its_own_budget_takes_in_no_more_records(lab):  # noqa: F811
+    """It stays paused as it is: what would only wait in it is not counted as queued."""
+    approve(lab, lab.ids[0])
+    lab.move(lab.start(lab.ids[1:], k=2))
+    own = suggester(lab, backend="openai", k=2)
+    approve(lab, lab.ids[1])
+    assert refresh_front(own, "oldest", 20, budget=0.0) > 0
+    (run_id,) = lab.ledger.open_runs()
+    assert Worker(lab.instance).move_run(run_id) == "paused"
+    total = lab.ledger.run(run_id)["total"]
+    approve(lab, lab.ids[2])
+    assert refresh_front(own, "oldest", 20, budget=0.0) == 0
+    run = lab.ledger.run(run_id)
+    assert (run["state"], run["total"], lab.ledger.open_runs()) == ("paused", total, [])
+
+
 def test_a_paused_refresh_of_a_model_that_answers_no_more_is_left_alone(lab):  # noqa: F811
     """The task has another model since: the next refresh asks that one, and nothing is paid to the one before."""
     from fake_openai import error, good

@@ -764,6 +764,11 @@ def test_joiners_are_marked_except_inside_an_emoji() -> None:
     assert "".join(piece for piece, _ in text_pieces(f"{family}\u202e{family}")) == f"{family}\u202e{family}"
 
 
+def test_what_is_known_of_a_product_is_said_in_the_page_s_language(app: Flask) -> None:
+    with app.test_request_context(headers={"Accept-Language": "ko"}):
+        assert metadata_pairs({"reviews": 3, "shown": 2}) == [("리뷰 수", "3"), ("여기 보이는 리뷰", "2")]
+
+
 def test_metadata_is_short_and_never_empty() -> None:
     assert metadata_pairs({"rating": 5, "none": None, "empty": "", "long": "x" * 200, "list": [1]}) == [
         ("rating", "5"), ("long", "x" * 80 + "…"), ("list", "[1]"),

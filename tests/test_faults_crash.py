@@ -143,6 +143,10 @@ def test_killed_server_loses_no_acknowledged_annotation(tmp_path):
             zygote.stdin.flush()
             pid = int(zygote.stdout.readline().split()[1])
             clients.port = int(re.search(r":(\d+)$", zygote.stdout.readline().strip()).group(1))
+            # Now while it starts, now while it answers, however long that takes on a busy machine.
+            told = len(clients.acknowledged)
+            if chance.random() < 0.75:
+                until(lambda told=told: len(clients.acknowledged) >= told + 3, 60)
             time.sleep(chance.uniform(0.0, 0.3))
             os.kill(pid, signal.SIGKILL)
             assert zygote.stdout.readline() == "ended\n"
@@ -155,7 +159,7 @@ def test_killed_server_loses_no_acknowledged_annotation(tmp_path):
         zygote.stdin.close()
         kill(zygote)
     assert clients.unexpected == []
-    assert len(clients.acknowledged) > 2 * kills
+    assert len(clients.acknowledged) > kills
     with Store(folder / "labeler.db") as store:
         check_whole(store)
         for record, annotation in clients.acknowledged.items():
@@ -296,8 +300,9 @@ def test_killed_worker_repeats_at_most_what_was_in_flight(tmp_path):
         assert Worker(instance).move_run(run_id) == "finished"
         run = store.ledger.run(run_id)
         repeats = len(server.requests) - count
-        assert repeats == run["repeats"] <= in_flight
-        assert (run["done"], run["failed"], run["calls"]) == (count, 0, count + repeats)
+        # A call that was written down and not sent yet when the worker died counts too: it may have been billed.
+        assert repeats <= run["repeats"] <= in_flight
+        assert (run["done"], run["failed"], run["calls"]) == (count, 0, count + run["repeats"])
         assert store.db.value("SELECT COUNT(*) FROM calls WHERE state = 'answered'") == count
         assert store.db.value("SELECT COUNT(*) FROM suggestions") == count
         check_whole(store)

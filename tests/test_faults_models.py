@@ -824,6 +824,24 @@ def test_joint_run_asks_once_for_the_tasks_that_are_pending(lab):
     assert (run["done"], run["calls"], run["parse_failures"]) == (3, 3, 0)
 
 
+def test_decision_that_comes_during_a_joint_call_stands(lab):
+    """What a person decides on the second task meanwhile is not touched; the paid answer is kept beside it."""
+    both(lab)
+    id_ = lab.ids[0]
+
+    def behave(request, n):
+        approve(lab, id_, ["기쁨"], "emotion")
+        return says(request, sentiment="positive", emotion=[EMOTION])
+
+    lab.server.behave(behave)
+    assert lab.move(lab.start([id_], joint=["emotion"])) == "finished"
+    row = lab.store.work.get(id_, "emotion")
+    assert (row["state"], row["suggestion_id"]) == ("approved", None)
+    assert lab.store.annotations.current(id_, "emotion")["value"] == '["기쁨"]'
+    assert newest(lab, id_, "emotion").value == [EMOTION]
+    assert lab.store.work.get(id_, "sentiment")["suggestion_id"] == newest(lab, id_).id
+
+
 def test_task_whose_part_of_a_joint_answer_fails_is_asked_alone(lab):
     """The part that can be read is kept and not paid again; what the other task said at first stands in its steps."""
     both(lab)

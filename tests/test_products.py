@@ -15,7 +15,7 @@ from test_import import Shop, open_shop
 from labeler.accounts import add_reviewer
 from labeler.annotation.decisions import Decided, Decision
 from labeler.annotation.queue import Opened
-from labeler.errors import Conflict, InputError, NotFound
+from labeler.errors import Conflict, InputError, LabelError, NotFound
 from labeler.export import export_task
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.upkeep import check_products, refresh_groups, repair_products
@@ -226,6 +226,22 @@ def test_text_that_changes_under_a_reviewer_is_never_approved(market: Market) ->
     again = market.open("A")
     assert again.record.text == "- 맛있어요\n- 상해서 왔어요. 환불해 주세요"
     assert market.approve(again).state == "approved"
+
+
+def test_keywords_of_a_text_that_is_gone_are_told_that_the_text_changed(market: Market) -> None:
+    """A phrase that stood in the text a person read is no mistake of theirs: they are told to read again."""
+    market.instance.change_project(market.id, {"tasks": ["keywords"]})
+    market.instance.change_task(market.id, "keywords", {"unit": "group"})
+    market.reviews(("1", "A", "향이 좋아요 " + "가" * 60_000))
+    Worker(market.instance).run_until_idle()
+    task = market.instance.task_of(market.project, "keywords")
+    opened = market.instance.queue(market.project, task).open(market.kim, market.product("A").id)
+    market.reviews(("2", "A", "나" * 60_000))
+    decisions = market.instance.decisions(market.project, task)
+    for key, version, wrong in (("key-before", 0, Conflict), ("key-after-it", 1, LabelError)):
+        decision = Decision(opened.record.id, "approve", key, opened.version + version, ["향이 좋아요"])
+        with pytest.raises(wrong):
+            decisions.decide(market.kim, decision)
 
 
 def test_changed_text_drops_the_suggestion_of_the_old_one(market: Market) -> None:

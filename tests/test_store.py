@@ -20,6 +20,7 @@ from labeler.errors import InputError, NotFound, StoreDamaged, StoreError, Store
 from labeler.ingest.upkeep import refresh_groups, sign_reviews
 from labeler.store import NewRecord, Store
 from labeler.store import migrations as schema
+from labeler.store.audit import audit
 
 
 @pytest.fixture
@@ -168,6 +169,38 @@ def test_products_and_clusters_of_an_older_database_are_made_again(path, monkeyp
         assert store.records.get_import(1, 1)["rows_read"] == 0
         assert store.check() == []
     assert len(list(path.parent.glob("*before-m004_products*"))) == 1
+
+
+_BEFORE_UNLISTED = """
+INSERT INTO projects (id, name, language, settings, created_at) VALUES (1, 'shop', 'ko', '{}', 0);
+INSERT INTO records (id, project_id, key, text, language, metadata, content_hash, kind, cluster, created_at)
+    VALUES (1, 1, 'a', '달아요', 'ko', '{}', 'h', 'review', 1, 0);
+INSERT INTO runs (id, project_id, task, state, settings, total, done, spent, created_at)
+    VALUES (1, 1, 'usage', 'finished', '{}', 1, 1, 0.75, 0), (2, 1, 'usage', 'finished', '{}', 0, 0, 0.125, 0);
+INSERT INTO run_items (run_id, record_id, state) VALUES (1, 1, 'done');
+INSERT INTO spending (project_id, day, spent) VALUES (1, '2026-01-01', 0.875);
+INSERT INTO calls (id, fingerprint, project_id, run_id, record_id, task, backend, state, sends, answer, cost,
+    created_at) VALUES (1, 'f', 1, 1, 1, 'usage', 'openai', 'answered', 2, '{}', 0.5, 0),
+    (2, 'g', 1, 2, 1, 'usage', 'openai', 'answered', 1, '{}', 0.125, 0);
+INSERT INTO suggestions (project_id, record_id, task, task_version, run_id, backend, value, flags, evidence, created_at)
+    VALUES (1, 1, 'usage', '1', 1, 'openai', '""', '[]', '[]', 0);
+"""
+
+
+def test_what_an_older_program_paid_twice_is_no_fault_of_the_books(path, monkeypatch):
+    """Version 0.1.0 kept the last answer of a call alone: what the first one cost is noted, and the sums agree."""
+    known = schema.migrations
+    monkeypatch.setattr(schema, "migrations", migrations_before(known, "m008"))
+    Store(path).close()
+    before = sqlite3.connect(path)
+    before.executescript(_BEFORE_UNLISTED)
+    before.close()
+    monkeypatch.setattr(schema, "migrations", known)
+    with Store(path) as store:
+        assert [row["unlisted"] for row in store.db.all("SELECT unlisted FROM runs ORDER BY id")] == [0.25, 0]
+        assert audit(store) == []
+        store.write(lambda tx: tx.run("UPDATE calls SET cost = 0.25 WHERE id = 1"))
+        assert audit(store) == ["Run 1 counts $0.750000 as spent, its calls cost $0.500000"]
 
 
 def test_newer_schema_is_refused_with_both_names(path):

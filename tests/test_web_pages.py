@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -528,6 +529,23 @@ def paused_run(instance: Instance, project: int, **counted: float) -> int:
     store.write(lambda tx: store.ledger.count(tx, run_id, **counted) if counted else None)
     store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", message))
     return run_id
+
+
+def test_the_time_that_is_left_goes_by_what_took_time(
+    client: FlaskClient, instance: Instance, store: Store, project: int
+) -> None:
+    """Records that people decided first, and the hours in which the run stood still, make no run look fast or slow."""
+    run_id = paused_run(instance, project)
+    row = {"id": run_id, "seconds": 3600.0, "now": time.time(), "long_ago": time.time() - 1e6}
+    store.write(
+        lambda tx: tx.run(
+            """UPDATE runs SET state = 'running', created_at = :long_ago, started_at = :long_ago, seconds = :seconds,
+               moving_since = :now, total = 80, done = 60, decided = 40 WHERE id = :id""",
+            row,
+        )
+    )
+    send(client, "/language", language="en")
+    assert "about 60 min left" in Page(client.get(f"/projects/{project}/runs/{run_id}").text).said
 
 
 def test_a_paused_run_says_why_and_goes_on_with_a_new_budget(

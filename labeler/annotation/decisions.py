@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labeler import strictjson
-from labeler.errors import Conflict, InputError, NotFound
+from labeler.errors import Conflict, InputError, LabelError, NotFound
 from labeler.labels import safe_agreement
 from labeler.records import Record, Value
 from labeler.store import Row, Store, Tx
@@ -82,7 +82,12 @@ class Decisions:
         record = self.store.records.get(decision.record_id)
         if record.project_id != self.project_id:
             raise NotFound(f"There is no record number {decision.record_id} in this project")
-        value = self.task.schema.parse(decision.value, record.text) if decision.action == "approve" else None
+        try:
+            value = self.task.schema.parse(decision.value, record.text) if decision.action == "approve" else None
+        except LabelError:
+            # What fitted the text that was read need not fit another: that the text has changed is what is wrong then.
+            _check_text(self.store.work.get(decision.record_id, self.task.name), decision)
+            raise
         return self.store.write(lambda tx: self._store(tx, reviewer_id, decision, value))
 
     def _store(self, tx: Tx, reviewer_id: int, decision: Decision, value: Value | None) -> Decided:
@@ -94,11 +99,7 @@ class Decisions:
             # Perhaps it was removed this very moment.
             self.store.records.get(decision.record_id)
             raise NotFound(f"Record {decision.record_id} is not in the queue of the task {self.task.name}")
-        if row["text_version"] > decision.version:
-            raise Conflict(
-                "The text of this record has changed since you opened it; open it again and read it",
-                {"state": row["state"], "text_changed": True},
-            )
+        _check_text(row, decision)
         current = self.store.annotations.current(decision.record_id, self.task.name, tx)
         if not decision.force:
             self._check_first(tx, row, current, reviewer_id, decision)
@@ -271,3 +272,11 @@ class Decisions:
             }
             for row in rows
         ]  # fmt: skip
+
+
+def _check_text(row: Row | None, decision: Decision) -> None:
+    if row is not None and row["text_version"] > decision.version:
+        raise Conflict(
+            "The text of this record has changed since you opened it; open it again and read it",
+            {"state": row["state"], "text_changed": True},
+        )

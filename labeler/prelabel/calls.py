@@ -120,6 +120,7 @@ class Book:
         self.again = bool(run["again"])
         self.only_pending = run["settings"].get("purpose") != CALIBRATE
         self._waits_for: str | None = None
+        self._went_on = False
         backend = suggester.backend
         self.address = getattr(backend, "base_url", None) or backend.name
         # Local weights have no limits, and those of calls are not those of batches.
@@ -162,7 +163,8 @@ class Book:
         run = ledger.run(self.run_id)
         # Read first: a run that waits is looked at every second, and nothing of it need be written each time.
         waits = ledger.next_due(self.run_id, billed=billed) is not None or bool(self.store.batches.open(self.run_id))
-        if waits and run["state"] == RUNNING and run["message"] != (message := self._waits_for) and message:
+        message = self._waits_for
+        if waits and run["state"] == RUNNING and run["message"] != message and (message or self._went_on):
             self.store.write(lambda tx: ledger.say(tx, self.run_id, message))
         if waits or run["state"] not in (*OPEN, PAUSED):
             return str(run["state"])
@@ -234,6 +236,7 @@ class Book:
             if held is not None:
                 self._let_go(tx, counts, claim, held, patience)
                 return held
+        self._waits_for, self._went_on = None, True
         begun = iter(
             [self._begin_one(tx, counts, claim, q, row, n) for (q, row), n in zip(missing, tokens, strict=True)]
         )

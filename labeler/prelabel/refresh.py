@@ -115,7 +115,8 @@ def _queue_run(
     if before is None:
         runs.start(store, suggester.project_id, task, stale, settings, budget)
         return len(stale)
-    if before["state"] != PAUSED:
+    left = store.ledger.left(before["id"])
+    if before["state"] != PAUSED or (left is not None and left <= 0):
         return 0
     # What made it pause (a key, a budget of yesterday) may be mended by now; a second run beside it would say no more.
     runs.extend(store, before["id"], stale)

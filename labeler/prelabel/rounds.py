@@ -22,6 +22,9 @@ from labeler.records import BackendFailure, Completion, Example, ParseFailure, S
 from labeler.retrieval.index import Entry, Hit
 from labeler.store import Tx
 
+# Beside the names of tasks: what the first prompt of a cascade shows.
+_FIXED = ""
+
 
 @dataclass
 class Item:
@@ -115,9 +118,10 @@ def items_of(book: Book, claims: Sequence[Claim]) -> list[Item]:
 
 def _shown(suggester: Suggester, prepared: Prepared) -> str:
     """Return what the prompts of a record show: the examples of each task, by annotation and similarity."""
-    tasks = {suggester.task.name: prepared, **prepared.joint}
+    found = {name: p.examples for name, p in {suggester.task.name: prepared, **prepared.joint}.items()}
+    found |= {_FIXED: prepared.fixed} if prepared.fixed else {}
     return strictjson.dumps(
-        {name: [[e.annotation_id, e.record_id, e.similarity] for e in p.examples] for name, p in tasks.items()}
+        {name: [[e.annotation_id, e.record_id, e.similarity] for e in shown] for name, shown in found.items()}
     )
 
 
@@ -128,7 +132,8 @@ def _as_shown(suggester: Suggester, prepared: Prepared, shown: Mapping[str, Sequ
         for name, rows in shown.items()
         if name in suggester.joint
     }
-    return replace(prepared, examples=_examples(suggester, shown.get(suggester.task.name, ())), joint=joint)
+    examples, fixed = (_examples(suggester, shown.get(name, ())) for name in (suggester.task.name, _FIXED))
+    return replace(prepared, examples=examples, joint=joint, fixed=fixed)
 
 
 def _examples(suggester: Suggester, rows: Sequence[Sequence[float]]) -> list[Example]:

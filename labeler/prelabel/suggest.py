@@ -64,6 +64,7 @@ class Prepared:
     neighbours: Sequence[Example]
     seq: int = 0
     joint: Mapping[str, Prepared] = field(default_factory=dict)
+    fixed: Sequence[Example] = ()
 
 
 @dataclass
@@ -118,7 +119,8 @@ class Suggester:
             [found[hit.entry.annotation_id] for hit in part if hit.entry.annotation_id in found]
             for part in (near, chosen)
         )
-        return Prepared(record, vector, examples, neighbours, seq)
+        fixed = self._fixed_examples(query) if self.mode == CASCADE else ()
+        return Prepared(record, vector, examples, neighbours, seq, fixed=fixed)
 
     def _joined(self, prepared: Sequence[Prepared]) -> list[Prepared]:
         """Add the other tasks to be asked in the same call: for each record those that are pending there."""
@@ -170,7 +172,7 @@ class Suggester:
             others = [example for name, other in cases.items() if name != self.task.name for example in other.examples]
             return Started(self, flows.joint(cases), case, others)
         if self.mode == CASCADE:
-            first = replace(whole[self.task.name], examples=self._fixed_examples(prepared))
+            first = replace(whole[self.task.name], examples=prepared.fixed)
             fixed = self._fitted({self.task.name: first})[self.task.name]
             free = partial(self._free_answer, prepared)
             one = flows.cascade(case, fixed.examples, free, self.cascade_score, fixed.flags)
@@ -197,10 +199,8 @@ class Suggester:
             # Messages that the model's template refuses have no length; the backend says so, of this record alone.
             return cases
 
-    def _fixed_examples(self, prepared: Prepared) -> list[Example]:
-        if self.fixed is None:
-            return []
-        return self.index.examples(self.fixed.retrieve(self.index, Query.of(prepared.record, prepared.vector), self.k))
+    def _fixed_examples(self, query: Query) -> list[Example]:
+        return self.index.examples(self.fixed.retrieve(self.index, query, self.k)) if self.fixed else []
 
     def _free_answer(self, prepared: Prepared) -> tuple[Value, float | None] | None:
         """Return what the free backends say, with the lower score if they say the same, else without one."""

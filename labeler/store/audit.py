@@ -14,9 +14,9 @@ _HAIR = 1e-4
 _CHECKS = (
     (
         "Run {id} counts ${a:.6f} as spent, its calls cost ${b:.6f}",
-        f"""SELECT r.id, r.spent AS a, COALESCE(c.cost, 0) AS b FROM runs r
+        f"""SELECT r.id, r.spent AS a, r.unlisted + COALESCE(c.cost, 0) AS b FROM runs r
             LEFT JOIN (SELECT run_id, SUM(cost) AS cost FROM calls GROUP BY run_id) c ON c.run_id = r.id
-            WHERE ABS(r.spent - COALESCE(c.cost, 0)) > {_HAIR}""",
+            WHERE ABS(r.spent - r.unlisted - COALESCE(c.cost, 0)) > {_HAIR}""",
     ),
     (
         "Project {id} counts ${a:.6f} as spent, its runs ${b:.6f}",

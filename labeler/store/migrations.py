@@ -300,6 +300,12 @@ CREATE INDEX export_annotations_annotation ON export_annotations (annotation_id)
 """
 
 
+_UNLISTED = """
+ALTER TABLE runs ADD COLUMN unlisted REAL NOT NULL DEFAULT 0;
+UPDATE runs SET unlisted = MAX(0, spent - (SELECT COALESCE(SUM(c.cost), 0) FROM calls c WHERE c.run_id = runs.id));
+"""
+
+
 @migrations()
 def m001_initial(db: SqliteUtils) -> None:
     _execute(db, _INITIAL)
@@ -360,6 +366,12 @@ def _find_originals(db: SqliteUtils) -> None:
 def m007_current_suggestions(db: SqliteUtils) -> None:
     """What a suggestion was made by and from, fits of free backends, and how far decisions were followed."""
     _execute(db, _CURRENT)
+
+
+@migrations()
+def m008_unlisted_costs(db: SqliteUtils) -> None:
+    """Runs say what they paid for answers that have no row: version 0.1.0 kept only the last answer of a call."""
+    _execute(db, _UNLISTED)
 
 
 @migrations()

@@ -25,6 +25,7 @@ from labeler.records import BackendFailure, Evidence, Record, SecondOpinion, Ste
 from labeler.store.annotations import APPROVED
 from labeler.task import Task
 from labeler.text import visible
+from labeler.web.words import word
 
 log = logging.getLogger("labeler.web.desk")
 NO_EXAMPLES, NO_ANSWER, OLDER, FAILED = "no_examples", "no_answer", "older", "failed"
@@ -322,8 +323,10 @@ def clip(text: str, limit: int) -> str:
 
 def metadata_pairs(metadata: Mapping[str, Any], limit: int = 12) -> list[tuple[str, str]]:
     """Return the metadata as short texts, in order; what is empty or long has no place on the desk."""
+    # Those of a product are our own words; the others are the file's.
+    ours = metadata.keys() == {"reviews", "shown"}
     pairs = [
-        (str(name), value if isinstance(value, str) else strictjson.dumps(value))
+        (word(f"product.{name}") if ours else str(name), value if isinstance(value, str) else strictjson.dumps(value))
         for name, value in metadata.items()
         if value not in (None, "", [], {})
     ]

@@ -63,6 +63,9 @@ WORDS = {
     # Units
     "record": N_("Each review"),
     "group": N_("All reviews of a product"),
+    # What is known of a product
+    "product.reviews": N_("Reviews of it"),
+    "product.shown": N_("Shown here"),
     # Choices of settings; the name of the setting stands before those that mean something else elsewhere
     "mode.direct": N_("Direct: ask the model about every record"),
     "mode.cascade": N_("Cascade: the cheapest step that will do"),
