@@ -123,7 +123,7 @@ def archive(store: Store, project_id: int, archived: bool, reviewer_id: int | No
 
     def work(tx: Tx) -> None:
         if archived:
-            store.removal.check_imports(tx, project_id)
+            store.removal.check_imports(tx, project_id, queued=True)
             for run_id in store.ledger.open_of(project_id, tx):
                 store.ledger.set_run(tx, run_id, PAUSED, _ARCHIVED, OPEN)
         store.projects.archive(tx, project_id, archived)

@@ -769,7 +769,9 @@ def test_what_was_undone_and_held_before_the_upgrade_counts_as_it_should(tmp_pat
     known = schema.migrations
     monkeypatch.setattr(schema, "migrations", migrations_before(known, "m006_queue"))
     store = Store(tmp_path / "labeler.db", synchronous="OFF")
-    store.write(lambda tx: store.projects.create(tx, "reviews", "ko", {}))
+    # As the program of then wrote it.
+    sql = "INSERT INTO projects (name, language, settings, created_at) VALUES ('reviews', 'ko', '{}', 0)"
+    store.write(lambda tx: tx.run(sql))
     kim, lee = (
         store.write(lambda tx, name=name: store.people.create(tx, name, None, "reviewer")) for name in ("kim", "lee")
     )

@@ -115,14 +115,14 @@ def test_help_lists_every_command() -> None:
     """The commands of the contract are all there, each with a sentence."""
     shown = CliRunner().invoke(cli, ["--help"]).output
     names = "serve worker demo import prelabel calibrate export projects tasks backends models plugins user backup"
-    for name in [*names.split(), "doctor", "settings"]:
+    for name in [*names.split(), "doctor", "settings", "remove", "imports", "rename", "archive"]:
         assert re.search(rf"^  {name} +\S", shown, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
 def test_every_command_has_help_and_takes_an_instance(name: str) -> None:
     """Each command explains itself and takes --instance."""
-    words = ["user", "add"] if name == "user" else [name]
+    words = {"user": ["user", "add"], "remove": ["remove", "record"]}.get(name, [name])
     result = CliRunner().invoke(cli, [*words, "--help"])
     assert result.exit_code == 0
     assert "--instance" in result.output

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import migrations_before
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ from labeler.export.formats import TrainingFormat, csv_line, json_line, raw_cell
 from labeler.export.splits import Components, split_of
 from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
 from labeler.store import NewRecord, Store
+from labeler.store import migrations as schema
 from labeler.text import clean_text
 
 SENTIMENT = Task(
@@ -45,6 +47,8 @@ SENTIMENT = Task(
 )
 ALL_TRAIN = Shares(1.0, 0.0, 0.0)
 ANEW = Options(new_splits=True)
+# A machine that is busy with something else is slow, and no test fails for that.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NASTY = [
     "맛있어요\u2028정말\u2029좋아요",
     'He said "no",\nthen left\t;',
@@ -265,6 +269,7 @@ def test_jsonl_leaves_formulas_untouched(world: World) -> None:
     assert lines(result.folder / "records.jsonl")[0]["text"] == "=1+1"
 
 
+@PATIENT
 @given(st.lists(st.text(), min_size=2, max_size=5))
 @example(["\r", "\n", "\r\n", '"'])
 @example(["'=", "''=", "'", "=''"])
@@ -277,6 +282,7 @@ def test_csv_lines_read_back(cells: list[str]) -> None:
     assert row == cells
 
 
+@PATIENT
 @given(st.recursive(st.text() | st.integers() | st.booleans() | st.none(), st.lists, max_leaves=5))
 def test_json_lines_read_back(value: Any) -> None:
     """FAULTS 54: One value is one line, for str.splitlines too where JSON can escape it, and reads back the same."""
@@ -285,6 +291,7 @@ def test_json_lines_read_back(value: Any) -> None:
     assert strictjson.loads(line) == value
 
 
+@PATIENT
 @given(st.text())
 def test_raw_cell_undoes_safe_cell(cell: str) -> None:
     """The apostrophe can be taken off without a guess."""
@@ -622,7 +629,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(PATIENT, max_examples=60)
 @given(steps=st.lists(STEPS, min_size=10, max_size=60))
 def test_nothing_ever_moves_and_nothing_is_divided(steps: list[Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever is imported, labelled and exported, in whatever order, task, format and shares: a record that left in a
@@ -753,6 +760,28 @@ def test_an_export_beside_another_one_knows_what_it_gave_away(world: World, monk
     monkeypatch.setattr(service, "_plan", beside)
     assert _places(world.export(shares=Shares(0.5, 0.0, 0.5))) == {"one": "test", "two": "test", "first": "test"}
     assert len(plans) == 2
+
+
+def test_exports_of_before_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database of before learns its splits from its exports; a record of two of them is held out."""
+    known = schema.migrations
+    monkeypatch.setattr(schema, "migrations", migrations_before(known, "m011"))
+    with Store(tmp_path / "labeler.db", synchronous="OFF") as store:
+        for sql in (
+            "INSERT INTO projects (id, name, language, settings, created_at) VALUES (1, 'shop', 'ko', '{}', 0)",
+            """INSERT INTO records (project_id, key, text, language, metadata, content_hash, kind, cluster, created_at)
+               SELECT 1, value, '', 'ko', '{}', '0' || rowid, 'review', rowid, 0 FROM json_each('["a", "b"]')""",
+            """INSERT INTO annotations (project_id, record_id, task, task_version, state, value, how, created_at)
+               SELECT 1, id, 'x', '1', 'approved', '1', 'scratch', 0 FROM records ORDER BY id""",
+            """INSERT INTO exports (id, project_id, task, format, manifest, folder, created_at)
+               VALUES (1, 1, 'x', 'csv', '{}', '', 0), (2, 1, 'x', 'csv', '{}', '', 0)""",
+            """INSERT INTO export_annotations (export_id, annotation_id, split)
+               VALUES (1, 1, 'train'), (2, 1, 'validation'), (2, 2, 'train')""",
+        ):
+            store.write(lambda tx, sql=sql: tx.run(sql))  # type: ignore[misc]
+    monkeypatch.setattr(schema, "migrations", known)
+    with Store(tmp_path / "labeler.db", synchronous="OFF") as store:
+        assert {row["key"]: row["split"] for row in store.splits.remembered(1)} == {"a": "validation", "b": "train"}
 
 
 def test_near_duplicates_with_different_labels_are_named(world: World) -> None:

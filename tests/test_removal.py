@@ -21,6 +21,7 @@ from labeler.export import built_in, export_task
 from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.prelabel import runs
+from labeler.records import Suggestion
 from labeler.removal import IMPORT, PROJECT, RECORD, Target, person
 from labeler.worker import Worker
 
@@ -225,6 +226,15 @@ def test_who_has_the_record_open_is_told(shop: Shop) -> None:
         shop.store.records.get(10_000)
 
 
+def test_a_suggestion_for_what_was_removed_is_a_conflict(shop: Shop) -> None:
+    """Whoever prepared something for a record that went meanwhile is told so, and nothing is stored."""
+    record = shop.store.records.get(shop.record("r4"))
+    shop.remove(Target(RECORD, shop.id, record.id))
+    suggestion = Suggestion(record.id, "sentiment", "1", "nearest", None, "positive", None)
+    with pytest.raises(Conflict, match="removed meanwhile"):
+        shop.store.write(lambda tx: shop.store.suggestions.add(tx, shop.id, suggestion))
+
+
 def test_nothing_is_removed_under_a_run_or_an_import_at_work(shop: Shop) -> None:
     """A record that a run asks about now, and an import that goes on, stand; what only waits in a run goes with it."""
     ids = list(runs.select(shop.store, shop.id, "sentiment", None, False))
@@ -240,6 +250,11 @@ def test_nothing_is_removed_under_a_run_or_an_import_at_work(shop: Shop) -> None
         shop.remove(Target(IMPORT, shop.id, shop.second))
     with pytest.raises(Conflict, match="still going on"):
         shop.remove(Target(PROJECT, shop.id))
+    # Nobody has given a sign of life for minutes: a killed command left it.
+    shop.store.write(lambda tx: tx.run("UPDATE imports SET alive_at = alive_at - 300 WHERE id = ?", [shop.second]))
+    shop.store.write(lambda tx: tx.run("UPDATE run_items SET lease_until = 0"))
+    shop.remove(Target(IMPORT, shop.id, shop.second))
+    assert "s1" not in shop.keys
 
 
 def test_an_answer_that_comes_late_keeps_its_cost_alone(shop: Shop) -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -596,6 +596,26 @@ def test_an_export_is_made_listed_and_fetched(
     row = json.loads(client.get(links[0], buffered=True).text)
     assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
     assert send(client, path, **form | {"train": "50"}).status_code == 400
+
+
+def test_only_an_admin_shares_records_out_anew(
+    as_person: Callable[[str], FlaskClient], instance: Instance, project: int, people: dict[str, int]
+) -> None:
+    """A held-out record stays held out, whatever a reviewer sends, until an admin asks; prompts have the persona."""
+    path, store = f"/projects/{project}/export", instance.store
+    instance.change_task(project, "sentiment", {"persona": {"ko": "너는 점원이다."}})
+    annotation = store.annotations.get(approve_one(instance, project, people["admin"]))
+    assert annotation is not None
+    store.write(lambda tx: store.splits.remember(tx, project, {annotation["record_id"]: "test"}, 0))
+    shares = {"train": "100", "validation": "0", "test": "0"}
+    form = {"task": "sentiment", "format": "openai", "new_splits": "1"} | shares
+    assert "new_splits" not in as_person("reviewer").get(path).text
+    assert send(as_person("reviewer"), path, **form).status_code == 400
+    assert "new_splits" in as_person("admin").get(path).text
+    assert send(as_person("admin"), path, **form).status_code == 303
+    assert [row["split"] for row in store.splits.remembered(project)] == ["train"]
+    folder = Path(store.exports.all(project)[0]["folder"])
+    assert "너는 점원이다." in (folder / "train.jsonl").read_text(encoding="utf-8")
 
 
 def task_form(client: FlaskClient, path: str) -> dict[str, Any]:

@@ -22,7 +22,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labeler.errors import InputError, NotFound, StoreDamaged, StoreError, StoreFull, StoreReadOnly, not_written
+from labeler.errors import (
+    Conflict,
+    InputError,
+    NotFound,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    not_written,
+)
 
 T = TypeVar("T")
 Params = Mapping[str, Any] | Sequence[Any]
@@ -351,6 +360,9 @@ def mapped_errors(path: Path) -> Iterator[None]:
         raise NotFound("There is nothing with a number so large") from error
     except sqlite3.DatabaseError as error:
         text = str(error)
+        if "FOREIGN KEY" in text:
+            # A suggestion for a record, a run in a project: what it belongs to has just been removed.
+            raise Conflict("What this belongs to was removed meanwhile; look again") from error
         if "full" in text:
             raise StoreFull(f"The disk of {path} is full; free some space and try again. Nothing was lost") from error
         if _no_rights(text):

@@ -19,7 +19,7 @@ REVIEW, GROUP = "review", "group"
 ADDED, KNOWN, OTHER_TEXT = "added", "known", "other_text"
 # Of a record "r" and a task's row "q" of the table queued.
 OTHER_UNIT = "(q.unit = 'group') <> (r.kind = 'group')"
-_DEAD = 120.0
+DEAD = 120.0
 """Seconds after which an import that nobody has touched belongs to nobody."""
 Similar = Callable[[str, str], bool]
 """Says whether two texts, found by their signatures, really are near-duplicates."""
@@ -253,7 +253,7 @@ class Records:
         sql = """UPDATE imports SET state = 'running', alive_at = :now, token = :token WHERE id = (
                    SELECT id FROM imports WHERE state = 'queued' OR (state = 'running' AND alive_at < :dead)
                    ORDER BY id LIMIT 1) RETURNING *"""
-        row = tx.one(sql, {"now": now, "dead": now - _DEAD, "token": secrets.token_hex(8)})
+        row = tx.one(sql, {"now": now, "dead": now - DEAD, "token": secrets.token_hex(8)})
         if row is None:
             return None
         return {**dict(row), **strictjson.loads(row["settings"])}

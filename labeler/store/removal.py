@@ -19,7 +19,7 @@ from labeler.errors import Conflict, InputError, NotFound
 from labeler.store.annotations import WITHDRAWN, Annotations
 from labeler.store.database import Database, Row, Tx
 from labeler.store.products import Products
-from labeler.store.records import GROUP, REVIEW, enqueue, mark_products
+from labeler.store.records import DEAD, GROUP, REVIEW, enqueue, mark_products
 from labeler.store.search import forget_texts
 from labeler.store.work import Work
 
@@ -257,11 +257,15 @@ class Removal:
         for sql in _OF_PROJECTS:
             tx.run(sql, {"p": project_id})
 
-    def check_imports(self, tx: Tx, project_id: int, import_id: int | None = None) -> None:
-        """Raise :class:`Conflict` while an import of a project, or this one, is still going on."""
-        sql = """SELECT id FROM imports WHERE project_id = :p AND state IN ('queued', 'running')
-                 AND (:i IS NULL OR id = :i)"""
-        running = tx.value(sql, {"p": project_id, "i": import_id})
+    def check_imports(self, tx: Tx, project_id: int, import_id: int | None = None, queued: bool = False) -> None:
+        """Raise :class:`Conflict` while an import of a project, or this one, goes on (or, with ``queued``, will).
+
+        One that a dead process left is nobody's.
+        """
+        sql = """SELECT id FROM imports WHERE project_id = :p AND (:i IS NULL OR id = :i)
+                 AND ((state = 'running' AND alive_at > :dead) OR (:queued AND state = 'queued'))"""
+        params = {"p": project_id, "i": import_id, "dead": time.time() - DEAD, "queued": queued}
+        running = tx.value(sql, params)
         if running is not None:
             raise Conflict(f"Import {running} is still going on; wait until it has ended")
 

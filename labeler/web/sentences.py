@@ -168,6 +168,7 @@ SENTENCES = (
     N_("There is no such file in this export"),
     # Of taking back
     N_("This record was removed meanwhile"),
+    N_("What this belongs to was removed meanwhile; look again"),
     N_("Import %(number)s is still going on; wait until it has ended"),
     N_("Import %(number)s was removed before"),
     N_("Run %(number)s is asking about these records now; pause or cancel it, and remove them then"),
