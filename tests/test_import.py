@@ -28,7 +28,9 @@ from labeler.demo import reviews
 from labeler.errors import Conflict, FileRefused, InputError, NotFound, PluginError, TooLarge
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.readers import Limits
-from labeler.ingest.service import Report, preview, queue_import, read_label, resolve
+from labeler.ingest.cells import read_label
+from labeler.ingest.reading import preview, resolve
+from labeler.ingest.service import Report, queue_import
 from labeler.ingest.upkeep import refresh_groups
 from labeler.instance import Instance
 from labeler.worker import Worker
@@ -110,7 +112,7 @@ def test_rows_become_records(shop: Shop) -> None:
     """Text, id, group and the rest of a row stand in the record, and it waits in the queue of every task."""
     report = shop.run("번호,상품명,리뷰,별점\n7,꿀사과,달고 아삭해요,5\n8,꿀사과,푸석해요,2\n")
     record = shop.record("7")
-    assert (report.added, report.refused_count, report.known) == (2, 0, 0)
+    assert (report.added, report.refused, report.known) == (2, 0, 0)
     assert (record.text, record.group, dict(record.metadata)) == ("달고 아삭해요", "꿀사과", {"별점": "5"})
     assert [shop.pending(task) for task in ("sentiment", "emotion", "keywords", "usage")] == [2, 2, 2, 2]
 
@@ -127,7 +129,7 @@ def test_cp949_file_of_korean_excel_is_read(shop: Shop) -> None:
     content = "id,리뷰\r\n" + "".join(f"{n},{text}\r\n" for n, text in enumerate(texts(30)))
     seen = preview(shop.file(content.encode("cp949")), ImportOptions())
     report = shop.run(content.encode("cp949"))
-    assert (report.added, report.refused_count) == (30, 0)
+    assert (report.added, report.refused) == (30, 0)
     assert shop.record("0").text == texts(30)[0]
     assert seen.encoding == "cp949"
 
@@ -172,7 +174,7 @@ def test_same_file_twice_adds_nothing(shop: Shop) -> None:
     for path, rows in ((with_ids, 700), (without, 600)):
         assert shop.run(path).added == rows
         again = shop.run(path)
-        assert (again.added, again.known, again.refused_count) == (0, rows, 0)
+        assert (again.added, again.known, again.refused) == (0, rows, 0)
     assert shop.count() == shop.pending() == 1300
 
 
@@ -180,9 +182,9 @@ def test_other_text_under_a_known_id_is_refused(shop: Shop) -> None:
     """An id never changes its text: the row is refused with the id named, and the record stays."""
     shop.run("id,text\na,맛있어요\n")
     report = shop.run("id,text\na,맛없어요\nb,짜요\n")
-    assert (report.added, report.refused_count) == (1, 1)
-    assert report.refused[0][0] == 2
-    assert "the id 'a' is taken by another text" in report.refused[0][2]
+    assert (report.added, report.refused) == (1, 1)
+    assert report.lines[0][0] == 2
+    assert "the id 'a' is taken by another text" in report.lines[0][2]
     assert shop.record("a").text == "맛있어요"
 
 
@@ -216,7 +218,7 @@ def test_killed_import_is_completed_by_running_it_again(tmp_path: Path) -> None:
     assert 9000 <= kept < 20_000
     assert kept % 500 == 0
     report = shop.run(path)
-    assert (report.known, report.added, report.refused_count) == (kept, 20_000 - kept, 0)
+    assert (report.known, report.added, report.refused) == (kept, 20_000 - kept, 0)
     assert shop.count() == shop.pending() == 20_000
     assert shop.instance.store.check() == []
     shop.instance.close()
@@ -240,12 +242,12 @@ def test_bad_rows_are_reported_and_good_rows_go_in(shop: Shop) -> None:
         "9,배,끝\n",
         id="id",
     )
-    refused = {number: (column, reason) for number, column, reason in report.refused}
+    refused = {number: (column, reason) for number, column, reason in report.lines}
     assert list(refused) == [3, 4, 5, 8, 9]
     assert refused[5] == ("text", "The text is empty")
     assert refused[8] == (None, "a NUL character at byte 13 of the line")
     assert refused[9] == (None, "The id in column 'id' is empty")
-    assert report.refused_count == 5
+    assert report.refused == 5
     assert report.added == 4
     assert shop.record("5").text == "두 줄\n리뷰"
     assert shop.record("8").text == "=SUM(A1)"
@@ -255,7 +257,7 @@ def test_unreadable_bytes_refuse_their_row_only(shop: Shop) -> None:
     """FAULTS 47, 49: a byte that is not UTF-8 is named with its row."""
     report = shop.run(b"id,text\n1,ok\n2,b\xffd\n3,fine\n", encoding="utf-8")
     assert report.added == 2
-    assert report.refused[0][0] == 3
+    assert report.lines[0][0] == 3
 
 
 def test_jsonl_lines_that_are_not_json_are_reported(shop: Shop) -> None:
@@ -268,12 +270,12 @@ def test_jsonl_lines_that_are_not_json_are_reported(shop: Shop) -> None:
         '{"id',
     ]
     report = shop.run("\n".join([*lines, '{"id": 6, "text": "끝"}']), "reviews.jsonl")
-    assert (report.added, [number for number, _, _ in report.refused]) == (2, [2, 3, 4, 5])
+    assert (report.added, [number for number, _, _ in report.lines]) == (2, [2, 3, 4, 5])
 
 
 def test_strict_takes_all_or_nothing(shop: Shop) -> None:
     """FAULTS 49: with strict one bad row keeps the whole file out, and the message names it; a good file goes in."""
-    with pytest.raises(InputError, match=r"Nothing was imported: 1 row\(s\) would be refused \(--strict\)\. row 3"):
+    with pytest.raises(InputError, match=r"Nothing was imported: 1 row\(s\) would be refused\. The first is row 3"):
         shop.run("id,text\n1,가나다\n2,\n", strict=True)
     assert shop.count() == 0
     assert shop.run("id,text\n1,가나다\n2,라마바\n", strict=True).added == 2
@@ -325,7 +327,7 @@ def test_very_long_text_is_refused_by_row(shop: Shop) -> None:
     """FAULTS 49, 52: a cell beyond the limit is named with its length; the others go in."""
     report = shop.run("id,text\n1," + "가" * 100_001 + "\n2,짧아요\n")
     assert report.added == 1
-    assert "100,001 characters" in report.refused[0][2]
+    assert "100,001 characters" in report.lines[0][2]
 
 
 def test_bomb_ends_the_import_and_keeps_what_went_in(shop: Shop) -> None:
@@ -357,7 +359,7 @@ def test_plugin_that_hangs_fails_the_import(shop: Shop) -> None:
 def test_report_is_bounded_and_counts_all(shop: Shop) -> None:
     """A file of nothing but bad rows keeps 5,000 of them and the true number."""
     report = shop.run("id,text\n" + "".join(f"{n},\n" for n in range(6000)), text="text")
-    assert (report.refused_count, len(report.refused), report.added) == (6000, 5000, 0)
+    assert (report.refused, len(report.lines), report.added) == (6000, 5000, 0)
 
 
 # Labels that come with the data
@@ -384,9 +386,9 @@ def test_titles_are_accepted_as_labels(shop: Shop) -> None:
 def test_bad_label_is_reported_and_its_record_goes_in(shop: Shop) -> None:
     """Nothing is guessed: an unknown label is named with row and column, the review waits for a person."""
     report = shop.run("id,text,s\n1,가나,아주 좋음\n2,다라,POSITIVE\n3,마바,긍정\n", labels={"sentiment": "s"})
-    assert (report.added, report.labels, report.refused_count) == (3, 1, 2)
-    assert [(number, column) for number, column, _ in report.refused] == [(2, "s"), (3, "s")]
-    assert "the label was left out: " in report.refused[0][2]
+    assert (report.added, report.labels, report.refused, report.left_out) == (3, 1, 0, 2)
+    assert [(number, column) for number, column, _ in report.lines] == [(2, "s"), (3, "s")]
+    assert "the label was left out: " in report.lines[0][2]
     assert shop.pending() == 2
 
 
@@ -405,7 +407,7 @@ def test_sets_and_phrases_come_in_with_separators_or_as_json(shop: Shop) -> None
 def test_keyword_that_is_not_in_the_text_is_reported(shop: Shop) -> None:
     """Keywords are verbatim: a label that the text does not hold is left out."""
     report = shop.run("id,text,k\n1,사과가 달아요,바나나\n", labels={"keywords": "k"})
-    assert (report.added, report.labels, report.refused_count) == (1, 0, 1)
+    assert (report.added, report.labels, report.left_out) == (1, 0, 1)
 
 
 def test_lists_of_jsonl_are_labels_too(shop: Shop) -> None:

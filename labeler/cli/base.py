@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import unicodedata
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
@@ -16,14 +17,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Cli(click.Group):
-    """Turns every error of ours into one line and exit status 1."""
+    """Turns every error of ours into one line and its exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except LabelerError as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(1)
+            advice = f". {error.advice}" if error.advice else ""
+            click.echo(f"Error: {str(error).removesuffix('.') if advice else error}{advice}", err=True)
+            ctx.exit(error.exit_status)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 # Whoever read our output has gone; click knows how to end then.
@@ -51,16 +53,23 @@ def instance_option(command: Command) -> Command:
 
 
 def with_instance(command: Command) -> Command:
-    """Open the instance for a command and close it afterwards, whatever happens."""
+    """Open the instance for a command and close it afterwards, whatever happens. Typed texts come in NFC."""
 
     @wraps(command)
     def run(folder: str | None, **options: Any) -> Any:
         from labeler.instance import Instance, instance_folder
 
         with Instance(instance_folder(folder)) as instance:
-            return command(instance=instance, **options)
+            return command(instance=instance, **{name: _composed(value) for name, value in options.items()})
 
     return instance_option(run)  # type: ignore[return-value]
+
+
+def _composed(value: Any) -> Any:
+    # A name that a Mac's file manager hands to the terminal is decomposed, and would be another one.
+    if isinstance(value, tuple):
+        return tuple(map(_composed, value))
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
 
 def task_options(command: Command) -> Command:

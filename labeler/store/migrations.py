@@ -282,6 +282,15 @@ def m002_models(db: SqliteUtils) -> None:
     _execute(db, _MODELS)
 
 
+_REPORTS = """
+ALTER TABLE imports ADD COLUMN given INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE imports ADD COLUMN agreed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE imports ADD COLUMN contradicting INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE imports ADD COLUMN left_out INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE imports ADD COLUMN notes TEXT NOT NULL DEFAULT '[]';
+"""
+
+
 @migrations()
 def m003_ways(db: SqliteUtils) -> None:
     # Databases of one early version have them from m002.
@@ -331,6 +340,12 @@ def _find_originals(db: SqliteUtils) -> None:
 def m007_current_suggestions(db: SqliteUtils) -> None:
     """What a suggestion was made by and from, fits of free backends, and how far decisions were followed."""
     _execute(db, _CURRENT)
+
+
+@migrations()
+def m008_import_reports(db: SqliteUtils) -> None:
+    """What an import says about labels (each counts once) and about the file."""
+    _execute(db, _REPORTS)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:
