@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +26,10 @@ from labeler import Rating, Record, strictjson
 from labeler.accounts import add_reviewer
 from labeler.annotation.decisions import Decision
 from labeler.demo import reviews
-from labeler.errors import Conflict, FileRefused, InputError, NotFound, PluginError, TooLarge
+from labeler.errors import Conflict, FileRefused, InputError, LabelError, NotFound, PluginError, TooLarge
+from labeler.ingest.cells import read_label
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.readers import Limits
-from labeler.ingest.cells import read_label
 from labeler.ingest.reading import preview, resolve
 from labeler.ingest.service import Report, queue_import
 from labeler.ingest.upkeep import refresh_groups
@@ -362,6 +363,53 @@ def test_report_is_bounded_and_counts_all(shop: Shop) -> None:
     assert (report.refused, len(report.lines), report.added) == (6000, 5000, 0)
 
 
+def test_objects_are_no_texts(shop: Shop) -> None:
+    """A path reaches the text inside; without it the parts are named, and nothing is stored."""
+    content = '[{"id": 1, "review": {"text": "배송이 빨라요", "stars": 5}, "product": {"id": "P1", "name": "양말"}}]'
+    with pytest.raises(FileRefused, match=r"holds objects, not texts.*'review.text', 'review.stars'"):
+        shop.run(content, "a.json", text="review")
+    assert shop.count() == 0
+    assert shop.run(content, "a.json", text="review.text").added == 1
+    record = shop.record("1")
+    assert (record.text, record.group) == ("배송이 빨라요", "P1")
+    assert dict(record.metadata) == {"review": {"stars": 5}, "product": {"name": "양말"}}
+
+
+def test_metadata_stands_beside_the_other_columns(shop: Shop) -> None:
+    """An object called metadata takes no other column away; of two values of one name both stay."""
+    shop.run('{"id": 1, "text": "좋아요", "rating": 5, "metadata": {"vine": false, "rating": 4}}', "a.jsonl")
+    assert dict(shop.record("1").metadata) == {"rating": 5, "vine": False, "metadata.rating": 4}
+
+
+def test_totals_and_invisible_texts_are_refused(shop: Shop) -> None:
+    """A row of totals is no review, nor is a text of which nothing can be seen; both are reported."""
+    rows = ["1,좋아요,5", "2,\u200b,1", "3,\u2800,1", "4,👍,5", "합계,2건,6", "total,,6"]
+    report = shop.run("id,text,rating\n" + "\n".join(rows) + "\n", id="id")
+    assert (report.added, [line[0] for line in report.lines]) == (2, [3, 4, 6, 7])
+    assert {line[2] for line in report.lines} == {
+        "The text holds nothing but invisible characters", "The row holds totals, not a review",
+    }  # fmt: skip
+
+
+def test_ids_that_a_spreadsheet_rounded_are_refused(shop: Shop) -> None:
+    """Different ids are the same then; without the column the reviews go in, with a note."""
+    content = "리뷰번호,리뷰\n8.80123E+18,아주 좋아요\n8.80123E+18,별로예요\n"
+    with pytest.raises(FileRefused, match="more digits than a spreadsheet keeps"):
+        shop.run(content, id="리뷰번호")
+    assert "has rounded them" in preview(shop.file(content), ImportOptions()).notes[0]
+    assert shop.run(content).added == 2
+
+
+def test_our_own_csv_comes_back_as_it_was(shop: Shop) -> None:
+    """The apostrophes that guard formulas go, and rows are known; where a file has none they are text."""
+    shop.run("id,text,p\n1,=좋아요,사과\n2,-별로예요,배\n3,@사장님 감사,감\n", group="p")
+    rows = "1,'=좋아요,positive,긍정,사과,train\n2,'-별로예요,negative,부정,배,test\n3,'@사장님 감사,,,감,train\n"
+    report = shop.run("key,text,value,rendered,group,split\n" + rows, labels={"sentiment": "value"})
+    assert (report.known, report.labels, report.refused) == (3, 2, 0)
+    assert shop.run("id,text\n7,'=따옴표\n").added == 1
+    assert shop.record("7").text == "'=따옴표"
+
+
 # Labels that come with the data
 
 
@@ -416,10 +464,31 @@ def test_lists_of_jsonl_are_labels_too(shop: Shop) -> None:
     assert shop.run(lines, "a.jsonl", labels={"emotion": "labels"}).labels == 1
 
 
-@pytest.mark.parametrize("raw", ["4", " 4 ", 4])
+@pytest.mark.parametrize("raw", ["4", " 4 ", 4, "4.0", 4.0, "4점", "４", "4/5", "★★★★☆", [4]])
 def test_ratings_are_read_from_text(raw: Any) -> None:
     """A table has only text, and a rating is a number."""
     assert read_label(Rating(1, 5), raw, "") == 4
+
+
+@pytest.mark.parametrize("raw", ["4.5", "4/10", "★★★★", "about 4", "", True, [4, 5]])
+def test_what_is_no_rating_is_not_guessed(raw: Any) -> None:
+    """Halves, other scales and words are left to a person."""
+    with pytest.raises(LabelError):
+        read_label(Rating(1, 5), raw, "")
+
+
+def test_list_of_one_is_one_label(shop: Shop) -> None:
+    """Other tools write a single choice as a list; two are not one."""
+    lines = ['{"id": 1, "text": "가나", "label": ["긍정"]}', '{"id": 2, "text": "다라", "label": ["긍정", "부정"]}']
+    report = shop.run("\n".join(lines), "a.jsonl", labels={"sentiment": "label"})
+    assert (report.labels, report.left_out) == (1, 1)
+
+
+def test_labels_in_the_letters_of_a_mac_are_the_same(shop: Shop) -> None:
+    """Names of labels, keywords and columns are compared in NFC."""
+    content = unicodedata.normalize("NFD", "번호,리뷰,감성,낱말\n1,배송이 빨라요,긍정,배송\n")
+    report = shop.run(content, labels={"sentiment": "감성", "keywords": unicodedata.normalize("NFD", "낱말")})
+    assert (report.labels, report.left_out) == (2, 0)
 
 
 def test_imported_label_never_overwrites_a_decision(shop: Shop) -> None:
@@ -470,10 +539,40 @@ def test_near_duplicates_share_a_cluster_and_are_queued(shop: Shop) -> None:
     assert shop.instance.store.records.near_duplicates(shop.id) == 2
 
 
-def test_label_of_an_exact_duplicate_in_the_file_counts_for_nobody_else(shop: Shop) -> None:
-    """A duplicate is not in the queue, so its label is not approved a second time."""
-    report = shop.run("id,text,s\n1,배송 빨라요,긍정\n2,배송 빨라요,긍정\n", labels={"sentiment": "s"})
-    assert (report.added, report.labels) == (2, 1)
+def test_label_of_an_equal_row_goes_to_the_record_that_has_none(shop: Shop) -> None:
+    """An exact copy is not in the queue: its label is given to its original, in one file, later, and again."""
+    report = shop.run("id,text,s\n1,배송 빨라요,\n2,배송  빨라요,긍정\n", labels={"sentiment": "s"})
+    assert (report.added, report.labels, report.given) == (2, 1, 1)
+    assert report.lines == [(3, "s", "the label went to the equal record '1', which had none")]
+    shop.run("id,text\n5,양이 적어요\n")
+    later = shop.run("text,s\n양이 적어요,부정\n", labels={"sentiment": "s"})
+    assert (later.labels, later.given) == (1, 1)
+    again = shop.run("text,s\n양이 적어요,부정\n", labels={"sentiment": "s"})
+    assert (again.known, again.labels, again.agreed, again.lines) == (1, 0, 1, [])
+    assert shop.approved() == {"1": "positive", "5": "negative"}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_label_that_contradicts_an_equal_record_is_reported(shop: Shop, strict: bool) -> None:
+    """Neither label is changed and none is lost without a word; with strict nothing goes in."""
+    content = "id,text,s\n1,배송 빨라요,긍정\n2,배송 빨라요,부정\n3,배송 빨라요,긍정\n"
+    if strict:
+        with pytest.raises(FileRefused, match='row 3: the label was left out: the record has another, "positive"'):
+            shop.run(content, labels={"sentiment": "s"}, strict=True)
+        assert shop.count() == 0
+        return
+    report = shop.run(content, labels={"sentiment": "s"})
+    assert (report.labels, report.contradicting, report.agreed) == (1, 1, 1)
+    assert report.lines == [(3, "s", "the label was left out: the equal record '1' has another, \"positive\"")]
+    assert shop.approved() == {"1": "positive"}
+    row = shop.last_import()
+    assert (row["labels"], row["contradicting"], row["agreed"], row["left_out"]) == (1, 1, 1, 0)
+
+
+def test_keyword_of_an_equal_row_is_placed_in_the_text_of_its_record(shop: Shop) -> None:
+    """The copy differs in white space, so the same words stand elsewhere."""
+    shop.run("id,text,k\n1,배송  빨라요,\n2,배송 빨라요,빨라요\n", labels={"keywords": "k"})
+    assert shop.approved("keywords") == {"1": [{"text": "빨라요", "start": 4, "end": 7}]}
 
 
 # Groups
