@@ -7,7 +7,8 @@
     │   ├── LabelError                a value that the label schema does not allow
     │   ├── TextError                 a text that cannot be stored (NUL, lone surrogate)
     │   ├── JsonError                 JSON that is not strict; carries line and column
-    │   ├── FileRefused               a file that cannot be read at all
+    │   ├── FileRefused               a file that cannot be read at all; nothing of it is stored
+    │   │   └── Doubt                 ... that can be read in several ways; carries the options that say which
     │   ├── SettingError              a setting that does not exist or has a bad value
     │   └── PromptRefused             messages that a chat template does not take (backends/local/chat.py)
     ├── NotSignedIn              401
@@ -29,12 +30,15 @@
         └── DuplicateName             two plugins registered one name
 
 A message says what is wrong, which item, and what to do next. ``status`` is the HTTP status that the web
-page and the JSON API answer with; the command line exits with 1 for all of them.
+page and the JSON API answer with. The command line exits with ``exit_status``: 2 where nothing of a file went in, else
+1.
 """
 
 from __future__ import annotations
 
 import errno
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,9 @@ class LabelerError(Exception):
     """Base class. ``str(error)`` is one clear sentence for the person who meets it."""
 
     status = 500
+    exit_status = 1
+    advice = ""
+    """What the command line adds: which option helps. A page has its own ways, so a message names no option."""
 
 
 class InputError(LabelerError):
@@ -69,7 +76,24 @@ class JsonError(InputError):
 
 
 class FileRefused(InputError):
-    pass
+    exit_status = 2
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
+
+
+class Doubt(FileRefused):
+    """A question about a file: each of ``choices`` is one way to read it, as import options; the likeliest first."""
+
+    def __init__(self, message: str, choices: Sequence[Mapping[str, Any]]) -> None:
+        self.choices = choices
+        super().__init__(message, f"Say which: {' or '.join(_as_option(choice) for choice in choices[:6])}")
+
+
+def _as_option(choice: Mapping[str, Any]) -> str:
+    name, value = next(iter(choice.items()))
+    return "--no-header" if name == "header" else f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
 
 
 class SettingError(InputError):

@@ -334,10 +334,8 @@ class Instance:
     def importer(self, project: Mapping[str, Any]) -> Importer:
         check_in_use(project)
         tasks = self.tasks_of(project)
-        store_label = {name: self.decisions(project, task).import_label for name, task in tasks.items()}
-        return Importer(
-            self.store, int(project["id"]), tasks, store_label, self.plugins.prepare, self.plugins.importers
-        )
+        decisions = {name: self.decisions(project, task) for name, task in tasks.items()}
+        return Importer(self.store, int(project["id"]), tasks, decisions, self.plugins.prepare, self.plugins.importers)
 
     # Background work
 

@@ -18,6 +18,8 @@ _SPACE = re.compile(r"\s+")
 _SENTENCE_END = re.compile(
     r"(?:(?<![.!?…~])[.!?…~]++|(?<![ㅋㅎㅠㅜ])[ㅋㅎㅠㅜ]{2,}+|\^\^|[♡♥])['\")\]’”]*+(?=\s|$)|\n+"
 )
+# The apostrophes before the sign are counted too: then one can be taken off again without a guess.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _EMOTICON_LETTERS = frozenset("ㅋㅎㅠㅜ")
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
@@ -31,7 +33,8 @@ _WEIGHTS = (
 
 # Bidirectional overrides, zero-width characters, Hangul fillers, tags and controls change a text without being seen.
 _INVISIBLE = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\u3164\ufeff\uffa0"
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u2069\u2800\u3164\ufeff\uffa0"
     "\ufff9-\ufffb\U000e0000-\U000e007f]+"
 )
 # What nobody sees, also where it belongs into a text: what Unicode calls ignorable, fillers, the empty Braille cell.
@@ -62,6 +65,11 @@ def clean_text(text: str, what: str = "text") -> str:
         )
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", text).strip()
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether nothing of a text can be seen."""
+    return not _INVISIBLE.sub("", text).strip()
 
 
 def content_hash(text: str) -> str:
@@ -175,6 +183,16 @@ def token_weights(text: str) -> tuple[float, float]:
 @lru_cache(maxsize=16_384)
 def _weight(char: str) -> float:
     return next((weight for first, last, weight in _WEIGHTS if first <= char <= last), 1.0)
+
+
+def safe_cell(cell: str) -> str:
+    """Return ``cell`` with an apostrophe before it if a spreadsheet would calculate it; :func:`raw_cell` undoes it."""
+    return "'" + cell if _FORMULA.match(cell) else cell
+
+
+def raw_cell(cell: str) -> str:
+    """Return what :func:`safe_cell` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def one_line(text: str, limit: int = 200) -> str:

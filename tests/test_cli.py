@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,10 @@ class Shell:
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    def fails(self, *words: str | Path, stdin: str | None = None) -> str:
-        """Run a command that must fail with one clear line and exit status 1; return the line."""
+    def fails(self, *words: str | Path, stdin: str | None = None, status: int = 1) -> str:
+        """Run a command that must fail with one clear line and an exit status; return the line."""
         result = self(*words, stdin=stdin)
-        assert result.exit_code == 1, result.output
+        assert result.exit_code == status, result.output
         assert "Traceback" not in result.output
         # The progress bar, where there is one, stands on a line of its own.
         lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
@@ -311,11 +312,57 @@ def test_refused_rows_are_named_and_written_to_the_report(shell: Shell) -> None:
     assert len(lines) == 31
 
 
+def test_report_holds_no_formula_and_replaces_no_file(shell: Shell) -> None:
+    """A column called like a formula is text in a spreadsheet, and --report never writes over what is there."""
+    file, report = shell.folder / "bad.csv", shell.folder / "report.csv"
+    file.write_text("id,text,=1+1|cmd\n1,맛있어요,엉터리\n", encoding="utf-8")
+    words = ("import", file, "--project", "shop", "--label", "sentiment==1+1|cmd", "--report")
+    shell.ok(*words, report)
+    assert report.read_text(encoding="utf-8-sig").splitlines()[1].startswith("2,'=1+1|cmd,")
+    before = file.read_bytes()
+    assert "There is already a file" in shell.fails(*words, file)
+    assert file.read_bytes() == before
+
+
+def test_import_asks_one_question_and_stores_nothing(shell: Shell) -> None:
+    """Where a file can be read in two ways the command names the options that say which, and makes no project."""
+    file = shell.folder / "two.csv"
+    rows = "".join(f"{n},아주 길고 좋은 이야기 하나 {n},아주 길고 나쁜 이야기 하나 {n}\n" for n in range(5))
+    file.write_text(f"id,장점,단점\n{rows}", encoding="utf-8")
+    line = shell.fails("import", file, "--project", "shop", status=2)
+    assert line == (
+        "Error: Several columns could hold the review: '장점', '단점'. Say which: --text '장점' or --text '단점'"
+    )
+    assert shell.ok("projects") == ""
+    assert "5 added" in shell.ok("import", file, "--project", "shop", "--text", "장점")
+
+
+def test_import_of_which_nothing_went_in_fails(shell: Shell) -> None:
+    """Every row refused, or none there: exit status 2; all rows known from before: 0."""
+    file = shell.folder / "bad.csv"
+    for content in ("id,text\n1,\u200b\n2,\u200b\n", "id,text\n"):
+        file.write_text(content, encoding="utf-8")
+        result = shell("import", file, "--project", "shop")
+        assert (result.exit_code, "Nothing went in." in result.stderr) == (2, True)
+    shell.import_reviews()
+    shell.import_reviews()
+
+
+def test_names_typed_in_the_letters_of_a_mac_are_the_same(shell: Shell) -> None:
+    """A project, a column and a task option in decomposed Hangul are those in composed Hangul."""
+    file = shell.folder / "reviews.csv"
+    file.write_text(REVIEWS, encoding="utf-8")
+    for form in ("NFC", "NFD"):
+        words = [unicodedata.normalize(form, word) for word in ("가게", "리뷰", "sentiment=감성")]
+        shell.ok("import", file, "--project", words[0], "--text", words[1], "--label", words[2])
+    assert shell.ok("projects").splitlines()[0].startswith(unicodedata.normalize("NFC", "가게: 7 records"))
+
+
 def test_strict_import_of_a_bad_file_changes_nothing(shell: Shell) -> None:
-    """--strict: one bad row, one line, exit status 1, nothing stored."""
+    """--strict: one bad row, one line, exit status 2, nothing stored."""
     file = shell.folder / "bad.csv"
     file.write_text("id,text\n1,맛있어요\n2,\n", encoding="utf-8")
-    assert "Nothing was imported: 1 row(s)" in shell.fails("import", file, "--project", "shop", "--strict")
+    assert "Nothing was imported: 1 row(s)" in shell.fails("import", file, "--project", "shop", "--strict", status=2)
     assert "shop: 0 records" in shell.ok("projects")
 
 
@@ -339,13 +386,14 @@ def test_import_errors_are_one_line_and_make_no_project(
     monkeypatch.chdir(shell.folder)
     file = shell.folder / "reviews.csv"
     file.write_text(REVIEWS, encoding="utf-8")
-    assert said in shell.fails("import", file, "--project", "shop", *words)
+    status = 2 if words[0] in ("--text", "--encoding", "--delimiter") or words[1] == "sentiment=mood" else 1
+    assert said in shell.fails("import", file, "--project", "shop", *words, status=status)
     assert shell.ok("projects") == ""
 
 
 def test_import_of_a_missing_file_makes_no_project(shell: Shell) -> None:
     """A path without a file is named."""
-    assert "nowhere.csv" in shell.fails("import", shell.folder / "nowhere.csv", "--project", "shop")
+    assert "nowhere.csv" in shell.fails("import", shell.folder / "nowhere.csv", "--project", "shop", status=2)
     assert shell.ok("projects") == ""
 
 

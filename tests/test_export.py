@@ -32,12 +32,12 @@ from labeler.errors import (
     StoreReadOnly,
 )
 from labeler.export import ExportResult, Filters, Options, Shares, built_in, export_task, files, recover, service
-from labeler.export.formats import TrainingFormat, csv_line, json_line, raw_cell, safe_cell
+from labeler.export.formats import TrainingFormat, csv_line, json_line
 from labeler.export.splits import Components, split_of
 from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
 from labeler.store import NewRecord, Store
 from labeler.store import migrations as schema
-from labeler.text import clean_text
+from labeler.text import clean_text, raw_cell, safe_cell
 
 SENTIMENT = Task(
     "sentiment",

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +26,12 @@ from labeler import Rating, Record, strictjson
 from labeler.accounts import add_reviewer
 from labeler.annotation.decisions import Decision
 from labeler.demo import reviews
-from labeler.errors import Conflict, FileRefused, InputError, NotFound, PluginError, TooLarge
+from labeler.errors import Conflict, FileRefused, InputError, LabelError, NotFound, PluginError, TooLarge
+from labeler.ingest.cells import read_label
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.readers import Limits
-from labeler.ingest.service import Report, preview, queue_import, read_label, resolve
+from labeler.ingest.reading import preview, resolve
+from labeler.ingest.service import Report, queue_import
 from labeler.ingest.upkeep import refresh_groups
 from labeler.instance import Instance
 from labeler.worker import Worker
@@ -110,7 +113,7 @@ def test_rows_become_records(shop: Shop) -> None:
     """Text, id, group and the rest of a row stand in the record, and it waits in the queue of every task."""
     report = shop.run("번호,상품명,리뷰,별점\n7,꿀사과,달고 아삭해요,5\n8,꿀사과,푸석해요,2\n")
     record = shop.record("7")
-    assert (report.added, report.refused_count, report.known) == (2, 0, 0)
+    assert (report.added, report.refused, report.known) == (2, 0, 0)
     assert (record.text, record.group, dict(record.metadata)) == ("달고 아삭해요", "꿀사과", {"별점": "5"})
     assert [shop.pending(task) for task in ("sentiment", "emotion", "keywords", "usage")] == [2, 2, 2, 2]
 
@@ -127,7 +130,7 @@ def test_cp949_file_of_korean_excel_is_read(shop: Shop) -> None:
     content = "id,리뷰\r\n" + "".join(f"{n},{text}\r\n" for n, text in enumerate(texts(30)))
     seen = preview(shop.file(content.encode("cp949")), ImportOptions())
     report = shop.run(content.encode("cp949"))
-    assert (report.added, report.refused_count) == (30, 0)
+    assert (report.added, report.refused) == (30, 0)
     assert shop.record("0").text == texts(30)[0]
     assert seen.encoding == "cp949"
 
@@ -172,7 +175,7 @@ def test_same_file_twice_adds_nothing(shop: Shop) -> None:
     for path, rows in ((with_ids, 700), (without, 600)):
         assert shop.run(path).added == rows
         again = shop.run(path)
-        assert (again.added, again.known, again.refused_count) == (0, rows, 0)
+        assert (again.added, again.known, again.refused) == (0, rows, 0)
     assert shop.count() == shop.pending() == 1300
 
 
@@ -180,9 +183,9 @@ def test_other_text_under_a_known_id_is_refused(shop: Shop) -> None:
     """An id never changes its text: the row is refused with the id named, and the record stays."""
     shop.run("id,text\na,맛있어요\n")
     report = shop.run("id,text\na,맛없어요\nb,짜요\n")
-    assert (report.added, report.refused_count) == (1, 1)
-    assert report.refused[0][0] == 2
-    assert "the id 'a' is taken by another text" in report.refused[0][2]
+    assert (report.added, report.refused) == (1, 1)
+    assert report.lines[0][0] == 2
+    assert "the id 'a' is taken by another text" in report.lines[0][2]
     assert shop.record("a").text == "맛있어요"
 
 
@@ -216,7 +219,7 @@ def test_killed_import_is_completed_by_running_it_again(tmp_path: Path) -> None:
     assert 9000 <= kept < 20_000
     assert kept % 500 == 0
     report = shop.run(path)
-    assert (report.known, report.added, report.refused_count) == (kept, 20_000 - kept, 0)
+    assert (report.known, report.added, report.refused) == (kept, 20_000 - kept, 0)
     assert shop.count() == shop.pending() == 20_000
     assert shop.instance.store.check() == []
     shop.instance.close()
@@ -240,12 +243,12 @@ def test_bad_rows_are_reported_and_good_rows_go_in(shop: Shop) -> None:
         "9,배,끝\n",
         id="id",
     )
-    refused = {number: (column, reason) for number, column, reason in report.refused}
+    refused = {number: (column, reason) for number, column, reason in report.lines}
     assert list(refused) == [3, 4, 5, 8, 9]
     assert refused[5] == ("text", "The text is empty")
     assert refused[8] == (None, "a NUL character at byte 13 of the line")
     assert refused[9] == (None, "The id in column 'id' is empty")
-    assert report.refused_count == 5
+    assert report.refused == 5
     assert report.added == 4
     assert shop.record("5").text == "두 줄\n리뷰"
     assert shop.record("8").text == "=SUM(A1)"
@@ -255,7 +258,7 @@ def test_unreadable_bytes_refuse_their_row_only(shop: Shop) -> None:
     """FAULTS 47, 49: a byte that is not UTF-8 is named with its row."""
     report = shop.run(b"id,text\n1,ok\n2,b\xffd\n3,fine\n", encoding="utf-8")
     assert report.added == 2
-    assert report.refused[0][0] == 3
+    assert report.lines[0][0] == 3
 
 
 def test_jsonl_lines_that_are_not_json_are_reported(shop: Shop) -> None:
@@ -268,12 +271,12 @@ def test_jsonl_lines_that_are_not_json_are_reported(shop: Shop) -> None:
         '{"id',
     ]
     report = shop.run("\n".join([*lines, '{"id": 6, "text": "끝"}']), "reviews.jsonl")
-    assert (report.added, [number for number, _, _ in report.refused]) == (2, [2, 3, 4, 5])
+    assert (report.added, [number for number, _, _ in report.lines]) == (2, [2, 3, 4, 5])
 
 
 def test_strict_takes_all_or_nothing(shop: Shop) -> None:
     """FAULTS 49: with strict one bad row keeps the whole file out, and the message names it; a good file goes in."""
-    with pytest.raises(InputError, match=r"Nothing was imported: 1 row\(s\) would be refused \(--strict\)\. row 3"):
+    with pytest.raises(InputError, match=r"Nothing was imported: 1 row\(s\) would be refused\. The first is row 3"):
         shop.run("id,text\n1,가나다\n2,\n", strict=True)
     assert shop.count() == 0
     assert shop.run("id,text\n1,가나다\n2,라마바\n", strict=True).added == 2
@@ -325,7 +328,7 @@ def test_very_long_text_is_refused_by_row(shop: Shop) -> None:
     """FAULTS 49, 52: a cell beyond the limit is named with its length; the others go in."""
     report = shop.run("id,text\n1," + "가" * 100_001 + "\n2,짧아요\n")
     assert report.added == 1
-    assert "100,001 characters" in report.refused[0][2]
+    assert "100,001 characters" in report.lines[0][2]
 
 
 def test_bomb_ends_the_import_and_keeps_what_went_in(shop: Shop) -> None:
@@ -357,7 +360,54 @@ def test_plugin_that_hangs_fails_the_import(shop: Shop) -> None:
 def test_report_is_bounded_and_counts_all(shop: Shop) -> None:
     """A file of nothing but bad rows keeps 5,000 of them and the true number."""
     report = shop.run("id,text\n" + "".join(f"{n},\n" for n in range(6000)), text="text")
-    assert (report.refused_count, len(report.refused), report.added) == (6000, 5000, 0)
+    assert (report.refused, len(report.lines), report.added) == (6000, 5000, 0)
+
+
+def test_objects_are_no_texts(shop: Shop) -> None:
+    """A path reaches the text inside; without it the parts are named, and nothing is stored."""
+    content = '[{"id": 1, "review": {"text": "배송이 빨라요", "stars": 5}, "product": {"id": "P1", "name": "양말"}}]'
+    with pytest.raises(FileRefused, match=r"holds objects, not texts.*'review.text', 'review.stars'"):
+        shop.run(content, "a.json", text="review")
+    assert shop.count() == 0
+    assert shop.run(content, "a.json", text="review.text").added == 1
+    record = shop.record("1")
+    assert (record.text, record.group) == ("배송이 빨라요", "P1")
+    assert dict(record.metadata) == {"review": {"stars": 5}, "product": {"name": "양말"}}
+
+
+def test_metadata_stands_beside_the_other_columns(shop: Shop) -> None:
+    """An object called metadata takes no other column away; of two values of one name both stay."""
+    shop.run('{"id": 1, "text": "좋아요", "rating": 5, "metadata": {"vine": false, "rating": 4}}', "a.jsonl")
+    assert dict(shop.record("1").metadata) == {"rating": 5, "vine": False, "metadata.rating": 4}
+
+
+def test_totals_and_invisible_texts_are_refused(shop: Shop) -> None:
+    """A row of totals is no review, nor is a text of which nothing can be seen; both are reported."""
+    rows = ["1,좋아요,5", "2,\u200b,1", "3,\u2800,1", "4,👍,5", "합계,2건,6", "total,,6"]
+    report = shop.run("id,text,rating\n" + "\n".join(rows) + "\n", id="id")
+    assert (report.added, [line[0] for line in report.lines]) == (2, [3, 4, 6, 7])
+    assert {line[2] for line in report.lines} == {
+        "The text holds nothing but invisible characters", "The row holds totals, not a review",
+    }  # fmt: skip
+
+
+def test_ids_that_a_spreadsheet_rounded_are_refused(shop: Shop) -> None:
+    """Different ids are the same then; without the column the reviews go in, with a note."""
+    content = "리뷰번호,리뷰\n8.80123E+18,아주 좋아요\n8.80123E+18,별로예요\n"
+    with pytest.raises(FileRefused, match="more digits than a spreadsheet keeps"):
+        shop.run(content, id="리뷰번호")
+    assert "has rounded them" in preview(shop.file(content), ImportOptions()).notes[0]
+    assert shop.run(content).added == 2
+
+
+def test_our_own_csv_comes_back_as_it_was(shop: Shop) -> None:
+    """The apostrophes that guard formulas go, and rows are known; where a file has none they are text."""
+    shop.run("id,text,p\n1,=좋아요,사과\n2,-별로예요,배\n3,@사장님 감사,감\n", group="p")
+    rows = "1,'=좋아요,positive,긍정,사과,train\n2,'-별로예요,negative,부정,배,test\n3,'@사장님 감사,,,감,train\n"
+    report = shop.run("key,text,value,rendered,group,split\n" + rows, labels={"sentiment": "value"})
+    assert (report.known, report.labels, report.refused) == (3, 2, 0)
+    assert shop.run("id,text\n7,'=따옴표\n").added == 1
+    assert shop.record("7").text == "'=따옴표"
 
 
 # Labels that come with the data
@@ -384,9 +434,9 @@ def test_titles_are_accepted_as_labels(shop: Shop) -> None:
 def test_bad_label_is_reported_and_its_record_goes_in(shop: Shop) -> None:
     """Nothing is guessed: an unknown label is named with row and column, the review waits for a person."""
     report = shop.run("id,text,s\n1,가나,아주 좋음\n2,다라,POSITIVE\n3,마바,긍정\n", labels={"sentiment": "s"})
-    assert (report.added, report.labels, report.refused_count) == (3, 1, 2)
-    assert [(number, column) for number, column, _ in report.refused] == [(2, "s"), (3, "s")]
-    assert "the label was left out: " in report.refused[0][2]
+    assert (report.added, report.labels, report.refused, report.left_out) == (3, 1, 0, 2)
+    assert [(number, column) for number, column, _ in report.lines] == [(2, "s"), (3, "s")]
+    assert "the label was left out: " in report.lines[0][2]
     assert shop.pending() == 2
 
 
@@ -405,7 +455,7 @@ def test_sets_and_phrases_come_in_with_separators_or_as_json(shop: Shop) -> None
 def test_keyword_that_is_not_in_the_text_is_reported(shop: Shop) -> None:
     """Keywords are verbatim: a label that the text does not hold is left out."""
     report = shop.run("id,text,k\n1,사과가 달아요,바나나\n", labels={"keywords": "k"})
-    assert (report.added, report.labels, report.refused_count) == (1, 0, 1)
+    assert (report.added, report.labels, report.left_out) == (1, 0, 1)
 
 
 def test_lists_of_jsonl_are_labels_too(shop: Shop) -> None:
@@ -414,10 +464,31 @@ def test_lists_of_jsonl_are_labels_too(shop: Shop) -> None:
     assert shop.run(lines, "a.jsonl", labels={"emotion": "labels"}).labels == 1
 
 
-@pytest.mark.parametrize("raw", ["4", " 4 ", 4])
+@pytest.mark.parametrize("raw", ["4", " 4 ", 4, "4.0", 4.0, "4점", "４", "4/5", "★★★★☆", [4]])
 def test_ratings_are_read_from_text(raw: Any) -> None:
     """A table has only text, and a rating is a number."""
     assert read_label(Rating(1, 5), raw, "") == 4
+
+
+@pytest.mark.parametrize("raw", ["4.5", "4/10", "★★★★", "about 4", "", True, [4, 5]])
+def test_what_is_no_rating_is_not_guessed(raw: Any) -> None:
+    """Halves, other scales and words are left to a person."""
+    with pytest.raises(LabelError):
+        read_label(Rating(1, 5), raw, "")
+
+
+def test_list_of_one_is_one_label(shop: Shop) -> None:
+    """Other tools write a single choice as a list; two are not one."""
+    lines = ['{"id": 1, "text": "가나", "label": ["긍정"]}', '{"id": 2, "text": "다라", "label": ["긍정", "부정"]}']
+    report = shop.run("\n".join(lines), "a.jsonl", labels={"sentiment": "label"})
+    assert (report.labels, report.left_out) == (1, 1)
+
+
+def test_labels_in_the_letters_of_a_mac_are_the_same(shop: Shop) -> None:
+    """Names of labels, keywords and columns are compared in NFC."""
+    content = unicodedata.normalize("NFD", "번호,리뷰,감성,낱말\n1,배송이 빨라요,긍정,배송\n")
+    report = shop.run(content, labels={"sentiment": "감성", "keywords": unicodedata.normalize("NFD", "낱말")})
+    assert (report.labels, report.left_out) == (2, 0)
 
 
 def test_imported_label_never_overwrites_a_decision(shop: Shop) -> None:
@@ -468,10 +539,40 @@ def test_near_duplicates_share_a_cluster_and_are_queued(shop: Shop) -> None:
     assert shop.instance.store.records.near_duplicates(shop.id) == 2
 
 
-def test_label_of_an_exact_duplicate_in_the_file_counts_for_nobody_else(shop: Shop) -> None:
-    """A duplicate is not in the queue, so its label is not approved a second time."""
-    report = shop.run("id,text,s\n1,배송 빨라요,긍정\n2,배송 빨라요,긍정\n", labels={"sentiment": "s"})
-    assert (report.added, report.labels) == (2, 1)
+def test_label_of_an_equal_row_goes_to_the_record_that_has_none(shop: Shop) -> None:
+    """An exact copy is not in the queue: its label is given to its original, in one file, later, and again."""
+    report = shop.run("id,text,s\n1,배송 빨라요,\n2,배송  빨라요,긍정\n", labels={"sentiment": "s"})
+    assert (report.added, report.labels, report.given) == (2, 1, 1)
+    assert report.lines == [(3, "s", "the label went to the equal record '1', which had none")]
+    shop.run("id,text\n5,양이 적어요\n")
+    later = shop.run("text,s\n양이 적어요,부정\n", labels={"sentiment": "s"})
+    assert (later.labels, later.given) == (1, 1)
+    again = shop.run("text,s\n양이 적어요,부정\n", labels={"sentiment": "s"})
+    assert (again.known, again.labels, again.agreed, again.lines) == (1, 0, 1, [])
+    assert shop.approved() == {"1": "positive", "5": "negative"}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_label_that_contradicts_an_equal_record_is_reported(shop: Shop, strict: bool) -> None:
+    """Neither label is changed and none is lost without a word; with strict nothing goes in."""
+    content = "id,text,s\n1,배송 빨라요,긍정\n2,배송 빨라요,부정\n3,배송 빨라요,긍정\n"
+    if strict:
+        with pytest.raises(FileRefused, match='row 3: the label was left out: the record has another, "positive"'):
+            shop.run(content, labels={"sentiment": "s"}, strict=True)
+        assert shop.count() == 0
+        return
+    report = shop.run(content, labels={"sentiment": "s"})
+    assert (report.labels, report.contradicting, report.agreed) == (1, 1, 1)
+    assert report.lines == [(3, "s", "the label was left out: the equal record '1' has another, \"positive\"")]
+    assert shop.approved() == {"1": "positive"}
+    row = shop.last_import()
+    assert (row["labels"], row["contradicting"], row["agreed"], row["left_out"]) == (1, 1, 1, 0)
+
+
+def test_keyword_of_an_equal_row_is_placed_in_the_text_of_its_record(shop: Shop) -> None:
+    """The copy differs in white space, so the same words stand elsewhere."""
+    shop.run("id,text,k\n1,배송  빨라요,\n2,배송 빨라요,빨라요\n", labels={"keywords": "k"})
+    assert shop.approved("keywords") == {"1": [{"text": "빨라요", "start": 4, "end": 7}]}
 
 
 # Groups

@@ -8,6 +8,7 @@ import json
 import random
 import sys
 import tracemalloc
+import unicodedata
 import zipfile
 
 import openpyxl
@@ -17,10 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labeler.errors import FileRefused, MissingExtra, TooLarge
+from labeler.errors import Doubt, FileRefused, MissingExtra, TooLarge
 from labeler.ingest import tables, workbook_guard
 from labeler.ingest.lines import split_lines
 from labeler.ingest.readers import Limits, Row, RowError, open_rows
+from labeler.ingest.rows import composed
 
 KOREAN = "번호,리뷰\r\n1,배송이 빠르고 맛있어요\r\n2,별로예요 똠얌 맛이 안 나요\r\n"
 KOREAN_ROWS = ["배송이 빠르고 맛있어요", "별로예요 똠얌 맛이 안 나요"]
@@ -122,16 +124,20 @@ def test_impossible_delimiter_is_refused(put, delimiter):
 
 
 def test_excel_hint_names_the_delimiter(put):
-    """The line ``sep=;`` is for Excel; the header is line 2 then."""
-    assert read(put("a.csv", "sep=;\r\na;b\r\n1;2,3\r\n"))[0] == {3: {"a": "1", "b": "2,3"}}
+    """The line ``sep=;`` is for Excel, also in quotes; the header is line 2 then."""
+    for hint in ("sep=;", '"sep=;"', "SEP=;"):
+        path = put("a.csv", f"{hint}\r\na;b\r\n1;2,3\r\n")
+        assert read(path)[0] == read(path, delimiter=";")[0] == {3: {"a": "1", "b": "2,3"}}
 
 
 def test_one_column_needs_no_delimiter(put):
-    """A file of texts, one a line, may have commas in them; its first line is pointed out."""
-    path = put("a.txt", "리뷰\n좋아요, 맛있어요, 굿\n별로\n가격이, 흠\n")
+    """A file of texts, one a line, may have commas in them; a first line of no known name is pointed out."""
+    rows = "\n좋아요, 맛있어요, 굿\n별로\n가격이, 흠\n"
+    path = put("a.txt", "리뷰" + rows)
     with open_rows(path) as source:
-        assert (source.delimiter, source.columns) == (None, ["리뷰"])
-        assert "--no-header" in source.notes[0]
+        assert (source.delimiter, source.columns, source.notes) == (None, ["리뷰"], [])
+    with open_rows(put("b.txt", "데이터" + rows)) as source:
+        assert source.notes == ["The first line was taken as the name of the only column: '데이터'"]
     assert column(path, "리뷰") == ["좋아요, 맛있어요, 굿", "별로", "가격이, 흠"]
 
 
@@ -148,9 +154,13 @@ def test_bad_first_line_without_header_is_a_row_error(put):
 
 
 @pytest.mark.parametrize("first", ["1,좋아요", "2024-01-02,x", "a,4.5", "2024-01-02 10:00:00,x"])
-def test_header_that_looks_like_data_is_refused(put, first):
-    """A number or a date is no column name; the message says what to do."""
-    assert "--no-header" in refusal(put("a.csv", f"{first}\n2,별로\n"))
+def test_header_that_looks_like_data_is_asked_about(put, first):
+    """A number or a date is no column name; a person says whether it is one, or the first row."""
+    path = put("a.csv", f"{first}\n2,별로\n")
+    with pytest.raises(Doubt, match="looks like data") as caught:
+        read(path)
+    assert caught.value.choices == [{"header": False}, {"header_row": "1"}]
+    assert [len(read(path, **choice)[0]) for choice in caught.value.choices] == [2, 1]
 
 
 def test_question_as_column_name_is_no_data(put):
@@ -171,10 +181,96 @@ def test_missing_column_name_becomes_a_number(put):
     assert read(put("a.csv", ",text\n0,a\n"))[0] == {2: {"column 1": "0", "text": "a"}}
 
 
-@pytest.mark.parametrize("title", ["리뷰 목록", "리뷰 목록,,"])
-def test_title_above_the_header_is_refused(put, title):
-    """A title line would make every row ragged; the message says what to remove."""
-    assert "above the column names" in refusal(put("a.csv", title + "\nid,text,n\n" + "1,a,b\n" * 6))
+TITLES = ["리뷰 목록", "리뷰 목록,,", "리뷰", "리뷰 목록\n판매자: 가게\n기간: 1월\n", "판매자,가게\n기간,1월\n,,"]
+
+
+@pytest.mark.parametrize("title", TITLES)
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_titles_above_the_header_are_passed_over(put, title, rows):
+    """However short the table is, its names are found below titles, and a note says which row they are."""
+    body = "".join(f"{n},배송이 빨라요,5\n" for n in range(rows))
+    with open_rows(put("a.csv", f"{title}\n번호,내용,평점\n{body}")) as source:
+        assert source.columns == ["번호", "내용", "평점"]
+        number = title.count("\n") + 2
+        assert (source.header, source.notes) == (
+            str(number),
+            [f"What stands above the column names (row {number}) was passed over"],
+        )
+        assert len([row for row in source if isinstance(row, Row)]) == rows
+
+
+def test_row_below_a_title_that_has_no_known_name_is_asked_about(put):
+    """It may hold the names, or the first review."""
+    path = put("a.csv", "리뷰 목록\n가나,다라,마바\n" + "사아,자차,카타\n" * 6)
+    with pytest.raises(Doubt, match="Row 2 may hold the column names: '가나', '다라', '마바'") as caught:
+        read(path)
+    assert caught.value.choices == [{"header_row": "2"}, {"header": False}]
+    assert len(read(path, header_row="2")[0]) == 6
+
+
+def test_first_row_that_looks_like_a_review_is_asked_about(put):
+    """A file without names would lose its first review to the header."""
+    texts = ["배송이 빠르고 좋아요", "생각보다 양이 적어요", "다음에 또 살게요 굿"]
+    for rows in (texts, [f"{text},{label}" for text, label in zip(texts * 2, "긍부긍부긍부", strict=True)]):
+        with pytest.raises(Doubt, match="already a review") as caught:
+            read(put("a.csv", "\n".join(rows)))
+        assert caught.value.advice == "Say which: --header-row 1 or --no-header"
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        ("번호,리뷰,\n,내용,평점\n", ["번호", "내용", "평점"]),
+        ("리뷰,,등록일\n번호,내용,\n", ["번호", "내용", "등록일"]),
+        ("상품,,리뷰,\n번호,이름,번호,내용\n", ["상품 번호", "이름", "리뷰 번호", "내용"]),
+    ],
+)
+def test_names_in_two_rows_are_joined(put, rows, names):
+    """Cells merged over two rows leave gaps in one of them; where two names would be the same the upper one tells."""
+    body = "".join(f"{n}," + ",".join(["좋아요"] * (len(names) - 1)) + "\n" for n in range(3))
+    with open_rows(put("a.csv", rows + body)) as source:
+        assert (source.columns, source.header) == (names, "1-2")
+        assert source.notes == ["The column names of the rows 1 and 2 were joined"]
+        assert len(list(source)) == 3
+
+
+def test_header_row_is_what_a_person_says(put):
+    """One row, or two that are joined; a row that cannot be it is refused."""
+    path = put("a.csv", "x,y\nid,\n,text\n1,좋아요\n")
+    assert read(path, header_row="2-3")[0] == {4: {"id": "1", "text": "좋아요"}}
+    assert list(read(path, header_row="2")[0]) == [3, 4]
+    assert "is no row of column names" in refusal(path, header_row="zwei")
+    assert "cannot hold the column names" in refusal(path, header_row="90")
+
+
+def test_column_names_that_stand_again_are_passed_over(put):
+    """Two files joined into one have them in the middle, perhaps behind a byte order mark."""
+    with open_rows(put("a.csv", "id,text\n1,a\n\ufeffid,text\n2,b\nid,text\n3,c\n")) as source:
+        assert [row.values["text"] for row in source] == ["a", "b", "c"]
+        assert source.notes == ["The column names stand again in the middle, 2 time(s); these rows were passed over"]
+
+
+def test_empty_cells_beyond_the_last_column_do_no_harm(put):
+    """A comma at the end of each row is no cell."""
+    assert read(put("a.csv", "id,text\n1,좋아요,\n2,별로,,\n"))[1] == {}
+
+
+def test_rows_without_their_empty_last_cells_are_read(put):
+    """Some programs leave them out; what is missing is empty."""
+    good, bad = read(put("a.csv", "id,text,rating,memo\n1,좋아요,5\n2,별로,1\n3,보통,3,확인\n"))
+    assert (good[2], bad) == ({"id": "1", "text": "좋아요", "rating": "5", "memo": None}, {})
+
+
+def test_rows_that_a_line_break_cut_in_two_are_refused(put):
+    """A short row may be half a review: where one half does not fit, none of the short rows is taken."""
+    good, bad = read(put("a.csv", "id,text,rating,memo\n1,좋아요\n정말 최고,5,굿\n3,보통,3,확인\n"))
+    assert (list(good), list(bad)) == ([4], [2, 3])
+
+
+def test_quotes_behind_a_backslash_are_text(put):
+    """Databases write them so; a backslash elsewhere stays."""
+    content = r"id,text" + "\n" + r'1,"그는 \"좋아요\", 라고 했다"' + "\n" + r'2,"C:\새 폴더, 굿"' + "\n"
+    assert column(put("a.csv", content), "text") == ['그는 "좋아요", 라고 했다', r"C:\새 폴더, 굿"]
 
 
 def test_header_names_are_trimmed_and_composed(put):
@@ -345,6 +441,46 @@ def test_euc_kr_is_found(put):
         assert source.encoding == "cp949"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "번호,리뷰\n1,햏자님 뷁\n2,됬네요 펲시 쎄요\n",
+        "번호,후기\n1,大韓民國 最高 좋아요\n",
+        "번호,후기\n1,좋아요 ♥♡★\n",
+    ],
+)
+def test_rare_syllables_do_not_hide_korean(put, text):
+    """Slang, Hanja and hearts are beyond the everyday syllables, and the rest tells the language."""
+    with open_rows(put("a.csv", text.encode("cp949"))) as source:
+        assert (source.encoding, source.guessed) == ("cp949", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "found"),
+    [
+        ("id,text\n0,这个产品质量很好我很喜欢\n", "gbk", "gb18030"),
+        ("id,text\n0,包装破损了，不推荐\n", "gbk", "gb18030"),
+        ("id,text\n0,這個產品品質很好我很喜歡\n", "big5", "big5"),
+        ("id,text\n0,とても良い商品でした\n", "cp932", "cp932"),
+        ("id,text\n0,とても良い商品でした\n", "euc_jp", "euc_jp"),
+    ],
+)
+def test_chinese_and_japanese_are_no_korean_nonsense(put, text, encoding, found):
+    """The bytes decode as Korean too; the letters that come out are not those of Korean, and a note says so."""
+    path = put("a.csv", text.encode(encoding))
+    with open_rows(path) as source:
+        assert (source.encoding, source.guessed) == (found, True)
+        assert next(iter(source)).values["text"] == text.split(",", 2)[2].strip().replace("0,", "")
+
+
+def test_encoding_that_is_not_clear_is_asked_about(put):
+    """Korean beside Chinese in one file: both readings are shown."""
+    korean, chinese = "좋아요 맛있어요".encode("cp949"), "很好我很喜欢".encode("gbk")
+    with pytest.raises(Doubt, match="The encoding is not clear") as caught:
+        read(put("a.csv", b"id,text\n1," + korean + b"\n2," + chinese + b"\n"))
+    assert {choice["encoding"] for choice in caught.value.choices} == {"cp949", "gb18030"}
+
+
 def test_western_text_is_a_guess(put):
     """Smart quotes and accents are no Korean; the guess is pointed out."""
     path = put(
@@ -390,9 +526,9 @@ def test_bad_bytes_inside_a_quoted_cell_name_their_line(put):
 
 def test_bad_bytes_in_cp949(put):
     """The last line is cut in the middle of a syllable."""
-    good, bad = read(put("a.csv", (KOREAN * 3 + "3,끝").encode("cp949")[:-1]))
-    assert len(good) == 8
-    assert "is not cp949" in bad[10]
+    good, bad = read(put("a.csv", (KOREAN + "3,맛있어요\r\n4,끝").encode("cp949")[:-1]))
+    assert len(good) == 3
+    assert "is not cp949" in bad[5]
 
 
 def test_lone_surrogate_in_utf16(put):
@@ -451,7 +587,7 @@ def test_what_csv_writer_writes_is_read_back(tmp_path, encoding, rows):
         csv.writer(file).writerows([["id", "text", "n"], *rows])
     good, bad = read(path, encoding="cp949" if encoding == "cp949" else None)
     assert not bad
-    assert [list(values.values()) for values in good.values()] == rows
+    assert [list(values.values()) for values in good.values()] == composed(rows)
 
 
 @settings(deadline=None, max_examples=200)
@@ -479,6 +615,19 @@ def test_any_bytes_are_read_or_refused(tmp_path, data, name):
 
 
 # JSON Lines and JSON
+
+
+def test_columns_of_pandas_are_rows(put):
+    """What pandas writes unless told otherwise is one object with a column under each name."""
+    path = put("a.json", '{"id": {"0": 1, "1": 2}, "text": {"0": "좋아요", "1": "별로"}}')
+    assert read(path)[0] == {1: {"id": 1, "text": "좋아요"}, 2: {"id": 2, "text": "별로"}}
+
+
+def test_names_and_texts_of_a_mac_are_composed(put):
+    """Decomposed Hangul in names, texts and lists, also behind escapes, is the same as composed."""
+    text = unicodedata.normalize("NFD", "리뷰")
+    for content in (f'{{"{text}": ["{text}"]}}', json.dumps({text: [text]})):
+        assert read(put("a.jsonl", content))[0] == {1: {"리뷰": ["리뷰"]}}
 
 
 def test_jsonl_rows(put):
@@ -670,7 +819,7 @@ def test_xlsx_table_that_begins_further_down(xlsx):
 
 
 def test_xlsx_sheet_by_name(xlsx):
-    """The first sheet is read and the others are mentioned; a wrong name lists them."""
+    """The first of two tables is read and the others are mentioned; a wrong name lists them."""
     path = xlsx(하나=[["a"], ["x"]], 둘=[["b"], ["y"]])
     assert column(path, "b", sheet="둘") == ["y"]
     with open_rows(path) as source:
@@ -687,14 +836,63 @@ def test_xlsx_without_header(xlsx):
     ("rows", "words"),
     [
         ([], "empty"),
-        ([[1, "좋아요"], [2, "b"]], "--no-header"),
+        ([[1, "좋아요"], [2, "b"]], "looks like data"),
         ([["id", "id"], [1, 2]], "stands twice"),
-        ([["리뷰 목록"], ["id", "text"], [1, "a"]], "above the column names"),
     ],
 )
 def test_xlsx_with_a_bad_header_is_refused(xlsx, rows, words):
     """A sheet is refused for the same reasons as a text table."""
     assert words in refusal(xlsx(a=rows))
+
+
+@pytest.fixture
+def merged(xlsx):
+    """Write one sheet, merge ranges of it, and return the path."""
+
+    def write(rows, *ranges):
+        path = xlsx(a=rows)
+        book = openpyxl.load_workbook(path)
+        for each in ranges:
+            book["a"].merge_cells(each)
+        book.save(path)
+        book.close()
+        return path
+
+    return write
+
+
+def test_xlsx_cells_merged_downwards_all_have_the_value(merged):
+    """Else only the first review of a product would have it."""
+    rows = [["상품명", "번호", "리뷰"], ["양말", 1, "a"], [None, 2, "b"], ["모자", 3, "c"], [None, 4, "d"], [None] * 3]
+    path = merged(rows, "A2:A3", "A4:A6")
+    assert [row["상품명"] for row in read(path)[0].values()] == ["양말", "양말", "모자", "모자"]
+
+
+def test_xlsx_names_in_two_rows_with_merged_cells(merged):
+    """A title above, a name over two columns, and names over two rows."""
+    rows = [["리뷰 현황"], ["리뷰 정보", None, "작성일"], ["번호", "내용", None], [1, "좋아요", "2024-03-01"]]
+    path = merged(rows, "A1:C1", "A2:B2", "C2:C3")
+    assert read(path)[0] == {4: {"번호": 1, "내용": "좋아요", "작성일": "2024-03-01"}}
+
+
+def test_xlsx_sheet_with_the_reviews_is_taken(xlsx):
+    """Neither a notice, nor an empty sheet, nor a table of something else is read, wherever the reviews stand."""
+    notice = [["이 파일은 내려받은 리뷰입니다."], ["문의는 고객센터로 해 주세요."]]
+    reviews = [["번호", "내용"], [1, "배송이 빨라서 좋아요"], [2, "색이 화면과 달라요"]]
+    path = xlsx(안내=notice, 빈=[], 상품=[["번호", "가격"], [1, 900]], 목록=reviews)
+    assert column(path, "내용") == ["배송이 빨라서 좋아요", "색이 화면과 달라요"]
+    with open_rows(path) as source:
+        assert source.sheet == "목록"
+
+
+def test_xlsx_with_several_sheets_of_reviews_is_asked_about(xlsx):
+    """One sheet a month: whichever were taken, the others would be lost without a word."""
+    reviews = [["번호", "내용"], [1, "배송이 빨라서 좋아요"]]
+    path = xlsx(**{"1월": reviews, "2월": reviews})
+    with pytest.raises(Doubt, match="Several sheets of the workbook look like reviews: '1월', '2월'") as caught:
+        read(path)
+    assert caught.value.choices == [{"sheet": "1월"}, {"sheet": "2월"}]
+    assert column(path, "번호", sheet=unicodedata.normalize("NFD", "2월")) == [1]
 
 
 def test_xlsx_cell_beside_the_table_is_a_row_error(xlsx):

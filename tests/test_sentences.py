@@ -23,7 +23,7 @@ PACKAGE = Path(labeler.__file__).parent
 ROOMS = (
     "backends/local", "backends/openai", "backends/endings.py", "backends/nearest.py", "backends/probe.py", "prelabel",
     "store/ledger_runs.py", "store/ledger_items.py", "store/ledger_calls.py", "store/limits.py", "store/batches.py",
-    "store/calibrations.py", "labels", "task.py", "strictjson.py", "suggesters.py",
+    "store/calibrations.py", "labels", "task.py", "strictjson.py", "suggesters.py", "ingest",
 )  # fmt: skip
 
 # What no page shows, by what it begins with, and why.
@@ -39,6 +39,11 @@ NOT_SHOWN = {
         "The task name …", "The task … has the unit", "No guidelines …", "At most … labels and at least",
         "A … schema has no labels", "A Fields schema needs", "A part of Fields", "A scale from …",
     ),
+    "the command line": ("Or leave the column out: ",),
+    "tests, as a reason": ("text: ", "id: ", "group: ", "by its name", "has the longest texts"),
+    "``labeler doctor``": ("The product …: …", "The product … is to be renewed"),
+    "the words that columns are known by": ("text 텍스트", "id reviewid", "group groupid", "rating score"),
+    "annotations of types": ("Record | str", "str | None"),
     "errors of other libraries, to be recognised": ("not a valid model identifier",),
 }  # fmt: skip
 # What is spliced into a sentence, or has a splice in the middle: the sentences that come of it stand below.
@@ -56,6 +61,11 @@ PARTS = {
     "The keyword … …", "openai_base_url …; example: http://127.0.0.1:8000/v1",
     "Every prompt is read as a whole before its answer is written, which is slower",
     "Labels are scored one by one, which is slower",
+    "row has … cell…, … has …", "the equal record …", "id or group", "of the line", "of the record", " after unpacking",
+    "… is larger than ……; split it into smaller files", "The text is …, not a text: …",
+    "…. Which part is the review? There are: …",
+    "a document type in a workbook", "an unusual compression", "no local header", "shared texts and cells in one part",
+    "XML that is not well-formed",
 }  # fmt: skip
 SPLICED = (
     "device is cuda, but torch finds no NVIDIA or AMD GPU on this machine; set device to auto or cpu",
@@ -82,6 +92,14 @@ SPLICED = (
     "The server's answer is not JSON; try again, and check that base_url ends where its API begins (/v1).",
     "The server's answer has no choices (busy); try again, and check that base_url ends where its API begins (/v1).",
     "The provider refused the batch: no reason was given",
+    "row has 3 cells, header has 2",
+    "row has 1 cell, the first row has 2",
+    "a NUL character at byte 3 of the record",
+    "a.csv is larger than 2 GiB after unpacking; split it into smaller files",
+    "The text is an object, not a text: {}",
+    "The column 'a' holds objects, not texts. Which part is the review? There are: 'a.b'",
+    "a.csv is damaged: its packed data cannot be read; copy the file again",
+    "byte 3 of the line (0xff) is not utf-8 (line 4)",
 )
 HOLE = "…"
 # It fits whatever has a colon, so it would make every sentence a known one.

@@ -247,6 +247,11 @@ class Decisions:
         self._event(tx, "imported", reviewer_id, record.id, annotation_id, {"origin": origin})
         return annotation_id
 
+    def standing(self, record_id: int, tx: Tx | None = None) -> tuple[str, Value | None] | None:
+        """Return state and value of the decision in force on a record, or None if it is pending."""
+        row = self.store.annotations.current(record_id, self.task.name, tx)
+        return None if row is None else (row["state"], strictjson.loads(row["value"]) if row["value"] else None)
+
     def _event(
         self, tx: Tx, kind: str, reviewer_id: int | None, record_id: int, annotation_id: int, detail: Mapping[str, Any]
     ) -> None:

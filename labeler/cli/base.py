@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import unicodedata
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +21,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Cli(click.Group):
-    """Turns every error of ours into one line and exit status 1."""
+    """Turns every error of ours into one line and its exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
         # What is written holds reviews, and hashes of passwords: it is its owner's alone.
@@ -28,8 +29,9 @@ class Cli(click.Group):
         try:
             return super().invoke(ctx)
         except LabelerError as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(1)
+            advice = f". {error.advice}" if error.advice else ""
+            click.echo(f"Error: {str(error).removesuffix('.') if advice else error}{advice}", err=True)
+            ctx.exit(error.exit_status)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 # Whoever read our output has gone; click knows how to end then.
@@ -59,7 +61,10 @@ def instance_option(command: Command) -> Command:
 
 
 def with_instance(command: Command) -> Command:
-    """Open the instance for a command and close it afterwards, whatever happens. There must be one."""
+    """Open the instance for a command and close it afterwards, whatever happens. There must be one.
+
+    Typed texts come in NFC.
+    """
     return _opening(command, make=False)
 
 
@@ -71,8 +76,9 @@ def with_new_instance(command: Command) -> Command:
 def _opening(command: Command, make: bool, looks: bool = False) -> Command:
     @wraps(command)
     def run(folder: str | None, **options: Any) -> Any:
+        typed = {name: _composed(value) for name, value in options.items()}
         with opened(folder, make=make, looks=looks) as instance:
-            return command(instance=instance, **options)
+            return command(instance=instance, **typed)
 
     return instance_option(run)  # type: ignore[return-value]
 
@@ -97,6 +103,13 @@ def opened(folder: str | None, *, make: bool, read_only: bool = False, looks: bo
     if new:
         click.echo(f"Made a new instance at {where}.", err=True)
     return instance
+
+
+def _composed(value: Any) -> Any:
+    # A name that a Mac's file manager hands to the terminal is decomposed, and would be another one.
+    if isinstance(value, tuple):
+        return tuple(map(_composed, value))
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
 
 def task_options(command: Command) -> Command:

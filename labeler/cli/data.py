@@ -37,17 +37,24 @@ if TYPE_CHECKING:
 @click.option("--encoding", help="Instead of the detected one: utf-8, cp949, utf-16 ...")
 @click.option("--delimiter", help="Instead of the detected one; 'tab' for a tab")
 @click.option("--sheet", help="The sheet of a workbook")
+@click.option("--header-row", metavar="N", help="The row of the column names; 1-2 for names in two rows [found]")
 @click.option("--no-header", is_flag=True, help="The first row is data; columns are named 'column 1', ...")
 @click.option("--strict", is_flag=True, help="All rows or none")
-@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write the refused rows to a CSV file")
+@click.option(
+    "--report", "report_file", type=click.Path(path_type=Path), help="Write what was not simply taken to a new CSV file"
+)
 @with_new_instance
 def import_(
     instance: Instance, file: Path, project: str, tasks: tuple[str, ...], language: str, label: tuple[str, ...],
     report_file: Path | None, new: bool, no_header: bool, id_: str | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Import FILE (CSV, TSV, JSONL, JSON, xlsx, Parquet; also .gz) into a project."""
+    """Import FILE (CSV, TSV, JSONL, JSON, xlsx, Parquet; also .gz) into a project.
+
+    Where FILE can be read in several ways nothing is stored, and the options that say which are named. The exit status
+    is 2 where nothing went in.
+    """
     from labeler.ingest.options import ImportOptions
-    from labeler.ingest.service import preview, resolve
+    from labeler.ingest.reading import preview
     from labeler.plugins import find
 
     labels, known = pairs(label, "--label"), instance.store.projects.all()
@@ -58,20 +65,29 @@ def import_(
     if found is not None and new:
         raise InputError(f"There is already a project called {project!r}; leave out --new to import into it")
     readers = instance.plugins.importers
-    chosen = resolve(file, ImportOptions(id=id_, labels=labels, header=not no_header, **options), readers)
-    seen = preview(file, chosen, readers)
+    asked = ImportOptions(id=id_, labels=labels, header=not no_header, **options)
+    seen = preview(file, asked, readers)
+    chosen = seen.resolve(asked)
     has = dict.fromkeys(tasks or instance.plugins.tasks) if found is None else instance.tasks_of(found)
     for name in labels:
         find(has, name, "task")
     if report_file is not None and not report_file.parent.is_dir():
         raise InputError(f"There is no folder {report_file.parent} for the report")
+    if report_file is not None and report_file.exists():
+        raise InputError(f"There is already a file {report_file}; name another one for the report")
     if found is None:
         made = instance.create_project(project, language, {"tasks": list(tasks)} if tasks else None)
         found = instance.store.projects.get(made)
         click.echo(f"Made the project {project!r}.")
-    encoding = f", {seen.encoding}" if seen.encoding else ""
-    click.echo(f"{file.name}: {seen.format}{encoding}; text={chosen.text!r} id={chosen.id!r} group={chosen.group!r}")
-    _show_report(_import_with_a_bar(instance.importer(found), file, chosen), report_file)
+    how = [seen.format, seen.encoding, seen.header and f"names in row {seen.header}"]
+    columns = f"text={chosen.text!r} id={chosen.id!r} group={chosen.group!r}"
+    click.echo(f"{file.name}: {', '.join(part for part in how if part)}; {columns}")
+    report = _import_with_a_bar(instance.importer(found), file, chosen)
+    report.notes = list(dict.fromkeys([*seen.notes, *report.notes]))
+    _show_report(report, report_file)
+    if not report.added and not report.known:
+        click.echo("Nothing went in.", err=True)
+        click.get_current_context().exit(2)
 
 
 def _import_with_a_bar(importer: Importer, file: Path, chosen: ImportOptions) -> Report:
@@ -85,26 +101,35 @@ def _import_with_a_bar(importer: Importer, file: Path, chosen: ImportOptions) ->
 def _show_report(report: Report, report_file: Path | None) -> None:
     click.echo(
         f"{report.added} added ({report.duplicates} exact duplicates), {report.known} already there, "
-        f"{report.labels} labels approved, {report.refused_count} refused."
+        f"{report.labels} labels approved, {report.refused} refused."
     )
+    counts = {
+        "given to an equal record": report.given,
+        "the same as before": report.agreed,
+        "contradicting": report.contradicting,
+        "left out": report.left_out,
+    }
+    if any(counts.values()):
+        click.echo(f"Labels: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}.")
     for note in report.notes:
         click.echo(f"Note: {note}")
-    _show_refused(report, report_file)
-
-
-def _show_refused(report: Report, report_file: Path | None) -> None:
-    for number, column, reason in report.refused[:20]:
+    for number, column, reason in report.lines[:20]:
         click.echo(f"  row {number}{f', {column}' if column else ''}: {reason}", err=True)
-    if report.refused_count > 20 and report_file is None:
-        click.echo(f"  ... and {report.refused_count - 20} more; --report FILE writes all of them", err=True)
+    if report.said > 20 and report_file is None:
+        click.echo(f"  ... and {report.said - 20} more; --report FILE writes all of them", err=True)
     if report_file is not None:
-        import csv
+        _write_report(report, report_file)
 
-        with report_file.open("w", encoding="utf-8-sig", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["row", "column", "reason"])
-            writer.writerows(report.refused)
-        click.echo(f"Wrote {report_file}.")
+
+def _write_report(report: Report, path: Path) -> None:
+    """Write the lines as a table; cells cannot become formulas, and a file that is there stays."""
+    from labeler.export.formats import BOM, csv_line
+
+    rows = [(str(number), column or "", reason) for number, column, reason in report.lines]
+    with path.open("x", encoding="utf-8", newline="") as stream:
+        stream.write(BOM)
+        stream.writelines(csv_line(row, True) for row in [("row", "column", "reason"), *rows])
+    click.echo(f"Wrote {path}.")
 
 
 @cli.command()

@@ -11,8 +11,8 @@ from importlib import resources
 from typing import Any
 
 from labeler import strictjson
+from labeler.ingest.cells import read_label
 from labeler.ingest.duplicates import near_duplicate, signed
-from labeler.ingest.service import read_label
 from labeler.instance import Instance
 from labeler.prelabel import runs
 from labeler.records import Record

@@ -18,9 +18,8 @@ from labeler.errors import PluginError
 from labeler.prompts import PromptStyle
 from labeler.records import Message, Record, Suggestion, Value
 from labeler.task import Task
+from labeler.text import safe_cell
 
-# The apostrophes before the sign are counted too: then one can be taken off again without a guess.
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NEEDS_QUOTES = re.compile(r'[",\r\n]')
 _FIXED = ("key", "text", "value", "rendered", "group", "split")
 _ROLES = ("system", "user", "assistant")
@@ -265,13 +264,3 @@ def csv_line(cells: Sequence[str], formula_safe: bool) -> str:
         cells = [safe_cell(cell) for cell in cells]
     quoted = ['"' + cell.replace('"', '""') + '"' if _NEEDS_QUOTES.search(cell) else cell for cell in cells]
     return ",".join(quoted) + "\n"
-
-
-def safe_cell(cell: str) -> str:
-    """Return ``cell`` with an apostrophe before it if a spreadsheet would calculate it; :func:`raw_cell` undoes it."""
-    return "'" + cell if _FORMULA.match(cell) else cell
-
-
-def raw_cell(cell: str) -> str:
-    """Return what :func:`safe_cell` was given."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from labeler.errors import FileRefused
+from labeler.ingest.columns import is_known
 
 DELIMITERS = (",", "\t", ";", "|")
 NONE = "\x1f"
@@ -20,15 +21,21 @@ NONE = "\x1f"
 _NAMED = {"\\t": "\t", "tab": "\t", "": NONE, "none": NONE}
 _NAMES = {"\t": "tab", NONE: "none"}
 _ROWS = 200
+_TITLES = 15
+_ESCAPED = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """``quotes``: a cell may be quoted. ``spaces``: a space may stand between delimiter and quote."""
+    """``quotes``: a cell may be quoted. ``spaces``: a space may stand between delimiter and quote.
+
+    ``backslash``: a quote inside a quoted cell has a backslash before it, as databases write it.
+    """
 
     delimiter: str
     quotes: bool = True
     spaces: bool = False
+    backslash: bool = False
 
 
 def find_dialect(sample: str, complete: bool, *, delimiter: str | None, tab_first: bool, header: bool) -> Dialect:
@@ -37,7 +44,13 @@ def find_dialect(sample: str, complete: bool, *, delimiter: str | None, tab_firs
     # Written by a csv library, a quote after delimiter and space is doubled, so this is another hand.
     spaces = re.search(rf'{re.escape(chosen)} +"[^"\r\n{re.escape(chosen)}]', sample) is not None
     quotes = chosen != "\t" or _quotes_mean_something(sample, complete)
-    return Dialect(chosen, quotes, spaces)
+    backslash = '\\"' in sample and _broken(double_quotes(sample), chosen) < _broken(sample, chosen)
+    return Dialect(chosen, quotes, spaces, backslash)
+
+
+def double_quotes(text: str) -> str:
+    """Return ``text`` with each quote that has a backslash before it doubled instead."""
+    return _ESCAPED.sub(r'\1""', text)
 
 
 def delimiter_name(delimiter: str) -> str:
@@ -55,26 +68,42 @@ def _given(delimiter: str) -> str:
 def _sniffed(sample: str, complete: bool, tab_first: bool, header: bool) -> str:
     order = ("\t", ",", ";", "|") if tab_first else DELIMITERS
     best, best_score = NONE, (0.0, 0)
-    titled: tuple[str, int] | None = None
     for candidate in order:
-        counts = [len(row) for row in _rows(sample, complete, candidate) if any(row)]
+        rows = [row for row in _rows(sample, complete, candidate) if any(row)]
+        counts = [len(row) for row in rows]
         if not counts:
             continue
-        if counts[0] > 1:
-            agreement = counts.count(counts[0]) / len(counts)
-            # Prose without a header has commas too, but not the same number in every line.
-            if (header or agreement >= 0.8) and (agreement, counts[0]) > best_score:
-                best, best_score = candidate, (agreement, counts[0])
-        elif len(counts) > 5 and titled is None:
-            cells, times = Counter(counts[1:]).most_common(1)[0]
-            if cells > 1 and times >= 0.9 * (len(counts) - 1):
-                titled = candidate, cells
-    if best == NONE and titled is not None:
-        raise FileRefused(
-            f"The first line has one cell, but the lines after it have {titled[1]} "
-            f"(delimiter: {delimiter_name(titled[0])}); remove what stands above the column names"
-        )
+        titles = _titles(rows, counts) if header else 0
+        cells = counts[titles]
+        agreement = counts[titles:].count(cells) / (len(counts) - titles)
+        # Prose without a header has commas too, but not the same number in every line.
+        if cells > 1 and (header or agreement >= 0.8) and (agreement, cells) > best_score:
+            best, best_score = candidate, (agreement, cells)
     return best
+
+
+def _titles(rows: list[list[str]], counts: list[int]) -> int:
+    """Return how many lines of fewer cells stand above a table, 0 if what follows is no table."""
+    for place, row in enumerate(rows[:_TITLES]):
+        if sum(map(is_known, row)) > 1 and counts[place] > max(counts[:place], default=0):
+            return place if counts[place:].count(counts[place]) >= 0.8 * (len(counts) - place) else 0
+    cells, times = Counter(counts).most_common(1)[0]
+    first = counts.index(cells)
+    agreement = times / (len(counts) - first)
+    plain = any(map(is_known, rows[first]))
+    return first if cells > counts[0] and (agreement >= 0.8 if plain else times > 5 and agreement >= 0.9) else 0
+
+
+def _broken(sample: str, delimiter: str) -> int:
+    """Count the quotes of a sample that are broken."""
+    reader, count = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, strict=True), 0
+    while True:
+        try:
+            next(reader)
+        except StopIteration:
+            return count
+        except csv.Error:
+            count += 1
 
 
 def _rows(sample: str, complete: bool, delimiter: str, *, strict: bool = False) -> list[list[str]]:

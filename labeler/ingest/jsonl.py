@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Any
 
 from labeler.errors import FileRefused, JsonError
 from labeler.ingest.encoding import Encoding, decode_chunks, fault, utf8_size
@@ -40,6 +41,11 @@ def _source(format_: str, stream: Stream, encoding: Encoding, rows: Iterator[Row
         begun.append(row)
         if len(begun) == _PEEK_ROWS or stream.unpacked > until:
             break
+    whole = [begun[0].values] if len(begun) == 1 and isinstance(begun[0], Row) else []
+    if whole and _is_columns(whole[0]):
+        # Only the end of the file says that it was the only one.
+        begun += [row for row in [next(rows, None)] if row is not None]
+        begun = list(_from_columns(whole[0])) if len(begun) == 1 else begun
     return RowSource(
         format=format_,
         columns=list(dict.fromkeys(name for row in begun if isinstance(row, Row) for name in row.values)),
@@ -51,6 +57,19 @@ def _source(format_: str, stream: Stream, encoding: Encoding, rows: Iterator[Row
         guessed=encoding.note is not None,
         notes=[encoding.note] if encoding.note else [],
     )
+
+
+def _is_columns(values: dict[str, Any]) -> bool:
+    """Tell whether an object holds columns, each by row number: what pandas writes unless told otherwise."""
+    columns = list(values.values())
+    if not columns or not all(isinstance(column, dict) and column for column in columns):
+        return False
+    return all(list(column) == list(columns[0]) for column in columns) and all(map(str.isdigit, columns[0]))
+
+
+def _from_columns(values: dict[str, Any]) -> Iterator[Row]:
+    for number, key in enumerate(next(iter(values.values())), 1):
+        yield Row(number, {name: column[key] for name, column in values.items()})
 
 
 def _from_lines(lines: Iterable[tuple[str | None, str | None]]) -> Iterator[Row | RowError]:

@@ -58,29 +58,39 @@ def open_rows(
     delimiter: str | None = None,
     sheet: str | None = None,
     header: bool = True,
+    header_row: str | None = None,
+    name: str | None = None,
     limits: Limits = Limits(),  # noqa: B008
 ) -> RowSource:
     """Open a CSV, TSV, JSON Lines, JSON, xlsx or Parquet file, also with .gz behind its name.
 
     The suffix says what a file is, and for .txt and unknown suffixes its content does. ``encoding`` and
     ``delimiter`` (one character, ``tab`` or ``none``) replace what would be detected, ``sheet`` names the sheet
-    of a workbook, ``header=False`` says that a table has no row of names; each is ignored by formats without it.
+    of a workbook, ``header=False`` says that a table has no row of names, and ``header_row`` which row they are ("5",
+    or "1-2"); each is ignored by formats without it. ``name`` is what messages call the file.
 
     Rows are read while they are iterated, in flat memory but for a workbook's sheet. Raises
-    :class:`FileRefused` for a file that cannot be read at all, :class:`TooLarge` beyond ``limits`` (also while
+    :class:`FileRefused` for a file that cannot be read at all, :class:`Doubt` where a person has to say how,
+    :class:`TooLarge` beyond ``limits`` (also while
     iterating), :class:`MissingExtra` for Parquet without pyarrow. Anything wrong with one row is a
     :class:`RowError` among the rows.
     """
-    stream = Stream(path, limits)
+    stream = Stream(path, limits, name or path.name)
     try:
-        return _open(stream, path, encoding, delimiter, sheet, header)
+        return _open(stream, path, encoding, delimiter, sheet, header, header_row)
     except BaseException:
         stream.close()
         raise
 
 
 def _open(
-    stream: Stream, path: Path, encoding: str | None, delimiter: str | None, sheet: str | None, header: bool
+    stream: Stream,
+    path: Path,
+    encoding: str | None,
+    delimiter: str | None,
+    sheet: str | None,
+    header: bool,
+    header_row: str | None,
 ) -> RowSource:
     head = stream.head(_HEAD)
     if not head:
@@ -90,7 +100,7 @@ def _open(
     if binary == "parquet":
         return open_parquet(stream)
     if binary == "xlsx":
-        return open_workbook(stream, sheet=sheet, header=header)
+        return open_workbook(stream, sheet=sheet, header=header, header_row=header_row)
     complete = len(head) < _HEAD
     found = named_encoding(encoding, head) if encoding is not None else detect_encoding(head, complete)
     text = "".join(text for text, _ in decode_chunks([head], found)).lstrip()
@@ -102,7 +112,9 @@ def _open(
         case "jsonl":
             return open_lines(stream, found)
         case _:
-            return open_table(stream, found, delimiter=delimiter, header=header, tab_first=named == "tsv")
+            return open_table(
+                stream, found, delimiter=delimiter, header=header, header_row=header_row, tab_first=named == "tsv"
+            )
 
 
 def _suffix(path: Path) -> str:
@@ -120,13 +132,13 @@ def _binary_format(stream: Stream, head: bytes, named: str | None) -> str | None
     if kind in ("xlsx", "parquet"):
         if named not in (None, kind):
             what = "an Excel workbook" if kind == "xlsx" else "a Parquet file"
-            raise FileRefused(f"{stream.name} is not {named} but {what}; give it a name that ends in .{kind}")
+            raise FileRefused(f"{stream.name} is not {named} but {what}; let its name end in .{kind}")
         return kind
     if kind is not None:
         remedy = _REMEDIES.get(kind, _SAVE_AS)
         if kind == _GZIP_FILE and stream.packed:
             remedy = "it was packed twice; unpack it once"
-        raise FileRefused(f"{stream.name} is {kind}; {remedy}")
+        raise FileRefused(f"{stream.name} cannot be read, for it is {kind}: {remedy}")
     if named in ("xlsx", "parquet"):
         what = "an Excel workbook" if named == "xlsx" else "a Parquet file"
         raise FileRefused(f"{stream.name} is not {what} but looks like text; give it the name of its format, like .csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -39,13 +40,22 @@ class RowError:
     reason: str
 
 
+def composed(value: Any) -> Any:
+    """Return a value in NFC, names and all, however deep: a file from a Mac writes Hangul in its letters."""
+    if isinstance(value, str):
+        return value if value.isascii() else unicodedata.normalize("NFC", value)
+    if isinstance(value, dict):
+        return {composed(name): composed(inner) for name, inner in value.items()}
+    return type(value)(map(composed, value)) if isinstance(value, list) else value
+
+
 @dataclass
 class RowSource:
-    """An open file: iterate it once for its rows; it closes itself at the end, or as a context manager.
+    """An open file: iterate it once for its rows, in NFC; it closes itself at the end, or as a context manager.
 
     ``columns`` are the names known before the first row (for JSON: those of the first rows). ``encoding`` and
-    ``delimiter`` are None where a format has none. ``notes`` are sentences a person should see before the
-    import; ``guessed`` is true if one of them says that the encoding is only a guess. Raises
+    ``delimiter`` are None where a format has none. ``notes`` are sentences a person should see; the rows may add some
+    at their end. ``guessed`` is true if one of them says that the encoding is only a guess. Raises
     :class:`~labeler.errors.TooLarge` while it is iterated if the file unpacks to more than its limits.
     """
 
@@ -60,10 +70,16 @@ class RowSource:
     delimiter: str | None = None
     guessed: bool = False
     notes: list[str] = field(default_factory=list)
+    header: str | None = None
+    """Which row holds the column names, where it is not the first: "5", or "1-2" for two joined rows."""
+    sheet: str | None = None
+    shape: str | None = None
+    """The tool whose export it is, if :mod:`labeler.ingest.shapes` knows it."""
 
     def __iter__(self) -> Iterator[Row | RowError]:
         try:
-            yield from self.rows
+            for row in self.rows:
+                yield Row(row.number, composed(row.values)) if isinstance(row, Row) else row
         finally:
             self.close()
 

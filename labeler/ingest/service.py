@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from labeler import strictjson
 from labeler.errors import (
     FileRefused,
     InputError,
-    JsonError,
     LabelerError,
     LabelError,
     MissingExtra,
@@ -35,85 +32,96 @@ from labeler.errors import (
     TextError,
     TooLarge,
 )
-from labeler.ingest.columns import guess_columns
+from labeler.ingest.cells import is_totals, name_of, read_label, text_of, value_at, without
 from labeler.ingest.duplicates import near_duplicate, signed
 from labeler.ingest.options import ImportOptions
-from labeler.ingest.readers import Limits, Row, RowError, RowSource, open_rows
+from labeler.ingest.reading import Readers, open_file, resolve
+from labeler.ingest.rows import Limits, Row, RowError, RowSource
 from labeler.ingest.upkeep import refresh_groups, sign_reviews
-from labeler.labels import Choices, Keywords, LabelSchema
 from labeler.records import Record, Value
 from labeler.store import NewRecord, Store, Stored, Tx
+from labeler.store.annotations import APPROVED
 from labeler.store.records import ADDED, KNOWN, OTHER_TEXT, kind_of
 from labeler.task import GROUP, Task
-from labeler.text import clean_text
+from labeler.text import clean_text, content_hash, one_line
 
 SLICE = 500
 MAX_REPORT = 5000
-MAX_TEXT = 100_000
 _BEAT = 20.0
 """Seconds between two signs of life of an import."""
 HOPELESS = (InputError, TooLarge, MissingExtra, PluginError)
 """What ends an import for good: tried again, it would end the same way."""
-_SEPARATORS = re.compile(r"\s*[;|]\s*")
 
-Readers = Mapping[str, Callable[[Path, ImportOptions], RowSource]]
-"""Readers of other file formats, by suffix (".sav"): what plugins register."""
 Prepare = Callable[[Record], "Record | str"]
-StoreLabel = Callable[[Tx, Record, Value, str, "int | None"], "int | None"]
-"""Approves a label that came with the data, inside the transaction of its record; None if it was already decided."""
-Refused = tuple[int, "str | None", str]
+Line = tuple[int, "str | None", str]
+"""What became of a row, or of the label in a column of it: row number, column, and one sentence."""
 
 
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What a file looks like, and how its columns would be used; ``problems`` are sentences about its first rows."""
+class Decisions(Protocol):
+    """What stores labels: a floor above this room."""
 
-    format: str
-    encoding: str | None
-    encoding_sure: bool
-    delimiter: str | None
-    columns: Sequence[str]
-    text: str | None
-    id: str | None
-    group: str | None
-    rows: Sequence[Mapping[str, Any]]
-    problems: Sequence[str]
+    def import_label(self, tx: Tx, record: Record, value: Value, origin: str, reviewer_id: int | None) -> int | None:
+        """Approve a label that came with the data; None if the record is decided, or not in the queue."""
+
+    def standing(self, record_id: int, tx: Tx | None = None) -> tuple[str, Value | None] | None:
+        """Return state and value of the decision in force."""
 
 
 @dataclass
 class Report:
-    """What an import did. ``refused`` holds (row number, column, reason), at most 5,000 of ``refused_count``."""
+    """What an import did, in numbers that are stored with it, and in lines.
+
+    Each row counts once, as ``added``, ``known`` or ``refused``; of those added, ``duplicates`` are exact copies. Each
+    label counts once, as one of ``labels`` (approved; ``given`` of them to the equal record that had none), ``agreed``
+    (the same stands already), ``contradicting``, or ``left_out``. What was not simply taken has a line; at most 5,000
+    are kept.
+    """
 
     added: int = 0
     known: int = 0
     duplicates: int = 0
+    refused: int = 0
     labels: int = 0
-    refused_count: int = 0
-    refused: list[Refused] = field(default_factory=list)
+    given: int = 0
+    agreed: int = 0
+    contradicting: int = 0
+    left_out: int = 0
+    lines: list[Line] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def said(self) -> int:
+        """How many lines there are, kept or not."""
+        return self.refused + self.given + self.contradicting + self.left_out
+
+    def say(self, what: str, number: int, column: str | None, reason: str) -> None:
+        """Count a row or a label under ``what`` and write a line."""
+        setattr(self, what, getattr(self, what) + 1)
+        if len(self.lines) < MAX_REPORT:
+            self.lines.append((number, column, reason))
+
     def refuse(self, number: int, column: str | None, reason: str) -> None:
-        self.refused_count += 1
-        if len(self.refused) < MAX_REPORT:
-            self.refused.append((number, column, reason))
+        self.say("refused", number, column, reason)
 
     def take(self, other: Report) -> None:
-        """Add the refused rows of another report."""
-        self.refused_count += other.refused_count
-        self.refused += other.refused[: MAX_REPORT - len(self.refused)]
+        """Add what another report counts."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.lines += other.lines[: MAX_REPORT - len(self.lines)]
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Report:
         """Return the report of an import as the store keeps it: what was done before it is taken up again."""
-        refused = [(number, column, reason) for number, column, reason in strictjson.loads(row["report"])]
-        return cls(row["added"], row["known"], row["duplicates"], row["labels"], row["refused"], refused)
+        lines = [(number, column, reason) for number, column, reason in strictjson.loads(row["report"])]
+        return cls(**{name: row[name] for name in _COUNTS}, lines=lines, notes=strictjson.loads(row["notes"]))
 
     def columns(self) -> dict[str, Any]:
         """Return the numbers as the store keeps them."""
-        return {
-            "added": self.added, "known": self.known, "duplicates": self.duplicates, "labels": self.labels,
-            "refused": self.refused_count, "report": strictjson.dumps(sorted(self.refused, key=lambda row: row[0])),
-        }  # fmt: skip
+        report = strictjson.dumps(sorted(self.lines, key=lambda line: line[0]))
+        return {name: getattr(self, name) for name in _COUNTS} | {"report": report}
+
+
+_COUNTS = ("added", "known", "duplicates", "refused", "labels", "given", "agreed", "contradicting", "left_out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,8 @@ class _Ready:
 
     number: int
     new: NewRecord
-    labels: Mapping[str, Value]
+    labels: Mapping[str, tuple[str, Value]]
+    """The column and the value, by task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,37 +152,6 @@ class _Claim:
     origin: str
 
 
-def preview(path: Path, options: ImportOptions, readers: Readers | None = None, rows: int = 8) -> Preview:
-    """Look at the head of a file without importing anything. Raises :class:`FileRefused`."""
-    with _open(path, options, readers) as source:
-        head = list(islice(source, 200))
-        good = [item.values for item in head if isinstance(item, Row)]
-        problems = [*source.notes, *(f"{e.number}: {e.reason}" for e in head if isinstance(e, RowError))]
-        columns = list(source.columns)
-        guess = guess_columns(columns, good)
-        return Preview(
-            source.format, source.encoding, not source.guessed, source.delimiter, columns,
-            options.text or guess.text,
-            guess.id if options.id is None else options.id or None,
-            guess.group if options.group is None else options.group or None,
-            good[:rows], problems[:20],
-        )  # fmt: skip
-
-
-def resolve(path: Path, options: ImportOptions, readers: Readers | None = None) -> ImportOptions:
-    """Return the options with every guess made. Raises :class:`FileRefused` that names a column that is missing."""
-    seen = preview(path, options, readers)
-    chosen = replace(options, text=seen.text, id=seen.id, group=seen.group)
-    if chosen.text is None:
-        raise FileRefused(
-            f"Which column holds the review? There are: {', '.join(map(repr, seen.columns))}; name it with --text"
-        )
-    for name in (chosen.text, chosen.id, chosen.group, *options.labels.values()):
-        if name is not None and name not in seen.columns:
-            raise FileRefused(f"There is no column {name!r}; there are: {', '.join(map(repr, seen.columns))}")
-    return chosen
-
-
 def queue_import(
     store: Store, project_id: int, path: Path, file_name: str, options: ImportOptions, reviewer_id: int | None
 ) -> int:
@@ -188,8 +166,8 @@ def queue_import(
 class Importer:
     """Imports one file into a project.
 
-    ``store_label`` maps each task to what approves a label that came with the data (a floor above this room);
-    ``prepare`` is the plugins' door: it changes or refuses a record.
+    ``decisions`` maps each task to what stores its labels; ``prepare`` is the plugins' door: it changes or refuses a
+    record.
     """
 
     def __init__(
@@ -197,13 +175,13 @@ class Importer:
         store: Store,
         project_id: int,
         tasks: Mapping[str, Task],
-        store_label: Mapping[str, StoreLabel],
+        decisions: Mapping[str, Decisions],
         prepare: Prepare | None = None,
         readers: Readers | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.store, self.project_id, self.tasks = store, project_id, tasks
-        self.store_label, self.prepare = store_label, prepare
+        self.decisions, self.prepare = decisions, prepare
         self.readers, self.limits = readers, limits
         self._json = False
 
@@ -233,8 +211,8 @@ class Importer:
                 ours = stack.enter_context(self._alive(import_id, token, file_name))
                 before = self.store.records.get_import(self.project_id, import_id)
                 report, done = Report.of(dict(before)), before["rows_read"]
-            options = self._checked(path, options, ours, rehearse=done == 0)
-            source = stack.enter_context(_open(path, options, self.readers, self.limits))
+            options = self._checked(path, file_name, options, ours, rehearse=done == 0)
+            source = stack.enter_context(open_file(path, options, self.readers, self.limits, file_name))
             self._json = source.format in ("json", "jsonl")
             if ours is None:
                 started = self._start(file_name, options, reviewer_id, source.size)
@@ -248,22 +226,26 @@ class Importer:
             except HOPELESS as error:
                 # Too large, or torn in the middle: what went in before stays, and the report says where it ended.
                 self._fail(ours, error)
+                error.exit_status = 1 if report.added else error.exit_status
                 raise
             report.notes = list(source.notes)
-            self._progress(ours, {"state": "finished", "position": source.size, "ended_at": time.time()})
+            ended = {"state": "finished", "position": source.size, "ended_at": time.time()}
+            self._progress(ours, ended | {"notes": strictjson.dumps(report.notes)})
         sign_reviews(self.store, self.project_id, stop)
         refresh_groups(self.store, self.project_id, self.tasks.values(), stop)
         return report
 
-    def _checked(self, path: Path, options: ImportOptions, ours: _Claim | None, rehearse: bool) -> ImportOptions:
+    def _checked(
+        self, path: Path, file_name: str, options: ImportOptions, ours: _Claim | None, rehearse: bool
+    ) -> ImportOptions:
         """Return the options with every guess made, checked before anything is stored; see :meth:`run`."""
         try:
             strange = [name for name in options.labels if name not in self.tasks]
             if strange:
                 raise InputError(f"No task {strange[0]!r} in this project; there are: {', '.join(self.tasks)}")
-            options = resolve(path, options, self.readers)
+            options = resolve(path, options, self.readers, file_name)
             if options.strict and rehearse:
-                self._rehearse(path, options)
+                self._rehearse(path, file_name, options)
         except HOPELESS as error:
             if ours is not None:
                 self._fail(ours, error)
@@ -328,38 +310,36 @@ class Importer:
     def _ready(self, row: Row, options: ImportOptions, report: Report) -> _Ready | None:
         """Return the row as a record with its labels; what is wrong goes into the report."""
         try:
+            if is_totals(row.values, options.text or ""):
+                raise InputError("The row holds totals, not a review")
             new = self._new_record(row, options)
         except (TextError, InputError) as error:
             column = options.text if isinstance(error, TextError) else None
             report.refuse(row.number, column, str(error))
             return None
-        labels: dict[str, Value] = {}
+        labels: dict[str, tuple[str, Value]] = {}
         for task, column in options.labels.items():
-            raw = row.values.get(column)
+            raw = value_at(row.values, column)
             # An empty cell of a table is no label; an empty text in JSON is one, where the schema has it.
             if raw is None or (raw == "" and not (self._json and self.tasks[task].schema.kind == "text")):
                 continue
             try:
-                labels[task] = read_label(self.tasks[task].schema, raw, new.text)
+                labels[task] = column, read_label(self.tasks[task].schema, raw, new.text)
             except LabelError as error:
                 # The review itself is fine: it goes in, without this label.
-                report.refuse(row.number, column, f"the label was left out: {error}")
+                report.say("left_out", row.number, column, f"the label was left out: {error}")
         return _Ready(row.number, new, labels)
 
     def _new_record(self, row: Row, options: ImportOptions) -> NewRecord:
-        raw = row.values.get(options.text or "")
-        text = clean_text("" if raw is None else str(raw))
-        if not text:
-            raise TextError("The text is empty")
-        if len(text) > MAX_TEXT:
-            raise TextError(f"The text has {len(text):,} characters; at most {MAX_TEXT:,} are taken")
-        group = _cell(row.values.get(options.group)) if options.group else None
+        text = text_of(value_at(row.values, options.text or ""))
+        group = name_of(value_at(row.values, options.group), options.group) if options.group else None
         used = {options.text, options.id, options.group, *options.labels.values()}
-        metadata = {name: value for name, value in row.values.items() if name not in used and value not in (None, "")}
-        if isinstance(metadata.get("metadata"), dict):
-            # The shape that exports write: what was metadata before is metadata again, and the split is not.
-            metadata = metadata["metadata"]
-        key = _cell(row.values.get(options.id)) if options.id else None
+        metadata = without(row.values, {name for name in used if name})
+        if isinstance(inner := metadata.get("metadata"), dict):
+            # What was metadata where the file comes from is metadata here, beside the other columns.
+            metadata.pop("metadata")
+            metadata |= {f"metadata.{name}" if name in metadata else name: value for name, value in inner.items()}
+        key = name_of(value_at(row.values, options.id), options.id) if options.id else None
         if options.id and key is None:
             raise InputError(f"The id in column {options.id!r} is empty")
         if key is None:
@@ -383,7 +363,7 @@ class Importer:
         room = self.store.records
 
         def work(tx: Tx) -> Report:
-            after = replace(report, refused=list(report.refused))
+            after = replace(report, lines=list(report.lines))
             after.take(slice_.refused)
             news = [row.new for row in slice_.rows]
             stored = room.add(tx, self.project_id, news, names, ours.id, near_duplicate)
@@ -405,39 +385,93 @@ class Importer:
         report.added += result.outcome == ADDED
         report.known += result.outcome == KNOWN
         report.duplicates += result.outcome == ADDED and result.duplicate_of is not None
-        record = Record(result.id, self.project_id, row.new.key, row.new.text)
-        for task, value in row.labels.items():
+        for task, (column, _) in row.labels.items():
             if kind_of(self.tasks[task].unit) != result.kind:
-                report.refuse(row.number, None, _other_unit(self.tasks[task]))
-            elif self.store_label[task](tx, record, value, ours.origin, reviewer_id) is not None:
-                report.labels += 1
+                report.say("left_out", row.number, column, _other_unit(self.tasks[task]))
+            else:
+                record = self.store.records.get(result.duplicate_of or result.id, tx)
+                equal = record.key if result.duplicate_of is not None else None
+                self._store_label(tx, task, record, equal, row, report, ours, reviewer_id)
 
-    def _rehearse(self, path: Path, options: ImportOptions) -> None:
-        """Read the whole file without storing anything. Raises :class:`InputError` if any row would be refused."""
+    def _store_label(
+        self, tx: Tx, task: str, record: Record, equal: str | None, row: _Ready, report: Report, ours: _Claim,
+        reviewer_id: int | None,
+    ) -> None:  # fmt: skip
+        """Approve a label and count it. An exact copy is not in the queue: its label is that of its original."""
+        column, value = row.labels[task]
+        room, schema = self.decisions[task], self.tasks[task].schema
+        try:
+            if record.text != row.new.text:
+                value = schema.parse(schema.answer(value), record.text)
+        except LabelError as error:
+            report.say("left_out", row.number, column, f"the label was left out: {error}")
+            return
+        if room.import_label(tx, record, value, ours.origin, reviewer_id) is not None:
+            report.labels += 1
+            if equal is not None:
+                report.say("given", row.number, column, f"the label went to the equal record {equal!r}, which had none")
+            return
+        stands = room.standing(record.id, tx)
+        if stands is None:
+            report.say("left_out", row.number, column, f"the label was left out: the queue of {task} lacks this record")
+        else:
+            self._compare(task, value, stands, equal, row.number, column, report)
+
+    def _compare(
+        self, task: str, value: Value, stands: tuple[str, Value | None], equal: str | None, number: int, column: str,
+        report: Report,
+    ) -> None:  # fmt: skip
+        """Say whether a label is the one that stands."""
+        state, known = stands
+        record = "the record" if equal is None else f"the equal record {equal!r}"
+        if state != APPROVED:
+            reason = f"the label was left out: {record} was rejected"
+        elif known == value:
+            report.agreed += 1
+            return
+        else:
+            shown = one_line(strictjson.dumps(self.tasks[task].schema.answer(known)), 60)
+            reason = f"the label was left out: {record} has another, {shown}"
+        report.say("contradicting", number, column, reason)
+
+    def _rehearse(self, path: Path, file_name: str, options: ImportOptions) -> None:
+        """Read the whole file and store nothing. Raises :class:`FileRefused` if a row or a label would not go in."""
         report = Report()
-        seen: dict[str, str] = {}
-        with _open(path, options, self.readers, self.limits) as source:
+        texts: dict[str, str] = {}
+        labels: dict[tuple[int | str, str], Value] = {}
+        with open_file(path, options, self.readers, self.limits, file_name) as source:
             self._json = source.format in ("json", "jsonl")
             for slice_ in self._slices(source, options):
                 report.take(slice_.refused)
                 for row in slice_.rows:
-                    self._rehearse_row(row, seen, report)
-        if report.refused_count:
-            shown = "; ".join(f"row {n}: {reason}" for n, _, reason in report.refused[:5])
-            raise InputError(
-                f"Nothing was imported: {report.refused_count} row(s) would be refused (--strict). {shown}"
+                    self._rehearse_row(row, texts, labels, report)
+        count = report.refused + report.contradicting + report.left_out
+        if count:
+            number, _, reason = report.lines[0]
+            raise FileRefused(
+                f"Nothing was imported: {count} row(s) would be refused. The first is row {number}: {reason}"
             )
 
-    def _rehearse_row(self, row: _Ready, seen: dict[str, str], report: Report) -> None:
+    def _rehearse_row(
+        self, row: _Ready, texts: dict[str, str], labels: dict[tuple[int | str, str], Value], report: Report
+    ) -> None:
         known = self.store.records.standing(self.project_id, row.new.key)
         kind = known["kind"] if known is not None else row.new.kind
-        digest = hashlib.blake2b(row.new.text.encode(), digest_size=8).hexdigest()
-        other = seen.setdefault(row.new.key, digest) != digest
+        digest = content_hash(row.new.text)
+        exact = hashlib.blake2b(row.new.text.encode(), digest_size=8).hexdigest()
+        other = texts.setdefault(row.new.key, exact) != exact
         if other or (known is not None and known["text"] != row.new.text):
             report.refuse(row.number, None, _taken(row.new.key, kind))
-        for task in row.labels:
+        original = self.store.records.original(self.project_id, row.new.key, digest)
+        for task, (column, value) in row.labels.items():
+            stands = self.decisions[task].standing(original) if original is not None else None
             if kind_of(self.tasks[task].unit) != kind:
-                report.refuse(row.number, None, _other_unit(self.tasks[task]))
+                report.say("left_out", row.number, column, _other_unit(self.tasks[task]))
+            elif stands is not None:
+                self._compare(task, value, stands, None, row.number, column, report)
+            else:
+                first = labels.setdefault((original or digest, task), value)
+                self._compare(task, value, (APPROVED, first), None, row.number, column, report)
 
 
 def _taken(key: str, kind: str) -> str:
@@ -449,56 +483,3 @@ def _taken(key: str, kind: str) -> str:
 def _other_unit(task: Task) -> str:
     labelled, given = ("products", "a review") if task.unit == GROUP else ("reviews", "a product")
     return f"the label was left out: the task {task.name} labels {labelled}, and this row is {given}"
-
-
-def _open(
-    path: Path, options: ImportOptions, readers: Readers | None = None, limits: Limits | None = None
-) -> RowSource:
-    if not path.is_file():
-        raise FileRefused(f"There is no file {path}")
-    reader = (readers or {}).get(path.suffix.lower())
-    if reader is not None:
-        return reader(path, options)
-    return open_rows(
-        path,
-        encoding=options.encoding,
-        delimiter=options.delimiter,
-        sheet=options.sheet,
-        header=options.header,
-        **({"limits": limits} if limits is not None else {}),
-    )
-
-
-def _cell(value: Any) -> str | None:
-    """Return an id or group cell as clean text; None if it is empty."""
-    if value is None or isinstance(value, (list, dict)):
-        return None
-    return clean_text(str(value), "id or group") or None
-
-
-def read_label(schema: LabelSchema, raw: object, text: str) -> Value:
-    """Return the canonical value of a label that came in a column. Raises :class:`LabelError`.
-
-    A cell may hold the value as JSON, the name of a label or its exact title in a language of the schema, and for
-    sets and keywords several of them with ``;`` or ``|`` between them.
-    """
-    names = {title: label.name for label in schema.labels for title in label.title.values()}
-    names |= {label.name: label.name for label in schema.labels}
-    if isinstance(raw, str):
-        stripped = raw.strip()
-        if stripped[:1] in ("[", "{") and schema.kind not in ("text", "choice"):
-            try:
-                raw = strictjson.loads(stripped)
-            except JsonError as error:
-                raise LabelError(f"{stripped[:40]!r} is not JSON: {error}", "not_json") from error
-        elif isinstance(schema, (Choices, Keywords)):
-            raw = [part for part in _SEPARATORS.split(stripped) if part]
-        elif schema.kind == "rating" and re.fullmatch(r"-?\d{1,9}", stripped):
-            raw = int(stripped)
-        else:
-            raw = stripped
-    if isinstance(schema, Choices) and isinstance(raw, list):
-        raw = [names.get(item, item) if isinstance(item, str) else item for item in raw]
-    elif schema.kind == "choice" and isinstance(raw, str):
-        raw = names.get(raw, raw)
-    return schema.parse(raw, text)

@@ -32,21 +32,21 @@ class Stream:
     more memory than one chunk.
     """
 
-    def __init__(self, path: Path, limits: Limits) -> None:
-        self.name = path.name
+    def __init__(self, path: Path, limits: Limits, name: str) -> None:
+        self.name = name
         self.limits = limits
         self.unpacked = 0
         self._head = b""
         self._copy: IO[bytes] | None = None
         try:
             if not path.is_file():
-                raise FileRefused(f"{path.name} is not a file" if path.exists() else f"There is no file {path.name}")
+                raise FileRefused(f"{name} is not a file" if path.exists() else f"There is no file {name}")
             self.size = path.stat().st_size
             if self.size > limits.max_bytes:
-                raise TooLarge(f"{path.name} is larger than {size_name(limits.max_bytes)}; split it into smaller files")
+                raise TooLarge(f"{name} is larger than {size_name(limits.max_bytes)}; split it into smaller files")
             self._raw = path.open("rb")
         except OSError as error:
-            raise FileRefused(f"{path.name} cannot be opened: {error.strerror}") from error
+            raise FileRefused(f"{name} cannot be opened: {error.strerror}") from error
         self.packed = path.suffix.lower() == ".gz"
         self._file: IO[bytes] | gzip.GzipFile = self._raw
         if self.packed:

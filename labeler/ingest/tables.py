@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from labeler.errors import FileRefused
-from labeler.ingest.dialect import NONE, Dialect, find_dialect
+from labeler.ingest.columns import is_known
+from labeler.ingest.dialect import NONE, Dialect, double_quotes, find_dialect
 from labeler.ingest.encoding import Encoding, decode_chunks
-from labeler.ingest.headers import column_names, numbered, ragged, refuse_title
+from labeler.ingest.headers import HEAD, Header, find_header, looks_like_data, names_again, numbered, ragged
 from labeler.ingest.lines import Line, split_lines
 from labeler.ingest.rows import Row, RowError, RowSource
 from labeler.ingest.stream import Stream, size_name
 
 _SAMPLE = 1024 * 1024
+_HEAD_SIZE = 4 * 1024**2
 # Rows with a lost quote are read again from their second line. A file made to do so at every line is given up.
 _READ_AGAIN = 64 * 1024**2
 _ROW_LINES = 10_000
 
 
 def open_table(
-    stream: Stream, encoding: Encoding, *, delimiter: str | None, header: bool, tab_first: bool
+    stream: Stream, encoding: Encoding, *, delimiter: str | None, header: bool, header_row: str | None, tab_first: bool
 ) -> RowSource:
     """Return the rows of a CSV or TSV file; cells are str, also those that look like numbers or formulas.
 
-    Only one row and one chunk are in memory. Lines of white space, and rows of nothing but empty cells, are
-    passed over. A row that is ragged, holds bytes that cannot be decoded, NUL or a broken quote, or is larger
-    than the limits becomes a :class:`RowError`, and the rows after it are read.
+    Only one row and one chunk are in memory. Lines of white space, and rows of nothing but empty cells, are passed
+    over, and so are the column names where they stand again. A row that is ragged, holds bytes that cannot be decoded,
+    NUL or a broken quote, or is larger than the limits becomes a :class:`RowError`, and the rows after it are read.
     """
     sample, complete = _sample(stream, encoding)
     skip, hint = _excel_hint(sample)
@@ -43,24 +46,26 @@ def open_table(
     if skip:
         feed.pass_over()
     rows = _rows(feed, dialect)
-    columns, rows = _columns(rows, header)
-    notes = [encoding.note] if encoding.note else []
-    if header and len(columns) == 1 and dialect.delimiter == NONE:
-        notes.append(
-            f"The first line was taken as the name of the only column: {columns[0][:40]!r}. "
-            "If it is a record, use --no-header"
-        )
+    head = list(_head(rows))
+    if not head:
+        raise FileRefused("The file is empty")
+    found = _header(head, header, header_row)
+    columns, begun = found.names, head[found.rows :]
+    notes = [*([encoding.note] if encoding.note else []), *found.notes]
+    if header and len(columns) == 1 and not is_known(columns[0]):
+        notes.append(f"The first line was taken as the name of the only column: {columns[0][:40]!r}")
     return RowSource(
         format="tsv" if dialect.delimiter == "\t" else "csv",
         columns=columns,
         size=stream.size,
-        rows=_named_rows(rows, columns, header),
+        rows=_named_rows(begun, rows, columns, header, notes),
         position=stream.position,
         close_file=stream.close,
         encoding=encoding.name,
         delimiter=None if dialect.delimiter == NONE else dialect.delimiter,
         guessed=encoding.note is not None,
         notes=notes,
+        header=found.shown,
     )
 
 
@@ -72,10 +77,8 @@ def _sample(stream: Stream, encoding: Encoding) -> tuple[str, bool]:
 
 def _excel_hint(sample: str) -> tuple[int, str | None]:
     r"""Return the length of a first line like ``sep=;``, which Excel understands, and its delimiter."""
-    line, end, _ = sample[:8].partition("\n")
-    if end and len(line.rstrip("\r")) == 5 and line.lower().startswith("sep="):
-        return len(line) + 1, line[4]
-    return 0, None
+    hint = re.match(r'("?)sep=(.)\1(?:\r\n|\r|\n)', sample, re.IGNORECASE)
+    return (hint.end(), hint[2]) if hint else (0, None)
 
 
 class _TooLong(Exception):
@@ -147,7 +150,7 @@ Cells = tuple[int, list[str]]
 def _rows(feed: _Feed, dialect: Dialect) -> Iterator[Cells | RowError]:
     """Yield (line, cells) for every row that is not blank."""
     reader = csv.reader(
-        feed,
+        map(double_quotes, feed) if dialect.backslash else feed,
         delimiter=dialect.delimiter,
         quoting=csv.QUOTE_MINIMAL if dialect.quotes else csv.QUOTE_NONE,
         skipinitialspace=dialect.spaces,
@@ -182,43 +185,75 @@ def _quote_error(message: str, start: int, now: int) -> str:
     return "a quote inside a quoted cell is not doubled"
 
 
-def _columns(rows: Iterator[Cells | RowError], header: bool) -> tuple[list[str], Iterator[Cells | RowError]]:
-    first = next(rows, None)
-    if first is None:
-        raise FileRefused("The file is empty")
-    if isinstance(first, RowError):
-        if header:
+def _head(rows: Iterator[Cells | RowError]) -> Iterator[Cells | RowError]:
+    """Yield the rows among which the header stands."""
+    size = 0
+    for count, row in enumerate(rows, 1):
+        yield row
+        size += 0 if isinstance(row, RowError) else sum(map(len, row[1]))
+        if count == HEAD or size > _HEAD_SIZE:
+            return
+
+
+def _header(head: Sequence[Cells | RowError], header: bool, wanted: str | None) -> Header:
+    good = [row for row in head if not isinstance(row, RowError)]
+    if not header or not good:
+        first = head[0]
+        if header and isinstance(first, RowError):
             raise FileRefused(f"The header (line {first.number}) cannot be read: {first.reason}")
-        return _columns_without_header([first], rows)
-    if header:
-        names = column_names(first[1])
-        second = list(islice(rows, 1))
-        if len(names) > 1 and second and not isinstance(second[0], RowError):
-            refuse_title(first[1], second[0][1])
-        return names, chain(second, rows)
-    return _columns_without_header([first], rows)
+        return Header([numbered(place) for place in range(1, 1 + len(good[0][1] if good else ()))], 0, [])
+    found = find_header(good, wanted)
+    last = head.index(good[found.rows - 1])
+    wrong = next((row for row in head[:last] if isinstance(row, RowError)), None)
+    if wrong is not None:
+        raise FileRefused(f"The header (line {wrong.number}) cannot be read: {wrong.reason}")
+    return found
 
 
-def _columns_without_header(
-    begun: list[Cells | RowError], rows: Iterator[Cells | RowError]
-) -> tuple[list[str], Iterator[Cells | RowError]]:
-    while isinstance(begun[-1], RowError):
-        row = next(rows, None)
-        if row is None:
-            return [], iter(begun)
-        begun.append(row)
-    width = len(begun[-1][1])
-    return [numbered(place) for place in range(1, width + 1)], chain(begun, rows)
-
-
-def _named_rows(rows: Iterable[Cells | RowError], columns: list[str], header: bool) -> Iterator[Row | RowError]:
-    width = len(columns)
-    for row in rows:
+def _named_rows(
+    begun: Sequence[Cells | RowError], rows: Iterable[Cells | RowError], columns: list[str], header: bool,
+    notes: list[str],
+) -> Iterator[Row | RowError]:  # fmt: skip
+    width, again, padded = len(columns), 0, 0
+    numeric = _numeric_if_short([row[1] for row in begun if not isinstance(row, RowError)], width)
+    for row in chain(begun, rows):
         if isinstance(row, RowError):
             yield row
             continue
         number, cells = row
-        if len(cells) == width:
-            yield Row(number, dict(zip(columns, cells, strict=True)))
+        while len(cells) > width and not cells[-1].strip():
+            cells.pop()
+        if header and [cell.strip().lstrip("\ufeff") for cell in cells] == columns:
+            again += 1
+        elif len(cells) == width or (len(cells) < width and _fits(cells, numeric)):
+            padded += len(cells) < width
+            yield Row(number, dict.fromkeys(columns) | dict(zip(columns, cells, strict=False)))
         else:
             yield RowError(number, None, ragged(len(cells), width, header))
+    if again:
+        notes.append(names_again(again))
+    if padded:
+        notes.append(f"{padded} row(s) end before the last column; what is missing was taken as empty")
+
+
+def _numeric_if_short(rows: Sequence[Sequence[str]], width: int) -> set[int]:
+    """Return the columns of numbers if the writer of a file leaves out empty cells at the end of a row.
+
+    A row can also be short because a line break in its text cut it in two. Then one half is too long or does not fit,
+    there is no telling which of the short rows are whole, and none is taken.
+    """
+    rows = [row for row in rows if len(row) <= width or any(row[width:])]
+    full, short = [row for row in rows if len(row) == width], [row for row in rows if len(row) < width]
+    numeric = {
+        place
+        for place in range(width)
+        if (filled := [row[place] for row in full if row[place]]) and all(map(looks_like_data, filled))
+    }
+    whole = short and len(full) + len(short) == len(rows) and all(_fits(row, numeric) for row in short)
+    return numeric if whole else set()
+
+
+def _fits(cells: Sequence[str], numeric: set[int]) -> bool:
+    """Tell whether the cells of a short row stand in their columns: numbers where the full rows have numbers."""
+    told = [looks_like_data(cells[place]) for place in numeric if place < len(cells) and cells[place]]
+    return len(told) > 0 and all(told)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import unicodedata
 import zipfile
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from typing import IO, TYPE_CHECKING, Any
 
-from labeler.errors import FileRefused
+from labeler.errors import Doubt, FileRefused
+from labeler.ingest.columns import could_name, guess_columns
 from labeler.ingest.encoding import utf8_size
-from labeler.ingest.headers import column_names, numbered, ragged, refuse_title
+from labeler.ingest.headers import HEAD, find_header, names_again, numbered, ragged
 from labeler.ingest.rows import Row, RowError, RowSource
 from labeler.ingest.stream import Stream, size_name
 from labeler.ingest.workbook_guard import check_workbook
@@ -19,25 +21,33 @@ if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
 
 
-def open_workbook(stream: Stream, *, sheet: str | None, header: bool) -> RowSource:
-    """Return the rows of one sheet: the named one, or else the first that can be seen.
+def open_workbook(stream: Stream, *, sheet: str | None, header: bool, header_row: str | None) -> RowSource:
+    """Return the rows of one sheet: the named one, or else the one that can be seen and holds reviews.
 
     Cells are str, int, float, bool or None (empty, also ``#N/A``); dates and times are ISO strings, formulas
-    the value that Excel saw last. Rows without any value are passed over.
+    the value that Excel saw last. Cells merged downwards all have the value. Rows without any value are passed over.
     """
     file = stream.seekable()
     check_workbook(file, stream.name, stream.limits)
     book = _load(file, stream.name)
-    chosen, notes = _choose(book, sheet)
-    table = _Table(_load_sheet(book, chosen, stream.name), stream, header)
+
+    def table(name: str) -> _Table:
+        return _Table(_load_sheet(book, name, stream.name), stream, header, header_row)
+
+    chosen, others = _choose(book, sheet, table)
+    found = table(chosen)
+    if others:
+        found.notes.append(f"The sheet {chosen!r} was read; there are also: {', '.join(others)}")
     return RowSource(
         format="xlsx",
-        columns=table.columns,
+        columns=found.columns,
         size=stream.size,
-        rows=table.rows(),
-        position=table.position,
+        rows=found.rows(),
+        position=found.position,
         close_file=stream.close,
-        notes=notes,
+        notes=found.notes,
+        header=found.header,
+        sheet=chosen if others else None,
     )
 
 
@@ -77,43 +87,81 @@ def _load_sheet(book: CalamineWorkbook, sheet: str, name: str) -> CalamineSheet:
         raise FileRefused(f"The sheet {sheet!r} of {name} is damaged: {error}") from error
 
 
-def _choose(book: CalamineWorkbook, sheet: str | None) -> tuple[str, list[str]]:
+def _choose(book: CalamineWorkbook, sheet: str | None, table: Callable[[str], _Table]) -> tuple[str, list[str]]:
+    """Return the name of the sheet to read, and those of the others if nobody named it.
+
+    Raises :class:`Doubt` where several look like reviews.
+    """
     from python_calamine import SheetTypeEnum, SheetVisibleEnum
 
     names = [each.name for each in book.sheets_metadata if each.typ == SheetTypeEnum.WorkSheet]
     if sheet is not None:
-        if sheet not in names:
+        wanted = unicodedata.normalize("NFC", sheet)
+        found = next((name for name in names if unicodedata.normalize("NFC", name) == wanted), None)
+        if found is None:
             raise FileRefused(f"There is no sheet {sheet!r}; the workbook has: {', '.join(names)}")
-        return sheet, []
-    seen = [each.name for each in book.sheets_metadata if each.visible == SheetVisibleEnum.Visible]
-    chosen = next((name for name in seen if name in names), None)
-    if chosen is None:
+        return found, []
+    seen = {each.name for each in book.sheets_metadata if each.visible == SheetVisibleEnum.Visible}
+    candidates = [name for name in names if name in seen]
+    if not candidates:
         raise FileRefused("The workbook has no sheet with cells that can be seen")
-    others = [name for name in names if name != chosen]
-    return chosen, [f"The sheet {chosen!r} was read; there are also: {', '.join(others)}"] if others else []
+    if len(candidates) > 1:
+        ranks = {name: _rank(table, name) for name in candidates}
+        candidates = [name for name in candidates if ranks[name] == max(ranks.values())]
+        if len(candidates) > 1 and max(ranks.values()) >= _REVIEWS:
+            raise Doubt(
+                f"Several sheets of the workbook look like reviews: {', '.join(map(repr, candidates))}. Import them "
+                "one by one",
+                [{"sheet": name} for name in candidates],
+            )
+    return candidates[0], [name for name in names if name != candidates[0]]
+
+
+_REVIEWS = 2
+
+
+def _rank(table: Callable[[str], _Table], name: str) -> int:
+    """Say how much a sheet looks like reviews: 0 for a notice, 1 for a table, 2 for texts, 3 for texts so named."""
+    try:
+        found = table(name)
+    except Doubt:
+        return 1
+    except FileRefused:
+        return 0
+    head = [row.values for row in islice(found.rows(), HEAD) if isinstance(row, Row)]
+    if not head or len(found.columns) < 2:
+        return 0
+    text = guess_columns(found.columns, head).text
+    return 1 if text is None else _REVIEWS + could_name(text)
 
 
 class _Table:
-    """The rows of a sheet under its header: the first row that has a value."""
+    """The rows of a sheet under its header."""
 
-    def __init__(self, sheet: CalamineSheet, stream: Stream, header: bool) -> None:
-        self._header = header
+    def __init__(self, sheet: CalamineSheet, stream: Stream, header: bool, header_row: str | None) -> None:
+        self._has_header = header
         self._limit = stream.limits.max_row_bytes
         self._size = stream.size
         self._height = 1 + (sheet.end[0] if sheet.end else 0)
         self._done = 0
-        self._rows: Iterator[tuple[int, list[Any]] | RowError] = self._filled(sheet)
-        first = next(self._rows, None)
-        if first is None:
+        self.notes: list[str] = []
+        self.header: str | None = None
+        rows = self._filled(sheet)
+        head = list(islice(rows, HEAD))
+        if not head:
             raise FileRefused(f"The sheet {sheet.name!r} is empty")
-        if isinstance(first, RowError):
+        good = [row for row in head if not isinstance(row, RowError)]
+        if header and (not good or isinstance(head[0], RowError)):
+            first = next(row for row in head if isinstance(row, RowError))
             raise FileRefused(f"Row {first.number} of the sheet {sheet.name!r} cannot be read: {first.reason}")
         if header:
-            self.columns = column_names(["" if cell is None else str(cell) for cell in first[1]])
-            self._refuse_title(first[1])
+            found = find_header(good, header_row)
+            self.columns, self.header = found.names, found.shown
+            self.notes += found.notes
+            head = head[head.index(good[found.rows - 1]) + 1 :]
         else:
-            self._rows = chain([first], self._rows)
             self.columns = [numbered(place) for place in range(1, sheet.width + 1)]
+        self._rows = chain(head, rows)
 
     def position(self) -> int:
         """Return the share of the file that the rows so far are, in bytes."""
@@ -121,21 +169,26 @@ class _Table:
 
     def rows(self) -> Iterator[Row | RowError]:
         """Yield what is under the header."""
-        width = len(self.columns)
+        width, again = len(self.columns), 0
         for row in self._rows:
             if isinstance(row, RowError):
                 yield row
                 continue
             number, cells = row
             if len(cells) > width:
-                yield RowError(number, None, ragged(len(cells), width, self._header))
+                yield RowError(number, None, ragged(len(cells), width, self._has_header))
+                continue
+            if [unicodedata.normalize("NFC", str(cell)).strip() for cell in cells] == self.columns:
+                again += 1
                 continue
             values = dict.fromkeys(self.columns) | dict(zip(self.columns, cells, strict=False))
             yield self._too_long(number, values) or Row(number, values)
+        if again:
+            self.notes.append(names_again(again))
 
     def _filled(self, sheet: CalamineSheet) -> Iterator[tuple[int, list[Any]] | RowError]:
         """Yield (sheet row, cells up to the last one with a value) for every row that has one."""
-        rows = iter(sheet.iter_rows())
+        rows, merged = iter(sheet.iter_rows()), _Merged(sheet)
         while self._done < self._height:
             self._done += 1
             try:
@@ -149,21 +202,35 @@ class _Table:
             while cells and cells[-1] is None:
                 cells.pop()
             if cells:
-                yield self._done, cells
-
-    def _refuse_title(self, header: list[Any]) -> None:
-        second = next(self._rows, None)
-        if second is None:
-            return
-        if not isinstance(second, RowError):
-            refuse_title(header, second[1])
-        self._rows = chain([second], self._rows)
+                yield self._done, merged.fill(self._done - 1, cells)
 
     def _too_long(self, number: int, values: dict[str, Any]) -> RowError | None:
         for name, value in values.items():
             if isinstance(value, str) and len(value) * 3 > self._limit and utf8_size(value) > self._limit:
                 return RowError(number, name, f"the cell is longer than {size_name(self._limit)}")
         return None
+
+
+class _Merged:
+    """Cells merged downwards: the value stands in the first of them, and counts for each."""
+
+    def __init__(self, sheet: CalamineSheet) -> None:
+        ranges = [each for each in sheet.merged_cell_ranges or () if each[1][0] > each[0][0]]
+        self._coming = sorted(ranges, reverse=True)
+        self._open: list[tuple[int, int, Any]] = []
+
+    def fill(self, row: int, cells: list[Any]) -> list[Any]:
+        """Return the cells of a row, counted from 0, with the values of the merged cells that reach into it."""
+        self._open = [each for each in self._open if each[0] >= row]
+        for _, place, value in self._open:
+            cells += [None] * (place + 1 - len(cells))
+            if cells[place] is None:
+                cells[place] = value
+        while self._coming and self._coming[-1][0][0] <= row:
+            (first, place), (last, _) = self._coming.pop()
+            if first == row and place < len(cells) and cells[place] is not None:
+                self._open.append((last, place, cells[place]))
+        return cells
 
 
 def _plain(cell: Any) -> Any:

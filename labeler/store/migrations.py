@@ -330,6 +330,15 @@ def m002_models(db: SqliteUtils) -> None:
     _execute(db, _MODELS)
 
 
+_REPORTS = """
+ALTER TABLE imports ADD COLUMN given INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE imports ADD COLUMN agreed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE imports ADD COLUMN contradicting INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE imports ADD COLUMN left_out INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE imports ADD COLUMN notes TEXT NOT NULL DEFAULT '[]';
+"""
+
+
 @migrations()
 def m003_ways(db: SqliteUtils) -> None:
     # Databases of one early version have them from m002.
@@ -391,6 +400,12 @@ def m008_unlisted_costs(db: SqliteUtils) -> None:
 def m009_servers(db: SqliteUtils) -> None:
     """What servers count as tokens, costs that are estimated, and runs that wait for their server."""
     _execute(db, _SERVERS)
+
+
+@migrations()
+def m010_import_reports(db: SqliteUtils) -> None:
+    """What an import says about labels (each counts once) and about the file."""
+    _execute(db, _REPORTS)
 
 
 @migrations()

@@ -21,6 +21,8 @@ ADDED, KNOWN, OTHER_TEXT = "added", "known", "other_text"
 OTHER_UNIT = "(q.unit = 'group') <> (r.kind = 'group')"
 DEAD = 120.0
 """Seconds after which an import that nobody has touched belongs to nobody."""
+_ORIGINAL = """SELECT id, cluster, duplicate_of FROM records WHERE project_id = :p AND content_hash = :hash
+               AND kind = 'review' ORDER BY id LIMIT 1"""
 Similar = Callable[[str, str], bool]
 """Says whether two texts, found by their signatures, really are near-duplicates."""
 
@@ -70,8 +72,8 @@ class Records:
     def __init__(self, db: Database) -> None:
         self.db = db
 
-    def get(self, record_id: int) -> Record:
-        row = self.db.one("SELECT * FROM records WHERE id = :id", {"id": record_id})
+    def get(self, record_id: int, tx: Tx | None = None) -> Record:
+        row = (tx or self.db).one("SELECT * FROM records WHERE id = :id", {"id": record_id})
         if row is None:
             highest = self.db.value("SELECT highest FROM used_numbers WHERE name = 'records'")
             if 0 < record_id <= (highest or 0):
@@ -138,23 +140,25 @@ class Records:
         return stored
 
     def standing(self, project_id: int, key: str, tx: Tx | None = None) -> Row | None:
-        """Return id, kind and text of the record that has a key, or None."""
-        sql = "SELECT id, kind, text FROM records WHERE project_id = :p AND key = :k"
+        """Return id, kind, text and duplicate_of of the record that has a key, or None."""
+        sql = "SELECT id, kind, text, duplicate_of FROM records WHERE project_id = :p AND key = :k"
         return (tx or self.db).one(sql, {"p": project_id, "k": key})
+
+    def original(self, project_id: int, key: str, digest: str) -> int | None:
+        """Return the record that a row labels: the one with its key, or the first review of its content hash."""
+        known = self.standing(project_id, key) or self.db.one(_ORIGINAL, {"p": project_id, "hash": digest})
+        return None if known is None else int(known["duplicate_of"] or known["id"])
 
     def _add_one(
         self, tx: Tx, project_id: int, new: NewRecord, import_id: int | None, similar: Similar | None
     ) -> Stored:
         known = self.standing(project_id, new.key, tx)
         if known is not None:
-            return Stored(known["id"], KNOWN if known["text"] == new.text else OTHER_TEXT, kind=known["kind"])
+            outcome = KNOWN if known["text"] == new.text else OTHER_TEXT
+            return Stored(known["id"], outcome, known["duplicate_of"], known["kind"])
         original, digest = None, content_hash(new.text)
         if new.kind == REVIEW:
-            original = tx.one(
-                """SELECT id, cluster FROM records WHERE project_id = :p AND content_hash = :hash AND kind = 'review'
-                   ORDER BY id LIMIT 1""",
-                {"p": project_id, "hash": digest},
-            )
+            original = tx.one(_ORIGINAL, {"p": project_id, "hash": digest})
         if original is not None:
             id_ = insert(tx, project_id, new, digest, import_id, original["id"], original["cluster"])
             return Stored(id_, ADDED, original["id"])

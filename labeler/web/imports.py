@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, Response, g, render_template, request, url_for
 
 from labeler import strictjson
-from labeler.errors import InputError
+from labeler.errors import Doubt, InputError
 from labeler.export.formats import csv_line
 from labeler.ingest.options import ImportOptions
-from labeler.ingest.service import preview as look_at
-from labeler.ingest.service import queue_import
-from labeler.store import Row
+from labeler.ingest.reading import preview as look_at
+from labeler.ingest.service import Report, queue_import
 from labeler.web import uploads
 from labeler.web.access import admin_only, instance, takes_upload
 from labeler.web.forms import go_on, text
+from labeler.web.sentences import said
 
 ENCODINGS = ("utf-8", "cp949", "utf-16", "cp1252", "shift_jis")
 DELIMITERS = (",", "tab", ";", "|", "none")
 MAX_COLUMNS_SHOWN = 30
-_SHOWN_REFUSALS = 200
+_SHOWN_LINES = 200
+_SHOWN_ROWS = 8
 blueprint = Blueprint("imports", __name__)
 
 
@@ -60,23 +62,32 @@ def start(project_id: int, upload: str) -> Any:
     }
     if not options["text"]:
         return _preview_page(project_id, upload, options, "Choose the column that holds the review text"), 400
+    chosen = ImportOptions(**options)
+    try:
+        look_at(path, chosen, name=file_name).resolve(chosen)
+    except InputError as error:
+        return _preview_page(project_id, upload, options, str(error)), 400
     uploads.take(path)
-    import_id = queue_import(instance().store, project_id, path, file_name, ImportOptions(**options), g.person["id"])
+    import_id = queue_import(instance().store, project_id, path, file_name, chosen, g.person["id"])
     instance().wake()
     return go_on("imports.show", project_id=project_id, import_id=import_id)
 
 
 def _how_to_read(given: Any) -> dict[str, Any]:
     """Return the options that decide how the file itself is read, from an address or a form."""
-    read = {name: (given.get(name) or "").strip()[:40] or None for name in ("encoding", "delimiter", "sheet")}
+    names = ("encoding", "delimiter", "sheet", "header_row")
+    read: dict[str, Any] = {name: (given.get(name) or "").strip()[:40] or None for name in names}
     return read | {"header": given.get("header", "1") != "0"}
 
 
 def _preview_page(project_id: int, upload: str, options: dict[str, Any], message: str = "") -> str:
     path, file_name = uploads.find(project_id, upload)
-    seen = None
+    seen, readings = None, []
     try:
-        seen = look_at(path, ImportOptions(**options))
+        seen = look_at(path, ImportOptions(**options), name=file_name)
+    except Doubt as doubt:
+        message = str(doubt)
+        readings = [_reading(project_id, upload, options | dict(choice), choice) for choice in doubt.choices]
     except InputError as error:
         message = message or str(error)
     return render_template(
@@ -85,13 +96,27 @@ def _preview_page(project_id: int, upload: str, options: dict[str, Any], message
         file_name=file_name,
         size=path.stat().st_size,
         seen=seen,
+        readings=readings,
         options=options,
+        rows_shown=_SHOWN_ROWS,
+        columns_shown=MAX_COLUMNS_SHOWN,
         message=message,
         tasks=instance().tasks_of(g.project),
         encodings=ENCODINGS,
         delimiters=DELIMITERS,
-        shown_columns=seen.columns[:MAX_COLUMNS_SHOWN] if seen else (),
     )
+
+
+def _reading(project_id: int, upload: str, options: dict[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one way to read a file that can be read in several: its first rows, and where it is chosen."""
+    path, file_name = uploads.find(project_id, upload)
+    how = {name: options[name] for name in ("encoding", "delimiter", "sheet", "header_row") if options[name]}
+    here = url_for("imports.preview", project_id=project_id, upload=upload, header=int(options["header"]), **how)
+    try:
+        seen = look_at(path, ImportOptions(**options), name=file_name)
+    except InputError as error:
+        return {"choice": choice, "here": here, "seen": None, "message": str(error)}
+    return {"choice": choice, "here": here, "seen": seen, "message": ""}
 
 
 @blueprint.get("/projects/<int:project_id>/imports/<int:import_id>")
@@ -110,30 +135,25 @@ def progress(project_id: int, import_id: int) -> Any:
 @blueprint.get("/projects/<int:project_id>/imports/<int:import_id>/report.csv")
 @admin_only
 def report(project_id: int, import_id: int) -> Any:
-    """The refused rows as a table for spreadsheets; cells cannot become formulas."""
+    """What was not simply taken, as a table for spreadsheets; cells cannot become formulas."""
     lines = [csv_line(["row", "column", "reason"], True)]
     lines += [
-        csv_line([str(n), column or "", reason], True)
-        for n, column, reason in _refused(instance().store.records.get_import(project_id, import_id))
+        csv_line([str(n), column or "", said(reason)], True)
+        for n, column, reason in Report.of(dict(instance().store.records.get_import(project_id, import_id))).lines
     ]
     response = Response("\ufeff" + "".join(lines), mimetype="text/csv")
-    response.headers["Content-Disposition"] = f'attachment; filename="import-{import_id}-refused.csv"'
+    response.headers["Content-Disposition"] = f'attachment; filename="import-{import_id}-report.csv"'
     return response
 
 
 def _progress(project_id: int, import_id: int) -> dict[str, Any]:
     row = instance().store.records.get_import(project_id, import_id)
-    refused = _refused(row)
+    found = Report.of(dict(row))
     return {
         "row": row,
         "running": row["state"] in ("queued", "running"),
         "options": strictjson.loads(row["settings"]).get("options", {}),
-        "refused": refused[:_SHOWN_REFUSALS],
-        "listed": len(refused),
+        "report": found,
+        "lines": found.lines[:_SHOWN_LINES],
         "here": url_for("imports.progress", project_id=project_id, import_id=import_id),
     }
-
-
-def _refused(row: Row) -> list[list[Any]]:
-    found: list[list[Any]] = strictjson.loads(row["report"] or "[]")
-    return found

@@ -1,0 +1,157 @@
+"""What a cell means: a text, an id, a label; and a value inside an object, by its path."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from labeler import strictjson
+from labeler.errors import InputError, JsonError, LabelError, TextError
+from labeler.ingest.columns import lost_digits
+from labeler.ingest.rows import composed
+from labeler.ingest.shapes import Several, plain_answer
+from labeler.labels import Choices, Keywords, LabelSchema, Rating
+from labeler.records import Value
+from labeler.text import clean_text, is_blank, one_line
+
+MAX_TEXT = 100_000
+_DEEPEST = 4
+_SEPARATORS = re.compile(r"\s*[;|]\s*")
+_WHOLE = re.compile(r"(-?\d{1,9})(?:\.0+)?")
+_STARS = re.compile("(★*)(☆*)")
+_TOTAL = re.compile(r"합\s?계|총\s?계|소\s?계|총\s?합계|누\s?계|(?:grand |sub)?total|sum", re.IGNORECASE)
+_MEAN = re.compile(r"평균|average|mean", re.IGNORECASE)
+_COUNT = re.compile(r"(?:총\s*)?[-+]?[\d.,]+\s*(?:건|개|명|점|원|%|rows?|reviews?)?", re.IGNORECASE)
+
+
+def value_at(values: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a column; a name such as ``review.text`` reaches into an object. None if there is none."""
+    if name in values:
+        return values[name]
+    for place, sign in enumerate(name):
+        if sign == "." and isinstance(inner := values.get(name[:place]), dict):
+            found = value_at(inner, name[place + 1 :])
+            if found is not None:
+                return found
+    return None
+
+
+def without(values: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
+    """Return the filled values that no column of ``used`` names, also inside of objects."""
+    rest = {name: value for name, value in values.items() if name not in used and value not in (None, "")}
+    for name, value in rest.items():
+        inner = {path[len(name) + 1 :] for path in used if path.startswith(f"{name}.")}
+        if inner and isinstance(value, dict):
+            rest[name] = without(value, inner)
+    return {name: value for name, value in rest.items() if value != {} or values[name] == {}}
+
+
+def paths(values: Mapping[str, Any], depth: int = 1) -> Iterator[str]:
+    """Yield the names of the values, and the paths of those that lie inside of objects."""
+    for name, value in values.items():
+        yield name
+        if isinstance(value, dict) and depth < _DEEPEST:
+            yield from (f"{name}.{inner}" for inner in paths(value, depth + 1))
+
+
+def text_of(raw: Any) -> str:
+    """Return a cell as the text of a review. Raises :class:`TextError`."""
+    if isinstance(raw, dict | list):
+        kind = "an object" if isinstance(raw, dict) else "a list"
+        raise TextError(f"The text is {kind}, not a text: {one_line(strictjson.dumps(raw), 40)}")
+    text = clean_text("" if raw is None else str(raw))
+    if not text:
+        raise TextError("The text is empty")
+    if is_blank(text):
+        raise TextError("The text holds nothing but invisible characters")
+    if len(text) > MAX_TEXT:
+        raise TextError(f"The text has {len(text):,} characters; at most {MAX_TEXT:,} are taken")
+    return text
+
+
+def name_of(raw: Any, column: str) -> str | None:
+    """Return the id or the product in a cell; None if it is empty. Raises :class:`InputError`."""
+    if isinstance(raw, dict | list):
+        raise InputError(f"The column {column!r} holds an object or a list here, which is no id and no product")
+    if lost_digits(raw):
+        raise InputError(f"The number {raw} in column {column!r} was rounded by a spreadsheet; store it as text there")
+    return None if raw is None else clean_text(str(raw), "id or group") or None
+
+
+def is_totals(values: Mapping[str, Any], text: str) -> bool:
+    """Tell whether a row holds the totals of the rows above it: such a word, and else nothing but numbers."""
+    total = False
+    for name, value in values.items():
+        cell = "" if value is None else str(value).strip()
+        if _TOTAL.fullmatch(cell) or (name != text and _MEAN.fullmatch(cell)):
+            total = True
+        elif cell and not _COUNT.fullmatch(cell):
+            return False
+    return total
+
+
+def read_label(schema: LabelSchema, raw: object, text: str) -> Value:
+    """Return the canonical value of a label that came in a column. Raises :class:`LabelError`.
+
+    A cell may hold the value as JSON, the name of a label or its exact title in a language of the schema, and for
+    sets and keywords several of them with ``;`` or ``|`` between them. A list of one is that one.
+    """
+    if isinstance(raw, Several):
+        raise LabelError(f"People disagree about it in the file: {'; '.join(str(each)[:40] for each in raw[:5])}")
+    raw = composed(raw)
+    if isinstance(raw, str):
+        raw = _from_text(schema, raw.strip())
+    raw = plain_answer(raw)
+    if isinstance(raw, list) and len(raw) == 1 and schema.kind in ("choice", "rating", "text"):
+        raw = raw[0]
+    if isinstance(schema, Rating):
+        raw = _rating(schema, raw)
+    elif isinstance(schema, Choices):
+        raw = [_name(schema, item) for item in (raw if isinstance(raw, list) else [raw])]
+    elif isinstance(schema, Keywords) and isinstance(raw, list):
+        raw = [{key: item[key] for key in item if key != "label"} if isinstance(item, dict) else item for item in raw]
+    elif schema.kind == "choice":
+        raw = _name(schema, raw)
+    return schema.parse(raw, text)
+
+
+def _from_text(schema: LabelSchema, cell: str) -> Any:
+    if cell[:1] in ("[", "{") and schema.kind != "text":
+        try:
+            return strictjson.loads(cell)
+        except JsonError as error:
+            if schema.kind == "choice":
+                return cell
+            raise LabelError(f"{cell[:40]!r} is not JSON: {error}", "not_json") from error
+    if isinstance(schema, Choices | Keywords):
+        return [part for part in _SEPARATORS.split(cell) if part]
+    return cell
+
+
+def _name(schema: LabelSchema, raw: Any) -> Any:
+    """Return the name of a label for its exact title, and for a number as a spreadsheet writes it."""
+    names = {title: label.name for label in schema.labels for title in label.title.values()}
+    names |= {label.name: label.name for label in schema.labels}
+    names = {unicodedata.normalize("NFC", known): name for known, name in names.items()}
+    if isinstance(raw, int | float) and not isinstance(raw, bool):
+        raw = str(raw)
+    if not isinstance(raw, str) or raw in names:
+        return names.get(raw, raw) if isinstance(raw, str) else raw
+    number = _WHOLE.fullmatch(raw)
+    return names.get(number[1], raw) if number else raw
+
+
+def _rating(schema: Rating, raw: Any) -> Any:
+    """Return a rating as it is written in tables: 4, 4.0, 4점, 4/5 and ★★★★☆ on a scale up to 5."""
+    if isinstance(raw, float) and raw.is_integer():
+        return int(raw)
+    if not isinstance(raw, str):
+        return raw
+    cell = unicodedata.normalize("NFKC", raw).strip()
+    stars = _STARS.fullmatch(cell)
+    if stars and len(cell) == schema.high:
+        return len(stars[1])
+    number = re.fullmatch(rf"{_WHOLE.pattern}\s*(?:점|/\s*{schema.high})?", cell)
+    return int(number[1]) if number else raw

@@ -1,0 +1,148 @@
+"""The reading of a file: what it is taken for before anything of it is stored.
+
+It says how the bytes became rows and what the columns are. Where something else is as likely there is a question and
+not a guess: see :class:`~labeler.errors.Doubt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from labeler.errors import Doubt, FileRefused
+from labeler.ingest.cells import paths, value_at
+from labeler.ingest.columns import guess_columns, lost_digits
+from labeler.ingest.options import ImportOptions
+from labeler.ingest.readers import Limits, Row, RowError, RowSource, open_rows
+from labeler.ingest.shapes import recognise
+
+Readers = Mapping[str, Callable[[Path, ImportOptions], RowSource]]
+"""Readers of other file formats, by suffix (".sav"): what plugins register."""
+_HEAD = 200
+_MOST_COLUMNS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """``rivals`` are the columns that could be the text as well as ``text``. ``notes`` are sentences about the file,
+    ``problems`` (row number and sentence) are about its first rows.
+
+    ``header`` is the row of the column names where it is not the first, ``sheet`` the one that was chosen of several.
+    """
+
+    format: str
+    encoding: str | None
+    encoding_sure: bool
+    delimiter: str | None
+    sheet: str | None
+    header: str | None
+    columns: Sequence[str]
+    text: str | None
+    id: str | None
+    group: str | None
+    rivals: Sequence[str]
+    head: Sequence[Mapping[str, Any]]
+    notes: Sequence[str]
+    problems: Sequence[tuple[int, str]]
+
+    def resolve(self, options: ImportOptions) -> ImportOptions:
+        """Return the options with every guess made. Raises :class:`Doubt` or :class:`FileRefused`."""
+        if self.text is None:
+            raise _question(f"Which column holds the review? There are: {_listed(self.columns)}", self.columns)
+        if self.rivals:
+            both = [self.text, *self.rivals]
+            raise _question(f"Several columns could hold the review: {_listed(both)}", both)
+        chosen = replace(options, text=self.text, id=self.id, group=self.group)
+        for column in (chosen.text, chosen.id, chosen.group, *options.labels.values()):
+            if column is not None and column not in self.columns:
+                raise FileRefused(f"There is no column {column!r}; there are: {_listed(self.columns)}")
+        self._check_text(self.text)
+        for column in (chosen.id, chosen.group):
+            if column is not None and any(lost_digits(row[column]) for row in self.head):
+                raise FileRefused(
+                    f"The numbers in the column {column!r} have more digits than a spreadsheet keeps, so it rounded "
+                    "them, and different ones are the same now; take the file from where it comes, with that column "
+                    "as text",
+                    "Or leave the column out: --id '' or --group ''",
+                )
+        return chosen
+
+    def _check_text(self, column: str) -> None:
+        filled = [row[column] for row in self.head if row[column] not in (None, "")]
+        if filled and all(isinstance(value, dict) for value in filled):
+            inside = [name for name in self.columns if name.startswith(f"{column}.")]
+            what = f"The column {column!r} holds objects, not texts"
+            if not inside:
+                raise FileRefused(what)
+            raise _question(f"{what}. Which part is the review? There are: {_listed(inside)}", inside)
+
+
+def preview(path: Path, options: ImportOptions, readers: Readers | None = None, name: str | None = None) -> Reading:
+    """Look at the head of a file without importing anything; messages call it ``name``.
+
+    Raises :class:`FileRefused`, and :class:`Doubt` where it can be read in several ways.
+    """
+    with open_file(path, options, readers, name=name) as source:
+        head = list(islice(source, _HEAD))
+        good = [item.values for item in head if isinstance(item, Row)]
+        columns = list(dict.fromkeys([*source.columns, *(path for values in good for path in paths(values))]))
+        columns = columns[: max(_MOST_COLUMNS, len(source.columns))]
+        flat = [{column: value_at(values, column) for column in columns} for values in good]
+        guess = guess_columns(columns, flat)
+        wrong = ((error.number, error.reason) for error in head if isinstance(error, RowError))
+        return Reading(
+            source.format, source.encoding, not source.guessed, source.delimiter, source.sheet, source.header, columns,
+            options.text or guess.text,
+            guess.id if options.id is None else options.id or None,
+            guess.group if options.group is None else options.group or None,
+            () if options.text else guess.rivals,
+            flat, [*source.notes, *(guess.notes if options.id is None else ())], list(wrong)[:20],
+        )  # fmt: skip
+
+
+def resolve(
+    path: Path, options: ImportOptions, readers: Readers | None = None, name: str | None = None
+) -> ImportOptions:
+    """Return the options with every guess made; see :meth:`Reading.resolve`."""
+    return preview(path, options, readers, name).resolve(options)
+
+
+def _question(message: str, columns: Sequence[str]) -> Doubt:
+    return Doubt(message, [{"text": column} for column in columns])
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return ", ".join(map(repr, columns))
+
+
+def open_file(
+    path: Path,
+    options: ImportOptions,
+    readers: Readers | None = None,
+    limits: Limits | None = None,
+    name: str | None = None,
+) -> RowSource:
+    """Open a file with the reader of a plugin or our own. Raises :class:`FileRefused`."""
+    if not path.is_file():
+        raise FileRefused(f"There is no file {name or path}")
+    reader = (readers or {}).get(path.suffix.lower())
+    if reader is not None:
+        return recognise(reader(path, options))
+    source = open_rows(
+        path,
+        encoding=options.encoding,
+        delimiter=options.delimiter,
+        sheet=options.sheet,
+        header=options.header,
+        header_row=options.header_row,
+        name=name,
+        limits=limits or Limits(),
+    )
+    try:
+        return recognise(source)
+    except BaseException:
+        source.close()
+        raise
