@@ -236,7 +236,8 @@ class Removal:
             add = {name: row[name] for name in ("project_id", "record_id", "task", "task_version")}
             Annotations(self.db).add(tx, {**add, "state": WITHDRAWN, "value": None, "supersedes": row["id"]})
             Work(self.db).decided(tx, row["record_id"], row["task"], "pending", None)
-        sql = "UPDATE imports SET state = 'removed', message = NULL, report = '[]', notes = '[]' WHERE id = :i AND project_id = :p"
+        sql = """UPDATE imports SET state = 'removed', message = NULL, report = '[]', notes = '[]'
+                 WHERE id = :i AND project_id = :p"""
         tx.run(sql, {"i": import_id, "p": project_id})
 
     def erase_answers(self, tx: Tx, words: str) -> None:
