@@ -760,7 +760,15 @@ def test_nested_json_file(put, content):
     assert (good, len(bad)) == ({}, 1)
 
 
-@pytest.mark.parametrize("content", ['{"data": [{"a": 1}]}', '{\n  "data": [\n    {"a": 1}\n  ]\n}', "{"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"data": [{"a": 1}]}',
+        '{"ok": true, "result": {"items": [{"a": 1}]}}',
+        '{\n  "data": [\n    {"a": 1}\n  ]\n}',
+        "{",
+    ],
+)
 def test_json_object_around_the_records_is_refused(put, content):
     """The message says to write the list itself."""
     assert "list of records itself" in refusal(put("a.json", content))
