@@ -201,7 +201,9 @@ def desk(browser: Any, tmp_path: Path) -> Iterator[Desk]:
         thread.start()
         context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
         address = f"http://127.0.0.1:{server.server_port}"
-        context.add_cookies([{"name": "labeler", "value": session_cookie(app, people[0]), "url": address}])
+        context.add_cookies(
+            [{"name": app.config["SESSION_COOKIE_NAME"], "value": session_cookie(app, people[0]), "url": address}]
+        )
         page = context.new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))

@@ -461,16 +461,15 @@ def test_weights_that_cannot_be_loaded_pause_the_run_until_the_setting_is_mended
 
 @needs_weights
 def test_answer_of_local_weights_that_is_cut_off_is_shown_to_a_person(local):
-    """FAULTS 24: three tokens hold no label: asked once more, then a parse failure with what was written."""
+    """FAULTS 24: three tokens hold no label: a parse failure with what was written, and no second call as short."""
     run_id = start_local(local, local.ids[:2], answering="generated", max_tokens=3)
     assert move(local, run_id) == "finished"
     run = local.ledger.run(run_id)
-    assert (run["calls"], run["done"], run["parse_failures"], run["failed"]) == (4, 2, 2, 0)
+    assert (run["calls"], run["done"], run["parse_failures"], run["failed"]) == (2, 2, 2, 0)
     for id_ in local.ids[:2]:
         suggestion = newest(local, id_)
         assert (suggestion.value, suggestion.failure.kind) == (None, "truncated")
         assert suggestion.failure.raw == local.calls()[-1]["answer"] != ""
-        assert suggestion.steps[0].name == "unreadable"
         desk = seen_at_the_desk(local, id_)
         assert "The answer could not be read" in desk and "truncated" in desk
         assert local.store.annotations.history(id_, "sentiment") == []

@@ -16,6 +16,7 @@ from labeler.backends.base import BackendRequest
 from labeler.backends.openai import Capabilities, OpenAIBackend, context, probe
 from labeler.backends.prices import find_model, known_context, load_prices
 from labeler.errors import SettingError
+from labeler.instance import Instance
 from labeler.labels import Choice, Label
 from labeler.prelabel import runs
 from labeler.prelabel.calls import Pace
@@ -39,6 +40,7 @@ def backend(server):
 
 @pytest.fixture
 def shell(tmp_path):
+    Instance(tmp_path / "instance").close()
     return Shell(tmp_path)
 
 

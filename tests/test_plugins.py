@@ -399,7 +399,7 @@ def test_prepare_record_changes_and_refuses_records(tmp_path: Path) -> None:
     with Instance(tmp_path) as instance:
         project = instance.store.projects.get(instance.create_project("shop"))
         report = instance.importer(project).run(file, ImportOptions())
-        assert report.refused == [(3, None, "it is an advertisement")]
+        assert report.lines == [(3, None, "it is an advertisement")]
         third = instance.store.records.by_key(project["id"], "3")
         assert third is not None
         assert (third.text, third.group) == ("문의 [전화]", "익명")

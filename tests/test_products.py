@@ -168,7 +168,7 @@ def test_review_that_comes_later_with_the_id_of_a_product_is_refused(market: Mar
     market.reviews(("1", "P1", "맛있어요"))
     report = market.reviews(("group:P1", "P1", "- 다른 글"), ("2", "P1", "달아요"))
     assert (report.added, report.refused_count) == (1, 1)
-    assert report.refused[0][2] == (
+    assert report.lines[0][2] == (
         "the id 'group:P1' is that of a product, whose text is made from its reviews; import those instead"
     )
     with pytest.raises(InputError, match="is that of a product"):
@@ -206,7 +206,7 @@ def test_label_for_products_beside_a_review_is_named(market: Market) -> None:
     """A review cannot take the label of a task on products: the row goes in, and the report says why without it."""
     report = market.run("id,product,text,use\n1,A,달아요,구워요\n", labels={TASK: "use"})
     assert (report.added, report.labels) == (1, 0)
-    assert report.refused == [
+    assert report.lines == [
         (2, None, "the label was left out: the task usage labels products, and this row is a review")
     ]
 

@@ -320,9 +320,10 @@ def test_signing_out_ends_the_session_for_every_copy_of_its_cookie(
 ) -> None:
     """Whoever copied the cookie is out too; another session of the same person goes on."""
     one, copy, other = as_person("reviewer"), app.test_client(), as_person("reviewer")
-    cookie = one.get_cookie("labeler")
+    name = app.config["SESSION_COOKIE_NAME"]
+    cookie = one.get_cookie(name)
     assert cookie is not None
-    copy.set_cookie("labeler", cookie.value)
+    copy.set_cookie(name, cookie.value)
     assert copy.get("/").status_code == 200
     assert one.post("/sign-out", data={"csrf_token": token_of(one, "/account")}).status_code == 303
     assert copy.get("/").status_code == 302
