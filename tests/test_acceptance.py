@@ -128,7 +128,7 @@ def test_suggestions_from_a_few_approvals_beat_the_majority(
     team = Team(instance, tmp_path, rows(name, total), embedder)
     # A few texts stand twice in the data once they are normalised: those are linked, and labelled once.
     assert team.report.added == total
-    assert team.report.refused_count == 0
+    assert team.report.refused == 0
     team.make_vectors()
     team.approve(approved)
     found = {backend: team.prelabel(backend) for backend in ("nearest", "probe")}

@@ -167,7 +167,7 @@ def test_review_that_comes_later_with_the_id_of_a_product_is_refused(market: Mar
     """The product has the key already: the row is refused with one sentence, by a strict import too."""
     market.reviews(("1", "P1", "맛있어요"))
     report = market.reviews(("group:P1", "P1", "- 다른 글"), ("2", "P1", "달아요"))
-    assert (report.added, report.refused_count) == (1, 1)
+    assert (report.added, report.refused) == (1, 1)
     assert report.lines[0][2] == (
         "the id 'group:P1' is that of a product, whose text is made from its reviews; import those instead"
     )
@@ -197,7 +197,7 @@ def test_export_of_products_comes_in_again(market: Market) -> None:
     market.undo()
     records = market.folder / "out" / "records.jsonl"
     report = market.run(records, labels={TASK: "label"})
-    assert (report.added, report.known, report.labels, report.refused_count) == (0, 2, 1, 0)
+    assert (report.added, report.known, report.labels, report.refused) == (0, 2, 1, 0)
     assert market.texts() == {"P1": "- 맛있어요", "P2": "- 달아요"}
     assert set(market.approved(TASK)) == {"group:P1", "group:P2"}
 
@@ -207,7 +207,7 @@ def test_label_for_products_beside_a_review_is_named(market: Market) -> None:
     report = market.run("id,product,text,use\n1,A,달아요,구워요\n", labels={TASK: "use"})
     assert (report.added, report.labels) == (1, 0)
     assert report.lines == [
-        (2, None, "the label was left out: the task usage labels products, and this row is a review")
+        (2, "use", "the label was left out: the task usage labels products, and this row is a review")
     ]
 
 
