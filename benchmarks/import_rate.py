@@ -28,7 +28,7 @@ def through_labeler(folder: Path, file: Path) -> float:
         started = time.perf_counter()
         report = instance.importer(project).run(file, ImportOptions())
         seconds = time.perf_counter() - started
-        assert report.refused_count == 0
+        assert report.refused == 0
         return report.added / seconds
 
 
