@@ -42,7 +42,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
 DISTRIBUTION = "labeler-rag"
 """What pip knows this program as: on the package index the name of its package belongs to another project."""
 
