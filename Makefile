@@ -36,7 +36,7 @@ INSTALL = $(call locked_by,constraints.txt) $(BIN)/python -m pip install --quiet
 
 $(VENV)/.base: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	@echo "Installing Labeler into $(VENV) (once, about a minute) ..."
-	@$(INSTALL) ".$(E5:%=[%])" || $(INSTALL) .
+	@$(INSTALL) ".[korean]" || $(INSTALL) .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
@@ -55,7 +55,7 @@ lock:
 	$(FRESH)/bin/python -m pip install --quiet --editable ".[dev,e5,local]"
 	@{ echo "# The versions that belong together: the suite passes with them. Written by 'make lock', not by hand: a fresh"; \
 	   echo "# virtual environment, $(TORCH) first, then the newest of everything else that every extra asks for."; \
-	   $(FRESH)/bin/python -m pip list --format freeze --exclude pip --exclude labeler | sed 's/+.*//'; } > $(FRESH)/constraints.txt
+	   $(FRESH)/bin/python -m pip list --format freeze --exclude pip --exclude labeler-rag | sed 's/+.*//'; } > $(FRESH)/constraints.txt
 	mv $(FRESH)/constraints.txt constraints.txt
 	rm -rf $(FRESH)
 

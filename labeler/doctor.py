@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from labeler import strictjson
-from labeler.errors import LabelerError, LabelError, MissingExtra
+from labeler.errors import LabelerError, LabelError
 from labeler.extras import EXTRAS
 from labeler.ingest import upkeep as derived
 from labeler.instance import DATABASE, Instance, read_secret_key, require_instance
@@ -111,15 +111,7 @@ def _readable(instance: Instance) -> list[Finding]:
 
 def _extras() -> list[Finding]:
     """Name what is not installed, and what it would give; nothing of it is needed."""
-    absent = [(extra, extra.missing()) for extra in EXTRAS.values()]
-    return [
-        Finding(
-            True,
-            f"Not installed: {', '.join(missing)}; it would give {extra.gives} ({MissingExtra.remedy(extra.name)})",
-        )
-        for extra, missing in absent
-        if missing
-    ]
+    return [Finding(True, lacking) for extra in EXTRAS.values() if (lacking := extra.lacking())]
 
 
 # What must always be true

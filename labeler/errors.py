@@ -42,6 +42,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+DISTRIBUTION = "labeler-rag"
+"""What pip knows this program as: on the package index the name of its package belongs to another project."""
+
 
 class LabelerError(Exception):
     """Base class. ``str(error)`` is one clear sentence for the person who meets it."""
@@ -169,7 +172,7 @@ class MissingExtra(LabelerError):
     @staticmethod
     def remedy(extra: str) -> str:
         """Return the command that installs an extra."""
-        return f"pip install 'labeler[{extra}]'"
+        return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 class PluginError(LabelerError):

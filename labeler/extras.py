@@ -17,6 +17,12 @@ class Extra(NamedTuple):
         """Return the packages of it that are not installed."""
         return [package for package in self.packages if importlib.util.find_spec(package) is None]
 
+    def lacking(self) -> str:
+        """Return what is not installed and what it would give; empty where nothing is missing."""
+        missing = self.missing()
+        remedy = MissingExtra.remedy(self.name)
+        return f"Not installed: {', '.join(missing)}; it would give {self.gives} ({remedy})" if missing else ""
+
 
 EXTRAS = {
     extra.name: extra

@@ -68,7 +68,7 @@ class LlamaServer:
 def llama_server(context: int = 4096) -> Iterator[LlamaServer]:
     """Run a server, or skip the test with the reason why it cannot."""
     if importlib.util.find_spec("xllamacpp") is None:
-        pytest.skip("xllamacpp is not installed (labeler[dev])")
+        pytest.skip("xllamacpp is not installed (labeler-rag[dev])")
     server = LlamaServer(context)
     try:
         server.start()

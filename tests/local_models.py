@@ -102,7 +102,7 @@ def _kept(name: str, fetch: Callable[[Path], None]) -> Path:
     """Return the folder ``name`` of the cache; where it is missing, ``fetch`` fills it under another name first."""
     missing = [package for package in _LOCAL if importlib.util.find_spec(package) is None]
     if missing:
-        pytest.skip(f"{', '.join(missing)} not installed (labeler[local])")
+        pytest.skip(f"{', '.join(missing)} not installed (labeler-rag[local])")
     folder = cache_folder() / name
     if folder.is_dir():
         return folder

@@ -24,8 +24,8 @@ from labeler.prompts import PromptStyle
 from labeler.records import BackendFailure, Completion, Generation, ParseFailure, Record
 from labeler.task import Task
 
-torch = pytest.importorskip("torch", reason="torch is not installed (labeler[local])")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed (labeler[local])")
+torch = pytest.importorskip("torch", reason="torch is not installed (labeler-rag[local])")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed (labeler-rag[local])")
 
 from labeler.backends.local import generating, grammar, loading  # noqa: E402
 from labeler.backends.local.chat import Chat, PromptRefused  # noqa: E402
@@ -196,7 +196,7 @@ def test_a_gguf_file_answers_as_its_unpacked_weights_do(smol, prompts):
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_model_is_loaded_in_few_bits_on_the_cpu(prompts, quantization, bits):
     """NF4 and int8 need no GPU: the layers shrink, and the model still knows the capital of France."""
-    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (labeler[local])")
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (labeler-rag[local])")
     loaded = load(LoadOptions(str(smollm2_folder()), quantization=quantization, device="cpu"))
     assert f"{quantization.upper()}, " in loaded.description
     weights = loaded.model.model.layers[0].mlp.up_proj.weight
@@ -275,7 +275,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(tiny_folder, m
     (tiny_folder / "tiny.gguf").touch()
     gguf_file = "tiny.gguf" if package == "gguf" else ""
     with pytest.raises(
-        MissingExtra, match=rf"{package} is not installed; install it with: pip install 'labeler\[local"
+        MissingExtra, match=rf"{package} is not installed; install it with: pip install 'labeler-rag\[local"
     ):
         load(LoadOptions(str(tiny_folder), "nf4" if package == "bitsandbytes" else "none", gguf_file=gguf_file))
 
@@ -533,7 +533,7 @@ SCHEMAS = {
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_a_constrained_answer_always_fits_the_schema(smol, prompts, name):
     """Even hot sampling after prompts on something else gives labels of the schema, Korean ones too."""
-    pytest.importorskip("outlines_core", reason="outlines is not installed (labeler[local])")
+    pytest.importorskip("outlines_core", reason="outlines is not installed (labeler-rag[local])")
     task = short_task("answer", SCHEMAS[name])
     for settings in (Generation(max_tokens=90), Generation(max_tokens=90, temperature=2.0, seed=1)):
         for answer in generate(smol, prompts, settings, task.json_schema(), 3):
@@ -597,7 +597,7 @@ def test_a_tokenizer_that_the_automaton_cannot_follow_is_left_free(tiny_folder):
 )
 def test_only_the_syntax_of_an_answer_is_mended(text, mended):
     """Right JSON is left alone; what would have to be chosen, added or left out stays a parse failure."""
-    pytest.importorskip("json_repair", reason="json-repair is not installed (labeler[local])")
+    pytest.importorskip("json_repair", reason="json-repair is not installed (labeler-rag[local])")
     assert repaired(text) == mended
 
 
@@ -721,7 +721,7 @@ def test_a_cut_off_answer_is_not_mended_into_a_label(backend):
 
 def test_a_crooked_answer_is_mended_as_the_last_resort(backend):
     """A stop text takes the closing brace from an answer; its syntax is mended, and the note says so."""
-    pytest.importorskip("json_repair", reason="json-repair is not installed (labeler[local])")
+    pytest.importorskip("json_repair", reason="json-repair is not installed (labeler-rag[local])")
     settings = Generation(max_tokens=30, stop=("}",))
     [answer] = backend.complete([brief(STARS, REVIEWS[0], answering="generated", generation=settings)])
     assert strictjson.loads(answer.text).keys() == {"stars"}

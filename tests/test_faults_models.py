@@ -340,7 +340,7 @@ def test_prompt_that_the_server_still_finds_too_long_fails_with_a_remedy(lab):
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None,
-    reason="torch or transformers is not installed (labeler[local])",
+    reason="torch or transformers is not installed (labeler-rag[local])",
 )
 
 

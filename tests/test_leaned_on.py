@@ -25,8 +25,8 @@ from labeler.errors import BackendError
 from labeler.records import BackendFailure, Completion, Generation
 from labeler.waitress_loop import Ended, HttpServer
 
-torch = pytest.importorskip("torch", reason="torch is not installed (labeler[local])")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed (labeler[local])")
+torch = pytest.importorskip("torch", reason="torch is not installed (labeler-rag[local])")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed (labeler-rag[local])")
 
 from test_backend_local import chatml_tokenizer, save_tiny  # noqa: E402
 from tiny_models import small  # noqa: E402
@@ -199,7 +199,7 @@ def test_answers_are_free_where_automata_have_changed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An automaton is tried before it is used: an answer is never lost to one that no longer takes these calls."""
-    outlines_core = pytest.importorskip("outlines_core", reason="outlines-core is not installed (labeler[local])")
+    outlines_core = pytest.importorskip("outlines_core", reason="outlines-core is not installed (labeler-rag[local])")
 
     class Guide:
         def __init__(self, index: Any) -> None:

@@ -16,8 +16,8 @@ from labeler.demo import reviews
 from labeler.prompts import PromptStyle
 from labeler.records import Generation, Record
 
-torch = pytest.importorskip("torch", reason="torch is not installed (labeler[local])")
-pytest.importorskip("transformers", reason="transformers is not installed (labeler[local])")
+torch = pytest.importorskip("torch", reason="torch is not installed (labeler-rag[local])")
+pytest.importorskip("transformers", reason="transformers is not installed (labeler-rag[local])")
 
 from labeler.backends.local import attention, rows  # noqa: E402
 from labeler.backends.local.chat import Chat  # noqa: E402

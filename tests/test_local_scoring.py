@@ -22,8 +22,8 @@ from labeler.prompts import PromptStyle
 from labeler.records import Record
 from labeler.task import Task
 
-torch = pytest.importorskip("torch", reason="torch is not installed (labeler[local])")
-pytest.importorskip("transformers", reason="transformers is not installed (labeler[local])")
+torch = pytest.importorskip("torch", reason="torch is not installed (labeler-rag[local])")
+pytest.importorskip("transformers", reason="transformers is not installed (labeler-rag[local])")
 
 from labeler.backends.local import scoring  # noqa: E402
 from labeler.backends.local.chat import Chat  # noqa: E402

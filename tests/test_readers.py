@@ -1087,7 +1087,7 @@ def test_parquet_without_pyarrow_names_the_extra(parquet, monkeypatch):
     """The message says what to install."""
     path = parquet({"a": [1]})
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "labeler[parquet]" in refusal(path, MissingExtra)
+    assert "labeler-rag[parquet]" in refusal(path, MissingExtra)
 
 
 # Formats, packed files, bombs

@@ -1,11 +1,14 @@
-"""The wheel: built, installed without the checkout, and everything that is not Python is in it."""
+"""What is given away: the wheel, installed without the checkout, and the source distribution, which is the checkout."""
 
 from __future__ import annotations
 
 import configparser
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,6 +17,9 @@ import pytest
 from labeler import strictjson
 
 ROOT = Path(__file__).parent.parent
+LINK = re.compile(r"\]\(([^)#\s]+)")
+# The name of the package belongs to another project on the package index.
+STRANGER = re.compile(r"\blabeler\[|pip3? install [^\n`]*(?<![\w/.-])labeler(?![\w/.-])")
 LOOK = """
 import sys
 from importlib import resources
@@ -72,21 +78,36 @@ def test_every_package_is_listed() -> None:
     assert all((folder / "__init__.py").is_file() for folder in listed.values())
 
 
+def of_the_checkout() -> list[str]:
+    """Return what git tracks or would track."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of what git tracks or would track, so that nothing stale gets in."""
-    source = tmp_path_factory.mktemp("source")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT, capture_output=True, check=True,
-    )  # fmt: skip
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/")):
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, built from a copy of the checkout so that nothing stale gets in, and unpacked."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("sdist")
+    for name in of_the_checkout():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with tarfile.open(next(out.glob("labeler_rag-*.tar.gz"))) as archive:
+        archive.extractall(out, filter="data")
+    return next(path for path in out.glob("labeler_rag-*") if path.is_dir())
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the source distribution, as pip builds one."""
     out = tmp_path_factory.mktemp("wheel")
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source))
-    return next(out.glob("labeler-*.whl"))
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(sdist))
+    return next(out.glob("labeler_rag-*.whl"))
 
 
 @pytest.fixture(scope="module")
@@ -114,18 +135,54 @@ def run(installed: Path, folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def test_nothing_asks_pip_for_another_project() -> None:
+    """No message, page or document installs what is called `labeler` on the package index."""
+    texts = {name: (ROOT / name).read_bytes().decode(errors="replace") for name in of_the_checkout()}
+    assert {name: found[0] for name, text in texts.items() if (found := STRANGER.search(text))} == {}
+
+
+@pytest.mark.slow
+def test_source_distribution_holds_the_checkout(sdist: Path) -> None:
+    """What is in the checkout is in the source distribution: documents, tests, benchmarks, and what make needs."""
+    kept = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*") if path.is_file()}
+    assert [name for name in of_the_checkout() if name not in kept and name != ".gitignore"] == []
+    readme = (sdist / "README.md").read_text(encoding="utf-8")
+    linked = [link for link in LINK.findall(readme) if not link.startswith("http")]
+    assert "docs/desk.png" in linked
+    assert [link for link in linked if not (sdist / link).is_file()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("goal", ["demo", "test"])
+def test_make_finds_all_it_needs_in_the_source_distribution(sdist: Path, goal: str) -> None:
+    """`make demo` and `make test` begin in it: no rule misses a file."""
+    done = subprocess.run(["make", "-n", goal], cwd=sdist, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "constraints.txt" in done.stdout
+
+
+@pytest.mark.slow
+def test_page_of_the_package_index_has_no_dead_link(wheel: Path) -> None:
+    """The index shows one text away from the checkout: each link of it is a whole address."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        head, _, page = archive.read(name).decode().partition("\n\n")
+    assert "Name: labeler-rag\n" in head
+    assert "# Labeler" in page
+    assert [link for link in LINK.findall(page) if not link.startswith("https://")] == []
+
+
 @pytest.mark.slow
 def test_wheel_holds_what_git_holds(wheel: Path) -> None:
     """Every file of the packaged folders that is in the checkout is in the wheel, and no test or benchmark is."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
-                            capture_output=True, check=True).stdout.decode().split("\0")  # fmt: skip
     folders = {"labeler": "labeler", "plugins": "labeler_plugins", "static": "labeler_static",
                "templates": "labeler_templates"}  # fmt: skip
-    for name in listed:
+    for name in of_the_checkout():
         top, _, rest = name.partition("/")
-        if top in folders and (ROOT / name).is_file() and not name.endswith((".po", ".pot", "babel.cfg")):
+        if top in folders and not name.endswith((".po", ".pot", "babel.cfg")):
             assert f"{folders[top]}/{rest}" in names, name
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
     assert any(name.endswith("licenses/NOTICE") for name in names)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from labeler import __version__
 from labeler.errors import InputError, LabelerError
 from labeler.text import clean_text
 
@@ -48,7 +49,7 @@ class Cli(click.Group):
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="labeler")
+@click.version_option(__version__)
 def cli() -> None:
     """Label customer reviews with retrieval: every approved label makes the next suggestion better."""
 

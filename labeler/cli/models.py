@@ -11,16 +11,17 @@ import click
 
 from labeler.cli.base import cli, with_instance
 from labeler.cli.words import can, day, described, ending, learned
-from labeler.errors import BackendError, InputError
+from labeler.errors import BackendError, InputError, MissingExtra
+from labeler.extras import EXTRAS
 
 if TYPE_CHECKING:
     from labeler.backends.base import Backend
     from labeler.backends.prices import ModelInfo
     from labeler.instance import Instance
 
-OPENAI, LOCAL = "openai", "transformers"
+OPENAI, LOCAL, NEAREST = "openai", "transformers", "nearest"
 _FREE = {
-    "nearest": "ready, and free; it votes by the nearest approved records",
+    NEAREST: "ready, and free; it votes by the nearest approved records",
     "probe": "ready, and free; it learns from approved records, some for every label",
 }
 _LIBRARIES = ("torch", "transformers", "accelerate")
@@ -63,8 +64,10 @@ def _state(instance: Instance, name: str) -> str:
     if name == LOCAL:
         missing = [library for library in _LIBRARIES if importlib.util.find_spec(library) is None]
         if missing:
-            return f"install {', '.join(missing)}: pip install 'labeler[local]'"
+            return f"install {', '.join(missing)}: {MissingExtra.remedy('local')}"
         return _with_model(instance, "transformers_model")
+    if name == NEAREST and (lacking := EXTRAS["korean"].lacking()):
+        return f"{_FREE[name]}. {lacking}"
     return _FREE.get(name, f"registered by {instance.plugins.owners[('backends', name)]}")
 
 

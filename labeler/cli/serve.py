@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,12 +37,24 @@ def serve(folder: str | None, read_only: bool, **options: Any) -> None:
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=PORT, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--sample", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+              help="Only write its reviews there as two CSV files, to try an import")  # fmt: skip
 @instance_option
-def demo(folder: str | None, host: str, port: int) -> None:
-    """Serve a demonstration project: 260 reviews, 60 of them approved, no key needed."""
+def demo(folder: str | None, host: str, port: int, sample: Path | None) -> None:
+    """Serve a demonstration project: 260 reviews, 60 of them approved, no key needed.
+
+    It lies in a folder "demo" of the usual instance folder, unless --instance names another.
+    """
     from labeler import demo as demonstration
+    from labeler.extras import EXTRAS
     from labeler.instance import instance_folder
     from labeler.serving import Serving, first_account, refuse_strangers, run_server
+
+    if sample is not None:
+        _say_what_next(demonstration.write_sample(sample))
+        return
+    if lacking := EXTRAS["korean"].lacking():
+        click.echo(lacking, err=True)
 
     with opened(folder or str(instance_folder() / "demo"), make=True) as instance:
         # The account that it makes has no password, and is no reason to let strangers knock.
@@ -50,6 +64,14 @@ def demo(folder: str | None, host: str, port: int) -> None:
         project = demonstration.create(instance, person)
         path = f"/projects/{project['id']}"
         run_server(instance, Serving(host, port, person=person, path=path, next_free=True))
+
+
+def _say_what_next(written: list[Path]) -> None:
+    for path in written:
+        click.echo(f"Wrote {path}")
+    korean, english = (f"labeler import {shlex.quote(str(path))} --project" for path in written)
+    click.echo(f"Next: {korean} shop --label sentiment=감성")
+    click.echo(f"In English: {english} shop-en --new --language en --label sentiment=sentiment")
 
 
 @cli.command()

@@ -16,7 +16,7 @@ from labeler import accounts, prompts, strictjson
 from labeler import settings as tables
 from labeler.backends.base import Backend
 from labeler.backends.openai import OpenAIBackend, openai_settings
-from labeler.errors import Forbidden, InputError, LabelerError, NotFound, SettingError
+from labeler.errors import Forbidden, InputError, LabelerError, MissingExtra, NotFound, SettingError
 from labeler.extras import extra_of_embedder
 from labeler.labels import Label, LabelSchema
 from labeler.plugins import find
@@ -108,7 +108,7 @@ def _titled(task: Task) -> str:
 
 
 def _named(name: str, extra: str | None) -> str:
-    return name if extra is None else " – ".join((name, _('needs pip install "labeler[%(extra)s]"', extra=extra)))
+    return name if extra is None else " – ".join((name, _("needs %(command)s", command=MissingExtra.remedy(extra))))
 
 
 # A task of the project
@@ -425,6 +425,7 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
         rows=models.model_rows(instance()),
         plugins=instance().plugins,
         embedders=_embedders(),
+        remedy=MissingExtra.remedy,
         message=message,
     )
 
