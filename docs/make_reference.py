@@ -45,7 +45,10 @@ _SIZES = {
     "e5": ("91 MB, 100 MB", "Linux (x86_64, arm64), macOS (arm64)"),
     "korean": ("100 MB, 150 MB", "Linux, macOS, Windows"),
     "parquet": ("55 MB, 180 MB", "Linux, macOS, Windows"),
-    "local": ("1.2 GB on disk with PyTorch for the CPU, several GB more with CUDA; and the weights", "where PyTorch is"),
+    "local": (
+        "1.2 GB on disk with PyTorch for the CPU, several GB more with CUDA; and the weights",
+        "where PyTorch is",
+    ),
 }
 _EVERYWHERE = ("--instance", "--help")
 

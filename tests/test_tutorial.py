@@ -8,10 +8,7 @@ from __future__ import annotations
 import contextlib
 import html
 import itertools
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +16,12 @@ import httpx2
 import pytest
 from babel.messages.pofile import read_po
 from helpers import ROOT, Server, serving
+from test_readme import Terminal, steps
 
-from labeler.cli import cli
 from labeler.store import Store
 
 PAGES = ("tutorial.ko.md", "tutorial.md")
-HOME = "/home/kim/labeling"
-ADDRESS = "http://127.0.0.1:8765"
 AHEAD = 2  # Records that lie ready beside the one that is shown.
-BARS = re.compile(r"(?:Importing|Run \d+)\s*\n")
 _keys = (f"tutorial-{n:06d}" for n in itertools.count())
 
 
@@ -35,15 +29,11 @@ def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
-def steps(text: str) -> list[tuple[str, str]]:
+def parts(text: str) -> list[tuple[str, str]]:
     """Return each command with what the page says comes out, and ("approve", how many) where a person labels."""
     found = []
     for block, count in re.findall(r"```console\n(.*?)```|<!-- approve (\d+) -->", text, re.DOTALL):
-        if count:
-            found.append(("approve", count))
-        for command in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            line, _, said = command.partition("\n")
-            found.append((line, said))
+        found += [("approve", count)] if count else steps(block)
     return found
 
 
@@ -98,41 +88,22 @@ class Desk:
         self.token = html.unescape(found[1])
 
 
-def shell(folder: Path) -> dict[str, str]:
-    """Return an environment in which ``labeler`` is this one."""
-    program = folder / "bin" / "labeler"
-    program.parent.mkdir()
-    program.write_text(f"#!{sys.executable}\nfrom labeler.cli import main\n\nmain()\n")
-    program.chmod(0o755)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "LABELER_"))}
-    return kept | {"PATH": f"{program.parent}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(
-    all(option.name != "sample" for option in cli.commands["demo"].params), reason="labeler demo has no --sample"
-)
 @pytest.mark.parametrize("name", PAGES)
 def test_the_commands_of_the_tutorial_say_what_it_says(tmp_path: Path, name: str) -> None:
     """From the sample to the export, letter by letter but for the secret of the link, the port and bars of progress."""
-    (tmp_path / "home").mkdir()
-    folder, wanted, told = tmp_path / "home", steps(page(name)), []
-    environment, desk = shell(tmp_path), None
+    terminal, wanted, told, desk = Terminal(tmp_path), parts(page(name)), [], None
     with contextlib.ExitStack() as open_till_the_end:
         for command, said in wanted:
             if command == "approve":
+                assert desk is not None
                 desk.approve(int(said))
             elif command == "labeler serve":
-                server = open_till_the_end.enter_context(serving(folder, "serve"))
-                desk = open_till_the_end.enter_context(contextlib.closing(Desk(server, folder)))
-                said = re.sub(r"token=[\w-]+", "token=...", server.ready.replace(server.address, ADDRESS))
+                server = open_till_the_end.enter_context(serving(terminal.folder, "serve"))
+                desk = open_till_the_end.enter_context(contextlib.closing(Desk(server, terminal.folder)))
+                said = terminal.as_written(server.ready)
             else:
-                done = subprocess.run(
-                    ["/bin/sh", "-c", command], cwd=folder, env=environment, encoding="utf-8", timeout=120,
-                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                )  # fmt: skip
-                assert done.returncode == 0, done.stdout
-                said = BARS.sub("", done.stdout).replace(str(folder), HOME)
+                said = terminal.run(command, interrupted=False)
             told.append((command, said))
     assert transcript(told) == transcript(wanted)
 
