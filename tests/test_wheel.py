@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import labeler
 from labeler import strictjson
 
 ROOT = Path(__file__).parent.parent
@@ -145,7 +146,7 @@ def test_nothing_asks_pip_for_another_project() -> None:
 def test_source_distribution_holds_the_checkout(sdist: Path) -> None:
     """What is in the checkout is in the source distribution: documents, tests, benchmarks, and what make needs."""
     kept = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*") if path.is_file()}
-    assert [name for name in of_the_checkout() if name not in kept and name != ".gitignore"] == []
+    assert [name for name in of_the_checkout() if name not in kept] == []
     readme = (sdist / "README.md").read_text(encoding="utf-8")
     linked = [link for link in LINK.findall(readme) if not link.startswith("http")]
     assert "docs/desk.png" in linked
@@ -160,6 +161,26 @@ def test_make_finds_all_it_needs_in_the_source_distribution(sdist: Path, goal: s
     done = subprocess.run(["make", "-n", goal], cwd=sdist, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "constraints.txt" in done.stdout
+
+
+@pytest.mark.slow
+def test_installing_as_the_readme_says_gives_the_command(sdist: Path) -> None:
+    """The lines of the README make an environment and install Labeler in it; what it needs comes from this one."""
+    readme = (sdist / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\$ (python3 -m venv .*|\. .*/activate|pip install .*\[korean\].*)$", readme, re.MULTILINE)
+    assert len(lines) == 3
+    here = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))}
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_QUIET": "1"}
+    path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    script = "\n".join(["set -e", *lines, "command -v labeler", "labeler --version"])
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=sdist, env=os.environ | here | offline | path,
+        capture_output=True, encoding="utf-8", timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    where, version = done.stdout.splitlines()[-2:]
+    assert Path(where).is_relative_to(sdist)
+    assert version == f"labeler, version {labeler.__version__}"
 
 
 @pytest.mark.slow
