@@ -71,9 +71,9 @@ class Terminal:
                 process.send_signal(signal.SIGINT)
             rest = process.stdout.read()
         assert process.returncode == 0, shown + rest
-        return self._as_written(shown + ("^C" if interrupted else "") + rest)
+        return self.as_written(shown + ("^C" if interrupted else "") + rest)
 
-    def _as_written(self, shown: str) -> str:
+    def as_written(self, shown: str) -> str:
         shown = re.sub(r"token=[\w-]+", "token=...", shown.replace(str(self.folder), FOLDER))
         return PROGRESS.sub("", re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8765", shown))
 

@@ -11,6 +11,7 @@ import pytest
 
 from labeler import settings
 from labeler.cli import cli
+from labeler.extras import EXTRAS
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -36,10 +37,11 @@ def options(group: click.Group) -> set[str]:
     return found
 
 
-def test_no_command_option_or_setting_is_missing(reference: ModuleType) -> None:
+def test_no_command_option_setting_or_extra_is_missing(reference: ModuleType) -> None:
     """Each is named on the page, and every setting says what holds where nothing is set."""
     page = reference.page()
     tables = (*settings.INSTANCE, *settings.PROJECT, *settings.TASK)
     named = [*cli.commands, *(name for name in options(cli) if name.startswith("--")), *(one.name for one in tables)]
+    named += [f"| `{name}` | {extra.gives} |" for name, extra in EXTRAS.items()]
     assert [name for name in named if name not in page] == []
     assert not any(one.unset in ("null", "") for one in tables)
