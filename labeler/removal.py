@@ -19,7 +19,7 @@ from labeler.instance import Instance
 from labeler.store import Store, Tx
 from labeler.store.ledger import OPEN, PAUSED
 from labeler.store.removal import Going
-from labeler.text import clean_text
+from labeler.text import checked_name, clean_text
 
 RECORD, IMPORT, PROJECT, PERSON = "record", "import", "project", "person"
 _SHORTEST, _LONGEST = 2, 200
@@ -100,9 +100,7 @@ def remove(instance: Instance, target: Target, seen: int, reviewer_id: int | Non
 
 def rename(store: Store, project_id: int, name: str, reviewer_id: int | None = None) -> None:
     """Give a project another name."""
-    name = clean_text(name, "name")
-    if not name or len(name) > 80:
-        raise InputError("A project needs a name of 1 to 80 characters")
+    name = checked_name(name, "A project", 80)
 
     def work(tx: Tx) -> None:
         before = store.projects.get(project_id, tx)["name"]

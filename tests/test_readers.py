@@ -760,7 +760,15 @@ def test_nested_json_file(put, content):
     assert (good, len(bad)) == ({}, 1)
 
 
-@pytest.mark.parametrize("content", ['{"data": [{"a": 1}]}', '{\n  "data": [\n    {"a": 1}\n  ]\n}', "{"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"data": [{"a": 1}]}',
+        '{"ok": true, "result": {"items": [{"a": 1}]}}',
+        '{\n  "data": [\n    {"a": 1}\n  ]\n}',
+        "{",
+    ],
+)
 def test_json_object_around_the_records_is_refused(put, content):
     """The message says to write the list itself."""
     assert "list of records itself" in refusal(put("a.json", content))
@@ -885,14 +893,15 @@ def test_xlsx_sheet_with_the_reviews_is_taken(xlsx):
         assert source.sheet == "목록"
 
 
-def test_xlsx_with_several_sheets_of_reviews_is_asked_about(xlsx):
+@pytest.mark.parametrize("names", [["번호", "내용"], ["내용"]])
+def test_xlsx_with_several_sheets_of_reviews_is_asked_about(xlsx, names):
     """One sheet a month: whichever were taken, the others would be lost without a word."""
-    reviews = [["번호", "내용"], [1, "배송이 빨라서 좋아요"]]
+    reviews = [names, [1, "배송이 빨라서 좋아요"][-len(names) :]]
     path = xlsx(**{"1월": reviews, "2월": reviews})
     with pytest.raises(Doubt, match="Several sheets of the workbook look like reviews: '1월', '2월'") as caught:
         read(path)
     assert caught.value.choices == [{"sheet": "1월"}, {"sheet": "2월"}]
-    assert column(path, "번호", sheet=unicodedata.normalize("NFD", "2월")) == [1]
+    assert column(path, "내용", sheet=unicodedata.normalize("NFD", "2월")) == ["배송이 빨라서 좋아요"]
 
 
 def test_xlsx_cell_beside_the_table_is_a_row_error(xlsx):

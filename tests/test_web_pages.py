@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gettext
+import html
 import io
 import json
 import logging
@@ -445,6 +446,38 @@ def test_a_file_is_read_again_in_another_way(client: FlaskClient, project: int) 
     broken = client.get(preview + "?encoding=nonsense")
     assert broken.status_code == 200
     assert "nonsense" in broken.text
+
+
+def test_a_file_that_can_be_read_in_several_ways_is_asked_about(
+    client: FlaskClient, project: int, store: Store
+) -> None:
+    """Each reading is shown with its rows; no option of the command line and no name of ours is in the question."""
+    texts = ["배송이 빠르고 좋아요", "생각보다 양이 적어요", "다음에 또 살게요 굿"]
+    preview = upload(client, project, "\n".join(texts).encode())
+    page = client.get(preview).text
+    said = Page(page).said
+    assert "어느 것이 맞나요" in said
+    assert "--" not in said
+    assert said.count(texts[2]) == 2
+    links = [html.unescape(link) for link in re.findall(r'href="([^"]+/preview\?[^"]+)"', page)]
+    assert len(links) == 2
+    chosen = next(link for link in links if "header=0" in link)
+    assert '<option value="column 1" selected>' in client.get(chosen).text
+    assert store.records.imports(project) == []
+
+
+def test_columns_that_could_both_be_the_review_are_left_to_a_person(client: FlaskClient, project: int) -> None:
+    """None of them is chosen beforehand."""
+    rows = "".join(f"아주 길고 좋은 이야기 하나 {n},아주 길고 나쁜 이야기 하나 {n}\n" for n in range(5))
+    page = client.get(upload(client, project, f"장점,단점\n{rows}".encode())).text
+    assert "리뷰일 수 있는 열이 여러 개" in page
+    assert '<option value="장점" selected>' not in page
+
+
+def test_a_refused_file_is_named_as_the_person_calls_it(client: FlaskClient, project: int) -> None:
+    """Not by the name that it has with us, and in the language of the page."""
+    page = Page(client.get(upload(client, project, b"%PDF-1.7", "후기.csv")).text).said
+    assert "후기.csv을(를) 읽을 수 없어요" in page
 
 
 def test_an_import_needs_a_text_column(client: FlaskClient, project: int, store: Store) -> None:

@@ -182,5 +182,10 @@ def _is_object(text: str, complete: bool) -> bool:
 def _holds_records(text: str) -> bool:
     if "\n" in text.rstrip():
         return False
-    value = loads(text)
-    return any(isinstance(each, list) and each and isinstance(each[0], dict) for each in value.values())
+    inside = [loads(text)]
+    while inside:
+        for each in inside.pop().values():
+            if isinstance(each, list) and each and isinstance(each[0], dict):
+                return True
+            inside += [each] if isinstance(each, dict) else []
+    return False

@@ -129,9 +129,10 @@ def _rank(table: Callable[[str], _Table], name: str) -> int:
     except FileRefused:
         return 0
     head = [row.values for row in islice(found.rows(), HEAD) if isinstance(row, Row)]
-    if not head or len(found.columns) < 2:
+    text = guess_columns(found.columns, head).text if head else None
+    # One column of sentences is a notice, unless it says that it holds reviews.
+    if len(found.columns) < 2 and not (text and could_name(text)):
         return 0
-    text = guess_columns(found.columns, head).text
     return 1 if text is None else _REVIEWS + could_name(text)
 
 

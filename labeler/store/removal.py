@@ -68,7 +68,7 @@ _ELSEWHERE = (
     ("suggestions", ("value", "failure", "note", "steps"), "suggestions for other records"),
     ("calls", ("answer", "note", "error"), "answers of models on other records"),
     ("run_items", ("error", "shown"), "runs"),
-    ("imports", ("file", "report", "message"), "reports of imports"),
+    ("imports", ("file", "report", "notes", "message"), "reports of imports"),
     ("exports", ("manifest", "folder"), "manifests of exports"),
     ("events", ("detail",), "events"),
 )
@@ -236,7 +236,8 @@ class Removal:
             add = {name: row[name] for name in ("project_id", "record_id", "task", "task_version")}
             Annotations(self.db).add(tx, {**add, "state": WITHDRAWN, "value": None, "supersedes": row["id"]})
             Work(self.db).decided(tx, row["record_id"], row["task"], "pending", None)
-        sql = "UPDATE imports SET state = 'removed', message = NULL, report = '[]' WHERE id = :i AND project_id = :p"
+        sql = """UPDATE imports SET state = 'removed', message = NULL, report = '[]', notes = '[]'
+                 WHERE id = :i AND project_id = :p"""
         tx.run(sql, {"i": import_id, "p": project_id})
 
     def erase_answers(self, tx: Tx, words: str) -> None:
