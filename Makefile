@@ -43,7 +43,7 @@ $(VENV)/.dev: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	$(INSTALL) ".[dev,local$(E5:%=,%)]"
 	@touch $@ $(VENV)/.base
 
-# docs/reference.md, from the code.
+# docs/reference.md, from the code, and the Korean lines of docs/troubleshooting.md.
 reference:
 	$(BIN)/python docs/make_reference.py
 

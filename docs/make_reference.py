@@ -1,14 +1,17 @@
 """Write docs/reference.md from the code: every command with its options, every setting with its default, extras.
 
-A test holds the page against what this returns. Run it after a change: ``make reference``.
+It also writes the Korean lines of docs/troubleshooting.md from the catalogue. Tests hold both pages against what this
+returns. Run it after a change: ``make reference``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
+from babel.messages.pofile import read_po
 
 from labeler import settings
 from labeler.cli import cli
@@ -16,6 +19,9 @@ from labeler.extras import EXTRAS
 from labeler.settings import Setting
 
 PAGE = Path(__file__).parent / "reference.md"
+MESSAGES = Path(__file__).parent / "troubleshooting.md"
+_CATALOGUE = Path(settings.__file__).parent / "translations" / "ko" / "LC_MESSAGES" / "messages.po"
+_HOLE = "…"
 _HEAD = """# Reference
 
 Made from the code by `make reference`; do not edit it by hand.
@@ -64,6 +70,24 @@ def page() -> str:
     parts += [f"### {title}\n\n`{command}`\n\n{_settings(table)}" for title, command, table in tables]
     parts.append(_extras())
     return "\n".join(parts).rstrip() + "\n"
+
+
+def with_korean(text: str) -> str:
+    """Return the page of messages with what a Korean page says under each that it knows."""
+    with _CATALOGUE.open("rb") as file:
+        known = {_holed(str(one.id)): _holed(str(one.string)) for one in read_po(file)}
+
+    def under(found: re.Match[str]) -> str:
+        # A sum has its sign in the sentence only in the code.
+        korean = known.get(found[1].replace(f"${_HOLE}", _HOLE))
+        return f"### `{found[1]}`\n" + (f"\n> {korean}\n" if korean else "")
+
+    return re.sub(r"^### `(.+)`\n(?:\n> .+\n)?", under, text, flags=re.MULTILINE)
+
+
+def _holed(text: str) -> str:
+    # Remedies of servers end with what the server said, in brackets.
+    return re.sub(rf" ?\({_HOLE}\)\.$", ".", re.sub(r"%\(\w+\)s", _HOLE, text))
 
 
 def _extras() -> str:
@@ -117,3 +141,4 @@ def _cell(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    MESSAGES.write_text(with_korean(MESSAGES.read_text(encoding="utf-8")), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,13 @@ def reference() -> ModuleType:
 def test_the_reference_is_what_the_code_says(reference: ModuleType) -> None:
     """After a change of an option or a setting: ``make reference``."""
     assert (DOCS / "reference.md").read_text(encoding="utf-8") == reference.page()
+
+
+def test_messages_are_quoted_in_korean_as_the_pages_say_them(reference: ModuleType) -> None:
+    """After a change of a translation: ``make reference``."""
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    assert page == reference.with_korean(page)
+    assert len(re.findall("^> .*[가-힣]", page, re.MULTILINE)) > 25
 
 
 def options(group: click.Group) -> set[str]:
