@@ -634,7 +634,7 @@ def test_an_export_is_made_listed_and_fetched(
 def test_only_an_admin_shares_records_out_anew(
     as_person: Callable[[str], FlaskClient], instance: Instance, project: int, people: dict[str, int]
 ) -> None:
-    """A held-out record stays held out, whatever a reviewer sends, until an admin asks; prompts have the persona."""
+    """A held-out record stays held out until an admin asks; prompts have the persona."""
     path, store = f"/projects/{project}/export", instance.store
     instance.change_task(project, "sentiment", {"persona": {"ko": "너는 점원이다."}})
     annotation = store.annotations.get(approve_one(instance, project, people["admin"]))
@@ -642,8 +642,8 @@ def test_only_an_admin_shares_records_out_anew(
     store.write(lambda tx: store.splits.remember(tx, project, {annotation["record_id"]: "test"}, 0))
     shares = {"train": "100", "validation": "0", "test": "0"}
     form = {"task": "sentiment", "format": "openai", "new_splits": "1"} | shares
-    assert "new_splits" not in as_person("reviewer").get(path).text
-    assert send(as_person("reviewer"), path, **form).status_code == 400
+    reviewer = as_person("reviewer")
+    assert reviewer.post(path, data=form | {"csrf_token": token_of(reviewer, "/account")}).status_code == 403
     assert "new_splits" in as_person("admin").get(path).text
     assert send(as_person("admin"), path, **form).status_code == 303
     assert [row["split"] for row in store.splits.remembered(project)] == ["train"]

@@ -9,7 +9,6 @@ from typing import Any
 
 from flask import Blueprint, g, render_template, request, send_from_directory
 
-from labeler import accounts
 from labeler.errors import InputError, NotFound
 from labeler.export import Filters, Options, Shares, export_task
 from labeler.export.files import MANIFEST
@@ -48,7 +47,7 @@ def make(project_id: int) -> Any:
             options=Options(
                 persona=persona,
                 wording=wording,
-                new_splits=g.role == accounts.ADMIN and bool(request.form.get("new_splits")),
+                new_splits=bool(request.form.get("new_splits")),
                 formula_safe=not request.form.get("raw"),
                 bom=bool(request.form.get("bom")),
                 reasoning=bool(request.form.get("reasoning")),
