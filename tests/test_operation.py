@@ -424,6 +424,7 @@ def test_restarts_of_workers_leak_nothing(tmp_path: Path) -> None:
     """FAULTS 60: over forty workers and 2,000 decisions memory, handles and the -wal stay flat; all is whole."""
     world = World(tmp_path / "instance", apart(40))
     world.store.close()
+    (tmp_path / "instance").chmod(0o700)
     with Instance(tmp_path / "instance") as instance:
         store, project = instance.store, instance.store.projects.all()[0]
         decisions = instance.decisions(project, instance.task_of(project, "sentiment"))
