@@ -208,7 +208,7 @@ def test_run_learns_the_context_from_its_first_refusal(tmp_path, server):
     made = [store.suggestions.of_record(id_, "sentiment")[-1].flags for id_ in ids]
     assert made == [()] * 6 + [("cut",)] * 4
     # Once for each record, and once more for those that were on their way when the first was refused.
-    assert 11 <= len(server.requests) <= 14
+    assert 11 <= len(server.requests) <= 18
     instance.close()
 
 

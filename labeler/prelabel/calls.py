@@ -270,6 +270,9 @@ class Book:
         if missing:
             held = self._held(tx, claim, [row for _, row in missing if row is not None], tokens, shown)
             if held is not None:
+                if held.kind == TOO_LONG:
+                    # Made as it was refused, by a count that shorter texts taught: it is longer than thought.
+                    self.suggester.tokens.learn(tx, sizes[0], round(self.suggester.tokens.of(sizes[0]) * _LONGER))
                 self._let_go(tx, counts, claim, held, patience)
                 return held
         self._waits_for, self._went_on = None, True
@@ -326,6 +329,8 @@ class Book:
     def _let_go(self, tx: Tx, counts: Counter[str], claim: Claim, held: Held, patience: float) -> None:
         if held.kind == DECIDED:
             self.end(tx, counts, claim, "done", DECIDED, None)
+        elif held.kind == TOO_LONG and self.store.ledger.tries(self.run_id, claim.record_id, tx) < self.pace.max_tries:
+            self.put_back(tx, claim, 0.0, BackendFailure(TOO_LONG, held.message or ""), counts_as_try=True)
         elif held.kind == TOO_LONG:
             self.end(tx, counts, claim, "failed", TOO_LONG, held.message)
         elif held.kind == BATCHED:
