@@ -19,7 +19,7 @@ from labeler import strictjson
 from labeler.backends.prices import ModelInfo, cost
 from labeler.prelabel.flows import Ask
 from labeler.prelabel.suggest import Suggester
-from labeler.prelabel.tokens import Size
+from labeler.prelabel.tokens import Refused, Size
 from labeler.records import AWAY, TOO_LONG, BackendFailure, Completion, RateLimits, Suggestion
 from labeler.settings import CALIBRATE
 from labeler.store import Row, Store, Tx
@@ -270,9 +270,6 @@ class Book:
         if missing:
             held = self._held(tx, claim, [row for _, row in missing if row is not None], tokens, shown)
             if held is not None:
-                if held.kind == TOO_LONG:
-                    # Made as it was refused, by a count that shorter texts taught: it is longer than thought.
-                    self.suggester.tokens.learn(tx, sizes[0], round(self.suggester.tokens.of(sizes[0]) * _LONGER))
                 self._let_go(tx, counts, claim, held, patience)
                 return held
         self._waits_for, self._went_on = None, True
@@ -329,8 +326,6 @@ class Book:
     def _let_go(self, tx: Tx, counts: Counter[str], claim: Claim, held: Held, patience: float) -> None:
         if held.kind == DECIDED:
             self.end(tx, counts, claim, "done", DECIDED, None)
-        elif held.kind == TOO_LONG and self.store.ledger.tries(self.run_id, claim.record_id, tx) < self.pace.max_tries:
-            self.put_back(tx, claim, 0.0, BackendFailure(TOO_LONG, held.message or ""), counts_as_try=True)
         elif held.kind == TOO_LONG:
             self.end(tx, counts, claim, "failed", TOO_LONG, held.message)
         elif held.kind == BATCHED:
@@ -409,11 +404,10 @@ class Book:
         if failure.kind == AWAY:
             self._away(tx, counts, call, failure)
             return
-        if failure.kind == TOO_LONG:
-            self._learn_length(tx, call, failure)
-        ours = ledger.fail_call(tx, call.id, claim.token, failure.kind, failure.message)
-        self._learn(tx, failure.limits)
         tries = ledger.tries(self.run_id, claim.record_id, tx)
+        refused = self._learn_length(tx, call, failure, tries) if failure.kind == TOO_LONG else None
+        ours = ledger.fail_call(tx, call.id, claim.token, failure.kind, failure.message, refused)
+        self._learn(tx, failure.limits)
         delay = backoff(tries, self.pace.base_delay, failure.retry_after)
         if failure.kind == "rate_limit":
             # The limit is the account's, not the record's: hold everybody back, in every process.
@@ -441,11 +435,17 @@ class Book:
         self.put_back(tx, claim, 0.0, failure)
         ledger.wait_for_server(tx, self.run_id, f"{failure.message} The run goes on by itself when the server answers.")
 
-    def _learn_length(self, tx: Tx, call: Call, failure: BackendFailure) -> None:
-        """Take in how long a refused prompt is; where the server names no number, it is longer than thought."""
-        if call.size is not None:
-            tokens = self.suggester.tokens
-            tokens.learn(tx, call.size, failure.tokens or round(tokens.of(call.size) * _LONGER))
+    def _learn_length(self, tx: Tx, call: Call, failure: BackendFailure, tries: int) -> Refused | None:
+        """Take in how long a refused prompt is, and return it.
+
+        Where the server names no number, it is longer than thought, with each try by as much again.
+        """
+        if call.size is None:
+            return None
+        tokens = self.suggester.tokens
+        counted = failure.tokens or round(tokens.of(call.size) * _LONGER ** max(tries, 1))
+        tokens.learn(tx, call.size, counted)
+        return Refused(*call.size, counted)
 
     def _is_worth_it(self, failure: BackendFailure) -> bool:
         """Whether another try may end otherwise: a prompt is made shorter only for a length that is known."""

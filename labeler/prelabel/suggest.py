@@ -18,7 +18,7 @@ from labeler.prelabel import flows
 from labeler.prelabel.calibration import Calibration
 from labeler.prelabel.fitting import fit_joint, flags_of, longest_answer, room
 from labeler.prelabel.flows import Ask, Case, Flow, Outcome
-from labeler.prelabel.tokens import Tokens
+from labeler.prelabel.tokens import Refused, Tokens
 from labeler.prompts import PromptStyle, shown, suspicious, unmarked
 from labeler.records import (
     BackendFailure,
@@ -53,7 +53,8 @@ _FREE = 2
 class Prepared:
     """A record with everything a backend needs for it. ``joint`` are other tasks of it, to be asked in one call.
 
-    ``seq`` is the last decision that the examples surely know of.
+    ``seq`` is the last decision that the examples surely know of. ``refused`` is a prompt of this
+    record that was refused for its length; None where there was none.
     """
 
     record: Record
@@ -63,6 +64,7 @@ class Prepared:
     seq: int = 0
     joint: Mapping[str, Prepared] = field(default_factory=dict)
     fixed: Sequence[Example] = ()
+    refused: Refused | None = None
 
 
 @dataclass
@@ -100,6 +102,11 @@ class Suggester:
         """Retrieve for several records; their vectors are read (or made) together."""
         vectors = self.index.embeddings.vectors([(record.id, record.text) for record in records])
         prepared = [self._prepare(record, vector) for record, vector in zip(records, vectors, strict=True)]
+        if self.backend.billed:
+            ids = [record.id for record in records]
+            found = self.store.ledger.refused(self.backend.name, self.backend.model_id, ids)
+            refused = {id_: Refused(*numbers) for id_, numbers in found.items()}
+            prepared = [replace(p, refused=refused.get(p.record.id)) for p in prepared] if refused else prepared
         return self._joined(prepared) if self.joint else prepared
 
     def _prepare(self, record: Record, vector: np.ndarray) -> Prepared:
@@ -165,32 +172,32 @@ class Suggester:
         """
         whole = {self.task.name: self.case(prepared)}
         whole |= {name: self.joint[name].case(other) for name, other in prepared.joint.items()}
-        cases = self._fitted(whole)
+        cases = self._fitted(whole, prepared.refused)
         case = cases[self.task.name]
         if prepared.joint:
             others = [example for name, other in cases.items() if name != self.task.name for example in other.examples]
             return Started(self, flows.joint(cases), case, others)
         if self.mode == CASCADE:
             first = replace(whole[self.task.name], examples=prepared.fixed)
-            fixed = self._fitted({self.task.name: first})[self.task.name]
+            fixed = self._fitted({self.task.name: first}, prepared.refused)[self.task.name]
             free = partial(self._free_answer, prepared)
             one = flows.cascade(case, fixed.examples, free, self.cascade_score, fixed.flags)
             return Started(self, _single(self.task.name, one), case, fixed.examples)
         return Started(self, _single(self.task.name, flows.flow_for(case)), case)
 
-    def _fitted(self, cases: Mapping[str, Case]) -> Mapping[str, Case]:
+    def _fitted(self, cases: Mapping[str, Case], refused: Refused | None) -> Mapping[str, Case]:
         """Return the cases of one flow, shortened and flagged where the model is known to read less than they show."""
-        fitted = self._shortened(cases)
+        fitted = self._shortened(cases, refused)
         return {name: replace(case, flags=flags_of(cases[name], case)) for name, case in fitted.items()}
 
-    def _shortened(self, cases: Mapping[str, Case]) -> Mapping[str, Case]:
+    def _shortened(self, cases: Mapping[str, Case], refused: Refused | None) -> Mapping[str, Case]:
         context = self.reads
         if context is None:
             return cases
         limit = room(context, list(cases.values()), getattr(self.backend, "local", False))
         count = getattr(self.backend, "count_tokens", None)
         if count is None:
-            count, limit = self.tokens.prompt, int(limit * self.tokens.margin)
+            count, limit = partial(self.tokens.prompt, refused=refused), int(limit * self.tokens.margin)
         try:
             with _building(self.task.name):
                 return fit_joint(cases, count, limit)

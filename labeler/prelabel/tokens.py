@@ -35,6 +35,14 @@ class Size(NamedTuple):
     wide: float
 
 
+class Refused(NamedTuple):
+    """A prompt that was refused for its length: its size in guessed tokens, and how many the server counted."""
+
+    narrow: float
+    wide: float
+    tokens: int
+
+
 class Tokens:
     """Counts tokens for one model of one server. Threads share it."""
 
@@ -54,8 +62,13 @@ class Tokens:
         narrow, wide = self._current()
         return round(narrow * size.narrow + wide * size.wide) + 1
 
-    def prompt(self, messages: Sequence[Message]) -> int:
-        return self.of(self.size(messages))
+    def prompt(self, messages: Sequence[Message], refused: Refused | None = None) -> int:
+        """Return the tokens of a prompt, as much longer than they seem as those of a refused one were."""
+        found = self.of(self.size(messages))
+        if refused is None:
+            return found
+        seemed = self.of(Size(refused.narrow, refused.wide))
+        return math.ceil(found * max(1.0, refused.tokens / seemed))
 
     def text(self, text: str) -> int:
         return self.of(Size(*token_weights(text)))

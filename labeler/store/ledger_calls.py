@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labeler import strictjson
@@ -151,8 +151,26 @@ class Calls(Items):
                  sends = sends - 1 WHERE id = :id AND token = :token"""
         tx.run(sql, {"kind": LOST[-1] if repeat else "unsent", "id": call_id, "token": token})
 
-    def fail_call(self, tx: Tx, call_id: int, token: str, kind: str, error: str) -> bool:
-        """Note that a call of ours brought nothing; False if it is no longer ours, or was answered meanwhile."""
-        sql = """UPDATE calls SET state = 'failed', error_kind = :kind, error = :error, token = NULL
+    def fail_call(
+        self, tx: Tx, call_id: int, token: str, kind: str, error: str, refused: Sequence[float] | None = None
+    ) -> bool:
+        """Note that a call of ours brought nothing; False if it is no longer ours, or was answered meanwhile.
+
+        ``refused`` is of a prompt that was refused for its length: the guessed tokens of its ASCII characters, those of
+        the others, and how many tokens the server counted.
+        """
+        sql = """UPDATE calls SET state = 'failed', error_kind = :kind, error = :error, token = NULL, refused = :refused
                  WHERE id = :id AND token = :token"""
-        return tx.run(sql, {"kind": kind, "error": error, "id": call_id, "token": token}) > 0
+        numbers = None if refused is None else strictjson.dumps(list(refused))
+        params = {"kind": kind, "error": error, "refused": numbers, "id": call_id, "token": token}
+        return tx.run(sql, params) > 0
+
+    def refused(
+        self, backend: str, model_id: str | None, record_ids: Sequence[int]
+    ) -> dict[int, tuple[float, float, int]]:
+        """Return the numbers of the newest prompt that a model refused for its length, by record."""
+        marks = ",".join(str(int(id_)) for id_ in record_ids) or "NULL"
+        sql = f"""SELECT record_id, refused FROM calls WHERE record_id IN ({marks}) AND refused IS NOT NULL
+                  AND backend = :backend AND model_id IS :model ORDER BY id"""
+        rows = self.db.all(sql, {"backend": backend, "model": model_id})
+        return {row["record_id"]: tuple(strictjson.loads(row["refused"])) for row in rows}
