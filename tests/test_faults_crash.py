@@ -144,9 +144,9 @@ def test_killed_server_loses_no_acknowledged_annotation(tmp_path):
             zygote.stdin.flush()
             pid = int(zygote.stdout.readline().split()[1])
             clients.port = int(re.search(r":(\d+)$", zygote.stdout.readline().strip()).group(1))
-            # Now while it starts, now while it answers, however long that takes on a busy machine.
+            # Each fifth time while it starts, else while it answers, however long that takes on a busy machine.
             told = len(clients.acknowledged)
-            if chance.random() < 0.75:
+            if kills % 5:
                 until(lambda told=told: len(clients.acknowledged) >= told + 3, 60)
             time.sleep(chance.uniform(0.0, 0.3))
             os.kill(pid, signal.SIGKILL)
@@ -160,7 +160,7 @@ def test_killed_server_loses_no_acknowledged_annotation(tmp_path):
         zygote.stdin.close()
         kill(zygote)
     assert clients.unexpected == []
-    assert len(clients.acknowledged) > kills
+    assert len(clients.acknowledged) > 2 * kills
     with Store(folder / "labeler.db") as store:
         check_whole(store)
         for record, annotation in clients.acknowledged.items():
