@@ -18,6 +18,13 @@ from labeler.store import NewRecord, Store
 PASSWORD = "a few plain words"
 
 
+@pytest.fixture(autouse=True)
+def no_key_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the server of whoever runs the tests."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[Instance]:
     """An open instance in a folder of its own, without any account."""

@@ -24,9 +24,7 @@ COUNT = 12
 
 
 @pytest.fixture(autouse=True)
-def no_key_of_ours(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+def batches_end_at_once(monkeypatch):
     monkeypatch.setattr(BatchExecutor, "poll_seconds", 0.0)
 
 

@@ -42,12 +42,6 @@ from labeler.worker import Worker
 WORDS = "The apples were sweet and the box was dry. "
 
 
-@pytest.fixture(autouse=True)
-def no_key_of_ours(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture
 def lab(tmp_path):
     made = Lab(tmp_path / "instance")

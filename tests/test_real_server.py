@@ -16,14 +16,7 @@ from labeler.store import NewRecord
 from labeler.store.audit import audit
 from labeler.worker import Worker
 
-pytestmark = pytest.mark.usefixtures("no_key_of_ours")
 LABELS = {"positive", "neutral", "negative"}
-
-
-@pytest.fixture
-def no_key_of_ours(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="module")

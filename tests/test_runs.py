@@ -26,12 +26,6 @@ from labeler.worker import Worker
 KEY = "sk-planted-0123456789abcdef"
 
 
-@pytest.fixture(autouse=True)
-def no_key_of_ours(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
 class Lab:
     """An instance whose backend is a fake server, and the runs on it."""
 

@@ -27,12 +27,6 @@ from labeler.task import Task, read_json
 from labeler.worker import Worker
 
 
-@pytest.fixture(autouse=True)
-def no_key_of_ours(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture
 def lab(tmp_path):
     made = Lab(tmp_path / "instance", 40)

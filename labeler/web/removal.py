@@ -20,7 +20,8 @@ blueprint = Blueprint("removal", __name__)
 @blueprint.get("/projects/<int:project_id>/records/<int:record_id>/remove")
 @admin_only
 def record(project_id: int, record_id: int) -> Any:
-    return _page(Target(RECORD, project_id, record_id), instance().store.records.get(record_id).key)
+    name = instance().store.records.get(record_id).key
+    return _page(Target(RECORD, project_id, record_id), name, url_for("projects.records", project_id=project_id))
 
 
 @blueprint.post("/projects/<int:project_id>/records/<int:record_id>/remove")
@@ -34,7 +35,8 @@ def remove_record(project_id: int, record_id: int) -> Any:
 @admin_only
 def import_(project_id: int, import_id: int) -> Any:
     row = instance().store.records.get_import(project_id, import_id)
-    return _page(Target(IMPORT, project_id, import_id), row["file"])
+    back = url_for("imports.show", project_id=project_id, import_id=import_id)
+    return _page(Target(IMPORT, project_id, import_id), row["file"], back)
 
 
 @blueprint.post("/projects/<int:project_id>/imports/<int:import_id>/remove")
@@ -46,15 +48,14 @@ def remove_import(project_id: int, import_id: int) -> Any:
 @blueprint.get("/projects/<int:project_id>/remove")
 @admin_only
 def project(project_id: int) -> Any:
-    return _page(Target(PROJECT, project_id), g.project["name"])
+    return _project_page(project_id)
 
 
 @blueprint.post("/projects/<int:project_id>/remove")
 @admin_only
 def remove_project(project_id: int) -> Any:
     if text("name") != g.project["name"]:
-        message = "Type the name of the project to remove it"
-        return _page(Target(PROJECT, project_id), g.project["name"], message), 400
+        return _project_page(project_id, "Type the name of the project to remove it"), 400
     return _removed(Target(PROJECT, project_id), url_for("projects.index"))
 
 
@@ -77,7 +78,7 @@ def archive(project_id: int) -> Any:
 @blueprint.get("/person")
 @admin_only
 def person() -> Any:
-    return render_template("person.html", words="", found=None, message="", projects={})
+    return render_template("person.html", words="", found=None, message="", projects={}, tasks={})
 
 
 @blueprint.post("/person")
@@ -96,13 +97,29 @@ def find_person() -> Any:
     except (InputError, Conflict) as error:
         found, message, status = None, str(error), error.status
     projects = {one["id"]: one["name"] for one in store.projects.all()}
-    return render_template("person.html", words=words, found=found, message=message, projects=projects), status
+    return render_template(
+        "person.html", words=words, found=found, message=message, projects=projects, tasks=instance().plugins.tasks
+    ), status
 
 
-def _page(target: Target, name: str, message: str = "") -> str:
+def _project_page(project_id: int, message: str = "") -> str:
+    back = url_for("settings.project", project_id=project_id)
+    return _page(Target(PROJECT, project_id), g.project["name"], back, message)
+
+
+def _page(target: Target, name: str, back: str, message: str = "") -> str:
     found = removal.preview(instance().store, target)
     (going,) = found.parts.values()
-    return render_template("remove.html", target=target, name=name, going=going, found=found, message=message)
+    return render_template(
+        "remove.html",
+        target=target,
+        name=name,
+        going=going,
+        found=found,
+        back=back,
+        message=message,
+        tasks=instance().tasks_of(g.project),
+    )
 
 
 def _removed(target: Target, then: str) -> Any:
