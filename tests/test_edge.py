@@ -20,6 +20,7 @@ import pytest
 from conftest import PASSWORD, enter
 from flask import Flask, request
 from helpers import process, serving
+from werkzeug.test import create_environ, run_wsgi_app
 
 from labeler import accounts, connections, waitress_loop
 from labeler.app import create_app
@@ -266,8 +267,10 @@ def test_only_own_names_are_answered_to_on_every_interface(
     instance: Instance, people: dict[str, int], host: str
 ) -> None:
     """FAULTS 43: listening on all interfaces is no reason to answer to every name."""
-    client = create_app(instance, {"LABELER_HOSTS": ("0.0.0.0",), "TESTING": True}).test_client()
-    assert client.get("/sign-in", headers={"Host": host}).status_code == 400
+    app = create_app(instance, {"LABELER_HOSTS": ("0.0.0.0",), "TESTING": True})
+    # Not by the test client: it reads the host itself, for its cookies, and an older one fails at that.
+    _, status, _ = run_wsgi_app(app, create_environ("/sign-in") | {"HTTP_HOST": host})
+    assert status.startswith("400")
 
 
 def test_ip_addresses_of_this_machine_are_answered_to(app: Flask) -> None:
