@@ -337,6 +337,29 @@ def test_import_asks_one_question_and_stores_nothing(shell: Shell) -> None:
     assert "5 added" in shell.ok("import", file, "--project", "shop", "--text", "장점")
 
 
+def test_import_says_where_a_file_seems_to_hold_labels(shell: Shell) -> None:
+    """A column whose cells are all labels of a task is kept as metadata, and the option that takes them in is named."""
+    file = shell.folder / "labelled.csv"
+    rows = "1,맛있어요,긍정,5,ko\n2,맛없어요,부정,1,ko\n3,글쎄요,,3,ko\n"
+    file.write_text(f"id,text,결과,별점,언어\n{rows}", encoding="utf-8")
+    said = shell.ok("import", file, "--project", "shop")
+    assert (
+        "Note: '결과' seems to hold labels of the task sentiment; it was kept as metadata. To have them approved, "
+        "import the file again with --label 'sentiment=결과'"
+    ) in said.splitlines()
+    again = shell.ok("import", file, "--project", "shop", "--label", "sentiment=결과")
+    assert "3 already there, 2 labels approved" in again
+    assert "Note" not in again
+
+
+@pytest.mark.parametrize("words", [("모름",), ("긍정", "--task", "emotion")])
+def test_import_is_silent_about_what_only_might_be_labels(shell: Shell, words: tuple[str, ...]) -> None:
+    """Numbers, and words of which one is no label; nor does a task count that the project has not."""
+    file, (word, *options) = shell.folder / "plain.csv", words
+    file.write_text(f"id,text,결과,n\n1,맛있어요,긍정,1\n2,맛없어요,{word},0\n", encoding="utf-8")
+    assert "Note" not in shell.ok("import", file, "--project", "shop", *options)
+
+
 def test_import_of_which_nothing_went_in_fails(shell: Shell) -> None:
     """Every row refused, or none there: exit status 2; all rows known from before: 0."""
     file = shell.folder / "bad.csv"

@@ -474,6 +474,17 @@ def test_columns_that_could_both_be_the_review_are_left_to_a_person(client: Flas
     assert '<option value="장점" selected>' not in page
 
 
+def test_labels_that_a_file_seems_to_hold_are_asked_about(client: FlaskClient, project: int, store: Store) -> None:
+    """The browser lets nobody import before a column is chosen, or none; none keeps the cells as metadata."""
+    preview = upload(client, project, "text,결과\n맛있어요,긍정\n맛없어요,부정\n".encode())
+    page = client.get(preview).text
+    assert "열에 감성 라벨이 이미 들어 있는 것 같아요" in page
+    assert '<select name="label.sentiment" required><option value="">' in page
+    send(client, preview, text="text", **{"label.sentiment": " "})
+    options = json.loads(store.records.imports(project)[0]["settings"])["options"]
+    assert (options["text"], options["labels"]) == ("text", {})
+
+
 def test_a_refused_file_is_named_as_the_person_calls_it(client: FlaskClient, project: int) -> None:
     """Not by the name that it has with us, and in the language of the page."""
     page = Page(client.get(upload(client, project, b"%PDF-1.7", "후기.csv")).text).said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +70,8 @@ def import_(
     asked = ImportOptions(id=id_, labels=labels, header=not no_header, **options)
     seen = preview(file, asked, readers)
     chosen = seen.resolve(asked)
-    has = dict.fromkeys(tasks or instance.plugins.tasks) if found is None else instance.tasks_of(found)
+    every = instance.plugins.tasks
+    has = {name: every[name] for name in tasks or every if name in every} if found is None else instance.tasks_of(found)
     for name in labels:
         find(has, name, "task")
     if report_file is not None and not report_file.parent.is_dir():
@@ -83,11 +86,23 @@ def import_(
     columns = f"text={chosen.text!r} id={chosen.id!r} group={chosen.group!r}"
     click.echo(f"{file.name}: {', '.join(part for part in how if part)}; {columns}")
     report = _import_with_a_bar(instance.importer(found), file, chosen)
-    report.notes = list(dict.fromkeys([*seen.notes, *report.notes]))
+    likely = seen.labels(has.values()).items()
+    left = [_not_taken(name, columns, chosen) for name, columns in likely if name not in labels]
+    report.notes = list(dict.fromkeys([*seen.notes, *report.notes, *left]))
     _show_report(report, report_file)
     if not report.added and not report.known:
         click.echo("Nothing went in.", err=True)
         click.get_current_context().exit(2)
+
+
+def _not_taken(task: str, columns: Sequence[str], chosen: ImportOptions) -> str:
+    """Say that a column which seems to hold labels of a task was kept as metadata, and how to take them in."""
+    again = "import the file again with" if chosen.id else "take this import back and import the file with"
+    options = " or ".join(f"--label {shlex.quote(f'{task}={column}')}" for column in columns)
+    return (
+        f"{', '.join(map(repr, columns))} seems to hold labels of the task {task}; it was kept as metadata. To have "
+        f"them approved, {again} {options}"
+    )
 
 
 def _import_with_a_bar(importer: Importer, file: Path, chosen: ImportOptions) -> Report:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from labeler import strictjson
@@ -115,6 +115,26 @@ def read_label(schema: LabelSchema, raw: object, text: str) -> Value:
     elif schema.kind == "choice":
         raw = _name(schema, raw)
     return schema.parse(raw, text)
+
+
+def holds_labels(schema: LabelSchema, cells: Sequence[tuple[object, str]], named: bool) -> bool:
+    """Tell whether the filled ones of the cells, each with the text of its row, all read as labels.
+
+    A column that is not ``named`` after them must hold words of a closed list: numbers and texts may mean anything.
+    """
+    filled = [(cell, text) for cell, text in cells if cell not in (None, "")]
+    if not named and (schema.kind not in ("choice", "choices") or any(_is_number(cell) for cell, _ in filled)):
+        return False
+    try:
+        for cell, text in filled:
+            read_label(schema, cell, text)
+    except LabelError:
+        return False
+    return bool(filled)
+
+
+def _is_number(cell: object) -> bool:
+    return not isinstance(cell, str | list) or (isinstance(cell, str) and _COUNT.fullmatch(cell.strip()) is not None)
 
 
 def _from_text(schema: LabelSchema, cell: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,11 @@ class ColumnGuess:
 def is_known(name: str) -> bool:
     """Tell whether columns are called so."""
     return _key(name) in _KNOWN or _ID_PART.fullmatch(_key(name)) is not None
+
+
+def is_named(name: str, titles: Iterable[str]) -> bool:
+    """Tell whether a column has one of the names."""
+    return _key(name) in {_key(title) for title in titles}
 
 
 def could_name(name: str) -> bool:

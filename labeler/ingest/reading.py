@@ -6,18 +6,19 @@ not a guess: see :class:`~labeler.errors.Doubt`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from labeler.errors import Doubt, FileRefused
-from labeler.ingest.cells import paths, value_at
-from labeler.ingest.columns import guess_columns, lost_digits
+from labeler.ingest.cells import holds_labels, paths, value_at
+from labeler.ingest.columns import guess_columns, is_named, lost_digits
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.readers import Limits, Row, RowError, RowSource, open_rows
 from labeler.ingest.shapes import recognise
+from labeler.task import GROUP, Task
 
 Readers = Mapping[str, Callable[[Path, ImportOptions], RowSource]]
 """Readers of other file formats, by suffix (".sav"): what plugins register."""
@@ -69,6 +70,19 @@ class Reading:
                     "Or leave the column out: --id '' or --group ''",
                 )
         return chosen
+
+    def labels(self, tasks: Iterable[Task]) -> dict[str, list[str]]:
+        """Return the columns that seem to hold labels of a task already, for each task that has such columns."""
+        others = [name for name in self.columns if name not in (self.text, self.id, self.group)]
+        cells = {name: [(row[name], str(row.get(self.text or "") or "")) for row in self.head] for name in others}
+        found = {}
+        for task in tasks:
+            if task.unit != GROUP:
+                titles = [task.name, *task.title.values()]
+                found[task.name] = [
+                    name for name in others if holds_labels(task.schema, cells[name], is_named(name, titles))
+                ]
+        return {name: columns for name, columns in found.items() if columns}
 
     def _check_text(self, column: str) -> None:
         filled = [row[column] for row in self.head if row[column] not in (None, "")]

@@ -82,7 +82,7 @@ def _how_to_read(given: Any) -> dict[str, Any]:
 
 def _preview_page(project_id: int, upload: str, options: dict[str, Any], message: str = "") -> str:
     path, file_name = uploads.find(project_id, upload)
-    seen, readings = None, []
+    seen, readings, tasks = None, [], instance().tasks_of(g.project)
     try:
         seen = look_at(path, ImportOptions(**options), name=file_name)
     except Doubt as doubt:
@@ -101,7 +101,8 @@ def _preview_page(project_id: int, upload: str, options: dict[str, Any], message
         rows_shown=_SHOWN_ROWS,
         columns_shown=MAX_COLUMNS_SHOWN,
         message=message,
-        tasks=instance().tasks_of(g.project),
+        tasks=tasks,
+        likely=seen.labels(tasks.values()) if seen else {},
         encodings=ENCODINGS,
         delimiters=DELIMITERS,
     )
