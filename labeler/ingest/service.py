@@ -1,9 +1,9 @@
 """Imports: a file becomes records, slice by slice, with a report of every row that was refused.
 
-A slice of at most 500 rows is one transaction, so that people can label meanwhile and a killed import loses
-nothing: what an import did is counted in the transaction that does it, so that the next worker goes on where this one
-ended, and a file that is imported again finds what is there by its key. Without an id column a record's key is a hash
-of its content, so that the same file twice adds nothing.
+A slice is one transaction, of as many rows as are stored in a twentieth of a second, so that people who label
+meanwhile hardly wait, and a killed import loses nothing: what an import did is counted in the transaction that does
+it, so that the next worker goes on where this one ended, and a file that is imported again finds what is there by its
+key. Without an id column a record's key is a hash of its content, so that the same file twice adds nothing.
 
 A worker proves with a token that an import is its own, in each transaction, and says all the while that it lives: two
 never import one file beside each other.
@@ -45,7 +45,8 @@ from labeler.store.records import ADDED, KNOWN, OTHER_TEXT, kind_of
 from labeler.task import GROUP, Task
 from labeler.text import clean_text, content_hash, one_line
 
-SLICE = 500
+FEWEST_ROWS, MOST_ROWS, BRIEF = 20, 500, 0.05
+"""Rows of a slice, and the seconds that it should hold the store: decisions wait that long."""
 MAX_REPORT = 5000
 _BEAT = 20.0
 """Seconds between two signs of life of an import."""
@@ -115,10 +116,12 @@ class Report:
         lines = [(number, column, reason) for number, column, reason in strictjson.loads(row["report"])]
         return cls(**{name: row[name] for name in _COUNTS}, lines=lines, notes=strictjson.loads(row["notes"]))
 
-    def columns(self) -> dict[str, Any]:
-        """Return the numbers as the store keeps them."""
-        report = strictjson.dumps(sorted(self.lines, key=lambda line: line[0]))
-        return {name: getattr(self, name) for name in _COUNTS} | {"report": report}
+    def columns(self, before: Report) -> dict[str, Any]:
+        """Return the numbers as the store keeps them, and the lines if there are more than ``before``."""
+        numbers = {name: getattr(self, name) for name in _COUNTS}
+        if len(self.lines) == len(before.lines):
+            return numbers
+        return numbers | {"report": strictjson.dumps(sorted(self.lines, key=lambda line: line[0]))}
 
 
 _COUNTS = ("added", "known", "duplicates", "refused", "labels", "given", "agreed", "contradicting", "left_out")
@@ -184,6 +187,7 @@ class Importer:
         self.decisions, self.prepare = decisions, prepare
         self.readers, self.limits = readers, limits
         self._json = False
+        self._rows = FEWEST_ROWS
 
     def run(
         self,
@@ -292,7 +296,7 @@ class Importer:
         """Yield the rows behind the first ``done`` ones, in slices."""
         ready: list[_Ready] = []
         refused = Report()
-        read = 0
+        read, begun = 0, done
         for read, item in enumerate(source, 1):
             if read <= done:
                 continue
@@ -302,9 +306,9 @@ class Importer:
                 row = self._ready(item, options, refused)
                 if row is not None:
                     ready.append(row)
-            if (read - done) % SLICE == 0:
+            if read - begun >= self._rows:
                 yield _Slice(ready, refused, read)
-                ready, refused = [], Report()
+                ready, refused, begun = [], Report(), read
         yield _Slice(ready, refused, max(read, done))
 
     def _ready(self, row: Row, options: ImportOptions, report: Report) -> _Ready | None:
@@ -363,17 +367,25 @@ class Importer:
         room = self.store.records
 
         def work(tx: Tx) -> Report:
+            began = time.perf_counter()
             after = replace(report, lines=list(report.lines))
             after.take(slice_.refused)
             news = [row.new for row in slice_.rows]
             stored = room.add(tx, self.project_id, news, names, ours.id, near_duplicate)
             for row, result in zip(slice_.rows, stored, strict=True):
                 self._count(tx, row, result, after, ours, reviewer_id)
-            progress = {**after.columns(), "rows_read": slice_.read, "position": position}
+            progress = {**after.columns(report), "rows_read": slice_.read, "position": position}
             room.progress_import(tx, ours.id, progress, ours.token)
+            self._pace(len(news), time.perf_counter() - began)
             return after
 
         return self.store.write(work)
+
+    def _pace(self, rows: int, seconds: float) -> None:
+        """Let the next slice hold the store about as long as it should; at most four times as many rows as this one."""
+        if rows:
+            fit = int(rows * min(BRIEF / max(seconds, 1e-6), 4))
+            self._rows = max(FEWEST_ROWS, min(fit, MOST_ROWS))
 
     def _count(
         self, tx: Tx, row: _Ready, result: Stored, report: Report, ours: _Claim, reviewer_id: int | None

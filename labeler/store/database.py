@@ -275,7 +275,7 @@ class Database:
                 item = self._queue.get()
             if batch:
                 try:
-                    connection = connection or self.connect()
+                    connection = connection or self._writing()
                     self._write_batch(connection, batch)
                 except BaseException as error:  # the writer outlives every failure; the callers get it
                     if connection is not None and connection.in_transaction:
@@ -289,6 +289,12 @@ class Database:
                 if connection is not None:
                     connection.close()
                 return
+
+    def _writing(self) -> sqlite3.Connection:
+        """The writer's connection. It waits for other processes by itself: see :func:`patiently`."""
+        connection = self.connect()
+        connection.execute("PRAGMA busy_timeout = 0")
+        return connection
 
     def _write_batch(
         self, connection: sqlite3.Connection, batch: Sequence[tuple[Callable[[Tx], Any], Future[Any]]]
@@ -343,8 +349,9 @@ def patiently(connection: sqlite3.Connection, sql: str) -> None:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
-            # SQLite's own busy handler is unfair; a short random pause lets the other process's writer in and out.
-            time.sleep(random.uniform(0.001, 0.02))
+            # SQLite's own busy handler sleeps longer each time, up to 100 ms, and misses the gaps between the
+            # transactions of a process that is busy writing.
+            time.sleep(random.uniform(0.001, 0.01))
 
 
 @contextlib.contextmanager
