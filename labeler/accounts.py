@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections import deque
 from typing import Any
 
 from werkzeug.security import check_password_hash, generate_password_hash
@@ -98,20 +97,16 @@ def has_ended(store: Store, session: str) -> bool:
     return store.people.has_ended(_digest(session))
 
 
-_unwritten: deque[tuple[float, str, str]] = deque(maxlen=100_000)
-"""Failed sign-ins of an instance that is served read-only: when, under which name, from which address."""
-
-
 def _sign_in_to_look(store: Store, name: str, password: str, address: str) -> Row:
     """Sign in where nothing can be written; failures are counted by this process, which is the only one that knows."""
-    recent = [attempt for attempt in list(_unwritten) if attempt[0] > time.monotonic() - _WINDOW]
+    recent = [attempt for attempt in list(store.people.unwritten) if attempt[0] > time.monotonic() - _WINDOW]
     both = sum(attempt[1:] == (name, address) for attempt in recent)
     if both >= _BY_BOTH or sum(attempt[2] == address for attempt in recent) >= _BY_ADDRESS:
         raise Throttled("Too many failed sign-ins; wait five minutes and try again", _WINDOW)
     person = store.people.named(name)
     right = check_password_hash((person["password"] if person else None) or _NOBODY, password)
     if person is None or not right or person["disabled"]:
-        _unwritten.append((time.monotonic(), name, address))
+        store.people.unwritten.append((time.monotonic(), name, address))
         raise NotSignedIn("The name or the password is wrong")
     return person
 

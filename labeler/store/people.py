@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 from labeler.errors import InputError, NotFound
@@ -13,6 +14,8 @@ from labeler.text import clean_text, taken_name
 class People:
     def __init__(self, db: Database) -> None:
         self.db = db
+        self.unwritten: deque[tuple[float, str, str]] = deque(maxlen=100_000)
+        """Failed sign-ins of a store that is open read-only: when, under which name, from which address."""
 
     def all(self) -> list[Row]:
         sql = """SELECT id, name, role, language, disabled, created_at, password IS NOT NULL AS has_password
