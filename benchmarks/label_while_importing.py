@@ -5,7 +5,7 @@ Run it as ``python benchmarks/label_while_importing.py [--rows N] [--standing N]
 ``labeler serve`` with its worker in a process of its own; eight people label over HTTP, one decision after another with
 half a second of thought between, from before the import of a CSV file of so many reviews to its end. Printed are the
 decisions made, the median, p99 and worst time of one, answers that were no 200, and the rows a second of the import.
-``--standing`` is how many records are there before, with signatures that resemble nothing.
+``--standing`` is how many records are there before.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 from common import fill, texts
 from flask import session
 from flask_wtf.csrf import generate_csrf
 
 from labeler import accounts
 from labeler.app import create_app
+from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import queue_import
 from labeler.instance import Instance
-from labeler.store import Store
 
 PEOPLE, THOUGHT = 8, 0.5
 
@@ -48,18 +47,6 @@ def signed_in(instance: Instance, reviewer_id: int) -> dict[str, str]:
         cookie = app.session_interface.get_signing_serializer(app).dumps(dict(session))
     name = app.config["SESSION_COOKIE_NAME"]
     return {"Cookie": f"{name}={cookie}", "X-CSRFToken": token, "Content-Type": "application/json"}
-
-
-def sign(store: Store, project_id: int, count: int) -> None:
-    """Give the records 1 to ``count`` signatures of 25 random keys, as an import leaves them."""
-    chance = np.random.default_rng(1)
-    keys = np.sort(chance.integers(-(2**31), 2**31, 25 * count, dtype=np.int64))
-    ids = chance.integers(1, count + 1, 25 * count)
-    sql = "INSERT OR IGNORE INTO near_duplicates (project_id, band, record_id) VALUES (?, ?, ?)"
-    for start in range(0, len(keys), 100_000):
-        part = slice(start, start + 100_000)
-        rows = [(project_id, key, id_) for key, id_ in zip(keys[part].tolist(), ids[part].tolist(), strict=True)]
-        store.write(lambda tx, rows=rows: tx.many(sql, rows))
 
 
 def label(port: int, path: str, headers: dict[str, str], ids: list[int], over: threading.Event,
@@ -92,7 +79,7 @@ def main() -> None:
             store = instance.store
             project = instance.create_project("shop", "ko", {"tasks": ["sentiment"]})
             ids = fill(store, project, arguments.standing)
-            sign(store, project, arguments.standing)
+            sign_reviews(store, project)
             kim = accounts.add_reviewer(store, "kim", "a few plain words", accounts.ADMIN)
             headers = signed_in(instance, kim)
             file.write_text("review\n" + "\n".join(texts(arguments.rows, seed=2)), encoding="utf-8")

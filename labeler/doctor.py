@@ -18,6 +18,7 @@ from typing import Any
 from labeler import strictjson
 from labeler.errors import LabelerError, LabelError
 from labeler.extras import EXTRAS
+from labeler.ingest import clusters
 from labeler.ingest import upkeep as derived
 from labeler.instance import DATABASE, Instance, read_secret_key, require_instance
 from labeler.retrieval.index import ExampleIndex
@@ -170,8 +171,8 @@ def _checks_of(instance: Instance, project: dict[str, Any]) -> Iterator[_Check]:
                  lambda: derived.repair_products(store, id_, instance.tasks_of(project).values()))  # fmt: skip
     yield _Check(f"{name}: near-duplicates are in one cluster",
                  lambda: [f"{name}: record {record} is not in the cluster of its near-duplicates"
-                          for record in derived.check_clusters(store, id_)],
-                 lambda: derived.repair_clusters(store, id_))  # fmt: skip
+                          for record in clusters.check_clusters(store, id_)],
+                 lambda: clusters.repair_clusters(store, id_))  # fmt: skip
     yield _Check(f"{name}: the files of every export are those that were written",
                  lambda: [fault for row in store.exports.all(id_, 1000)
                           for fault in _export_faults(row, instance.located(row["folder"]))])  # fmt: skip

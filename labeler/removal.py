@@ -14,7 +14,7 @@ from pathlib import Path
 
 from labeler import strictjson
 from labeler.errors import Conflict, InputError
-from labeler.ingest.upkeep import sign_reviews
+from labeler.ingest.clusters import sign_reviews
 from labeler.instance import Instance
 from labeler.store import Store, Tx
 from labeler.store.ledger import OPEN, PAUSED

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 from labeler.errors import Conflict, LabelerError
+from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import HOPELESS
-from labeler.ingest.upkeep import refresh_groups, sign_reviews
+from labeler.ingest.upkeep import refresh_groups
 from labeler.instance import Instance
 from labeler.plugins import find
 from labeler.prelabel.refresh import FREE, REFRESH, refresh_front
@@ -309,7 +310,7 @@ class Worker:
         free, troubled = store.upkeep.standing(id_, DERIVED)
         # That rows of a queue are missing is seldom, and more to find out: a process died between two transactions.
         late = time.monotonic() - self._filled.get(id_, -math.inf) > _FILL_EVERY
-        if not free or not (troubled or late or store.records.unsigned(id_, 1) or self._has_stale_products(project)):
+        if not free or not (troubled or late or store.clusters.unsigned(id_, 1) or self._has_stale_products(project)):
             return False
 
         def work(project_id: int, place: str) -> None:

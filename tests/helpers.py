@@ -89,16 +89,17 @@ class World:
         self.records = self.add(texts)
         self.decisions = Decisions(self.store, self.project_id, task)
 
-    def add(self, texts: Sequence[str | NewRecord], similar: Callable[[str, str], bool] | None = None) -> list[int]:
-        """Import texts (or whole records) and return their ids."""
+    def add(self, texts: Sequence[str | NewRecord], together: bool = False) -> list[int]:
+        """Import texts (or whole records) and return their ids; ``together`` as near-duplicates of each other."""
         size = self.store.db.value("SELECT COUNT(*) FROM records")
         news = [
             text if isinstance(text, NewRecord) else NewRecord(f"r{size + n}", text) for n, text in enumerate(texts)
         ]
-        stored = self.store.write(
-            lambda tx: self.store.records.add(tx, self.project_id, news, [self.task.name], similar=similar)
-        )
-        return [one.id for one in stored]
+        stored = self.store.write(lambda tx: self.store.records.add(tx, self.project_id, news, [self.task.name]))
+        ids = [one.id for one in stored]
+        if together:
+            self.store.write(lambda tx: self.store.clusters.unite(tx, self.project_id, ids))
+        return ids
 
     def version(self, record_id: int) -> int:
         return int(self.store.work.get(record_id, self.task.name)["version"])

@@ -15,7 +15,6 @@ from labeler import Choice, Choices, Keywords, Label, LabelSchema, Rating
 from labeler.errors import InputError
 from labeler.prelabel.calibration import CHOICE, SET, Calibration, Pair, _folds, _read, fit, load, refit
 from labeler.records import Suggestion
-from labeler.store import NewRecord
 from labeler.store.calibrations import Calibrations
 
 SENTIMENT = Choice(Label("positive"), Label("neutral"), Label("negative"))
@@ -399,8 +398,7 @@ def test_scores_of_another_way_of_prompting_are_not_mixed_in(world):
 
 def test_near_duplicates_share_the_cluster_of_a_pair(world):
     """Folds are made by cluster: a copy with another letter has that of its original."""
-    news = [NewRecord(key, text, bands=[1]) for key, text in (("a", "아주 맛있어요"), ("b", "아주 맛있어용"))]
-    twins = world.add(news, similar=lambda a, b: True)
+    twins = world.add(["아주 맛있어요", "아주 맛있어용"], together=True)
     for record_id in (*twins, world.records[0]):
         world.approve(record_id)
         scored(world, record_id, {"positive": 0.9})
@@ -431,10 +429,8 @@ def test_refit_learns_from_the_store_and_remembers(world):
 
 def test_refit_counts_near_duplicates_once(world):
     """Sixty copies of a few reviews are too few to learn from."""
-    news = [NewRecord(f"copy {n}", f"그저 그래요 {n}", bands=[n % 8]) for n in range(60)]
-    for record_id, (scores, gold) in zip(
-        world.add(news, similar=lambda a, b: True), scorer(SENTIMENT, 60, (0, 4, 0)), strict=True
-    ):
+    copies = [id_ for n in range(6) for id_ in world.add([f"그저 그래요 {n} {m}" for m in range(10)], together=True)]
+    for record_id, (scores, gold) in zip(copies, scorer(SENTIMENT, 60, (0, 4, 0)), strict=True):
         scored(world, record_id, scores)
         world.approve(record_id, gold)
     assert len(pairs_of(world)) == 60

@@ -8,11 +8,13 @@ from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import World
 
-from labeler.ingest.duplicates import near_duplicate, signed, similarity
-from labeler.ingest.upkeep import check_clusters, repair_clusters, sign_reviews
+from labeler.ingest import clusters as clusters_of_ingest
+from labeler.ingest.clusters import check_clusters, repair_clusters, sign_reviews
+from labeler.ingest.duplicates import Signatures, near_duplicate, signatures, similarity
 from labeler.retrieval.retrievers import BUILT_IN
 from labeler.store import NewRecord, Store
 
@@ -30,18 +32,17 @@ def world(tmp_path: Path) -> Any:
 
 
 def add(world: World, texts: Sequence[str], store: Store | None = None) -> list[int]:
-    """Import texts as an import does, in one transaction."""
+    """Import texts as an import does, and look for their near-duplicates."""
     room = store or world.store
-    size = room.db.value("SELECT COUNT(*) FROM records")
-    news = [signed(NewRecord(f"r{size + n}", text)) for n, text in enumerate(texts)]
-    stored = room.write(
-        lambda tx: room.records.add(tx, world.project_id, news, [world.task.name], similar=near_duplicate)
-    )
+    size = room.db.value("SELECT COALESCE(MAX(id), 0) FROM records")
+    news = [NewRecord(f"r{size + n}", text) for n, text in enumerate(texts)]
+    stored = room.write(lambda tx: room.records.add(tx, world.project_id, news, [world.task.name]))
+    sign_reviews(room, world.project_id)
     return [one.id for one in stored]
 
 
 def clusters(world: World) -> dict[int, int]:
-    return {row["id"]: row["cluster"] for page in world.store.records.clusters(world.project_id) for row in page}
+    return {row["id"]: row["cluster"] for page in world.store.clusters.all(world.project_id) for row in page}
 
 
 def components(texts: dict[int, str]) -> dict[int, int]:
@@ -55,7 +56,7 @@ def components(texts: dict[int, str]) -> dict[int, int]:
 
 
 def stored_texts(world: World) -> dict[int, str]:
-    return {row["id"]: row["text"] for page in world.store.records.clusters(world.project_id) for row in page}
+    return {row["id"]: row["text"] for page in world.store.clusters.all(world.project_id) for row in page}
 
 
 def templated(count: int, seed: int) -> list[str]:
@@ -123,29 +124,87 @@ def test_clusters_are_the_components_of_all_similar_pairs(world: World, seed: in
     assert check_clusters(world.store, world.project_id) == []
 
 
-def test_no_candidate_is_left_out_of_a_full_band(world: World) -> None:
-    """However many other texts share a band, the one that is similar is found."""
+def test_no_candidate_is_left_out_of_a_full_band(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many other texts share a band, the one that is similar is found: beside it, and signed before it."""
+
+    def all_in_one_band(texts: Sequence[str]) -> Signatures:
+        bands = np.zeros((len(texts), 24), dtype=np.int32)
+        bands[:, 1:] = np.arange(len(texts) * 23).reshape(-1, 23) + 1000 * len(stored_texts(world))
+        return Signatures(signatures(texts).shapes, bands)
+
+    monkeypatch.setattr(clusters_of_ingest, "signatures", all_in_one_band)
     near = "이것은 어디에나 있는 인사말입니다 안녕하세요"
-    others = [NewRecord(f"k{n}", f"{n} 다른 글", bands=[7]) for n in range(60)]
-    for rows in ([NewRecord("near", near, bands=[7, 8])], others, [NewRecord("copy", near + " 요", bands=[7])]):
-        world.store.write(lambda tx, rows=rows: world.store.records.add(
-            tx, world.project_id, rows, [], similar=near_duplicate))  # fmt: skip
+    others = [f"{n * 7919} 다른 글 {n}" for n in range(60)]
+    add(world, [near, *others, near + " 요"])
+    add(world, [near + " 네"])
     found = clusters(world)
-    assert found[max(found)] == min(found)
+    assert found[62] == found[63] == 1
+    assert [found[n] for n in range(2, 62)] == list(range(2, 62))
 
 
-def test_copies_of_one_shape_are_not_compared(world: World) -> None:
+def test_copies_of_one_shape_are_not_compared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual copies, with other marks and spaces, cost no comparison, however many there are."""
+    compared: list[tuple[str, str]] = []
+    monkeypatch.setattr(clusters_of_ingest, "near_duplicate", lambda *pair: compared.append(pair))
+    add(world, [ONE + "!" * n for n in range(100)])
+    add(world, [ONE + "?" * n for n in range(1, 100)])
+    assert compared == []
+    assert set(clusters(world).values()) == {1}
+
+
+def test_one_that_is_similar_is_enough_of_a_cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred copies of a review, each with another word, take a comparison each and not one a pair."""
     compared: list[tuple[str, str]] = []
 
     def similar(a: str, b: str) -> bool:
         compared.append((a, b))
         return near_duplicate(a, b)
 
-    news = [signed(NewRecord(f"k{n}", ONE + "!" * n)) for n in range(100)]
-    world.store.write(lambda tx: world.store.records.add(tx, world.project_id, news, [], similar=similar))
-    assert compared == []
+    monkeypatch.setattr(clusters_of_ingest, "near_duplicate", similar)
+    add(world, [f"{ONE} {n:02d}" for n in range(100)])
+    add(world, [f"{ONE} {n}" for n in range(100, 200)])
     assert set(clusters(world).values()) == {1}
+    assert len(compared) < 300
+
+
+# Beside other processes
+
+
+def test_reviews_that_another_process_signs_meanwhile_are_compared_too(world: World) -> None:
+    """Between looking and writing another process brings the bridge: both ends and it are one cluster in the end."""
+    for n, text in enumerate((ONE, OTHER)):
+        new = NewRecord(f"e{n}", text)
+        world.store.write(lambda tx, new=new: world.store.records.add(tx, world.project_id, [new], []))
+    with Store(world.store.path) as elsewhere:
+        asked = iter([lambda: None, lambda: add(world, [MIDDLE], elsewhere)])
+
+        def stop() -> bool:
+            next(asked, lambda: None)()
+            return False
+
+        sign_reviews(world.store, world.project_id, stop)
+    assert clusters(world) == {1: 1, 2: 1, 3: 1}
+    assert check_clusters(world.store, world.project_id) == []
+
+
+def test_removed_review_leaves_no_signature(world: World) -> None:
+    """Nothing of it stays to be compared with; what stood beside it in the same block does."""
+    ids = add(world, [ONE, OTHER, "전혀 다른 이야기를 하는 글입니다"])
+    world.store.write(lambda tx: world.store.removal.remove(tx, world.project_id, ids[:1]))
+    rows = world.store.db.all("SELECT ids, shapes, bands FROM signatures")
+    kept = [id_ for row in rows for id_ in np.frombuffer(row["ids"], dtype=np.int64).tolist()]
+    assert kept == ids[1:]
+    assert sum(len(row["bands"]) for row in rows) == 2 * 96
+    (copy,) = add(world, [OTHER + "!"])
+    assert clusters(world)[copy] == ids[1]
+
+
+def test_many_small_imports_make_few_blocks(world: World) -> None:
+    """Signatures that come one by one stand together: all blocks are read for each import."""
+    for n in range(20):
+        add(world, [f"{n}번째 리뷰는 다른 말을 해요 {n * 7919}"])
+    assert world.store.db.value("SELECT COUNT(*) FROM signatures") == 1
+    assert world.store.clusters.size(world.project_id) == 20
 
 
 # The index of examples
@@ -177,9 +236,9 @@ def test_reviews_of_an_older_database_are_looked_at_again(tmp_path: Path) -> Non
     texts = [ONE, OTHER, *templated(60, 3)]
     news = [NewRecord(f"k{n}", text) for n, text in enumerate(texts)]
     world.store.write(lambda tx: world.store.records.add(tx, world.project_id, news, []))
-    world.store.write(lambda tx: world.store.records.forget_clusters(tx, world.project_id))
-    stops = iter([False, True])
-    sign_reviews(world.store, world.project_id, lambda: next(stops))
+    world.store.write(lambda tx: world.store.clusters.forget(tx, world.project_id))
+    stops = iter([False, False])
+    sign_reviews(world.store, world.project_id, lambda: next(stops, True))
     add(world, [MIDDLE])
     sign_reviews(world.store, world.project_id)
     assert sign_reviews(world.store, world.project_id) == 0

@@ -11,7 +11,7 @@ from helpers import Points, numbered
 from test_desk import Seat, Shop, open_shop, shop  # noqa: F401
 from test_runs import approve, lab, suggester  # noqa: F401
 
-from labeler.ingest.duplicates import near_duplicate, signed
+from labeler.ingest.clusters import sign_reviews
 from labeler.prelabel import runs
 from labeler.prelabel.current import CURRENT, OLDER, OTHER, kind_of, standing
 from labeler.prelabel.refresh import at_opening, refresh_front
@@ -399,9 +399,10 @@ def test_an_example_that_turned_out_to_be_a_near_duplicate_is_shown_no_more(lab)
     between = "".join(chr(0xAC00 + 28 * n) for n in range(40))
 
     def add(text):
-        new, place = signed(NewRecord(text, text)), lab.project["id"]
-        records = lab.store.records
-        return lab.store.write(lambda tx: records.add(tx, place, [new], ["sentiment"], similar=near_duplicate))[0].id
+        new, place = NewRecord(text, text), lab.project["id"]
+        added = lab.store.write(lambda tx: lab.store.records.add(tx, place, [new], ["sentiment"]))
+        sign_reviews(lab.store, place)
+        return added[0].id
 
     ids = [add(between + "여덟글자를더썼다"), add("네글자를" + between)]
     approve(lab, ids[0])

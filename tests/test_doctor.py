@@ -8,7 +8,6 @@ import pytest
 
 from labeler.doctor import examine
 from labeler.export import service
-from labeler.ingest.duplicates import near_duplicate, signed
 from labeler.instance import Instance
 from labeler.prelabel import runs
 from labeler.store import NewRecord
@@ -27,9 +26,9 @@ def folder(tmp_path):
             "the apples were sweet and crisp!!",
             "so so",
         ]
-        news = [signed(NewRecord(f"r{n}", text, group=f"P{n % 2}")) for n, text in enumerate(texts)]
+        news = [NewRecord(f"r{n}", text, group=f"P{n % 2}") for n, text in enumerate(texts)]
         add = instance.store.records.add
-        instance.store.write(lambda tx: add(tx, project, news, ["sentiment"], similar=near_duplicate))
+        instance.store.write(lambda tx: add(tx, project, news, ["sentiment"]))
         Worker(instance).run_until_idle()
         found = instance.store.projects.get(project)
         task = instance.project_task(found, "sentiment")

@@ -641,12 +641,17 @@ def test_nothing_ever_moves_and_nothing_is_divided(steps: list[Any], tmp_path_fa
         id_ = store.write(lambda tx: store.projects.create(tx, "shop", "ko", {}))
         world = World(store, store.projects.get(id_), folder)
         records: list[int] = []
+        alike: dict[int, int] = {}
         for number, (step, what, more) in enumerate(steps):
             if step == "import":
-                # Those that share a band are near-duplicates, so a record with two bands unites clusters.
-                new = NewRecord(f"r{number}", f"리뷰 {number}", what, bands=sorted(more))
-                add = partial(store.records.add, project_id=id_, rows=[new], tasks=list(tasks), similar=lambda *_: True)
+                new = NewRecord(f"r{number}", f"리뷰 {number}", what)
+                add = partial(store.records.add, project_id=id_, rows=[new], tasks=list(tasks))
                 records.append(store.write(add)[0].id)
+                # One that is like two others unites their clusters.
+                others = (alike[band] for band in more if band in alike)
+                together = [store.records.get(one).cluster for one in (records[-1], *others)]
+                store.write(partial(store.clusters.unite, project_id=id_, clusters=together))
+                alike |= dict.fromkeys(more, records[-1])
             elif step == "label" and records:
                 world.task = tasks[more]
                 record_id = records[what % len(records)]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from labeler import Choice, Label, Task
 from labeler.labels import Choices
 from labeler.retrieval.index import Query
-from labeler.store import NewRecord, Store
+from labeler.store import Store
 
 LABELS = ("positive", "neutral", "negative")
 
@@ -214,11 +214,8 @@ def test_exact_duplicate_is_never_an_example(world):
 def test_near_duplicate_is_never_an_example(tmp_path):
     """Records of one near-duplicate cluster do not teach each other, in either direction."""
     world = World(tmp_path, [])
-    a, b, other = world.add(
-        [NewRecord("a", "아주 맛있어요 또 살게요", bands=[1]), NewRecord("b", "아주 맛있어요 또 살게요!!", bands=[1]),
-         NewRecord("c", "배송이 늦었어요", bands=[2])],
-        similar=lambda x, y: True,
-    )  # fmt: skip
+    a, b = world.add(["아주 맛있어요 또 살게요", "아주 맛있어요 또 살게요!!"], together=True)
+    (other,) = world.add(["배송이 늦었어요"])
     for id_ in (a, b, other):
         world.approve(id_)
     index = world.index()
@@ -229,10 +226,9 @@ def test_near_duplicate_is_never_an_example(tmp_path):
 
 def test_excluding_many_still_fills_up(tmp_path):
     """However many of the nearest are excluded, k others are found."""
-    cluster = [NewRecord(f"d{n}", f"(1 0.00{n})", bands=[1]) for n in range(40)]
-    far = [NewRecord(f"f{n}", f"(0.1 {n + 1})", bands=[n + 10]) for n in range(8)]
     world = World(tmp_path, [], embedder=Points())
-    ids = world.add([*cluster, *far], similar=lambda x, y: True)
+    ids = world.add([f"(1 0.00{n})" for n in range(40)], together=True)
+    ids += world.add([f"(0.1 {n + 1})" for n in range(8)])
     for id_ in ids:
         world.approve(id_)
     hits = world.index().search(world.query(ids[0]), 8)

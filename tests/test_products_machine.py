@@ -22,8 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from labeler.annotation.decisions import Decision, Decisions
 from labeler.errors import Conflict, NotFound
-from labeler.ingest.duplicates import near_duplicate, signed
-from labeler.ingest.upkeep import check_clusters, check_products, refresh_groups
+from labeler.ingest.clusters import check_clusters, sign_reviews
+from labeler.ingest.duplicates import near_duplicate
+from labeler.ingest.upkeep import check_products, refresh_groups
 from labeler.retrieval.embedding import Embeddings
 from labeler.store import NewRecord, Store, Stored
 
@@ -107,11 +108,11 @@ class Products(RuleBasedStateMachine):
 
     def _import(self, store: Store, rows: list[tuple[str, str, str]], action: str) -> None:
         """A slice comes in and products are renewed; or the process is killed in between, or the slice fails."""
-        news = [signed(NewRecord(key, text, group)) for key, group, text in rows]
+        news = [NewRecord(key, text, group) for key, group, text in rows]
         names = [task.name for task in self.tasks if task.unit == "record"]
 
         def work(tx: Any) -> list[Stored]:
-            stored = store.records.add(tx, self.project, news, names, similar=near_duplicate)
+            stored = store.records.add(tx, self.project, news, names)
             if action == "import, failed":
                 raise InterruptedError
             return stored
@@ -120,6 +121,7 @@ class Products(RuleBasedStateMachine):
             stored = store.write(work)
             self.reviews |= {one.id: new.text for one, new in zip(stored, news, strict=True) if one.outcome == "added"}
         if action == "import":
+            sign_reviews(store, self.project)
             refresh_groups(store, self.project, self.tasks)
 
     def _open(self, store: Store, n: int) -> None:
@@ -191,8 +193,11 @@ class Products(RuleBasedStateMachine):
         if hasattr(self, "reviews"):
             names = {id_: id_ for id_ in self.reviews}
             hashes = {id_: row["content_hash"] for id_, row in self.records("review").items()}
+            # Of those that nobody has looked at yet nothing is known.
+            unseen = {hashes[row["id"]] for row in self.store(0).clusters.unsigned(self.project, 1000)}
             for a, b in combinations(names, 2):
-                alike = hashes[a] == hashes[b] or near_duplicate(self.reviews[a], self.reviews[b])
+                seen = not {hashes[a], hashes[b]} & unseen
+                alike = hashes[a] == hashes[b] or (seen and near_duplicate(self.reviews[a], self.reviews[b]))
                 if alike and names[a] != names[b]:
                     old, new = sorted((names[a], names[b]))[::-1]
                     names = {id_: new if name == old else name for id_, name in names.items()}
@@ -201,6 +206,7 @@ class Products(RuleBasedStateMachine):
     # What holds once the background worker has had its turn
 
     def _upkeep(self, store: Store) -> None:
+        sign_reviews(store, self.project)
         """Nothing is forgotten: every product has a record whose text is that of its reviews, and waits for a label."""
         self._fill_queues(store)
         assert check_products(store, self.project) == []

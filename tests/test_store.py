@@ -26,7 +26,8 @@ from labeler.errors import (
     StoreNewer,
     StoreReadOnly,
 )
-from labeler.ingest.upkeep import refresh_groups, sign_reviews
+from labeler.ingest.clusters import sign_reviews
+from labeler.ingest.upkeep import refresh_groups
 from labeler.store import NewRecord, Store
 from labeler.store import migrations as schema
 from labeler.store.audit import audit
@@ -655,11 +656,9 @@ def test_exact_duplicate_is_linked_and_not_queued(world):
 
 
 def test_near_duplicates_share_a_cluster(world):
-    """Records whose bands meet and whose texts are alike belong to the first one's cluster, but are all queued."""
-    ids = world.add(
-        [NewRecord("n1", "같은 말 하나", bands=[7, 8]), NewRecord("n2", "같은 말 둘", bands=[8, 9])],
-        similar=lambda a, b: True,
-    )
+    """Records whose texts are alike belong to the first one's cluster, but are all queued."""
+    ids = world.add(["같은 말을 하는 리뷰 하나", "같은 말을 하는 리뷰 하나!"])
+    sign_reviews(world.store, world.project_id)
     clusters = {world.store.records.get(id_).cluster for id_ in ids}
     assert clusters == {ids[0]}
     assert all(world.state(id_) == "pending" for id_ in ids)

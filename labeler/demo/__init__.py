@@ -18,7 +18,7 @@ from typing import Any
 from labeler import strictjson
 from labeler.errors import InputError, not_written
 from labeler.ingest.cells import read_label
-from labeler.ingest.duplicates import near_duplicate, signed
+from labeler.ingest.clusters import sign_reviews
 from labeler.instance import Instance
 from labeler.prelabel import runs
 from labeler.records import Record
@@ -93,14 +93,15 @@ def create(instance: Instance, reviewer_id: int) -> dict[str, Any]:
     rooms = {name: instance.decisions(project, task) for name, task in instance.tasks_of(project).items()}
 
     def work(tx: Tx) -> None:
-        news = [signed(NewRecord(r["id"], r["text"], r["product"], {"rating": r["rating"]})) for r in rows]
-        stored = store.records.add(tx, project_id, news, tasks, similar=near_duplicate)
+        news = [NewRecord(r["id"], r["text"], r["product"], {"rating": r["rating"]}) for r in rows]
+        stored = store.records.add(tx, project_id, news, tasks)
         for row, result in zip(rows, stored, strict=True):
             for name, room in rooms.items() if row["approved"] else ():
                 record = Record(result.id, project_id, row["id"], row["text"])
                 room.import_label(tx, record, labels[row["id"]][name], ORIGIN, reviewer_id)
 
     store.write(work)
+    sign_reviews(store, project_id)
     for name in tasks:
         pending = runs.select(store, project_id, name, None, False)
         settings = {"backend": instance.default_backend(project, instance.task_of(project, name))}

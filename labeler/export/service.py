@@ -36,6 +36,7 @@ from labeler.errors import (
 from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
 from labeler.export.formats import Context, ExportRow, Format, Suggestions, TrainingFormat, record_line
 from labeler.export.splits import SPLITS, Components, Linked, Places, Shares
+from labeler.ingest.clusters import sign_reviews
 from labeler.prompts import LANGUAGES, PromptStyle
 from labeler.prompts.styles import ZERO_SHOT
 from labeler.records import Record, Value
@@ -156,6 +157,9 @@ def export_task(
     nothing to export or the folder holds something else, :class:`Conflict` if another export is writing there,
     :class:`StoreFull` or another :class:`StoreError` if it cannot be written; then the folder is as it was.
     """
+    if not store.read_only:
+        # Near-duplicates of what has just come in belong on one side of a split.
+        sign_reviews(store, project["id"])
     chosen = formats.get(format_name)
     if chosen is None:
         raise SettingError(f"No export format {format_name!r}; there are: {', '.join(sorted(formats))}")

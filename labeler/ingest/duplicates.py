@@ -8,6 +8,8 @@ In a pair of similarity s a number is equal with probability s, a band with s^5,
 0.00007 for s = 0.8 (one pair in 14,000 is missed), and less than one in a billion for s = 0.9. The price is texts that
 are compared for nothing: 53 % of the pairs of s = 0.5 share a band, 6 % for 0.3, 0.02 % for 0.1. Texts with the very
 same shingles, which most copies have, are not compared at all: they share a *shape*.
+
+MinHash is that of Broder (1997), bands are those of Indyk and Motwani (1998).
 """
 
 from __future__ import annotations
@@ -15,63 +17,105 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable
-from dataclasses import replace
-from functools import lru_cache, reduce
-from typing import TYPE_CHECKING
-
-from labeler.store import NewRecord
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     Codes = npt.NDArray[np.uint64]
+    Numbers = npt.NDArray[np.uint32]
 
 THRESHOLD = 0.8
 """Two texts of at least this similarity are near-duplicates."""
 MIN_LENGTH = 5
 """A text with fewer letters and digits than this has no near-duplicates, only exact ones."""
 
-_BANDS, _ROWS = 24, 5
-_CHUNK = 4096
+BANDS, _ROWS = 24, 5
+_TEXTS, _AT_ONCE = 1000, 32
+_LONG = 4096
 _KEPT = 8192
-_VERSION = b"labeler 2"
+_VERSION = b"labeler 3"
 """Part of every key. If keys change, it must too, and a migration must have all reviews signed again."""
 _LAUGHTER = re.compile("[ㅋㅎㅠㅜ]+")
 _NOT_LETTERS = re.compile(r"[\W_]+")
 _REPEATED = re.compile(r"(.)\1{2,}")
 
 
-def signature(text: str) -> list[int]:
-    """Return the 24 band keys of ``text`` as signed 32-bit integers, or [] if it is too short.
+class Signatures(NamedTuple):
+    """Of n texts: ``shapes``, int64 (n,), one number for texts of the same shingles, and ``bands``, int32 (n, 24).
 
-    Two texts are candidates if they share a key. The same text has the same keys in every process.
+    Two texts are candidates if one of their bands is the same, column by column. A text that is too short to have
+    near-duplicates has the shape 0. The same text has the same signature in every process.
     """
-    return list(_signature(text)[1])
+
+    shapes: npt.NDArray[np.int64]
+    bands: npt.NDArray[np.int32]
 
 
-def signed(new: NewRecord) -> NewRecord:
-    """Return a record on its way in with the bands and the shape of its text, if it is not too short."""
-    shape, bands = _signature(new.text)
-    return replace(new, bands=bands, shape=shape)
-
-
-def _signature(text: str) -> tuple[int | None, tuple[int, ...]]:
-    """Return the shape, the same for texts of the same shingles and above all band keys, and the bands."""
+def signatures(texts: Sequence[str]) -> Signatures:
+    """Return the signatures of texts."""
     import numpy as np
 
-    shingles = _shingles(text)
-    if not len(shingles):
-        return None, ()
-    digest = hashlib.blake2b(shingles.astype("<u8").tobytes(), digest_size=8, salt=_VERSION).digest()
-    shape = int.from_bytes(digest, "little") >> 2 | 1 << 62
-    factors, offsets, mixers = _constants()
-    mixed = _mixed(shingles)
-    parts = (mixed[start : start + _CHUNK, None] * factors + offsets for start in range(0, len(mixed), _CHUNK))
-    smallest = reduce(np.minimum, (numbers.min(axis=0) for numbers in parts))
-    bands = (smallest.reshape(_BANDS, _ROWS) * mixers).sum(axis=1)
-    return shape, tuple((bands >> np.uint64(32)).astype(np.uint32).view(np.int32).tolist())
+    parts = [_signatures(texts[start : start + _TEXTS]) for start in range(0, len(texts) or 1, _TEXTS)]
+    return Signatures(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _signatures(texts: Sequence[str]) -> Signatures:
+    import numpy as np
+
+    folded = [_fold(text) for text in texts]
+    signed = Signatures(np.zeros(len(texts), dtype=np.int64), np.zeros((len(texts), BANDS), dtype=np.int32))
+    long = np.array([n for n, text in enumerate(folded) if len(text) >= MIN_LENGTH], dtype=np.int64)
+    if not len(long):
+        return signed
+    # A hash of 40 bits for each shingle, behind the number of its text: sorted as one number, which is quickest.
+    owner, codes = _all_shingles([folded[n] for n in long])
+    keys = owner << np.uint64(40) | _mixed(codes) >> np.uint64(24)
+    keys.sort()
+    keys = keys[_first_of_each(keys)]
+    starts = np.flatnonzero(_first_of_each(keys >> np.uint64(40)))
+    hashes = keys & np.uint64((1 << 40) - 1)
+    sums = np.add.reduceat(_mixed(hashes), starts)
+    signed.shapes[long] = (_mixed(sums) >> np.uint64(2) | np.uint64(1 << 62)).astype(np.int64)
+    mixers = _constants()[2]
+    smallest = _smallest((hashes >> np.uint64(8)).astype(np.uint32), starts).reshape(-1, BANDS, _ROWS)
+    bands = (smallest * mixers).sum(axis=2, dtype=np.uint64) >> np.uint64(32)
+    signed.bands[long] = bands.astype(np.uint32).view(np.int32)
+    return signed
+
+
+def _all_shingles(folded: Sequence[str]) -> tuple[Codes, Codes]:
+    """Return the shingles of several texts, and the number of the text that each belongs to."""
+    import numpy as np
+
+    points = _points("".join(folded))
+    owner = np.repeat(np.arange(len(folded), dtype=np.uint64), [len(text) for text in folded])
+    inside = owner[:-2] == owner[2:]
+    return owner[:-2][inside], _coded(points)[inside]
+
+
+def _smallest(hashes: Numbers, starts: npt.NDArray[np.int64]) -> Numbers:
+    """Return the MinHash of each text, uint32 (texts, 120); ``hashes`` of a text begin at its number in ``starts``."""
+    import numpy as np
+
+    factors, offsets, _ = _constants()
+    ends = np.append(starts[1:], len(hashes))
+    smallest = np.empty((len(starts), len(factors)), dtype=np.uint32)
+    for first in range(0, len(starts), _AT_ONCE):
+        last = min(first + _AT_ONCE, len(starts))
+        # A few texts at a time stay in the cache; one that is longer than many goes in pieces.
+        if ends[last - 1] - starts[first] <= _LONG:
+            numbers = factors[:, None] * hashes[starts[first] : ends[last - 1]] + offsets[:, None]
+            smallest[first:last] = np.minimum.reduceat(numbers, starts[first:last] - starts[first], axis=1).T
+            continue
+        for n in range(first, last):
+            parts = (hashes[at : min(at + _LONG, ends[n])] for at in range(starts[n], ends[n], _LONG))
+            each = [(factors[:, None] * part + offsets[:, None]).min(axis=1) for part in parts]
+            smallest[n] = np.minimum.reduce(each)
+    return smallest
 
 
 def similarity(a: str, b: str) -> float:
@@ -90,19 +134,38 @@ def near_duplicate(a: str, b: str) -> bool:
 
 
 def _shingles(text: str) -> Codes:
-    """Return the different shingles in order, each as one number: three code points of 21 bits."""
+    """Return the different shingles in order, each as one number."""
     import numpy as np
 
     folded = _fold(text)
     if len(folded) < MIN_LENGTH:
         return np.zeros(0, dtype=np.uint64)
-    points = np.frombuffer(folded.encode("utf-32-le"), dtype="<u4").astype(np.uint64)
-    bits = np.uint64(21)
-    codes = (points[:-2] << bits | points[1:-1]) << bits | points[2:]
+    codes = _coded(_points(folded))
     codes.sort()
-    first = np.ones(len(codes), dtype=bool)
-    np.not_equal(codes[1:], codes[:-1], out=first[1:])
-    return codes[first]
+    return codes[_first_of_each(codes)]
+
+
+def _points(text: str) -> Codes:
+    import numpy as np
+
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4").astype(np.uint64)
+
+
+def _coded(points: Codes) -> Codes:
+    """Return each three code points that follow one another as one number, of 21 bits each."""
+    import numpy as np
+
+    bits = np.uint64(21)
+    return (points[:-2] << bits | points[1:-1]) << bits | points[2:]
+
+
+def _first_of_each(ordered: Codes) -> npt.NDArray[np.bool_]:
+    """Return where another number begins, in numbers that are in order."""
+    import numpy as np
+
+    first = np.ones(len(ordered), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return first
 
 
 # Texts of one template are compared with each other again and again.
@@ -110,16 +173,15 @@ _kept_shingles: Callable[[str], Codes] = lru_cache(_KEPT)(_shingles)
 
 
 @lru_cache(1)
-def _constants() -> tuple[Codes, Codes, Codes]:
+def _constants() -> tuple[Numbers, Numbers, Codes]:
     """Return factors and offsets of the 120 hash functions, and what mixes the numbers of a band: (24, 5)."""
     import numpy as np
 
-    count = _BANDS * _ROWS
+    count = BANDS * _ROWS
     seed = np.uint64(int.from_bytes(hashlib.blake2b(_VERSION, digest_size=8).digest(), "little"))
     numbers = _mixed(np.arange(3 * count, dtype=np.uint64) + seed)
-    odd = np.uint64(1)
-    factors, offsets, mixers = numbers[:count] | odd, numbers[count : 2 * count], numbers[2 * count :] | odd
-    return factors, offsets, mixers.reshape(_BANDS, _ROWS)
+    factors, offsets = ((numbers[: 2 * count] >> np.uint64(32)).astype(np.uint32)).reshape(2, count)
+    return factors | np.uint32(1), offsets, (numbers[2 * count :] | np.uint64(1)).reshape(BANDS, _ROWS)
 
 
 def _mixed(numbers: Codes) -> Codes:

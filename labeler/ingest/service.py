@@ -33,11 +33,11 @@ from labeler.errors import (
     TooLarge,
 )
 from labeler.ingest.cells import is_totals, name_of, read_label, text_of, value_at, without
-from labeler.ingest.duplicates import near_duplicate, signed
+from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.reading import Readers, open_file, resolve
 from labeler.ingest.rows import Limits, Row, RowError, RowSource
-from labeler.ingest.upkeep import refresh_groups, sign_reviews
+from labeler.ingest.upkeep import refresh_groups
 from labeler.records import Record, Value
 from labeler.store import NewRecord, Store, Stored, Tx
 from labeler.store.annotations import APPROVED
@@ -48,6 +48,8 @@ from labeler.text import clean_text, content_hash, one_line
 FEWEST_ROWS, MOST_ROWS, BRIEF = 20, 500, 0.05
 """Rows of a slice, and the seconds that it should hold the store: decisions wait that long."""
 MAX_REPORT = 5000
+_UNSIGNED = 20_000
+"""So many reviews of a file come in, or an eighth of it, before their near-duplicates are looked for."""
 _BEAT = 20.0
 """Seconds between two signs of life of an import."""
 HOPELESS = (InputError, TooLarge, MissingExtra, PluginError)
@@ -222,11 +224,15 @@ class Importer:
                 started = self._start(file_name, options, reviewer_id, source.size)
                 ours = stack.enter_context(self._alive(*started, file_name))
             try:
+                signed = report.added
                 for slice_ in self._slices(source, options, done):
                     report = self._store_slice(slice_, report, ours, reviewer_id, source.position())
                     on_progress(source.position(), source.size, report)
                     if stop():
                         return report
+                    if report.added - signed >= max(_UNSIGNED, report.added // 8):
+                        sign_reviews(self.store, self.project_id, stop)
+                        signed = report.added
             except HOPELESS as error:
                 # Too large, or torn in the middle: what went in before stays, and the report says where it ended.
                 self._fail(ours, error)
@@ -357,7 +363,7 @@ class Importer:
             if isinstance(record, str):
                 raise InputError(record)
             text, group, metadata = clean_text(record.text), record.group, dict(record.metadata)
-        return signed(NewRecord(key, text, group, metadata))
+        return NewRecord(key, text, group, metadata)
 
     def _store_slice(
         self, slice_: _Slice, report: Report, ours: _Claim, reviewer_id: int | None, position: int
@@ -371,7 +377,7 @@ class Importer:
             after = replace(report, lines=list(report.lines))
             after.take(slice_.refused)
             news = [row.new for row in slice_.rows]
-            stored = room.add(tx, self.project_id, news, names, ours.id, near_duplicate)
+            stored = room.add(tx, self.project_id, news, names, ours.id)
             for row, result in zip(slice_.rows, stored, strict=True):
                 self._count(tx, row, result, after, ours, reviewer_id)
             progress = {**after.columns(report), "rows_read": slice_.read, "position": position}

@@ -139,7 +139,7 @@ class ExampleIndex:
     def refresh(self) -> int:
         """Take in every decision since the last time; return the sequence number reached."""
         # Three small indexed reads when nothing is new, which is the common case.
-        united = self.store.records.united_since(self.project_id, self._united_seq)
+        united = self.store.clusters.united_since(self.project_id, self._united_seq)
         latest = self.store.annotations.latest_seq(self.project_id, self.task.name)
         self._follow_removals()
         if not united and self._faiss is not None and self._unit == self.task.unit and latest == self.seq:
@@ -167,6 +167,8 @@ class ExampleIndex:
     def _unite(self, united: Sequence[Row]) -> None:
         """Rename the clusters that are now a part of another one."""
         for row in united:
+            # A cluster whose first record was removed may have a name again that it lost once.
+            self._united.pop(row["new"], None)
             self._united[row["old"]] = row["new"]
             self._united_seq = max(self._united_seq, row["id"])
         if united:

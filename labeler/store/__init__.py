@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from labeler.store.annotations import Annotations
 from labeler.store.batches import Batches
 from labeler.store.calibrations import Calibrations
+from labeler.store.clusters import Block, Clusters
 from labeler.store.database import Database, Row, Tx
 from labeler.store.fits import Fits
 from labeler.store.journal import Events, Exports
@@ -32,7 +33,7 @@ from labeler.store.upkeep import Upkeep
 from labeler.store.vectors import Vectors
 from labeler.store.work import Work
 
-__all__ = ["NewRecord", "Row", "Store", "Stored", "Tx", "check_new", "lost_rows", "search"]
+__all__ = ["Block", "NewRecord", "Row", "Store", "Stored", "Tx", "check_new", "lost_rows", "search"]
 T = TypeVar("T")
 
 
@@ -48,6 +49,7 @@ class Store:
         self.projects = Projects(self.db)
         self.people = People(self.db)
         self.records = Records(self.db)
+        self.clusters = Clusters(self.db)
         self.products = Products(self.db)
         self.vectors = Vectors(self.db)
         self.work = Work(self.db)

@@ -303,6 +303,16 @@ CREATE INDEX export_annotations_annotation ON export_annotations (annotation_id)
 """
 
 
+_SIGNATURES = """
+DROP TABLE near_duplicates;
+CREATE TABLE signatures (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, project_id INTEGER NOT NULL REFERENCES projects(id), ids BLOB NOT NULL,
+    shapes BLOB NOT NULL, bands BLOB NOT NULL);
+CREATE INDEX signatures_project ON signatures (project_id, seq);
+INSERT INTO unsigned_reviews (project_id, record_id)
+    SELECT project_id, id FROM records WHERE kind = 'review' AND duplicate_of IS NULL ON CONFLICT DO NOTHING;
+"""
+
 _UNLISTED = """
 ALTER TABLE runs ADD COLUMN unlisted REAL NOT NULL DEFAULT 0;
 UPDATE runs SET unlisted = MAX(0, spent - (SELECT COALESCE(SUM(c.cost), 0) FROM calls c WHERE c.run_id = runs.id));
@@ -426,6 +436,12 @@ def m013_people(db: SqliteUtils) -> None:
     """No role without rights of its own; what was done beside labeling can be listed."""
     db.execute("UPDATE members SET role = 'reviewer' WHERE role = 'adjudicator'")
     db.execute("CREATE INDEX events_acts ON events (id) WHERE record_id IS NULL")
+
+
+@migrations()
+def m014_signatures(db: SqliteUtils) -> None:
+    """Signatures of near-duplicates in blocks: as rows of an index they made an import slower with each record."""
+    _execute(db, _SIGNATURES)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:

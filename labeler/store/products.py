@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from labeler import strictjson
 from labeler.store.database import Database, Row, Tx
 from labeler.store.journal import Events
-from labeler.store.records import GROUP, NewRecord, enqueue, insert, mark_products
-from labeler.store.search import index_texts, replace_text
+from labeler.store.records import GROUP, NewRecord, Placed, enqueue, insert, mark_products, next_number
+from labeler.store.search import replace_text
 from labeler.text import content_hash, guess_language
 
 LONGEST = 100_000
@@ -62,8 +62,8 @@ class Products:
         known = tx.one(sql, {"p": project_id, "g": group})
         if known is None:
             new = NewRecord(_free_key(tx, project_id, group), derived.text, group, derived.metadata, kind=GROUP)
-            id_ = insert(tx, project_id, new, content_hash(new.text))
-            index_texts(tx, [(id_, derived.text)])
+            id_ = next_number(tx)
+            insert(tx, project_id, [Placed(id_, new, content_hash(new.text), None, id_)])
         else:
             id_ = known["id"]
             if not known["labelled"]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from labeler import strictjson
 from labeler.errors import Conflict, NotFound
@@ -21,10 +21,9 @@ ADDED, KNOWN, OTHER_TEXT = "added", "known", "other_text"
 OTHER_UNIT = "(q.unit = 'group') <> (r.kind = 'group')"
 DEAD = 120.0
 """Seconds after which an import that nobody has touched belongs to nobody."""
-_ORIGINAL = """SELECT id, cluster, duplicate_of FROM records WHERE project_id = :p AND content_hash = :hash
+_ORIGINAL = """SELECT id, duplicate_of FROM records WHERE project_id = :p AND content_hash = :hash
                AND kind = 'review' ORDER BY id LIMIT 1"""
-Similar = Callable[[str, str], bool]
-"""Says whether two texts, found by their signatures, really are near-duplicates."""
+_MOST_VARIABLES = 500
 
 
 def unused(table: str) -> str:
@@ -40,19 +39,13 @@ def kind_of(unit: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NewRecord:
-    """A record on its way in.
-
-    ``bands`` and ``shape`` are its near-duplicate signature (may be empty): texts that share a band are compared, texts
-    of one shape are near-duplicates without a look.
-    """
+    """A record on its way in."""
 
     key: str
     text: str
     group: str | None = None
     metadata: dict[str, Any] | None = None
-    bands: Sequence[int] = ()
     kind: str = REVIEW
-    shape: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,25 +110,39 @@ class Records:
             yield [as_record(row) for row in rows]
 
     def add(
-        self,
-        tx: Tx,
-        project_id: int,
-        rows: Sequence[NewRecord],
-        tasks: Sequence[str],
-        import_id: int | None = None,
-        similar: Similar | None = None,
+        self, tx: Tx, project_id: int, rows: Sequence[NewRecord], tasks: Sequence[str], import_id: int | None = None
     ) -> list[Stored]:
         """Store a slice of records and queue them for ``tasks``; return what became of each, in order.
 
-        ``similar(a, b)`` verifies a near-duplicate candidate found by its bands. An exact duplicate (equal
-        content hash) is stored, linked, and not queued: its label is its original's. The products that the reviews
-        belong to are marked: their texts are to be made again.
+        An exact duplicate (equal content hash) is stored, linked, and not queued: its label is its original's. The
+        others are marked: their near-duplicates are to be looked for, and the texts of their products made again.
         """
-        stored = [self._add_one(tx, project_id, new, import_id, similar) for new in rows]
-        added = [(s, new) for s, new in zip(stored, rows, strict=True) if s.outcome == ADDED]
-        index_texts(tx, [(s.id, new.text) for s, new in added])
-        enqueue(tx, project_id, [s.id for s, _ in added if s.duplicate_of is None], tasks)
-        groups = {new.group for _, new in added if new.group is not None and new.kind == REVIEW}
+        hashes = [content_hash(new.text) for new in rows]
+        known = {
+            row["key"]: (row["id"], row["text"], row["duplicate_of"], row["kind"])
+            for row in _found(tx, "id, key, text, duplicate_of, kind", "key", project_id, [new.key for new in rows])
+        }
+        # Also of those that come in here.
+        first = _originals(tx, project_id, hashes)
+        stored, added, next_id = list[Stored](), list[Placed](), next_number(tx)
+        for new, digest in zip(rows, hashes, strict=True):
+            if new.key in known:
+                id_, text, duplicate_of, kind = known[new.key]
+                stored.append(Stored(id_, KNOWN if text == new.text else OTHER_TEXT, duplicate_of, kind))
+                continue
+            original, cluster = first.get(digest, (None, next_id)) if new.kind == REVIEW else (None, next_id)
+            added.append(Placed(next_id, new, digest, original, cluster))
+            stored.append(Stored(next_id, ADDED, original, new.kind))
+            known[new.key] = next_id, new.text, original, new.kind
+            if new.kind == REVIEW:
+                first.setdefault(digest, (next_id, cluster))
+            next_id += 1
+        insert(tx, project_id, added, import_id)
+        alone = [one for one in added if one.original is None]
+        enqueue(tx, project_id, [one.id for one in alone], tasks)
+        sql = "INSERT INTO unsigned_reviews (project_id, record_id) VALUES (?, ?)"
+        tx.many(sql, [(project_id, one.id) for one in alone if one.new.kind == REVIEW])
+        groups = {one.new.group for one in added if one.new.group is not None and one.new.kind == REVIEW}
         mark_products(tx, project_id, sorted(groups))
         return stored
 
@@ -148,80 +155,6 @@ class Records:
         """Return the record that a row labels: the one with its key, or the first review of its content hash."""
         known = self.standing(project_id, key) or self.db.one(_ORIGINAL, {"p": project_id, "hash": digest})
         return None if known is None else int(known["duplicate_of"] or known["id"])
-
-    def _add_one(
-        self, tx: Tx, project_id: int, new: NewRecord, import_id: int | None, similar: Similar | None
-    ) -> Stored:
-        known = self.standing(project_id, new.key, tx)
-        if known is not None:
-            outcome = KNOWN if known["text"] == new.text else OTHER_TEXT
-            return Stored(known["id"], outcome, known["duplicate_of"], known["kind"])
-        original, digest = None, content_hash(new.text)
-        if new.kind == REVIEW:
-            original = tx.one(_ORIGINAL, {"p": project_id, "hash": digest})
-        if original is not None:
-            id_ = insert(tx, project_id, new, digest, import_id, original["id"], original["cluster"])
-            return Stored(id_, ADDED, original["id"])
-        cluster, first = None, False
-        if similar is not None:
-            clusters, first = _near_duplicates(tx, project_id, new, similar)
-            cluster = _united(tx, project_id, clusters) if clusters else None
-        id_ = insert(tx, project_id, new, digest, import_id, None, cluster)
-        if first:
-            _keep_signature(tx, project_id, id_, new)
-        return Stored(id_, ADDED)
-
-    # Clusters of near-duplicates
-
-    def unsigned(self, project_id: int, limit: int = 500) -> list[Row]:
-        """Return (id, text) of the next reviews whose near-duplicates are still to be looked for."""
-        sql = """SELECT r.id, r.text FROM unsigned_reviews u JOIN records r ON r.id = u.record_id
-                 WHERE u.project_id = :p ORDER BY u.record_id LIMIT :limit"""
-        return self.db.all(sql, {"p": project_id, "limit": limit})
-
-    def sign(self, tx: Tx, project_id: int, rows: Sequence[tuple[int, NewRecord]], similar: Similar) -> None:
-        """Look for the near-duplicates of (id, review) that stand already and are not signed yet; keep the signatures.
-
-        In any order, and beside reviews that come in: of each pair one is second.
-        """
-        for id_, new in rows:
-            marked = "DELETE FROM unsigned_reviews WHERE project_id = :p AND record_id = :r"
-            if tx.run(marked, {"p": project_id, "r": id_}):
-                own = tx.value("SELECT cluster FROM records WHERE id = :r", {"r": id_})
-                clusters, first = _near_duplicates(tx, project_id, new, similar)
-                _united(tx, project_id, clusters | {own})
-                if first:
-                    _keep_signature(tx, project_id, id_, new)
-
-    def united_since(self, project_id: int, seq: int) -> list[Row]:
-        """Return (id, old, new) of the clusters that were united after ``seq``: ``old`` is now called ``new``."""
-        sql = "SELECT id, old, new FROM united_clusters WHERE project_id = :p AND id > :seq ORDER BY id"
-        return self.db.all(sql, {"p": project_id, "seq": seq})
-
-    def clusters(self, project_id: int, size: int = 1000) -> Iterator[list[Row]]:
-        """Yield id, text, duplicate_of and cluster of all reviews, oldest first, in pages."""
-        sql = """SELECT id, text, duplicate_of, cluster FROM records WHERE +project_id = :p AND kind = 'review'
-                 AND id > :after ORDER BY id LIMIT :size"""
-        yield from self.db.pages(sql, {"p": project_id}, size)
-
-    def forget_clusters(self, tx: Tx, project_id: int) -> None:
-        """Let each review stand alone again, but for its exact copies, until :meth:`sign` has looked at it.
-
-        What is known of unions stays: it may keep records from each other's prompts that could stand there, and that
-        does no harm.
-        """
-        here = {"p": project_id}
-        tx.run("DELETE FROM near_duplicates WHERE project_id = :p", here)
-        tx.run(
-            """UPDATE records SET cluster = COALESCE(duplicate_of, id) WHERE project_id = :p AND kind = 'review'
-               AND cluster <> COALESCE(duplicate_of, id)""",
-            here,
-        )
-        tx.run(
-            """INSERT INTO unsigned_reviews (project_id, record_id) SELECT project_id, id FROM records
-               WHERE project_id = :p AND kind = 'review' AND duplicate_of IS NULL ON CONFLICT DO NOTHING""",
-            here,
-        )
 
     # Imports
 
@@ -288,30 +221,32 @@ def as_record(row: Row) -> Record:
     )
 
 
-def insert(
-    tx: Tx,
-    project_id: int,
-    new: NewRecord,
-    digest: str,
-    import_id: int | None = None,
-    duplicate_of: int | None = None,
-    cluster: int | None = None,
-) -> int:
-    """Store one record, without its search text, and return its number; ``digest`` is its content hash.
+class Placed(NamedTuple):
+    """A record that is to be stored under a number; ``digest`` is its content hash."""
 
-    Without ``cluster`` it is a cluster of its own.
-    """
-    sql = f"""INSERT INTO records (id, project_id, key, text, language, grp, metadata, content_hash, kind, duplicate_of,
-             cluster, import_id, created_at) VALUES ({unused("records")}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-             RETURNING id"""
-    row = (
-        project_id, new.key, new.text, guess_language(new.text), new.group, strictjson.dumps(new.metadata or {}),
-        digest, new.kind, duplicate_of, cluster, import_id, time.time(),
-    )  # fmt: skip
-    id_ = int(tx.value(sql, row))
-    if cluster is None:
-        tx.run("UPDATE records SET cluster = id WHERE id = ?", (id_,))
-    return id_
+    id: int
+    new: NewRecord
+    digest: str
+    original: int | None
+    cluster: int
+
+
+def next_number(tx: Tx) -> int:
+    """Return the number of the next record."""
+    return int(tx.value(f"SELECT {unused('records')}"))
+
+
+def insert(tx: Tx, project_id: int, rows: Sequence[Placed], import_id: int | None = None) -> None:
+    """Store records, so that a search finds them."""
+    sql = """INSERT INTO records (id, project_id, key, text, language, grp, metadata, content_hash, kind, duplicate_of,
+             cluster, import_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    now = time.time()
+    tx.many(sql, [
+        (id_, project_id, new.key, new.text, guess_language(new.text), new.group, strictjson.dumps(new.metadata or {}),
+         digest, new.kind, original, cluster, import_id, now)
+        for id_, new, digest, original, cluster in rows
+    ])  # fmt: skip
+    index_texts(tx, [(row.id, row.new.text) for row in rows])
 
 
 def mark_products(tx: Tx, project_id: int, groups: Sequence[str]) -> None:
@@ -340,41 +275,20 @@ def shuffle(record_id: int) -> int:
     return (mixed * 0x85EBCA77 & 0xFFFFFFFF) >> 1
 
 
-def _near_duplicates(tx: Tx, project_id: int, new: NewRecord, similar: Similar) -> tuple[set[int], bool]:
-    """Return the clusters of a text's near-duplicates, and whether it is the first of its shape.
-
-    What has the shape of an earlier text has its near-duplicates too, so that one of them is compared for all. Of a
-    cluster one member that is similar is enough; else all that share a band are compared, however many they are.
-    """
-    if new.shape is not None:
-        sql = """SELECT r.cluster FROM near_duplicates n JOIN records r ON r.id = n.record_id
-                 WHERE n.project_id = ? AND n.band = ? ORDER BY r.id LIMIT 1"""
-        cluster = tx.value(sql, (project_id, new.shape))
-        if cluster is not None:
-            return {cluster}, False
-    marks = ",".join("?" * len(new.bands))
-    sql = f"""SELECT id, text, cluster FROM records WHERE id IN (
-              SELECT record_id FROM near_duplicates WHERE project_id = ? AND band IN ({marks}))"""
-    found: set[int] = set()
-    for row in tx.all(sql, (project_id, *new.bands)) if new.bands else ():
-        if row["cluster"] not in found and similar(row["text"], new.text):
-            found.add(row["cluster"])
-    return found, True
+def _found(tx: Tx, columns: str, where: str, project_id: int, values: Sequence[str]) -> Iterator[Row]:
+    """Yield the records of a project in which the column ``where`` has one of the values."""
+    for start in range(0, len(values), _MOST_VARIABLES):
+        part = values[start : start + _MOST_VARIABLES]
+        marks = ",".join("?" * len(part))
+        sql = f"SELECT {columns} FROM records WHERE project_id = ? AND {where} IN ({marks})"
+        yield from tx.all(sql, (project_id, *part))
 
 
-def _keep_signature(tx: Tx, project_id: int, record_id: int, new: NewRecord) -> None:
-    keys = [*new.bands, *(() if new.shape is None else (new.shape,))]
-    sql = "INSERT INTO near_duplicates (project_id, band, record_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-    tx.many(sql, [(project_id, key, record_id) for key in keys])
-
-
-def _united(tx: Tx, project_id: int, clusters: set[int]) -> int:
-    """Make one cluster of several; return the smallest, which names it. Indexes read the unions from their log."""
-    smallest, *others = sorted(clusters)
-    for other in others:
-        names = {"p": project_id, "new": smallest, "old": other}
-        # In two steps, so that an index finds the members; most records are clusters of their own.
-        tx.run("UPDATE records SET cluster = :new WHERE cluster = :old AND cluster <> id", names)
-        tx.run("UPDATE records SET cluster = :new WHERE id = :old", names)
-        tx.run("INSERT INTO united_clusters (project_id, old, new) VALUES (:p, :old, :new)", names)
-    return smallest
+def _originals(tx: Tx, project_id: int, hashes: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return number and cluster of the first review of each content hash that is there."""
+    first: dict[str, tuple[int, int]] = {}
+    for row in _found(tx, "id, content_hash, cluster, kind", "content_hash", project_id, hashes):
+        known = first.get(row["content_hash"])
+        if row["kind"] == REVIEW and (known is None or row["id"] < known[0]):
+            first[row["content_hash"]] = row["id"], row["cluster"]
+    return first

@@ -17,6 +17,7 @@ from typing import Any
 from labeler import strictjson
 from labeler.errors import Conflict, InputError, NotFound
 from labeler.store.annotations import WITHDRAWN, Annotations
+from labeler.store.clusters import drop
 from labeler.store.database import Database, Row, Tx
 from labeler.store.products import Products
 from labeler.store.records import DEAD, GROUP, REVIEW, enqueue, mark_products
@@ -54,7 +55,7 @@ _OF_PROJECTS = (
         f"DELETE FROM {table} WHERE project_id = :p"
         for table in (
             "exports", "calls", "runs", "imports", "spending", "fits", "calibrations", "upkeep", "queued",
-            "stale_products", "united_clusters", "near_duplicates", "unsigned_reviews", "splits", "task_settings",
+            "stale_products", "united_clusters", "signatures", "unsigned_reviews", "splits", "task_settings",
             "members",
         )
     ),
@@ -329,7 +330,7 @@ class Removal:
             [(project_id, old, new) for old, new in names.items()],
         )
         rest = {"ids": strictjson.dumps([row["id"] for row in left]), "p": project_id}
-        tx.run(f"DELETE FROM near_duplicates WHERE project_id = :p AND record_id {_IN}", rest)
+        drop(tx, project_id, gone | {row["id"] for row in left})
         tx.run(f"UPDATE records SET cluster = COALESCE(duplicate_of, id) WHERE id {_IN}", rest)
         tx.run(
             f"""INSERT INTO unsigned_reviews (project_id, record_id) SELECT :p, id FROM records
@@ -344,7 +345,7 @@ class Removal:
             part = {"ids": strictjson.dumps(list(ids[start : start + 500]))}
             rows = tx.all(f"SELECT id, text FROM records WHERE id {_IN}", part)
             forget_texts(tx, [(row["id"], row["text"]) for row in rows])
-        for table in ("work", "splits", "unsigned_reviews", "near_duplicates"):
+        for table in ("work", "splits", "unsigned_reviews"):
             tx.run(f"DELETE FROM {table} WHERE record_id {_IN}", named)
         tx.run(f"DELETE FROM records WHERE id {_IN}", named)
 
