@@ -7,6 +7,7 @@ or through others, and exact copies with them; the smallest id names it.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_FEWEST, _MOST = 10_000, 100_000
+_FEWEST, _MOST = 10_000, 50_000
 """Reviews that are looked at together; more where there are many, since all signatures are read for them."""
-_SLICE = 1000
-"""Reviews of one transaction: others wait for it."""
+_SLICE, _GAP = 1000, 0.015
+"""Reviews of one transaction, and the seconds between two: others wait meanwhile."""
 _READ = 50_000
 """Signatures that are compared at once."""
 
@@ -94,6 +95,8 @@ class _Search:
             except Conflict:
                 break
             done = last
+            # SQLite's lock has no queue: another process that waits for it must find it free between two slices.
+            time.sleep(_GAP)
         return done
 
     def _look(self) -> None:

@@ -1,6 +1,6 @@
 """Imports: a file becomes records, slice by slice, with a report of every row that was refused.
 
-A slice is one transaction, of as many rows as are stored in a twentieth of a second, so that people who label
+A slice is one transaction, of as many rows as are stored in a thirtieth of a second, so that people who label
 meanwhile hardly wait, and a killed import loses nothing: what an import did is counted in the transaction that does
 it, so that the next worker goes on where this one ended, and a file that is imported again finds what is there by its
 key. Without an id column a record's key is a hash of its content, so that the same file twice adds nothing.
@@ -45,7 +45,7 @@ from labeler.store.records import ADDED, KNOWN, OTHER_TEXT, kind_of
 from labeler.task import GROUP, Task
 from labeler.text import clean_text, content_hash, one_line
 
-FEWEST_ROWS, MOST_ROWS, BRIEF = 20, 500, 0.05
+FEWEST_ROWS, MOST_ROWS, BRIEF = 20, 500, 0.03
 """Rows of a slice, and the seconds that it should hold the store: decisions wait that long."""
 MAX_REPORT = 5000
 _UNSIGNED = 20_000

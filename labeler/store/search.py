@@ -14,6 +14,8 @@ import unicodedata
 from labeler.store.database import Database, Row, Tx
 
 _WORD = re.compile(r"\w+")
+# At each character of a word: it and the next one, the last one alone.
+_TOKEN = re.compile(r"(?=(\w\w?))")
 
 
 def folded(text: str) -> str:
@@ -22,12 +24,8 @@ def folded(text: str) -> str:
 
 def search_tokens(text: str) -> str:
     """Return what the index holds for ``text``."""
-    tokens: list[str] = []
-    for word in _WORD.findall(folded(text)):
-        # An underscore is a word character for us but a separator for unicode61.
-        word = word.replace("_", "")
-        tokens += [word[i : i + 2] for i in range(len(word))]
-    return " ".join(tokens)
+    # An underscore is a word character for us but a separator for unicode61.
+    return " ".join(_TOKEN.findall(folded(text).replace("_", "")))
 
 
 def search_query(words: str) -> str | None:
