@@ -49,12 +49,12 @@ def lab(tmp_path):
     made.close()
 
 
-def add(lab, *texts, task="sentiment", similar=None):
+def add(lab, *texts, task="sentiment"):
     """Import reviews and return their ids."""
     start = lab.store.db.value("SELECT COUNT(*) FROM records")
     news = [NewRecord(f"x{start + n}", text) for n, text in enumerate(texts)]
     project_id = lab.project["id"]
-    stored = lab.store.write(lambda tx: lab.store.records.add(tx, project_id, news, [task], similar=similar))
+    stored = lab.store.write(lambda tx: lab.store.records.add(tx, project_id, news, [task]))
     return [one.id for one in stored]
 
 
