@@ -187,6 +187,24 @@ def test_reviews_that_another_process_signs_meanwhile_are_compared_too(world: Wo
     assert check_clusters(world.store, world.project_id) == []
 
 
+@pytest.mark.parametrize("gone", [1, 2, 3])
+def test_reviews_that_a_removed_one_linked_are_compared_anew(world: World, gone: int) -> None:
+    """Between looking and writing the one goes that two others were compared with: they still find each other."""
+    for n in range(3):
+        new = NewRecord(f"e{n}", f"{ONE} {n}번째")
+        world.store.write(lambda tx, new=new: world.store.records.add(tx, world.project_id, [new], []))
+    remove = world.store.removal.remove
+    asked = iter([lambda: None, lambda: world.store.write(lambda tx: remove(tx, world.project_id, [gone]))])
+
+    def stop() -> bool:
+        next(asked, lambda: None)()
+        return False
+
+    sign_reviews(world.store, world.project_id, stop)
+    left = sorted({1, 2, 3} - {gone})
+    assert clusters(world) == dict.fromkeys(left, left[0])
+
+
 def test_removed_review_leaves_no_signature(world: World) -> None:
     """Nothing of it stays to be compared with; what stood beside it in the same block does."""
     ids = add(world, [ONE, OTHER, "전혀 다른 이야기를 하는 글입니다"])

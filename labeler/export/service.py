@@ -161,7 +161,7 @@ def export_task(
     """
     # Near-duplicates of what has just come in belong on one side of a split. An export needs no store to write to.
     with contextlib.suppress(StoreError, OSError):
-        sign_reviews(store, project["id"])
+        sign_reviews(store, project["id"], lambda: store.read_only)
     chosen = formats.get(format_name)
     if chosen is None:
         raise SettingError(f"No export format {format_name!r}; there are: {', '.join(sorted(formats))}")

@@ -95,8 +95,9 @@ class _Search:
             except Conflict:
                 break
             done = last
-            # SQLite's lock has no queue: another process that waits for it must find it free between two slices.
-            time.sleep(_GAP)
+            if done < len(self.ids):
+                # SQLite's lock has no queue: another process that waits for it must find it free between two slices.
+                time.sleep(_GAP)
         return done
 
     def _look(self) -> None:

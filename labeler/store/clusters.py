@@ -89,17 +89,18 @@ class Clusters:
 
         ``block`` holds the signatures of those that others are to be compared with, ``pairs`` are near-duplicates: of
         each pair one is among the ``ids``. Returns the newest block. Raises :class:`Conflict`, and changes nothing, if
-        signatures came or went meanwhile.
+        signatures came or went meanwhile, or one of the ``ids``.
         """
         newest = self.newest(project_id, tx)
         if newest != seen:
             raise Conflict("Reviews were signed or removed meanwhile")
         marked = "DELETE FROM unsigned_reviews WHERE project_id = ? AND record_id = ?"
-        gone = {id_ for id_ in ids if not tx.run(marked, (project_id, id_))}
+        if not all(tx.run(marked, (project_id, id_)) for id_ in ids):
+            # Others may have been left out of a comparison because they are like the one that is gone.
+            raise Conflict("Reviews were signed or removed meanwhile")
         for a, b in pairs:
             sql = "SELECT DISTINCT cluster FROM records WHERE id IN (?, ?)"
             self.unite(tx, project_id, [row["cluster"] for row in tx.all(sql, (a, b))])
-        block = block.without(gone) if gone else block
         if not len(block):
             return newest
         # Few and large blocks are read quickly: small ones become one.
