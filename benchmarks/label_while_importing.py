@@ -24,29 +24,15 @@ import threading
 import time
 from pathlib import Path
 
-from common import fill, texts
-from flask import session
-from flask_wtf.csrf import generate_csrf
+from common import fill, signed_in, texts
 
 from labeler import accounts
-from labeler.app import create_app
 from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import queue_import
 from labeler.instance import Instance
 
 PEOPLE, THOUGHT = 8, 0.5
-
-
-def signed_in(instance: Instance, reviewer_id: int) -> dict[str, str]:
-    """Return the headers of a browser that is signed in."""
-    app = create_app(instance)
-    with app.test_request_context():
-        session["reviewer"], session["epoch"] = reviewer_id, instance.store.people.get(reviewer_id)["epoch"]
-        token = generate_csrf()
-        cookie = app.session_interface.get_signing_serializer(app).dumps(dict(session))
-    name = app.config["SESSION_COOKIE_NAME"]
-    return {"Cookie": f"{name}={cookie}", "X-CSRFToken": token, "Content-Type": "application/json"}
 
 
 def label(port: int, path: str, headers: dict[str, str], ids: list[int], over: threading.Event,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import threading
 import time
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
-from labeler.errors import LabelError
+from labeler.errors import LabelerError, LabelError
 from labeler.records import Example, Record
 from labeler.retrieval.embedding import Embeddings
 from labeler.store import Row, Store
@@ -35,9 +36,12 @@ from labeler.task import GROUP, Task
 if TYPE_CHECKING:
     import numpy as np
 
+log = logging.getLogger("labeler.retrieval")
 _MAGIC = b"labeler-index-2\n"
 _SAVE_EVERY = 1000
 _MOST_READ = 20_000
+# So many decisions are taken in while a page waits; more of them meanwhile.
+_AT_ONCE = 500
 # Bytes of a text's hash that stand beside its vector: a chance of 2**-64 is none.
 _HASH = 8
 # A file that is being saved is never so old; one of a killed process is.
@@ -103,6 +107,7 @@ class ExampleIndex:
         digest = hashlib.sha256(embeddings.embedder.id.encode()).hexdigest()[:12]
         self.path = folder / f"{project_id}-{task.name}-{digest}.index" if folder else None
         self._lock = threading.RLock()
+        self._catching_up: threading.Thread | None = None
         self._read_under = ""
         self._read: dict[int, Example | None] = {}
         self._united: dict[int, int] = {}
@@ -135,6 +140,27 @@ class ExampleIndex:
                 self._members = {}
                 self._entries = [_without_annotation(entry.record_id, entry.content_hash) for entry in self._entries]
             self.task = task
+
+    def ready(self) -> bool:
+        """Whether a search would answer at once; if not, what was decided is taken in meanwhile, in a thread.
+
+        Right after a start, the vectors of all examples have to be read, or even made: no page may wait for that.
+        """
+        room = self.store.annotations
+        since = self.seq if room.removals(self.project_id) == self._removals else 0
+        if room.count_since(self.project_id, self.task.name, since, _AT_ONCE) < _AT_ONCE:
+            return True
+        if self._catching_up is None or not self._catching_up.is_alive():
+            # Two that start one at the same time do no harm: the second finds nothing left to do.
+            self._catching_up = threading.Thread(target=self._catch_up, name="labeler-examples", daemon=True)
+            self._catching_up.start()
+        return False
+
+    def _catch_up(self) -> None:
+        try:
+            self.refresh()
+        except LabelerError as error:
+            log.warning("The examples of task %s in project %d: %s", self.task.name, self.project_id, error)
 
     def refresh(self) -> int:
         """Take in every decision since the last time; return the sequence number reached."""
