@@ -39,15 +39,21 @@ def label(port: int, path: str, headers: dict[str, str], ids: list[int], over: t
           took: list[float], other: list[int]) -> None:  # fmt: skip
     chance = random.Random(ids[0])
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+
+    def post(name: str, body: dict[str, object]) -> http.client.HTTPResponse:
+        connection.request("POST", path + name, json.dumps(body), headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer
+
     for record in ids:
+        post("open", {"record_id": record, "page": f"page-{ids[0]}"})
         if over.wait(chance.uniform(0, 2 * THOUGHT)):
             break
         body = {"record_id": record, "action": "approve", "value": "positive", "version": 0,
                 "request_key": f"person-{record:08d}"}  # fmt: skip
         began = time.perf_counter()
-        connection.request("POST", path, json.dumps(body), headers)
-        answer = connection.getresponse()
-        answer.read()
+        answer = post("decide", body)
         took.append(time.perf_counter() - began)
         if answer.status != 200:
             other.append(answer.status)
@@ -75,7 +81,7 @@ def main() -> None:
         assert server.stdout is not None
         found = re.search(r":(\d+)", server.stdout.readline())
         assert found
-        path = f"/projects/{project}/label/sentiment/api/decide"
+        path = f"/projects/{project}/label/sentiment/api/"
         over, took, other = threading.Event(), [], []
         people = [
             threading.Thread(target=label, args=(int(found[1]), path, headers, ids[n::PEOPLE], over, took, other))
