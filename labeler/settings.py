@@ -143,7 +143,7 @@ TASK = (
     Setting("executor", "text", "local", help="How a run is sent: local, or openai-batch (half price, within a day)"),
     Setting("budget", "float", None, 0, 1e6, help="The most a run may cost, in US dollars", empty="no limit"),
     Setting("concurrency", "int", 16, 1, 256, help="How many calls are in flight at once"),
-    Setting("max_tries", "int", 6, 1, 50, help="How often a call is tried if it fails for a passing reason"),
+    Setting("max_tries", "int", 6, 1, 50, help="How many times a call is tried that fails temporarily"),
 )
 INSTANCE = (
     Setting("openai_base_url", "text", help="The address of an OpenAI-compatible server", empty="OpenAI's own"),
