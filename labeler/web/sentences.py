@@ -110,7 +110,7 @@ SENTENCES = (
     N_("%(model)s gives no answer that can be used. %(why)s."),
     N_("Held by the server's rate limit until %(time)s (UTC)"),
     N_("%(why)s The run goes on by itself when the server answers."),
-    N_("The first %(n)s records ended alike, without one label; fix the cause, then resume the run: %(why)s"),
+    N_("The first %(n)s records ended alike, without one label; mend the cause, then resume the run: %(why)s"),
     N_("The model thinks aloud, and where its answer begins cannot be told; use a reasoning parser on the server"),
     N_("The answer has words around its JSON, and the task wants the JSON alone"),
     N_("The answer was cut off at the limit of %(n)s tokens (max_tokens)"),

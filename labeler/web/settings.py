@@ -88,7 +88,7 @@ def _project_page(values: dict[str, Any], message: str = "") -> str:
             "embedder": [(name, _named(name, extra)) for name, extra in _embedders().items()],
         },
         hints={setting.name: setting.default for setting in tables.PROJECT}
-        | {"max_share_reviewer": _("0.5 if several reviewers label, otherwise 1")},
+        | {"max_share_reviewer": _("0.5 where more than one person labels, else 1")},
         wrong=named_in(message),
         seen=seen(g.project["settings"]),
     )
