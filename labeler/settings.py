@@ -90,7 +90,7 @@ PROJECT = (
     Setting("embedder", "text", "lexical", help="What turns texts into vectors: lexical, e5, sentence-transformers"),
     Setting("embedding_model", "text", "", help="The model for sentence-transformers: a name or a folder"),
     Setting("blind_share", "float", 0.05, 0, 1, help="The share of the queue shown without a suggestion"),
-    Setting("order", "choice", "oldest", choices=("oldest", "score", "disagreement", "random"), help="The queue order"),
+    Setting("order", "choice", "oldest", choices=("oldest", "score", "disagreement", "random"), help="Queue order"),
     Setting("claim_minutes", "float", 10.0, 0.01, 1440, help="How long an opened record stays with a reviewer"),
     Setting("max_share_reviewer", "float", None, 0, 1, help="Largest share of the k examples from one reviewer",
             empty="0.5 if several reviewers label, otherwise 1"),
