@@ -482,7 +482,7 @@ def test_a_record_without_suggestion_gets_one_at_once(shop: Shop) -> None:
     assert suggestion is not None and suggestion.value == opened["suggested"]
     assert {item.annotation_id for item in suggestion.evidence} <= set(ids)
     page = opened["html"]
-    assert "nearest" in page and "vote" in page and "Evidence" in page
+    assert "Nearest examples (free)" in page and "Evidence" in page
     assert f'data-example-id="{suggestion.evidence[0].annotation_id}"' in page
     assert f"{suggestion.evidence[0].similarity:.2f}" in page
     assert "kim" in page and "1 minute ago" in page
@@ -521,7 +521,7 @@ def test_suggestion_shows_source_second_opinion_and_evidence(shop: Shop) -> None
     assert (opened["suggested"], opened["second"]) == ("positive", "negative")
     page = opened["html"]
     assert "tiny-model" in page and "0.87" in page
-    assert "Take over" in page and "0.71" in page
+    assert "Take over" in page and "Nearest examples (free) 0.71" in page
     assert 'data-share="0.913"' in page and "사과가 아삭하고" in page
     shop.suggest(record_id, "positive", second=SecondOpinion("nearest", "positive", 0.5))
     agreeing = shop.seat().open(record_id)["html"]
@@ -540,11 +540,11 @@ def test_evidence_that_was_taken_back_says_so(shop: Shop) -> None:
     ("note", "english", "korean"),
     [
         ("scored, calibrated", "labels scored · calibrated", "라벨 점수로 결정 · 보정됨"),
-        ("cascade: fixed", "cascade: confirmed with fixed examples", "단계별: 고정 예시로 확인"),
+        ("cascade: fixed", "cascade: confirmed with fixed examples", "순차 시도: 고정 예시로 확인"),
         ("cascade: retrieved, calibrated", "decided with retrieved examples · calibrated", "결정 · 보정됨"),
-        ("self-consistency", "majority of several answers", "여러 답의 다수결"),
+        ("self-consistency", "majority of several answers", "여러 답변의 다수결"),
         ("joint", "asked together with other tasks", "다른 태스크와 함께 물음"),
-        ("repaired", "answer repaired", "답 형식을 고침"),
+        ("repaired", "answer repaired", "답변 형식을 고침"),
         ("a plugin's own", "a plugin&#39;s own", "a plugin&#39;s own"),
     ],
 )
@@ -571,7 +571,8 @@ def test_steps_lie_folded_beside_the_suggestion(shop: Shop) -> None:
         assert words in page
     failure = ParseFailure("not_json", "Not JSON", "hm")
     shop.suggest(record_id, failure=failure, steps=[Step("unreadable", "the first try")])
-    assert "the first try" in shop.seat().open(record_id)["html"]
+    page = shop.seat().open(record_id)["html"]
+    assert "the first try" in page and "<small>Not JSON</small>" in page
 
 
 def test_long_steps_do_not_weigh_down_the_next_record(shop: Shop) -> None:

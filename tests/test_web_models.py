@@ -215,11 +215,11 @@ def test_choices_of_settings_have_words() -> None:
 def test_each_page_speaks_the_language_of_its_reader(client: FlaskClient, project: int) -> None:
     """Titles of settings are looked up for every request, not once for all readers."""
     path = page_of("task", project)
-    assert "사람과 프롬프트가" in client.get(path).text
+    assert "검수자와 모델이 같은" in client.get(path).text
     send(client, "/language", language="en")
     page = client.get(path).text
     assert "People and prompt read the same text" in page
-    assert "사람과 프롬프트가" not in page
+    assert "검수자와 모델이 같은" not in page
     assert WAYS["self-consistency"].description["en"] in page
     assert "arXiv:2203.11171" in page
 

@@ -283,12 +283,12 @@ def test_errors_of_the_services_are_said_in_korean(client: FlaskClient, instance
     instance.create_project("딸기", "ko", {"tasks": ["sentiment"]})
     answer = send(client, "/projects/new", name="딸기", language="ko", tasks="sentiment")
     assert answer.status_code == 400
-    assert "이라는 프로젝트가 이미 있어요" in answer.text.replace("(이)", "이")
+    assert "같은 이름의 프로젝트가 이미 있어요: " in answer.text
     assert client.application
     with client.application.test_request_context(headers={"Accept-Language": "ko"}):
         assert sentences.said("nothing that anybody translated") == "nothing that anybody translated"
         nested = "the label was left out: 'x' is not one of the labels: a, b"
-        assert sentences.said(nested) == "라벨을 제외했어요: 'x'은(는) 라벨에 없어요. 라벨 목록: a, b"
+        assert sentences.said(nested) == "라벨이 빠졌어요 · 없는 라벨이에요: 'x'. 라벨 목록: a, b"
 
 
 # Projects
@@ -426,7 +426,7 @@ def test_a_file_is_looked_at_mapped_imported_and_reported(
     page = client.get(shown + "/progress").text
     assert "hx-trigger" not in page
     assert "본문이 비어 있어요" in page
-    assert "라벨을 제외했어요" in page
+    assert "라벨이 빠졌어요" in page
     record = store.records.by_key(project, "a1")
     assert record is not None
     assert (record.group, record.text) == ("귤", "단맛이 좋아요")
@@ -736,7 +736,7 @@ def test_project_settings_are_checked_and_saved(client: FlaskClient, store: Stor
     assert stored == {"tasks": ["sentiment", "usage"], "blind_share": 0.2, "order": "random", "refresh": False}
     refused = send(client, path, **form | {"blind_share": "2"})
     assert refused.status_code == 400
-    assert "사이여야 해요" in refused.text
+    assert "0~1 사이의 값을" in refused.text
     assert send(client, path, **form | {"tasks": [""]}).status_code == 400
     assert send(client, path, **form | {"embedder": "nothing"}).status_code in (400, 404)
 

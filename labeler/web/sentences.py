@@ -6,10 +6,11 @@ Raised in English, they are found here by their pattern; :func:`labeler.web.word
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 from flask_babel import gettext as _
 
-from labeler.web.words import N_
+from labeler.web.words import N_, setting_named, word
 
 # %(name)s stands for what varies.
 SENTENCES = (
@@ -71,8 +72,8 @@ SENTENCES = (
     N_("The label %(name)s makes a third level; a tree has two"),
     N_("A label schema needs at least one label"),
     N_("There is no column %(name)s; there are: %(columns)s"),
-    N_("%(name)s is %(value)s; it must lie between %(low)s and %(high)s"),
-    N_("%(name)s is %(value)s; a number is needed"),
+    N_("%(setting)s is %(value)s; it must lie between %(low)s and %(high)s"),
+    N_("%(setting)s is %(value)s; a number is needed"),
     N_("The project %(project)s has no task %(task)s"),
     N_("No task %(name)s; loaded: %(names)s"),
     N_("There is no account number %(number)s"),
@@ -128,9 +129,10 @@ SENTENCES = (
         "local"
     ),
     # Of settings and runs
-    N_("%(name)s is %(value)s; allowed are: %(names)s"),
-    N_("%(name)s is %(value)s; it must be of the kind %(kind)s"),
-    N_("The backend %(name)s has no setting %(setting)s; clear it, or choose another"),
+    N_("%(setting)s is %(value)s; allowed are: %(names)s"),
+    N_("%(setting)s is %(value)s; it must be of the kind %(kind)s"),
+    N_("The backend %(backend)s with %(model)s has no setting %(setting)s; clear it, or choose another"),
+    N_("The backend %(backend)s has no setting %(setting)s; clear it, or choose another"),
     N_("A cascade asks for one task at a time; clear the setting joint, or set mode to direct"),
     N_("The tasks %(a)s and %(b)s cannot be asked together: one labels reviews, the other products"),
     N_("The project's budget of %(amount)s is reached; raise it in the settings and resume"),
@@ -148,7 +150,7 @@ SENTENCES = (
     ),
     N_("openai_base_url is an address of this machine's cloud, which is no model server; example: %(address)s"),
     N_("The package %(name)s is not installed; install it with: %(command)s"),
-    N_("The backend %(name)s needs no test"),
+    N_("The backend %(backend)s needs no test"),
     N_("No model %(name)s; the settings name: %(names)s"),
     N_("The model %(model)s is being tested; wait until that has ended"),
     N_("There is no such test any more; start it again"),
@@ -162,7 +164,7 @@ SENTENCES = (
         "with .gz behind its name"
     ),
     N_("There is no such upload any more; send the file again"),
-    N_("%(name)s is %(value)s; it must be a whole number from %(low)s to %(high)s"),
+    N_("%(setting)s is %(value)s; it must be a whole number from %(low)s to %(high)s"),
     N_("Only an admin may start a run that costs money; choose a free backend"),
     N_("There is no such file in this export"),
     # Of taking back
@@ -373,12 +375,12 @@ SENTENCES = (
         "or split anew"
     ),
     N_(
-        "%(name)s has no rows, and no file was written for it: there are too few rows, products and near-duplicates "
+        "%(split)s has no rows, and no file was written for it: there are too few rows, products and near-duplicates "
         "that belong together are too large, or earlier exports had other shares"
     ),
     N_(
-        "%(name)s has %(share)s of the rows, not %(wanted)s: there are too few rows, products and near-duplicates that "
-        "belong together are too large, or earlier exports had other shares"
+        "%(split)s has %(share)s of the rows, not %(wanted)s: there are too few rows, products and near-duplicates "
+        "that belong together are too large, or earlier exports had other shares"
     ),
     N_("The shares %(a)s, %(b)s and %(c)s add up to %(sum)s; they must add up to 1"),
     N_("Nothing to export: every approved annotation of %(task)s is left out. %(why)s"),
@@ -476,7 +478,7 @@ SENTENCES = (
     N_("openai_base_url is not an address; example: %(address)s"),
     N_("openai_base_url must not contain # or ?, other than ?api-version= of Azure; example: %(address)s"),
     N_("openai_base_url contains a space or a control character; example: %(address)s"),
-    N_("%(name)s must be text, not %(kind)s"),
+    N_("%(setting)s must be text, not %(kind)s"),
     N_("The capability %(name)s cannot be %(value)s; test the connection again"),
     N_("The capabilities of a server must be an object, not %(value)s"),
     # Of batches
@@ -496,7 +498,7 @@ SENTENCES = (
     N_("The task %(task)s cannot build a prompt: %(reason)s"),
     N_("The parser of the task %(task)s failed: %(reason)s"),
     N_("%(error)s in the task or backend: %(reason)s"),
-    N_("The backend %(name)s has no batches; choose the executor local, or the backend openai"),
+    N_("The backend %(backend)s has no batches; choose the executor local, or the backend openai"),
     N_("No backend %(name)s; loaded: %(names)s"),
     N_("No executor %(name)s; loaded: %(names)s"),
     N_("No retriever %(name)s; loaded: %(names)s"),
@@ -585,7 +587,9 @@ SENTENCES = (
 )
 _LONGEST = 1000
 # Holes that hold a sentence themselves, or a part of one.
-_NESTED = ("why", "got")
+_NESTED = ("why", "got", "what")
+# Holes that hold a name of the code, and what the page calls it.
+_TITLED: Mapping[str, Callable[[str], str]] = {"setting": setting_named, "backend": word, "split": word}
 _HOLE = re.compile(r"%\\\((\w+)\\\)s")
 _PATTERNS = [
     (sentence, re.compile(_HOLE.sub(lambda hole: f"(?P<{hole[1]}>.+)", re.escape(sentence)))) for sentence in SENTENCES
@@ -599,5 +603,6 @@ def said(sentence: str) -> str:
         if match:
             found = match.groupdict()
             found |= {hole: said(found[hole]) for hole in _NESTED if hole in found}
+            found |= {hole: titled(found[hole]) for hole, titled in _TITLED.items() if hole in found}
             return str(_(known, **found)) if found else str(_(known))
     return sentence

@@ -30,6 +30,7 @@ WORDS = {
     "finished": N_("Finished"),
     "removed": N_("Removed"),
     "failed": N_("Failed"),
+    "withdrawn": N_("Taken back"),
     # How an annotation came to be
     "accepted": N_("Accepted as suggested"),
     "corrected": N_("Corrected"),
@@ -168,6 +169,29 @@ WORDS = {
     "expired": N_("The batch took too long"),
     "no_answer": N_("The examples say nothing about it"),
     "no_vector": N_("No vector yet"),
+    # Why an answer is no label
+    "parse.not_json": N_("Not JSON"),
+    "parse.shape": N_("Not the object asked for"),
+    "parse.type": N_("Wrong type of value"),
+    "parse.unknown_label": N_("Unknown label"),
+    "parse.case": N_("Label written differently"),
+    "parse.heading": N_("Category with subcategories"),
+    "parse.exclusive": N_("Labels that exclude each other"),
+    "parse.count": N_("Too many or too few"),
+    "parse.length": N_("Too long or too short"),
+    "parse.range": N_("Out of range"),
+    "parse.not_verbatim": N_("Phrase not in the text"),
+    "parse.overlap": N_("Overlapping phrases"),
+    "parse.offset": N_("Wrong place in the text"),
+    "parse.unknown_part": N_("Unknown field"),
+    "parse.missing_part": N_("Missing field"),
+    "parse.empty": N_("Empty"),
+    "parse.text": N_("Text that cannot be used"),
+    "parse.too_long": N_("Answer too long"),
+    "parse.truncated": N_("Cut off"),
+    "parse.thinking": N_("Still thinking"),
+    "parse.refusal": N_("Refused to answer"),
+    "parse.elsewhere": N_("No text in the answer"),
 }
 
 # Title and explanation of each setting that the pages show.
@@ -210,7 +234,7 @@ SETTINGS = {
         N_("What is labeled"),
         N_("Each review, or all reviews of a product as one record; pending records change with it"),
     ),
-    "k": (N_("Examples per prompt (k)"), N_("0 means zero-shot")),
+    "k": (N_("Examples per prompt"), N_("0 means zero-shot")),
     "retriever": (N_("Retriever"), N_("Chooses the examples that a prompt shows")),
     "pinned": (N_("Pinned records"), N_("Record keys for the fixed retriever and the cascade, one a line")),
     # The model
@@ -301,8 +325,24 @@ def step_title(name: str) -> str:
     return word(f"step.{name}") if f"step.{name}" in WORDS else name
 
 
+def failure_kind(kind: str) -> str:
+    """Return in words why an answer is no label; the kind of a plugin's own parser as it is."""
+    return word(f"parse.{kind}") if f"parse.{kind}" in WORDS else kind
+
+
 def setting_title(name: str) -> str:
     return str(_(SETTINGS[name][0])) if name in SETTINGS else name
+
+
+def setting_named(names: str) -> str:
+    """Return what an error calls a setting: its title on the page, and the name that the command line knows.
+
+    Several are separated by commas.
+    """
+    return ", ".join(
+        str(_("%(title)s (%(name)s)", title=setting_title(name), name=name)) if name in SETTINGS else name
+        for name in names.split(", ")
+    )
 
 
 def setting_help(name: str) -> str:
