@@ -738,6 +738,7 @@ def test_an_example_opens_with_text_label_and_history(shop: Shop) -> None:
     last = seat.decide(seat.open(opened["record_id"]), "neutral").json["annotation_id"]
     page = seat.client.get(seat.path(f"example/{last}")).json["html"]
     assert TEXTS[0] in page and "Neutral" in page and "Negative" in page and page.count("kim") == 2
+    assert page.count("Labeled from scratch") == 2
 
 
 def test_examples_of_another_task_or_project_do_not_exist(shop: Shop) -> None:
