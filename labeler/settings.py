@@ -120,7 +120,7 @@ TASK = (
     Setting("persona", "map", help="Who the model is told to be, by language", empty="an experienced reviewer"),
     Setting("answer_wording", "map", help="How the answer is asked for, by language", empty="as one JSON object"),
     Setting("samples", "int", 5, 2, 40, help="How many answers self-consistency asks for"),
-    Setting("mode", "choice", "direct", choices=MODES, help="direct, or cascade: the cheapest step that will do"),
+    Setting("mode", "choice", "direct", choices=MODES, help="direct, or cascade: try the cheapest step first"),
     Setting("cascade_score", "float", None, 0, 1,
             help="Cascade: free answers that agree from this score on suffice", empty="every record is asked"),
     Setting("joint", "list", [], help="Other tasks of the same record that are asked in the same call"),
@@ -142,7 +142,7 @@ TASK = (
     Setting("executor", "text", "local", help="What moves a run: local, or openai-batch (half price, within a day)"),
     Setting("budget", "float", None, 0, 1e6, help="The most a run may cost, in US dollars", empty="no limit"),
     Setting("concurrency", "int", 16, 1, 256, help="How many calls are in flight at once"),
-    Setting("max_tries", "int", 6, 1, 50, help="How often a call that failed in passing is tried"),
+    Setting("max_tries", "int", 6, 1, 50, help="How many times a call is tried that fails temporarily"),
 )
 INSTANCE = (
     Setting("openai_base_url", "text", help="The address of an OpenAI-compatible server", empty="OpenAI's own"),

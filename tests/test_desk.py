@@ -482,7 +482,7 @@ def test_a_record_without_suggestion_gets_one_at_once(shop: Shop) -> None:
     assert suggestion is not None and suggestion.value == opened["suggested"]
     assert {item.annotation_id for item in suggestion.evidence} <= set(ids)
     page = opened["html"]
-    assert "Nearest examples (free)" in page and "Evidence" in page
+    assert "Vote of the nearest examples (free)" in page and "Evidence" in page
     assert f'data-example-id="{suggestion.evidence[0].annotation_id}"' in page
     assert f"{suggestion.evidence[0].similarity:.2f}" in page
     assert "kim" in page and "1 minute ago" in page
@@ -521,7 +521,7 @@ def test_suggestion_shows_source_second_opinion_and_evidence(shop: Shop) -> None
     assert (opened["suggested"], opened["second"]) == ("positive", "negative")
     page = opened["html"]
     assert "tiny-model" in page and "0.87" in page
-    assert "Apply" in page and "Nearest examples (free) 0.71" in page
+    assert "Apply" in page and "Vote of the nearest examples (free) 0.71" in page
     assert 'data-share="0.913"' in page and "사과가 아삭하고" in page
     shop.suggest(record_id, "positive", second=SecondOpinion("nearest", "positive", 0.5))
     agreeing = shop.seat().open(record_id)["html"]
