@@ -194,7 +194,7 @@ def test_titles_above_the_header_are_passed_over(put, title, rows):
         number = title.count("\n") + 2
         assert (source.header, source.notes) == (
             str(number),
-            [f"What stands above the column names (row {number}) was passed over"],
+            [f"Everything above the column names (row {number}) was skipped"],
         )
         assert len([row for row in source if isinstance(row, Row)]) == rows
 
@@ -239,7 +239,7 @@ def test_header_row_is_what_a_person_says(put):
     path = put("a.csv", "x,y\nid,\n,text\n1,좋아요\n")
     assert read(path, header_row="2-3")[0] == {4: {"id": "1", "text": "좋아요"}}
     assert list(read(path, header_row="2")[0]) == [3, 4]
-    assert "is no row of column names" in refusal(path, header_row="zwei")
+    assert "is not a row of column names" in refusal(path, header_row="zwei")
     assert "cannot hold the column names" in refusal(path, header_row="90")
 
 
@@ -247,7 +247,7 @@ def test_column_names_that_stand_again_are_passed_over(put):
     """Two files joined into one have them in the middle, perhaps behind a byte order mark."""
     with open_rows(put("a.csv", "id,text\n1,a\n\ufeffid,text\n2,b\nid,text\n3,c\n")) as source:
         assert [row.values["text"] for row in source] == ["a", "b", "c"]
-        assert source.notes == ["The column names stand again in the middle, 2 time(s); these rows were passed over"]
+        assert source.notes == ["The column names are repeated in the middle, 2 time(s); these rows were skipped"]
 
 
 def test_empty_cells_beyond_the_last_column_do_no_harm(put):

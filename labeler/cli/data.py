@@ -154,7 +154,7 @@ def _write_report(report: Report, path: Path) -> None:
 @click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
 @click.option("--how", multiple=True, metavar="HOW", help="Only: accepted, corrected, scratch, imported")
 @click.option("--language", type=click.Choice(["ko", "en"]), help="Only records in this language")
-@click.option("--new-splits", is_flag=True, help="Forget in which splits records left before, and share them out anew")
+@click.option("--new-splits", is_flag=True, help="Forget the splits of earlier exports, and split all records again")
 @click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
 @click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
 @click.option("--reasoning", is_flag=True, help="suggestions: also what the model wrote down on the way to each")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--again",
     is_flag=True,
-    help="Also pending records that have a suggestion; answers that could not be read are asked for anew",
+    help="Also pending records that have a suggestion; unreadable answers are requested again",
 )
 @click.option("--dry-run", is_flag=True, help="Show items, calls, tokens, cost and time; call nothing")
 @with_instance

@@ -487,8 +487,8 @@ class Book:
             and ledger.ended_alike(self.run_id, _BRAKE, tx)
         ):
             said = (
-                f"The first {_BRAKE} records ended alike, without one label; mend the cause, then resume the run: "
-                f"{message or kind}"
+                f"The first {_BRAKE} records all ended the same way, without a label; fix the cause, then resume "
+                f"the run: {message or kind}"
             )
             ledger.set_run(tx, self.run_id, PAUSED, said, OPEN)
         return True

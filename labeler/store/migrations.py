@@ -552,7 +552,7 @@ def _check_header(path: Path) -> None:
         head = _head(path)
     if not head:
         raise StoreDamaged(
-            f"{path} is empty (0 bytes): its data is gone; restore a backup, or delete the file to start anew"
+            f"{path} is empty (0 bytes): its data is gone; restore a backup, or delete the file to start again"
         )
     if head[:16] != b"SQLite format 3\x00":
         raise StoreDamaged(

@@ -20,7 +20,7 @@ SENTENCES = (
     N_("Only an admin of the instance may name an embedding model: the server fetches and loads it"),
     N_("There is no such project"),
     N_("There is no such page"),
-    N_("This address does not take that method"),
+    N_("This address does not allow that method"),
     N_("This is too large to be sent here"),
     N_("Something went wrong inside Labeler; the log says what"),
     N_("This page is too old or was not opened here; load it again and repeat"),
@@ -33,7 +33,7 @@ SENTENCES = (
     N_("The disk of %(path)s is full; free some space and try again. Nothing was lost"),
     N_("The disk is full; free some space and try again. Nothing was lost"),
     N_("%(path)s cannot be written (%(reason)s); check the folder's permissions"),
-    N_("%(path)s leads elsewhere by a link, and is not used; put a folder in its place"),
+    N_("%(path)s is a link to another place and is not used; replace it by a folder"),
     N_("The store %(path)s is open read-only; nothing was changed"),
     N_("The name or the password is wrong"),
     N_("Too many failed sign-ins; wait five minutes and try again"),
@@ -67,7 +67,7 @@ SENTENCES = (
     N_("Nothing to export: no annotation of %(task)s is approved; approve some records first"),
     N_("Nothing to export: no annotation of %(task)s is approved and fits the filters"),
     N_("Nothing to export: %(task)s has no suggestions; make some first"),
-    N_("The label %(name)s stands twice in the label schema"),
+    N_("The label %(name)s appears twice in the label schema"),
     N_("The label %(name)s has an unknown parent %(parent)s"),
     N_("The label %(name)s makes a third level; a tree has two"),
     N_("A label schema needs at least one label"),
@@ -85,7 +85,7 @@ SENTENCES = (
     N_("Its records are in a batch of run %(number)s; it goes on when the batch is back"),
     # Of backends
     N_("There is no approved example yet; approve a few records first"),
-    N_("The neighbours say nothing about this record"),
+    N_("The nearest examples do not help with this record"),
     N_("The probe needs approved examples of at least two labels"),
     N_("The probe labels choices only, not %(kind)s"),
     N_("The record has no vector yet"),
@@ -111,13 +111,13 @@ SENTENCES = (
     N_("%(model)s gives no answer that can be used. %(why)s."),
     N_("Held by the server's rate limit until %(time)s (UTC)"),
     N_("%(why)s The run goes on by itself when the server answers."),
-    N_("The first %(n)s records ended alike, without one label; mend the cause, then resume the run: %(why)s"),
+    N_("The first %(n)s records all ended the same way, without a label; fix the cause, then resume the run: %(why)s"),
     N_("The model thinks aloud, and where its answer begins cannot be told; use a reasoning parser on the server"),
     N_("The answer has words around its JSON, and the task wants the JSON alone"),
     N_("The answer was cut off at the limit of %(n)s tokens (max_tokens)"),
     N_("The answer was cut off, because it is longer than any label of this task"),
     N_("The model was still thinking where its answer should have ended"),
-    N_("The server's content filter held the answer back"),
+    N_("The server's content filter blocked the answer"),
     N_(
         "The answer is empty: the model's text came as reasoning_content; start the server without its "
         "reasoning parser, or turn thinking off"
@@ -174,7 +174,7 @@ SENTENCES = (
     N_("Import %(number)s was removed before"),
     N_("Run %(number)s is asking about these records now; pause or cancel it, and remove them then"),
     N_("%(n)s more records were decided meanwhile; look again at what would go"),
-    N_("The product %(name)s is made of its reviews; remove these, and it goes with them"),
+    N_("The product %(name)s is made of its reviews; remove these to remove it"),
     N_("Give %(least)s to %(most)s characters, such as an e-mail address or a customer's id"),
     N_("The project %(name)s is archived; bring it back first"),
     N_("The project was archived"),
@@ -190,7 +190,7 @@ SENTENCES = (
     N_("manifests of exports"),
     N_("events"),
     N_("This project has no task; add one in its settings"),
-    N_("The color %(color)s is none; write it like #2e7d32"),
+    N_("%(color)s is not a color; write it like #2e7d32"),
     # Of files
     N_("The file is empty"),
     N_("%(name)s is not a file"),
@@ -230,7 +230,7 @@ SENTENCES = (
     N_("%(name)s is larger than %(size)s; split it into smaller files"),
     N_("%(name)s unpacks to more than %(size)s; split it into smaller files"),
     N_(
-        "%(name)s unpacks to more than %(n)s times its size; that is not how reviews look, so it was not read. If you "
+        "%(name)s unpacks to more than %(n)s times its size; reviews do not look like that, so it was not read. If you "
         "trust it, unpack it yourself"
     ),
     N_("%(name)s unpacks to more than %(size)s or %(n)s times its size; save it as CSV UTF-8"),
@@ -258,9 +258,9 @@ SENTENCES = (
     N_("The delimiter %(name)s cannot be used; give one character, or tab, or none"),
     N_("The quotes in %(name)s are broken on too many lines (now at line %(n)s); check the delimiter and the quotes"),
     N_("The header (line %(n)s) cannot be read: %(why)s"),
-    N_("The column name %(name)s stands twice in the header (columns %(a)s and %(b)s); rename one of them"),
-    N_("The column name %(name)s stands twice in %(file)s; rename one of them"),
-    N_("%(row)s is no row of column names; write a number such as 5, or 1-2 for two rows"),
+    N_("The column name %(name)s appears twice in the header (columns %(a)s and %(b)s); rename one of them"),
+    N_("The column name %(name)s appears twice in %(file)s; rename one of them"),
+    N_("%(row)s is not a row of column names; write a number such as 5, or 1-2 for two rows"),
     N_("Row %(row)s cannot hold the column names: it is empty or not among the first rows"),
     N_("The column %(column)s holds objects, not texts"),
     N_(
@@ -285,9 +285,9 @@ SENTENCES = (
     # Notes about files
     N_("The encoding was guessed as %(name)s; if letters look wrong, give the right one"),
     N_("The file was read as an export of %(name)s"),
-    N_("What stands above the column names (row %(row)s) was passed over"),
+    N_("Everything above the column names (row %(row)s) was skipped"),
     N_("The column names of the rows %(a)s and %(b)s were joined"),
-    N_("The column names stand again in the middle, %(n)s time(s); these rows were passed over"),
+    N_("The column names are repeated in the middle, %(n)s time(s); these rows were skipped"),
     N_("%(n)s row(s) end before the last column; what is missing was taken as empty"),
     N_("The first line was taken as the name of the only column: %(name)s"),
     N_("The sheet %(sheet)s was read; there are also: %(names)s"),
@@ -295,7 +295,7 @@ SENTENCES = (
         "The numbers in the column %(column)s have more digits than a spreadsheet keeps, so it has rounded them; store "
         "the column as text there"
     ),
-    N_("The column %(column)s is no id: it is empty or the same in several rows"),
+    N_("The column %(column)s is not used as the id: it is empty or the same in several rows"),
     N_(
         "The column %(column)s is empty in %(n)s of the first %(all)s rows; if its cells were merged, fill them down "
         "and import the file then"
@@ -335,7 +335,7 @@ SENTENCES = (
     N_("The text is %(got)s, not a text: %(value)s"),
     N_("The text holds nothing but invisible characters"),
     N_("The row holds totals, not a review"),
-    N_("The column %(column)s holds an object or a list here, which is no id and no product"),
+    N_("The column %(column)s holds an object or a list here, which cannot be an id or a product"),
     N_("The number %(value)s in column %(column)s was rounded by a spreadsheet; store it as text there"),
     N_("The id %(id)s… is longer than 200 characters"),
     N_("%(value)s is not JSON: %(why)s"),
@@ -362,7 +362,7 @@ SENTENCES = (
     N_("The label schema of the task no longer allows the value; label these records again"),
     N_("Text and answer together are longer than the limit"),
     N_("Equal texts carry different labels; decide these records again"),
-    N_("Equal texts with equal labels stand more than once"),
+    N_("Equal texts with equal labels occur more than once"),
     N_("Somebody decided these records again while the export ran; export again to have them"),
     N_("Near-duplicates carry different labels; look at these records again"),
     N_("The text holds control tokens of language models, which a trainer may take for real ones"),
@@ -372,7 +372,7 @@ SENTENCES = (
     ),
     N_(
         "Earlier exports put these records, or what belongs to them, into a split that has no share now; give it one, "
-        "or split anew"
+        "or split all records again"
     ),
     N_(
         "%(split)s has no rows, and no file was written for it: there are too few rows, products and near-duplicates "
@@ -462,7 +462,7 @@ SENTENCES = (
     N_("The call failed with an unexpected %(error)s; see the log."),
     N_("A package is missing (%(reason)s)."),
     N_(
-        "The package openai %(version)s is not made as Labeler needs it (%(reason)s); install the versions of "
+        "The package openai %(version)s does not work as Labeler needs it (%(reason)s); install the versions of "
         "constraints.txt"
     ),
     N_("The prompt holds what JSON cannot carry (a lone surrogate, NaN); clean the text of the record."),
@@ -534,7 +534,7 @@ SENTENCES = (
     N_("Invalid \\escape"),
     N_("JSON nested deeper than %(n)s levels"),
     N_("JSON nested deeper than %(n)s levels at line %(line)s"),
-    N_("The key %(name)s stands twice in one object"),
+    N_("The key %(name)s appears twice in one object"),
     N_("%(name)s is not a JSON number"),
     N_("A number of %(n)s digits is too long (at most %(most)s)"),
     N_("The number %(value)s is too large"),
@@ -565,7 +565,7 @@ SENTENCES = (
     N_("A keyword is empty"),
     N_("The keyword %(name)s cannot be placed without its text"),
     N_("The keyword %(name)s overlaps another keyword"),
-    N_("The keyword %(name)s does not stand in the text"),
+    N_("The keyword %(name)s is not in the text word for word"),
     N_("Expected a list of spans, got %(got)s"),
     N_("Expected a span with label and text, got %(got)s"),
     N_("A span has the keys %(names)s, got %(got)s"),

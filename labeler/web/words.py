@@ -167,7 +167,7 @@ WORDS = {
     "no_examples": N_("No approved examples yet"),
     "unanswered": N_("Left out of the batch"),
     "expired": N_("The batch took too long"),
-    "no_answer": N_("The examples say nothing about it"),
+    "no_answer": N_("The nearest examples do not help"),
     "no_vector": N_("No vector yet"),
     # Why an answer is no label
     "parse.not_json": N_("Not JSON"),
