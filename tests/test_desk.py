@@ -471,7 +471,7 @@ def approve_some(shop: Shop, task: str = "sentiment") -> list[int]:
 def test_without_any_example_the_form_is_empty_with_a_hint(shop: Shop) -> None:
     opened = shop.seat().next()
     assert (opened["suggested"], opened["suggestion_id"], opened["decided"]) == (None, None, None)
-    assert "they begin after the first approvals" in opened["html"]
+    assert "they start after the first approvals" in opened["html"]
 
 
 def test_a_record_without_suggestion_gets_one_at_once(shop: Shop) -> None:
@@ -624,7 +624,7 @@ def test_a_parse_failure_is_shown_with_its_raw_answer(shop: Shop) -> None:
     shop.suggest(record_id, failure=failure)
     opened = shop.seat().open(record_id)
     assert opened["suggested"] is None
-    assert "unknown_label" in opened["html"] and "&#39;great&#39; is not one" in opened["html"]
+    assert "Unknown label" in opened["html"] and "&#39;great&#39; is not one" in opened["html"]
     assert "great&lt;b&gt;" in opened["html"]
 
 

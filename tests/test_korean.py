@@ -132,6 +132,12 @@ def test_settings_in_errors_carry_the_title_of_the_page() -> None:
     assert wrong == []
 
 
+def test_no_setting_goes_by_its_name_of_the_code_alone() -> None:
+    """The name that the command line knows stands in brackets only: the form of the page shows the title."""
+    bare = re.compile(rf"(?<![\w(./-])({'|'.join(SETTINGS)})(?![\w).])")
+    assert [text for text in catalogue().values() if bare.search(re.sub(HOLE, "…", text))] == []
+
+
 def test_every_reason_why_an_answer_is_no_label_has_words() -> None:
     """The desk and the page of a run name the kind of a failure in words: those of all label kinds have some."""
     source = (ROOT / "labeler/task.py").read_text(encoding="utf-8")

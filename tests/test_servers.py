@@ -252,7 +252,7 @@ def test_run_whose_first_records_end_alike_pauses(lab, name):
     run_id = lab.start(concurrency=2, max_tries=1)
     assert lab.move(run_id, max_tries=1) == "paused"
     run = lab.ledger.run(run_id)
-    assert run["message"].startswith("The first 20 records ended alike, without one label;")
+    assert run["message"].startswith("The first 20 records all ended the same way, without a label;")
     assert 20 <= run["done"] + run["failed"] <= 22
 
 

@@ -515,7 +515,7 @@ def check_new(path: Path) -> None:
         names = ", ".join(one.name for one in left[:5])
         raise StoreDamaged(
             f"{path} is gone, but what belongs to it stands ({names}); restore a backup, or move these away to start "
-            "anew"
+            "again"
         )
 
 
