@@ -116,7 +116,7 @@ def test_local_model_that_is_not_there_is_said_by_the_page_that_asks(client, ins
     started = send(client, "/settings/test", backend="transformers").text
     assert "/nowhere/model" in started
     said = Page(polled(client, started)).said
-    assert "모델 폴더 /nowhere/model" in said
+    assert "모델 폴더가 없어요: /nowhere/model" in said
     assert instance.store.models.all() == []
 
 
