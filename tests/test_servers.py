@@ -286,7 +286,7 @@ def test_server_that_is_away_pauses_the_run_and_costs_no_try(lab):
     assert worker.move_run(run_id) == "paused"
     run = lab.ledger.run(run_id)
     assert (run["calls"], run["repeats"], run["failed"], lab.ledger.item_counts(run_id)) == (0, 0, 0, {"waiting": 8})
-    assert run["message"].endswith("The run goes on by itself when the server answers.")
+    assert run["message"].endswith("The run continues by itself when the server answers.")
     assert [lab.ledger.tries(run_id, id_) for id_ in lab.ids[:8]] == [0] * 8
     assert audit(lab.store) == []
     worker._asked.clear()

@@ -68,7 +68,7 @@ _REASONS = {
     "between_splits": "Products or near-duplicates that came later tie these records to records of another split; "
     "they stay out, so that no held-out record has a twin in the training set",
     "no_share": "Earlier exports put these records, or what belongs to them, into a split that has no share now; "
-    "give it one, or split all records again",
+    "give it a share, or split all records again",
     "changed": "Somebody decided these records again while the export ran; export again to have them",
 }
 

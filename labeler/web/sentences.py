@@ -82,7 +82,7 @@ SENTENCES = (
     N_("being filled"),
     N_("Its records are being gathered; if that was interrupted, resume the run with those it has, or cancel it"),
     N_("The records of run %(number)s are still being gathered; wait, or cancel it"),
-    N_("Its records are in a batch of run %(number)s; it goes on when the batch is back"),
+    N_("Its records are in a batch of run %(number)s; it continues when the batch is back"),
     # Of backends
     N_("There is no approved example yet; approve a few records first"),
     N_("The nearest examples do not help with this record"),
@@ -110,7 +110,7 @@ SENTENCES = (
     ),
     N_("%(model)s gives no answer that can be used. %(why)s."),
     N_("Held by the server's rate limit until %(time)s (UTC)"),
-    N_("%(why)s The run goes on by itself when the server answers."),
+    N_("%(why)s The run continues by itself when the server answers."),
     N_("The first %(n)s records all ended the same way, without a label; fix the cause, then resume the run: %(why)s"),
     N_("The model thinks aloud, and where its answer begins cannot be told; use a reasoning parser on the server"),
     N_("The answer has words around its JSON, and the task wants the JSON alone"),
@@ -173,7 +173,7 @@ SENTENCES = (
     N_("Import %(number)s is still going on; wait until it has ended"),
     N_("Import %(number)s was removed before"),
     N_("Run %(number)s is asking about these records now; pause or cancel it, and remove them then"),
-    N_("%(n)s more records were decided meanwhile; look again at what would go"),
+    N_("%(n)s more records were decided meanwhile; check again what would be removed"),
     N_("The product %(name)s is made of its reviews; remove these to remove it"),
     N_("Give %(least)s to %(most)s characters, such as an e-mail address or a customer's id"),
     N_("The project %(name)s is archived; bring it back first"),
@@ -196,7 +196,7 @@ SENTENCES = (
     N_("%(name)s is not a file"),
     N_("%(name)s cannot be opened: %(reason)s"),
     N_("%(name)s cannot be read: %(reason)s"),
-    N_("%(name)s cannot be read, for it is %(got)s: %(why)s"),
+    N_("%(name)s cannot be read, because it is %(got)s: %(why)s"),
     N_("an old Excel workbook (.xls), or a workbook with a password"),
     N_("a web page (HTML or XML); shops often give it the name .xls"),
     N_("a gzip file"),
@@ -288,7 +288,7 @@ SENTENCES = (
     N_("Everything above the column names (row %(row)s) was skipped"),
     N_("The column names of the rows %(a)s and %(b)s were joined"),
     N_("The column names are repeated in the middle, %(n)s time(s); these rows were skipped"),
-    N_("%(n)s row(s) end before the last column; what is missing was taken as empty"),
+    N_("%(n)s row(s) end before the last column; missing cells count as empty"),
     N_("The first line was taken as the name of the only column: %(name)s"),
     N_("The sheet %(sheet)s was read; there are also: %(names)s"),
     N_(
@@ -371,8 +371,8 @@ SENTENCES = (
         "that no held-out record has a twin in the training set"
     ),
     N_(
-        "Earlier exports put these records, or what belongs to them, into a split that has no share now; give it one, "
-        "or split all records again"
+        "Earlier exports put these records, or what belongs to them, into a split that has no share now; give it a "
+        "share, or split all records again"
     ),
     N_(
         "%(split)s has no rows, and no file was written for it: there are too few rows, products and near-duplicates "
@@ -400,21 +400,21 @@ SENTENCES = (
         "a trial with transformers %(version)s failed (%(reason)s); if this model was quicker before, install the "
         "versions of constraints.txt"
     ),
-    N_("transformers %(version)s does not tell the control tokens of a model; install the versions of constraints.txt"),
+    N_("transformers %(version)s does not list the control tokens of a model; install the versions of constraints.txt"),
     N_("The local model failed with an unexpected %(error)s; see the log."),
-    N_("The GPU stopped with an error; restart Labeler, and see the log for what it said."),
+    N_("The GPU stopped with an error; restart Labeler, and see the log for details."),
     N_("The task %(task)s has no closed list of labels to score; set answering to auto or generated."),
-    N_("The scores of the task %(task)s decide for no label."),
+    N_("The scores of the task %(task)s do not single out a label."),
     N_("The model's chat template leaves out a message; choose another model"),
     N_("The model's chat template refuses the messages: %(reason)s"),
-    N_("The model %(model)s is gated; accept its licence on the hub, and set HF_TOKEN to a token of yours"),
+    N_("The model %(model)s is gated; accept its licence on the hub, and set HF_TOKEN to your token"),
     N_("The hub has no model %(model)s, or it is private; check the model id, or set HF_TOKEN"),
     N_(
         "The model %(model)s is not in the local cache and the hub cannot be reached; connect once, or give a folder "
         "with the weights"
     ),
     N_("The model %(model)s has no weights in safetensors, and a pickle is not read; take another model"),
-    N_("The model %(model)s brings code of its own, which is never run; take one that transformers knows"),
+    N_("The model %(model)s comes with its own code, which is never run; use a model that transformers supports"),
     N_("The model %(model)s needs a package that is not installed: %(reason)s"),
     N_("The model %(model)s could not be loaded: %(reason)s; check its folder or choose another"),
     N_(
@@ -445,7 +445,7 @@ SENTENCES = (
         "code; save the model with safetensors"
     ),
     N_("The adapter %(folder)s has no %(file)s; give the folder of a LoRA that peft has saved"),
-    N_("adapter_config.json in %(folder)s names no peft_type; save the LoRA again"),
+    N_("adapter_config.json in %(folder)s has no peft_type; save the LoRA again"),
     N_("The adapter %(folder)s is of the kind %(kind)s; only LORA is read"),
     N_("An adapter needs the package peft; install it with: pip install peft"),
     N_("The package %(package)s is not installed; install it with: %(command)s"),
@@ -474,7 +474,7 @@ SENTENCES = (
     ),
     N_("The server does not take this kind of structured output; set structured to auto (%(status)s)."),
     N_("timeout is %(value)s; use a number of seconds above 0"),
-    N_("No model id; enter the name of a model, as the server knows it"),
+    N_("No model id; enter the name of the model on the server"),
     N_("openai_base_url is not an address; example: %(address)s"),
     N_("openai_base_url must not contain # or ?, other than ?api-version= of Azure; example: %(address)s"),
     N_("openai_base_url contains a space or a control character; example: %(address)s"),
@@ -510,7 +510,7 @@ SENTENCES = (
     N_("%(file)s cannot be read: %(reason)s"),
     N_("%(file)s cannot be written: %(reason)s"),
     N_("%(file)s must hold one JSON object"),
-    N_("It was stopped half way; import the file again, and it goes on"),
+    N_("It was stopped halfway; import the file again to continue"),
     N_("%(place)s is not a field; use %(names)s"),
     N_("%(place)s must be an object that maps model ids to prices, not %(value)s"),
     N_("%(place)s must be an object with %(names)s, not %(value)s"),
