@@ -437,10 +437,22 @@ def test_a_file_is_looked_at_mapped_imported_and_reported(
     assert not list((instance.folder / "uploads").rglob("*.*"))
 
 
+def test_a_choice_is_named_by_its_own_field(client: FlaskClient, project: int) -> None:
+    """A queue is "random" in other words than examples are; an empty field names no model that may be gone."""
+    orders = client.get(f"/projects/{project}/settings").text
+    assert '<option value="random">무작위 순</option>' in orders
+    retrievers = client.get(f"/projects/{project}/settings/sentiment").text
+    assert re.search('<option value="random"[^>]*>무작위</option>', retrievers)
+    field = re.search(r'<input name="openai_model"[^>]*>', client.get("/settings").text)
+    assert field and 'placeholder=""' in field[0]
+
+
 def test_a_file_is_read_again_in_another_way(client: FlaskClient, project: int) -> None:
     """Encoding and delimiter can be overridden before anything is imported."""
     preview = upload(client, project, "본문;점수\n좋아요;5\n".encode("utf-16"))
     assert "좋아요" in client.get(preview).text
+    offered = dict(re.findall(r'<option value="(tab|none)">([^<]+)</option>', client.get(preview).text))
+    assert offered == {"tab": "탭", "none": "없음: 열 하나"}
     page = Page(client.get(preview + "?delimiter=tab").text).said
     assert "본문;점수" in page
     broken = client.get(preview + "?encoding=nonsense")
