@@ -40,6 +40,9 @@ _BATCH = 128
 _LOCK_PATIENCE = 60.0
 # In bytes: what a -wal that has grown for a while is cut back to; what a reader holds back in it that is worth a word.
 _WAL_SIZE, HELD_BACK = 16 * 1024 * 1024, 64 * 1024 * 1024
+# In KiB, the pages that a connection keeps. Each thread reads by one of its own, and the system keeps what all of them
+# read; the one that writes changes pages all over the indexes.
+_CACHE, _WRITER_CACHE = 4096, 65536
 MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs", "davfs",
@@ -69,8 +72,9 @@ class Tx:
         """Execute a statement and return the number of rows it changed."""
         return self.connection.execute(sql, params).rowcount
 
-    def many(self, sql: str, rows: Iterable[Params]) -> None:
-        self.connection.executemany(sql, rows)
+    def many(self, sql: str, rows: Iterable[Params]) -> int:
+        """Execute a statement for each of the rows and return how many it changed."""
+        return max(self.connection.executemany(sql, rows).rowcount, 0)
 
 
 class _Connection(sqlite3.Connection):
@@ -120,7 +124,7 @@ class Database:
                 connection.close()
                 connection = self._connected("ro&immutable=1")
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA cache_size = -65536")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE}")
             if not self.read_only:
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
                 # What is deleted is overwritten: a removed text must not be read from the free pages of the file.
@@ -294,6 +298,7 @@ class Database:
         """The writer's connection. It waits for other processes by itself: see :func:`patiently`."""
         connection = self.connect()
         connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE}")
         return connection
 
     def _write_batch(
