@@ -1091,7 +1091,8 @@ def test_the_newest_drafts_are_kept(desk: Desk) -> None:
     """Sixty drafts, from a high number down: the fifty typed last are there, whatever their numbers."""
     kept = desk.go("tone").page.evaluate(
         """async () => {
-            const { Drafts } = await import("/static/desk/outbox.js");
+            const main = document.querySelector("script[src$='desk/main.js']").src;
+            const { Drafts } = await import(new URL("outbox.js", main));
             const drafts = new Drafts("test.drafts");
             for (let id = 200; id > 140; id -= 1) drafts.set(id, 0, `draft ${id}`);
             drafts.set(190, 1, "draft 190 again");

@@ -99,16 +99,12 @@ def test_opening_again_changes_nothing(path):
     assert [found.name for found in path.parent.glob("*.db")] == ["labeler.db"]
 
 
-def test_a_database_of_an_early_m002_learns_ways_of_prompting(path):
+def test_a_database_of_an_early_m002_learns_ways_of_prompting(path, monkeypatch):
     """Databases made before suggestions named their way of prompting are brought up to date, with a copy beside."""
+    known = schema.migrations
+    monkeypatch.setattr(schema, "migrations", migrations_before(known, "m003"))
     Store(path).close()
-    before = sqlite3.connect(path)
-    before.executescript(
-        """ALTER TABLE suggestions DROP COLUMN way; DROP TABLE calibrations;
-        CREATE TABLE calibrations (project_id, task, backend, model_id, fitted, made_at);
-        DELETE FROM _sqlite_migrations WHERE name = 'm003_ways';"""
-    )
-    before.close()
+    monkeypatch.setattr(schema, "migrations", known)
     with Store(path) as store:
         assert store.calibrations.get(1, "sentiment", "openai", "m", "a way") is None
         assert store.db.value("SELECT COUNT(way) FROM suggestions") == 0

@@ -43,6 +43,9 @@ _LOCK_PATIENCE = 60.0
 _WAL_SIZE, HELD_BACK = 16 * 1024 * 1024, 64 * 1024 * 1024
 # In pages: when the -wal is moved into the file by the thread for it, and, if that cannot keep up, by the writer.
 _MOVED_AT, _LONGEST = 1000, 4000
+# In KiB, the pages that a connection keeps. Each thread reads by one of its own, and the system keeps what all of them
+# read; the one that writes changes pages all over the indexes.
+_CACHE, _WRITER_CACHE = 4096, 65536
 MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs", "davfs",
@@ -72,8 +75,9 @@ class Tx:
         """Execute a statement and return the number of rows it changed."""
         return self.connection.execute(sql, params).rowcount
 
-    def many(self, sql: str, rows: Iterable[Params]) -> None:
-        self.connection.executemany(sql, rows)
+    def many(self, sql: str, rows: Iterable[Params]) -> int:
+        """Execute a statement for each of the rows and return how many it changed."""
+        return max(self.connection.executemany(sql, rows).rowcount, 0)
 
 
 class _Connection(sqlite3.Connection):
@@ -125,7 +129,7 @@ class Database:
                 connection.close()
                 connection = self._connected("ro&immutable=1")
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA cache_size = -65536")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE}")
             if not self.read_only:
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
                 # What is deleted is overwritten: a removed text must not be read from the free pages of the file.
@@ -305,6 +309,7 @@ class Database:
         connection = self.connect()
         connection.execute("PRAGMA busy_timeout = 0")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LONGEST}")
+        connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE}")
         return connection
 
     def _move_loop(self) -> None:
