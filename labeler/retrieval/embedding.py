@@ -15,11 +15,15 @@ _SLICE = 64
 
 
 class Embeddings:
-    """The vectors of one embedder, one per record, made once and stored."""
+    """The vectors of one embedder, one per record, made once and stored.
 
-    def __init__(self, store: Store, embedder: Embedder) -> None:
+    ``name`` is what the settings call it.
+    """
+
+    def __init__(self, store: Store, embedder: Embedder, name: str = "") -> None:
         self.store = store
         self.embedder = embedder
+        self.name = name
         # Up to which record id all vectors of a project are there, so that nothing is read again where nothing is new.
         self._filled: dict[int, int] = {}
 

@@ -12,7 +12,7 @@ from labeler.annotation.decisions import Decided, Decision, Decisions
 from labeler.annotation.queue import Queue
 from labeler.errors import InputError, NotFound
 from labeler.store.annotations import APPROVED
-from labeler.store.work import ORDERS
+from labeler.store.work import ORDERS, SIMILAR
 from labeler.task import Task
 from labeler.text import one_line
 from labeler.web.access import instance, json_body, project_task
@@ -54,6 +54,7 @@ def page(project_id: int, task: str) -> Any:
         config=config,
         orders=ORDERS,
         order=order,
+        similar_by=_similar_by(),
         guide=view.guide(),
         counts=_counts(project_id, task),
         strip=view.strip(_decisions(view.task).strip(g.person["id"])),
@@ -64,7 +65,8 @@ def page(project_id: int, task: str) -> Any:
 def next_record(project_id: int, task: str) -> Any:
     """Claim and return the next record; 204 when nothing is left. ``have`` are the ids already on the desk.
 
-    ``page`` is what the page that asks calls itself: it holds its records under that name.
+    ``page`` is what the page that asks calls itself: it holds its records under that name. In the order "similar" the
+    answer says with ``similar_by`` which embedder the texts are compared by.
     """
     view, body = _view(task), json_body()
     have = body.get("have", [])
@@ -73,7 +75,10 @@ def next_record(project_id: int, task: str) -> Any:
     ids = [_whole(id_, "have") for id_ in have]
     queue = _queue(view.task)
     opened = queue.next(g.person["id"], _text(body, "order"), ids, _text(body, "similar_to"), _text(body, "page"))
-    return jsonify(view.payload(opened)) if opened else ("", 204)
+    if opened is None:
+        return "", 204
+    similar = {"similar_by": _similar_by()} if body.get("order") == SIMILAR else {}
+    return jsonify(view.payload(opened) | similar)
 
 
 @blueprint.post("/api/open")
@@ -198,6 +203,11 @@ def _queue(task: Task) -> Queue:
 
 def _decisions(task: Task) -> Decisions:
     return instance().decisions(g.project, task)
+
+
+def _similar_by() -> str:
+    """Return what the order "similar" compares texts by now."""
+    return instance().best_embeddings(g.project).name
 
 
 def _counts(project_id: int, task: str) -> dict[str, int]:
