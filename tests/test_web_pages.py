@@ -763,7 +763,7 @@ def test_columns_are_chosen_on_the_settings_page(client: FlaskClient, store: Sto
 
 def boxes(page: str) -> str:
     """The table of columns of a settings page."""
-    return page.split('<table class="columns">')[1].split("</table>")[0]
+    return page.split('<table class="who-sees">')[1].split("</table>")[0]
 
 
 def test_times_name_their_zone(client: FlaskClient, store: Store, project: int) -> None:

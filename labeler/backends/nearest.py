@@ -26,7 +26,7 @@ Embed = Callable[[Sequence[str]], "np.ndarray"]
 EXTRACTION, VOTE = "extraction", "vote"
 _WEIGHT_POWER = 4
 # How much more a neighbour says that is equal in all columns which the model sees than one that is so in none.
-_ALIKE = 4.0
+_ALIKE = 8.0
 
 
 class NearestBackend:
