@@ -488,7 +488,7 @@ def _manifest(job: _Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
         "task_version": job.task.version,
         "schema": job.task.schema.to_json(),
         "filters": job.filters.to_json(),
-        "options": asdict(job.options) | {"language": job.style.language},
+        "options": asdict(job.options) | {"language": job.style.language, "columns": list(job.options.columns)},
         "files": exchange.entries(),
     }
 
