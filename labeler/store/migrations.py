@@ -452,6 +452,17 @@ def m014_signatures(db: SqliteUtils) -> None:
 
 
 @migrations()
+def m015_vectors_through(db: SqliteUtils) -> None:
+    """How far the vectors of a project are there: to find out, all its records were looked through."""
+    _execute(
+        db,
+        """CREATE TABLE vectors_through (
+            project_id INTEGER NOT NULL, embedder TEXT NOT NULL, record_id INTEGER NOT NULL,
+            PRIMARY KEY (project_id, embedder)) WITHOUT ROWID;""",
+    )
+
+
+@migrations()
 def m016_columns(db: SqliteUtils) -> None:
     """Which columns a suggestion was made from, and up to which record emoji are still to be put into the search."""
     _execute(db, _COLUMNS)
