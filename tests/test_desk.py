@@ -680,6 +680,25 @@ def test_a_decided_record_opens_with_its_decision(shop: Shop) -> None:
     assert "approved · kim" in again["html"]
 
 
+def test_a_label_of_an_earlier_version_says_so(shop: Shop) -> None:
+    """What was decided before the guidelines were changed names its version: at the desk, in evidence and history."""
+    approve_some(shop)
+    seat = shop.seat()
+    decided = seat.next()
+    seat.decide(decided, "positive")
+    assert "under v" not in seat.open(decided["record_id"])["html"]
+    # As a project was labelled under the first version of the plugin.
+    shop.instance.store.write(lambda tx: tx.execute("UPDATE annotations SET task_version = '1'"))
+    opened = seat.open(decided["record_id"])
+    assert "under v1" in opened["html"].partition('data-slot="side"')[0]
+    asked = seat.next(have=[decided["record_id"]])
+    evidence = asked["html"].partition('data-slot="side"')[2]
+    assert "under v1" in evidence
+    example = re.search(r'data-example-id="(\d+)"', evidence)
+    assert example is not None
+    assert "v1" in seat.client.get(seat.path(f"example/{example[1]}")).json["html"]
+
+
 def test_values_of_older_labels_are_not_filled_in(shop: Shop) -> None:
     """Labels were changed after the suggestion: it is named as older instead of shown as one of today's."""
     record_id = shop.seat().next()["record_id"]

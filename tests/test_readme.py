@@ -123,7 +123,7 @@ def test_quality_of_the_demonstration_is_what_the_readme_says(tmp_path: Path) ->
         numbers = [instance.store.work.get(record.id, "sentiment")["suggestion_id"] for record in records if record]
         suggested = [instance.store.suggestions.get(number).value for number in numbers]
     right = [a == b for a, b in zip(suggested, gold, strict=True)]
-    assert all(right[:5]), "the first five are right"
+    assert all(right[:10]), "the first ten are right"
     # Versions of the libraries that fit differ in a few.
     assert 100 * sum(right) / len(right) == pytest.approx(int(said[1]), abs=3)
     assert 100 * gold.count("positive") / len(gold) == pytest.approx(int(said[2]), abs=1)

@@ -5,10 +5,10 @@ Raised in English, they are found here by their pattern; :func:`labeler.web.word
 
 from __future__ import annotations
 
-import re
-
 from flask_babel import gettext as _
 
+from labeler.said import pattern_of
+from labeler.said import said as find_and_say
 from labeler.web.words import N_
 
 # %(name)s stands for what varies.
@@ -583,21 +583,9 @@ SENTENCES = (
     # The part of a value that has several; last, since it fits many
     N_("%(name)s: %(why)s"),
 )
-_LONGEST = 1000
-# Holes that hold a sentence themselves, or a part of one.
-_NESTED = ("why", "got")
-_HOLE = re.compile(r"%\\\((\w+)\\\)s")
-_PATTERNS = [
-    (sentence, re.compile(_HOLE.sub(lambda hole: f"(?P<{hole[1]}>.+)", re.escape(sentence)))) for sentence in SENTENCES
-]
+_PATTERNS = [(sentence, pattern_of(sentence)) for sentence in SENTENCES]
 
 
 def said(sentence: str) -> str:
     """Return an error's sentence in the page's language; one that is not in the catalogue stays English."""
-    for known, pattern in _PATTERNS if len(sentence) <= _LONGEST else ():
-        match = pattern.fullmatch(sentence)
-        if match:
-            found = match.groupdict()
-            found |= {hole: said(found[hole]) for hole in _NESTED if hole in found}
-            return str(_(known, **found)) if found else str(_(known))
-    return sentence
+    return find_and_say(sentence, _PATTERNS, lambda known, found: str(_(known, **found)))
