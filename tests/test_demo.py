@@ -167,7 +167,7 @@ def test_suggestions_stand_on_approved_examples(instance: Instance, project: dic
 def test_first_ten_are_suggested_well_or_visibly_doubtful(
     instance: Instance, project: dict[str, Any], task: str
 ) -> None:
-    """What a newcomer meets first is right in the main, or the desk marks it: as doubtful, or as cut out of the text."""
+    """What a newcomer meets first is right in the main, or the desk marks it as doubtful or as cut out of the text."""
     schema, gold = instance.task_of(project, task).schema, demo.gold(instance, project)
     first = instance.store.work.front(project["id"], task, "oldest", 10)
     assert len(first) == 10

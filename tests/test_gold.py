@@ -141,7 +141,7 @@ def test_every_edge_that_the_guidelines_name_is_there() -> None:
 
 
 def test_what_judges_nothing_has_empty_labels() -> None:
-    """An advertisement without a word on the product, emoji, laughter, chat, a question and filler: nothing is judged."""
+    """Where an advertisement, emoji, laughter, chat, a question or filler is all there is, nothing is judged."""
     silent = ("advertisement", "emoji only", "laughter only", "off topic", "question only", "filler")
     for row in ROWS:
         if row.get("edge") in silent:

@@ -19,8 +19,8 @@ PROMPTS = ROOT / "labeler" / "prompts"
 _NAMED = re.compile(r"\(([a-z_]+(?:/[a-z_]+)?)\)")
 # Words that were given up for one that the page has, and sentences that no Korean would write.
 GIVEN_UP = (
-    "지침", "작업", "전체로 보아", "해라체", "빈 글", "쓰임", "사용 방법", "감성", "반려", "셉니다", "답합니다", "답해 주",
-    "따르지 않습니다", "풉니다", "설명 없이", "맞추어 봅",
+    "지침", "작업", "전체로 보아", "해라체", "빈 글", "쓰임", "사용 방법", "감성", "반려", "셉니다", "답합니다",
+    "답해 주", "따르지 않습니다", "풉니다", "설명 없이", "맞추어 봅",
 )  # fmt: skip
 
 
