@@ -680,6 +680,15 @@ def test_a_decided_record_opens_with_its_decision(shop: Shop) -> None:
     assert "approved · kim" in again["html"]
 
 
+def test_a_suggestion_with_a_low_score_is_marked_as_doubtful(shop: Shop) -> None:
+    """Below one half it is more likely wrong than right, and a word says so beside the number; from there on not."""
+    record_id = shop.seat().next()["record_id"]
+    shop.suggest(record_id, "positive", score=0.49)
+    assert "doubtful" in shop.seat().open(record_id)["html"]
+    shop.suggest(record_id, "positive", score=0.5)
+    assert "doubtful" not in shop.seat().open(record_id)["html"]
+
+
 def test_a_label_of_an_earlier_version_says_so(shop: Shop) -> None:
     """What was decided before the guidelines were changed names its version: at the desk, in evidence and history."""
     approve_some(shop)
