@@ -99,8 +99,16 @@ class Shop:
 
     def suggest(self, record_id: int, value: Any = None, task: str = "sentiment", **more: Any) -> int:
         """Store a suggestion as a run would, and point the queue at it."""
+        version = self.instance.task_of({"id": self.project}, task).version
         made = Suggestion(
-            record_id, task, "1", "openai", "tiny-model", value, more.pop("failure", None), **{"billed": True} | more
+            record_id,
+            task,
+            version,
+            "openai",
+            "tiny-model",
+            value,
+            more.pop("failure", None),
+            **{"billed": True} | more,
         )
         store = self.instance.store
 
@@ -149,7 +157,7 @@ def test_page_carries_form_keys_guidelines_and_words_for_the_script(shop: Shop) 
     """The page is empty of records; its form comes from the label schema."""
     page = shop.seat().client.get(f"/projects/{shop.project}/label/sentiment").get_data(as_text=True)
     assert 'value="positive"' in page and "Positive" in page
-    assert "On the whole, good outweighs bad." in page
+    assert "Overall, good outweighs bad." in page
     assert "data-words=" in page and "Choose a label and approve at once" in page
     assert "사과가" not in page
 
@@ -697,7 +705,7 @@ def test_a_label_of_an_earlier_version_says_so(shop: Shop) -> None:
     seat.decide(decided, "positive")
     assert "under v" not in seat.open(decided["record_id"])["html"]
     # As a project was labelled under the first version of the plugin.
-    shop.instance.store.write(lambda tx: tx.execute("UPDATE annotations SET task_version = '1'"))
+    shop.instance.store.write(lambda tx: tx.run("UPDATE annotations SET task_version = '1'"))
     opened = seat.open(decided["record_id"])
     assert "under v1" in opened["html"].partition('data-slot="side"')[0]
     asked = seat.next(have=[decided["record_id"]])
