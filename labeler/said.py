@@ -15,7 +15,7 @@ from typing import TypeVar
 T = TypeVar("T")
 _LONGEST = 1000
 # Holes that hold a sentence themselves, or a part of one.
-_NESTED = ("why", "got")
+_NESTED = ("why", "got", "what")
 _HOLE = re.compile(r"%\\\((\w+)\\\)s")
 
 

@@ -444,6 +444,17 @@ def m014_signatures(db: SqliteUtils) -> None:
     _execute(db, _SIGNATURES)
 
 
+@migrations()
+def m015_vectors_through(db: SqliteUtils) -> None:
+    """How far the vectors of a project are there: to find out, all its records were looked through."""
+    _execute(
+        db,
+        """CREATE TABLE vectors_through (
+            project_id INTEGER NOT NULL, embedder TEXT NOT NULL, record_id INTEGER NOT NULL,
+            PRIMARY KEY (project_id, embedder)) WITHOUT ROWID;""",
+    )
+
+
 def _execute(db: SqliteUtils, script: str) -> None:
     for statement in script.split(";\n"):
         if statement.strip():
@@ -515,7 +526,7 @@ def check_new(path: Path) -> None:
         names = ", ".join(one.name for one in left[:5])
         raise StoreDamaged(
             f"{path} is gone, but what belongs to it stands ({names}); restore a backup, or move these away to start "
-            "anew"
+            "again"
         )
 
 
@@ -552,7 +563,7 @@ def _check_header(path: Path) -> None:
         head = _head(path)
     if not head:
         raise StoreDamaged(
-            f"{path} is empty (0 bytes): its data is gone; restore a backup, or delete the file to start anew"
+            f"{path} is empty (0 bytes): its data is gone; restore a backup, or delete the file to start again"
         )
     if head[:16] != b"SQLite format 3\x00":
         raise StoreDamaged(
