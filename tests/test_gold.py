@@ -153,8 +153,8 @@ def test_what_is_said_of_the_demonstration_is_so() -> None:
     ko, en = (Counter(row["approved"] for row in ROWS if row["lang"] == lang) for lang in ("ko", "en"))
     approved = ko[True] + en[True]
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"a demonstration shop of {len(ROWS)} reviews, {approved} of them approved" in readme
-    assert f"learn from those {approved} alone: of the other {len(ROWS) - approved} reviews" in readme
-    assert f"{ko.total()} invented reviews, {ko[True]} of them labelled" in readme
+    assert f"a shop with {len(ROWS)} reviews, {approved} of them approved" in readme
+    assert f"learn from those {approved} alone. Of the other {len(ROWS) - approved} reviews" in readme
+    assert f"{ko.total()} invented reviews in the format of a shop's export, {ko[True]} of them labelled" in readme
     said = CliRunner().invoke(cli, ["demo", "--help"]).output
     assert not re.search(r"\d+ (reviews|of them)", said), "numbers that no test would keep"

@@ -197,7 +197,7 @@ def test_reason_with_braces_reaches_the_model():
     ("reason", "korean"),
     [
         ("The answer is empty", "비어"),
-        ("Expected a list of labels, got a number", "숫자"),
+        ("Expected a list of labels, got a number", "라벨 목록"),
         ("'good' is not one of the labels: a, b", "라벨"),
         ("taste: Expected a text, got a list", "taste"),
     ],
