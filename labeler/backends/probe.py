@@ -76,7 +76,9 @@ class ProbeBackend:
         if newest is not None and (known is None or known.id != newest):
             found = fits.get(*place)
             self._fitted = known if found is None else _read(found)
-        return self._fitted
+        known = self._fitted
+        # One that learned labels which are not offered any more would spread their records over the others.
+        return known if known is not None and set(known.labels) <= set(self.index.task.schema.names) else None
 
     @property
     def learned(self) -> str:

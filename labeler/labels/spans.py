@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from labeler.errors import LabelError
@@ -91,8 +91,12 @@ class Spans(LabelSchema):
     widget = "spans"
 
     def __init__(self, *labels: Label) -> None:
-        self.labels = unique_labels(labels)
+        self.labels, self.retired = unique_labels(labels)
         self._names = {label.name: n for n, label in enumerate(self.labels)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._names)
 
     def json_schema(self) -> dict[str, Any]:
         properties = {
@@ -149,6 +153,10 @@ class Spans(LabelSchema):
 
     def with_labels(self, labels: Sequence[Label]) -> Spans:
         return Spans(*labels)
+
+    def moved(self, value: Value, now: Callable[[str], str | None]) -> Value | None:
+        spans = [{**span, "label": now(span["label"])} for span in value]
+        return None if any(span["label"] is None for span in spans) else spans
 
 
 def checked_span(

@@ -85,9 +85,9 @@ class Annotations:
         params = {"who": reviewer_id, "p": project_id, "t": task, "limit": limit}
         return (tx or self.db).all(sql, params)
 
-    def latest_seq(self, project_id: int, task: str) -> int:
+    def latest_seq(self, project_id: int, task: str, tx: Tx | None = None) -> int:
         sql = "SELECT MAX(id) FROM annotations WHERE project_id = :p AND task = :t"
-        return self.db.value(sql, {"p": project_id, "t": task}) or 0
+        return (tx or self.db).value(sql, {"p": project_id, "t": task}) or 0
 
     def removals(self, project_id: int) -> int:
         """Return how often records of a project were removed: what was made from its log before is out of date."""
@@ -101,7 +101,8 @@ class Annotations:
 
     def since(self, project_id: int, task: str, seq: int, limit: int = 5000) -> list[Row]:
         """Return the next decisions after ``seq``, oldest first, with what retrieval needs of their records."""
-        sql = """SELECT a.id, a.record_id, a.state, a.value, a.reviewer_id, r.content_hash, r.cluster, r.grp, r.kind
+        sql = """SELECT a.id, a.record_id, a.state, a.value, a.task_version, a.reviewer_id, r.content_hash, r.cluster,
+                 r.grp, r.kind
                  FROM annotations a JOIN records r ON r.id = a.record_id
                  WHERE a.project_id = :p AND a.task = :t AND a.id > :seq ORDER BY a.id LIMIT :limit"""
         return self.db.all(sql, {"p": project_id, "t": task, "seq": seq, "limit": limit})
@@ -120,6 +121,38 @@ class Annotations:
                  AND (:kind IS NULL OR r.kind = :kind) AND a.id > :after ORDER BY a.id LIMIT :size"""
         kind = None if unit is None else kind_of(unit)
         yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind}, size)
+
+    # What a change of labels has to know, whatever the unit of a record is.
+
+    def given(self, project_id: int, task: str) -> list[Row]:
+        """Return the values of the approvals in force, each once for a version of the task.
+
+        With ``n``, how many have it, and ``blind``, how many of these were decided without a suggestion.
+        """
+        sql = f"""SELECT value, task_version, COUNT(*) AS n, SUM(blind) AS blind FROM annotations WHERE {_GIVEN}
+                  GROUP BY value, task_version ORDER BY MIN(id)"""
+        return self.db.all(sql, {"p": project_id, "t": task})
+
+    def given_pages(self, project_id: int, task: str, size: int = 5000) -> Iterator[list[Row]]:
+        """Yield ``id``, ``record_id``, ``value`` and ``task_version`` of the approvals in force, in pages by id."""
+        sql = f"""SELECT id, record_id, value, task_version FROM annotations WHERE {_GIVEN} AND id > :after
+                  ORDER BY id LIMIT :size"""
+        yield from self.db.pages(sql, {"p": project_id, "t": task}, size)
+
+    def put_back(self, project_id: int, task: str, origins: Sequence[str]) -> list[Row]:
+        """Return what was withdrawn for one of ``origins``, the last time for each record.
+
+        ``supersedes`` is what stood before, ``key`` the record's, and ``state`` what the queue says of it now.
+        """
+        among = "IN (SELECT value FROM json_each(:origins))"
+        sql = f"""SELECT a.id, a.record_id, a.supersedes, r.key, w.state FROM annotations a
+                  JOIN records r ON r.id = a.record_id
+                  JOIN work w ON w.record_id = a.record_id AND w.task = a.task
+                  WHERE a.project_id = :p AND a.task = :t AND a.state = 'withdrawn' AND a.origin {among}
+                  AND a.superseded_by IS NULL AND a.id = (SELECT MAX(b.id) FROM annotations b WHERE b.record_id = a.record_id AND b.task = a.task
+                              AND b.state = 'withdrawn' AND b.origin {among} AND b.superseded_by IS NULL)
+                  ORDER BY a.id"""
+        return self.db.all(sql, {"p": project_id, "t": task, "origins": strictjson.dumps(list(origins))})
 
     def examples(self, annotation_ids: Sequence[int]) -> dict[int, Row]:
         """Return text, value, reviewer and time of annotations, by id."""
@@ -155,3 +188,6 @@ class Annotations:
         sql = """SELECT how, COUNT(*) AS n FROM annotations WHERE project_id = :p AND task = :t
                  AND superseded_by IS NULL AND state <> 'withdrawn' GROUP BY how"""
         return {row["how"]: row["n"] for row in self.db.all(sql, {"p": project_id, "t": task})}
+
+
+_GIVEN = "project_id = :p AND task = :t AND state = 'approved' AND superseded_by IS NULL"

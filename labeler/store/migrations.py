@@ -444,6 +444,18 @@ def m014_signatures(db: SqliteUtils) -> None:
     _execute(db, _SIGNATURES)
 
 
+_LABELS = """
+ALTER TABLE task_settings ADD COLUMN moves TEXT;
+ALTER TABLE task_settings ADD COLUMN unfinished INTEGER NOT NULL DEFAULT 0;
+"""
+
+
+@migrations()
+def m015_label_moves(db: SqliteUtils) -> None:
+    """What a version of a task's settings says of the labels given before it, and whether that is done."""
+    _execute(db, _LABELS)
+
+
 def _execute(db: SqliteUtils, script: str) -> None:
     for statement in script.split(";\n"):
         if statement.strip():

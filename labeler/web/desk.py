@@ -230,6 +230,7 @@ def _decision(body: dict[str, Any]) -> Decision:
         blind=body.get("blind") is True,
         seconds=None if seconds is None else float(seconds),
         force=body.get("force") is True,
+        task_version=_text(body, "task_version"),
     )
 
 

@@ -290,10 +290,10 @@ class Desk {
     if (!this.takes(event)) return;
     const problem = action === "approve" ? this.form.problem() : null;
     if (problem) return this.form.complain(problem);
-    const { record_id, version, suggestion_id, blind } = this.current;
+    const { record_id, version, task_version, suggestion_id, blind } = this.current;
     const value = action === "approve" ? this.form.value() : null;
     const started = performance.now();
-    const content = { record_id, action, value, version, suggestion_id, blind, seconds: this.seconds(), request_key: newKey(), force: false };
+    const content = { record_id, action, value, version, task_version, suggestion_id, blind, seconds: this.seconds(), request_key: newKey(), force: false };
     const draft = this.form.touched ? { value: this.form.value() } : null;
     this.outbox.push({ name: "decide", content, text: clip(this.pane.text), draft: draft ?? { value }, was: this.current.state });
     if (this.outbox.troubled) this.countUnsent();
