@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
+from flask.testing import FlaskClient
 from helpers import numbered
+from test_web_pages import send
 
 from labeler import Choice, Choices, Fields, Label, Spans, Task, Text
 from labeler.annotation import relabel
 from labeler.annotation.decisions import Decision
+from labeler.cli import cli
 from labeler.doctor import examine
 from labeler.errors import Conflict, InputError, LabelError, SettingError, Unanswered
 from labeler.export import Shares, export_task
@@ -67,9 +73,9 @@ class Desk:
         return self.instance.project_task(self.project, self.name)
 
     def value(self, *labels: str) -> Any:
-        if self.name == "one":
+        if isinstance(self.task.schema, Choice):
             return labels[0]
-        if self.name == "several":
+        if isinstance(self.task.schema, Choices):
             return list(labels)
         return [{"label": one, "text": "x", "start": n, "end": n + 1} for n, one in enumerate(labels)]
 
@@ -622,6 +628,7 @@ def test_the_doctor_names_labels_that_a_plugin_dropped_and_is_content_once_it_is
     """A newer plugin without a label voids nothing in silence; the remedy that the doctor names works."""
     plugin = tmp_path / "instance" / "plugins" / "kind.py"
     plugin.parent.mkdir(parents=True)
+    plugin.parent.parent.chmod(0o700)
     plugin.write_text(PLUGIN.format(labels="Label('a'), Label('b')"))
     desk = Desk(tmp_path, name="kind")
     desk.instance.change_project(desk.id, {"tasks": ["kind"]})
@@ -647,3 +654,204 @@ def test_nothing_to_say_is_no_change(desk: Desk) -> None:
     assert desk.store.projects.label_moves(desk.id, "one") == {}
     with pytest.raises(InputError):
         desk.instance.task_changes(desk.id, "one").preview({"k": 4000})
+
+
+# On the page
+
+
+@pytest.fixture
+def page(client: FlaskClient, project: int, instance: Instance, people: dict[str, int]) -> Page:
+    return Page(client, instance, project, people["admin"])
+
+
+class Page:
+    """The settings of the task sentiment, as an admin's browser sends them."""
+
+    def __init__(self, client: FlaskClient, instance: Instance, project: int, admin: int) -> None:
+        self.client, self.instance, self.project, self.admin = client, instance, project, admin
+        self.path = f"/projects/{project}/settings/sentiment"
+
+    def approve(self, *labels: str) -> None:
+        found = self.instance.store.projects.get(self.project)
+        decisions = self.instance.decisions(found, self.instance.project_task(found, "sentiment"))
+        for record_id, label in enumerate(labels, 1):
+            version = self.instance.store.work.get(record_id, "sentiment")["version"]
+            decisions.decide(self.admin, Decision(record_id, "approve", secrets.token_hex(8), version, label))
+
+    def form(self, path: str = "") -> dict[str, Any]:
+        """The fields of the page as they are, but the guidelines."""
+        return fields(self.client.get(path or self.path).text)
+
+    def save(self, form: dict[str, Any]) -> Any:
+        return send(self.client, self.path, **form)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        found = self.instance.store.projects.get(self.project)
+        return self.instance.project_task(found, "sentiment").schema.names
+
+    @property
+    def version(self) -> int:
+        return self.instance.store.projects.task_settings(self.project, "sentiment")[0]
+
+    def counts(self) -> dict[str, int]:
+        found = self.instance.store.projects.get(self.project)
+        return self.instance.index(found, self.instance.project_task(found, "sentiment")).counts()
+
+
+def fields(text: str) -> dict[str, Any]:
+    """Return what a browser would send of the form on a page with the label table, row by row."""
+    soup = Form()
+    soup.feed(re.sub(r"(?s)<template.*?</template>", "", text))
+    return soup.found
+
+
+class Form(HTMLParser):
+    """Collects the fields of the form that has the label table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, Any] = {}
+        self.select = self.area = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        said = dict(attrs)
+        name = said.get("name") or ""
+        if tag == "input" and (name.startswith("label.") or name in ("seen", "back_to", "looked", "gone.name")):
+            self.found.setdefault(name, []).append(said.get("value") or "")
+        elif tag == "select" and name in ("label.state", "gone.answer"):
+            self.select = name
+            self.found.setdefault(name, []).append("")
+        elif tag == "option" and self.select and "selected" in said:
+            self.found[self.select][-1] = said.get("value") or ""
+        elif tag == "textarea" and (name.startswith("label.") or name.startswith("guidelines.")):
+            self.area = name
+            self.found.setdefault(name, []).append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.select = "" if tag == "select" else self.select
+        self.area = "" if tag == "textarea" else self.area
+
+    def handle_data(self, data: str) -> None:
+        if self.area:
+            self.found[self.area][-1] += data
+
+
+def drop(form: dict[str, Any], label: str) -> dict[str, Any]:
+    """Take a row out of the table, as its button does."""
+    place = form["label.name"].index(label)
+    for name, values in form.items():
+        if name.startswith("label."):
+            values.pop(place)
+    return form
+
+
+def test_the_page_asks_before_it_saves(page: Page) -> None:
+    """Counts per label, a choice for the label that goes, nothing stored; what was typed elsewhere is still there."""
+    page.approve("positive", "positive", "negative")
+    answer = page.save(drop(page.form(), "positive") | {"guidelines.en": "Typed just now."})
+    assert answer.status_code == 409 and page.version == 0
+    assert "라벨이 어떻게 바뀌는지 확인하세요" in answer.text and "Typed just now." in answer.text
+    form = fields(answer.text)
+    assert (form["gone.name"], form["gone.answer"], form["looked"]) == (["positive"], [""], ["", "positive"])
+    row = re.search(r'(?s)<th scope="row">positive.*?</tr>', answer.text)
+    assert row and re.findall(r'class="num">(\d+)', row[0]) == ["2", "0", "0", "0"]
+    saved = page.save(form | {"gone.answer": ["merge:neutral"]})
+    assert saved.status_code == 303 and page.version == 1 and page.labels == ("neutral", "negative")
+    assert page.counts() == {"neutral": 2, "negative": 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "counts", "state"),
+    [("retire", {"negative": 1}, "approved"), ("reopen", {"negative": 1}, "pending")],
+)
+def test_the_page_retires_and_reopens(page: Page, answer: str, counts: dict[str, int], state: str) -> None:
+    """A retired label stays in the table, out of use; a reopened one is gone, and its records are pending."""
+    page.approve("positive", "negative")
+    form = fields(page.save(drop(page.form(), "positive")).text)
+    assert page.save(form | {"gone.answer": [answer]}).status_code == 303
+    assert page.counts() == counts and page.instance.store.work.get(1, "sentiment")["state"] == state
+    states = dict(zip(page.form()["label.name"], page.form()["label.state"], strict=True))
+    assert states.get("positive") == ("retired" if answer == "retire" else None)
+
+
+def test_a_new_name_in_the_same_row_is_a_rename(page: Page) -> None:
+    """It is shown first, then saved; the approvals have the new name."""
+    page.approve("positive", "negative")
+    form = page.form()
+    form["label.name"][0] = "glad"
+    shown = page.save(form)
+    assert shown.status_code == 200 and page.version == 0 and "새 이름:" in shown.text
+    assert page.save(fields(shown.text)).status_code == 303
+    assert page.labels == ("glad", "neutral", "negative") and page.counts() == {"glad": 1, "negative": 1}
+
+
+def test_what_harms_no_label_is_saved_at_once(page: Page) -> None:
+    """Another title, another label: there is nothing to ask."""
+    page.approve("positive")
+    form = page.form()
+    form["label.title_ko"][0] = "아주 좋음"
+    assert page.save(form).status_code == 303 and page.version == 1
+
+
+def test_two_versions_are_compared_line_by_line(page: Page) -> None:
+    """Each line has a sign and a word for who does not see it; what is the same in both is not repeated."""
+    page.save(page.form() | {"guidelines.en": "First line.\nSecond line."})
+    form = page.form()
+    form["label.name"][1] = "so-so"
+    form |= {"guidelines.en": "First line.\nThird line."}
+    page.save(fields(page.save(form).text))
+    text = page.client.get(f"{page.path}/versions?old=1&new=2").text
+    said = [re.sub(r"\s+", " ", re.sub("<[^>]+>", "", line)).strip() for line in re.findall(r"(?s)<li class=.*?</li>", text)]
+    assert said[:3] == ["First line.", "−삭제됨: Second line.", "+추가됨: Third line."]
+    changed = [line for line in said[3:] if line[0] in "−+"]
+    assert [line.split(" ·")[0] for line in changed] == ["−삭제됨: neutral", "+추가됨: so-so"]
+    assert page.client.get(f"{page.path}/versions?old=1&new=9").status_code == 404
+    assert page.client.get(f"{page.path}/versions?old=2&new=2").text.count("두 버전이 같아요") >= 2
+
+
+def test_a_version_is_restored_through_the_same_preview(page: Page) -> None:
+    """The form comes filled in with the older guidelines and labels; saving it undoes what was done to labels since."""
+    page.approve("positive", "negative")
+    form = page.form()
+    form["label.name"][0] = "glad"
+    page.save(fields(page.save(form).text) | {"guidelines.en": "Changed."})
+    page.save(fields(page.save(drop(page.form(), "negative")).text) | {"gone.answer": ["reopen"]})
+    assert page.version == 2 and page.counts() == {"glad": 1}
+    shown = page.client.get(f"{page.path}?restore=0").text
+    form = fields(shown)
+    assert page.version == 2 and "라벨을 되찾는 레코드: 1" in shown and form["guidelines.en"] != ["Changed."]
+    assert (form["back_to"], form["label.was"]) == (["0"], ["glad", "neutral", "negative"])
+    assert page.save(form).status_code == 303
+    assert page.version == 3 and page.counts() == {"positive": 1, "negative": 1}
+    assert page.client.get(f"{page.path}?restore=99").status_code == 404
+
+
+# By command
+
+
+def test_the_command_asks_with_one_sentence_and_takes_the_answer(desk: Desk) -> None:
+    """Counts per label, the options that answer, nothing stored; with an answer it is one version; it can be undone."""
+    desk.name = "sentiment"
+    desk.instance.change_project(desk.id, {"tasks": ["sentiment"]})
+    for n, id_ in enumerate(desk.ids[:3]):
+        desk.decide(id_, "positive" if n else "negative")
+    folder = str(desk.instance.folder)
+    desk.close()
+
+    def run(*words: str) -> Result:
+        line = ["settings", "--project", "shop", "--task", "sentiment", *words, "--instance", folder]
+        return CliRunner().invoke(cli, line)
+
+    asked = run('labels=[{"name": "neutral"}, {"name": "negative"}]')
+    assert asked.exit_code == 1 and "positive: ?. 2 approved, 0 suggested; then 0 approved" in asked.output
+    assert "2 approvals have labels that would be gone: positive (2)" in asked.output and "--retire LABEL" in asked.output
+    dry = run("--merge", "positive=neutral", "--dry-run")
+    assert "positive: becomes neutral. 2 approved" in dry.output and "Nothing was stored." in dry.output
+    assert "Saved as version 1" in run("--merge", "positive=neutral").output
+    restored = run("--restore", "0")
+    assert "Saved as version 2" in restored.output and "positive: is new. 0 approved, 0 suggested; then 2" in restored.output
+    assert "write OLD=NEW" in run("--rename", "positive").output
+    refused = CliRunner().invoke(cli, ["settings", "--retire", "x", "--instance", folder])
+    assert refused.exit_code == 1 and "give --project and --task" in refused.output
+
