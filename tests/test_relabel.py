@@ -527,16 +527,16 @@ def test_many_records_follow_in_slices_and_a_killed_process_is_finished_by_anoth
     for id_ in desk.ids[:10]:
         desk.decide(id_, "a")
     monkeypatch.setattr(relabel, "_SLICE", 3)
-    real, left = relabel._decide, iter(range(7))
+    real, left = relabel._Followers.apply, iter(range(2))
 
     def dies(*arguments: Any) -> None:
         next(left)
         real(*arguments)
 
-    monkeypatch.setattr(relabel, "_decide", dies)
+    monkeypatch.setattr(relabel._Followers, "apply", dies)
     with pytest.raises((StopIteration, RuntimeError)):
         desk.change(reopened=("a",))
-    monkeypatch.setattr(relabel, "_decide", real)
+    monkeypatch.setattr(relabel._Followers, "apply", real)
     assert desk.version() == 1 and Counter(desk.states().values())["approved"] == 4
     assert desk.store.projects.unfinished(desk.id, "one")["version"] == 1
     desk.instance.fill_queues(desk.id)
@@ -803,9 +803,9 @@ def test_two_versions_are_compared_line_by_line(page: Page) -> None:
     page.save(fields(page.save(form).text))
     text = page.client.get(f"{page.path}/versions?old=1&new=2").text
     said = [re.sub(r"\s+", " ", re.sub("<[^>]+>", "", line)).strip() for line in re.findall(r"(?s)<li class=.*?</li>", text)]
-    assert said[:3] == ["First line.", "−삭제됨: Second line.", "+추가됨: Third line."]
+    assert said[:3] == ["First line.", "−삭제됨: Second line.", "+추가: Third line."]
     changed = [line for line in said[3:] if line[0] in "−+"]
-    assert [line.split(" ·")[0] for line in changed] == ["−삭제됨: neutral", "+추가됨: so-so"]
+    assert [line.split(" ·")[0] for line in changed] == ["−삭제됨: neutral", "+추가: so-so"]
     assert page.client.get(f"{page.path}/versions?old=1&new=9").status_code == 404
     assert page.client.get(f"{page.path}/versions?old=2&new=2").text.count("두 버전이 같아요") >= 2
 

@@ -20,7 +20,7 @@ UNDO = "undo"
 """The origin of what an undo brought back, and of the row that says that a record is pending again."""
 _REMOVED = "A label of this decision was removed from the task meanwhile; open the record again and choose another"
 # What an undo brings back is as it was when it was made, and says when that was.
-KEPT = ("task_version", "state", "how", "blind", "reviewer_id", "seconds", "suggestion_id", "agreement", "created_at")
+_KEPT = ("task_version", "state", "how", "blind", "reviewer_id", "seconds", "suggestion_id", "agreement", "created_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ class Decisions:
             "reviewer_id": reviewer_id, "supersedes": last["id"], "origin": UNDO, "request_key": request_key,
         }  # fmt: skip
         if earlier is not None:
-            row |= {name: earlier[name] for name in KEPT} | {"original_id": earlier["original_id"] or earlier["id"]}
+            row |= {name: earlier[name] for name in _KEPT} | {"original_id": earlier["original_id"] or earlier["id"]}
             row["value"] = strictjson.loads(earlier["value"]) if earlier["value"] is not None else None
         annotation_id = self.store.annotations.add(tx, row)
         state = "pending" if row["state"] == WITHDRAWN else row["state"]

@@ -14,13 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from labeler import strictjson
-from labeler.annotation.decisions import KEPT as KEPT_COLUMNS
 from labeler.errors import Conflict, LabelError, SettingError, Unanswered
 from labeler.labels import NO_LABEL, Answers, LabelSchema, Moves
 from labeler.records import Value
 from labeler.settings import changed_settings, merged_settings
 from labeler.store import Row, Store, Tx
-from labeler.store.annotations import WITHDRAWN
 from labeler.store.ledger import OPEN as OPEN_RUNS
 from labeler.store.ledger import PAUSED
 from labeler.task import Task
@@ -30,7 +28,7 @@ KEPT, NEW, RENAMED, MERGED, RETIRED, REOPENED, GONE, OPEN = (
 )  # fmt: skip
 """What becomes of a label: the last two are removed without and with approvals; the latter has to be answered for."""
 _PAUSED = "The labels of the task were changed; resume the run to ask by the new ones"
-_SLICE = 500
+_SLICE = 1000
 _NAMED = 20
 _MOST_KNOWN = 10_000
 
@@ -210,12 +208,13 @@ class TaskSettings:
         said = replace(said, reopened=(*said.reopened, *gone))
         after = self._after(version, {**settings, "labels": labels}, moves, said)
         back = [] if back_to is None else _put_back(self.store, self.project_id, self.own.name, back_to, version)
-        follow = _followers(self.store, self.project_id, after, back) if said and not count.open else _Followers()
+        moving = (count.reopening or back) and not count.open
+        follow = _followers(self.store, self.project_id, after, back) if moving else _Followers()
         preview = Preview(
             fates=fates,
             reopening=count.reopening,
             clashing=count.clashing,
-            returning=sum(row["state"] == "pending" for row in back),
+            returning=len(follow.back),
             decided=tuple(row["key"] for row in back if row["state"] != "pending")[:_NAMED],
         )
         return _Plan(before, after, labels, said, preview, seq, follow)
@@ -401,7 +400,7 @@ def _followers(store: Store, project_id: int, task: Task, back: Iterable[Row]) -
 
     pages = store.annotations.given_pages(project_id, task.name)
     out = [row for page in pages for row in page if not stays(row)]
-    return _Followers(out, [row for row in back if row["state"] == "pending"])
+    return _Followers(out, [row for row in back if row["state"] == "pending" and stays(row)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,28 +424,6 @@ class _Followers:
         self, store: Store, tx: Tx, task: Task, project_id: int, version: int, reviewer_id: int | None
     ) -> None:
         """Put records back to pending, or bring their approvals back; what was decided meanwhile stays."""
-        said = {"project_id": project_id, "task": task.name, "origin": _origin(version)}
-        for row in self.out:
-            stands = store.annotations.current(row["record_id"], task.name, tx)
-            if stands is not None and stands["id"] == row["id"]:
-                gone = {"task_version": task.version, "state": WITHDRAWN, "reviewer_id": reviewer_id}
-                _decide(store, tx, said | gone | {"record_id": row["record_id"], "supersedes": row["id"]})
-        for row in self.back:
-            before = store.annotations.get(row["supersedes"], tx)
-            free = store.annotations.current(row["record_id"], task.name, tx) is None
-            if free and before is not None and _readable(task, _value(before), before["task_version"]):
-                kept = {name: before[name] for name in KEPT_COLUMNS} | {"value": _value(before)}
-                kept |= {"supersedes": row["id"], "original_id": before["original_id"] or before["id"]}
-                _decide(store, tx, said | kept | {"record_id": row["record_id"]})
-
-
-def _value(row: Row) -> Value:
-    return strictjson.loads(row["value"])
-
-
-def _decide(store: Store, tx: Tx, row: dict[str, Any]) -> None:
-    id_ = store.annotations.add(tx, row)
-    pending = row["state"] == WITHDRAWN
-    store.work.decided(
-        tx, row["record_id"], row["task"], "pending" if pending else row["state"], None if pending else id_
-    )
+        place, room = (project_id, task.name), store.annotations
+        room.withdraw(tx, *place, [row["id"] for row in self.out], task.version, _origin(version), reviewer_id)
+        room.bring_back(tx, *place, [row["id"] for row in self.back], _origin(version))

@@ -142,17 +142,75 @@ class Annotations:
     def put_back(self, project_id: int, task: str, origins: Sequence[str]) -> list[Row]:
         """Return what was withdrawn for one of ``origins``, the last time for each record.
 
-        ``supersedes`` is what stood before, ``key`` the record's, and ``state`` what the queue says of it now.
+        ``value`` and ``task_version`` are of what stood before, ``key`` is the record's, and ``state`` what the queue
+        says of it now.
         """
         among = "IN (SELECT value FROM json_each(:origins))"
-        sql = f"""SELECT a.id, a.record_id, a.supersedes, r.key, w.state FROM annotations a
-                  JOIN records r ON r.id = a.record_id
+        sql = f"""SELECT a.id, r.key, w.state, o.value, o.task_version FROM annotations a
+                  JOIN records r ON r.id = a.record_id JOIN annotations o ON o.id = a.supersedes
                   JOIN work w ON w.record_id = a.record_id AND w.task = a.task
                   WHERE a.project_id = :p AND a.task = :t AND a.state = 'withdrawn' AND a.origin {among}
                   AND a.superseded_by IS NULL AND a.id = (SELECT MAX(b.id) FROM annotations b WHERE b.record_id = a.record_id AND b.task = a.task
                               AND b.state = 'withdrawn' AND b.origin {among} AND b.superseded_by IS NULL)
                   ORDER BY a.id"""
         return self.db.all(sql, {"p": project_id, "t": task, "origins": strictjson.dumps(list(origins))})
+
+    def withdraw(
+        self, tx: Tx, project_id: int, task: str, ids: Sequence[int], version: str, origin: str, reviewer_id: int | None
+    ) -> None:
+        """Put the records of approvals back to pending, as far as they are in force; what stood is kept."""
+        sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, how, reviewer_id,
+                  supersedes, origin, created_at)
+                  SELECT :first + ROW_NUMBER() OVER (ORDER BY a.id) - 1, a.project_id, a.record_id, a.task, :version,
+                  'withdrawn', 'scratch', :who, a.id, :origin, :now FROM annotations a
+                  WHERE a.id {_AMONG} AND a.state = 'approved' AND a.superseded_by IS NULL"""
+        more = {"version": version, "who": reviewer_id, "now": time.time()}
+        self._follow(tx, sql, project_id, task, ids, origin, more)
+
+    def bring_back(
+        self, tx: Tx, project_id: int, task: str, ids: Sequence[int], origin: str
+    ) -> None:
+        """Let what was withdrawn stand again, as it was, where its record is still pending."""
+        sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how, blind,
+                  reviewer_id, seconds, suggestion_id, agreement, supersedes, original_id, origin, created_at)
+                  SELECT :first + ROW_NUMBER() OVER (ORDER BY a.id) - 1, o.project_id, o.record_id, o.task,
+                  o.task_version, o.state, o.value, o.how, o.blind, o.reviewer_id, o.seconds, o.suggestion_id,
+                  o.agreement, a.id, COALESCE(o.original_id, o.id), :origin, o.created_at
+                  FROM annotations a JOIN annotations o ON o.id = a.supersedes
+                  JOIN work w ON w.record_id = a.record_id AND w.task = a.task AND w.state = 'pending'
+                  WHERE a.id {_AMONG} AND a.superseded_by IS NULL"""
+        self._follow(tx, sql, project_id, task, ids, origin, {})
+
+    def _follow(
+        self, tx: Tx, sql: str, project_id: int, task: str, ids: Sequence[int], origin: str, more: dict[str, Any]
+    ) -> None:
+        """Append rows by ``sql``, from the number ``first`` on, and let the queue and what they supersede say so."""
+        first = int(tx.value(f"SELECT {unused('annotations')}"))
+        place = {"p": project_id, "t": task, "first": first}
+        if not tx.run(sql, {"first": first, "ids": strictjson.dumps(list(ids)), "origin": origin, **more}):
+            return
+        new = "SELECT b.{} FROM annotations b WHERE b.project_id = :p AND b.task = :t AND b.id >= :first"
+        tx.run(
+            f"""UPDATE annotations SET superseded_by = ({new.format("id")} AND b.supersedes = annotations.id)
+                WHERE id IN ({new.format("supersedes")})""",
+            place,
+        )
+        tx.run(
+            f"""UPDATE work SET version = version + 1, (state, annotation_id) = (
+                  SELECT CASE b.state WHEN 'withdrawn' THEN 'pending' ELSE b.state END,
+                  CASE b.state WHEN 'withdrawn' THEN NULL ELSE b.id END FROM annotations b
+                  WHERE b.record_id = work.record_id AND b.task = work.task AND b.id >= :first)
+                WHERE task = :t AND record_id IN ({new.format("record_id")})""",
+            place,
+        )
+        # A product kept the text that was labelled; reviews that came since are taken in now.
+        tx.run(
+            f"""INSERT INTO stale_products (project_id, grp) SELECT project_id, grp FROM records
+                WHERE kind = 'group' AND id IN ({new.format("record_id")} AND b.state = 'withdrawn')
+                ON CONFLICT DO NOTHING""",
+            place,
+        )
+        note_decision(tx, project_id, task, self.latest_seq(project_id, task, tx))
 
     def examples(self, annotation_ids: Sequence[int]) -> dict[int, Row]:
         """Return text, value, reviewer and time of annotations, by id."""
@@ -190,4 +248,5 @@ class Annotations:
         return {row["how"]: row["n"] for row in self.db.all(sql, {"p": project_id, "t": task})}
 
 
+_AMONG = "IN (SELECT value FROM json_each(:ids))"
 _GIVEN = "project_id = :p AND task = :t AND state = 'approved' AND superseded_by IS NULL"

@@ -76,6 +76,7 @@ SENTENCES = (
     N_("A label of this decision was removed from the task meanwhile; open the record again and choose another"),
     N_("The labels of the task were changed; resume the run to ask by the new ones"),
     N_("There is no version %(number)s of the settings of %(task)s"),
+    N_("A label of this value was removed, and its records were put back to pending"),
     N_("The label %(name)s has an unknown parent %(parent)s"),
     N_("The label %(name)s makes a third level; a tree has two"),
     N_("A label schema needs at least one label"),
