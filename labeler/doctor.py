@@ -24,10 +24,10 @@ from labeler.ingest import clusters
 from labeler.ingest import upkeep as derived
 from labeler.instance import DATABASE, Instance, read_secret_key, require_instance
 from labeler.retrieval.index import ExampleIndex
-from labeler.task import Task
 from labeler.store import Row, lost_rows
 from labeler.store.audit import audit, mend_counts
 from labeler.store.database import HELD_BACK, held_back
+from labeler.task import Task
 
 _NAMED = 10
 """So many rows of one kind are named; the others are counted."""
@@ -173,8 +173,11 @@ def _checks_of(instance: Instance, project: dict[str, Any]) -> Iterator[_Check]:
     yield _Check(f"{name}: every product is what its reviews say", lambda: derived.check_products(store, id_),
                  lambda: derived.repair_products(store, id_, instance.tasks_of(project).values()))  # fmt: skip
     for task in instance.tasks_of(project).values():
-        yield _Check(f"{name}, {task.name}: every approval has labels that the task knows",
-                     partial(_strange_labels, instance, project, task), partial(relabel.finish, store, id_, task))  # fmt: skip
+        yield _Check(
+            f"{name}, {task.name}: every approval has labels that the task knows",
+            partial(_strange_labels, instance, project, task),
+            partial(relabel.finish, store, id_, task),
+        )
     yield _Check(f"{name}: near-duplicates are in one cluster",
                  lambda: [f"{name}: record {record} is not in the cluster of its near-duplicates"
                           for record in clusters.check_clusters(store, id_)],
@@ -186,13 +189,14 @@ def _checks_of(instance: Instance, project: dict[str, Any]) -> Iterator[_Check]:
 
 def _strange_labels(instance: Instance, project: dict[str, Any], task: Task) -> list[str]:
     """Return what says that approvals have labels which the task does not know, or that records are still to follow."""
+    where = f"{project['name']}, {task.name}"
     if instance.store.projects.unfinished(project["id"], task.name) is not None:
-        return [f"{project['name']}, {task.name}: records still follow a change of labels; the next start goes on with it"]
-    gone = relabel.unknown(instance.store, project["id"], task)
+        return [f"{where}: records still follow a change of labels; the next start goes on with it"]
+    how = f"labeler settings --project NAME --task {task.name}"
     return [
-        f"{project['name']}, {task.name}: {n} approvals have the label {label!r}, which the task does not know; say what "
-        f"it is now: labeler settings --project NAME --task {task.name} --merge {label}=LABEL (or --retire, --reopen)"
-        for label, n in gone.items()
+        f"{where}: {n} approvals have the label {label!r}, which the task does not know; say what it is now: "
+        f"{how} --merge {label}=LABEL (or --retire, --reopen)"
+        for label, n in relabel.unknown(instance.store, project["id"], task).items()
     ]
 
 

@@ -231,7 +231,11 @@ class Instance:
     def task_of(self, project: Mapping[str, Any], name: str) -> Task:
         task = self.plugins.task(name)
         version, settings = self.store.projects.task_settings(project["id"], name)
-        return task.overridden(version, settings, self.store.projects.label_moves(project["id"], name)) if version else task
+        return (
+            task.overridden(version, settings, self.store.projects.label_moves(project["id"], name))
+            if version
+            else task
+        )
 
     def task_settings_raw(self, project: Mapping[str, Any], name: str) -> dict[str, Any]:
         """Return only the settings that the project changed."""

@@ -132,13 +132,7 @@ class Task:
     def carried(self, value: Value, version: str) -> Value | None:
         """Return a value that was made under ``version`` in the labels of today; None if one of them went nowhere."""
         path = self.lineage.path(version)
-        if not path or value is None:
-            return value
-        try:
-            return self.schema.moved(value, lambda name: carried(name, path))
-        except (TypeError, KeyError, AttributeError):
-            # Of another kind of schema: the plugin was changed. Parsing it says so.
-            return value
+        return self.schema.moved(value, lambda name: carried(name, path)) if path and value is not None else value
 
     def overridden(self, version: int, settings: Mapping[str, Any], moves: Mapping[int, Moves] | None = None) -> Self:
         """Return the task as version ``version`` of a project's settings has it; 0 is the plugin's own.

@@ -1,4 +1,4 @@
-"""Labels that are renamed, merged, retired or removed: nothing is voided in silence, and all of it can be taken back."""
+"""Labels that are renamed, merged, retired or removed: nothing is voided in silence, and all can be taken back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from flask.testing import FlaskClient
 from helpers import numbered
-from test_web_pages import send
+from test_web_pages import send, token_of
 
 from labeler import Choice, Choices, Fields, Label, Spans, Task, Text
 from labeler.annotation import relabel
@@ -376,6 +376,20 @@ def test_a_heading_with_a_new_name_keeps_what_is_under_it(many: Desk) -> None:
     assert many.task.schema.label("top/one").parent == "head" and many.labels() == {many.ids[0]: ("top/one",)}
 
 
+def test_the_desk_shows_a_retired_label_where_it_stands(desk: Desk) -> None:
+    """With a word that it is retired; the form, which cannot offer it, is empty."""
+    from labeler.app import create_app
+    from labeler.web.desk_view import DeskView
+
+    desk.decide(desk.ids[0], "a")
+    desk.change(retired=("a",))
+    opened = desk.instance.queue(desk.project, desk.task).open(desk.kim, desk.ids[0])
+    with create_app(desk.instance, {"TESTING": True}).test_request_context("/"):
+        shown = DeskView(desk.instance, desk.project, desk.task, "en").payload(opened)
+    status = shown["html"].split('data-slot="status"')[1].split('data-slot="side"')[0]
+    assert ">a</span>" in status and "사용 중지한 라벨" in status and shown["decided"] is None
+
+
 # Suggestions, runs, and what was learned
 
 
@@ -598,7 +612,7 @@ def test_counts_queue_evidence_doctor_and_export_agree_after_every_change(tmp_pa
 
 def agree(desk: Desk, model: dict[int, set[str]]) -> None:
     """Hold counts, queue, evidence, doctor and export against what each record has."""
-    offered = {one for one in desk.task.schema.names}
+    offered = set(desk.task.schema.names)
     assert {id_: set(labels) for id_, labels in desk.labels().items()} == model
     counts = desk.store.work.counts(desk.id, desk.name)
     assert (counts["approved"], counts["pending"]) == (len(model), len(desk.ids) - len(model))
@@ -794,6 +808,19 @@ def test_what_harms_no_label_is_saved_at_once(page: Page) -> None:
     assert page.save(form).status_code == 303 and page.version == 1
 
 
+def test_an_older_page_is_told_what_its_decision_became(page: Page) -> None:
+    """The desk sends the version that it was opened with, and says under which label the decision was saved."""
+    desk = f"/projects/{page.project}/label/sentiment"
+    token = {"X-CSRFToken": token_of(page.client, desk)}
+    opened = page.client.post(f"{desk}/api/next", json={}, headers=token).json
+    page.instance.change_task(page.project, "sentiment", {}, answers=Answers(renamed={"positive": "glad"}))
+    body = {name: opened[name] for name in ("record_id", "version", "task_version")}
+    body |= {"action": "approve", "value": "positive", "request_key": secrets.token_hex(8)}
+    answer = page.client.post(f"{desk}/api/decide", json=body, headers=token).json
+    assert answer["note"] == "그사이 이 태스크의 라벨이 바뀌어서 이렇게 저장했어요: 긍정"
+    assert page.counts() == {"glad": 1}
+
+
 def test_two_versions_are_compared_line_by_line(page: Page) -> None:
     """Each line has a sign and a word for who does not see it; what is the same in both is not repeated."""
     page.save(page.form() | {"guidelines.en": "First line.\nSecond line."})
@@ -802,7 +829,8 @@ def test_two_versions_are_compared_line_by_line(page: Page) -> None:
     form |= {"guidelines.en": "First line.\nThird line."}
     page.save(fields(page.save(form).text))
     text = page.client.get(f"{page.path}/versions?old=1&new=2").text
-    said = [re.sub(r"\s+", " ", re.sub("<[^>]+>", "", line)).strip() for line in re.findall(r"(?s)<li class=.*?</li>", text)]
+    lines = re.findall(r"(?s)<li class=.*?</li>", text)
+    said = [re.sub(r"\s+", " ", re.sub("<[^>]+>", "", line)).strip() for line in lines]
     assert said[:3] == ["First line.", "−삭제됨: Second line.", "+추가: Third line."]
     changed = [line for line in said[3:] if line[0] in "−+"]
     assert [line.split(" ·")[0] for line in changed] == ["−삭제됨: neutral", "+추가: so-so"]
@@ -845,13 +873,14 @@ def test_the_command_asks_with_one_sentence_and_takes_the_answer(desk: Desk) -> 
 
     asked = run('labels=[{"name": "neutral"}, {"name": "negative"}]')
     assert asked.exit_code == 1 and "positive: ?. 2 approved, 0 suggested; then 0 approved" in asked.output
-    assert "2 approvals have labels that would be gone: positive (2)" in asked.output and "--retire LABEL" in asked.output
+    assert "2 approvals have labels that would be gone: positive (2)" in asked.output
+    assert "--retire LABEL" in asked.output
     dry = run("--merge", "positive=neutral", "--dry-run")
     assert "positive: becomes neutral. 2 approved" in dry.output and "Nothing was stored." in dry.output
     assert "Saved as version 1" in run("--merge", "positive=neutral").output
     restored = run("--restore", "0")
-    assert "Saved as version 2" in restored.output and "positive: is new. 0 approved, 0 suggested; then 2" in restored.output
+    assert "Saved as version 2" in restored.output
+    assert "positive: is new. 0 approved, 0 suggested; then 2" in restored.output
     assert "write OLD=NEW" in run("--rename", "positive").output
     refused = CliRunner().invoke(cli, ["settings", "--retire", "x", "--instance", folder])
     assert refused.exit_code == 1 and "give --project and --task" in refused.output
-

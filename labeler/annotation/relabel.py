@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from labeler import strictjson
@@ -71,10 +72,10 @@ class Preview:
 
     @property
     def matters(self) -> bool:
-        """Whether a person should look at it: more than that labels were added."""
-        return any(fate.what not in (KEPT, NEW) or fate.approved != fate.then for fate in self.fates) or bool(
-            self.reopening or self.returning or self.decided
-        )
+        """Whether a person should look at it: it changes what somebody was given, or is suggested."""
+        changed = [fate for fate in self.fates if fate.what not in (KEPT, NEW) or fate.approved != fate.then]
+        moved = self.reopening or self.returning or self.decided
+        return bool(moved) or any(fate.approved or fate.suggested or fate.then for fate in changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,15 +227,24 @@ class TaskSettings:
 def finish(store: Store, project_id: int, task: Task) -> None:
     """Let the records of a task follow its labels, as far as they have not: after a kill, or because they are many."""
     while (row := store.projects.unfinished(project_id, task.name)) is not None:
-        version, by = row["version"], row["reviewer_id"]
-        if task.lineage.newest() < version:
+        if task.lineage.newest() < row["version"]:
             # It was changed since the caller read it; whoever reads it anew goes on.
             return
-        moves = store.projects.label_moves(project_id, task.name)[version]
-        back = [] if moves.back_to is None else _put_back(store, project_id, task.name, moves.back_to, version - 1)
-        for part in _followers(store, project_id, task, back).slices():
-            store.write(lambda tx, part=part: part.apply(store, tx, task, project_id, version, by))  # type: ignore[misc]
-        store.write(lambda tx: store.projects.finished(tx, project_id, task.name, version))
+        _finish(store, project_id, task, row["version"], row["reviewer_id"])
+
+
+def _finish(store: Store, project_id: int, task: Task, version: int, reviewer_id: int | None) -> None:
+    moves = store.projects.label_moves(project_id, task.name)[version]
+    back = [] if moves.back_to is None else _put_back(store, project_id, task.name, moves.back_to, version - 1)
+    for part in _followers(store, project_id, task, back).slices():
+        store.write(partial(_apply, part, store, task, project_id, version, reviewer_id))
+    store.write(lambda tx: store.projects.finished(tx, project_id, task.name, version))
+
+
+def _apply(
+    part: _Followers, store: Store, task: Task, project_id: int, version: int, reviewer_id: int | None, tx: Tx
+) -> None:
+    part.apply(store, tx, task, project_id, version, reviewer_id)
 
 
 def unknown(store: Store, project_id: int, task: Task) -> dict[str, int]:
@@ -420,9 +430,7 @@ class _Followers:
         for start in range(0, len(self.back), _SLICE):
             yield _Followers(back=self.back[start : start + _SLICE])
 
-    def apply(
-        self, store: Store, tx: Tx, task: Task, project_id: int, version: int, reviewer_id: int | None
-    ) -> None:
+    def apply(self, store: Store, tx: Tx, task: Task, project_id: int, version: int, reviewer_id: int | None) -> None:
         """Put records back to pending, or bring their approvals back; what was decided meanwhile stays."""
         place, room = (project_id, task.name), store.annotations
         room.withdraw(tx, *place, [row["id"] for row in self.out], task.version, _origin(version), reviewer_id)

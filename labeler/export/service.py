@@ -167,7 +167,9 @@ def export_task(
         raise SettingError(f"No export format {format_name!r}; there are: {', '.join(sorted(formats))}")
     # Rows, and the prompts beside them, know retired labels as any other.
     whole = replace(task, schema=task.schema.past)
-    job = _Job(store, project, whole, Path(folder), shares or Shares(), filters or Filters(), options or Options(), task)
+    job = _Job(
+        store, project, whole, Path(folder), shares or Shares(), filters or Filters(), options or Options(), task
+    )
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
     if not isinstance(chosen, TrainingFormat) or not FILE_NAME.fullmatch(f"train{chosen.suffix}"):

@@ -164,8 +164,11 @@ class LabelSchema(ABC):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the labels that a value can hold; empty for schemas whose labels are not changed."""
-        return ()
+        """The names of the labels that a value can hold; empty for schemas whose labels cannot be changed."""
+        try:
+            return tuple(label.name for label in self.with_labels(self.labels).labels)
+        except SettingError:
+            return ()
 
     @cached_property
     def past(self) -> LabelSchema:
@@ -177,8 +180,17 @@ class LabelSchema(ABC):
     def moved(self, value: Value, now: Callable[[str], str | None]) -> Value | None:
         """Return a value with each of its labels as ``now`` calls it; None if it calls one of them None.
 
-        What comes out still has to be parsed: two labels that became one may not stand together.
+        A label is a text, an entry of a list, or what an object calls "label". What comes out still has to be parsed:
+        two labels that became one may not stand together.
         """
+        if isinstance(value, str):
+            return now(value)
+        if isinstance(value, list):
+            parts = [self.moved(part, now) for part in value]
+            return None if None in parts else [part for n, part in enumerate(parts) if part not in parts[:n]]
+        if isinstance(value, dict) and isinstance(value.get("label"), str):
+            label = now(value["label"])
+            return None if label is None else {**value, "label": label}
         return value
 
 

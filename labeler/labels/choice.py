@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labeler.errors import LabelError, SettingError
@@ -63,9 +63,6 @@ class Choice(LabelSchema):
 
     def with_labels(self, labels: Sequence[Label]) -> Choice:
         return Choice(*labels)
-
-    def moved(self, value: Value, now: Callable[[str], str | None]) -> Value | None:
-        return now(value)
 
 
 class Choices(LabelSchema):
@@ -229,10 +226,6 @@ class Choices(LabelSchema):
         alone = exclusive or self.exclusive
         alone = alone if any(label.name == alone and not label.retired for label in labels) else None
         return Choices(*labels, minimum=self.minimum, maximum=self.maximum, exclusive=alone)
-
-    def moved(self, value: Value, now: Callable[[str], str | None]) -> Value | None:
-        names = [now(name) for name in value]
-        return None if None in names else list(dict.fromkeys(names))
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"minimum": self.minimum, "maximum": self.maximum, "exclusive": self.exclusive}

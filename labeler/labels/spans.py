@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from labeler.errors import LabelError
@@ -153,10 +153,6 @@ class Spans(LabelSchema):
 
     def with_labels(self, labels: Sequence[Label]) -> Spans:
         return Spans(*labels)
-
-    def moved(self, value: Value, now: Callable[[str], str | None]) -> Value | None:
-        spans = [{**span, "label": now(span["label"])} for span in value]
-        return None if any(span["label"] is None for span in spans) else spans
 
 
 def checked_span(

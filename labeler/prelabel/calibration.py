@@ -131,7 +131,9 @@ def refit(
     """Fit the calibration of one model and way of prompting on what is approved now, store it and return it.
 
     ``carried`` says what a value that was approved under an earlier version of the task is now
-    (:meth:`labeler.task.Task.carried`). Scores of different ways are not mixed: without examples a model may lean to one label, with them to another.
+    (:meth:`labeler.task.Task.carried`).
+
+    Scores of different ways are not mixed: without examples a model may lean to one label, with them to another.
 
     None where too little is approved, or the schema has no closed list of labels; an older one is forgotten then.
     For models that learn nothing from approvals but by their prompts: one that was trained on the approved records

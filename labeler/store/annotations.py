@@ -150,8 +150,9 @@ class Annotations:
                   JOIN records r ON r.id = a.record_id JOIN annotations o ON o.id = a.supersedes
                   JOIN work w ON w.record_id = a.record_id AND w.task = a.task
                   WHERE a.project_id = :p AND a.task = :t AND a.state = 'withdrawn' AND a.origin {among}
-                  AND a.superseded_by IS NULL AND a.id = (SELECT MAX(b.id) FROM annotations b WHERE b.record_id = a.record_id AND b.task = a.task
-                              AND b.state = 'withdrawn' AND b.origin {among} AND b.superseded_by IS NULL)
+                  AND a.superseded_by IS NULL AND a.id = (
+                    SELECT MAX(b.id) FROM annotations b WHERE b.record_id = a.record_id AND b.task = a.task
+                    AND b.state = 'withdrawn' AND b.origin {among} AND b.superseded_by IS NULL)
                   ORDER BY a.id"""
         return self.db.all(sql, {"p": project_id, "t": task, "origins": strictjson.dumps(list(origins))})
 
@@ -167,9 +168,7 @@ class Annotations:
         more = {"version": version, "who": reviewer_id, "now": time.time()}
         self._follow(tx, sql, project_id, task, ids, origin, more)
 
-    def bring_back(
-        self, tx: Tx, project_id: int, task: str, ids: Sequence[int], origin: str
-    ) -> None:
+    def bring_back(self, tx: Tx, project_id: int, task: str, ids: Sequence[int], origin: str) -> None:
         """Let what was withdrawn stand again, as it was, where its record is still pending."""
         sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how, blind,
                   reviewer_id, seconds, suggestion_id, agreement, supersedes, original_id, origin, created_at)

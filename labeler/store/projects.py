@@ -142,7 +142,7 @@ class Projects:
         return int(tx.value(sql, params | {"now": time.time(), "moves": said, "unfinished": int(said is not None)}))
 
     def unfinished(self, project_id: int, task: str, tx: Tx | None = None) -> Row | None:
-        """Return ``version``, ``reviewer_id`` of the oldest version whose records have not followed; None if all have."""
+        """Return ``version`` and ``reviewer_id`` of the oldest version whose records are still to follow, or None."""
         sql = """SELECT version, reviewer_id FROM task_settings
                  WHERE project_id = :p AND task = :t AND unfinished = 1 ORDER BY version LIMIT 1"""
         return (tx or self.db).one(sql, {"p": project_id, "t": task})

@@ -94,6 +94,7 @@ class DeskView:
             opened=opened,
             annotation=annotation if standing else None,
             decided=decided,
+            retired=decided is not None and self._fitting(decided, record) is None,
             blind=blind,
             shown=shown,
             schema=self.task.schema,

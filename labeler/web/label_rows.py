@@ -71,7 +71,9 @@ def typed_answers(rows: Sequence[Mapping[str, str]]) -> Answers:
 def was_looked_at(preview: Preview) -> bool:
     """Whether the form was sent from a page that showed what becomes of each label that does not just stay."""
     looked = set(texts("looked"))
-    return not preview.matters or bool(looked) and {f.name for f in preview.fates if f.what not in (KEPT, NEW)} <= looked
+    return not preview.matters or (
+        bool(looked) and {f.name for f in preview.fates if f.what not in (KEPT, NEW)} <= looked
+    )
 
 
 def labels_of(rows: Sequence[Mapping[str, str]]) -> list[Label]:
@@ -93,5 +95,3 @@ def _color(raw: str) -> str:
     if raw and not (len(raw) == 7 and raw[0] == "#" and all(c in "0123456789abcdefABCDEF" for c in raw[1:])):
         raise SettingError(f"The color {raw[:20]!r} is none; write it like #2e7d32")
     return raw.lower()
-
-

@@ -211,7 +211,8 @@ SETTINGS = {
         N_("Labels"),
         N_(
             "The name is what is stored and exported. A parent makes a label a subcategory. A new name in the same row "
-            "renames the label wherever it was given; what becomes of a row that is removed is asked before it is saved."
+            "renames the label wherever it was given; what becomes of a row that is removed is asked before it is "
+            "saved."
         ),
     ),
     "unit": (

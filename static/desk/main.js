@@ -385,6 +385,7 @@ class Desk {
   heard(event, item, detail) {
     if (event === "saved" && item.name === "decide") {
       this.drafts.set(item.content.record_id);
+      if (detail.note) this.banners.show("moved", detail.note, this.banners.closeButton("moved"));
       this.renewNext();
       this.progress.showStrip(detail.strip);
       // A repeated one may be in the counts that the page came with.
