@@ -204,15 +204,16 @@ class TaskSettings:
             count.approved(row)
         for row in self.store.suggestions.waiting(*place):
             count.suggested(row)
-        fates = count.fates()
-        gone = tuple(fate.name for fate in fates if fate.what == GONE)
+        gone = tuple(fate.name for fate in count.fates() if fate.what == GONE)
         said = replace(said, reopened=(*said.reopened, *gone))
         after = self._after(version, {**settings, "labels": labels}, moves, said)
         back = [] if back_to is None else _put_back(self.store, self.project_id, self.own.name, back_to, version)
         moving = (count.reopening or back) and not count.open
         follow = _followers(self.store, self.project_id, after, back) if moving else _Followers()
+        for row in follow.back:
+            count.returned(row)
         preview = Preview(
-            fates=fates,
+            fates=count.fates(),
             reopening=count.reopening,
             clashing=count.clashing,
             returning=len(follow.back),
@@ -329,6 +330,10 @@ class _Count:
             self.reopening += n
             self.clashing += n
 
+    def returned(self, row: Row) -> None:
+        names = _names(self.after.schema, self.after.carried(strictjson.loads(row["value"]), row["task_version"]))
+        self._then.update(dict.fromkeys(names, 1))
+
     def suggested(self, row: Row) -> None:
         value = self.before.carried(strictjson.loads(row["value"]), row["task_version"])
         self._suggested.update(dict.fromkeys(_names(self.before.schema, value), row["n"]))
@@ -337,14 +342,17 @@ class _Count:
         old, new = self.before.schema, self.after.schema
         known = [*old.names, *(label.name for label in old.retired)]
         names = dict.fromkeys([*known, *self._now, *self.open, *new.names])
+        # A new name stands with the old one.
+        names = {name: None for name in names if name in known or name not in self.answers.renamed.values()}
         for name in self.answers.names - names.keys() - {label.name for label in old.labels}:
             raise SettingError(f"There is no label {name!r}; there are: {', '.join(known)}")
         return tuple(self._fate(name) for name in names)
 
     def _fate(self, name: str) -> Fate:
         what, to = self._what(name)
-        counts = (part[name] for part in (self._now, self._blind, self._suggested, self._then))
-        return Fate(name, what, to, *counts)
+        then = self._then[to if what == RENAMED else name]
+        approved = self._now[name] or self.open[name]
+        return Fate(name, what, to, approved, self._blind[name], self._suggested[name], then)
 
     def _what(self, name: str) -> tuple[str, str]:
         given, old, new = self.answers, self.before.schema, self.after.schema
