@@ -15,6 +15,7 @@ from labeler.backends.base import ANSWERING
 from labeler.errors import SettingError
 from labeler.prompts import LANGUAGES
 from labeler.prompts.styles import STYLES
+from labeler.stored import StoredSettings
 
 GENERATION = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")
 """The settings of a task that say how a completion is generated, by the names of :class:`Generation`."""
@@ -86,73 +87,75 @@ class Setting:
 
 # fmt: off
 PROJECT = (
-    Setting("tasks", "list", [], help="The tasks of the project, in the order of the page"),
+    Setting("tasks", "list", [], help="The tasks of the project, in the order of the pages"),
     Setting("embedder", "text", "lexical", help="What turns texts into vectors: lexical, e5, sentence-transformers"),
-    Setting("embedding_model", "text", "", help="The model of sentence-transformers: a name or a folder"),
+    Setting("embedding_model", "text", "", help="The model for sentence-transformers: a name or a folder"),
     Setting("blind_share", "float", 0.05, 0, 1, help="The share of the queue shown without a suggestion"),
     Setting("order", "choice", "oldest", choices=("oldest", "score", "disagreement", "random"), help="Queue order"),
     Setting("claim_minutes", "float", 10.0, 0.01, 1440, help="How long an opened record stays with a reviewer"),
     Setting("max_share_reviewer", "float", None, 0, 1, help="Largest share of the k examples from one reviewer",
-            empty="0.5 where more than one person labels, else 1"),
+            empty="0.5 if several reviewers label, otherwise 1"),
     Setting("max_share_group", "float", 1.0, 0, 1, help="Largest share of the k examples from one product"),
     Setting("budget_project", "float", None, 0, 1e6,
             help="The most all runs of the project may cost, in US dollars", empty="no limit"),
     Setting("budget_day", "float", None, 0, 1e6, help="The most the project may cost in one day, in US dollars",
             empty="no limit"),
-    Setting("refresh", "bool", True, help="Make suggestions near the front again when their examples changed"),
-    Setting("refresh_ahead", "int", 20, 0, 500, help="How many records from the front of the queue are kept fresh"),
+    Setting("refresh", "bool", True, help="Renew suggestions at the front of the queue when their examples changed"),
+    Setting("refresh_ahead", "int", 20, 0, 500, help="How many records at the front of the queue are renewed"),
 )
 
 TASK = (
-    Setting("guidelines", "map", help="The guidelines by language", empty="the plugin's own"),
+    Setting("guidelines", "map", help="The guidelines, by language", empty="the plugin's own"),
     Setting("labels", "labels", help="The labels as JSON", empty="the plugin's own"),
     Setting("unit", "choice", choices=("record", "group"), help="One review, or all reviews of a product",
-            empty="as the task has it"),
+            empty="the task's own"),
     Setting("k", "int", None, 0, 64, help="How many examples a prompt shows", empty="the task's own"),
-    Setting("retriever", "text", "", help="Chooses the examples that a prompt shows",
+    Setting("retriever", "text", "", help="What chooses the examples for a prompt",
             empty="balanced for prompts, similar for free backends"),
-    Setting("pinned", "list", [], help="Record keys that the fixed retriever shows"),
+    Setting("pinned", "list", [], help="Keys of the example records for the fixed retriever and the cascade"),
     Setting("backend", "text", "", help="What makes the suggestions",
-            empty="openai if set up, else probe, else nearest"),
-    Setting("model_id", "text", "", help="The name of the weights, as the backend knows it",
+            empty="openai if set up, then probe, then nearest"),
+    Setting("model_id", "text", "", help="The model, by its name at the backend",
             empty="that of the instance"),
     Setting("style", "choice", "few-shot", choices=STYLES, help="The way of prompting"),
     Setting("persona", "map", help="Who the model is told to be, by language", empty="an experienced reviewer"),
-    Setting("answer_wording", "map", help="How the answer is asked for, by language", empty="as one JSON object"),
+    Setting("answer_wording", "map", help="How the prompt asks for an answer, by language", empty="one JSON object"),
     Setting("samples", "int", 5, 2, 40, help="How many answers self-consistency asks for"),
-    Setting("mode", "choice", "direct", choices=MODES, help="direct, or cascade: the cheapest step that will do"),
+    Setting("mode", "choice", "direct", choices=MODES, help="direct, or cascade: try the cheapest step first"),
     Setting("cascade_score", "float", None, 0, 1,
-            help="Cascade: free answers that agree from this score on suffice", empty="every record is asked"),
-    Setting("joint", "list", [], help="Other tasks of the same record that are asked in the same call"),
-    Setting("answering", "choice", "auto", choices=ANSWERING, help="Labels scored, or answers generated"),
-    Setting("calibrate", "bool", True, help="Use a calibration of the scores where it wins in cross-validation"),
+            help="Cascade: call no model if the free answers agree with at least this score",
+            empty="the model is always called"),
+    Setting("joint", "list", [], help="Other tasks of the same record to ask in the same call"),
+    Setting("answering", "choice", "auto", choices=ANSWERING, help="Score the labels, or generate the answers"),
+    Setting("calibrate", "bool", True, help="Calibrate the scores if that wins in cross-validation"),
     Setting("max_tokens", "int", 1024, 1, 100_000, help="The longest answer, in tokens"),
-    Setting("temperature", "float", 0.0, 0, 2, help="0 is greedy, above 0 samples"),
-    Setting("top_k", "int", None, 1, 1000, help="Sample from the k likeliest tokens, where the backend can",
+    Setting("temperature", "float", 0.0, 0, 2, help="0 takes the likeliest token each time, above 0 samples"),
+    Setting("top_k", "int", None, 1, 1000, help="Sample from the k likeliest tokens, if the backend can",
             empty="all tokens"),
-    Setting("top_p", "float", None, 0, 1, help="Sample from the likeliest tokens of this joint probability",
+    Setting("top_p", "float", None, 0, 1, help="Sample from the likeliest tokens with this total probability",
             empty="all tokens"),
-    Setting("seed", "int", None, 0, 2**31, help="A fixed seed, where the backend has one", empty="none"),
+    Setting("seed", "int", None, 0, 2**31, help="A fixed seed, if the backend takes one", empty="none"),
     Setting("stop", "list", [], help="Texts that end an answer"),
-    Setting("quantization", "choice", "auto", choices=QUANTIZATIONS, help="Local weights: nf4 (4 bits), int8, none"),
-    Setting("device", "choice", "auto", choices=("auto", "cuda", "mps", "cpu"), help="Where local weights are put"),
+    Setting("quantization", "choice", "auto", choices=QUANTIZATIONS, help="Of local weights: nf4 (4 bits), int8, none"),
+    Setting("device", "choice", "auto", choices=("auto", "cuda", "mps", "cpu"), help="Where local weights are loaded"),
     Setting("gguf_file", "text", "", help="The GGUF file in the model's folder or repository"),
     Setting("adapter", "text", "", help="The folder of a LoRA adapter for the local weights"),
     Setting("batch_size", "int", 16, 1, 512, help="How many prompts local weights read at once"),
-    Setting("executor", "text", "local", help="What moves a run: local, or openai-batch (half price, within a day)"),
+    Setting("executor", "text", "local", help="How a run is sent: local, or openai-batch (half price, within a day)"),
     Setting("budget", "float", None, 0, 1e6, help="The most a run may cost, in US dollars", empty="no limit"),
     Setting("concurrency", "int", 16, 1, 256, help="How many calls are in flight at once"),
-    Setting("max_tries", "int", 6, 1, 50, help="How often a call that failed in passing is tried"),
+    Setting("max_tries", "int", 6, 1, 50, help="How many times a call is tried that fails temporarily"),
 )
 INSTANCE = (
     Setting("openai_base_url", "text", help="The address of an OpenAI-compatible server", empty="OpenAI's own"),
-    Setting("openai_api_key", "text", help="Its key; never shown again", empty="none"),
-    Setting("openai_model", "text", help="The model id of tasks that name none", empty="none"),
+    Setting("openai_api_key", "text", help="The key of that server; never shown again", empty="none"),
+    Setting("openai_model", "text", help="The model of tasks that name none, by its id", empty="none"),
     Setting("transformers_model", "text", help="The local model of tasks that name none: a hub id or a folder",
             empty="none"),
-    Setting("requests_per_minute", "int", None, 1, 10_000_000, help="The server's limit",
+    Setting("requests_per_minute", "int", None, 1, 10_000_000, help="The server's limit of requests",
             empty="learned from the server"),
-    Setting("tokens_per_minute", "int", None, 1, 10**10, help="The server's limit", empty="learned from the server"),
+    Setting("tokens_per_minute", "int", None, 1, 10**10, help="The server's limit of tokens",
+            empty="learned from the server"),
     Setting("timeout_seconds", "float", None, 0.1, 3600, help="How long one call may take", empty="60"),
     Setting("lease_seconds", "float", None, 0.1, 86400, help="After how long a call of a dead worker is sent again",
             empty="1.5 times timeout_seconds, at least 90"),
@@ -178,6 +181,14 @@ def read_settings(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises :class:`SettingError` for a name that does not exist.
     """
+    if not isinstance(raw, StoredSettings):
+        return _checked(table, raw)
+    if table not in raw.checked:
+        raw.checked[table] = _checked(table, raw)
+    return dict(raw.checked[table])
+
+
+def _checked(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     known = _TABLES[table]
     strange = [name for name in raw if name not in known]
     if strange:

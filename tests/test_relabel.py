@@ -253,7 +253,7 @@ def test_a_change_is_one_version_and_one_event(desk: Desk) -> None:
         ({"renamed": {"x": "y"}}, "'x' cannot become 'y'; there are: a, b, c"),
         ({"retired": ("x",)}, "There is no label 'x'; there are: a, b, c"),
         ({"retired": ("a", "b", "c")}, "A label schema needs at least one label"),
-        ({"renamed": {"a": "b"}}, "The label 'b' stands twice in the label schema"),
+        ({"renamed": {"a": "b"}}, "The label 'b' appears twice in the label schema"),
     ],
 )
 def test_what_cannot_be_said_of_a_label_is_refused(desk: Desk, said: dict[str, Any], why: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import REVIEWS, SENTIMENT, World, migrations_before, python
+from helpers import REVIEWS, SENTIMENT, World, migrations_before, python, until
 
 from labeler.errors import (
     Conflict,
@@ -681,3 +681,16 @@ def test_task_settings_are_versioned(world):
         world.store.write(lambda tx, k=k: projects.set_task_settings(tx, world.project_id, "sentiment", {"k": k}, None))
     assert projects.task_settings(world.project_id, "sentiment") == (2, {"k": 5})
     assert [row["version"] for row in projects.task_versions(world.project_id, "sentiment")] == [2, 1]
+
+
+def test_the_wal_is_moved_into_the_file_by_nobody_who_writes(tmp_path, monkeypatch):
+    """A commit never waits for pages of earlier ones to be written all over the file: another thread does that."""
+    monkeypatch.setattr("labeler.store.database._MOVED_AT", 20)
+    monkeypatch.setattr("labeler.store.database._LONGEST", 10_000)
+    path = tmp_path / "labeler.db"
+    with Store(path) as store:
+        before = path.stat().st_size
+        for n in range(60):
+            store.write(lambda tx, n=n: store.events.add(tx, "filler", detail={"text": str(n) * 4000}))
+        until(lambda: path.stat().st_size > before + 30 * 4096 and store.db._pages_to_move() < 40)
+    assert not store.db._mover.is_alive()

@@ -69,11 +69,11 @@ class Place:
 def settings(
     instance: Instance, words: tuple[str, ...], project: str | None, task_name: str | None, **said: Any
 ) -> None:
-    """List settings, show those that are named, or change them.
+    """List all settings, show the named ones, or change them.
 
-    NAME= resets a setting. A list is given as JSON or separated by commas, a map as JSON, labels as JSON; JSON may
-    stand in a file: NAME=@FILE. A key is never shown. Of a label that goes and that approvals have, say what becomes
-    of it: --rename, --merge, --retire or --reopen, each as often as needed.
+    NAME= resets a setting. Write a list as JSON or separated by commas, a map and labels as JSON. NAME=@FILE reads JSON
+    from a file. A key is never shown. Of a label that goes and that approvals have, say what becomes of it: --rename,
+    --merge, --retire or --reopen, each as often as needed.
     """
     labels = Said.read(**said)
     if labels and task_name is None:

@@ -205,7 +205,7 @@ def unique_labels(labels: Sequence[Label]) -> tuple[tuple[Label, ...], tuple[Lab
     coloured = []
     for position, label in enumerate(labels):
         if label.name in names:
-            raise SettingError(f"The label {label.name!r} stands twice in the label schema")
+            raise SettingError(f"The label {label.name!r} appears twice in the label schema")
         names.add(label.name)
         coloured.append(replace(label, color=label.color or _COLORS[position % len(_COLORS)]))
     offered, retired = ([one for one in coloured if one.retired is out] for out in (False, True))

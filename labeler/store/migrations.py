@@ -444,6 +444,17 @@ def m014_signatures(db: SqliteUtils) -> None:
     _execute(db, _SIGNATURES)
 
 
+@migrations()
+def m015_vectors_through(db: SqliteUtils) -> None:
+    """How far the vectors of a project are there: to find out, all its records were looked through."""
+    _execute(
+        db,
+        """CREATE TABLE vectors_through (
+            project_id INTEGER NOT NULL, embedder TEXT NOT NULL, record_id INTEGER NOT NULL,
+            PRIMARY KEY (project_id, embedder)) WITHOUT ROWID;""",
+    )
+
+
 _LABELS = """
 ALTER TABLE task_settings ADD COLUMN moves TEXT;
 ALTER TABLE task_settings ADD COLUMN unfinished INTEGER NOT NULL DEFAULT 0;
@@ -451,7 +462,7 @@ ALTER TABLE task_settings ADD COLUMN unfinished INTEGER NOT NULL DEFAULT 0;
 
 
 @migrations()
-def m015_label_moves(db: SqliteUtils) -> None:
+def m018_label_moves(db: SqliteUtils) -> None:
     """What a version of a task's settings says of the labels given before it, and whether that is done."""
     _execute(db, _LABELS)
 
@@ -527,7 +538,7 @@ def check_new(path: Path) -> None:
         names = ", ".join(one.name for one in left[:5])
         raise StoreDamaged(
             f"{path} is gone, but what belongs to it stands ({names}); restore a backup, or move these away to start "
-            "anew"
+            "again"
         )
 
 
@@ -564,7 +575,7 @@ def _check_header(path: Path) -> None:
         head = _head(path)
     if not head:
         raise StoreDamaged(
-            f"{path} is empty (0 bytes): its data is gone; restore a backup, or delete the file to start anew"
+            f"{path} is empty (0 bytes): its data is gone; restore a backup, or delete the file to start again"
         )
     if head[:16] != b"SQLite format 3\x00":
         raise StoreDamaged(
