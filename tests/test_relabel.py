@@ -92,8 +92,9 @@ class Desk:
 
     def change(self, labels: Any = None, back_to: int | None = None, **said: Any) -> int:
         """Change the labels; without ``labels`` what is said of them changes those of now."""
-        given = self.instance.task_settings_raw(self.project, self.name)
-        given |= {} if labels is None else {"labels": labels}
+        given = self.instance.task_settings_raw(self.project, self.name) | (
+            {} if labels is None else {"labels": labels}
+        )
         return self.instance.change_task(self.id, self.name, given, answers=Answers(**said), back_to=back_to)
 
     def restore(self, version: int, **said: Any) -> int:

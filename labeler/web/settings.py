@@ -127,7 +127,7 @@ def task(project_id: int, task: str) -> Any:
         return _task_page(found, values, rows_of(found.schema))
     changes = instance().task_changes(project_id, task)
     restored, renamed = changes.restored(back_to)
-    values |= restored
+    values = values | restored
     given = instance().task_settings_raw(g.project, task) | restored
     preview = changes.preview(given, Answers(renamed), back_to)
     schema = instance().plugins.task(task).overridden(back_to or 1, restored).schema
