@@ -462,7 +462,7 @@ ALTER TABLE task_settings ADD COLUMN unfinished INTEGER NOT NULL DEFAULT 0;
 
 
 @migrations()
-def m018_label_moves(db: SqliteUtils) -> None:
+def m015_label_moves(db: SqliteUtils) -> None:
     """What a version of a task's settings says of the labels given before it, and whether that is done."""
     _execute(db, _LABELS)
 
