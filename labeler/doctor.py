@@ -12,19 +12,22 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from labeler import strictjson
+from labeler.annotation import relabel
 from labeler.errors import LabelerError, LabelError
 from labeler.extras import EXTRAS
 from labeler.ingest import clusters
 from labeler.ingest import upkeep as derived
 from labeler.instance import DATABASE, Instance, read_secret_key, require_instance
 from labeler.retrieval.index import ExampleIndex
-from labeler.store import lost_rows
+from labeler.store import Row, lost_rows
 from labeler.store.audit import audit, mend_counts
 from labeler.store.database import HELD_BACK, held_back
+from labeler.task import Task
 
 _NAMED = 10
 """So many rows of one kind are named; the others are counted."""
@@ -171,6 +174,12 @@ def _checks_of(instance: Instance, project: dict[str, Any]) -> Iterator[_Check]:
     store, id_, name = instance.store, int(project["id"]), project["name"]
     yield _Check(f"{name}: every product is what its reviews say", lambda: derived.check_products(store, id_),
                  lambda: derived.repair_products(store, id_, instance.tasks_of(project).values()))  # fmt: skip
+    for task in instance.tasks_of(project).values():
+        yield _Check(
+            f"{name}, {task.name}: every approval has labels that the task knows",
+            partial(_strange_labels, instance, project, task),
+            partial(relabel.finish, store, id_, task),
+        )
     yield _Check(f"{name}: near-duplicates are in one cluster",
                  lambda: [f"{name}: record {record} is not in the cluster of its near-duplicates"
                           for record in clusters.check_clusters(store, id_)],
@@ -178,6 +187,19 @@ def _checks_of(instance: Instance, project: dict[str, Any]) -> Iterator[_Check]:
     yield _Check(f"{name}: the files of every export are those that were written",
                  lambda: [fault for row in store.exports.all(id_, 1000)
                           for fault in _export_faults(row, instance.located(row["folder"]))])  # fmt: skip
+
+
+def _strange_labels(instance: Instance, project: dict[str, Any], task: Task) -> list[str]:
+    """Return what says that approvals have labels which the task does not know, or that records are still to follow."""
+    where = f"{project['name']}, {task.name}"
+    if instance.store.projects.unfinished(project["id"], task.name) is not None:
+        return [f"{where}: records still follow a change of labels; the next start goes on with it"]
+    how = f"labeler settings --project NAME --task {task.name}"
+    return [
+        f"{where}: {n} approvals have the label {label!r}, which the task does not know; say what it is now: "
+        f"{how} --merge {label}=LABEL (or --retire, --reopen)"
+        for label, n in relabel.unknown(instance.store, project["id"], task).items()
+    ]
 
 
 def _export_faults(export: dict[str, Any], folder: Path) -> list[str]:
@@ -227,12 +249,12 @@ def _equal(index: ExampleIndex) -> bool:
     """Whether the examples are the approved annotations whose value the label schema of today allows."""
     held = {entry.annotation_id for _, entry in index.entries()}
     pages = index.store.annotations.approved_pages(index.project_id, index.task.name, unit=index.task.unit)
-    return held == {row["id"] for page in pages for row in page if _allowed(index, row["value"])}
+    return held == {row["id"] for page in pages for row in page if _allowed(index, row)}
 
 
-def _allowed(index: ExampleIndex, value: str) -> bool:
+def _allowed(index: ExampleIndex, row: Row) -> bool:
     try:
-        index.task.schema.parse(strictjson.loads(value))
+        index.task.schema.parse(index.task.read(strictjson.loads(row["value"]), row["task_version"]))
     except LabelError:
         return False
     return True

@@ -10,6 +10,7 @@
     │   ├── FileRefused               a file that cannot be read at all; nothing of it is stored
     │   │   └── Doubt                 ... that can be read in several ways; carries the options that say which
     │   ├── SettingError              a setting that does not exist or has a bad value
+    │   │   └── Unanswered            ... labels of approvals that would be gone; carries what is asked
     │   └── PromptRefused             messages that a chat template does not take (backends/local/chat.py)
     ├── NotSignedIn              401
     ├── Forbidden                403
@@ -101,6 +102,18 @@ def _as_option(choice: Mapping[str, Any]) -> str:
 
 class SettingError(InputError):
     pass
+
+
+class Unanswered(SettingError):
+    """Approvals have labels that would be gone. ``preview`` says what a change of labels does."""
+
+    advice = "Say it with --rename OLD=NEW, --merge OLD=INTO, --retire LABEL or --reopen LABEL; nothing was stored"
+
+    def __init__(self, preview: Any) -> None:
+        self.preview = preview
+        count = sum(fate.approved for fate in preview.open)
+        named = ", ".join(f"{fate.name} ({fate.approved})" for fate in preview.open)
+        super().__init__(f"{count} approvals have labels that would be gone: {named}; say what becomes of each")
 
 
 class NotSignedIn(LabelerError):

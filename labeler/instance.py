@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson, suggesters
+from labeler.annotation import relabel
 from labeler.annotation.decisions import Decisions
 from labeler.annotation.queue import Queue
+from labeler.annotation.relabel import TaskSettings
 from labeler.backends.base import Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly, not_written
@@ -27,13 +29,14 @@ from labeler.extras import check_embedder, extra_of_embedder
 from labeler.ingest.service import Importer
 from labeler.ingest.upkeep import refresh_groups
 from labeler.kept import KeptFile
+from labeler.labels import Answers
 from labeler.plugins import Plugins, find, load_plugins
 from labeler.prelabel.calls import Pace
 from labeler.prelabel.suggest import Suggester
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.ranking import Rankings
-from labeler.settings import changed_settings, check_columns, merged_settings, read_settings
+from labeler.settings import changed_settings, check_columns, read_settings
 from labeler.store import Store, Tx, check_new
 from labeler.store.projects import check_in_use
 from labeler.store.work import Work
@@ -237,7 +240,8 @@ class Instance:
         known = self._overridden.get(place)
         if known is None or known[0] != version:
             # The numbers of projects and versions are given once: what was made of them stays.
-            known = self._overridden[place] = (version, task.overridden(version, settings))
+            moves = self.store.projects.label_moves(*place)
+            known = self._overridden[place] = (version, task.overridden(version, settings, moves))
         return known[1]
 
     def task_settings_raw(self, project: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -288,27 +292,24 @@ class Instance:
         settings: Mapping[str, Any],
         reviewer_id: int | None = None,
         seen: Mapping[str, Any] | None = None,
+        answers: Answers | None = None,
+        back_to: int | None = None,
     ) -> int:
         """Store the settings of a task as a new version, checked in full; return the version.
 
         ``seen`` are the settings that somebody changed into ``settings``: only what differs is changed then, in the
         transaction that stores it, and what another changed meanwhile stands. Without it nothing else stays.
+        ``answers`` and ``back_to``: see :meth:`labeler.annotation.relabel.TaskSettings.save`.
         """
         self._check_names(project_id, changed_settings("task", settings))
-
-        def work(tx: Tx) -> int:
-            merged = changed_settings("task", settings)
-            if seen is not None:
-                now = self.store.projects.task_settings(project_id, name, tx)[1]
-                merged = merged_settings("task", now, settings, seen)
-            # Two changes that go each for itself may not go together.
-            refuse_joint_cascade(merged)
-            self.plugins.task(name).overridden(1, merged)
-            return self.store.projects.set_task_settings(tx, project_id, name, merged, reviewer_id)
-
-        version = self.store.write(work)
+        version = self.task_changes(project_id, name).save(settings, reviewer_id, seen, answers, back_to)
         self.fill_queues(project_id)
+        self.wake()
         return version
+
+    def task_changes(self, project_id: int, name: str) -> TaskSettings:
+        """Return what changes the settings of a task, and what shows beforehand what that does to its labels."""
+        return TaskSettings(self.store, project_id, self.plugins.task(name), refuse_joint_cascade)
 
     def _check_names(self, project_id: int, checked: Mapping[str, Any]) -> None:
         """Refuse now what every run would refuse: names that nothing is registered under, a cascade of many tasks."""
@@ -334,6 +335,7 @@ class Instance:
             self._fill_queue(project_id, task, tasks.values())
 
     def _fill_queue(self, project_id: int, task: Task, tasks: Iterable[Task]) -> None:
+        relabel.finish(self.store, project_id, task)
         work, place = self.store.work, (project_id, task.name, task.unit)
         unit, through = work.queued_through(project_id, task.name) or ("", 0)
         if unit != task.unit:

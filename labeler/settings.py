@@ -98,7 +98,7 @@ PROJECT = (
     Setting("order", "choice", "oldest", choices=("oldest", "score", "disagreement", "random"), help="Queue order"),
     Setting("hidden_columns", "list", [], help="Columns of the metadata that people never see"),
     Setting("blind_columns", "list", [], help="Columns of the metadata that people also see on blind records"),
-    Setting("sent_columns", "list", [], help="Columns of the metadata that the model sees beside the text"),
+    Setting("sent_columns", "list", [], help="Columns of the metadata that the model sees next to the text"),
     Setting("claim_minutes", "float", 10.0, 0.01, 1440, help="How long an opened record stays with a reviewer"),
     Setting("max_share_reviewer", "float", None, 0, 1, help="Largest share of the k examples from one reviewer",
             empty="0.5 if several reviewers label, otherwise 1"),

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from labeler import prompts, strictjson
 from labeler.errors import JsonError, LabelError, SettingError
-from labeler.labels import Label, LabelSchema
+from labeler.labels import Choices, Label, LabelSchema, Lineage, Moves
+from labeler.labels.moves import carried
 from labeler.prompts import PromptStyle, titled
 from labeler.records import Example, Generation, Message, ParseFailure, Record, Value
 
@@ -21,6 +22,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _FENCE = "```"
 _LONGEST_ANSWER = 200_000
 _MOST_ANSWERS = 1000
+_UNMOVED = Lineage()
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Task:
     unit: str = RECORD
     k: int = 8
     generation: Generation = field(default_factory=Generation)
+    lineage: Lineage = field(default=_UNMOVED, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -115,20 +118,44 @@ class Task:
         except LabelError as error:
             return ParseFailure(error.kind, str(error), completion)
 
-    def overridden(self, version: int, settings: Mapping[str, Any]) -> Self:
+    def read(self, value: Value, version: str, text: str | None = None) -> Value:
+        """Return a stored value as it reads today: what was decided under ``version``, by the labels that there are.
+
+        Labels that are retired are read as any other. Raises :class:`LabelError` for a value that today's labels
+        cannot hold. ``text`` is the record's, as for :meth:`LabelSchema.parse`.
+        """
+        now = self.carried(value, version)
+        if now is None:
+            raise LabelError("A label of this value was removed, and its records were put back to pending", "removed")
+        return self.schema.past.parse(now, text)
+
+    def carried(self, value: Value, version: str) -> Value | None:
+        """Return a value that was made under ``version`` in the labels of today; None if one of them went nowhere."""
+        path = self.lineage.path(version)
+        return self.schema.moved(value, lambda name: carried(name, path)) if path and value is not None else value
+
+    def overridden(self, version: int, settings: Mapping[str, Any], moves: Mapping[int, Moves] | None = None) -> Self:
         """Return the task as version ``version`` of a project's settings has it; 0 is the plugin's own.
 
-        ``settings`` may hold "guidelines" ({language: text}), "labels" ([label as JSON]), "k" and "unit".
+        ``settings`` may hold "guidelines" ({language: text}), "labels" ([label as JSON]), "k" and "unit"; ``moves``
+        are those of all versions that changed labels which had been given.
         """
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {"lineage": Lineage(moves, self.version)} if moves else {}
         if settings.get("guidelines"):
             changes["guidelines"] = dict(self.guidelines) | dict(settings["guidelines"])
         if settings.get("labels"):
-            changes["schema"] = self.schema.with_labels([Label.from_json(raw) for raw in settings["labels"]])
+            labels = [Label.from_json(raw) for raw in settings["labels"]]
+            changes["schema"] = self._with_labels(labels, changes.get("lineage", self.lineage))
         for name in ("k", "unit"):
             if settings.get(name) is not None:
                 changes[name] = settings[name]
         return replace(self, version=f"{self.version}.{version}" if version else self.version, **changes)
+
+    def _with_labels(self, labels: Sequence[Label], lineage: Lineage) -> LabelSchema:
+        alone = self.schema.exclusive if isinstance(self.schema, Choices) else None
+        if isinstance(self.schema, Choices) and alone is not None and lineage.renamed(alone) != alone:
+            return self.schema.with_labels(labels, lineage.renamed(alone))
+        return self.schema.with_labels(labels)
 
 
 def read_json(completion: str) -> Any:

@@ -248,7 +248,7 @@ class Worker:
                 task = tasks[row["task"]]
                 calibration.refit(
                     instance.store, project["id"], task.name, task.schema, row["backend"], row["model_id"], row["way"],
-                    task.unit,
+                    task.unit, task.carried,
                 )  # fmt: skip
 
     # Upkeep: vectors, and what decisions call for
@@ -390,5 +390,6 @@ class Worker:
             self._counted[place] = approved
             if suggester.store.calibrations.count_pairs(*place, suggester.task.unit) >= enough:
                 calibration.refit(
-                    suggester.store, *place[:2], suggester.task.schema, *place[2:], unit=suggester.task.unit
-                )
+                    suggester.store, *place[:2], suggester.task.schema, *place[2:], unit=suggester.task.unit,
+                    carried=suggester.task.carried,
+                )  # fmt: skip

@@ -12,6 +12,7 @@ from test_desk import Seat, Shop, open_shop, shop  # noqa: F401
 from test_runs import approve, lab, suggester  # noqa: F401
 
 from labeler.ingest.clusters import sign_reviews
+from labeler.labels import Answers
 from labeler.prelabel import runs
 from labeler.prelabel.current import CURRENT, OLDER, OTHER, kind_of, standing
 from labeler.prelabel.refresh import at_opening, refresh_front
@@ -88,8 +89,8 @@ def test_blind_records_are_compared_with_suggestions_as_fresh_as_assisted_ones(o
     assert re.search(r"Agreement, blind <small>[^<]*nearest", page, re.I)
 
 
-def test_opening_again_and_again_makes_no_new_suggestion_after_a_label_was_removed(open_shop):  # noqa: F811
-    """Examples of a removed label neither vote nor fill the places of others, and nothing is made anew by opening."""
+def test_opening_again_and_again_makes_no_new_suggestion_after_a_label_was_retired(open_shop):  # noqa: F811
+    """Examples of a retired label neither vote nor fill the places of others, and nothing is made anew by opening."""
     fruit = open_shop()
     seat = fruit.seat()
     ids = fruit.add(*(NewRecord(f"n{n}", f"사과가 아삭하고 달아요 {n}") for n in range(14)))
@@ -98,7 +99,7 @@ def test_opening_again_and_again_makes_no_new_suggestion_after_a_label_was_remov
     for id_ in ids[6:12]:
         seat.decide(seat.open(id_), "positive")
     labels = [{"name": name, "title": {"ko": name, "en": name}} for name in ("positive", "negative")]
-    fruit.instance.change_task(fruit.project, "sentiment", {"labels": labels})
+    fruit.instance.change_task(fruit.project, "sentiment", {"labels": labels}, answers=Answers(retired=("neutral",)))
     again = [seat.open(ids[13])["suggestion_id"] for _ in range(4)]
     assert len(set(again)) == 1
     made = fruit.instance.store.suggestions.get(again[0])

@@ -18,6 +18,7 @@ from labeler.task import Task
 _MAX_SECONDS = 3600.0
 UNDO = "undo"
 """The origin of what an undo brought back, and of the row that says that a record is pending again."""
+_REMOVED = "A label of this decision was removed from the task meanwhile; open the record again and choose another"
 # What an undo brings back is as it was when it was made, and says when that was.
 _KEPT = ("task_version", "state", "how", "blind", "reviewer_id", "seconds", "suggestion_id", "agreement", "created_at")
 
@@ -28,7 +29,8 @@ class Decision:
 
     ``request_key`` makes it safe to send twice; ``version`` is what the reviewer saw, ``force`` overwrites
     knowingly what another decided meanwhile. ``value`` is raw: it goes through the label schema. ``seconds`` is
-    the time the record was in front of the reviewer.
+    the time the record was in front of the reviewer. ``task_version`` is that of the page on which it was decided,
+    empty for the one of now: labels that were renamed or merged since become what they are now.
     """
 
     record_id: int
@@ -40,6 +42,7 @@ class Decision:
     blind: bool = False
     seconds: float | None = None
     force: bool = False
+    task_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,32 @@ class Decisions:
         if record.project_id != self.project_id:
             raise NotFound(f"There is no record number {decision.record_id} in this project")
         try:
-            value = self.task.schema.parse(decision.value, record.text) if decision.action == "approve" else None
+            value = self._read(decision, record.text) if decision.action == "approve" else None
         except LabelError:
             # What fitted the text that was read need not fit another: that the text has changed is what is wrong then.
             _check_text(self.store.work.get(decision.record_id, self.task.name), decision)
             raise
         return self.store.write(lambda tx: self._store(tx, reviewer_id, decision, value))
+
+    def _read(self, decision: Decision, text: str) -> Value:
+        """Return the value of a decision in the labels of today. Raises :class:`LabelError` for one that is not."""
+        value = self.task.carried(decision.value, decision.task_version or self.task.version)
+        try:
+            if value is not None:
+                return self.task.schema.parse(value, text)
+            self.task.schema.parse(decision.value, text)
+        except LabelError as error:
+            if value is not None and not self._retired(value, text):
+                raise
+            raise LabelError(_REMOVED, error.kind) from error
+        raise LabelError(_REMOVED, "removed")
+
+    def _retired(self, value: Value, text: str) -> bool:
+        past = self.task.schema.past
+        try:
+            return past is not self.task.schema and past.parse(value, text) is not None
+        except LabelError:
+            return False
 
     def _store(self, tx: Tx, reviewer_id: int, decision: Decision, value: Value | None) -> Decided:
         before = self.store.annotations.by_request(tx, decision.request_key)
@@ -101,6 +124,8 @@ class Decisions:
             raise NotFound(f"Record {decision.record_id} is not in the queue of the task {self.task.name}")
         _check_text(row, decision)
         current = self.store.annotations.current(decision.record_id, self.task.name, tx)
+        if self.store.projects.moved_last(tx, self.project_id, self.task.name) > self.task.lineage.newest():
+            raise Conflict("The labels of this task were changed this very moment; open the record again")
         if not decision.force:
             self._check_first(tx, row, current, reviewer_id, decision)
         state = APPROVED if decision.action == "approve" else REJECTED
@@ -138,7 +163,7 @@ class Decisions:
             who = "Somebody"
             if current is not None:
                 who = current["reviewer"] or "An import"
-                value = strictjson.loads(current["value"]) if current["value"] is not None else None
+                value = self._stored(current)
                 stands |= {"value": value, "reviewer": who, "at": current["created_at"]}
             raise Conflict(f"{who} decided on this record after you opened it", stands)
         holder = self.store.work.holder(tx, decision.record_id, self.task.name)
@@ -156,10 +181,11 @@ class Decisions:
             raise InputError(f"Suggestion {decision.suggestion_id} was not made for record {decision.record_id}")
         if suggestion.failure is not None or suggestion.value is None:
             return SCRATCH, None
-        agreement = None if value is None else safe_agreement(self.task.schema, suggestion.value, value)
+        suggested = self.task.carried(suggestion.value, suggestion.task_version)
+        agreement = None if value is None else safe_agreement(self.task.schema, suggested, value)
         if decision.blind or decision.action == "reject":
             return SCRATCH, agreement
-        return (ACCEPTED if suggestion.value == value else CORRECTED), agreement
+        return (ACCEPTED if suggested == value else CORRECTED), agreement
 
     def undo(self, reviewer_id: int, request_key: str | None = None, page: str = "") -> Decided:
         """Take back the reviewer's last decision: what stood before it stands again. Nothing is deleted.
@@ -226,7 +252,23 @@ class Decisions:
         original = self.store.annotations.get(row["original_id"], tx) if row["original_id"] else row
         number = original["supersedes"] if original is not None else None
         earlier = self.store.annotations.get(number, tx) if number is not None else None
-        return earlier if earlier is not None and earlier["state"] in (APPROVED, REJECTED) else None
+        if earlier is None or earlier["state"] not in (APPROVED, REJECTED):
+            return None
+        # A label that was removed since, with its records put back to pending, does not come back by an undo.
+        return earlier if earlier["value"] is None or self._readable(earlier) else None
+
+    def _readable(self, row: Row) -> bool:
+        try:
+            self.task.read(strictjson.loads(row["value"]), row["task_version"])
+        except LabelError:
+            return False
+        return True
+
+    def _stored(self, row: Row) -> Value | None:
+        """Return the value of a stored decision in the labels of today; as it was given where they cannot hold it."""
+        value = None if row["value"] is None else strictjson.loads(row["value"])
+        carried = self.task.carried(value, row["task_version"])
+        return value if carried is None else carried
 
     def import_label(
         self, tx: Tx, record: Record, value: Value, origin: str, reviewer_id: int | None, state: str = APPROVED
@@ -250,7 +292,7 @@ class Decisions:
     def standing(self, record_id: int, tx: Tx | None = None) -> tuple[str, Value | None] | None:
         """Return state and value of the decision in force on a record, or None if it is pending."""
         row = self.store.annotations.current(record_id, self.task.name, tx)
-        return None if row is None else (row["state"], strictjson.loads(row["value"]) if row["value"] else None)
+        return None if row is None else (row["state"], self._stored(row))
 
     def _event(
         self, tx: Tx, kind: str, reviewer_id: int | None, record_id: int, annotation_id: int, detail: Mapping[str, Any]
@@ -272,7 +314,7 @@ class Decisions:
         return [
             {
                 "record_id": row["record_id"], "text": row["text"], "state": row["state"], "how": row["how"],
-                "value": strictjson.loads(row["value"]) if row["value"] is not None else None,
+                "value": self._stored(row),
                 "ago": max(0.0, time.time() - row["created_at"]),
             }
             for row in rows

@@ -91,7 +91,10 @@ class ProbeBackend:
             found = fits.get(*place)
             self._fitted = known if found is None else _read(found)
         fitted = self._fitted
-        return fitted if fitted is not None and fitted.columns == self.columns else None
+        if fitted is None or fitted.columns != self.columns:
+            return None
+        # One that learned labels which are not offered any more would spread their records over the others.
+        return fitted if set(fitted.labels) <= set(self.index.task.schema.names) else None
 
     @property
     def learned(self) -> str:

@@ -61,8 +61,9 @@ def calibrate(instance: Instance, project: str, task_name: str, limit: int | Non
     name = suggester.backend.name
     for model_id in sorted(scored.model_ids, key=str):
         fitted = calibration.refit(
-            instance.store, found["id"], task_name, task.schema, name, model_id, suggester.way, task.unit
-        )
+            instance.store, found["id"], task_name, task.schema, name, model_id, suggester.way, task.unit,
+            task.carried,
+        )  # fmt: skip
         click.echo(f"{task_name} with {name} {model_id or ''}".rstrip() + f": {learned(fitted)}")
     if not set_["calibrate"]:
         click.echo(f"Note: the setting calibrate of {task_name} is off, so no calibration is used there.", err=True)

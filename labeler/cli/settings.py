@@ -13,6 +13,7 @@ import click
 from labeler import settings as tables
 from labeler import strictjson
 from labeler.cli.base import clean, cli, with_instance
+from labeler.cli.labels import Said, lines, ways
 from labeler.cli.run_options import unescaped
 from labeler.errors import InputError, JsonError, NotFound, SettingError
 from labeler.settings import Setting, lease
@@ -63,21 +64,28 @@ class Place:
 @click.argument("words", nargs=-1, metavar="[NAME | NAME=VALUE]...")
 @click.option("--project", metavar="NAME", help="The settings of this project [those of the instance]")
 @click.option("--task", "task_name", metavar="TASK", help="With --project: those of this task")
+@ways
 @with_instance
-def settings(instance: Instance, words: tuple[str, ...], project: str | None, task_name: str | None) -> None:
+def settings(
+    instance: Instance, words: tuple[str, ...], project: str | None, task_name: str | None, **said: Any
+) -> None:
     """List all settings, show the named ones, or change them.
 
     NAME= resets a setting. Write a list as JSON or separated by commas, a map and labels as JSON. NAME=@FILE reads JSON
-    from a file. A key is never shown.
+    from a file. A key is never shown. Of a label that goes and that approvals have, say what becomes of it: --rename,
+    --merge, --retire or --reopen, each as often as needed.
     """
-    place = _place(instance, project, task_name)
+    labels = Said.read(**said)
+    if labels and task_name is None:
+        raise InputError("What becomes of labels is said of a task; give --project and --task")
+    place = _place(instance, project, task_name, labels)
     typed = [word.partition("=") for word in words]
     named = _known(place, typed)
     changes = {name: clean(name, _typed(place.setting(name), raw)) for name, mark, raw in typed if mark}
-    if changes:
+    if changes or labels:
         click.echo(_changed(place, changes))
-        place = _place(instance, project, task_name)
-    if words:
+        place = _place(instance, project, task_name, labels)
+    if words or labels:
         for setting in named:
             click.echo(f"{setting.name} = {place.shown(setting)}")
         return
@@ -149,7 +157,7 @@ def _json(name: str, raw: str) -> Any:
 # Where they are stored
 
 
-def _place(instance: Instance, project: str | None, task_name: str | None) -> Place:
+def _place(instance: Instance, project: str | None, task_name: str | None, labels: Said) -> Place:
     if project is None:
         if task_name is not None:
             raise InputError("--task needs --project: a task has settings in each project")
@@ -165,7 +173,7 @@ def _place(instance: Instance, project: str | None, task_name: str | None) -> Pl
     stored = instance.task_settings_raw(found, task_name)
     return Place(
         f"task {task_name} in {project}", tables.TASK, stored,
-        lambda changes: _change_task(instance, found, task_name, changes), {"k": own.k},
+        lambda changes: _change_task(instance, found, task_name, changes, labels), {"k": own.k},
     )  # fmt: skip
 
 
@@ -196,10 +204,19 @@ def _change_project(instance: Instance, project: Mapping[str, Any], changes: dic
     return f"Saved. No column {strange[0]!r} was found in the records that were looked at; there are: {known}."
 
 
-def _change_task(instance: Instance, project: Mapping[str, Any], name: str, changes: dict[str, Any]) -> str:
-    before = instance.task_settings_raw(project, name)
-    changed = tables.changed_settings("task", before | changes)
-    if changed == before:
+def _change_task(
+    instance: Instance, project: Mapping[str, Any], name: str, changes: dict[str, Any], labels: Said
+) -> str:
+    id_, before = int(project["id"]), instance.task_settings_raw(project, name)
+    task = instance.task_changes(id_, name)
+    restored, answers = labels.of(task)
+    given = before | restored | changes
+    if tables.changed_settings("task", given) == before and not labels:
         return "Nothing was changed."
-    version = instance.change_task(int(project["id"]), name, before | changes, seen=before)
+    preview = task.preview(given, answers, labels.restore)
+    if preview.matters:
+        click.echo("\n".join(lines(preview)))
+    if labels.dry_run:
+        return "Nothing was stored."
+    version = instance.change_task(id_, name, given, seen=before, answers=answers, back_to=labels.restore)
     return f"Saved as version {version} of {name}."

@@ -18,7 +18,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -167,7 +167,11 @@ def export_task(
     chosen = formats.get(format_name)
     if chosen is None:
         raise SettingError(f"No export format {format_name!r}; there are: {', '.join(sorted(formats))}")
-    job = _Job(store, project, task, Path(folder), shares or Shares(), filters or Filters(), options or Options())
+    # Rows, and the prompts beside them, know retired labels as any other.
+    whole = replace(task, schema=task.schema.past)
+    job = _Job(
+        store, project, whole, Path(folder), shares or Shares(), filters or Filters(), options or Options(), task
+    )
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
     if not isinstance(chosen, TrainingFormat) or not FILE_NAME.fullmatch(f"train{chosen.suffix}"):
@@ -190,6 +194,7 @@ class _Job:
     shares: Shares
     filters: Filters
     options: Options
+    offered: Task
 
     @property
     def style(self) -> PromptStyle:
@@ -386,7 +391,7 @@ def _checked(job: _Job, row: Row, left_out: _Findings) -> tuple[str, tuple[str, 
         left_out.add("empty_answer", row["key"])
         return None
     try:
-        value = job.task.schema.parse(raw, row["text"])
+        value = job.task.read(raw, row["task_version"], row["text"])
         answer, counts_as = job.task.answer(value), tuple(sorted(job.task.schema.strata(value)))
     except LabelError:
         left_out.add("not_in_schema", row["key"])
@@ -454,8 +459,8 @@ def _write_rows(job: _Job, chosen: TrainingFormat, plan: _Plan, exchange: Exchan
 
 
 def _export_row(job: _Job, stored: Row, split: str) -> ExportRow:
-    schema, text = job.task.schema, stored["text"]
-    value = schema.parse(strictjson.loads(stored["value"]), text)
+    text = stored["text"]
+    value = job.task.read(strictjson.loads(stored["value"]), stored["task_version"], text)
     record = Record(
         id=stored["record_id"],
         project_id=job.project["id"],
@@ -486,7 +491,8 @@ def _manifest(job: _Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
         **job.owner(chosen),
         "generated_at": _iso(datetime.now(UTC)),
         "task_version": job.task.version,
-        "schema": job.task.schema.to_json(),
+        "schema": job.offered.schema.to_json(),
+        "retired": [label.name for label in job.offered.schema.retired],
         "filters": job.filters.to_json(),
         "options": asdict(job.options) | {"language": job.style.language, "columns": list(job.options.columns)},
         "files": exchange.entries(),

@@ -3,18 +3,22 @@
 from labeler.labels.base import Label, LabelSchema, safe_agreement
 from labeler.labels.choice import NO_LABEL, Choice, Choices
 from labeler.labels.fields import Fields
+from labeler.labels.moves import Answers, Lineage, Moves
 from labeler.labels.rating import Rating
 from labeler.labels.spans import Keywords, Spans
 from labeler.labels.text import Text, chrf
 
 __all__ = [
     "NO_LABEL",
+    "Answers",
     "Choice",
     "Choices",
     "Fields",
     "Keywords",
     "Label",
     "LabelSchema",
+    "Lineage",
+    "Moves",
     "Rating",
     "Spans",
     "Text",

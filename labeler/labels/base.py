@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 from labeler.errors import LabelError, SettingError
@@ -23,7 +24,8 @@ class Label:
     """One value of a label schema.
 
     ``name`` is what is stored and exported; ``title`` and ``definition`` map a language ("ko", "en") to text
-    for people and prompts. In a tree, ``parent`` is the name of the category above.
+    for people and prompts. In a tree, ``parent`` is the name of the category above. A ``retired`` label is offered to
+    nobody any more; records that have it keep it.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Label:
     definition: Mapping[str, str] = field(default_factory=dict)
     color: str = ""
     parent: str | None = None
+    retired: bool = False
 
     def titled(self, language: str) -> str:
         """Return the title in ``language``, else the name."""
@@ -49,6 +52,8 @@ class Label:
             found["color"] = self.color
         if self.parent:
             found["parent"] = self.parent
+        if self.retired:
+            found["retired"] = True
         return found
 
     @classmethod
@@ -63,7 +68,8 @@ class Label:
         color, parent = raw.get("color") or "", raw.get("parent") or None
         if not isinstance(color, str) or not isinstance(parent, str | None):
             raise SettingError(f"The color and the parent of label {raw['name']!r} must be texts")
-        return cls(raw["name"].strip(), raw.get("title", {}), raw.get("definition", {}), color, parent)
+        retired = raw.get("retired") is True
+        return cls(raw["name"].strip(), raw.get("title", {}), raw.get("definition", {}), color, parent, retired)
 
 
 class LabelSchema(ABC):
@@ -76,6 +82,8 @@ class LabelSchema(ABC):
     kind: ClassVar[str]
     widget: ClassVar[str]
     labels: tuple[Label, ...] = ()
+    retired: tuple[Label, ...] = ()
+    """Labels that are not offered any more, and that records may still have: see :attr:`past`."""
 
     @abstractmethod
     def json_schema(self) -> dict[str, Any]:
@@ -150,17 +158,53 @@ class LabelSchema(ABC):
         """Return a description of the schema for manifests and the JSON API."""
         found: dict[str, Any] = {"kind": self.kind}
         if self.labels:
-            found["labels"] = [label.to_json() for label in self.labels]
+            found["labels"] = [label.to_json() for label in (*self.labels, *self.retired)]
         return found
 
     def label(self, name: str) -> Label:
         """Return the label called ``name``, or a bare one, so that old values can still be shown."""
-        return next((label for label in self.labels if label.name == name), Label(name))
+        return next((label for label in (*self.labels, *self.retired) if label.name == name), Label(name))
+
+    # What becomes of stored values when labels are changed
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the labels that a value can hold; empty for schemas whose labels cannot be changed."""
+        try:
+            return tuple(label.name for label in self.with_labels(self.labels).labels)
+        except SettingError:
+            return ()
+
+    @cached_property
+    def past(self) -> LabelSchema:
+        """The schema by which stored values are read: with the retired labels among the others."""
+        if not self.retired:
+            return self
+        return self.with_labels([replace(label, retired=False) for label in (*self.labels, *self.retired)])
+
+    def moved(self, value: Value, now: Callable[[str], str | None]) -> Value | None:
+        """Return a value with each of its labels as ``now`` calls it; None if it calls one of them None.
+
+        A label is a text, an entry of a list, or what an object calls "label". What comes out still has to be parsed:
+        two labels that became one may not stand together.
+        """
+        if isinstance(value, str):
+            return now(value)
+        if isinstance(value, list):
+            parts = [self.moved(part, now) for part in value]
+            return None if None in parts else [part for n, part in enumerate(parts) if part not in parts[:n]]
+        if isinstance(value, dict) and isinstance(value.get("label"), str):
+            label = now(value["label"])
+            return None if label is None else {**value, "label": label}
+        return value
 
 
-def unique_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
-    """Check and colour labels. Raises :class:`SettingError` if there is none, or two have one name."""
-    if not labels:
+def unique_labels(labels: Sequence[Label]) -> tuple[tuple[Label, ...], tuple[Label, ...]]:
+    """Check and colour labels; return those that are offered and those that are retired.
+
+    Raises :class:`SettingError` if none is offered, or two have one name.
+    """
+    if all(label.retired for label in labels):
         raise SettingError("A label schema needs at least one label")
     names: set[str] = set()
     coloured = []
@@ -168,9 +212,9 @@ def unique_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
         if label.name in names:
             raise SettingError(f"The label {label.name!r} appears twice in the label schema")
         names.add(label.name)
-        color = label.color or _COLORS[position % len(_COLORS)]
-        coloured.append(Label(label.name, label.title, label.definition, color, label.parent))
-    return tuple(coloured)
+        coloured.append(replace(label, color=label.color or _COLORS[position % len(_COLORS)]))
+    offered, retired = ([one for one in coloured if one.retired is out] for out in (False, True))
+    return tuple(offered), tuple(retired)
 
 
 def known_label(raw: object, names: Mapping[str, Any] | Sequence[str]) -> str:

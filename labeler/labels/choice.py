@@ -21,8 +21,12 @@ class Choice(LabelSchema):
     widget = "choice"
 
     def __init__(self, *labels: Label) -> None:
-        self.labels = unique_labels(labels)
+        self.labels, self.retired = unique_labels(labels)
         self._names = {label.name: label for label in self.labels}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._names)
 
     def json_schema(self) -> dict[str, Any]:
         return {"type": "string", "enum": list(self._names)}
@@ -74,16 +78,20 @@ class Choices(LabelSchema):
     def __init__(
         self, *labels: Label, minimum: int = 0, maximum: int | None = None, exclusive: str | None = None
     ) -> None:
-        self.labels = unique_labels(labels)
-        names = {label.name for label in self.labels}
+        self.labels, self.retired = unique_labels(labels)
+        known = (*self.labels, *self.retired)
+        names = {label.name for label in known}
         self.parents: dict[str, Label] = {}
-        for label in self.labels:
+        # A heading stays one when all of its subcategories are retired: it is no label to choose.
+        for label in known:
             if label.parent is not None:
                 if label.parent not in names:
                     raise SettingError(f"The label {label.name!r} has an unknown parent {label.parent!r}")
                 self.parents[label.parent] = self.label(label.parent)
         self._leaves = {label.name: n for n, label in enumerate(self.labels) if label.name not in self.parents}
-        for label in self.labels:
+        if not self._leaves:
+            raise SettingError("A label schema needs at least one label")
+        for label in known:
             if label.name in self.parents and label.parent is not None:
                 raise SettingError(f"The label {label.name!r} makes a third level; a tree has two")
         if exclusive is not None and exclusive not in self._leaves:
@@ -91,6 +99,10 @@ class Choices(LabelSchema):
         if maximum is not None and maximum < max(minimum, 1):
             raise SettingError(f"At most {maximum} labels and at least {minimum} cannot both hold")
         self.minimum, self.maximum, self.exclusive = minimum, maximum, exclusive
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._leaves)
 
     @property
     def leaves(self) -> tuple[Label, ...]:
@@ -209,9 +221,11 @@ class Choices(LabelSchema):
     def empty(self) -> Value | None:
         return [] if self.minimum == 0 else None
 
-    def with_labels(self, labels: Sequence[Label]) -> Choices:
-        exclusive = self.exclusive if any(label.name == self.exclusive for label in labels) else None
-        return Choices(*labels, minimum=self.minimum, maximum=self.maximum, exclusive=exclusive)
+    def with_labels(self, labels: Sequence[Label], exclusive: str | None = None) -> Choices:
+        """``exclusive`` is what the exclusive label is called now, if that is not what it was called."""
+        alone = exclusive or self.exclusive
+        alone = alone if any(label.name == alone and not label.retired for label in labels) else None
+        return Choices(*labels, minimum=self.minimum, maximum=self.maximum, exclusive=alone)
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"minimum": self.minimum, "maximum": self.maximum, "exclusive": self.exclusive}

@@ -91,8 +91,12 @@ class Spans(LabelSchema):
     widget = "spans"
 
     def __init__(self, *labels: Label) -> None:
-        self.labels = unique_labels(labels)
+        self.labels, self.retired = unique_labels(labels)
         self._names = {label.name: n for n, label in enumerate(self.labels)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._names)
 
     def json_schema(self) -> dict[str, Any]:
         properties = {

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -126,9 +126,12 @@ class Calibration:
 
 def refit(
     store: Store, project_id: int, task: str, schema: LabelSchema, backend: str, model_id: str | None, way: str = "",
-    unit: str | None = None,
+    unit: str | None = None, carried: Callable[[Value, str], Value | None] | None = None,
 ) -> Calibration | None:  # fmt: skip
     """Fit the calibration of one model and way of prompting on what is approved now, store it and return it.
+
+    ``carried`` says what a value that was approved under an earlier version of the task is now
+    (:meth:`labeler.task.Task.carried`).
 
     Scores of different ways are not mixed: without examples a model may lean to one label, with them to another.
 
@@ -139,7 +142,9 @@ def refit(
     room = store.calibrations
     place = (project_id, task, backend, model_id)
     rows = room.pairs(*place, way, unit=unit)
-    pairs = [(strictjson.loads(row["scores"]), strictjson.loads(row["value"])) for row in rows]
+    read = carried or (lambda value, version: value)
+    values = [read(strictjson.loads(row["value"]), row["task_version"]) for row in rows]
+    pairs = [(strictjson.loads(row["scores"]), value) for row, value in zip(rows, values, strict=True)]
     fitted = fit(schema, pairs, [row["cluster"] or row["record_id"] for row in rows])
     if fitted is None:
         store.write(lambda tx: room.remove(tx, *place, way))

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
 from labeler.errors import LabelerError, LabelError
-from labeler.records import Example, Record
+from labeler.records import Example, Record, Value
 from labeler.retrieval.embedding import Embeddings
 from labeler.store import Row, Store
 from labeler.store.records import kind_of
@@ -329,7 +329,7 @@ class ExampleIndex:
 
     def _example(self, row: Row) -> Example | None:
         try:
-            value = self.task.schema.parse(strictjson.loads(row["value"]), row["text"])
+            value = _offered(self.task, row, row["text"])
         except LabelError:
             return None
         return Example(
@@ -514,9 +514,14 @@ class ExampleIndex:
         if not self._counts(row):
             return None
         try:
-            return self.task.schema.strata(self.task.schema.parse(strictjson.loads(row["value"])))
+            return self.task.schema.strata(_offered(self.task, row))
         except LabelError:
             return None
+
+
+def _offered(task: Task, row: Row, text: str | None = None) -> Value:
+    """Return a value in the labels of today, if a model may give it too: none that is retired."""
+    return task.schema.parse(task.read(strictjson.loads(row["value"]), row["task_version"], text), text)
 
 
 def _without_annotation(record_id: int, content_hash: str) -> Entry:

@@ -86,9 +86,9 @@ class Annotations:
         params = {"who": reviewer_id, "p": project_id, "t": task, "limit": limit}
         return (tx or self.db).all(sql, params)
 
-    def latest_seq(self, project_id: int, task: str) -> int:
+    def latest_seq(self, project_id: int, task: str, tx: Tx | None = None) -> int:
         sql = "SELECT MAX(id) FROM annotations WHERE project_id = :p AND task = :t"
-        return self.db.value(sql, {"p": project_id, "t": task}) or 0
+        return (tx or self.db).value(sql, {"p": project_id, "t": task}) or 0
 
     def removals(self, project_id: int) -> int:
         """Return how often records of a project were removed: what was made from its log before is out of date."""
@@ -102,7 +102,8 @@ class Annotations:
 
     def since(self, project_id: int, task: str, seq: int, limit: int = 5000) -> list[Row]:
         """Return the next decisions after ``seq``, oldest first, with what retrieval needs of their records."""
-        sql = """SELECT a.id, a.record_id, a.state, a.value, a.reviewer_id, r.content_hash, r.cluster, r.grp, r.kind
+        sql = """SELECT a.id, a.record_id, a.state, a.value, a.task_version, a.reviewer_id, r.content_hash, r.cluster,
+                 r.grp, r.kind
                  FROM annotations a JOIN records r ON r.id = a.record_id
                  WHERE a.project_id = :p AND a.task = :t AND a.id > :seq ORDER BY a.id LIMIT :limit"""
         return self.db.all(sql, {"p": project_id, "t": task, "seq": seq, "limit": limit})
@@ -121,6 +122,95 @@ class Annotations:
                  AND (:kind IS NULL OR r.kind = :kind) AND a.id > :after ORDER BY a.id LIMIT :size"""
         kind = None if unit is None else kind_of(unit)
         yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind}, size)
+
+    # What a change of labels has to know, whatever the unit of a record is.
+
+    def given(self, project_id: int, task: str) -> list[Row]:
+        """Return the values of the approvals in force, each once for a version of the task.
+
+        With ``n``, how many have it, and ``blind``, how many of these were decided without a suggestion.
+        """
+        sql = f"""SELECT value, task_version, COUNT(*) AS n, SUM(blind) AS blind FROM annotations WHERE {_GIVEN}
+                  GROUP BY value, task_version ORDER BY MIN(id)"""
+        return self.db.all(sql, {"p": project_id, "t": task})
+
+    def given_pages(self, project_id: int, task: str, size: int = 5000) -> Iterator[list[Row]]:
+        """Yield ``id``, ``record_id``, ``value`` and ``task_version`` of the approvals in force, in pages by id."""
+        sql = f"""SELECT id, record_id, value, task_version FROM annotations WHERE {_GIVEN} AND id > :after
+                  ORDER BY id LIMIT :size"""
+        yield from self.db.pages(sql, {"p": project_id, "t": task}, size)
+
+    def put_back(self, project_id: int, task: str, origins: Sequence[str]) -> list[Row]:
+        """Return what was withdrawn for one of ``origins``, the last time for each record.
+
+        ``value`` and ``task_version`` are of what stood before, ``key`` is the record's, and ``state`` what the queue
+        says of it now.
+        """
+        among = "IN (SELECT value FROM json_each(:origins))"
+        sql = f"""SELECT a.id, r.key, w.state, o.value, o.task_version FROM annotations a
+                  JOIN records r ON r.id = a.record_id JOIN annotations o ON o.id = a.supersedes
+                  JOIN work w ON w.record_id = a.record_id AND w.task = a.task
+                  WHERE a.project_id = :p AND a.task = :t AND a.state = 'withdrawn' AND a.origin {among}
+                  AND a.superseded_by IS NULL AND a.id = (
+                    SELECT MAX(b.id) FROM annotations b WHERE b.record_id = a.record_id AND b.task = a.task
+                    AND b.state = 'withdrawn' AND b.origin {among} AND b.superseded_by IS NULL)
+                  ORDER BY a.id"""
+        return self.db.all(sql, {"p": project_id, "t": task, "origins": strictjson.dumps(list(origins))})
+
+    def withdraw(
+        self, tx: Tx, project_id: int, task: str, ids: Sequence[int], version: str, origin: str, reviewer_id: int | None
+    ) -> None:
+        """Put the records of approvals back to pending, as far as they are in force; what stood is kept."""
+        sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, how, reviewer_id,
+                  supersedes, origin, created_at)
+                  SELECT :first + ROW_NUMBER() OVER (ORDER BY a.id) - 1, a.project_id, a.record_id, a.task, :version,
+                  'withdrawn', 'scratch', :who, a.id, :origin, :now FROM annotations a
+                  WHERE a.id {_AMONG} AND a.state = 'approved' AND a.superseded_by IS NULL"""
+        more = {"version": version, "who": reviewer_id, "now": time.time()}
+        self._follow(tx, sql, project_id, task, ids, origin, more)
+
+    def bring_back(self, tx: Tx, project_id: int, task: str, ids: Sequence[int], origin: str) -> None:
+        """Let what was withdrawn stand again, as it was, where its record is still pending."""
+        sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how, blind,
+                  reviewer_id, seconds, suggestion_id, agreement, supersedes, original_id, origin, created_at)
+                  SELECT :first + ROW_NUMBER() OVER (ORDER BY a.id) - 1, o.project_id, o.record_id, o.task,
+                  o.task_version, o.state, o.value, o.how, o.blind, o.reviewer_id, o.seconds, o.suggestion_id,
+                  o.agreement, a.id, COALESCE(o.original_id, o.id), :origin, o.created_at
+                  FROM annotations a JOIN annotations o ON o.id = a.supersedes
+                  JOIN work w ON w.record_id = a.record_id AND w.task = a.task AND w.state = 'pending'
+                  WHERE a.id {_AMONG} AND a.superseded_by IS NULL"""
+        self._follow(tx, sql, project_id, task, ids, origin, {})
+
+    def _follow(
+        self, tx: Tx, sql: str, project_id: int, task: str, ids: Sequence[int], origin: str, more: dict[str, Any]
+    ) -> None:
+        """Append rows by ``sql``, from the number ``first`` on, and let the queue and what they supersede say so."""
+        first = int(tx.value(f"SELECT {unused('annotations')}"))
+        place = {"p": project_id, "t": task, "first": first}
+        if not tx.run(sql, {"first": first, "ids": strictjson.dumps(list(ids)), "origin": origin, **more}):
+            return
+        new = "SELECT b.{} FROM annotations b WHERE b.project_id = :p AND b.task = :t AND b.id >= :first"
+        tx.run(
+            f"""UPDATE annotations SET superseded_by = ({new.format("id")} AND b.supersedes = annotations.id)
+                WHERE id IN ({new.format("supersedes")})""",
+            place,
+        )
+        tx.run(
+            f"""UPDATE work SET version = version + 1, (state, annotation_id) = (
+                  SELECT CASE b.state WHEN 'withdrawn' THEN 'pending' ELSE b.state END,
+                  CASE b.state WHEN 'withdrawn' THEN NULL ELSE b.id END FROM annotations b
+                  WHERE b.record_id = work.record_id AND b.task = work.task AND b.id >= :first)
+                WHERE task = :t AND record_id IN ({new.format("record_id")})""",
+            place,
+        )
+        # A product kept the text that was labelled; reviews that came since are taken in now.
+        tx.run(
+            f"""INSERT INTO stale_products (project_id, grp) SELECT project_id, grp FROM records
+                WHERE kind = 'group' AND id IN ({new.format("record_id")} AND b.state = 'withdrawn')
+                ON CONFLICT DO NOTHING""",
+            place,
+        )
+        note_decision(tx, project_id, task, self.latest_seq(project_id, task, tx))
 
     def examples(self, annotation_ids: Sequence[int]) -> dict[int, Row]:
         """Return text, value, reviewer and time of annotations, by id."""
@@ -169,3 +259,7 @@ class Annotations:
     def how_counts(self, project_id: int, task: str) -> dict[str, int]:
         """Return how the decisions in force came to be."""
         return Counts(self.db).of(HOW, project_id, task)
+
+
+_AMONG = "IN (SELECT value FROM json_each(:ids))"
+_GIVEN = "project_id = :p AND task = :t AND state = 'approved' AND superseded_by IS NULL"

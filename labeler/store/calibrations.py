@@ -30,7 +30,7 @@ class Calibrations:
         With ``unit`` only records that a task of this unit labels.
         """
         # The subquery walks suggestions_record from its end: one or two rows a record.
-        sql = f"""SELECT a.id, a.record_id, a.value, r.cluster, s.scores
+        sql = f"""SELECT a.id, a.record_id, a.value, a.task_version, r.cluster, s.scores
                   FROM annotations a JOIN records r ON r.id = a.record_id
                   JOIN suggestions s ON s.id = (
                       SELECT x.id FROM suggestions x WHERE {_SCORED} ORDER BY x.id DESC LIMIT 1)

@@ -186,10 +186,11 @@ class Runs:
             if settings.get("purpose") == purpose:
                 yield dict(row) | {"settings": settings}
 
-    def open_of(self, project_id: int, tx: Tx) -> list[int]:
-        """Return the open runs of a project."""
-        sql = "SELECT id FROM runs WHERE project_id = :p AND state IN ('queued', 'running')"
-        return [row["id"] for row in tx.all(sql, {"p": project_id})]
+    def open_of(self, project_id: int, tx: Tx, task: str | None = None) -> list[int]:
+        """Return the open runs of a project, or of one of its tasks."""
+        sql = """SELECT id FROM runs WHERE project_id = :p AND state IN ('queued', 'running')
+                 AND (:t IS NULL OR task = :t)"""
+        return [row["id"] for row in tx.all(sql, {"p": project_id, "t": task})]
 
     def open_runs(self) -> list[int]:
         return [

@@ -451,6 +451,24 @@ def m014_signatures(db: SqliteUtils) -> None:
     _execute(db, _SIGNATURES)
 
 
+_LABELS = """
+ALTER TABLE task_settings ADD COLUMN moves TEXT;
+ALTER TABLE task_settings ADD COLUMN unfinished INTEGER NOT NULL DEFAULT 0;
+"""
+
+
+@migrations()
+def m015_label_moves(db: SqliteUtils) -> None:
+    """What a version of a task's settings says of the labels given before it, and whether that is done."""
+    _execute(db, _LABELS)
+
+
+@migrations()
+def m016_columns(db: SqliteUtils) -> None:
+    """Which columns a suggestion was made from, and up to which record emoji are still to be put into the search."""
+    _execute(db, _COLUMNS)
+
+
 # What the pages count, as the rows say it: ``total`` is the sum of the agreements of people with suggestions.
 _COUNTED = """
 CREATE INDEX records_project ON records (project_id);
@@ -573,12 +591,6 @@ def m018_vectors_through(db: SqliteUtils) -> None:
             project_id INTEGER NOT NULL, embedder TEXT NOT NULL, record_id INTEGER NOT NULL,
             PRIMARY KEY (project_id, embedder)) WITHOUT ROWID;""",
     )
-
-
-@migrations()
-def m016_columns(db: SqliteUtils) -> None:
-    """Which columns a suggestion was made from, and up to which record emoji are still to be put into the search."""
-    _execute(db, _COLUMNS)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:

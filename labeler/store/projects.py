@@ -8,6 +8,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.errors import Conflict, InputError, NotFound
+from labeler.labels import Moves
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import unused
 from labeler.stored import stored_settings
@@ -108,15 +109,48 @@ class Projects:
                  WHERE s.project_id = :p AND s.task = :t ORDER BY s.version DESC"""
         return self.db.all(sql, {"p": project_id, "t": task})
 
+    def task_settings_at(self, project_id: int, task: str, version: int) -> dict[str, Any]:
+        """Return the settings of one version; 0 is the plugin's own. Raises :class:`NotFound`."""
+        sql = "SELECT settings FROM task_settings WHERE project_id = :p AND task = :t AND version = :v"
+        raw = self.db.value(sql, {"p": project_id, "t": task, "v": version})
+        if raw is None and version:
+            raise NotFound(f"There is no version {version} of the settings of {task}")
+        return strictjson.loads(raw) if raw else {}
+
+    def label_moves(self, project_id: int, task: str, tx: Tx | None = None) -> dict[int, Moves]:
+        """Return the moves of those versions of a task that changed labels which had been given."""
+        sql = """SELECT version, moves FROM task_settings
+                 WHERE project_id = :p AND task = :t AND moves IS NOT NULL ORDER BY version"""
+        rows = (tx or self.db).all(sql, {"p": project_id, "t": task})
+        return {row["version"]: Moves.from_json(strictjson.loads(row["moves"])) for row in rows}
+
+    def moved_last(self, tx: Tx, project_id: int, task: str) -> int:
+        """Return the version that moved labels last; 0 if none did."""
+        sql = "SELECT MAX(version) FROM task_settings WHERE project_id = :p AND task = :t AND moves IS NOT NULL"
+        return int(tx.value(sql, {"p": project_id, "t": task}) or 0)
+
     def set_task_settings(
-        self, tx: Tx, project_id: int, task: str, settings: dict[str, Any], reviewer_id: int | None
-    ) -> int:
-        """Store the settings as a new version and return its number."""
-        sql = """INSERT INTO task_settings (project_id, task, version, settings, reviewer_id, created_at)
-                 SELECT :p, :t, COALESCE(MAX(version), 0) + 1, :settings, :r, :now
+        self, tx: Tx, project_id: int, task: str, settings: dict[str, Any], reviewer_id: int | None,
+        moves: Moves | None = None,
+    ) -> int:  # fmt: skip
+        """Store the settings as a new version and return its number. With ``moves`` its records are still to follow."""
+        sql = """INSERT INTO task_settings (project_id, task, version, settings, reviewer_id, created_at, moves,
+                 unfinished)
+                 SELECT :p, :t, COALESCE(MAX(version), 0) + 1, :settings, :r, :now, :moves, :unfinished
                  FROM task_settings WHERE project_id = :p AND task = :t RETURNING version"""
         params = {"p": project_id, "t": task, "settings": strictjson.dumps(settings), "r": reviewer_id}
-        return int(tx.value(sql, params | {"now": time.time()}))
+        said = strictjson.dumps(moves.to_json()) if moves else None
+        return int(tx.value(sql, params | {"now": time.time(), "moves": said, "unfinished": int(said is not None)}))
+
+    def unfinished(self, project_id: int, task: str, tx: Tx | None = None) -> Row | None:
+        """Return ``version`` and ``reviewer_id`` of the oldest version whose records are still to follow, or None."""
+        sql = """SELECT version, reviewer_id FROM task_settings
+                 WHERE project_id = :p AND task = :t AND unfinished = 1 ORDER BY version LIMIT 1"""
+        return (tx or self.db).one(sql, {"p": project_id, "t": task})
+
+    def finished(self, tx: Tx, project_id: int, task: str, version: int) -> None:
+        sql = "UPDATE task_settings SET unfinished = 0 WHERE project_id = :p AND task = :t AND version = :v"
+        tx.run(sql, {"p": project_id, "t": task, "v": version})
 
 
 def check_in_use(project: Mapping[str, Any]) -> None:

@@ -64,7 +64,7 @@ _OF_PROJECTS = (
 )  # fmt: skip
 # Where a text of a person may stand beside records: (table, columns, what it is called).
 _ELSEWHERE = (
-    ("task_settings", ("settings",), "guidelines and settings of tasks"),
+    ("task_settings", ("settings", "moves"), "guidelines and settings of tasks"),
     ("projects", ("name", "settings"), "names and settings of projects"),
     ("annotations", ("value",), "labels of other records"),
     ("suggestions", ("value", "failure", "note", "steps"), "suggestions for other records"),

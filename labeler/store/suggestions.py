@@ -102,6 +102,12 @@ class Suggestions:
                   WHERE {_PENDING} AND EXISTS (SELECT 1 FROM suggestions s WHERE {_OF_KIND})"""
         return int(self.db.value(sql, _params(project_id, task, kind)))
 
+    def waiting(self, project_id: int, task: str) -> list[Row]:
+        """Return the values that pending records are suggested, each once for a version of the task, and how many."""
+        sql = f"""SELECT s.value, s.task_version, COUNT(*) AS n FROM work w JOIN suggestions s ON s.id = w.suggestion_id
+                  WHERE {_PENDING} AND s.value IS NOT NULL GROUP BY s.value, s.task_version"""
+        return self.db.all(sql, {"p": project_id, "t": task})
+
     def misplaced(self, limit: int = 100) -> list[Row]:
         """Return ``record_id`` and ``task`` of pending records that are pointed at a suggestion that is not theirs now.
 

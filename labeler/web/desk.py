@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Blueprint, g, jsonify, render_template, request, url_for
 from flask_babel import get_locale
+from flask_babel import gettext as _
 
 from labeler.annotation.decisions import Decided, Decision, Decisions
 from labeler.annotation.queue import Queue
@@ -109,8 +110,8 @@ def decide(project_id: int, task: str) -> Any:
     :raise 400: the label schema does not allow the value
     :raise 409: somebody else decided or holds the record; ``current`` says what stands
     """
-    view, body = _view(task), json_body()
-    decided = _decisions(view.task).decide(g.person["id"], _decision(body))
+    view, decision = _view(task), _decision(json_body())
+    decided = _decisions(view.task).decide(g.person["id"], decision)
     if not decided.repeated:
         _tell(view.task, decided)
     return jsonify(
@@ -120,6 +121,7 @@ def decide(project_id: int, task: str) -> Any:
         how=decided.how,
         version=decided.version,
         repeated=decided.repeated,
+        note=_moved(view, decision, decided),
         strip=view.strip(_decisions(view.task).strip(g.person["id"])),
     )
 
@@ -219,6 +221,15 @@ def _counts(project_id: int, task: str) -> dict[str, int]:
     return found | {"total": sum(found.values())}
 
 
+def _moved(view: DeskView, decision: Decision, decided: Decided) -> str | None:
+    """Say of a decision of an older page what it was stored as, if labels have other names since."""
+    asked, version = decision.value, decision.task_version
+    if decided.state != APPROVED or not version or view.task.carried(asked, version) == asked:
+        return None
+    shown = view.task.schema.render(decided.value, view.language)
+    return str(_("The labels of this task were changed meanwhile; your decision was saved as: %(label)s", label=shown))
+
+
 def _tell(task: Task, decided: Decided) -> None:
     """Tell the plugins. The decision is durable: nothing here may undo it.
 
@@ -246,6 +257,7 @@ def _decision(body: dict[str, Any]) -> Decision:
         blind=body.get("blind") is True,
         seconds=None if seconds is None else float(seconds),
         force=body.get("force") is True,
+        task_version=_text(body, "task_version"),
     )
 
 

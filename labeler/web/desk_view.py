@@ -6,7 +6,7 @@ import logging
 import time
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flask import render_template
@@ -23,6 +23,7 @@ from labeler.prelabel.refresh import AtOpening, at_opening
 from labeler.prelabel.suggest import Suggester
 from labeler.prompts import suspicious
 from labeler.records import BackendFailure, Evidence, Record, SecondOpinion, Step, Suggestion, Value
+from labeler.store import Row
 from labeler.store.annotations import APPROVED
 from labeler.task import GROUP, Task
 from labeler.text import visible
@@ -92,7 +93,7 @@ class DeskView:
         # A decision that was made blind is corrected blind, or it would drop out of the blind share.
         blind = opened.blind or (annotation is not None and bool(annotation["blind"]))
         suggestion_id, shown = self._suggestion(opened, blind)
-        decided = self._usable(annotation["value"], record) if annotation is not None else None
+        decided = self._usable(annotation, record) if annotation is not None else None
         standing = annotation is not None and opened.state != "pending"
         html = render_template(
             "desk_record.html",
@@ -103,6 +104,7 @@ class DeskView:
             opened=opened,
             annotation=annotation if standing else None,
             decided=decided,
+            retired=decided is not None and self._fitting(decided, record) is None,
             blind=blind,
             shown=shown,
             task=self.task,
@@ -120,7 +122,8 @@ class DeskView:
             "task_version": self.task.version,
             "suggestion_id": suggestion_id,
             "suggested": shown.value,
-            "decided": decided if standing else None,
+            # A retired label is shown as it stands, and cannot be chosen again.
+            "decided": self._fitting(decided, record) if standing else None,
             "second": None if shown.second is None else shown.second.value,
             "scores": shown.scores,
             "scale": shown.scale,
@@ -134,8 +137,7 @@ class DeskView:
         taken = self.store.annotations.get(row["supersedes"]) if row is not None and row["supersedes"] else None
         if taken is None:
             return None
-        value = None if taken["value"] is None else strictjson.loads(taken["value"])
-        return {"value": value, "state": taken["state"]}
+        return {"value": self._fitting(self._usable(taken)), "state": taken["state"]}
 
     def strip(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the last decisions for the strip: clipped text, the value in words, the colour of its label."""
@@ -158,7 +160,7 @@ class DeskView:
             raise NotFound(f"There is no example number {annotation_id} in this task")
         record = self.store.records.get(row["record_id"])
         history = [
-            {"row": past, "value": self._usable(past["value"], record)}
+            {"row": past, "value": self._usable(past, record)}
             for past in self.store.annotations.history(record.id, self.task.name)
         ]
         return render_template(
@@ -166,7 +168,7 @@ class DeskView:
             record=record,
             pieces=text_pieces(record.text),
             metadata=self._metadata(record),
-            value=self._usable(row["value"], record),
+            value=self._usable(row, record),
             history=history,
             schema=self.task.schema,
             ago=time_ago,
@@ -200,14 +202,15 @@ class DeskView:
             return number, Shown()
         if suggestion is None:
             return None, Shown(hint=_why(found.failure))
-        value = self._fitting(suggestion.value, opened.record) if meant else None
+        value = self._offered(suggestion.value, suggestion, opened.record) if meant else None
         if not meant:
             hint = NO_ANSWER if suggestion.backend in FREE else UNCLEAR
         elif value is None and suggestion.failure is None:
             hint = OLDER
         second = suggestion.second
-        if second is not None and self._fitting(second.value, opened.record) is None:
-            second = None
+        if second is not None:
+            offered = self._offered(second.value, suggestion, opened.record)
+            second = None if offered is None else replace(second, value=offered)
         agrees = second is not None and second.value == value
         scores, scale = (None, RAW) if value is None else self._scores(suggestion)
         evidence, steps = self._evidence(suggestion.evidence), clipped_steps(suggestion.steps)
@@ -268,7 +271,7 @@ class DeskView:
                 "text": clip(row["text"], _CLIP),
                 "similarity": item.similarity,
                 "share": round(min(max(item.similarity, 0.0), 1.0), 3),
-                "value": self._fitting(strictjson.loads(row["value"]) if row["value"] else None),
+                "value": self._usable(row),
                 "reviewer": row["reviewer"],
                 "at": row["created_at"],
                 "standing": row["state"] == APPROVED and row["superseded_by"] is None,
@@ -278,11 +281,20 @@ class DeskView:
             if (row := rows.get(item.annotation_id)) is not None
         ]
 
-    def _usable(self, raw: str | None, record: Record) -> Value | None:
-        return None if raw is None else self._fitting(strictjson.loads(raw), record)
+    def _usable(self, row: Row, record: Record | None = None) -> Value | None:
+        """Return the value of an annotation in the labels of today, retired ones too; None if they cannot hold it."""
+        if row["value"] is None:
+            return None
+        try:
+            return self.task.read(strictjson.loads(row["value"]), row["task_version"], record.text if record else None)
+        except LabelError:
+            return None
+
+    def _offered(self, value: Value | None, made: Suggestion, record: Record) -> Value | None:
+        return self._fitting(self.task.carried(value, made.task_version), record)
 
     def _fitting(self, value: Value | None, record: Record | None = None) -> Value | None:
-        """Return the value if the label schema of today allows it, else None: labels may have been changed since."""
+        """Return the value if the label schema of today offers it, else None: labels may have been changed since."""
         if value is None:
             return None
         try:

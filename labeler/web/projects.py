@@ -185,6 +185,9 @@ def _said_of(act: Any) -> list[str]:
     if "disabled" in detail:
         found.append(_("Close account") if detail["disabled"] else _("Open again"))
     found += [setting_title(name) for name in detail.get("changed", [])]
+    found += [f"{old} → {new}" for how in ("renamed", "merged") for old, new in detail.get(how, {}).items()]
+    ways = {"retired": _("Retired"), "reopened": _("Put back to pending")}
+    found += [f"{words}: {name}" for how, words in ways.items() for name in detail.get(how, [])]
     if "openai_base_url" in detail.get("changed", []):
         found.append(detail["openai_base_url"])
     return [str(part) for part in found if part]

@@ -14,11 +14,12 @@ from flask_babel import gettext as _
 
 from labeler import accounts, prompts, strictjson
 from labeler import settings as tables
+from labeler.annotation.relabel import KEPT, NEW, RENAMED, Preview
 from labeler.backends.base import Backend
 from labeler.backends.openai import OpenAIBackend, openai_settings
 from labeler.errors import Forbidden, InputError, LabelerError, MissingExtra, NotFound, SettingError
 from labeler.extras import extra_of_embedder
-from labeler.labels import Label, LabelSchema
+from labeler.labels import Answers
 from labeler.plugins import find
 from labeler.prompts import LANGUAGES
 from labeler.prompts.styles import WAYS
@@ -26,7 +27,8 @@ from labeler.store import Store
 from labeler.task import GROUP, RECORD, Task
 from labeler.web import models
 from labeler.web.access import admin_only, instance, project_task
-from labeler.web.forms import go_on, text, texts
+from labeler.web.forms import go_on, text, texts, whole
+from labeler.web.label_rows import labels_of, rows_of, typed_answers, typed_rows, was_looked_at
 from labeler.web.setting_fields import (
     GROUPS,
     Form,
@@ -43,9 +45,10 @@ from labeler.web.trials import Trial, Trials
 from labeler.web.words import setting_of, word
 
 blueprint = Blueprint("settings", __name__)
-_COLUMNS = ("name", "title_ko", "title_en", "definition_ko", "definition_en", "color", "parent")
 _SECRET = "openai_api_key"
 _TEST_SECONDS = 30.0
+_MOST = 2**31
+_STAYING = (KEPT, NEW, RENAMED)
 
 
 # The project
@@ -92,7 +95,7 @@ def _project_page(values: dict[str, Any], message: str = "") -> str:
             "embedder": [(name, _named(name, extra)) for name, extra in _embedders().items()],
         },
         hints={setting.name: setting.default for setting in tables.PROJECT}
-        | {"max_share_reviewer": _("0.5 where more than one person labels, else 1")},
+        | {"max_share_reviewer": _("0.5 if several reviewers label, otherwise 1")},
         wrong=named_in(message),
         seen=seen(g.project["settings"]),
     )
@@ -122,8 +125,18 @@ def _named(name: str, extra: str | None) -> str:
 @blueprint.get("/projects/<int:project_id>/settings/<task>")
 @admin_only
 def task(project_id: int, task: str) -> Any:
-    found = project_task(task)
-    return _task_page(found, instance().task_settings(g.project, task), _label_rows(found.schema))
+    """Show the settings of a task; with ``restore`` filled in with the guidelines and labels of that version."""
+    found, back_to = project_task(task), request.args.get("restore", type=int)
+    values = instance().task_settings(g.project, task)
+    if back_to is None or back_to < 0:
+        return _task_page(found, values, rows_of(found.schema))
+    changes = instance().task_changes(project_id, task)
+    restored, renamed = changes.restored(back_to)
+    values = values | restored
+    given = instance().task_settings_raw(g.project, task) | restored
+    preview = changes.preview(given, Answers(renamed), back_to)
+    schema = instance().plugins.task(task).overridden(back_to or 1, restored).schema
+    return _task_page(found, values, rows_of(schema, renamed), preview=preview, back_to=back_to)
 
 
 @blueprint.post("/projects/<int:project_id>/settings/<task>")
@@ -131,7 +144,7 @@ def task(project_id: int, task: str) -> Any:
 def save_task(project_id: int, task: str) -> Any:
     found = project_task(task)
     before = instance().task_settings_raw(g.project, task)
-    rows = _typed_labels()
+    rows, back_to = typed_rows(), whole("back_to", 0, _MOST)
     given = before | typed(tables.TASK)
     try:
         given |= {"guidelines": _changed_guidelines(task), "labels": _changed_labels(task, rows)}
@@ -139,21 +152,25 @@ def save_task(project_id: int, task: str) -> Any:
         merged = tables.changed_settings("task", given)
         if as_seen is not None:
             merged = tables.merged_settings("task", before, given, as_seen)
-        if merged == before:
+        answers = typed_answers(rows)
+        preview = instance().task_changes(project_id, task).preview(merged, answers, back_to)
+        if preview.open or not was_looked_at(preview):
+            return _task_page(found, given, rows, preview=preview, back_to=back_to), 409 if preview.open else 200
+        if merged == before and not answers.names and back_to is None:
             flash(_("Nothing was changed."))
         else:
-            version = instance().change_task(project_id, task, given, g.person["id"], as_seen)
+            version = instance().change_task(project_id, task, given, g.person["id"], as_seen, answers, back_to)
             flash(_("Saved as version %(version)s", version=version))
     except LabelerError as error:
         if error.status >= 500:
             raise
-        return _task_page(found, given, rows, str(error)), error.status
+        return _task_page(found, given, rows, str(error), back_to=back_to), error.status
     return go_on("settings.task", project_id=project_id, task=task)
 
 
 def _as_sent(found: Task) -> dict[str, Any]:
     """Return the settings of a task as its form sends them where nobody changes anything."""
-    labels = _changed_labels(found.name, _label_rows(found.schema))
+    labels = _changed_labels(found.name, rows_of(found.schema))
     return instance().task_settings_raw(g.project, found.name) | {"labels": labels}
 
 
@@ -165,71 +182,28 @@ def _changed_guidelines(name: str) -> dict[str, str] | None:
     return found or None
 
 
-def _typed_labels() -> list[dict[str, str]]:
-    """Return the rows of the label table that have anything in them."""
-    columns = [texts(f"label.{column}") for column in _COLUMNS]
-    rows = [dict(zip(_COLUMNS, row, strict=True)) for row in zip(*columns, strict=False)]
-    return [row for row in rows if any(row[column] for column in _COLUMNS if column != "color")]
-
-
 def _changed_labels(name: str, rows: list[dict[str, str]]) -> list[dict[str, Any]] | None:
     """Return the labels as JSON if they differ from the plugin's own; None if they do not."""
     schema = instance().plugins.task(name).schema
-    if not _has_labels(schema):
+    if not schema.names:
         return None
     own = [label.to_json() for label in schema.labels]
-    found = [label.to_json() for label in schema.with_labels([_label(row) for row in rows]).labels]
+    changed = schema.with_labels(labels_of(rows))
+    found = [label.to_json() for label in (*changed.labels, *changed.retired)]
     return None if found == own else found
 
 
-def _label(row: dict[str, str]) -> Label:
-    return Label.from_json(
-        {
-            "name": row["name"],
-            "title": {language: row[f"title_{language}"] for language in LANGUAGES if row[f"title_{language}"]},
-            "definition": {
-                language: row[f"definition_{language}"] for language in LANGUAGES if row[f"definition_{language}"]
-            },
-            "color": _color(row["color"]),
-            "parent": row["parent"],
-        }
-    )
-
-
-def _color(raw: str) -> str:
-    if raw and not (len(raw) == 7 and raw[0] == "#" and all(c in "0123456789abcdefABCDEF" for c in raw[1:])):
-        raise SettingError(f"{raw[:20]!r} is not a color; write it like #2e7d32")
-    return raw.lower()
-
-
-def _label_rows(schema: LabelSchema) -> list[dict[str, str]]:
-    return [
-        {
-            "name": label.name,
-            "title_ko": label.title.get("ko", ""),
-            "title_en": label.title.get("en", ""),
-            "definition_ko": label.definition.get("ko", ""),
-            "definition_en": label.definition.get("en", ""),
-            "color": label.color,
-            "parent": label.parent or "",
-        }
-        for label in schema.labels
-    ]
-
-
-def _has_labels(schema: LabelSchema) -> bool:
-    """Whether the labels of a schema can be changed on the page."""
-    try:
-        schema.with_labels(schema.labels)
-    except SettingError:
-        return False
-    return True
-
-
-def _task_page(found: Task, values: dict[str, Any], rows: list[dict[str, str]], message: str = "") -> str:
+def _task_page(
+    found: Task,
+    values: dict[str, Any],
+    rows: list[dict[str, str]],
+    message: str = "",
+    preview: Preview | None = None,
+    back_to: int | None = None,
+) -> str:
     own = instance().plugins.task(found.name)
     guidelines = {**own.guidelines, **(values.get("guidelines") or {})}
-    if message:
+    if request.method == "POST":
         guidelines = {language: request.form.get(f"guidelines.{language}", "") for language in LANGUAGES}
     versions = instance().store.projects.task_versions(g.project["id"], found.name)
     form = Form(
@@ -254,7 +228,12 @@ def _task_page(found: Task, values: dict[str, Any], rows: list[dict[str, str]], 
         languages=LANGUAGES,
         ways=WAYS.values(),
         rows=rows,
-        editable=_has_labels(own.schema),
+        editable=bool(own.schema.names),
+        preview=preview,
+        mergeable=[fate.to or fate.name for fate in preview.fates if fate.what in _STAYING] if preview else [],
+        answerable=texts("gone.name"),
+        back_to=back_to,
+        newest=versions[0]["version"] if versions else 0,
         ending=models.ending(instance().prices, models.chosen_model(instance(), values)),
         versions=[dict(row) | {"changed": sorted(strictjson.loads(row["settings"]))} for row in versions],
         message=message,

@@ -54,6 +54,8 @@ WORDS = {
     "password changed": N_("Password changed"),
     "project created": N_("Project made"),
     "settings changed": N_("Settings of a project changed"),
+    "task settings changed": N_("Settings of a task changed"),
+    "labels changed": N_("Labels of a task changed"),
     "instance settings changed": N_("Settings of the instance changed"),
     "run cancelled": N_("Run cancelled"),
     "run resumed": N_("Run resumed"),
@@ -154,6 +156,12 @@ WORDS = {
     "can.thinks": N_("Thinks before it answers"),
     "can.device": N_("Device"),
     "can.dtype": N_("Number format"),
+    # What becomes of a label
+    "fate.kept": N_("Stays"),
+    "fate.new": N_("New"),
+    "fate.renamed": N_("Renamed to"),
+    "fate.retired": N_("Retired: offered no more, its records keep it"),
+    "fate.gone": N_("Removed; no approval has it"),
     # Languages
     "ko": N_("Korean"),
     "en": N_("English"),
@@ -244,8 +252,9 @@ SETTINGS = {
     "labels": (
         N_("Labels"),
         N_(
-            "The name is what is stored and exported. A parent makes a label a subcategory. A row without a name is "
-            "dropped; labels already given keep their old name."
+            "The name is what is stored and exported. A parent makes a label a subcategory. A new name in the same row "
+            "renames the label wherever it was given; what becomes of a row that is removed is asked before it is "
+            "saved."
         ),
     ),
     "unit": (

@@ -345,10 +345,10 @@ class Desk {
     const problem = action === "approve" ? this.form.problem() : null;
     if (problem) return this.form.complain(problem);
     if (action === "approve" && this.form.empty && !this.form.meansEmpty(event)) return;
-    const { record_id, version, suggestion_id, blind } = this.current;
+    const { record_id, version, task_version, suggestion_id, blind } = this.current;
     const value = action === "approve" ? this.form.value() : null;
     const started = performance.now();
-    const content = { record_id, action, value, version, suggestion_id, blind, seconds: this.seconds(), request_key: newKey(), force: false };
+    const content = { record_id, action, value, version, task_version, suggestion_id, blind, seconds: this.seconds(), request_key: newKey(), force: false };
     const draft = this.form.touched ? { value: this.form.value() } : null;
     this.outbox.push({ name: "decide", content, text: clip(this.pane.text), draft: draft ?? { value }, was: this.current.state });
     this.undoing = null;
@@ -440,6 +440,7 @@ class Desk {
     if (event === "changed") return this.showSign();
     if (event === "saved" && item.name === "decide") {
       this.drafts.set(item.content.record_id);
+      if (detail.note) this.banners.show("moved", detail.note, this.banners.closeButton("moved"));
       this.renewNext();
       this.progress.showStrip(detail.strip);
       // A repeated one may be in the counts that the page came with.
