@@ -115,10 +115,10 @@ def _of_records(place: Place) -> list[Screen]:
     unit = {BY_PRODUCT: PRODUCT}
     return [
         *(Screen(f"desk.{task}", place.desk(task, unit.get(task, "doubtful"))) for task in TASKS + OTHERS),
-        *(Screen(f"desk.{key}", place.desk("sentiment", key)) for key in TEXTS),
+        *(Screen(f"desk.{key}", place.desk("sentiment", key)) for key in ("long", "suspicious", "unseen", "unread")),
         Screen("desk.decided", place.desk("keywords", "approved")),
         Screen("desk.done", f"/projects/{values['finished']}/label/sentiment"),
-        Screen("projects.records.found", f"{project}/records?q=배송"),
+        Screen("projects.records.found", f"{project}/records?q=주문"),
         Screen("projects.records.none", f"{project}/records?q=없는말"),
         Screen("projects.overview.empty", f"/projects/{values['empty']}"),
         Screen("projects.overview.archived", f"/projects/{values['archived']}"),
