@@ -45,7 +45,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "measured.md"
 COMMAND = "python benchmarks/agreement.py"
 BEGIN, END = "<!-- agreement: begin -->", "<!-- agreement: end -->"
-COLUMNS = ("who", "approved", "how", "n", "agreement", "beside nearest", "unread", "s", "CPU s", "tokens in", "out")
+COLUMNS = ("who", "approved", "how", "n", "agreement", "vs nearest", "unread", "s", "CPU s", "tokens in", "out")
 GENERATED, SCORED, CALIBRATED = "generated", "scored", "scored, calibrated"
 SEED = 20
 # An answer that is longer than this has lost its way; without the bound one set of 44 labels may take minutes.

@@ -7,9 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from flask import session
+from flask_wtf.csrf import generate_csrf
 
 from labeler import Choice, Label, Task
+from labeler.app import create_app
 from labeler.demo import reviews
+from labeler.instance import Instance
 from labeler.store import NewRecord, Store
 
 LABELS = ("positive", "neutral", "negative")
@@ -66,3 +70,14 @@ def store_vectors(store: Store, embedder: str, ids: Sequence[int], vectors: np.n
     pairs = [(id_, vector.astype("<f4").tobytes()) for id_, vector in zip(ids, vectors, strict=True)]
     for part in slices(pairs):
         store.write(lambda tx, part=part: work(tx, part))
+
+
+def signed_in(instance: Instance, reviewer_id: int) -> dict[str, str]:
+    """Return the headers of a browser that is signed in."""
+    app = create_app(instance)
+    with app.test_request_context():
+        session["reviewer"], session["epoch"] = reviewer_id, instance.store.people.get(reviewer_id)["epoch"]
+        token = generate_csrf()
+        cookie = app.session_interface.get_signing_serializer(app).dumps(dict(session))
+    name = app.config["SESSION_COOKIE_NAME"]
+    return {"Cookie": f"{name}={cookie}", "X-CSRFToken": token, "Content-Type": "application/json"}

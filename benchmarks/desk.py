@@ -1,68 +1,191 @@
-"""What one decision costs the server: ``python benchmarks/desk.py [--sizes 1000 200000] [--decisions 300]``.
+"""What one decision costs the server: ``python benchmarks/desk.py [--sizes 1000 20000 200000] [--decisions 240]``.
 
-:meth:`Queue.next` and :meth:`Decisions.decide`, one after the other as one reviewer does, in a project of each size,
-durable (``synchronous=FULL``). CPU is that of the process, the writer thread included. The ratio is that of the largest
-size to the smallest: flat is 1.
+``labeler serve`` with its worker, in a process of its own, and eight reviewers who ask for records and approve them
+over HTTP as the page does, each with a second of thought between. The CPU is that of the server's whole process tree,
+from the first request until the worker has nothing left to do; what it idles meanwhile is included. Next to it, in the
+same run and with the same clients, the least Flask program that does this: one table, one row claimed, one decision
+stored durably. The first ratio is to that program, the second that of the largest project to the smallest: flat is 1.
+
+2,000 records (or half of them) are approved before and every vector is made; the suggestions come from the free
+backends. ``idle`` is the CPU of a second in which nobody does anything.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
+import json
+import random
+import re
+import sqlite3
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
-from common import LABELS, SENTIMENT, fill
+import psutil
+from common import LABELS, approve, fill, signed_in
+from flask import Flask, jsonify, request
 
-from labeler.annotation.decisions import Decision, Decisions
-from labeler.annotation.queue import Queue
-from labeler.settings import read_settings
-from labeler.store import Store
+from labeler import accounts
+from labeler.ingest.clusters import sign_reviews
+from labeler.instance import Instance
 
-ORDERS = ("oldest", "random")
-
-
-def make(folder: Path, size: int) -> tuple[Store, int, int]:
-    path = folder / f"{size}.db"
-    with Store(path, synchronous="OFF") as store:
-        project_id = store.write(lambda tx: store.projects.create(tx, "reviews", "ko", {}))
-        reviewer = store.write(lambda tx: store.people.create(tx, "kim", None, "reviewer"))
-        fill(store, project_id, size)
-    return Store(path), project_id, reviewer
+PEOPLE, THOUGHT, APPROVED = 8, 1.0, 2000
+QUIET, STILL = 0.1, 3.0
+"""A server whose CPU stays under this share of a core for so many seconds has nothing left to do."""
 
 
-def per_decision(store: Store, project_id: int, reviewer: int, order: str, decisions: int) -> tuple[float, float]:
-    """Return CPU and wall milliseconds of opening and approving one record."""
-    queue = Queue(store, project_id, SENTIMENT, read_settings("project", {"order": order}))
-    room = Decisions(store, project_id, SENTIMENT)
-    wall, cpu = time.perf_counter(), time.process_time()
-    for n in range(decisions):
-        opened = queue.next(reviewer)
-        assert opened is not None
-        decision = Decision(opened.record.id, "approve", f"{order}-{wall}-{n:06}", opened.version, LABELS[n % 3])
-        room.decide(reviewer, decision)
-    return 1000 * (time.process_time() - cpu) / decisions, 1000 * (time.perf_counter() - wall) / decisions
+def make(folder: Path, size: int) -> tuple[str, list[dict[str, str]]]:
+    """Make an instance with one project of ``size`` records; return the path of its desk and who is signed in."""
+    with Instance(folder) as instance:
+        store = instance.store
+        project = instance.create_project("shop", "ko", {"tasks": ["sentiment"]})
+        ids = fill(store, project, size)
+        approve(store, project, ids[-min(APPROVED, size // 2) :], lambda id_: LABELS[id_ % 3])
+        sign_reviews(store, project)
+        for _ in instance.chosen_embeddings(store.projects.get(project)).fill(project):
+            pass
+        names = [f"person{n}" for n in range(PEOPLE)]
+        people = [accounts.add_reviewer(store, name, "a few plain words", accounts.ADMIN) for name in names]
+        return f"/projects/{project}/label/sentiment/api/", [signed_in(instance, person) for person in people]
+
+
+class Server:
+    """A server in a process of its own, and the CPU seconds of its process tree so far."""
+
+    def __init__(self, *command: str) -> None:
+        self.process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        found = re.search(r":(\d+)", self.process.stdout.readline())
+        assert found, "the server did not say where it listens"
+        self.port = int(found[1])
+        self._top = psutil.Process(self.process.pid)
+
+    @property
+    def cpu(self) -> float:
+        tree = [self._top, *self._top.children(recursive=True)]
+        return sum(sum(one.cpu_times()[:4]) for one in tree)
+
+    def rest(self) -> float:
+        """Wait until the server is quiet; return the CPU seconds of a second that it idles."""
+        while True:
+            before = self.cpu
+            time.sleep(STILL)
+            share = (self.cpu - before) / STILL
+            if share < QUIET:
+                return share
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+def label(port: int, path: str, headers: dict[str, str], count: int, took: list[float]) -> None:
+    """Ask for records and approve them as one reviewer's page does: one on the desk, two ahead."""
+    chance, connection = random.Random(headers["Cookie"]), http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    page, have = f"page{chance.random()}", []
+
+    def post(name: str, body: dict[str, object]) -> dict[str, object]:
+        connection.request("POST", path + name, json.dumps(body), headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        assert answer.status == 200, (answer.status, content[:300])
+        found: dict[str, object] = json.loads(content)
+        return found
+
+    for n in range(count):
+        while len(have) < 3:
+            have.append(post("next", {"have": [one["record_id"] for one in have], "page": page}))
+        time.sleep(chance.uniform(0, 2 * THOUGHT))
+        record = have.pop(0)
+        body = {"action": "approve", "request_key": f"{page}-{n:06}", "value": LABELS[n % 3],
+                **{name: record[name] for name in ("record_id", "version", "suggestion_id")}}  # fmt: skip
+        began = time.perf_counter()
+        post("decide", body)
+        took.append(time.perf_counter() - began)
+
+
+def measure(server: Server, path: str, people: list[dict[str, str]], decisions: int) -> tuple[float, float, float]:
+    """Return CPU milliseconds a decision, the median milliseconds that one takes, and CPU milliseconds an idle second.
+
+    What the reviewers do first (each opens three records) warms the server up and is not counted.
+    """
+    for counted in (2 * PEOPLE, decisions):
+        idle = server.rest()
+        took: list[float] = []
+        before, share = server.cpu, counted // PEOPLE
+        threads = [threading.Thread(target=label, args=(server.port, path, one, share, took)) for one in people]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        server.rest()
+    return 1000 * (server.cpu - before) / len(took), 1000 * statistics.median(took), 1000 * idle
+
+
+def bare() -> None:
+    """Serve the least program that hands out records and stores decisions."""
+    from waitress import create_server
+
+    app = Flask(__name__)
+    folder = tempfile.TemporaryDirectory()
+    db = sqlite3.connect(Path(folder.name) / "bare.db", check_same_thread=False, isolation_level=None)
+    db.executescript(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+        "CREATE TABLE records (id INTEGER PRIMARY KEY, text TEXT, page TEXT, label TEXT);"
+        "CREATE INDEX free ON records (id) WHERE page IS NULL"
+    )
+    db.executemany("INSERT INTO records (text) VALUES (?)", [(f"review {n}",) for n in range(20_000)])
+    lock = threading.Lock()
+
+    @app.post("/next")
+    def next_record():  # type: ignore[no-untyped-def]
+        with lock:
+            free = "SELECT MIN(id) FROM records WHERE page IS NULL"
+            sql = f"UPDATE records SET page = ? WHERE id = ({free}) RETURNING id, text"
+            row = db.execute(sql, [request.get_json()["page"]]).fetchone()
+        return jsonify(record_id=row[0], text=row[1], version=0, suggestion_id=None)
+
+    @app.post("/decide")
+    def decide():  # type: ignore[no-untyped-def]
+        body = request.get_json()
+        with lock:
+            db.execute("UPDATE records SET label = ? WHERE id = ?", [body["value"], body["record_id"]])
+        return jsonify(record_id=body["record_id"])
+
+    server = create_server(app, host="127.0.0.1", port=0, threads=8)
+    print(f"http://127.0.0.1:{server.effective_port}", flush=True)
+    server.run()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="CPU of one decision, by the size of the project.")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 200_000])
-    parser.add_argument("--decisions", type=int, default=80)
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 20_000, 200_000])
+    parser.add_argument("--decisions", type=int, default=240)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        worlds = {size: make(Path(name), size) for size in arguments.sizes}
-        for order in ORDERS:
-            found = {size: [per_decision(*worlds[size], order, arguments.decisions) for _ in range(arguments.repeat)]
-                     for size in arguments.sizes}  # fmt: skip
-            medians = {size: statistics.median(cpu for cpu, _ in rounds) for size, rounds in found.items()}
-            for size, rounds in found.items():
-                wall = statistics.median(wall for _, wall in rounds)
-                print(f"{order}, {size:,} records: {medians[size]:.2f} ms CPU a decision ({wall:.2f} ms wall)")
-            print(f"  ratio {medians[max(worlds)] / medians[min(worlds)]:.2f}")
-        for store, _, _ in worlds.values():
-            store.close()
+    if arguments.bare:
+        return bare()
+    server = Server(__file__, "--bare")
+    anyone = [{"Cookie": str(n), "Content-Type": "application/json"} for n in range(PEOPLE)]
+    least, wall, _ = measure(server, "/", anyone, arguments.decisions)
+    server.end()
+    print(f"bare Flask: {least:.2f} ms CPU a decision ({wall:.1f} ms to store one)", flush=True)
+    found = {}
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            path, people = make(Path(name) / "instance", size)
+            code = "from labeler.cli import main; main()"
+            server = Server("-c", code, "serve", "--port", "0", "--instance", str(Path(name) / "instance"))
+            found[size], wall, idle = measure(server, path, people, arguments.decisions)
+            server.end()
+        print(f"{size:,} records: {found[size]:.2f} ms CPU a decision ({wall:.1f} ms to store one), {idle:.1f} ms an "
+              f"idle second; {found[size] / least:.1f} times the bare program", flush=True)  # fmt: skip
+    print(f"ratio of the largest to the smallest: {found[max(found)] / found[min(found)]:.2f}")
 
 
 if __name__ == "__main__":

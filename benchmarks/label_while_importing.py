@@ -24,12 +24,9 @@ import threading
 import time
 from pathlib import Path
 
-from common import fill, texts
-from flask import session
-from flask_wtf.csrf import generate_csrf
+from common import fill, signed_in, texts
 
 from labeler import accounts
-from labeler.app import create_app
 from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import queue_import
@@ -38,30 +35,25 @@ from labeler.instance import Instance
 PEOPLE, THOUGHT = 8, 0.5
 
 
-def signed_in(instance: Instance, reviewer_id: int) -> dict[str, str]:
-    """Return the headers of a browser that is signed in."""
-    app = create_app(instance)
-    with app.test_request_context():
-        session["reviewer"], session["epoch"] = reviewer_id, instance.store.people.get(reviewer_id)["epoch"]
-        token = generate_csrf()
-        cookie = app.session_interface.get_signing_serializer(app).dumps(dict(session))
-    name = app.config["SESSION_COOKIE_NAME"]
-    return {"Cookie": f"{name}={cookie}", "X-CSRFToken": token, "Content-Type": "application/json"}
-
-
 def label(port: int, path: str, headers: dict[str, str], ids: list[int], over: threading.Event,
           took: list[float], other: list[int]) -> None:  # fmt: skip
     chance = random.Random(ids[0])
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+
+    def post(name: str, body: dict[str, object]) -> http.client.HTTPResponse:
+        connection.request("POST", path + name, json.dumps(body), headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer
+
     for record in ids:
+        post("open", {"record_id": record, "page": f"page-{ids[0]}"})
         if over.wait(chance.uniform(0, 2 * THOUGHT)):
             break
         body = {"record_id": record, "action": "approve", "value": "positive", "version": 0,
                 "request_key": f"person-{record:08d}"}  # fmt: skip
         began = time.perf_counter()
-        connection.request("POST", path, json.dumps(body), headers)
-        answer = connection.getresponse()
-        answer.read()
+        answer = post("decide", body)
         took.append(time.perf_counter() - began)
         if answer.status != 200:
             other.append(answer.status)
@@ -89,7 +81,7 @@ def main() -> None:
         assert server.stdout is not None
         found = re.search(r":(\d+)", server.stdout.readline())
         assert found
-        path = f"/projects/{project}/label/sentiment/api/decide"
+        path = f"/projects/{project}/label/sentiment/api/"
         over, took, other = threading.Event(), [], []
         people = [
             threading.Thread(target=label, args=(int(found[1]), path, headers, ids[n::PEOPLE], over, took, other))

@@ -27,22 +27,21 @@ _HEAD = """# Reference
 Made from the code by `make reference`; do not edit it by hand.
 
 Every command takes `--instance FOLDER` (or the variable `LABELER_INSTANCE`; without both, `./instance`) and `--help`.
-Exit status: 0 done, 1 refused or failed with one sentence on standard error, 2 a word that the command does not know.
-`labeler demo`, `serve`, `import` and `user add` make an instance where there is none; all others say so.
+Exit status: 0 for done, 1 for refused or failed with one sentence on standard error, 2 for a wrong option or argument.
+`labeler demo`, `serve`, `import` and `user add` create an instance if there is none; all other commands say so.
 
 ## Commands
 """
 _SETTINGS = """## Settings
 
-`labeler settings` lists and changes them; the pages show the same names. "Default" is what holds where nothing is set.
+`labeler settings` lists and changes them; the pages use the same names. The default applies if you set nothing.
 """
 _EXTRAS = """## Extras
 
-What can be installed beside Labeler: `pip install -c constraints.txt ".[NAME]"` in the folder of the sources. Labeler
-itself takes {base} MB of disk. Sizes are those of Linux on x86_64, on top of that; `labeler doctor` names what is
-missing.
+Install an extra with `pip install -c constraints.txt ".[NAME]"` in the folder of the sources. `labeler doctor` names
+the missing ones. Labeler itself takes {base} MB of disk; the sizes below come on top, and are those of Linux on x86_64.
 
-| extra | gives | download, disk | made for |
+| extra | adds | download, disk | works on |
 |---|---|---|---|
 """
 # Measured by what pip fetches, and by the files of the packages once installed.

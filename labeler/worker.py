@@ -27,6 +27,7 @@ from labeler.settings import BATCH_EXECUTOR, overrides, read_settings
 from labeler.store.database import HELD_BACK, held_back
 from labeler.store.ledger import OPEN
 from labeler.store.upkeep import DERIVED, VECTORS
+from labeler.store.work import DISAGREEMENT, SCORE
 from labeler.task import GROUP
 
 log = logging.getLogger("labeler.worker")
@@ -365,7 +366,10 @@ class Worker:
         suggester = instance.suggester(project, task)
         self._recalibrate(suggester)
         settings = instance.project_settings(project)
-        if settings["refresh"] and settings["refresh_ahead"]:
+        # A free suggestion is made again when its record is opened: before that it matters only where the order of the
+        # queue goes by what suggestions say.
+        wanted = suggester.backend.billed or settings["order"] in (SCORE, DISAGREEMENT)
+        if settings["refresh"] and settings["refresh_ahead"] and wanted:
             budget = instance.task_settings(project, task_name)["budget"]
             refresh_front(suggester, settings["order"], settings["refresh_ahead"], budget)
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from helpers import until
 
 from labeler import Choice, Choices, Fields, Keywords, Label, Rating, Spans, Text, accounts
 from labeler.app import create_app
@@ -24,6 +25,7 @@ from labeler.instance import Instance
 from labeler.plugins import Disabled
 from labeler.prelabel.calibration import Calibration
 from labeler.records import BackendFailure, Evidence, ParseFailure, SecondOpinion, Step, Suggestion
+from labeler.retrieval.index import ExampleIndex
 from labeler.store import NewRecord
 from labeler.store.calibrations import Calibrations
 from labeler.web.desk_view import color_of, guide_blocks, metadata_pairs, text_pieces
@@ -348,25 +350,22 @@ def test_reject_needs_no_value(shop: Shop) -> None:
     assert answer["state"] == "rejected" and answer["strip"][0]["label"] == ""
 
 
-def test_an_approval_tells_the_worker_and_the_plugins(
+def test_an_approval_tells_the_plugins(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once for each new approval; a plugin that fails is logged and changes nothing."""
-    woken: list[bool] = []
     told: list[Any] = []
 
     def approved(*arguments: Any) -> list[Any]:
         told.append(arguments)
         return [Disabled("my_plugin", "it broke")]
 
-    monkeypatch.setattr(shop.instance, "wake", lambda: woken.append(True))
     monkeypatch.setattr(shop.instance.plugins, "approved", approved)
     seat = shop.seat()
     opened = seat.next()
     for _ in range(2):
         seat.decide(opened, "positive", request_key="only-once-1")
     seat.decide(seat.next(), action="reject")
-    assert len(woken) == 2
     assert [(project, task, record.id, value) for project, task, record, value in told] == [
         ("fruit", "sentiment", opened["record_id"], "positive")
     ]
@@ -486,6 +485,33 @@ def test_a_record_without_suggestion_gets_one_at_once(shop: Shop) -> None:
     assert f'data-example-id="{suggestion.evidence[0].annotation_id}"' in page
     assert f"{suggestion.evidence[0].similarity:.2f}" in page
     assert "kim" in page and "1 minute ago" in page
+
+
+def test_the_desk_opens_at_once_while_the_examples_are_being_read(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a start with many examples the record comes without a suggestion, which is there when it is asked again."""
+    approve_some(shop)
+    # As another process opens it: nothing is read yet.
+    shop.instance = Instance(shop.instance.folder)
+    shop.app = create_app(shop.instance, {"TESTING": True})
+    going_on = threading.Event()
+    refresh = ExampleIndex.refresh
+
+    def slowly(index: ExampleIndex) -> int:
+        if threading.current_thread().name == "labeler-examples":
+            assert going_on.wait(60)
+        return refresh(index)
+
+    monkeypatch.setattr("labeler.retrieval.index._AT_ONCE", 3)
+    monkeypatch.setattr(ExampleIndex, "refresh", slowly)
+    seat = shop.seat()
+    opened = seat.next(page="kims-page")
+    assert opened["preparing"] and opened["suggested"] is None and "is being prepared" in opened["html"]
+    going_on.set()
+    project = shop.instance.store.projects.get(shop.project)
+    until(shop.instance.index(project, shop.instance.task_of(project, "sentiment")).ready)
+    renewed = seat.post("renew", record_id=opened["record_id"], page="kims-page").json
+    assert not renewed["preparing"] and renewed["suggested"] is not None
+    shop.instance.close()
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("the plugin broke"), BackendFailure("server", "down")])

@@ -226,6 +226,21 @@ def test_a_suggestion_is_accepted_with_one_key(desk: Desk) -> None:
     assert 0 < row["seconds"] < 30
 
 
+def test_a_suggestion_that_is_being_prepared_arrives_by_itself(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record can be read and decided meanwhile; what a person has begun is left alone."""
+    index = desk.instance.index(desk.instance.store.projects.get(desk.project), desk.instance.plugins.task("tone"))
+    ready = threading.Event()
+    monkeypatch.setattr(type(index), "ready", lambda self: ready.is_set())
+    desk.go("tone")
+    first = desk.decide("Digit1", "Enter")
+    assert desk.value(first) == "good" and desk.state() == ""
+    assert "is being prepared" in desk.page.inner_text("[data-slot=status]")
+    before = desk.record
+    ready.set()
+    desk.until(lambda: desk.state() == "suggested")
+    assert desk.record == before and desk.chosen() == ["good"]
+
+
 def test_correcting_costs_one_key_more_and_shift_digit_none(desk: Desk) -> None:
     for key in ("r0", "r1"):
         desk.suggest(key, "good", "tone")

@@ -204,18 +204,31 @@ with Instance(Path(sys.argv[1])) as instance:
 """
 
 
-@pytest.mark.parametrize(("brief", "most"), [(1e-9, FEWEST_ROWS), (60.0, MOST_ROWS)])
-def test_slice_takes_as_many_rows_as_are_stored_briefly(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, brief: float, most: int
+@pytest.mark.parametrize(
+    ("labels", "brief", "long", "most"),
+    [
+        (True, 1e-9, 60.0, FEWEST_ROWS), (True, 60.0, 1e-9, MOST_ROWS),
+        (False, 1e-9, 60.0, MOST_ROWS), (False, 60.0, 1e-9, FEWEST_ROWS),
+    ],
+)  # fmt: skip
+def test_slice_is_brief_while_somebody_labels(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, labels: bool, brief: float, long: float, most: int
 ) -> None:
-    """FAULTS 17: a decision waits for one slice, so that slices hold few rows where rows are slow to store."""
+    """FAULTS 17: a decision waits for one slice, which holds few rows where a record lies open on a desk."""
     monkeypatch.setattr(service, "BRIEF", brief)
-    added = [0]
-    importer = shop.instance.importer(shop.project)
-    path = write_csv(shop.folder / "many.csv", 1500)
-    importer.run(path, ImportOptions(), on_progress=lambda position, size, report: added.append(report.added))
-    assert added[-1] == 1500
-    assert max(after - before for before, after in itertools.pairwise(added)) == most
+    monkeypatch.setattr(service, "LONG", long)
+    run = shop.instance.importer(shop.project).run
+    run(write_csv(shop.folder / "first.csv", 1), ImportOptions())
+    task = shop.instance.project_task(shop.project, "sentiment")
+    kim = add_reviewer(shop.instance.store, "labels", None)
+    queue = shop.instance.queue(shop.project, task)
+    assert queue.next(kim)
+    if not labels:
+        queue.leave(kim)
+    added = [1]
+    path = write_csv(shop.folder / "many.csv", 6000)
+    run(path, ImportOptions(), on_progress=lambda position, size, report: added.append(report.added))
+    assert max(after - before for before, after in itertools.pairwise(added[1:])) == most
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import Points, World, numbered, python
+from helpers import Points, World, numbered, python, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -386,6 +386,31 @@ def test_missing_vectors_are_filled_up_in_the_background(world):
     assert world.store.vectors.progress("slow", world.project_id) == (212, 212)
     assert list(embeddings.fill(world.project_id)) == []
     assert list(embeddings.fill(world.project_id, stop=lambda: True)) == []
+
+
+def test_filling_that_was_ended_goes_on_behind_what_was_made(world, monkeypatch):
+    """No portion looks again at the records of those before it, or filling a million would take their square."""
+    embeddings = world.index(embedder=Points(2, "slow")).embeddings
+    world.add(numbered(300))
+    looked_from = []
+    missing = world.store.vectors.missing
+    monkeypatch.setattr(world.store.vectors, "missing", lambda *where: looked_from.append(where[2]) or missing(*where))
+    while any(True for _ in zip(range(1), embeddings.fill(world.project_id), strict=False)):
+        pass
+    assert looked_from == sorted(looked_from) and len(set(looked_from)) >= 5
+    assert world.store.vectors.progress("slow", world.project_id) == (312, 312)
+
+
+def test_examples_that_would_keep_a_page_waiting_are_read_meanwhile(world, monkeypatch):
+    """An index that is far behind the decisions says that it is not ready, and catches up by itself."""
+    monkeypatch.setattr("labeler.retrieval.index._AT_ONCE", 5)
+    approve_all(world)
+    index = world.index()
+    assert not index.ready()
+    until(index.ready)
+    assert held(index) == wanted(world)
+    world.reject(world.records[0])
+    assert index.ready()
 
 
 # FAULTS 19: other threads, other processes

@@ -124,7 +124,7 @@ def test_the_interval_of_a_mean_is_never_nothing(agreement: ModuleType) -> None:
 
 
 def test_a_row_is_held_against_the_neighbours_on_the_same_records(agreement: ModuleType) -> None:
-    """The column "beside nearest" is the mean of paired differences over the records that both were asked about."""
+    """The column "vs nearest" is the mean of paired differences over the records that both were asked about."""
 
     def row(**agreed: float) -> Any:
         return agreement.Measurement("d", "w", "vote", 1, agreed, agreed)

@@ -10,6 +10,7 @@ import pytest
 from helpers import SENTIMENT, Points, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from labeler import (
     BackendRequest,
@@ -279,6 +280,21 @@ def test_probe_says_when_it_needs_another_fit(tmp_path):
     assert probe.stale()
     probe.fit()
     assert not probe.stale() and probe.fitted.examples == len(approved)
+    world.store.close()
+
+
+def test_a_fit_keeps_to_one_thread(tmp_path, monkeypatch):
+    """More of them wait for each other, and spend ten times the CPU on it."""
+    world, _ = heaps(tmp_path)
+    found = []
+
+    def fit(*_):
+        found.extend(pool["num_threads"] for pool in threadpool_info())
+        return None
+
+    monkeypatch.setattr("labeler.backends.probe._fit_choice", fit)
+    ProbeBackend(world.index()).fit()
+    assert found and set(found) == {1}
     world.store.close()
 
 

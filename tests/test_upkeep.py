@@ -67,17 +67,32 @@ def test_a_server_answers_by_what_a_worker_fitted(two):
 
 
 def test_a_worker_refreshes_the_front_for_decisions_of_another_process(two):
-    """What was pre-labelled on the first day is renewed near the front after decisions made elsewhere."""
+    """What was pre-labelled on the first day is renewed near the front where the order goes by its scores."""
     server, worker = two
+    server.change_project(1, {"order": "score"})
     approve_topics(server, 0, 3)
     ids = list(runs.select(server.store, 1, "sentiment", None, True))
     runs.start(server.store, 1, "sentiment", ids, {"backend": "nearest"})
     Worker(worker).run_until_idle()
     approve_topics(server, 0, 6)
     Worker(worker).run_until_idle()
-    front = server.store.work.front(1, "sentiment", "oldest", 20)
+    front = server.store.work.front(1, "sentiment", "score", 20, scored_by="nearest")
     seqs = {server.store.suggestions.of_record(id_, "sentiment")[0].seq for id_ in front}
-    assert seqs == {server.store.annotations.latest_seq(1, "sentiment")}
+    # What came to the front by the new scores is older still.
+    assert server.store.annotations.latest_seq(1, "sentiment") in seqs
+
+
+def test_a_free_suggestion_waits_for_its_record_to_be_opened_in_any_other_order(two):
+    """Opening a record makes it again anyway: to do it ahead would cost CPU after each decision, for nothing."""
+    server, worker = two
+    approve_topics(server, 0, 3)
+    ids = list(runs.select(server.store, 1, "sentiment", None, True))
+    runs.start(server.store, 1, "sentiment", ids, {"backend": "nearest"})
+    Worker(worker).run_until_idle()
+    made = server.store.db.value("SELECT COUNT(*) FROM suggestions")
+    approve_topics(server, 0, 6)
+    Worker(worker).run_until_idle()
+    assert server.store.db.value("SELECT COUNT(*) FROM suggestions") == made
 
 
 def test_decisions_made_while_no_worker_ran_are_followed_later(two):

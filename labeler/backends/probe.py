@@ -2,7 +2,8 @@
 
 For choice schemas only. It needs no key and no GPU, gives probabilities, and beat the vote of the neighbours
 almost everywhere it was tried. scikit-learn takes seconds to load, so that fitting belongs in the background;
-answering is one small matrix product.
+answering is one small matrix product. A fit runs in one thread: the products are so small that two threads spend their
+time waiting for each other, ten times as much as one needs.
 """
 
 from __future__ import annotations
@@ -60,10 +61,15 @@ class ProbeBackend:
         return isinstance(schema, (Choice, Choices))
 
     def ready(self) -> bool:
-        """Whether every label of a Choice has enough approvals to make the probe the default."""
+        """Whether every label of a Choice has enough approvals to make the probe the default.
+
+        Where counting them would keep the caller waiting, whether there is a fit must do.
+        """
         schema = self.index.task.schema
         if not isinstance(schema, Choice):
             return False
+        if not self.index.ready():
+            return self.fitted is not None
         counts = self.index.counts()
         return all(counts.get(label.name, 0) >= MIN_APPROVALS for label in schema.labels)
 
@@ -106,6 +112,7 @@ class ProbeBackend:
     def fit(self) -> bool:
         """Fit on all approved examples and store that; False if there are too few of them or only one label."""
         import numpy as np
+        from threadpoolctl import threadpool_limits
 
         schema, store = self.index.task.schema, self.index.store
         if not isinstance(schema, (Choice, Choices)):
@@ -116,12 +123,13 @@ class ProbeBackend:
             if len(entries) < 2:
                 return False
             vectors = self.index.vectors([position for position, _ in entries])
-            if isinstance(schema, Choice):
-                found = _fit_choice(vectors, [entry.strata[0] for _, entry in entries])
-            else:
-                names = [label.name for label in schema.leaves]
-                member = np.array([[name in entry.strata for name in names] for _, entry in entries])
-                found = _fit_choices(vectors, names, member)
+            with threadpool_limits(1):
+                if isinstance(schema, Choice):
+                    found = _fit_choice(vectors, [entry.strata[0] for _, entry in entries])
+                else:
+                    names = [label.name for label in schema.leaves]
+                    member = np.array([[name in entry.strata for name in names] for _, entry in entries])
+                    found = _fit_choices(vectors, names, member)
             if found is None:
                 return False
             labels, weights, bias = found

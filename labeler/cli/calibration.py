@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(1), help="Score at most this many more records")
 @with_instance
 def calibrate(instance: Instance, project: str, task_name: str, limit: int | None, **given: Any) -> None:
-    """Learn from approved labels how a model's scores are off, and use that where it helps.
+    """Learn from approved labels how a model's scores are off, and correct them if that helps.
 
-    Approved records that the model has not scored yet are scored first; the queue stays as it is.
+    It first scores approved records that the model has not scored yet. The queue does not change.
     """
     from labeler.prelabel import calibration, runs
 

@@ -51,14 +51,14 @@ def plugins(instance: Instance) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @with_readable_instance
 def backup(instance: Instance, file: Path) -> None:
-    """Write a consistent copy of the database to FILE while others go on working."""
+    """Write a consistent copy of the database to FILE while people keep working."""
     instance.store.backup(file)
     click.echo(f"Wrote {file} ({file.stat().st_size:,} bytes).")
 
 
 @cli.command()
-@click.option("--deep", is_flag=True, help="Read everything, and name the rows that contradict each other")
-@click.option("--repair", is_flag=True, help="Look as deep, and make again what is derived from something else")
+@click.option("--deep", is_flag=True, help="Check all data, and name the rows that contradict each other")
+@click.option("--repair", is_flag=True, help="Check all data, and rebuild what is derived: counts, queue, indexes")
 @instance_option
 def doctor(folder: str | None, deep: bool, repair: bool) -> None:
     """Check the instance and say what is wrong and what to do."""

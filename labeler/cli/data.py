@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @cli.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--project", required=True, metavar="NAME", help="Made by the first import of an instance")
-@click.option("--new", is_flag=True, help="Make the project")
+@click.option("--project", required=True, metavar="NAME", help="The first import of an instance creates it")
+@click.option("--new", is_flag=True, help="Create the project")
 @click.option("--text", metavar="COL", help="The column of the review [guessed]")
 @click.option("--id", "id_", metavar="COL", help="The column of a stable id [guessed]")
 @click.option("--group", metavar="COL", help="The column of the product [guessed]")
-@click.option("--label", multiple=True, metavar="TASK=COL", help="A column of labels, taken in as approved")
+@click.option("--label", multiple=True, metavar="TASK=COL", help="A column of labels, imported as approved")
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="The tasks of a new project [all]")
-@click.option("--language", type=click.Choice(["ko", "en"]), default="ko", show_default=True, help="Of a new project")
+@click.option("--language", type=click.Choice(["ko", "en"]), default="ko", show_default=True, help="For a new project")
 @click.option("--encoding", help="Instead of the detected one: utf-8, cp949, utf-16 ...")
 @click.option("--delimiter", help="Instead of the detected one; 'tab' for a tab")
 @click.option("--sheet", help="The sheet of a workbook")
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--no-header", is_flag=True, help="The first row is data; columns are named 'column 1', ...")
 @click.option("--strict", is_flag=True, help="All rows or none")
 @click.option(
-    "--report", "report_file", type=click.Path(path_type=Path), help="Write what was not simply taken to a new CSV file"
+    "--report", "report_file", type=click.Path(path_type=Path), help="Write every problem and its row to a new CSV file"
 )
 @with_new_instance
 def import_(
@@ -52,8 +52,8 @@ def import_(
 ) -> None:  # fmt: skip
     """Import FILE (CSV, TSV, JSONL, JSON, xlsx, Parquet; also .gz) into a project.
 
-    Where FILE can be read in several ways nothing is stored, and the options that say which are named. The exit status
-    is 2 where nothing went in.
+    If FILE can be read in several ways, it stores nothing and names the options that choose one. The exit status is 2
+    if nothing was imported.
     """
     from labeler.ingest.options import ImportOptions
     from labeler.ingest.reading import preview
@@ -154,10 +154,10 @@ def _write_report(report: Report, path: Path) -> None:
 @click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
 @click.option("--how", multiple=True, metavar="HOW", help="Only: accepted, corrected, scratch, imported")
 @click.option("--language", type=click.Choice(["ko", "en"]), help="Only records in this language")
-@click.option("--new-splits", is_flag=True, help="Forget in which splits records left before, and share them out anew")
+@click.option("--new-splits", is_flag=True, help="Forget the splits of earlier exports, and split all records again")
 @click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
 @click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
-@click.option("--reasoning", is_flag=True, help="suggestions: also what the model wrote down on the way to each")
+@click.option("--reasoning", is_flag=True, help="suggestions: also what the model wrote on the way to each")
 @with_readable_instance
 def export(
     instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, how: tuple[str, ...],

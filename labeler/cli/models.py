@@ -28,7 +28,7 @@ _LIBRARIES = ("torch", "transformers", "accelerate")
 
 
 @cli.command()
-@click.option("--test", "tested", metavar="NAME", help="Make one tiny call with this backend, and keep what it takes")
+@click.option("--test", "tested", metavar="NAME", help="Make one tiny call with this backend, and keep the result")
 @click.option("--model", "model_id", metavar="ID", help="With --test: the model id [as set]")
 @click.option("--project", metavar="NAME", help="With --test and --task: as set for a task of this project")
 @click.option("--task", "task_name", metavar="TASK", help="With --test and --project: as set for this task")

@@ -46,7 +46,7 @@ def user_add(instance: Instance, name: str, admin: bool, password_stdin: bool, p
 @user.command(name="list")
 @with_instance
 def user_list(instance: Instance) -> None:
-    """List the accounts: role, projects, and whether they can sign in by a password."""
+    """List the accounts: role, projects, and whether they can sign in with a password."""
     from labeler.text import one_line
 
     store = instance.store
@@ -60,7 +60,7 @@ def user_list(instance: Instance) -> None:
 @click.argument("name")
 @with_instance
 def user_link(instance: Instance, name: str) -> None:
-    """Print a one-time sign-in link for an account, to set a new password by: for who has forgotten it."""
+    """Print a one-time sign-in link for an account, for example for a forgotten password."""
     _print_link(instance, _named(instance, name)["id"])
 
 
@@ -82,7 +82,7 @@ def user_password(instance: Instance, name: str, password_stdin: bool) -> None:
 @click.argument("name")
 @with_instance
 def user_close(instance: Instance, name: str) -> None:
-    """Close an account: nobody signs in by it any more, and what it holds is free. An admin opens it on the page."""
+    """Close an account: it is signed out and frees its records. An admin can open it again on the page."""
     from labeler import accounts
 
     person = _named(instance, name)

@@ -23,7 +23,7 @@ def remove() -> None:
 
 
 def ways(command: Command) -> Command:
-    dry = click.option("--dry-run", is_flag=True, help="Only show what would go")
+    dry = click.option("--dry-run", is_flag=True, help="Only show what would be removed")
     return dry(click.option("--yes", is_flag=True, help="Do not ask")(command))
 
 
@@ -103,7 +103,7 @@ def rename(instance: Instance, name: str, new: str) -> None:
 @click.option("--undo", is_flag=True, help="Bring it back")
 @with_instance
 def archive(instance: Instance, name: str, undo: bool) -> None:
-    """Put a project aside: it can be read and exported, and nothing in it is changed."""
+    """Put a project aside: you can read and export it, but nothing in it changes."""
     from labeler import removal
 
     removal.archive(instance.store, instance.store.projects.named(name)["id"], not undo)

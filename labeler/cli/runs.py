@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 @click.option(
     "--again",
     is_flag=True,
-    help="Also pending records that have a suggestion; answers that could not be read are asked for anew",
+    help="Also pending records that have a suggestion; unreadable answers are requested again",
 )
 @click.option("--dry-run", is_flag=True, help="Show items, calls, tokens, cost and time; call nothing")
 @with_instance
 def prelabel(
     instance: Instance, project: str, task_name: str, limit: int | None, again: bool, dry_run: bool, **given: Any
 ) -> None:
-    """Suggest labels for the pending records of a task. What is not given is as set for the task."""
+    """Suggest labels for the pending records of a task. Options that you leave out are as set for the task."""
     from labeler.prelabel import runs
     from labeler.prelabel.current import kind_of
 
@@ -69,14 +69,14 @@ def _say_how(executor: str) -> None:
 
 @cli.command(name="runs")
 @click.option("--project", metavar="NAME", help="Only those of this project")
-@click.option("--resume", "resumed", type=click.IntRange(1), metavar="N", help="Go on with a paused or cancelled run")
+@click.option("--resume", "resumed", type=click.IntRange(1), metavar="N", help="Resume a paused or cancelled run")
 @click.option("--cancel", "cancelled", type=click.IntRange(1), metavar="N", help="Stop a run; its answers are kept")
 @run_options("budget")
 @with_instance
 def runs_(
     instance: Instance, project: str | None, resumed: int | None, cancelled: int | None, budget: str | None
 ) -> None:
-    """List the newest runs, resume one (with --budget under another budget) or cancel one."""
+    """List the newest runs, resume one (with --budget: with another budget) or cancel one."""
     from labeler.prelabel import runs
 
     if (resumed is not None) + (cancelled is not None) + (project is not None) > 1:

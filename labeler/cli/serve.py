@@ -19,9 +19,9 @@ PORT = 8765
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=PORT, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--public-url", metavar="URL", help="The address that people open, such as https://label.example.com")
+@click.option("--public-url", metavar="URL", help="The address that your team opens, such as https://label.example.com")
 @click.option("--trusted-proxy", multiple=True, metavar="ADDRESS",
-              help="A proxy that says who asks [with --public-url: one on this machine]")  # fmt: skip
+              help="A proxy that passes on client addresses [with --public-url: one on this machine]")  # fmt: skip
 @click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 256))
 @click.option("--no-worker", is_flag=True, help="Do no background work in this process (see: labeler worker)")
 @click.option("--read-only", is_flag=True, help="Change nothing: look and export only")
@@ -38,12 +38,12 @@ def serve(folder: str | None, read_only: bool, **options: Any) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=PORT, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--sample", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Only write its reviews there as two CSV files, to try an import")  # fmt: skip
+              help="Only write two CSV files of sample reviews there, to try an import")  # fmt: skip
 @instance_option
 def demo(folder: str | None, host: str, port: int, sample: Path | None) -> None:
     """Serve a demonstration project: 260 reviews, 60 of them approved, no key needed.
 
-    It lies in a folder "demo" of the usual instance folder, unless --instance names another.
+    It is in the folder "demo" of the usual instance folder, unless --instance names another.
     """
     from labeler import demo as demonstration
     from labeler.extras import EXTRAS
@@ -75,7 +75,7 @@ def _say_what_next(written: list[Path]) -> None:
 
 
 @cli.command()
-@click.option("--once", is_flag=True, help="Do what there is to do, then end")
+@click.option("--once", is_flag=True, help="Do the waiting work, then stop")
 @with_instance
 def worker(instance: Instance, once: bool) -> None:
     """Do the background work of an instance in a process of its own."""

@@ -65,10 +65,10 @@ class Place:
 @click.option("--task", "task_name", metavar="TASK", help="With --project: those of this task")
 @with_instance
 def settings(instance: Instance, words: tuple[str, ...], project: str | None, task_name: str | None) -> None:
-    """List settings, show those that are named, or change them.
+    """List all settings, show the named ones, or change them.
 
-    NAME= resets a setting. A list is given as JSON or separated by commas, a map as JSON, labels as JSON; JSON may
-    stand in a file: NAME=@FILE. A key is never shown.
+    NAME= resets a setting. Write a list as JSON or separated by commas, a map and labels as JSON. NAME=@FILE reads JSON
+    from a file. A key is never shown.
     """
     place = _place(instance, project, task_name)
     typed = [word.partition("=") for word in words]

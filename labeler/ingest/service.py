@@ -1,9 +1,10 @@
 """Imports: a file becomes records, slice by slice, with a report of every row that was refused.
 
-A slice is one transaction, of as many rows as are stored in a thirtieth of a second, so that people who label
-meanwhile hardly wait, and a killed import loses nothing: what an import did is counted in the transaction that does
-it, so that the next worker goes on where this one ended, and a file that is imported again finds what is there by its
-key. Without an id column a record's key is a hash of its content, so that the same file twice adds nothing.
+A slice is one transaction. While people label it has as many rows as are stored in a thirtieth of a second, so that
+they hardly wait, and ten times as many while nobody does. A killed import loses nothing: what an import did is counted
+in the transaction that does it, so that the next worker goes on where this one ended, and a file that is imported again
+finds what is there by its key. Without an id column a record's key is a hash of its content, so that the same file
+twice adds nothing.
 
 A worker proves with a token that an import is its own, in each transaction, and says all the while that it lives: two
 never import one file beside each other.
@@ -45,8 +46,10 @@ from labeler.store.records import ADDED, KNOWN, OTHER_TEXT, kind_of
 from labeler.task import GROUP, Task
 from labeler.text import clean_text, content_hash, one_line
 
-FEWEST_ROWS, MOST_ROWS, BRIEF = 20, 500, 0.03
-"""Rows of a slice, and the seconds that it should hold the store: decisions wait that long."""
+FEWEST_ROWS, MOST_ROWS = 20, 2000
+"""Rows of a slice."""
+BRIEF, LONG = 0.03, 0.3
+"""The seconds that a slice should hold the store: while people label, whose decisions wait so long, and else."""
 MAX_REPORT = 5000
 _UNSIGNED = 20_000
 """So many reviews of a file come in, or an eighth of it, before their near-duplicates are looked for."""
@@ -382,15 +385,15 @@ class Importer:
                 self._count(tx, row, result, after, ours, reviewer_id)
             progress = {**after.columns(report), "rows_read": slice_.read, "position": position}
             room.progress_import(tx, ours.id, progress, ours.token)
-            self._pace(len(news), time.perf_counter() - began)
+            self._pace(len(news), time.perf_counter() - began, BRIEF if self.store.work.anybody(tx) else LONG)
             return after
 
         return self.store.write(work)
 
-    def _pace(self, rows: int, seconds: float) -> None:
-        """Let the next slice hold the store about as long as it should; at most four times as many rows as this one."""
+    def _pace(self, rows: int, seconds: float, wanted: float) -> None:
+        """Let the next slice hold the store for about ``wanted`` seconds, with at most four times as many rows."""
         if rows:
-            fit = int(rows * min(BRIEF / max(seconds, 1e-6), 4))
+            fit = int(rows * min(wanted / max(seconds, 1e-6), 4))
             self._rows = max(FEWEST_ROWS, min(fit, MOST_ROWS))
 
     def _count(

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _SLICE = 64
+# So many records, of any project, are looked through again rather than write down that nothing of them is missing.
+_MARKED = 1000
 
 
 class Embeddings:
@@ -20,8 +22,6 @@ class Embeddings:
     def __init__(self, store: Store, embedder: Embedder) -> None:
         self.store = store
         self.embedder = embedder
-        # Up to which record id all vectors of a project are there, so that nothing is read again where nothing is new.
-        self._filled: dict[int, int] = {}
 
     def vectors(self, records: Sequence[tuple[int, str]]) -> np.ndarray:
         """Return float32 (len(records), dim) for (record id, text) pairs; missing vectors are made and stored."""
@@ -51,30 +51,45 @@ class Embeddings:
         return self.store.write(lambda tx: self.store.vectors.add(tx, self.embedder.id, made))
 
     def missing(self, project_id: int, limit: int) -> int:
-        """Return how many records of a project have no vector, at most ``limit``."""
-        room, after = self.store.vectors, self._filled.get(project_id, 0)
-        found = room.missing(self.embedder.id, project_id, after, limit)
+        """Return how many records of a project have no vector, at most ``limit``.
+
+        Three small reads, however many records there are: what was once seen to be there is not looked at again.
+        """
+        room, id_ = self.store.vectors, self.embedder.id
+        through, newest = room.through(id_, project_id), room.newest_record()
+        found = room.missing(id_, project_id, through, limit)
+        if not found and newest - through > _MARKED:
+            self._mark(project_id, newest)
         # What was dropped before the first look is among them; counted twice it is still missing.
-        return min(limit, len(found) + len(room.dropped(self.embedder.id, project_id, limit)))
+        return min(limit, len(found) + len(room.dropped(id_, project_id, limit)))
 
     def fill(self, project_id: int, stop: Callable[[], bool] = lambda: False) -> Iterator[int]:
         """Make all missing vectors of a project, yielding how many were made so far; ends early when ``stop()``.
 
-        Where nothing is missing this is three small reads, however many records there are: it goes on behind the
-        record up to which everything was there, and the store tells which vectors were dropped since.
+        It goes on behind the record up to which everything is there, also where it was ended early or by another
+        process, and the store tells which vectors were dropped since.
         """
         room, made = self.store.vectors, 0
-        after, newest, whole = self._filled.get(project_id, 0), room.newest_record(), True
+        after, newest, whole = room.through(self.embedder.id, project_id), room.newest_record(), True
+        marked = after
         while not stop():
             rows = room.missing(self.embedder.id, project_id, after, _SLICE)
             if rows:
                 after = rows[-1]["id"]
             else:
                 rows = room.dropped(self.embedder.id, project_id, _SLICE)
+                after = max(after, newest)
+            if rows:
+                whole = self._keep(self._made([(row["id"], row["text"]) for row in rows])) and whole
+            if whole and after > marked:
+                self._mark(project_id, after)
+                marked = after
             if not rows:
-                if whole:
-                    self._filled[project_id] = newest
                 return
-            whole = self._keep(self._made([(row["id"], row["text"]) for row in rows])) and whole
             made += len(rows)
             yield made
+
+    def _mark(self, project_id: int, record_id: int) -> None:
+        """Note that everything up to a record is there."""
+        if not self.store.db.read_only:
+            self.store.write(lambda tx: self.store.vectors.mark_through(tx, self.embedder.id, project_id, record_id))

@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
-from labeler.errors import LabelError
+from labeler.errors import LabelerError, LabelError
 from labeler.records import Example, Record
 from labeler.retrieval.embedding import Embeddings
 from labeler.store import Row, Store
@@ -35,9 +37,12 @@ from labeler.task import GROUP, Task
 if TYPE_CHECKING:
     import numpy as np
 
+log = logging.getLogger("labeler.retrieval")
 _MAGIC = b"labeler-index-2\n"
 _SAVE_EVERY = 1000
 _MOST_READ = 20_000
+# So many decisions are taken in while a page waits; more of them meanwhile.
+_AT_ONCE = 500
 # Bytes of a text's hash that stand beside its vector: a chance of 2**-64 is none.
 _HASH = 8
 # A file that is being saved is never so old; one of a killed process is.
@@ -56,6 +61,30 @@ class Entry:
     cluster: int | None
     group: str | None
     alive: bool = True
+
+
+@dataclass(slots=True)
+class _Stratum:
+    """Which positions of the index are examples of one label: a bit for each, as FAISS reads them, and how many."""
+
+    bits: bytearray = field(default_factory=bytearray)
+    size: int = 0
+
+    def put(self, position: int, member: bool) -> None:
+        byte, bit = position >> 3, 1 << (position & 7)
+        if byte >= len(self.bits):
+            self.bits.extend(bytes(byte + 1 - len(self.bits)))
+        if bool(self.bits[byte] & bit) is not member:
+            self.bits[byte] ^= bit
+            self.size += 1 if member else -1
+
+    def selector(self) -> Any:
+        """Return what limits a search to these positions. While it is in use, nothing may be put."""
+        import faiss
+        import numpy as np
+
+        members = faiss.IDSelectorBitmap(np.frombuffer(self.bits, dtype=np.uint8))
+        return faiss.SearchParameters(sel=members)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +132,7 @@ class ExampleIndex:
         digest = hashlib.sha256(embeddings.embedder.id.encode()).hexdigest()[:12]
         self.path = folder / f"{project_id}-{task.name}-{digest}.index" if folder else None
         self._lock = threading.RLock()
+        self._catching_up: threading.Thread | None = None
         self._read_under = ""
         self._read: dict[int, Example | None] = {}
         self._united: dict[int, int] = {}
@@ -118,7 +148,7 @@ class ExampleIndex:
         # Who approved an example since the log was read from its beginning.
         self.people: set[int] = set()
         self._position: dict[int, int] = {}
-        self._members: dict[str, set[int]] = {}
+        self._members: dict[str, _Stratum] = defaultdict(_Stratum)
         self._alive = 0
         self._unsaved = 0
 
@@ -132,9 +162,30 @@ class ExampleIndex:
             if task.version != self.task.version:
                 self.seq = self._alive = 0
                 self.people = set()
-                self._members = {}
+                self._members = defaultdict(_Stratum)
                 self._entries = [_without_annotation(entry.record_id, entry.content_hash) for entry in self._entries]
             self.task = task
+
+    def ready(self) -> bool:
+        """Whether a search would answer at once; if not, what was decided is taken in meanwhile, in a thread.
+
+        Right after a start, the vectors of all examples have to be read, or even made: no page may wait for that.
+        """
+        room = self.store.annotations
+        since = self.seq if room.removals(self.project_id) == self._removals else 0
+        if room.count_since(self.project_id, self.task.name, since, _AT_ONCE) < _AT_ONCE:
+            return True
+        if self._catching_up is None or not self._catching_up.is_alive():
+            # Two that start one at the same time do no harm: the second finds nothing left to do.
+            self._catching_up = threading.Thread(target=self._catch_up, name="labeler-examples", daemon=True)
+            self._catching_up.start()
+        return False
+
+    def _catch_up(self) -> None:
+        try:
+            self.refresh()
+        except LabelerError as error:
+            log.warning("The examples of task %s in project %d: %s", self.task.name, self.project_id, error)
 
     def refresh(self) -> int:
         """Take in every decision since the last time; return the sequence number reached."""
@@ -185,7 +236,7 @@ class ExampleIndex:
         """Return how many examples each stratum has."""
         self.refresh()
         with self._lock:
-            return {name: len(members) for name, members in self._members.items() if members}
+            return {name: stratum.size for name, stratum in self._members.items() if stratum.size}
 
     def search(
         self, query: Query, k: int, stratum: str | None = None, accept: Callable[[Entry], bool] | None = None
@@ -211,11 +262,11 @@ class ExampleIndex:
         import numpy as np
 
         with self._lock:
-            members = self._members.get(stratum, set()) if stratum is not None else None
-            available = self._alive if members is None else len(members)
+            members = self._members.get(stratum, _Stratum()) if stratum is not None else None
+            available = self._alive if members is None else members.size
             if k <= 0 or available == 0:
                 return []
-            params = self._selector(members) if members is not None else None
+            params = members.selector() if members is not None else None
             vector = np.ascontiguousarray(query.vector, dtype=np.float32).reshape(1, -1)
             # Excluded and dead entries are few: ask for a little more, and for much more only if that was not enough.
             wanted = k + 8
@@ -433,7 +484,7 @@ class ExampleIndex:
         entry.alive = False
         self._alive -= 1
         for name in entry.strata:
-            self._members[name].discard(position)
+            self._members[name].put(position, False)
 
     def _counts(self, row: Row) -> bool:
         """Whether a decision makes an example: approved, on a record of the unit that the task labels now."""
@@ -451,7 +502,7 @@ class ExampleIndex:
         if row["reviewer_id"] is not None:
             self.people.add(row["reviewer_id"])
         for name in strata:
-            self._members.setdefault(name, set()).add(position)
+            self._members[name].put(position, True)
         self._entries[position] = Entry(
             row["id"], row["record_id"], strata, row["reviewer_id"], row["content_hash"],
             self._cluster(row["cluster"]), row["grp"],
@@ -465,14 +516,6 @@ class ExampleIndex:
             return self.task.schema.strata(self.task.schema.parse(strictjson.loads(row["value"])))
         except LabelError:
             return None
-
-    def _selector(self, members: set[int]) -> Any:
-        import faiss
-        import numpy as np
-
-        return faiss.SearchParameters(  # type: ignore[call-arg]
-            sel=faiss.IDSelectorBatch(np.fromiter(members, dtype=np.int64))
-        )
 
 
 def _without_annotation(record_id: int, content_hash: str) -> Entry:

@@ -444,6 +444,17 @@ def m014_signatures(db: SqliteUtils) -> None:
     _execute(db, _SIGNATURES)
 
 
+@migrations()
+def m015_vectors_through(db: SqliteUtils) -> None:
+    """How far the vectors of a project are there: to find out, all its records were looked through."""
+    _execute(
+        db,
+        """CREATE TABLE vectors_through (
+            project_id INTEGER NOT NULL, embedder TEXT NOT NULL, record_id INTEGER NOT NULL,
+            PRIMARY KEY (project_id, embedder)) WITHOUT ROWID;""",
+    )
+
+
 def _execute(db: SqliteUtils, script: str) -> None:
     for statement in script.split(";\n"):
         if statement.strip():

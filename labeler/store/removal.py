@@ -56,7 +56,7 @@ _OF_PROJECTS = (
         for table in (
             "exports", "calls", "runs", "imports", "spending", "fits", "calibrations", "upkeep", "queued",
             "stale_products", "united_clusters", "signatures", "unsigned_reviews", "splits", "task_settings",
-            "members",
+            "members", "vectors_through",
         )
     ),
     "DELETE FROM projects WHERE id = :p",

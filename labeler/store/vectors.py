@@ -40,6 +40,19 @@ class Vectors:
             stored += kept
         return stored == len(vectors)
 
+    def through(self, embedder: str, project_id: int) -> int:
+        """Return the record id up to which every record of a project had its vector; 0 where nobody has looked yet.
+
+        Those whose text has changed since are :meth:`dropped`.
+        """
+        sql = "SELECT record_id FROM vectors_through WHERE project_id = :p AND embedder = :e"
+        return self.db.value(sql, {"p": project_id, "e": embedder}) or 0
+
+    def mark_through(self, tx: Tx, embedder: str, project_id: int, record_id: int) -> None:
+        sql = """INSERT INTO vectors_through (project_id, embedder, record_id) VALUES (:p, :e, :r)
+                 ON CONFLICT (project_id, embedder) DO UPDATE SET record_id = MAX(record_id, excluded.record_id)"""
+        tx.run(sql, {"p": project_id, "e": embedder, "r": record_id})
+
     def missing(self, embedder: str, project_id: int, after: int, limit: int = 256) -> list[Row]:
         """Return (id, text) of the next records after id ``after`` that have no vector yet."""
         # The plus keeps SQLite from an index of the project, which it would have to sort for each page.

@@ -230,6 +230,10 @@ class Work:
         sql = "SELECT served FROM claims WHERE record_id = :r AND task = :t AND reviewer_id = :who"
         return str(tx.value(sql, {"r": record_id, "t": task, "who": reviewer_id}) or "")
 
+    def anybody(self, tx: Tx) -> bool:
+        """Whether somebody labels now, in any project: a record lies open on a desk."""
+        return tx.value(f"SELECT 1 FROM claims c WHERE {_LIVE} LIMIT 1", {"now": time.time()}) is not None
+
     def holder(self, tx: Tx | None, record_id: int, task: str) -> Row | None:
         """Return the live claim of a record with its reviewer's name, or None."""
         sql = f"""SELECT c.*, r.name FROM claims c JOIN reviewers r ON r.id = c.reviewer_id

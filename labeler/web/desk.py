@@ -135,7 +135,6 @@ def undo(project_id: int, task: str) -> Any:
     taken = decisions.undo(g.person["id"], key, page)
     payload = view.payload(_queue(view.task).open(g.person["id"], taken.record_id, page))
     strip = view.strip(decisions.strip(g.person["id"]))
-    instance().wake()
     return jsonify(payload | {"undone": view.undone(taken.annotation_id), "strip": strip})
 
 
@@ -206,8 +205,10 @@ def _counts(project_id: int, task: str) -> dict[str, int]:
 
 
 def _tell(task: Task, decided: Decided) -> None:
-    """Tell the background worker and the plugins. The decision is durable: nothing here may undo it."""
-    instance().wake()
+    """Tell the plugins. The decision is durable: nothing here may undo it.
+
+    The background worker is not woken: it looks once a second, and follows all decisions since at once.
+    """
     if decided.state != APPROVED:
         return
     record = instance().store.records.get(decided.record_id)

@@ -16,7 +16,7 @@ from labeler.annotation.queue import Opened
 from labeler.errors import InputError, LabelerError, LabelError, NotFound
 from labeler.instance import Instance
 from labeler.labels import Choice, LabelSchema, Rating
-from labeler.prelabel import calibration
+from labeler.prelabel import calibration, current
 from labeler.prelabel.current import CURRENT, OTHER
 from labeler.prelabel.refresh import AtOpening, at_opening
 from labeler.prelabel.suggest import Suggester
@@ -29,6 +29,8 @@ from labeler.web.words import word
 
 log = logging.getLogger("labeler.web.desk")
 NO_EXAMPLES, NO_ANSWER, OLDER, FAILED = "no_examples", "no_answer", "older", "failed"
+PREPARING = "preparing"
+"""Why there is no suggestion yet: the examples are still being read. The page asks again."""
 RAW, CALIBRATED = "raw", "calibrated"
 _CLIP = 160
 _STRIP_CLIP = 60
@@ -113,6 +115,7 @@ class DeskView:
             "second": None if shown.second is None else shown.second.value,
             "scores": shown.scores,
             "scale": shown.scale,
+            "preparing": shown.hint == PREPARING,
             "html": html,
         }
 
@@ -207,14 +210,16 @@ class DeskView:
 
     def _at_opening(self, record: Record, stored: Suggestion | None) -> AtOpening:
         """Return the suggestion as it is after the newest approvals, or why there is none."""
+        kept = stored if stored is not None and stored.billed else None
         try:
+            if not self.instance.index(self.project, self.task).ready():
+                return AtOpening(kept, BackendFailure(PREPARING, ""), standing=current.OLDER)
             own = self._own_suggester()
             free = self.instance.free_suggester(self.project, self.task, own)
             return at_opening(own, free, record, stored)
         except Exception:
             # A suggestion is a convenience, and backends come from plugins: whatever fails, the record can be labelled.
             log.exception("No suggestion for record %d of task %s", record.id, self.task.name)
-            kept = stored if stored is not None and stored.billed else None
             return AtOpening(kept, BackendFailure(FAILED, ""), standing=OTHER)
 
     def _own_suggester(self) -> Suggester | None:
@@ -268,7 +273,7 @@ def _why(failure: BackendFailure | None) -> str | None:
     """Return the hint for a record without a suggestion."""
     if failure is None:
         return None
-    return failure.kind if failure.kind in (NO_EXAMPLES, NO_ANSWER) else FAILED
+    return failure.kind if failure.kind in (NO_EXAMPLES, NO_ANSWER, PREPARING) else FAILED
 
 
 def clipped_steps(steps: Sequence[Step]) -> list[Step]:

@@ -18,6 +18,8 @@ const RETRY = 2000;
 const SOON = 400;
 // How many records lie ready: two, so that one slow answer is not noticed.
 const AHEAD = 2;
+// Milliseconds until a suggestion that is being prepared is asked for again.
+const PREPARING = 1000;
 
 class Desk {
   constructor(root) {
@@ -178,6 +180,25 @@ class Desk {
     this.banners.show("held", next.held_by ? say("heldBy", { name: next.held_by }) : null);
     this.exhausted = false;
     this.stockUp();
+    if (next.preparing) this.awaitSuggestion(next);
+  }
+
+  // The server was still reading its examples when this record was opened: ask again until the suggestion is there, or
+  // until the person has begun without it.
+  async awaitSuggestion(next) {
+    const waits = () => this.current === next && !this.opening && !this.form.touched;
+    await new Promise((resolve) => setTimeout(resolve, PREPARING));
+    if (!waits()) return;
+    try {
+      const payload = await this.api.post("renew", { record_id: next.record_id, page: this.page });
+      if (!payload || !waits()) return;
+      if (payload.preparing) return this.awaitSuggestion(next);
+      const since = this.shownAt;
+      this.show(this.prepare(payload));
+      this.shownAt = since;
+    } catch {
+      // It can be decided without one.
+    }
   }
 
   // While no record is there, or another is on its way into its place, nothing is chosen, typed or decided: it would be
