@@ -97,6 +97,7 @@ class Instance:
         self._prices = KeptFile(folder / "prices.json", _read_prices)
         self._suggesters = Suggesters(self)
         self._complete: dict[tuple[int, str], tuple[bool, float]] = {}
+        self._overridden: dict[tuple[int, str], tuple[int, Task]] = {}
         self._work = threading.Event()
         self._rankings = Rankings(self.store)
 
@@ -228,7 +229,14 @@ class Instance:
     def task_of(self, project: Mapping[str, Any], name: str) -> Task:
         task = self.plugins.task(name)
         version, settings = self.store.projects.task_settings(project["id"], name)
-        return task.overridden(version, settings) if version else task
+        if not version:
+            return task
+        place = (int(project["id"]), name)
+        known = self._overridden.get(place)
+        if known is None or known[0] != version:
+            # The numbers of projects and versions are given once: what was made of them stays.
+            known = self._overridden[place] = (version, task.overridden(version, settings))
+        return known[1]
 
     def task_settings_raw(self, project: Mapping[str, Any], name: str) -> dict[str, Any]:
         """Return only the settings that the project changed."""

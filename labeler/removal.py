@@ -86,7 +86,9 @@ def remove(instance: Instance, target: Target, seen: int, reviewer_id: int | Non
         going = {project_id: store.removal.going(project_id, ids, tx) for project_id, ids in parts.items()}
         gone = Preview(going)
         if gone.decisions > seen:
-            raise Conflict(f"{gone.decisions - seen} more records were decided meanwhile; look again at what would go")
+            raise Conflict(
+                f"{gone.decisions - seen} more records were decided meanwhile; check again what would be removed"
+            )
         if target.kind == PROJECT:
             _remove_project(store, tx, target, gone, reviewer_id)
         else:

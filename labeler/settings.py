@@ -15,6 +15,7 @@ from labeler.backends.base import ANSWERING
 from labeler.errors import SettingError
 from labeler.prompts import LANGUAGES
 from labeler.prompts.styles import STYLES
+from labeler.stored import StoredSettings
 
 GENERATION = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")
 """The settings of a task that say how a completion is generated, by the names of :class:`Generation`."""
@@ -180,6 +181,14 @@ def read_settings(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises :class:`SettingError` for a name that does not exist.
     """
+    if not isinstance(raw, StoredSettings):
+        return _checked(table, raw)
+    if table not in raw.checked:
+        raw.checked[table] = _checked(table, raw)
+    return dict(raw.checked[table])
+
+
+def _checked(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     known = _TABLES[table]
     strange = [name for name in raw if name not in known]
     if strange:

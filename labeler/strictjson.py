@@ -88,7 +88,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise JsonError(f"The key {key[:80]!r} stands twice in one object")
+                raise JsonError(f"The key {key[:80]!r} appears twice in one object")
             seen.add(key)
     return found
 

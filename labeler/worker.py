@@ -104,7 +104,7 @@ class Worker:
             return False
         if not claimed["path"]:
             # The command line read its own file, and was killed: only the person has the file.
-            self._set_import(claimed, "failed", "It was stopped half way; import the file again, and it goes on")
+            self._set_import(claimed, "failed", "It was stopped halfway; import the file again to continue")
             return True
         project = store.projects.get(claimed["project_id"])
         path = self.instance.located(claimed["path"])

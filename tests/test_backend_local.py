@@ -315,7 +315,7 @@ def test_code_that_comes_with_a_model_is_never_run(tiny_folder, tmp_path):
     config |= {"model_type": "own", "auto_map": dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "own.Own")}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
-    with pytest.raises(SettingError, match="brings code of its own, which is never run"):
+    with pytest.raises(SettingError, match="comes with its own code, which is never run"):
         load(LoadOptions(str(folder)))
     assert not (tmp_path / "ran").exists()
 

@@ -604,7 +604,7 @@ def test_a_phrase_that_is_not_in_the_text_is_refused(desk: Desk) -> None:
     desk.go("words").press("KeyE")
     desk.page.keyboard.insert_text("바나나")
     desk.press("Enter")
-    assert "does not stand in the text" in desk.page.inner_text("[data-complaint]")
+    assert "is not in the text word for word" in desk.page.inner_text("[data-complaint]")
     assert desk.page.input_value(".adding input") == "바나나"
 
 
@@ -625,7 +625,7 @@ def test_a_phrase_that_cannot_be_added_keeps_the_record_from_being_approved(desk
     desk.go("words").press("KeyE")
     desk.page.keyboard.insert_text("바나나")
     desk.press("Control+Enter")
-    assert "does not stand in the text" in desk.page.inner_text("[data-complaint]")
+    assert "is not in the text word for word" in desk.page.inner_text("[data-complaint]")
     assert desk.page.input_value(".adding input") == "바나나"
     assert desk.page.get_attribute("#desk", "data-swap") is None
 

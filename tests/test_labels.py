@@ -624,7 +624,7 @@ def test_schema_without_labels_refuses_labels(schema):
     ("make", "message"),
     [
         (lambda: Choice(), "at least one label"),
-        (lambda: Choice(Label("a"), Label("a")), "'a' stands twice"),
+        (lambda: Choice(Label("a"), Label("a")), "'a' appears twice"),
         (lambda: Choices(Label("a", parent="b")), "unknown parent 'b'"),
         (lambda: Choices(Label("a"), Label("b", parent="a"), Label("c", parent="b")), "third level"),
         (lambda: Choices(Label("a"), exclusive="b"), "exclusive label 'b'"),

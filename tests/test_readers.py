@@ -194,7 +194,7 @@ def test_titles_above_the_header_are_passed_over(put, title, rows):
         number = title.count("\n") + 2
         assert (source.header, source.notes) == (
             str(number),
-            [f"What stands above the column names (row {number}) was passed over"],
+            [f"Everything above the column names (row {number}) was skipped"],
         )
         assert len([row for row in source if isinstance(row, Row)]) == rows
 
@@ -239,7 +239,7 @@ def test_header_row_is_what_a_person_says(put):
     path = put("a.csv", "x,y\nid,\n,text\n1,좋아요\n")
     assert read(path, header_row="2-3")[0] == {4: {"id": "1", "text": "좋아요"}}
     assert list(read(path, header_row="2")[0]) == [3, 4]
-    assert "is no row of column names" in refusal(path, header_row="zwei")
+    assert "is not a row of column names" in refusal(path, header_row="zwei")
     assert "cannot hold the column names" in refusal(path, header_row="90")
 
 
@@ -247,7 +247,7 @@ def test_column_names_that_stand_again_are_passed_over(put):
     """Two files joined into one have them in the middle, perhaps behind a byte order mark."""
     with open_rows(put("a.csv", "id,text\n1,a\n\ufeffid,text\n2,b\nid,text\n3,c\n")) as source:
         assert [row.values["text"] for row in source] == ["a", "b", "c"]
-        assert source.notes == ["The column names stand again in the middle, 2 time(s); these rows were passed over"]
+        assert source.notes == ["The column names are repeated in the middle, 2 time(s); these rows were skipped"]
 
 
 def test_empty_cells_beyond_the_last_column_do_no_harm(put):
@@ -845,7 +845,7 @@ def test_xlsx_without_header(xlsx):
     [
         ([], "empty"),
         ([[1, "좋아요"], [2, "b"]], "looks like data"),
-        ([["id", "id"], [1, 2]], "stands twice"),
+        ([["id", "id"], [1, 2]], "appears twice"),
     ],
 )
 def test_xlsx_with_a_bad_header_is_refused(xlsx, rows, words):
@@ -1083,7 +1083,7 @@ def test_parquet_row_beyond_the_limit_is_a_row_error(parquet):
 def test_parquet_with_a_duplicate_name_is_refused(parquet):
     """Parquet allows two columns of one name; rows do not."""
     table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
-    assert "stands twice" in refusal(parquet(table))
+    assert "appears twice" in refusal(parquet(table))
 
 
 @pytest.mark.parametrize("content", [b"PAR1", b"PAR1" + b"x" * 100, b"PAR1" + b"\xff" * 100 + b"PAR1"])

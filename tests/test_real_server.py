@@ -120,7 +120,7 @@ def test_run_outlives_a_kill_of_its_server(tmp_path):
         until(lambda: desk.ledger.run(run_id)["done"] >= 1, 300)
         server.kill()
         until(lambda: desk.ledger.run(run_id)["state"] == "paused", 60)
-        assert "goes on by itself" in desk.ledger.run(run_id)["message"]
+        assert "continues by itself" in desk.ledger.run(run_id)["message"]
         server.start()
         moving.join(300)
         run = desk.ledger.run(run_id)

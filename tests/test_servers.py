@@ -252,7 +252,7 @@ def test_run_whose_first_records_end_alike_pauses(lab, name):
     run_id = lab.start(concurrency=2, max_tries=1)
     assert lab.move(run_id, max_tries=1) == "paused"
     run = lab.ledger.run(run_id)
-    assert run["message"].startswith("The first 20 records ended alike, without one label;")
+    assert run["message"].startswith("The first 20 records all ended the same way, without a label;")
     assert 20 <= run["done"] + run["failed"] <= 22
 
 
@@ -286,7 +286,7 @@ def test_server_that_is_away_pauses_the_run_and_costs_no_try(lab):
     assert worker.move_run(run_id) == "paused"
     run = lab.ledger.run(run_id)
     assert (run["calls"], run["repeats"], run["failed"], lab.ledger.item_counts(run_id)) == (0, 0, 0, {"waiting": 8})
-    assert run["message"].endswith("The run goes on by itself when the server answers.")
+    assert run["message"].endswith("The run continues by itself when the server answers.")
     assert [lab.ledger.tries(run_id, id_) for id_ in lab.ids[:8]] == [0] * 8
     assert audit(lab.store) == []
     worker._asked.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labeler.errors import SettingError
+from labeler.instance import Instance
 from labeler.settings import PROJECT, TASK, Setting, changed_settings, read_settings
 
 
@@ -100,3 +101,27 @@ def test_only_what_differs_is_stored():
 def test_every_setting_says_what_it_is_for():
     """The page and the manual show these lines."""
     assert [setting.name for setting in (*PROJECT, *TASK) if not setting.help and setting.name != "labels"] == []
+
+
+def test_settings_of_one_version_are_read_once(tmp_path):
+    """A request asks for those of its project a dozen times; whoever changes what it got changes nobody else's."""
+    with Instance(tmp_path / "instance") as instance:
+        project = instance.store.projects.get(instance.create_project("shop"))
+        again = instance.store.projects.get(project["id"])
+        assert again["settings"] is project["settings"]
+        first = instance.project_settings(project)
+        first["order"] = "random"
+        assert instance.project_settings(again)["order"] == "oldest"
+        instance.change_project(project["id"], {"order": "score"})
+        assert instance.project_settings(instance.store.projects.get(project["id"]))["order"] == "score"
+
+
+def test_a_task_with_settings_of_its_own_is_made_once_a_version(tmp_path):
+    """Its labels are not read anew for each request."""
+    with Instance(tmp_path / "instance") as instance:
+        project = instance.store.projects.get(instance.create_project("shop"))
+        instance.change_task(project["id"], "sentiment", {"guidelines": {"en": "Choose one."}})
+        task = instance.task_of(project, "sentiment")
+        assert instance.task_of(project, "sentiment") is task
+        instance.change_task(project["id"], "sentiment", {"guidelines": {"en": "Choose the best one."}})
+        assert instance.task_of(project, "sentiment").guided("en") == "Choose the best one."

@@ -215,11 +215,11 @@ def test_choices_of_settings_have_words() -> None:
 def test_each_page_speaks_the_language_of_its_reader(client: FlaskClient, project: int) -> None:
     """Titles of settings are looked up for every request, not once for all readers."""
     path = page_of("task", project)
-    assert "사람과 프롬프트가" in client.get(path).text
+    assert "검수자와 모델이 같은" in client.get(path).text
     send(client, "/language", language="en")
     page = client.get(path).text
-    assert "People and prompt read the same text" in page
-    assert "사람과 프롬프트가" not in page
+    assert "Reviewers and the model read the same guidelines" in page
+    assert "검수자와 모델이 같은" not in page
     assert WAYS["self-consistency"].description["en"] in page
     assert "arXiv:2203.11171" in page
 
@@ -268,7 +268,7 @@ def test_a_test_says_what_the_model_can_and_keeps_it(
     instance.change_settings({"openai_base_url": server.base_url, "openai_model": MODEL})
     assert "아직 테스트하지 않아" in client.get("/settings").text
     said = Page(send(client, "/settings/test").text).said
-    assert "JSON 스키마에 맞는 답 예" in said
+    assert "JSON 스키마에 맞는 답변 예" in said
     assert "라벨 점수(로그 확률) 아니요" in said
     found = store.models.capabilities("openai", server.base_url, MODEL)
     assert found is not None
@@ -289,7 +289,7 @@ def test_only_models_that_the_settings_name_are_tested(client: FlaskClient, inst
     refused = Page(send(client, "/settings/test", backend="transformers", model_id="evil/model").text).said
     assert "evil/model" in refused
     assert "/nowhere/model" in refused
-    assert "nearest" in send(client, "/settings/test", backend="nearest").text
+    assert "다수결(무료) 백엔드는 테스트할 필요가" in send(client, "/settings/test", backend="nearest").text
     assert "먼저" in send(client, "/settings/test", backend="openai").text
     assert store.models.all() == []
 
@@ -392,7 +392,7 @@ def test_the_estimate_stands_before_the_start_with_all_its_numbers(
     form = {"task": "sentiment", "backend": "openai", "style": "self-consistency", "samples": "4"}
     answer = send(client, f"/projects/{project}/runs", **form, action="estimate")
     said = Page(answer.text).said
-    assert "This run would take 5 records" in said
+    assert "This run would label 5 records" in said
     assert "Calls, at most 20" in said
     assert "Time unknown" in said
     assert "about $0.00" in said

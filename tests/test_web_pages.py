@@ -283,12 +283,12 @@ def test_errors_of_the_services_are_said_in_korean(client: FlaskClient, instance
     instance.create_project("딸기", "ko", {"tasks": ["sentiment"]})
     answer = send(client, "/projects/new", name="딸기", language="ko", tasks="sentiment")
     assert answer.status_code == 400
-    assert "이라는 프로젝트가 이미 있어요" in answer.text.replace("(이)", "이")
+    assert "같은 이름의 프로젝트가 이미 있어요: " in answer.text
     assert client.application
     with client.application.test_request_context(headers={"Accept-Language": "ko"}):
         assert sentences.said("nothing that anybody translated") == "nothing that anybody translated"
         nested = "the label was left out: 'x' is not one of the labels: a, b"
-        assert sentences.said(nested) == "라벨을 제외했어요: 'x'은(는) 라벨에 없어요. 라벨 목록: a, b"
+        assert sentences.said(nested) == "라벨이 빠졌어요 · 없는 라벨이에요: 'x'. 라벨 목록: a, b"
 
 
 # Projects
@@ -426,7 +426,7 @@ def test_a_file_is_looked_at_mapped_imported_and_reported(
     page = client.get(shown + "/progress").text
     assert "hx-trigger" not in page
     assert "본문이 비어 있어요" in page
-    assert "라벨을 제외했어요" in page
+    assert "라벨이 빠졌어요" in page
     record = store.records.by_key(project, "a1")
     assert record is not None
     assert (record.group, record.text) == ("귤", "단맛이 좋아요")
@@ -478,7 +478,7 @@ def test_labels_that_a_file_seems_to_hold_are_asked_about(client: FlaskClient, p
     """The browser lets nobody import before a column is chosen, or none; none keeps the cells as metadata."""
     preview = upload(client, project, "text,결과\n맛있어요,긍정\n맛없어요,부정\n".encode())
     page = client.get(preview).text
-    assert "열에 감성 라벨이 이미 들어 있는 것 같아요" in page
+    assert "라벨이 들어 있는 것 같아요" in page
     assert '<select name="label.sentiment" required><option value="">' in page
     send(client, preview, text="text", **{"label.sentiment": " "})
     options = json.loads(store.records.imports(project)[0]["settings"])["options"]
@@ -488,7 +488,7 @@ def test_labels_that_a_file_seems_to_hold_are_asked_about(client: FlaskClient, p
 def test_a_refused_file_is_named_as_the_person_calls_it(client: FlaskClient, project: int) -> None:
     """Not by the name that it has with us, and in the language of the page."""
     page = Page(client.get(upload(client, project, b"%PDF-1.7", "후기.csv")).text).said
-    assert "후기.csv을(를) 읽을 수 없어요" in page
+    assert "파일을 읽을 수 없어요: 후기.csv. 파일 종류: PDF 문서" in page
 
 
 def test_an_import_needs_a_text_column(client: FlaskClient, project: int, store: Store) -> None:
@@ -598,7 +598,7 @@ def test_a_paused_run_says_why_and_goes_on_with_a_new_budget(
     """A reached budget is explained, and a higher one resumes the run; a cancelled run can be resumed as well."""
     run_id = paused_run(instance, project, calls=3, spent=1.0)
     path = f"/projects/{project}/runs/{run_id}"
-    assert "예산 $1을(를) 다 썼어요" in client.get(path).text
+    assert "예산을 다 썼어요($1)" in client.get(path).text
     assert send(client, f"{path}/resume", budget="5").status_code == 303
     run = store.ledger.run(run_id)
     assert (run["state"], run["budget"]) == ("queued", 5.0)
@@ -736,7 +736,7 @@ def test_project_settings_are_checked_and_saved(client: FlaskClient, store: Stor
     assert stored == {"tasks": ["sentiment", "usage"], "blind_share": 0.2, "order": "random", "refresh": False}
     refused = send(client, path, **form | {"blind_share": "2"})
     assert refused.status_code == 400
-    assert "사이여야 해요" in refused.text
+    assert "0~1 사이의 값을" in refused.text
     assert send(client, path, **form | {"tasks": [""]}).status_code == 400
     assert send(client, path, **form | {"embedder": "nothing"}).status_code in (400, 404)
 

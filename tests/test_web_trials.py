@@ -95,7 +95,7 @@ def test_page_asks_until_the_model_has_answered(client, trials, gate):
     page = client.get("/settings").text
     assert "tiny 모델을 불러와" in page
     gate.set()
-    assert "tiny 모델이 5ms 만에 답했어요" in Page(polled(client, page)).said
+    assert "tiny 모델이 5ms 만에 답변했어요" in Page(polled(client, page)).said
     assert "tiny 모델을 불러와" not in client.get("/settings").text
 
 
@@ -106,7 +106,7 @@ def test_page_says_what_makes_a_model_slow(client, instance, trials, gate):
     trials.start("tiny", slow(gate, ANSWERED | {"notes": [note]}))
     page = client.get("/settings").text
     gate.set()
-    assert "빠른 방식에서 답이 달라졌어요" in Page(polled(client, page)).said
+    assert "빠른 방식에서 답변이 달라졌어요" in Page(polled(client, page)).said
 
 
 def test_local_model_that_is_not_there_is_said_by_the_page_that_asks(client, instance):
@@ -116,7 +116,7 @@ def test_local_model_that_is_not_there_is_said_by_the_page_that_asks(client, ins
     started = send(client, "/settings/test", backend="transformers").text
     assert "/nowhere/model" in started
     said = Page(polled(client, started)).said
-    assert "모델 폴더 /nowhere/model" in said
+    assert "모델 폴더가 없어요: /nowhere/model" in said
     assert instance.store.models.all() == []
 
 

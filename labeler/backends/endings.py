@@ -17,7 +17,7 @@ _SAID = {
     # No label was cut off here: with the room that a model wants which thinks, the next answer may hold one.
     THINKING: ("thinking", "The model was still thinking where its answer should have ended"),
     REFUSED: (REFUSAL, "The model refused to answer"),
-    MODERATED: (REFUSAL, "The server's content filter held the answer back"),
+    MODERATED: (REFUSAL, "The server's content filter blocked the answer"),
     IN_THOUGHTS: (
         ELSEWHERE,
         "The answer is empty: the model's text came as reasoning_content; start the server without its reasoning "

@@ -52,7 +52,7 @@ class NearestBackend:
             return Completion(answer_text(request.task, request.schema, value), score=score, note=VOTE)
         value = self._extract(request.schema, votes, request.record.text)
         if value is None:
-            return BackendFailure("no_answer", "The neighbours say nothing about this record")
+            return BackendFailure("no_answer", "The nearest examples do not help with this record")
         return Completion(answer_text(request.task, request.schema, value), note=EXTRACTION)
 
     def _extract(self, schema: LabelSchema, votes: Sequence[tuple[Value, float]], text: str) -> Value | None:

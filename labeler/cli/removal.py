@@ -139,7 +139,7 @@ def _show_elsewhere(found: Preview, first: str) -> None:
     if first:
         click.echo(f"{first}.")
     for where, n in found.elsewhere:
-        click.echo(f"These words also stand in: {where} ({n})")
+        click.echo(f"These words also appear in: {where} ({n})")
 
 
 def _lines(going: Any) -> list[str]:

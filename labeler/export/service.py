@@ -62,13 +62,13 @@ _REASONS = {
     "not_in_schema": "The label schema of the task no longer allows the value; label these records again",
     "too_long": "Text and answer together are longer than the limit",
     "contradicting": "Equal texts carry different labels; decide these records again",
-    "duplicate": "Equal texts with equal labels stand more than once",
+    "duplicate": "Equal texts with equal labels occur more than once",
     "near_contradicting": "Near-duplicates carry different labels; look at these records again",
     "control_tokens": "The text holds control tokens of language models, which a trainer may take for real ones",
     "between_splits": "Products or near-duplicates that came later tie these records to records of another split; "
     "they stay out, so that no held-out record has a twin in the training set",
     "no_share": "Earlier exports put these records, or what belongs to them, into a split that has no share now; "
-    "give it one, or split anew",
+    "give it a share, or split all records again",
     "changed": "Somebody decided these records again while the export ran; export again to have them",
 }
 

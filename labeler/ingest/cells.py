@@ -74,7 +74,7 @@ def text_of(raw: Any) -> str:
 def name_of(raw: Any, column: str) -> str | None:
     """Return the id or the product in a cell; None if it is empty. Raises :class:`InputError`."""
     if isinstance(raw, dict | list):
-        raise InputError(f"The column {column!r} holds an object or a list here, which is no id and no product")
+        raise InputError(f"The column {column!r} holds an object or a list here, which cannot be an id or a product")
     if lost_digits(raw):
         raise InputError(f"The number {raw} in column {column!r} was rounded by a spreadsheet; store it as text there")
     return None if raw is None else clean_text(str(raw), "id or group") or None

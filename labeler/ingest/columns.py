@@ -159,7 +159,7 @@ def _guess_id(columns: Sequence[str], values: Mapping[str, list[Any]]) -> tuple[
         return found, f"id: {found!r} by its name", notes
     if named := _first_known(columns, _ID, lambda name: True):
         if not any(map(lost_digits, values[named])):
-            notes.append(f"The column {named!r} is no id: it is empty or the same in several rows")
+            notes.append(f"The column {named!r} is not used as the id: it is empty or the same in several rows")
         return None, f"id: none, because {named!r} is empty or the same in several rows", notes
     return None, "id: none", notes
 

@@ -76,7 +76,7 @@ def column_names(cells: Sequence[Any]) -> list[str]:
     for place, name in enumerate(names, 1):
         if name in places:
             raise FileRefused(
-                f"The column name {name[:80]!r} stands twice in the header (columns {places[name]} and {place}); "
+                f"The column name {name[:80]!r} appears twice in the header (columns {places[name]} and {place}); "
                 "rename one of them"
             )
         places[name] = place
@@ -94,7 +94,7 @@ def numbered(place: int) -> str:
 
 
 def names_again(times: int) -> str:
-    return f"The column names stand again in the middle, {times} time(s); these rows were passed over"
+    return f"The column names are repeated in the middle, {times} time(s); these rows were skipped"
 
 
 def ragged(cells: int, columns: int, header: bool) -> str:
@@ -106,7 +106,7 @@ def ragged(cells: int, columns: int, header: bool) -> str:
 def _given(head: Sequence[Line], wanted: str) -> Header:
     asked = re.fullmatch(r"([1-9]\d{0,6})(?:-([1-9]\d{0,6}))?", wanted)
     if asked is None:
-        raise FileRefused(f"{wanted!r} is no row of column names; write a number such as 5, or 1-2 for two rows")
+        raise FileRefused(f"{wanted!r} is not a row of column names; write a number such as 5, or 1-2 for two rows")
     numbers = [number for number, _ in head]
     first, last = int(asked[1]), int(asked[2] or asked[1])
     if first not in numbers or last not in numbers or last < first:
@@ -119,7 +119,7 @@ def _made(head: Sequence[Line], first: int, last: int) -> Header:
     shown = f"{number}-{end}" if last > first else str(number)
     notes = []
     if first:
-        notes.append(f"What stands above the column names (row {shown}) was passed over")
+        notes.append(f"Everything above the column names (row {shown}) was skipped")
     if last > first:
         notes.append(f"The column names of the rows {number} and {end} were joined")
     cells = _joined([cells for _, cells in head[first : last + 1]])

@@ -59,7 +59,7 @@ class _Reader:
         self.columns: list[str] = parquet.schema_arrow.names
         for name in self.columns:
             if self.columns.count(name) > 1:
-                raise FileRefused(f"The column name {name[:80]!r} stands twice in {stream.name}; rename one of them")
+                raise FileRefused(f"The column name {name[:80]!r} appears twice in {stream.name}; rename one of them")
         groups = parquet.metadata.num_row_groups
         self._check_size(sum(parquet.metadata.row_group(group).total_byte_size for group in range(groups)))
 

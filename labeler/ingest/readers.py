@@ -138,7 +138,7 @@ def _binary_format(stream: Stream, head: bytes, named: str | None) -> str | None
         remedy = _REMEDIES.get(kind, _SAVE_AS)
         if kind == _GZIP_FILE and stream.packed:
             remedy = "it was packed twice; unpack it once"
-        raise FileRefused(f"{stream.name} cannot be read, for it is {kind}: {remedy}")
+        raise FileRefused(f"{stream.name} cannot be read, because it is {kind}: {remedy}")
     if named in ("xlsx", "parquet"):
         what = "an Excel workbook" if named == "xlsx" else "a Parquet file"
         raise FileRefused(f"{stream.name} is not {what} but looks like text; give it the name of its format, like .csv")

@@ -123,5 +123,5 @@ class Stream:
         if self.packed and self.unpacked > max(_RATIO_COUNTS_FROM, self.limits.max_ratio * self._raw.tell()):
             raise TooLarge(
                 f"{self.name} unpacks to more than {self.limits.max_ratio} times its size; "
-                "that is not how reviews look, so it was not read. If you trust it, unpack it yourself"
+                "reviews do not look like that, so it was not read. If you trust it, unpack it yourself"
             )

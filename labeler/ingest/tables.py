@@ -233,7 +233,7 @@ def _named_rows(
     if again:
         notes.append(names_again(again))
     if padded:
-        notes.append(f"{padded} row(s) end before the last column; what is missing was taken as empty")
+        notes.append(f"{padded} row(s) end before the last column; missing cells count as empty")
 
 
 def _numeric_if_short(rows: Sequence[Sequence[str]], width: int) -> set[int]:

@@ -161,7 +161,7 @@ def unique_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
     coloured = []
     for position, label in enumerate(labels):
         if label.name in names:
-            raise SettingError(f"The label {label.name!r} stands twice in the label schema")
+            raise SettingError(f"The label {label.name!r} appears twice in the label schema")
         names.add(label.name)
         color = label.color or _COLORS[position % len(_COLORS)]
         coloured.append(Label(label.name, label.title, label.definition, color, label.parent))

@@ -57,7 +57,7 @@ class Keywords(LabelSchema):
             start = text.find(item, start + 1)
         if start < 0:
             again = any(text[s:e] == item or item in text[s:e] for s, e in taken)
-            why = "overlaps another keyword" if again or item in text else "does not stand in the text"
+            why = "overlaps another keyword" if again or item in text else "is not in the text word for word"
             raise LabelError(f"The keyword {item[:80]!r} {why}", "overlap" if item in text else "not_verbatim")
         return {"text": item, "start": start, "end": start + len(item)}
 

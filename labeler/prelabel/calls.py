@@ -320,7 +320,7 @@ class Book:
         if batch is None:
             return Held(BUSY, _BUSY_WAIT)
         # The batch makes the item due when it ends.
-        message = f"Its records are in a batch of run {batch['run_id']}; it goes on when the batch is back"
+        message = f"Its records are in a batch of run {batch['run_id']}; it continues when the batch is back"
         return Held(BATCHED, _BATCH_WAIT, message)
 
     def _let_go(self, tx: Tx, counts: Counter[str], claim: Claim, held: Held, patience: float) -> None:
@@ -433,7 +433,9 @@ class Book:
         counts["calls"] -= 1
         counts["repeats"] -= int(call.repeat)
         self.put_back(tx, claim, 0.0, failure)
-        ledger.wait_for_server(tx, self.run_id, f"{failure.message} The run goes on by itself when the server answers.")
+        ledger.wait_for_server(
+            tx, self.run_id, f"{failure.message} The run continues by itself when the server answers."
+        )
 
     def _learn_length(self, tx: Tx, call: Call, failure: BackendFailure, tries: int) -> Refused | None:
         """Take in how long a refused prompt is, and return it.
@@ -487,8 +489,8 @@ class Book:
             and ledger.ended_alike(self.run_id, _BRAKE, tx)
         ):
             said = (
-                f"The first {_BRAKE} records ended alike, without one label; mend the cause, then resume the run: "
-                f"{message or kind}"
+                f"The first {_BRAKE} records all ended the same way, without a label; fix the cause, then resume "
+                f"the run: {message or kind}"
             )
             ledger.set_run(tx, self.run_id, PAUSED, said, OPEN)
         return True

@@ -83,7 +83,7 @@ class _Stratum:
         import faiss
         import numpy as np
 
-        members = faiss.IDSelectorBitmap(np.frombuffer(self.bits, dtype=np.uint8))
+        members = faiss.IDSelectorBitmap(np.frombuffer(self.bits, dtype=np.uint8))  # type: ignore[call-arg,arg-type]
         return faiss.SearchParameters(sel=members)  # type: ignore[call-arg]
 
 

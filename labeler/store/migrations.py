@@ -526,7 +526,7 @@ def check_new(path: Path) -> None:
         names = ", ".join(one.name for one in left[:5])
         raise StoreDamaged(
             f"{path} is gone, but what belongs to it stands ({names}); restore a backup, or move these away to start "
-            "anew"
+            "again"
         )
 
 
@@ -563,7 +563,7 @@ def _check_header(path: Path) -> None:
         head = _head(path)
     if not head:
         raise StoreDamaged(
-            f"{path} is empty (0 bytes): its data is gone; restore a backup, or delete the file to start anew"
+            f"{path} is empty (0 bytes): its data is gone; restore a backup, or delete the file to start again"
         )
     if head[:16] != b"SQLite format 3\x00":
         raise StoreDamaged(

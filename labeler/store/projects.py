@@ -10,6 +10,7 @@ from labeler import strictjson
 from labeler.errors import Conflict, InputError, NotFound
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import unused
+from labeler.stored import stored_settings
 from labeler.text import taken_name
 
 
@@ -99,7 +100,7 @@ class Projects:
         sql = """SELECT version, settings FROM task_settings WHERE project_id = :p AND task = :t
                  ORDER BY version DESC LIMIT 1"""
         row = (tx or self.db).one(sql, {"p": project_id, "t": task})
-        return (row["version"], strictjson.loads(row["settings"])) if row else (0, {})
+        return (row["version"], stored_settings(row["settings"])) if row else (0, {})
 
     def task_versions(self, project_id: int, task: str) -> list[Row]:
         sql = """SELECT s.version, s.settings, s.created_at, r.name AS reviewer FROM task_settings s
@@ -125,4 +126,4 @@ def check_in_use(project: Mapping[str, Any]) -> None:
 
 
 def _project(row: Row) -> dict[str, Any]:
-    return dict(row) | {"settings": strictjson.loads(row["settings"])}
+    return dict(row) | {"settings": stored_settings(row["settings"])}

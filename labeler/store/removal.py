@@ -119,7 +119,7 @@ class Removal:
         if row is None:
             raise NotFound(f"There is no record number {record_id}")
         if row["kind"] == GROUP:
-            raise InputError(f"The product {row['grp']!r} is made of its reviews; remove these, and it goes with them")
+            raise InputError(f"The product {row['grp']!r} is made of its reviews; remove these to remove it")
 
     def holding(self, words: str, tx: Tx | None = None) -> dict[int, list[int]]:
         """Return the reviews whose key, text, product or metadata hold ``words`` literally, by project.

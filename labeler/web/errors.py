@@ -43,7 +43,7 @@ def install(app: Flask) -> None:
             return error
         messages = {
             404: "There is no such page",
-            405: "This address does not take that method",
+            405: "This address does not allow that method",
             413: "This is too large to be sent here",
         }
         return answer(code, messages.get(code, error.name))

@@ -73,9 +73,7 @@ def start(project_id: int) -> Any:
         return _page(project_id, task, _typed(), message=str(error)), error.status
     instance().wake()
     if known:
-        left = _(
-            'Left out: %(n)s records that have such a suggestion already. "Again" takes them too.', n=number(known)
-        )
+        left = _('Left out: %(n)s records that already have such a suggestion. "Again" includes them.', n=number(known))
         flash(left)
     return go_on("runs.show", project_id=project_id, run_id=run_id)
 

@@ -6,10 +6,11 @@ Raised in English, they are found here by their pattern; :func:`labeler.web.word
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 from flask_babel import gettext as _
 
-from labeler.web.words import N_
+from labeler.web.words import N_, setting_named, word
 
 # %(name)s stands for what varies.
 SENTENCES = (
@@ -19,7 +20,7 @@ SENTENCES = (
     N_("Only an admin of the instance may name an embedding model: the server fetches and loads it"),
     N_("There is no such project"),
     N_("There is no such page"),
-    N_("This address does not take that method"),
+    N_("This address does not allow that method"),
     N_("This is too large to be sent here"),
     N_("Something went wrong inside Labeler; the log says what"),
     N_("This page is too old or was not opened here; load it again and repeat"),
@@ -32,7 +33,7 @@ SENTENCES = (
     N_("The disk of %(path)s is full; free some space and try again. Nothing was lost"),
     N_("The disk is full; free some space and try again. Nothing was lost"),
     N_("%(path)s cannot be written (%(reason)s); check the folder's permissions"),
-    N_("%(path)s leads elsewhere by a link, and is not used; put a folder in its place"),
+    N_("%(path)s is a link to another place and is not used; replace it by a folder"),
     N_("The store %(path)s is open read-only; nothing was changed"),
     N_("The name or the password is wrong"),
     N_("Too many failed sign-ins; wait five minutes and try again"),
@@ -66,13 +67,13 @@ SENTENCES = (
     N_("Nothing to export: no annotation of %(task)s is approved; approve some records first"),
     N_("Nothing to export: no annotation of %(task)s is approved and fits the filters"),
     N_("Nothing to export: %(task)s has no suggestions; make some first"),
-    N_("The label %(name)s stands twice in the label schema"),
+    N_("The label %(name)s appears twice in the label schema"),
     N_("The label %(name)s has an unknown parent %(parent)s"),
     N_("The label %(name)s makes a third level; a tree has two"),
     N_("A label schema needs at least one label"),
     N_("There is no column %(name)s; there are: %(columns)s"),
-    N_("%(name)s is %(value)s; it must lie between %(low)s and %(high)s"),
-    N_("%(name)s is %(value)s; a number is needed"),
+    N_("%(setting)s is %(value)s; it must lie between %(low)s and %(high)s"),
+    N_("%(setting)s is %(value)s; a number is needed"),
     N_("The project %(project)s has no task %(task)s"),
     N_("No task %(name)s; loaded: %(names)s"),
     N_("There is no account number %(number)s"),
@@ -81,10 +82,10 @@ SENTENCES = (
     N_("being filled"),
     N_("Its records are being gathered; if that was interrupted, resume the run with those it has, or cancel it"),
     N_("The records of run %(number)s are still being gathered; wait, or cancel it"),
-    N_("Its records are in a batch of run %(number)s; it goes on when the batch is back"),
+    N_("Its records are in a batch of run %(number)s; it continues when the batch is back"),
     # Of backends
     N_("There is no approved example yet; approve a few records first"),
-    N_("The neighbours say nothing about this record"),
+    N_("The nearest examples do not help with this record"),
     N_("The probe needs approved examples of at least two labels"),
     N_("The probe labels choices only, not %(kind)s"),
     N_("The record has no vector yet"),
@@ -109,14 +110,14 @@ SENTENCES = (
     ),
     N_("%(model)s gives no answer that can be used. %(why)s."),
     N_("Held by the server's rate limit until %(time)s (UTC)"),
-    N_("%(why)s The run goes on by itself when the server answers."),
-    N_("The first %(n)s records ended alike, without one label; mend the cause, then resume the run: %(why)s"),
+    N_("%(why)s The run continues by itself when the server answers."),
+    N_("The first %(n)s records all ended the same way, without a label; fix the cause, then resume the run: %(why)s"),
     N_("The model thinks aloud, and where its answer begins cannot be told; use a reasoning parser on the server"),
     N_("The answer has words around its JSON, and the task wants the JSON alone"),
     N_("The answer was cut off at the limit of %(n)s tokens (max_tokens)"),
     N_("The answer was cut off, because it is longer than any label of this task"),
     N_("The model was still thinking where its answer should have ended"),
-    N_("The server's content filter held the answer back"),
+    N_("The server's content filter blocked the answer"),
     N_(
         "The answer is empty: the model's text came as reasoning_content; start the server without its "
         "reasoning parser, or turn thinking off"
@@ -128,9 +129,10 @@ SENTENCES = (
         "local"
     ),
     # Of settings and runs
-    N_("%(name)s is %(value)s; allowed are: %(names)s"),
-    N_("%(name)s is %(value)s; it must be of the kind %(kind)s"),
-    N_("The backend %(name)s has no setting %(setting)s; clear it, or choose another"),
+    N_("%(setting)s is %(value)s; allowed are: %(names)s"),
+    N_("%(setting)s is %(value)s; it must be of the kind %(kind)s"),
+    N_("The backend %(backend)s with %(model)s has no setting %(setting)s; clear it, or choose another"),
+    N_("The backend %(backend)s has no setting %(setting)s; clear it, or choose another"),
     N_("A cascade asks for one task at a time; clear the setting joint, or set mode to direct"),
     N_("The tasks %(a)s and %(b)s cannot be asked together: one labels reviews, the other products"),
     N_("The project's budget of %(amount)s is reached; raise it in the settings and resume"),
@@ -148,7 +150,7 @@ SENTENCES = (
     ),
     N_("openai_base_url is an address of this machine's cloud, which is no model server; example: %(address)s"),
     N_("The package %(name)s is not installed; install it with: %(command)s"),
-    N_("The backend %(name)s needs no test"),
+    N_("The backend %(backend)s needs no test"),
     N_("No model %(name)s; the settings name: %(names)s"),
     N_("The model %(model)s is being tested; wait until that has ended"),
     N_("There is no such test any more; start it again"),
@@ -162,7 +164,7 @@ SENTENCES = (
         "with .gz behind its name"
     ),
     N_("There is no such upload any more; send the file again"),
-    N_("%(name)s is %(value)s; it must be a whole number from %(low)s to %(high)s"),
+    N_("%(setting)s is %(value)s; it must be a whole number from %(low)s to %(high)s"),
     N_("Only an admin may start a run that costs money; choose a free backend"),
     N_("There is no such file in this export"),
     # Of taking back
@@ -171,8 +173,8 @@ SENTENCES = (
     N_("Import %(number)s is still going on; wait until it has ended"),
     N_("Import %(number)s was removed before"),
     N_("Run %(number)s is asking about these records now; pause or cancel it, and remove them then"),
-    N_("%(n)s more records were decided meanwhile; look again at what would go"),
-    N_("The product %(name)s is made of its reviews; remove these, and it goes with them"),
+    N_("%(n)s more records were decided meanwhile; check again what would be removed"),
+    N_("The product %(name)s is made of its reviews; remove these to remove it"),
     N_("Give %(least)s to %(most)s characters, such as an e-mail address or a customer's id"),
     N_("The project %(name)s is archived; bring it back first"),
     N_("The project was archived"),
@@ -188,13 +190,13 @@ SENTENCES = (
     N_("manifests of exports"),
     N_("events"),
     N_("This project has no task; add one in its settings"),
-    N_("The color %(color)s is none; write it like #2e7d32"),
+    N_("%(color)s is not a color; write it like #2e7d32"),
     # Of files
     N_("The file is empty"),
     N_("%(name)s is not a file"),
     N_("%(name)s cannot be opened: %(reason)s"),
     N_("%(name)s cannot be read: %(reason)s"),
-    N_("%(name)s cannot be read, for it is %(got)s: %(why)s"),
+    N_("%(name)s cannot be read, because it is %(got)s: %(why)s"),
     N_("an old Excel workbook (.xls), or a workbook with a password"),
     N_("a web page (HTML or XML); shops often give it the name .xls"),
     N_("a gzip file"),
@@ -228,7 +230,7 @@ SENTENCES = (
     N_("%(name)s is larger than %(size)s; split it into smaller files"),
     N_("%(name)s unpacks to more than %(size)s; split it into smaller files"),
     N_(
-        "%(name)s unpacks to more than %(n)s times its size; that is not how reviews look, so it was not read. If you "
+        "%(name)s unpacks to more than %(n)s times its size; reviews do not look like that, so it was not read. If you "
         "trust it, unpack it yourself"
     ),
     N_("%(name)s unpacks to more than %(size)s or %(n)s times its size; save it as CSV UTF-8"),
@@ -256,9 +258,9 @@ SENTENCES = (
     N_("The delimiter %(name)s cannot be used; give one character, or tab, or none"),
     N_("The quotes in %(name)s are broken on too many lines (now at line %(n)s); check the delimiter and the quotes"),
     N_("The header (line %(n)s) cannot be read: %(why)s"),
-    N_("The column name %(name)s stands twice in the header (columns %(a)s and %(b)s); rename one of them"),
-    N_("The column name %(name)s stands twice in %(file)s; rename one of them"),
-    N_("%(row)s is no row of column names; write a number such as 5, or 1-2 for two rows"),
+    N_("The column name %(name)s appears twice in the header (columns %(a)s and %(b)s); rename one of them"),
+    N_("The column name %(name)s appears twice in %(file)s; rename one of them"),
+    N_("%(row)s is not a row of column names; write a number such as 5, or 1-2 for two rows"),
     N_("Row %(row)s cannot hold the column names: it is empty or not among the first rows"),
     N_("The column %(column)s holds objects, not texts"),
     N_(
@@ -283,17 +285,17 @@ SENTENCES = (
     # Notes about files
     N_("The encoding was guessed as %(name)s; if letters look wrong, give the right one"),
     N_("The file was read as an export of %(name)s"),
-    N_("What stands above the column names (row %(row)s) was passed over"),
+    N_("Everything above the column names (row %(row)s) was skipped"),
     N_("The column names of the rows %(a)s and %(b)s were joined"),
-    N_("The column names stand again in the middle, %(n)s time(s); these rows were passed over"),
-    N_("%(n)s row(s) end before the last column; what is missing was taken as empty"),
+    N_("The column names are repeated in the middle, %(n)s time(s); these rows were skipped"),
+    N_("%(n)s row(s) end before the last column; missing cells count as empty"),
     N_("The first line was taken as the name of the only column: %(name)s"),
     N_("The sheet %(sheet)s was read; there are also: %(names)s"),
     N_(
         "The numbers in the column %(column)s have more digits than a spreadsheet keeps, so it has rounded them; store "
         "the column as text there"
     ),
-    N_("The column %(column)s is no id: it is empty or the same in several rows"),
+    N_("The column %(column)s is not used as the id: it is empty or the same in several rows"),
     N_(
         "The column %(column)s is empty in %(n)s of the first %(all)s rows; if its cells were merged, fill them down "
         "and import the file then"
@@ -333,7 +335,7 @@ SENTENCES = (
     N_("The text is %(got)s, not a text: %(value)s"),
     N_("The text holds nothing but invisible characters"),
     N_("The row holds totals, not a review"),
-    N_("The column %(column)s holds an object or a list here, which is no id and no product"),
+    N_("The column %(column)s holds an object or a list here, which cannot be an id or a product"),
     N_("The number %(value)s in column %(column)s was rounded by a spreadsheet; store it as text there"),
     N_("The id %(id)s… is longer than 200 characters"),
     N_("%(value)s is not JSON: %(why)s"),
@@ -360,7 +362,7 @@ SENTENCES = (
     N_("The label schema of the task no longer allows the value; label these records again"),
     N_("Text and answer together are longer than the limit"),
     N_("Equal texts carry different labels; decide these records again"),
-    N_("Equal texts with equal labels stand more than once"),
+    N_("Equal texts with equal labels occur more than once"),
     N_("Somebody decided these records again while the export ran; export again to have them"),
     N_("Near-duplicates carry different labels; look at these records again"),
     N_("The text holds control tokens of language models, which a trainer may take for real ones"),
@@ -369,16 +371,16 @@ SENTENCES = (
         "that no held-out record has a twin in the training set"
     ),
     N_(
-        "Earlier exports put these records, or what belongs to them, into a split that has no share now; give it one, "
-        "or split anew"
+        "Earlier exports put these records, or what belongs to them, into a split that has no share now; give it a "
+        "share, or split all records again"
     ),
     N_(
-        "%(name)s has no rows, and no file was written for it: there are too few rows, products and near-duplicates "
+        "%(split)s has no rows, and no file was written for it: there are too few rows, products and near-duplicates "
         "that belong together are too large, or earlier exports had other shares"
     ),
     N_(
-        "%(name)s has %(share)s of the rows, not %(wanted)s: there are too few rows, products and near-duplicates that "
-        "belong together are too large, or earlier exports had other shares"
+        "%(split)s has %(share)s of the rows, not %(wanted)s: there are too few rows, products and near-duplicates "
+        "that belong together are too large, or earlier exports had other shares"
     ),
     N_("The shares %(a)s, %(b)s and %(c)s add up to %(sum)s; they must add up to 1"),
     N_("Nothing to export: every approved annotation of %(task)s is left out. %(why)s"),
@@ -398,21 +400,21 @@ SENTENCES = (
         "a trial with transformers %(version)s failed (%(reason)s); if this model was quicker before, install the "
         "versions of constraints.txt"
     ),
-    N_("transformers %(version)s does not tell the control tokens of a model; install the versions of constraints.txt"),
+    N_("transformers %(version)s does not list the control tokens of a model; install the versions of constraints.txt"),
     N_("The local model failed with an unexpected %(error)s; see the log."),
-    N_("The GPU stopped with an error; restart Labeler, and see the log for what it said."),
+    N_("The GPU stopped with an error; restart Labeler, and see the log for details."),
     N_("The task %(task)s has no closed list of labels to score; set answering to auto or generated."),
-    N_("The scores of the task %(task)s decide for no label."),
+    N_("The scores of the task %(task)s do not single out a label."),
     N_("The model's chat template leaves out a message; choose another model"),
     N_("The model's chat template refuses the messages: %(reason)s"),
-    N_("The model %(model)s is gated; accept its licence on the hub, and set HF_TOKEN to a token of yours"),
+    N_("The model %(model)s is gated; accept its licence on the hub, and set HF_TOKEN to your token"),
     N_("The hub has no model %(model)s, or it is private; check the model id, or set HF_TOKEN"),
     N_(
         "The model %(model)s is not in the local cache and the hub cannot be reached; connect once, or give a folder "
         "with the weights"
     ),
     N_("The model %(model)s has no weights in safetensors, and a pickle is not read; take another model"),
-    N_("The model %(model)s brings code of its own, which is never run; take one that transformers knows"),
+    N_("The model %(model)s comes with its own code, which is never run; use a model that transformers supports"),
     N_("The model %(model)s needs a package that is not installed: %(reason)s"),
     N_("The model %(model)s could not be loaded: %(reason)s; check its folder or choose another"),
     N_(
@@ -443,7 +445,7 @@ SENTENCES = (
         "code; save the model with safetensors"
     ),
     N_("The adapter %(folder)s has no %(file)s; give the folder of a LoRA that peft has saved"),
-    N_("adapter_config.json in %(folder)s names no peft_type; save the LoRA again"),
+    N_("adapter_config.json in %(folder)s has no peft_type; save the LoRA again"),
     N_("The adapter %(folder)s is of the kind %(kind)s; only LORA is read"),
     N_("An adapter needs the package peft; install it with: pip install peft"),
     N_("The package %(package)s is not installed; install it with: %(command)s"),
@@ -460,7 +462,7 @@ SENTENCES = (
     N_("The call failed with an unexpected %(error)s; see the log."),
     N_("A package is missing (%(reason)s)."),
     N_(
-        "The package openai %(version)s is not made as Labeler needs it (%(reason)s); install the versions of "
+        "The package openai %(version)s does not work as Labeler needs it (%(reason)s); install the versions of "
         "constraints.txt"
     ),
     N_("The prompt holds what JSON cannot carry (a lone surrogate, NaN); clean the text of the record."),
@@ -472,11 +474,11 @@ SENTENCES = (
     ),
     N_("The server does not take this kind of structured output; set structured to auto (%(status)s)."),
     N_("timeout is %(value)s; use a number of seconds above 0"),
-    N_("No model id; enter the name of a model, as the server knows it"),
+    N_("No model id; enter the name of the model on the server"),
     N_("openai_base_url is not an address; example: %(address)s"),
     N_("openai_base_url must not contain # or ?, other than ?api-version= of Azure; example: %(address)s"),
     N_("openai_base_url contains a space or a control character; example: %(address)s"),
-    N_("%(name)s must be text, not %(kind)s"),
+    N_("%(setting)s must be text, not %(kind)s"),
     N_("The capability %(name)s cannot be %(value)s; test the connection again"),
     N_("The capabilities of a server must be an object, not %(value)s"),
     # Of batches
@@ -496,7 +498,7 @@ SENTENCES = (
     N_("The task %(task)s cannot build a prompt: %(reason)s"),
     N_("The parser of the task %(task)s failed: %(reason)s"),
     N_("%(error)s in the task or backend: %(reason)s"),
-    N_("The backend %(name)s has no batches; choose the executor local, or the backend openai"),
+    N_("The backend %(backend)s has no batches; choose the executor local, or the backend openai"),
     N_("No backend %(name)s; loaded: %(names)s"),
     N_("No executor %(name)s; loaded: %(names)s"),
     N_("No retriever %(name)s; loaded: %(names)s"),
@@ -508,7 +510,7 @@ SENTENCES = (
     N_("%(file)s cannot be read: %(reason)s"),
     N_("%(file)s cannot be written: %(reason)s"),
     N_("%(file)s must hold one JSON object"),
-    N_("It was stopped half way; import the file again, and it goes on"),
+    N_("It was stopped halfway; import the file again to continue"),
     N_("%(place)s is not a field; use %(names)s"),
     N_("%(place)s must be an object that maps model ids to prices, not %(value)s"),
     N_("%(place)s must be an object with %(names)s, not %(value)s"),
@@ -532,7 +534,7 @@ SENTENCES = (
     N_("Invalid \\escape"),
     N_("JSON nested deeper than %(n)s levels"),
     N_("JSON nested deeper than %(n)s levels at line %(line)s"),
-    N_("The key %(name)s stands twice in one object"),
+    N_("The key %(name)s appears twice in one object"),
     N_("%(name)s is not a JSON number"),
     N_("A number of %(n)s digits is too long (at most %(most)s)"),
     N_("The number %(value)s is too large"),
@@ -563,7 +565,7 @@ SENTENCES = (
     N_("A keyword is empty"),
     N_("The keyword %(name)s cannot be placed without its text"),
     N_("The keyword %(name)s overlaps another keyword"),
-    N_("The keyword %(name)s does not stand in the text"),
+    N_("The keyword %(name)s is not in the text word for word"),
     N_("Expected a list of spans, got %(got)s"),
     N_("Expected a span with label and text, got %(got)s"),
     N_("A span has the keys %(names)s, got %(got)s"),
@@ -585,7 +587,9 @@ SENTENCES = (
 )
 _LONGEST = 1000
 # Holes that hold a sentence themselves, or a part of one.
-_NESTED = ("why", "got")
+_NESTED = ("why", "got", "what")
+# Holes that hold a name of the code, and what the page calls it.
+_TITLED: Mapping[str, Callable[[str], str]] = {"setting": setting_named, "backend": word, "split": word}
 _HOLE = re.compile(r"%\\\((\w+)\\\)s")
 _PATTERNS = [
     (sentence, re.compile(_HOLE.sub(lambda hole: f"(?P<{hole[1]}>.+)", re.escape(sentence)))) for sentence in SENTENCES
@@ -599,5 +603,6 @@ def said(sentence: str) -> str:
         if match:
             found = match.groupdict()
             found |= {hole: said(found[hole]) for hole in _NESTED if hole in found}
+            found |= {hole: titled(found[hole]) for hole, titled in _TITLED.items() if hole in found}
             return str(_(known, **found)) if found else str(_(known))
     return sentence

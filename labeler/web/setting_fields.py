@@ -42,13 +42,13 @@ class Group:
 
 GROUPS: Mapping[str, tuple[Group, ...]] = {
     "project": (
-        Group(N_("Tasks"), ("tasks",), N_("A task that is taken out keeps its labels; it is only not shown.")),
+        Group(N_("Tasks"), ("tasks",), N_("A task that you remove keeps its labels; it is only hidden")),
         Group(N_("Finding examples"), ("embedder", "embedding_model", "max_share_reviewer", "max_share_group")),
         Group(N_("Queue"), ("order", "blind_share", "claim_minutes", "refresh", "refresh_ahead")),
         Group(
             N_("Budgets"),
             ("budget_project", "budget_day"),
-            N_("No call is begun once one of them is reached. Empty means no limit."),
+            N_("No new call starts once one of them is reached. Empty means no limit."),
         ),
     ),
     "task": (
@@ -59,7 +59,12 @@ GROUPS: Mapping[str, tuple[Group, ...]] = {
             N_("Way of prompting"),
             ("style", "samples", "mode", "cascade_score", "joint", "persona", "answer_wording"),
         ),
-        Group(N_("Generation"), tables.GENERATION, N_("What a backend does not have, it refuses before a run."), True),
+        Group(
+            N_("Generation"),
+            tables.GENERATION,
+            N_("A backend refuses settings that it does not support before a run starts"),
+            True,
+        ),
         Group(
             N_("Local weights"),
             ("quantization", "device", "gguf_file", "adapter", "batch_size"),
@@ -72,10 +77,7 @@ GROUPS: Mapping[str, tuple[Group, ...]] = {
         Group(
             N_("OpenAI-compatible server"),
             ("openai_base_url", "openai_api_key", "openai_model", "timeout_seconds"),
-            N_(
-                "OpenAI itself, or a server of your own (vLLM, llama.cpp, Ollama ...). Without one, the free backends "
-                "go on working."
-            ),
+            N_("OpenAI, or your own server (vLLM, llama.cpp, Ollama ...). Without one, the free backends still work."),
         ),
         Group(
             N_("Model on this computer"),
@@ -83,9 +85,9 @@ GROUPS: Mapping[str, tuple[Group, ...]] = {
             N_("Local weights cost no fee; they use the processor and memory of this computer."),
         ),
         Group(
-            N_("Limits and leases"),
+            N_("Limits and resending"),
             ("requests_per_minute", "tokens_per_minute", "lease_seconds"),
-            N_("All processes share one pace per server. What is left empty is learned from the server's answers."),
+            N_("All processes share one pace per server. Leave a field empty to learn it from the server's answers."),
             True,
         ),
     ),

@@ -81,7 +81,7 @@ def _folder(project_id: int) -> Path:
     """Return where the uploads of a project lie. A link in its place, to elsewhere, is refused."""
     folder = instance().folder / "uploads" / str(int(project_id))
     if folder.is_symlink() or folder.parent.is_symlink():
-        raise StoreError(f"{folder} leads elsewhere by a link, and is not used; put a folder in its place")
+        raise StoreError(f"{folder} is a link to another place and is not used; replace it by a folder")
     return folder
 
 

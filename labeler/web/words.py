@@ -30,6 +30,7 @@ WORDS = {
     "finished": N_("Finished"),
     "removed": N_("Removed"),
     "failed": N_("Failed"),
+    "withdrawn": N_("Taken back"),
     # How an annotation came to be
     "accepted": N_("Accepted as suggested"),
     "corrected": N_("Corrected"),
@@ -71,7 +72,7 @@ WORDS = {
     "none": N_("None: zero-shot"),
     # Backends
     "openai": N_("OpenAI-compatible server"),
-    "nearest": N_("Nearest examples (free)"),
+    "nearest": N_("Vote of the nearest examples (free)"),
     "probe": N_("Probe: trained on the approved labels (free)"),
     "transformers": N_("Model on this computer"),
     # Units
@@ -82,19 +83,19 @@ WORDS = {
     "product.shown": N_("Shown here"),
     # Choices of settings; the name of the setting stands before those that mean something else elsewhere
     "mode.direct": N_("Direct: ask the model about every record"),
-    "mode.cascade": N_("Cascade: the cheapest step that will do"),
-    "answering.auto": N_("Automatic: scored where that can be"),
+    "mode.cascade": N_("Cascade: try the cheapest step first"),
+    "answering.auto": N_("Automatic: scored where possible"),
     "answering.scored": N_("Scored: the likeliest of the labels"),
     "answering.generated": N_("Generated: the model writes the answer"),
     "quantization.auto": N_("Automatic: 4 bits on a GPU, else none"),
     "quantization.nf4": N_("NF4: 4 bits"),
     "quantization.int8": N_("INT8: 8 bits"),
     "quantization.none": N_("None: the weights as they are"),
-    "device.auto": N_("Automatic: a GPU where there is one"),
+    "device.auto": N_("Automatic: a GPU if there is one"),
     "device.cuda": N_("NVIDIA or AMD GPU (cuda)"),
     "device.mps": N_("Apple GPU (mps)"),
     "device.cpu": N_("Processor (cpu)"),
-    "executor.local": N_("Call by call, several at once"),
+    "executor.local": N_("Separate calls, several at once"),
     "executor.openai-batch": N_("OpenAI batch: half the price, within a day"),
     # How a suggestion was made: the parts of its note
     "note.vote": N_("vote"),
@@ -133,11 +134,11 @@ WORDS = {
     "can.seed": N_("Seed"),
     "can.stop": N_("Stop texts"),
     "can.max_tokens": N_("Longest answer"),
-    "can.max_tokens_name": N_("Its name for the longest answer"),
-    "can.chat_template": N_("Chat template of its own"),
+    "can.max_tokens_name": N_("Its name for the limit of the answer"),
+    "can.chat_template": N_("Own chat template"),
     "can.constrained": N_("Answers that are bound to the schema"),
     "can.scored": N_("Scores of the labels"),
-    "can.cache": N_("Keeps what it has read"),
+    "can.cache": N_("Reuses prompts it has read"),
     "can.context": N_("Context in tokens"),
     "can.slots": N_("Calls it answers at once"),
     "can.usage": N_("Counts tokens"),
@@ -156,7 +157,7 @@ WORDS = {
     "rate_limit": N_("Too many requests"),
     "server": N_("Error of the server"),
     "connection": N_("No connection"),
-    "away": N_("The server is away"),
+    "away": N_("The server does not respond"),
     "too_long": N_("The prompt is too long"),
     "auth": N_("Key refused"),
     "quota": N_("Quota used up"),
@@ -166,8 +167,31 @@ WORDS = {
     "no_examples": N_("No approved examples yet"),
     "unanswered": N_("Left out of the batch"),
     "expired": N_("The batch took too long"),
-    "no_answer": N_("The examples say nothing about it"),
+    "no_answer": N_("The nearest examples do not help"),
     "no_vector": N_("No vector yet"),
+    # Why an answer is no label
+    "parse.not_json": N_("Not JSON"),
+    "parse.shape": N_("Not the object asked for"),
+    "parse.type": N_("Wrong type of value"),
+    "parse.unknown_label": N_("Unknown label"),
+    "parse.case": N_("Label written differently"),
+    "parse.heading": N_("Category with subcategories"),
+    "parse.exclusive": N_("Labels that exclude each other"),
+    "parse.count": N_("Too many or too few"),
+    "parse.length": N_("Too long or too short"),
+    "parse.range": N_("Out of range"),
+    "parse.not_verbatim": N_("Phrase not in the text"),
+    "parse.overlap": N_("Overlapping phrases"),
+    "parse.offset": N_("Wrong place in the text"),
+    "parse.unknown_part": N_("Unknown field"),
+    "parse.missing_part": N_("Missing field"),
+    "parse.empty": N_("Empty"),
+    "parse.text": N_("Text that cannot be used"),
+    "parse.too_long": N_("Answer too long"),
+    "parse.truncated": N_("Cut off"),
+    "parse.thinking": N_("Still thinking"),
+    "parse.refusal": N_("Refused to answer"),
+    "parse.elsewhere": N_("No text in the answer"),
 }
 
 # Title and explanation of each setting that the pages show.
@@ -178,7 +202,7 @@ SETTINGS = {
     "embedding_model": (N_("Embedding model"), N_("For sentence-transformers: a model name or a folder")),
     "blind_share": (
         N_("Blind share"),
-        N_("The share of records shown without a suggestion, so that agreement can be measured honestly (0 to 1)"),
+        N_("The share of records shown without a suggestion, to measure agreement without bias (0 to 1)"),
     ),
     "order": (N_("Queue order"), N_("Which record comes next on the desk")),
     "claim_minutes": (N_("Minutes per record"), N_("How long an opened record stays reserved for a reviewer")),
@@ -198,7 +222,10 @@ SETTINGS = {
     ),
     "refresh_ahead": (N_("Records kept fresh"), N_("How many records from the front of the queue are renewed")),
     # Of a task: what is asked, and with which examples
-    "guidelines": (N_("Guidelines"), N_("People and prompt read the same text. Empty means the text of the plugin.")),
+    "guidelines": (
+        N_("Guidelines"),
+        N_("Reviewers and the model read the same guidelines. Empty: those of the plugin."),
+    ),
     "labels": (
         N_("Labels"),
         N_(
@@ -210,21 +237,21 @@ SETTINGS = {
         N_("What is labeled"),
         N_("Each review, or all reviews of a product as one record; pending records change with it"),
     ),
-    "k": (N_("Examples per prompt (k)"), N_("0 means zero-shot")),
+    "k": (N_("Examples per prompt"), N_("0 means zero-shot")),
     "retriever": (N_("Retriever"), N_("Chooses the examples that a prompt shows")),
     "pinned": (N_("Pinned records"), N_("Record keys for the fixed retriever and the cascade, one a line")),
     # The model
     "backend": (N_("Backend"), N_("What makes the suggestions")),
-    "model_id": (N_("Model"), N_("The name of the model, as the backend knows it")),
+    "model_id": (N_("Model"), N_("The name of the model on the server or the hub")),
     "answering": (
-        N_("How answers come"),
-        N_("Scored answers cost nearly no tokens out and have real scores; ways that reason need generated ones"),
+        N_("Way of answering"),
+        N_("Scoring costs almost no output tokens and gives real scores. Styles that reason need generated answers."),
     ),
     "calibrate": (
         N_("Calibrate scores"),
-        N_("Correct the scores of the labels where that agrees better with what was approved"),
+        N_("Correct the scores of the labels where that agrees better with approved labels"),
     ),
-    "executor": (N_("How a run is sent"), N_("Calls at once, or as a batch that is answered within a day")),
+    "executor": (N_("Executor"), N_("Separate calls, or a batch that is answered within a day")),
     # The way of prompting
     "style": (N_("Prompt style"), N_("What the model is asked to do before it answers")),
     "samples": (N_("Samples"), N_("How many answers self-consistency asks for")),
@@ -233,8 +260,8 @@ SETTINGS = {
         N_("A cascade asks the free backends first, then with fixed examples, then with retrieved ones"),
     ),
     "cascade_score": (
-        N_("Enough score for a cascade"),
-        N_("Free answers that agree from this score on (0 to 1) need no call; empty: every record is asked"),
+        N_("Score that saves the call"),
+        N_("Where the free backends agree with at least this score (0 to 1), no call is made. Empty: always call."),
     ),
     "joint": (
         N_("Asked in the same call"),
@@ -250,26 +277,29 @@ SETTINGS = {
     "seed": (N_("Seed"), N_("For repeatable answers, where the backend can")),
     "stop": (N_("Stop texts"), N_("Texts that end an answer, one a line; \\n is a line break")),
     # Local weights
-    "quantization": (N_("Quantization"), N_("Fewer bits need less memory and answer a little worse")),
+    "quantization": (N_("Quantization"), N_("Fewer bits need less memory, but answers get a little worse")),
     "device": (N_("Device"), N_("Where the weights are put")),
     "gguf_file": (N_("GGUF file"), N_("The file in the model's folder or repository, if it is one")),
     "adapter": (N_("LoRA adapter"), N_("The folder of an adapter, trained for these weights")),
-    "batch_size": (N_("Prompts at once"), N_("How many the weights read together; halved when memory runs out")),
+    "batch_size": (N_("Prompts at once"), N_("How many prompts the model reads together; halved when memory runs out")),
     # Pace and budget
     "budget": (N_("Budget per run"), N_("In US dollars; a run pauses when it is reached")),
     "concurrency": (N_("Calls at once"), N_("How many calls are in flight at the same time")),
-    "max_tries": (N_("Tries per call"), N_("How often a call that failed in passing is tried")),
+    "max_tries": (N_("Tries per call"), N_("How many times a call is tried that fails temporarily")),
     # Of the instance
     "openai_base_url": (N_("Address"), N_("http or https, up to where the API begins (/v1)")),
     "openai_api_key": (N_("Key"), N_("Stored on the server, readable by its owner only, and never shown again")),
-    "openai_model": (N_("Model"), N_("For tasks that name none: the name of the model, as the server knows it")),
-    "transformers_model": (N_("Local model"), N_("For tasks that name none: a hub id or a folder on this computer")),
-    "timeout_seconds": (N_("Time-out in seconds"), N_("For one whole answer")),
-    "requests_per_minute": (N_("Requests per minute"), N_("The most that are sent to the server")),
-    "tokens_per_minute": (N_("Tokens per minute"), N_("The most that are sent and received, as counted beforehand")),
+    "openai_model": (N_("Model"), N_("For tasks without a model of their own: the name of the model on the server")),
+    "transformers_model": (
+        N_("Local model"),
+        N_("For tasks without a model of their own: a hub id or a folder on this computer"),
+    ),
+    "timeout_seconds": (N_("Time-out in seconds"), N_("How long one whole answer may take")),
+    "requests_per_minute": (N_("Requests per minute"), N_("The most requests sent to the server")),
+    "tokens_per_minute": (N_("Tokens per minute"), N_("The most tokens sent and received, as estimated beforehand")),
     "lease_seconds": (
-        N_("Lease in seconds"),
-        N_("After how long a call of a worker that died is sent again; empty: longer than the time-out"),
+        N_("Seconds until a call is resent"),
+        N_("When a worker dies, its call is sent again after this time. Empty: longer than the time-out."),
     ),
 }
 
@@ -301,8 +331,24 @@ def step_title(name: str) -> str:
     return word(f"step.{name}") if f"step.{name}" in WORDS else name
 
 
+def failure_kind(kind: str) -> str:
+    """Return in words why an answer is no label; the kind of a plugin's own parser as it is."""
+    return word(f"parse.{kind}") if f"parse.{kind}" in WORDS else kind
+
+
 def setting_title(name: str) -> str:
     return str(_(SETTINGS[name][0])) if name in SETTINGS else name
+
+
+def setting_named(names: str) -> str:
+    """Return what an error calls a setting: its title on the page, and the name that the command line knows.
+
+    Several are separated by commas.
+    """
+    return ", ".join(
+        str(_("%(title)s (%(name)s)", title=setting_title(name), name=name)) if name in SETTINGS else name
+        for name in names.split(", ")
+    )
 
 
 def setting_help(name: str) -> str:

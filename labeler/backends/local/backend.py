@@ -274,7 +274,7 @@ class TransformersBackend:
         scores = dict(zip(job.candidates, shares, strict=True))
         value = request.schema.decide(scores, size=1.0 if request.size is None else request.size)
         if value is None:
-            return BackendFailure("request", f"The scores of the task {request.task} decide for no label.")
+            return BackendFailure("request", f"The scores of the task {request.task} do not single out a label.")
         chosen = [scores[name] for name, candidate in job.candidates.items() if _holds(value, candidate)]
         return Completion(
             text=answer_text(request.task, request.schema, value),
@@ -361,6 +361,6 @@ def _unexpected(error: Exception) -> BackendFailure:
     message = f"The local model failed with an unexpected {type(error).__name__}; see the log."
     if "CUDA error" in str(error) or "CUBLAS" in str(error):
         # After such an error no call of this process reaches the card any more.
-        message = "The GPU stopped with an error; restart Labeler, and see the log for what it said."
+        message = "The GPU stopped with an error; restart Labeler, and see the log for details."
         return BackendFailure("setup", message, fatal=True)
     return BackendFailure("request", message)

@@ -198,7 +198,7 @@ def added_tokens(tokenizer: Any) -> Mapping[int, Any]:
     except AttributeError as error:
         version = importlib.metadata.version("transformers")
         raise BackendError(
-            f"transformers {version} does not tell the control tokens of a model; install the versions of "
+            f"transformers {version} does not list the control tokens of a model; install the versions of "
             "constraints.txt"
         ) from error
     return found

@@ -205,7 +205,7 @@ def _check_adapter(adapter: str) -> None:
     try:
         kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
     except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-        raise SettingError(f"adapter_config.json in {adapter} names no peft_type; save the LoRA again") from None
+        raise SettingError(f"adapter_config.json in {adapter} has no peft_type; save the LoRA again") from None
     if kind != "LORA":
         raise SettingError(f"The adapter {adapter} is of the kind {kind}; only LORA is read")
     try:
@@ -284,7 +284,7 @@ def _explain(error: Exception, options: LoadOptions, device: str) -> NoReturn:
             "take a smaller model, or set device to cpu"
         ) from error
     if "GatedRepoError" in names or "gated repo" in said:
-        message = f"The model {model_id} is gated; accept its licence on the hub, and set HF_TOKEN to a token of yours"
+        message = f"The model {model_id} is gated; accept its licence on the hub, and set HF_TOKEN to your token"
     elif "RepositoryNotFoundError" in names or "not a valid model identifier" in said:
         message = f"The hub has no model {model_id}, or it is private; check the model id, or set HF_TOKEN"
     elif names & _OFFLINE or "couldn't connect" in said or "offline mode" in said.lower():
@@ -295,7 +295,9 @@ def _explain(error: Exception, options: LoadOptions, device: str) -> NoReturn:
     elif "model.safetensors" in said or "use_safetensors" in said:
         message = f"The model {model_id} has no weights in safetensors, and a pickle is not read; take another model"
     elif "trust_remote_code" in said:
-        message = f"The model {model_id} brings code of its own, which is never run; take one that transformers knows"
+        message = (
+            f"The model {model_id} comes with its own code, which is never run; use a model that transformers supports"
+        )
     elif isinstance(error, ImportError):
         message = f"The model {model_id} needs a package that is not installed: {_first_line(error)}"
     else:

@@ -69,7 +69,7 @@ class OpenAIBackend:
         if not (math.isfinite(timeout) and timeout > 0):
             raise SettingError(f"timeout is {timeout}; use a number of seconds above 0")
         if not model_id.strip():
-            raise SettingError("No model id; enter the name of a model, as the server knows it")
+            raise SettingError("No model id; enter the name of the model on the server")
         self.model_id: str | None = model_id.strip()
         self.base_url = None if base_url is None else checked_url(base_url)
         self.timeout = timeout

@@ -183,7 +183,7 @@ def _connect(base_url: str, api_key: str, timeout: float) -> _Line:
     except (AttributeError, TypeError) as error:
         version = importlib.metadata.version("openai")
         raise BackendError(
-            f"The package openai {version} is not made as Labeler needs it ({error}); install the versions of "
+            f"The package openai {version} does not work as Labeler needs it ({error}); install the versions of "
             "constraints.txt"
         ) from error
 
