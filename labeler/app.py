@@ -14,7 +14,7 @@ from flask_wtf.csrf import CSRFProtect
 
 from labeler.errors import InputError
 from labeler.instance import Instance
-from labeler.web import access, errors, screens, show
+from labeler.web import access, delivery, errors, screens, show
 from labeler.web.address import Edge, PublicUrl
 
 LANGUAGES = ("ko", "en")
@@ -26,13 +26,13 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
     ``config`` may set any Flask setting, and LABELER_PUBLIC_URL: the address that people open, LABELER_HOSTS: the names
     that the server answers to besides those of its own machine, LABELER_PROXIES: the networks of trusted proxies.
     """
+    static = _package_folder("labeler_static")
     app = Flask(
         "labeler",
         instance_path=str(instance.folder),
         template_folder=_package_folder("labeler_templates"),
-        static_folder=_package_folder("labeler_static"),
-        # Without it the address would be the folder's name, which in a wheel is another one.
-        static_url_path="/static",
+        static_folder=static,
+        static_url_path=delivery.static_address(static),
     )
     app.config.from_mapping(
         SECRET_KEY=instance.secret_key,
@@ -58,6 +58,7 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
     app.extensions["labeler"] = instance
     # The checks of access come first: CSRF is checked for people who may be here at all.
     access.guard(app)
+    delivery.install(app)
     CSRFProtect(app)
     Babel(app, locale_selector=language, default_translation_directories=_package_folder("labeler") + "/translations")
     errors.install(app)

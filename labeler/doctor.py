@@ -154,6 +154,8 @@ def _checks(instance: Instance) -> Iterator[_Check]:
                  lambda: audit(store), lambda: store.write(mend_counts))  # fmt: skip
     yield _Check("The queue is what the annotations say, and nobody holds what nobody may", store.work.faults,
                  lambda: store.write(store.work.repair))  # fmt: skip
+    yield _Check("What the pages count is what is there", store.counts.faults,
+                 lambda: store.write(store.counts.repair))  # fmt: skip
     yield _Check("Every suggestion in the queue was made for its record, task and text",
                  lambda: [f"Record {row['record_id']}, {row['task']}: the queue shows a suggestion that is not its own"
                           for row in store.suggestions.misplaced()],

@@ -21,7 +21,8 @@ from labeler.ingest.service import HOPELESS
 from labeler.ingest.upkeep import refresh_groups
 from labeler.instance import Instance
 from labeler.plugins import find
-from labeler.prelabel.refresh import FREE, REFRESH, refresh_front
+from labeler.prelabel.meant import FREE
+from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
 from labeler.settings import BATCH_EXECUTOR, overrides, read_settings
 from labeler.store.database import HELD_BACK, held_back

@@ -4,13 +4,13 @@ from labeler import Choices, Label, Task, guideline_files, hookimpl
 
 # Under each heading (name, titles, color) its subcategories: name, titles, definitions with a phrase that counts.
 CATEGORIES = {
-    ("taste", "맛", "Taste", "#c62828"): (
+    ("taste", "맛", "Taste", "#a0298f"): (
         ("flavor", "맛·풍미", "Flavor", "맛 전반과 풍미: “국물이 진해요”", "Taste in general: “rich broth”"),
         ("sweetness", "단맛·당도", "Sweetness", "단 정도: “당도가 높아요”", "How sweet it is: “not sweet at all”"),
         ("seasoning", "간·짠맛·매운맛", "Seasoning", "간, 짠맛, 매운맛: “좀 짜요”", "Salt, spice, heat: “too salty”"),
         ("texture", "식감", "Texture", "씹는 느낌: “아삭해요”", "How it feels in the mouth: “crisp”"),
     ),
-    ("quality", "품질", "Quality", "#2e7d32"): (
+    ("quality", "품질", "Quality", "#3949ab"): (
         ("freshness", "신선도", "Freshness", "싱싱함이나 상함: “곰팡이가 폈어요”", "Fresh or spoiled: “moldy”"),
         ("ripeness", "숙성·익은 정도", "Ripeness", "익은 정도: “덜 익었어요”", "Ripe or fermented: “still hard”"),
         ("defect", "하자·이물·고장", "Defect", "하자와 이물: “머리카락이 나옴”", "Fault, foreign matter: “a hair”"),
@@ -40,11 +40,11 @@ CATEGORIES = {
         ("use", "사용 편의", "Use", "쓰거나 먹기 편함: “닦기 귀찮아요”", "How handy in use: “hard to clean”"),
         ("storage", "보관", "Storage", "보관과 소비기한: “쟁여두기 좋아요”", "Keeping, shelf life: “keeps a week”"),
     ),
-    ("ingredients", "원재료", "Ingredients", "#558b2f"): (
+    ("ingredients", "원재료", "Ingredients", "#827717"): (
         ("origin", "원산지·원재료", "Origin", "원산지와 원재료: “국산 콩이라”", "Where and what from: “local beans”"),
         ("health", "영양·건강·첨가물", "Health", "영양, 건강, 첨가물: “속이 편해요”", "Health, additives: “no MSG”"),
     ),
-    ("service", "서비스", "Service", "#ad1457"): (
+    ("service", "서비스", "Service", "#546e7a"): (
         ("support", "고객센터·환불·교환", "Support", "문의, 환불, 교환: “답이 없어요”", "Help, refunds: “no reply”"),
     ),
     ("loyalty", "재구매", "Loyalty", "#757575"): (

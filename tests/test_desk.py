@@ -192,6 +192,25 @@ def test_a_post_without_the_csrf_token_changes_nothing(shop: Shop) -> None:
 # The queue
 
 
+def test_next_brings_several_records_in_one_call(shop: Shop) -> None:
+    """All of them are claimed for the page that asked, none is given to another person, and it puts them back alike."""
+    kim, lee = shop.seat(), shop.seat(who=1)
+    first = kim.next(page="one", count=4)
+    few = [first, *first["more"]]
+    ids = [one["record_id"] for one in few]
+    assert len(set(ids)) == 4 and all(one["token"] == "one" for one in few)
+    rest = lee.next(page="two", count=5)
+    assert len({*ids, rest["record_id"], *(one["record_id"] for one in rest["more"])}) == len(TEXTS)
+    assert lee.next(page="three") is None
+    kim.post("leave", records=[{"record_id": one["record_id"], "token": one["token"]} for one in few])
+    assert lee.next(page="three")["record_id"] == ids[0]
+
+
+@pytest.mark.parametrize("count", [0, 6, "2", None])
+def test_next_takes_no_other_count(shop: Shop, count: Any) -> None:
+    assert shop.seat().post("next", count=count).status_code == 400
+
+
 def test_next_claims_and_have_brings_the_one_after(shop: Shop) -> None:
     """Two people never get one record; what a page has is not given to it again."""
     kim, lee = shop.seat(), shop.seat(who=1)
@@ -465,6 +484,34 @@ def approve_some(shop: Shop, task: str = "sentiment") -> list[int]:
     for value in ("positive", "negative", "positive"):
         ids.append(seat.decide(seat.next(), value).json["annotation_id"])
     return ids
+
+
+@pytest.mark.parametrize("steps", [[], [Step("unreadable", "{")]])
+def test_an_empty_answer_that_was_not_clearly_meant_is_no_suggestion(shop: Shop, steps: list[Step]) -> None:
+    """The form is blank, with what came of the model beside it, and the decision is not compared with it."""
+    (record_id,) = shop.add(NewRecord("k", "사과"), task="keywords")
+    shop.suggest(record_id, [], "keywords", steps=steps)
+    seat = shop.seat("keywords")
+    opened = seat.open(record_id)
+    assert (opened["suggested"], opened["suggestion_id"] is None) == ((None, True) if steps else ([], False))
+    assert ("No suggestion: the model left it empty" in opened["html"]) is bool(steps)
+    seat.decide(opened, [])
+    row = shop.history(record_id, "keywords")[0]
+    assert (row["how"], row["agreement"]) == (("scratch", None) if steps else ("accepted", 1.0))
+
+
+def test_a_blind_record_is_not_compared_with_what_was_not_clearly_meant(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop(blind_share=1.0)
+    (record_id,) = shop.add(NewRecord("k", "사과"), task="keywords")
+    shop.suggest(record_id, [], "keywords", steps=[Step("unreadable", "{")])
+    assert shop.seat("keywords").open(record_id)["suggestion_id"] is None
+
+
+def test_who_may_not_import_is_told_who_may(shop: Shop) -> None:
+    """In a project without records the desk offers an admin the import, and names the admin to others."""
+    pages = [shop.seat(who=who).client.get(f"/projects/{shop.project}/label/sentiment").text for who in (0, 1)]
+    assert ["Import a file</a>" in page for page in pages] == [True, False]
+    assert ["An admin of the project can do that." in page for page in pages] == [False, True]
 
 
 def test_without_any_example_the_form_is_empty_with_a_hint(shop: Shop) -> None:

@@ -61,11 +61,13 @@ def register_tasks():
         Task("words", Keywords(maximum=3)),
         Task("parts", Spans(*labels(["thing", "feeling"]))),
         Task("note", Text(minimum=3, maximum=60)),
+        Task("memo", Text()),
+        Task("points", Fields((Label("good"), Text()), (Label("bad"), Text()))),
         Task("pair", Fields((Label("good"), Text()), (Label("tone"), Choice(*labels(["a", "b"]))))),
     ]
 """
 ASKS = "[data-dialog=conflict][data-ready]"
-TASKS = ["tone", "topics", "moods", "tree", "stars", "words", "parts", "note", "pair"]
+TASKS = ["tone", "topics", "moods", "tree", "stars", "words", "parts", "note", "memo", "points", "pair"]
 
 
 @pytest.fixture(scope="module")
@@ -540,7 +542,7 @@ def test_order_is_changed_and_survives_a_reload(desk: Desk) -> None:
     assert TEXTS[0] in desk.text
     desk.page.select_option("select[name=order]", "score")
     desk.until(lambda: desk.text == TEXTS[5])
-    desk.until(lambda: desk.page.get_attribute("#desk", "data-ahead") == "2")
+    desk.until(lambda: desk.page.get_attribute("#desk", "data-ahead") == "5")
     desk.page.reload()
     desk.until(lambda: desk.text == TEXTS[5])
 
@@ -681,8 +683,9 @@ def test_dragging_over_a_keyword_replaces_it_and_a_click_takes_it_out(desk: Desk
 
 def test_a_click_counts_before_the_key_right_after_it(desk: Desk) -> None:
     """On a busy page Enter is heard before the click's end: the phrase goes out all the same, of this record."""
-    for key, text in (("r0", "사과가"), ("r1", "선물했더니")):
-        desk.suggest(key, [{"text": text, "start": 0, "end": len(text)}], "words")
+    kept = {"text": "달아요", "start": 9, "end": 12}
+    desk.suggest("r0", [{"text": "사과가", "start": 0, "end": 3}, kept], "words")
+    desk.suggest("r1", [{"text": "선물했더니", "start": 0, "end": 5}], "words")
     desk.go("words").settle()
     record = desk.record
     desk.page.evaluate(
@@ -694,7 +697,7 @@ def test_a_click_counts_before_the_key_right_after_it(desk: Desk) -> None:
     )
     desk.tick()
     assert desk.page.locator("[data-slot=text] mark").all_inner_texts() == ["선물했더니"]
-    assert desk.value(record) == []
+    assert desk.value(record) == [kept]
 
 
 def test_a_double_click_marks_a_word(desk: Desk) -> None:
@@ -791,17 +794,17 @@ def test_fields_go_part_by_part(desk: Desk) -> None:
 
 
 def test_a_decision_that_cannot_be_sent_is_kept_and_sent_again(desk: Desk) -> None:
-    """The server is down for a while: labelling goes on, a banner says so, nothing is lost or stored twice."""
+    """The server is down for a while: labelling goes on, the sign says so, nothing is lost or stored twice."""
     desk.go("tone").settle()
     desk.page.route("**/api/decide", lambda route: route.abort())
     first = desk.decide("Digit1", "Enter")
-    desk.page.wait_for_selector("[data-banner=unsent]")
-    assert "cannot be reached" in desk.page.inner_text("[data-banner=unsent]")
+    desk.page.wait_for_selector("[data-sign][data-state=offline]")
+    assert "cannot be reached" in str(desk.page.get_attribute("[data-sign]", "title"))
     second = desk.decide("Digit2", "Enter")
     assert desk.instance.store.annotations.current(first, "tone") is None
     desk.page.unroute("**/api/decide")
     assert (desk.value(first), desk.value(second)) == ("good", "bad")
-    desk.page.wait_for_selector("[data-banner=unsent]", state="detached")
+    desk.page.wait_for_selector("[data-sign][data-state=saved]")
     assert len(desk.instance.store.annotations.history(first, "tone")) == 1
 
 
@@ -819,15 +822,20 @@ def test_an_answer_that_got_lost_is_not_stored_twice(desk: Desk) -> None:
 
     desk.page.route("**/api/decide", lose_the_first)
     record = desk.decide("Digit1", "Enter")
-    desk.page.wait_for_selector("[data-banner=unsent]")
-    desk.page.wait_for_selector("[data-banner=unsent]", state="detached")
+    desk.page.wait_for_selector("[data-sign][data-state=offline]")
+    desk.page.wait_for_selector("[data-sign][data-state=saved]")
     assert lost == [200]
     assert len(desk.instance.store.annotations.history(record, "tone")) == 1
     assert desk.page.inner_text(".counter").startswith("1 / 8")
 
 
-@pytest.mark.parametrize(("status", "words"), [(507, "disk is full"), (500, "not saved yet")])
-def test_server_errors_show_a_banner_and_a_reload_keeps_the_decision(desk: Desk, status: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "place", "words"),
+    [(507, "[data-banner=unsent]", "disk is full"), (500, "[data-sign][data-state=unsaved]", "1 not saved yet")],
+)
+def test_server_errors_are_told_and_a_reload_keeps_the_decision(
+    desk: Desk, status: int, place: str, words: str
+) -> None:
     """The unsent decision outlives a reload of the page in this tab."""
     desk.go("note").settle()
     answer = json.dumps({"error": "no room"})
@@ -835,8 +843,8 @@ def test_server_errors_show_a_banner_and_a_reload_keeps_the_decision(desk: Desk,
     desk.press("KeyE")
     desk.page.keyboard.insert_text("오래 쓴 글")
     record = desk.decide("Control+Enter")
-    desk.page.wait_for_selector("[data-banner=unsent]")
-    assert words in desk.page.inner_text("[data-banner=unsent]")
+    desk.page.wait_for_selector(place)
+    assert words in desk.page.inner_text(place)
     desk.page.on("dialog", lambda dialog: dialog.accept())
     desk.page.unroute("**/api/decide")
     desk.page.reload()
@@ -1034,7 +1042,7 @@ def test_closing_a_page_gives_its_records_to_the_other(desk: Desk) -> None:
 def test_an_approval_counts_from_the_second_record_after_it(desk: Desk) -> None:
     """The one right after it was fetched before; the next is asked for once more while that one is read."""
     desk.go("tone")
-    desk.until(lambda: desk.page.get_attribute("#desk", "data-ahead") == "2")
+    desk.until(lambda: desk.page.get_attribute("#desk", "data-ahead") == "5")
     assert desk.chosen() == []
     with desk.page.expect_response("**/api/renew") as answer:
         desk.decide("Digit2", "Enter")
@@ -1048,7 +1056,7 @@ def test_an_approval_counts_from_the_second_record_after_it(desk: Desk) -> None:
 def test_a_record_that_was_taken_meanwhile_does_not_come_up(desk: Desk) -> None:
     """Somebody decides on the record that lies ready: it is left out, and what comes next is still open."""
     desk.go("tone")
-    desk.until(lambda: desk.page.get_attribute("#desk", "data-ahead") == "2")
+    desk.until(lambda: desk.page.get_attribute("#desk", "data-ahead") == "5")
     ids = desk.instance.store.work.front(desk.project, "tone", "oldest", 4, only_free=False)
     desk.by_other(ids[2], "bad")
     with desk.page.expect_response("**/api/renew") as answer:
@@ -1063,7 +1071,8 @@ def test_the_newest_drafts_are_kept(desk: Desk) -> None:
     """Sixty drafts, from a high number down: the fifty typed last are there, whatever their numbers."""
     kept = desk.go("tone").page.evaluate(
         """async () => {
-            const { Drafts } = await import("/static/desk/outbox.js");
+            const main = document.querySelector("script[src$='desk/main.js']").src;
+            const { Drafts } = await import(new URL("outbox.js", main));
             const drafts = new Drafts("test.drafts");
             for (let id = 200; id > 140; id -= 1) drafts.set(id, 0, `draft ${id}`);
             drafts.set(190, 1, "draft 190 again");

@@ -60,8 +60,8 @@ def test_a_sound_instance_passes_in_depth(folder):
     findings = examine(folder, deep=True)
     assert bad(findings) == []
     text = "\n".join(finding.text for finding in findings)
-    for words in ("sum of the calls", "queue is what", "made for its record", "by its words", "its reviews say",
-                  "one cluster", "files of every export", "example index"):  # fmt: skip
+    for words in ("sum of the calls", "queue is what", "pages count", "made for its record", "by its words",
+                  "its reviews say", "one cluster", "files of every export", "example index"):  # fmt: skip
         assert words in text
     assert (folder / "labeler.db").read_bytes() == before
 
@@ -73,6 +73,7 @@ DERIVED = {
         "UPDATE work SET suggestion_id = (SELECT MAX(id) FROM suggestions) WHERE record_id = 2 AND task = 'sentiment'",
         "Record 2, sentiment: the queue shows a suggestion that is not its own",
     ),
+    "counts of pages": ("UPDATE counts SET n = n + 1 WHERE what = 'work'", "count of work of 1, sentiment, approved"),
     "words": ("INSERT INTO record_search (record_search) VALUES ('delete-all')", "cannot be found by their words"),
     "text of a product": (
         "UPDATE records SET text = 'torn', content_hash = 'torn' WHERE kind = 'group' AND grp = 'P0'", "'P0'"

@@ -348,6 +348,7 @@ class Machine(RuleBasedStateMachine):
     def books_balance(self) -> None:
         if hasattr(self, "god"):
             assert [said for said in audit(self.god) if "counts" in said] == []
+            assert self.god.counts.faults() == []
             sends = self.god.db.value("SELECT COALESCE(SUM(sends), 0) FROM calls")
             assert sends == self.god.db.value("SELECT COALESCE(SUM(calls), 0) FROM runs")
             assert self.god.db.value("SELECT COALESCE(SUM(spent), 0) FROM runs") <= self.provider.billed + 1e-9

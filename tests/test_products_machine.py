@@ -173,6 +173,11 @@ class Products(RuleBasedStateMachine):
             assert {id_: texts[id_] for id_ in self.kept} == self.kept
 
     @invariant()
+    def what_is_counted_is_there(self) -> None:
+        if hasattr(self, "project"):
+            assert self.store(0).counts.faults() == []
+
+    @invariant()
     def no_product_is_empty_or_stands_twice(self) -> None:
         if hasattr(self, "project"):
             rows = self.records("group").values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from unittest import mock
 
 import pytest
 from helpers import World
@@ -162,6 +163,19 @@ def test_search_finds_exactly_what_contains_the_words(tmp_path_factory, texts, w
         return bool(parts) and all(part in here for part in parts)
 
     assert found(world, words) == {text for text in texts if contains(text)}
+    with mock.patch("labeler.store.search._FRONT", 0):
+        assert found(world, words) == {text for text in texts if contains(text)}
+    world.store.close()
+
+
+def test_a_letter_in_few_of_many_texts_is_found(tmp_path):
+    """What stands beyond the texts that are looked through for a letter is found as well, both ways."""
+    world = World(tmp_path, [f"귤 {n}번{' 흠' if n in (2, 700) else ''}" for n in range(1500)])
+    for words, numbers in (("흠", [700, 2]), ("귤 흠", [700, 2]), ("없", [])):
+        rows = world.store.search(world.project_id, words)
+        assert [int(row["key"][1:]) for row in rows] == numbers
+    (row,) = world.store.search(world.project_id, "흠", after=world.records[3])
+    assert row["id"] == world.records[700]
     world.store.close()
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import REVIEWS, SENTIMENT, World, migrations_before, python
+from helpers import REVIEWS, SENTIMENT, World, migrations_before, python, until
 
 from labeler.errors import (
     Conflict,
@@ -99,16 +99,12 @@ def test_opening_again_changes_nothing(path):
     assert [found.name for found in path.parent.glob("*.db")] == ["labeler.db"]
 
 
-def test_a_database_of_an_early_m002_learns_ways_of_prompting(path):
+def test_a_database_of_an_early_m002_learns_ways_of_prompting(path, monkeypatch):
     """Databases made before suggestions named their way of prompting are brought up to date, with a copy beside."""
+    known = schema.migrations
+    monkeypatch.setattr(schema, "migrations", migrations_before(known, "m003"))
     Store(path).close()
-    before = sqlite3.connect(path)
-    before.executescript(
-        """ALTER TABLE suggestions DROP COLUMN way; DROP TABLE calibrations;
-        CREATE TABLE calibrations (project_id, task, backend, model_id, fitted, made_at);
-        DELETE FROM _sqlite_migrations WHERE name = 'm003_ways';"""
-    )
-    before.close()
+    monkeypatch.setattr(schema, "migrations", known)
     with Store(path) as store:
         assert store.calibrations.get(1, "sentiment", "openai", "m", "a way") is None
         assert store.db.value("SELECT COUNT(way) FROM suggestions") == 0
@@ -681,3 +677,16 @@ def test_task_settings_are_versioned(world):
         world.store.write(lambda tx, k=k: projects.set_task_settings(tx, world.project_id, "sentiment", {"k": k}, None))
     assert projects.task_settings(world.project_id, "sentiment") == (2, {"k": 5})
     assert [row["version"] for row in projects.task_versions(world.project_id, "sentiment")] == [2, 1]
+
+
+def test_the_wal_is_moved_into_the_file_by_nobody_who_writes(tmp_path, monkeypatch):
+    """A commit never waits for pages of earlier ones to be written all over the file: another thread does that."""
+    monkeypatch.setattr("labeler.store.database._MOVED_AT", 20)
+    monkeypatch.setattr("labeler.store.database._LONGEST", 10_000)
+    path = tmp_path / "labeler.db"
+    with Store(path) as store:
+        before = path.stat().st_size
+        for n in range(60):
+            store.write(lambda tx, n=n: store.events.add(tx, "filler", detail={"text": str(n) * 4000}))
+        until(lambda: path.stat().st_size > before + 30 * 4096 and store.db._pages_to_move() < 40)
+    assert not store.db._mover.is_alive()

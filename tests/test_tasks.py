@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import colorsys
 import importlib.util
 import time
 from pathlib import Path
@@ -431,6 +432,22 @@ def test_plugin_imports_only_labeler(name):
 def test_sentiment_fits_on_one_screen():
     """A whole plugin takes at most 25 lines."""
     assert len((PLUGINS / "sentiment.py").read_text(encoding="utf-8").splitlines()) <= 25
+
+
+def hue(color):
+    """Return the hue of a colour in degrees; None for one that is nearly grey."""
+    red, green, blue = (int(color[n : n + 2], 16) / 255 for n in (1, 3, 5))
+    turn, _, saturation = colorsys.rgb_to_hls(red, green, blue)
+    return turn * 360 if saturation >= 0.3 else None
+
+
+def test_red_and_green_mean_bad_and_good_on_every_desk():
+    """A category, or a label that nobody gave a colour, has none that looks like those of sentiment."""
+    kept = [hue(label.color) for label in load_task("sentiment").schema.labels if hue(label.color) is not None]
+    others = [*load_task("categories").schema.labels, *Choices(*(Label(name) for name in "abcdefghij")).labels]
+    near = [(label.name, label.color) for label in others for one in kept
+            if (own := hue(label.color)) is not None and abs((own - one + 180) % 360 - 180) < 25]  # fmt: skip
+    assert len(kept) == 2 and near == []
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -507,7 +507,7 @@ def test_the_server_answers_to_its_own_names_only(app: Flask) -> None:
 
 def test_every_answer_carries_the_security_headers(app: Flask, client: FlaskClient, project: int) -> None:
     """Pages, errors, redirects and static files forbid inline code, frames and guessing of types."""
-    paths = ("/", "/nothing", f"/projects/{project}", "/static/page.js", "/sign-out", "/projects/999")
+    paths = ("/", "/nothing", f"/projects/{project}", f"{app.static_url_path}/page.js", "/sign-out", "/projects/999")
     for answer in [client.get(path, buffered=True) for path in paths] + [app.test_client().get("/")]:
         policy = answer.headers["Content-Security-Policy"]
         assert "unsafe" not in policy

@@ -359,6 +359,49 @@ def test_search_goes_on_where_the_page_ended(client: FlaskClient, store: Store, 
     assert seen == list(range(119, -1, -1))
 
 
+def through(client: FlaskClient, path: str, way: str) -> tuple[list[list[int]], str]:
+    """Follow the links ``before`` or ``after``; return the numbers of the reviews on each page, and the last path."""
+    seen = []
+    while True:
+        text = client.get(path).text
+        seen.append([int(n) for n in re.findall(r"귤 (\d+)번", text)])
+        more = re.search(rf'href="([^"]*{way}=\d+)"', text)
+        if not more:
+            return seen, path
+        path = html.unescape(more[1])
+
+
+@pytest.mark.parametrize("query", ["", "q=당도"])
+def test_all_records_are_listed_newest_first_there_and_back(
+    client: FlaskClient, store: Store, project: int, query: str
+) -> None:
+    """With or without a word: older pages to the end, newer ones back to the top, each record once each way."""
+    rows = [NewRecord(f"n{n}", f"당도 높은 귤 {n}번") for n in range(120)]
+    store.write(lambda tx: store.records.add(tx, project, rows, ["sentiment"]))
+    seen, last = through(client, f"/projects/{project}/records?{query}", "before")
+    assert [len(page) for page in seen] == [50, 50, 20]
+    assert [n for page in seen for n in page] == list(range(119, -1, -1))
+    back, top = through(client, last, "after")
+    assert back == [seen[2], seen[1], seen[0]]
+    store.write(lambda tx: store.records.add(tx, project, [NewRecord("new", "당도 낮은 귤 999번")], []))
+    assert through(client, top, "after")[0][-1][:2] == [999, 119]
+
+
+def test_the_list_says_how_each_task_stands(client: FlaskClient, store: Store, project: int) -> None:
+    """Each record has a chip a task with its state, which leads to the desk; a page beyond the end says so."""
+    path = f"/projects/{project}/label/sentiment/api/decide"
+    decision = {"record_id": 2, "action": "approve", "request_key": "a-key-of-mine", "version": 0, "value": "positive"}
+    token = {"X-CSRFToken": token_of(client, "/account")}
+    assert client.post(path, json=decision, headers=token).status_code == 200
+    text = client.get(f"/projects/{project}/records").text
+    assert re.search(rf'class="chip approved" href="/projects/{project}/label/sentiment\?record=2"', text)
+    assert re.search(rf'class="chip pending" href="/projects/{project}/label/emotion\?record=2"', text)
+    beyond = client.get(f"/projects/{project}/records?before=1").text
+    assert "더 오래된 레코드가 없어요" in beyond and "더 오래된 레코드</a>" not in beyond
+    for wrong in ("before=x", "after=0", f"before={'9' * 30}"):
+        assert client.get(f"/projects/{project}/records?{wrong}").status_code == 404
+
+
 def test_invisible_characters_of_a_review_are_seen(client: FlaskClient, store: Store, project: int) -> None:
     """A bidirectional override in a text is shown by its name."""
     row = NewRecord("odd", "숨은 \u202e글자")
@@ -437,10 +480,22 @@ def test_a_file_is_looked_at_mapped_imported_and_reported(
     assert not list((instance.folder / "uploads").rglob("*.*"))
 
 
+def test_a_choice_is_named_by_its_own_field(client: FlaskClient, project: int) -> None:
+    """A queue is "random" in other words than examples are; an empty field names no model that may be gone."""
+    orders = client.get(f"/projects/{project}/settings").text
+    assert '<option value="random">무작위 순</option>' in orders
+    retrievers = client.get(f"/projects/{project}/settings/sentiment").text
+    assert re.search('<option value="random"[^>]*>무작위</option>', retrievers)
+    field = re.search(r'<input name="openai_model"[^>]*>', client.get("/settings").text)
+    assert field and 'placeholder=""' in field[0]
+
+
 def test_a_file_is_read_again_in_another_way(client: FlaskClient, project: int) -> None:
     """Encoding and delimiter can be overridden before anything is imported."""
     preview = upload(client, project, "본문;점수\n좋아요;5\n".encode("utf-16"))
     assert "좋아요" in client.get(preview).text
+    offered = dict(re.findall(r'<option value="(tab|none)">([^<]+)</option>', client.get(preview).text))
+    assert offered == {"tab": "탭", "none": "없음: 열 하나"}
     page = Page(client.get(preview + "?delimiter=tab").text).said
     assert "본문;점수" in page
     broken = client.get(preview + "?encoding=nonsense")

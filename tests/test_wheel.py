@@ -43,7 +43,7 @@ with Instance(Path(sys.argv[2])) as instance:
         "status": [page.status_code for page in pages.values()],
         "korean": any("가" <= c <= "힣" for c in pages["ko"].text),
         "languages_differ": pages["ko"].text != pages["en"].text,
-        "static": [client.get("/static/" + path.relative_to(app.static_folder).as_posix()).status_code
+        "static": [client.get(f"{app.static_url_path}/" + path.relative_to(app.static_folder).as_posix()).status_code
                    for path in static if path.is_file() and path.suffix in (".js", ".css", ".svg", ".txt", ".md")],
         "static_files": [path.relative_to(app.static_folder).as_posix() for path in static if path.is_file()],
         "templates": sorted(app.jinja_env.list_templates(extensions=["html"])),

@@ -78,13 +78,25 @@ class Queue:
     def next(
         self, reviewer_id: int, order: str = "", have: Sequence[int] = (), similar_to: str = "", page: str = ""
     ) -> Opened | None:
-        """Claim and return the next record, or None when nothing is left for this page.
+        """Claim and return the next record, or None when nothing is left for this page; see :meth:`next_few`."""
+        return next(iter(self.next_few(1, reviewer_id, order, have, similar_to, page)), None)
+
+    def next_few(
+        self,
+        count: int,
+        reviewer_id: int,
+        order: str = "",
+        have: Sequence[int] = (),
+        similar_to: str = "",
+        page: str = "",
+    ) -> list[Opened]:
+        """Claim and return the next records, at most ``count`` and none when nothing is left for this page.
 
         ``have`` are the records already on the page's desk (this one and the prefetched). A record that ``page`` holds
         but does not have (it was loaded again) comes first. What the reviewer skipped comes back when there is nothing
         else, here on the desk either: the page asks again once those are decided.
 
-        Safe against two people, pages or processes that ask at once: the record is chosen and claimed in one
+        Safe against two people, pages or processes that ask at once: the records are chosen and claimed in one
         transaction.
         """
         name = order or self.order
@@ -96,12 +108,18 @@ class Queue:
         scored_by = self.scored_by() if name == SCORE and self.scored_by is not None else None
         token = page or secrets.token_hex(8)
 
-        def work(tx: Tx) -> Row | None:
-            record_id = self._pick(tx, reviewer_id, token, name, have, ranked, scored_by)
-            return None if record_id is None else self._claimed(tx, record_id, reviewer_id, token, name)
+        def work(tx: Tx) -> list[Row]:
+            rows: list[Row] = []
+            there = list(have)
+            while len(rows) < count:
+                record_id = self._pick(tx, reviewer_id, token, name, there, ranked, scored_by)
+                if record_id is None:
+                    break
+                there.append(record_id)
+                rows.append(self._claimed(tx, record_id, reviewer_id, token, name))
+            return rows
 
-        row = self.store.write(work)
-        return None if row is None else self._opened(row, token)
+        return [self._opened(row, token) for row in self.store.write(work)]
 
     @property
     def _place(self) -> tuple[int, str]:

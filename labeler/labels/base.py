@@ -14,7 +14,8 @@ from labeler.records import Value
 Vote = tuple[Value, float]
 """A value and the weight (at least 0) that speaks for it."""
 
-_COLORS = ("#2e7d32", "#757575", "#c62828", "#1565c0", "#ef6c00", "#6a1b9a", "#00838f", "#ad1457", "#558b2f", "#4e342e")
+# No red and no green: on the desks of a product they say bad and good.
+_COLORS = ("#1565c0", "#b26a00", "#6a1b9a", "#00838f", "#757575", "#a0298f", "#546e7a", "#3949ab", "#827717", "#0288d1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,10 @@ class LabelSchema(ABC):
     def empty(self) -> Value | None:
         """Return the value that a form without a suggestion starts with, or None for "nothing chosen"."""
         return None
+
+    def says_nothing(self, value: Value | None) -> bool:
+        """Return whether a canonical value is the empty one: there is nothing of this in the record."""
+        return value is not None and value == self.empty()
 
     def with_labels(self, labels: Sequence[Label]) -> LabelSchema:
         """Return a copy with other labels. Raises :class:`SettingError` for schemas that have none."""

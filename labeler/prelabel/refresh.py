@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labeler.backends.nearest import NearestBackend
-from labeler.backends.probe import ProbeBackend
 from labeler.prelabel import runs
 from labeler.prelabel.current import CURRENT, OLDER, OTHER, standing
+from labeler.prelabel.meant import FREE
 from labeler.prelabel.suggest import Suggester
 from labeler.records import BackendFailure, Record, Suggestion
 from labeler.store.ledger import PAUSED
 
 BILLED_AHEAD = 3
-FREE = (NearestBackend.name, ProbeBackend.name)
 _MOST_COUNTED = 10_000
 REFRESH = "refresh"
 """The purpose that the settings of such a run name."""

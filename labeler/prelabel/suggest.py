@@ -18,6 +18,7 @@ from labeler.prelabel import flows
 from labeler.prelabel.calibration import Calibration
 from labeler.prelabel.fitting import fit_joint, flags_of, longest_answer, room
 from labeler.prelabel.flows import Ask, Case, Flow, Outcome
+from labeler.prelabel.meant import left_over
 from labeler.prelabel.tokens import Refused, Tokens
 from labeler.prompts import PromptStyle, shown, suspicious, unmarked
 from labeler.records import (
@@ -367,6 +368,7 @@ class Suggester:
         """Return what the first ``limit`` free backends that have an answer say of a record."""
         found: list[SecondOpinion] = []
         request = None
+        near = [(example.value, example.similarity) for example in prepared.neighbours]
         for backend in self.second:
             if backend.name == self.backend.name:
                 continue
@@ -374,7 +376,7 @@ class Suggester:
             answer = next(iter(backend.complete([request])))
             if isinstance(answer, Completion):
                 value = self.task.parse_completion(answer.text, prepared.record)
-                if not isinstance(value, ParseFailure):
+                if not isinstance(value, ParseFailure) and not left_over(self.task.schema, value, near):
                     found.append(SecondOpinion(backend.name, value, answer.score))
             if len(found) == limit:
                 break

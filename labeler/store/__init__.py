@@ -14,6 +14,7 @@ from labeler.store.annotations import Annotations
 from labeler.store.batches import Batches
 from labeler.store.calibrations import Calibrations
 from labeler.store.clusters import Block, Clusters
+from labeler.store.counts import Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.fits import Fits
 from labeler.store.journal import Events, Exports
@@ -26,7 +27,7 @@ from labeler.store.products import Products
 from labeler.store.projects import Projects
 from labeler.store.records import NewRecord, Records, Stored
 from labeler.store.removal import Removal
-from labeler.store.search import index_texts, search, tidy, unsearchable
+from labeler.store.search import index_texts, listed, search, tidy, unsearchable
 from labeler.store.splits import Splits
 from labeler.store.suggestions import Suggestions
 from labeler.store.upkeep import Upkeep
@@ -48,6 +49,7 @@ class Store:
         migrate(self.db)
         self.projects = Projects(self.db)
         self.people = People(self.db)
+        self.counts = Counts(self.db)
         self.records = Records(self.db)
         self.clusters = Clusters(self.db)
         self.products = Products(self.db)
@@ -79,8 +81,15 @@ class Store:
         """Run ``work`` in one transaction; return its result once it is durable, or raise and change nothing."""
         return self.db.write(work)
 
-    def search(self, project_id: int, words: str, limit: int = 50, before: int | None = None) -> list[Row]:
-        return search(self.db, project_id, words, limit, before)
+    def search(
+        self, project_id: int, words: str, limit: int = 50, before: int | None = None, after: int | None = None
+    ) -> list[Row]:
+        return search(self.db, project_id, words, limit, before, after)
+
+    def listed(
+        self, project_id: int, limit: int = 50, before: int | None = None, after: int | None = None
+    ) -> list[Row]:
+        return listed(self.db, project_id, limit, before, after)
 
     def backup(self, target: Path) -> None:
         """Write a consistent copy of the database to ``target`` while others go on writing."""

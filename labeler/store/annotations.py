@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from labeler import strictjson
+from labeler.store.counts import AGREEMENT, EXACT, HOW, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import OTHER_UNIT, kind_of, unused
 from labeler.store.upkeep import note_decision
@@ -132,26 +133,39 @@ class Annotations:
                   LEFT JOIN reviewers p ON p.id = a.reviewer_id WHERE a.id IN ({marks})"""
         return {row["id"]: row for row in self.db.all(sql, list(annotation_ids))}
 
-    def agreement(self, project_id: int, task: str, task_version: str) -> list[Row]:
+    def agreement(self, project_id: int, task: str, task_version: str) -> list[dict[str, Any]]:
         """Return how far reviewers agree with the suggestions of each model: ``n``, means ``agreement`` and ``exact``.
 
-        One row for each ``backend``, ``model_id`` and ``blind``, the model that was decided on last first. What counts
-        is the first decision on a record, as a correction of it says nothing about the suggestion that was seen, made
-        under this version of the task, as other labels are another question. One that was undone does not count, nor
-        one on a record that was served for being doubtful or similar: those say nothing about the others.
+        One row for each ``backend``, ``model_id`` and ``blind``; the models of the last decisions first, then those of
+        the most. What counts is the first decision on a record, as a correction of it says nothing about the suggestion
+        that was seen, made under this version of the task, as other labels are another question. One that was undone
+        does not count, nor one on a record that was served for being doubtful or similar: those say nothing about the
+        others.
         """
-        sql = """SELECT s.backend, s.model_id, a.blind, COUNT(*) AS n, AVG(a.agreement) AS agreement,
-                 AVG(a.agreement >= 0.999999) AS exact
-                 FROM annotations a JOIN suggestions s ON s.id = a.suggestion_id
-                 LEFT JOIN annotations u ON u.id = a.superseded_by
-                 WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.agreement IS NOT NULL
-                 AND a.task_version = :version AND s.task_version = :version
-                 AND a.supersedes IS NULL AND a.origin IS NULL AND COALESCE(u.origin, '') <> 'undo'
-                 AND a.served NOT IN ('score', 'disagreement', 'similar')
-                 GROUP BY s.backend, s.model_id, a.blind ORDER BY MAX(a.id) DESC"""
-        return self.db.all(sql, {"p": project_id, "t": task, "version": task_version})
+        counts = Counts(self.db)
+        exact = counts.of(EXACT, project_id, task)
+        found = list[dict[str, Any]]()
+        for row in counts.totals(AGREEMENT, project_id, task):
+            version, backend, model_id, blind = strictjson.loads(row["name"])
+            if version == task_version:
+                means = {"agreement": row["total"] / row["n"], "exact": exact.get(row["name"], 0) / row["n"]}
+                found.append({"backend": backend, "model_id": model_id, "blind": blind, "n": row["n"], **means})
+        last = self._last_models(project_id, task) if found else []
+
+        def place(row: Mapping[str, Any]) -> tuple[int, int]:
+            model = row["backend"], row["model_id"]
+            return last.index(model) if model in last else len(last), -row["n"]
+
+        return sorted(found, key=place)
+
+    def _last_models(self, project_id: int, task: str) -> list[tuple[str, str | None]]:
+        """Return the (backend, model id) whose suggestions were decided on last, newest first."""
+        sql = """SELECT s.backend, s.model_id FROM (SELECT id, suggestion_id FROM annotations
+                   WHERE project_id = :p AND task = :t ORDER BY id DESC LIMIT 100) AS a
+                 JOIN suggestions s ON s.id = a.suggestion_id ORDER BY a.id DESC"""
+        rows = self.db.all(sql, {"p": project_id, "t": task})
+        return list(dict.fromkeys((row["backend"], row["model_id"]) for row in rows))
 
     def how_counts(self, project_id: int, task: str) -> dict[str, int]:
-        sql = """SELECT how, COUNT(*) AS n FROM annotations WHERE project_id = :p AND task = :t
-                 AND superseded_by IS NULL AND state <> 'withdrawn' GROUP BY how"""
-        return {row["how"]: row["n"] for row in self.db.all(sql, {"p": project_id, "t": task})}
+        """Return how the decisions in force came to be."""
+        return Counts(self.db).of(HOW, project_id, task)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labeler import strictjson
+from labeler.store.counts import SCORED, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import kind_of
 
@@ -74,12 +75,13 @@ class Calibrations:
         rows = self.db.all(sql, {"p": project_id, "t": task})
         return [dict(row) | {"fitted": strictjson.loads(row["fitted"])} for row in rows]
 
-    def scored_in(self, run_id: int) -> list[Row]:
+    def scored_in(self, run_id: int) -> list[dict[str, Any]]:
         """Return ``task``, ``backend``, ``model_id`` and ``way`` of the suggestions with scores that a run made."""
-        sql = """SELECT DISTINCT s.task, s.backend, s.model_id, COALESCE(s.way, '') AS way FROM run_items i
-                 JOIN suggestions s ON s.record_id = i.record_id
-                 WHERE i.run_id = :run AND s.run_id = :run AND s.scores IS NOT NULL"""
-        return self.db.all(sql, {"run": run_id})
+        return [
+            {"task": task, **dict(zip(("backend", "model_id", "way"), strictjson.loads(name), strict=True))}
+            for task, names in Counts(self.db).by_task(SCORED, run_id).items()
+            for name in names
+        ]
 
     def remove(self, tx: Tx, project_id: int, task: str, backend: str, model_id: str | None, way: str = "") -> None:
         """Forget a calibration: nothing that was approved speaks for it any more."""

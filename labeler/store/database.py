@@ -14,6 +14,7 @@ import random
 import re
 import secrets
 import sqlite3
+import sys
 import threading
 import time
 import weakref
@@ -40,6 +41,11 @@ _BATCH = 128
 _LOCK_PATIENCE = 60.0
 # In bytes: what a -wal that has grown for a while is cut back to; what a reader holds back in it that is worth a word.
 _WAL_SIZE, HELD_BACK = 16 * 1024 * 1024, 64 * 1024 * 1024
+# In pages: when the -wal is moved into the file by the thread for it, and, if that cannot keep up, by the writer.
+_MOVED_AT, _LONGEST = 1000, 4000
+# In KiB, the pages that a connection keeps. Each thread reads by one of its own, and the system keeps what all of them
+# read; the one that writes changes pages all over the indexes.
+_CACHE, _WRITER_CACHE = 4096, 65536
 MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs", "davfs",
@@ -69,8 +75,9 @@ class Tx:
         """Execute a statement and return the number of rows it changed."""
         return self.connection.execute(sql, params).rowcount
 
-    def many(self, sql: str, rows: Iterable[Params]) -> None:
-        self.connection.executemany(sql, rows)
+    def many(self, sql: str, rows: Iterable[Params]) -> int:
+        """Execute a statement for each of the rows and return how many it changed."""
+        return max(self.connection.executemany(sql, rows).rowcount, 0)
 
 
 class _Connection(sqlite3.Connection):
@@ -109,6 +116,8 @@ class Database:
         self._readers: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._queue: queue.SimpleQueue[tuple[Callable[[Tx], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
+        self._mover = threading.Thread(target=self._move_loop, name="labeler-checkpoint", daemon=True)
+        self._long = threading.Event()
         self._start = threading.Lock()
         self._closed = False
 
@@ -120,7 +129,7 @@ class Database:
                 connection.close()
                 connection = self._connected("ro&immutable=1")
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA cache_size = -65536")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE}")
             if not self.read_only:
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
                 # What is deleted is overwritten: a removed text must not be read from the free pages of the file.
@@ -203,6 +212,7 @@ class Database:
             if self._writer is None:
                 self._writer = threading.Thread(target=self._write_loop, name="labeler-writer", daemon=True)
                 self._writer.start()
+                self._mover.start()
             self._queue.put((work, future))
         return future.result()
 
@@ -259,6 +269,8 @@ class Database:
                 self._queue.put(None)
         if self._writer is not None:
             self._writer.join()
+            self._long.set()
+            self._mover.join()
         for connection in list(self._readers):
             with connection.busy:
                 connection.close()
@@ -285,6 +297,8 @@ class Database:
                     for _, future in batch:
                         if not future.done():
                             future.set_exception(error)
+                if self._pages_to_move() >= _MOVED_AT:
+                    self._long.set()
             if item is None:
                 if connection is not None:
                     connection.close()
@@ -294,7 +308,29 @@ class Database:
         """The writer's connection. It waits for other processes by itself: see :func:`patiently`."""
         connection = self.connect()
         connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LONGEST}")
+        connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE}")
         return connection
+
+    def _move_loop(self) -> None:
+        while True:
+            self._long.wait()
+            if self._closed:
+                return
+            self._long.clear()
+            # A disk that is full, or torn, is told to whoever writes or reads.
+            with contextlib.suppress(StoreError):
+                self.checkpoint()
+
+    def _pages_to_move(self) -> int:
+        """Return how many pages of the -wal are not in the file yet; 0 where the -shm, which tells it, is not there."""
+        try:
+            with self.path.with_name(self.path.name + "-shm").open("rb") as stream:
+                head = stream.read(100)
+        except OSError:
+            return 0
+        # mxFrame of WalIndexHdr and nBackfill of WalCkptInfo in sqlite3/wal.c, in the order of this machine.
+        return int.from_bytes(head[16:20], sys.byteorder) - int.from_bytes(head[96:100], sys.byteorder)
 
     def _write_batch(
         self, connection: sqlite3.Connection, batch: Sequence[tuple[Callable[[Tx], Any], Future[Any]]]

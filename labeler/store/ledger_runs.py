@@ -9,7 +9,8 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.errors import NotFound
-from labeler.store.database import Database, Row, Tx
+from labeler.store.counts import ITEMS, REASONS, Counts
+from labeler.store.database import Database, Tx
 
 QUEUED, RUNNING, PAUSED, CANCELLED, FINISHED = "queued", "running", "paused", "cancelled", "finished"
 OPEN = (QUEUED, RUNNING)
@@ -71,9 +72,8 @@ class Runs:
                  AND c.task = (SELECT task FROM runs WHERE id = ?)) THEN 2 ELSE 0 END) ON CONFLICT DO NOTHING""",
             [(run_id, id_, id_, run_id) for id_ in record_ids],
         )
-        tx.run(
-            "UPDATE runs SET total = (SELECT COUNT(*) FROM run_items WHERE run_id = :id) WHERE id = :id", {"id": run_id}
-        )
+        total = sum(Counts(self.db).of(ITEMS, run_id, tx=tx).values())
+        tx.run("UPDATE runs SET total = :total WHERE id = :id", {"total": total, "id": run_id})
 
     def run(self, run_id: int, tx: Tx | None = None) -> dict[str, Any]:
         row = (tx or self.db).one("SELECT * FROM runs WHERE id = :id", {"id": run_id})
@@ -244,15 +244,17 @@ class Runs:
         tx.run("UPDATE runs SET budget = :budget WHERE id = :id", {"budget": budget, "id": run_id})
 
     def item_counts(self, run_id: int) -> dict[str, int]:
-        sql = "SELECT state, COUNT(*) AS n FROM run_items WHERE run_id = :id GROUP BY state"
-        return {row["state"]: row["n"] for row in self.db.all(sql, {"id": run_id})}
+        return Counts(self.db).of(ITEMS, run_id)
 
-    def failures(self, run_id: int, limit: int = 20) -> list[Row]:
-        """Return failed items by reason, most frequent first: kind, an example message, how many."""
-        sql = """SELECT error_kind AS kind, MIN(error) AS message, COUNT(*) AS n FROM run_items
-                 WHERE run_id = :id AND error_kind <> 'decided' AND state IN ('failed', 'done')
-                 GROUP BY error_kind ORDER BY n DESC LIMIT :limit"""
-        return self.db.all(sql, {"id": run_id, "limit": limit})
+    def failures(self, run_id: int, limit: int = 20) -> list[dict[str, Any]]:
+        """Return failed items by reason, most frequent first: kind, the message of the first record, how many."""
+        sql = """SELECT error FROM run_items WHERE run_id = :id AND error_kind = :kind AND state IN ('failed', 'done')
+                 ORDER BY record_id LIMIT 1"""
+        counts = Counts(self.db).of(REASONS, run_id)
+        return [
+            {"kind": kind, "message": self.db.value(sql, {"id": run_id, "kind": kind}), "n": counts[kind]}
+            for kind in sorted(counts, key=lambda kind: (-counts[kind], kind))[:limit]
+        ]
 
     def project_cost(self, project_id: int) -> dict[str, Any]:
         sql = """SELECT COALESCE(SUM(spent), 0) AS spent, COALESCE(SUM(unpriced), 0) AS unpriced,

@@ -444,8 +444,121 @@ def m014_signatures(db: SqliteUtils) -> None:
     _execute(db, _SIGNATURES)
 
 
+# What the pages count, as the rows say it: ``total`` is the sum of the agreements of people with suggestions.
+_COUNTED = """
+CREATE INDEX records_project ON records (project_id);
+CREATE INDEX imports_project ON imports (project_id);
+CREATE INDEX exports_project ON exports (project_id);
+CREATE INDEX run_items_reason ON run_items (run_id, error_kind)
+    WHERE error_kind IS NOT NULL AND state IN ('failed', 'done');
+CREATE TABLE counts (
+    what TEXT NOT NULL, id INTEGER NOT NULL, task TEXT NOT NULL, name TEXT NOT NULL, n INTEGER NOT NULL,
+    total REAL NOT NULL DEFAULT 0, PRIMARY KEY (what, id, task, name)) WITHOUT ROWID;
+CREATE VIEW first_decisions AS
+    SELECT a.project_id, a.task, json_array(a.task_version, s.backend, s.model_id, a.blind) AS name, a.agreement
+    FROM annotations a JOIN suggestions s ON s.id = a.suggestion_id LEFT JOIN annotations u ON u.id = a.superseded_by
+    WHERE a.state = 'approved' AND a.agreement IS NOT NULL AND s.task_version = a.task_version
+    AND a.supersedes IS NULL AND a.origin IS NULL AND COALESCE(u.origin, '') <> 'undo'
+    AND a.served NOT IN ('score', 'disagreement', 'similar');
+CREATE VIEW counted (what, id, task, name, n, total) AS
+    SELECT 'records', project_id, '', kind, COUNT(*), 0 FROM records GROUP BY 2, 4
+    UNION ALL SELECT 'records', project_id, '', 'duplicate', COUNT(*), 0 FROM records
+        WHERE kind = 'review' AND duplicate_of IS NOT NULL GROUP BY 2
+    UNION ALL SELECT 'records', project_id, '', 'near', COUNT(*), 0 FROM records
+        WHERE kind = 'review' AND duplicate_of IS NULL AND cluster <> id GROUP BY 2
+    UNION ALL SELECT 'records', project_id, '', 'product', COUNT(DISTINCT grp), 0 FROM records
+        WHERE kind = 'review' AND grp IS NOT NULL GROUP BY 2
+    UNION ALL SELECT 'work', project_id, task, state, COUNT(*), 0 FROM work GROUP BY 2, 3, 4
+    UNION ALL SELECT 'how', project_id, task, how, COUNT(*), 0 FROM annotations
+        WHERE superseded_by IS NULL AND state <> 'withdrawn' GROUP BY 2, 3, 4
+    UNION ALL SELECT 'agreement', project_id, task, name, COUNT(*), SUM(agreement) FROM first_decisions GROUP BY 2, 3, 4
+    UNION ALL SELECT 'exact', project_id, task, name, COUNT(*), 0 FROM first_decisions
+        WHERE agreement >= 0.999999 GROUP BY 2, 3, 4
+    UNION ALL SELECT 'vectors', r.project_id, '', e.embedder, COUNT(*), 0 FROM embeddings e
+        JOIN records r ON r.id = e.record_id GROUP BY 2, 4
+    UNION ALL SELECT 'items', run_id, '', state, COUNT(*), 0 FROM run_items GROUP BY 2, 4
+    UNION ALL SELECT 'reasons', run_id, '', error_kind, COUNT(*), 0 FROM run_items
+        WHERE error_kind <> 'decided' AND state IN ('failed', 'done') GROUP BY 2, 4
+    UNION ALL SELECT 'notes', run_id, task, COALESCE(note, ''), COUNT(*), 0 FROM suggestions
+        WHERE run_id IS NOT NULL GROUP BY 2, 3, 4
+    UNION ALL SELECT 'scored', run_id, task, json_array(backend, model_id, COALESCE(way, '')), COUNT(*), 0
+        FROM suggestions WHERE run_id IS NOT NULL AND scores IS NOT NULL GROUP BY 2, 3, 4;
+INSERT INTO counts SELECT * FROM counted;
+"""
+
+_ALONE = """x.kind = 'review' AND x.grp IS NOT NULL AND NOT EXISTS (SELECT 1 FROM records o
+    WHERE o.project_id = x.project_id AND o.grp = x.grp AND o.kind = 'review')"""
+_FIRST = """x.state = 'approved' AND x.agreement IS NOT NULL AND x.supersedes IS NULL AND x.origin IS NULL
+    AND x.served NOT IN ('score', 'disagreement', 'similar')
+    AND EXISTS (SELECT 1 FROM suggestions s WHERE s.id = x.suggestion_id AND s.task_version = x.task_version)
+    AND NOT EXISTS (SELECT 1 FROM annotations u WHERE u.id = x.superseded_by AND u.origin = 'undo')"""
+_MODEL = """(SELECT json_array(x.task_version, s.backend, s.model_id, x.blind) FROM suggestions s
+    WHERE s.id = x.suggestion_id)"""
+_PROJECT = "(SELECT r.project_id FROM records r WHERE r.id = x.record_id)"
+# The same for one row "x" of a table: which rows may count (quickly told), whether the database counts those that come
+# in (records come in by the thousand, and whoever adds them counts them), which columns change a count, and the counts:
+# what, id, task, name, where, total.
+_COUNTING: tuple[tuple[str, str, bool, str, tuple[tuple[str, ...], ...]], ...] = (
+    ("records", "true", False, "", (
+        ("records", "x.project_id", "''", "x.kind", "true", "0"),
+        ("records", "x.project_id", "''", "'product'", _ALONE, "0"),
+    )),
+    ("records", "x.kind = 'review'", False, "duplicate_of, cluster", (
+        ("records", "x.project_id", "''", "'duplicate'", "x.kind = 'review' AND x.duplicate_of IS NOT NULL", "0"),
+        ("records", "x.project_id", "''", "'near'",
+         "x.kind = 'review' AND x.duplicate_of IS NULL AND x.cluster <> x.id", "0"),
+    )),
+    ("work", "true", False, "state", (("work", "x.project_id", "x.task", "x.state", "true", "0"),)),
+    ("annotations", "x.state <> 'withdrawn'", True, "superseded_by, state, how", (
+        ("how", "x.project_id", "x.task", "x.how", "x.superseded_by IS NULL AND x.state <> 'withdrawn'", "0"),
+    )),
+    ("annotations", "x.agreement IS NOT NULL", True, "superseded_by, state, agreement", (
+        ("agreement", "x.project_id", "x.task", _MODEL, _FIRST, "x.agreement"),
+        ("exact", "x.project_id", "x.task", _MODEL, f"x.agreement >= 0.999999 AND {_FIRST}", "0"),
+    )),
+    ("embeddings", "true", True, "", (("vectors", _PROJECT, "''", "x.embedder", "true", "0"),)),
+    ("run_items", "true", True, "state, error_kind", (
+        ("items", "x.run_id", "''", "x.state", "true", "0"),
+        ("reasons", "x.run_id", "''", "x.error_kind", "x.error_kind <> 'decided' AND x.state IN ('failed', 'done')",
+         "0"),
+    )),
+    ("suggestions", "x.run_id IS NOT NULL", True, "", (
+        ("notes", "x.run_id", "x.task", "COALESCE(x.note, '')", "true", "0"),
+        ("scored", "x.run_id", "x.task", "json_array(x.backend, x.model_id, COALESCE(x.way, ''))",
+         "x.scores IS NOT NULL", "0"),
+    )),
+)  # fmt: skip
+
+
 @migrations()
-def m015_vectors_through(db: SqliteUtils) -> None:
+def m017_counts(db: SqliteUtils) -> None:
+    """What the pages count is kept in the transaction that changes it, whoever changes it."""
+    _execute(db, _COUNTED)
+    for n, (table, when, coming, columns, counts) in enumerate(_COUNTING):
+        added, taken = ("".join(_counting(count, *how) for count in counts) for how in (("NEW", "+"), ("OLD", "-")))
+        new, old = (when.replace("x.", f"{row}.") for row in ("NEW", "OLD"))
+        if coming:
+            db.execute(f"CREATE TRIGGER counts_{n}_come AFTER INSERT ON {table} WHEN {new} BEGIN {added} END")
+        db.execute(f"CREATE TRIGGER counts_{n}_go AFTER DELETE ON {table} WHEN {old} BEGIN {taken} END")
+        if columns:
+            changed = " OR ".join(f"OLD.{name} IS NOT NEW.{name}" for name in columns.split(", "))
+            db.execute(
+                f"""CREATE TRIGGER counts_{n}_change AFTER UPDATE OF {columns} ON {table}
+                    WHEN ({new} OR {old}) AND ({changed}) BEGIN {taken} {added} END"""
+            )
+
+
+def _counting(count: tuple[str, ...], row: str, sign: str) -> str:
+    """Return the statement that adds one row of a table to a count, or takes it away."""
+    what, *parts = count
+    id_, task, name, where, total = (part.replace("x.", f"{row}.") for part in parts)
+    return f"""INSERT INTO counts (what, id, task, name, n, total)
+        SELECT '{what}', {id_}, {task}, {name}, {sign}1, {sign}({total}) WHERE {where}
+        ON CONFLICT (what, id, task, name) DO UPDATE SET n = n + excluded.n, total = total + excluded.total;"""
+
+
+@migrations()
+def m018_vectors_through(db: SqliteUtils) -> None:
     """How far the vectors of a project are there: to find out, all its records were looked through."""
     _execute(
         db,

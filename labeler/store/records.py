@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from labeler import strictjson
 from labeler.errors import Conflict, NotFound
 from labeler.records import Record
+from labeler.store.counts import RECORDS, WORK, Counts, count
 from labeler.store.database import Database, Row, Tx
 from labeler.store.search import index_texts
 from labeler.text import content_hash, guess_language
@@ -90,16 +91,14 @@ class Records:
         return as_record(row) if row else None
 
     def counts(self, project_id: int) -> dict[str, int]:
-        sql = """SELECT COUNT(*) AS records, COUNT(duplicate_of) AS duplicates,
-                 COUNT(DISTINCT grp) AS groups FROM records WHERE project_id = :p AND kind = 'review'"""
-        row = self.db.one(sql, {"p": project_id})
-        return dict(row) if row else {}
+        """Return how many reviews there are, how many of them are exact copies, and of how many products they are."""
+        n = Counts(self.db).of(RECORDS, project_id)
+        names = {"records": REVIEW, "duplicates": "duplicate", "groups": "product"}
+        return {name: n.get(kept, 0) for name, kept in names.items()}
 
     def near_duplicates(self, project_id: int) -> int:
         """Return how many records resemble an earlier one without being its exact copy."""
-        sql = """SELECT COUNT(*) FROM records WHERE project_id = :p AND kind = 'review' AND duplicate_of IS NULL
-                 AND cluster <> id"""
-        return int(self.db.value(sql, {"p": project_id}))
+        return Counts(self.db).of(RECORDS, project_id).get("near", 0)
 
     def pages(self, project_id: int, kind: str = REVIEW, size: int = 1000) -> Iterator[list[Record]]:
         """Yield the records that can be labelled (exact duplicates are not), oldest first, in pages."""
@@ -241,12 +240,27 @@ def insert(tx: Tx, project_id: int, rows: Sequence[Placed], import_id: int | Non
     sql = """INSERT INTO records (id, project_id, key, text, language, grp, metadata, content_hash, kind, duplicate_of,
              cluster, import_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
     now = time.time()
+    _count(tx, project_id, rows)
     tx.many(sql, [
         (id_, project_id, new.key, new.text, guess_language(new.text), new.group, strictjson.dumps(new.metadata or {}),
          digest, new.kind, original, cluster, import_id, now)
         for id_, new, digest, original, cluster in rows
     ])  # fmt: skip
     index_texts(tx, [(row.id, row.new.text) for row in rows])
+
+
+def _count(tx: Tx, project_id: int, rows: Sequence[Placed]) -> None:
+    """Count records that are about to be stored."""
+    reviews = [row for row in rows if row.new.kind == REVIEW]
+    copies = sum(row.original is not None for row in reviews)
+    near = sum(row.original is None and row.cluster != row.id for row in reviews)
+    groups = {row.new.group for row in reviews} - {None}
+    known = """SELECT COUNT(*) FROM json_each(:groups) g WHERE EXISTS (SELECT 1 FROM records r
+               WHERE r.project_id = :p AND r.grp = g.value AND r.kind = 'review')"""
+    products = len(groups) - int(tx.value(known, {"groups": strictjson.dumps(list(groups)), "p": project_id}))
+    counts = {REVIEW: len(reviews), GROUP: len(rows) - len(reviews), "duplicate": copies, "near": near}
+    for name, n in {**counts, "product": products}.items():
+        count(tx, RECORDS, project_id, name, n)
 
 
 def mark_products(tx: Tx, project_id: int, groups: Sequence[str]) -> None:
@@ -265,7 +279,9 @@ def enqueue(tx: Tx, project_id: int, record_ids: Sequence[int], tasks: Sequence[
               SELECT r.id, ?, ?, ?, r.version, r.version FROM records r WHERE r.id = ?
               AND NOT EXISTS (SELECT 1 FROM queued q WHERE q.project_id = r.project_id AND q.task = ?
                               AND {OTHER_UNIT}) ON CONFLICT DO NOTHING"""
-    tx.many(sql, [(task, project_id, shuffle(id_), id_, task) for id_ in record_ids for task in tasks])
+    for task in tasks:
+        queued = tx.many(sql, [(task, project_id, shuffle(id_), id_, task) for id_ in record_ids])
+        count(tx, WORK, project_id, "pending", queued, task)
 
 
 def shuffle(record_id: int) -> int:

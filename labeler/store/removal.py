@@ -18,6 +18,7 @@ from labeler import strictjson
 from labeler.errors import Conflict, InputError, NotFound
 from labeler.store.annotations import WITHDRAWN, Annotations
 from labeler.store.clusters import drop
+from labeler.store.counts import ITEMS, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.products import Products
 from labeler.store.records import DEAD, GROUP, REVIEW, enqueue, mark_products
@@ -258,6 +259,7 @@ class Removal:
         _keep_number(tx, "projects")
         for sql in _OF_PROJECTS:
             tx.run(sql, {"p": project_id})
+        tx.run("DELETE FROM counts WHERE n = 0")
 
     def check_imports(self, tx: Tx, project_id: int, import_id: int | None = None, queued: bool = False) -> None:
         """Raise :class:`Conflict` while an import of a project, or this one, goes on (or, with ``queued``, will).
@@ -289,13 +291,13 @@ class Removal:
         runs = [row["run_id"] for row in tx.all(f"SELECT DISTINCT run_id FROM run_items WHERE record_id {_IN}", named)]
         for sql in _OF_RECORDS:
             tx.run(sql, named)
-        tx.run(
-            f"""UPDATE runs SET total = (SELECT COUNT(*) FROM run_items i WHERE i.run_id = runs.id),
-                done = (SELECT COUNT(*) FROM run_items i WHERE i.run_id = runs.id AND i.state = 'done'),
-                failed = (SELECT COUNT(*) FROM run_items i WHERE i.run_id = runs.id AND i.state = 'failed')
-                WHERE id {_IN}""",
-            {"ids": strictjson.dumps(runs)},
-        )
+        for run_id in runs:
+            items = Counts(self.db).of(ITEMS, run_id, tx=tx)
+            tx.run(
+                "UPDATE runs SET total = :total, done = :done, failed = :failed WHERE id = :id",
+                {"total": sum(items.values()), "done": items.get("done", 0), "failed": items.get("failed", 0),
+                 "id": run_id},
+            )  # fmt: skip
 
     def _close_gaps(self, tx: Tx, project_id: int, leaving: Sequence[int]) -> None:
         """Let exact copies take the places of what leaves, and the rest of each cluster be looked at anew."""

@@ -16,6 +16,8 @@ from labeler.store.database import Database, Row, Tx
 _WORD = re.compile(r"\w+")
 # At each character of a word: it and the next one, the last one alone.
 _TOKEN = re.compile(r"(?=(\w\w?))")
+# So many texts at a time are looked through for single letters, and so often.
+_AT_ONCE, _FRONT = 100, 5
 
 
 def folded(text: str) -> str:
@@ -71,23 +73,51 @@ def tidy(tx: Tx) -> None:
     tx.run("INSERT INTO record_search (record_search) VALUES ('optimize')")
 
 
-def search(db: Database, project_id: int, words: str, limit: int = 50, before: int | None = None) -> list[Row]:
-    """Return the newest records of a project whose text contains every word of ``words`` as a substring."""
+def listed(
+    db: Database, project_id: int, limit: int = 50, before: int | None = None, after: int | None = None
+) -> list[Row]:
+    """Return records of a project, newest first: the newest, or those just ``before`` or just ``after`` one."""
+    rows = _next(db, project_id, limit, *_edge(before, after))
+    return rows if after is None else rows[::-1]
+
+
+def search(
+    db: Database, project_id: int, words: str, limit: int = 50, before: int | None = None, after: int | None = None
+) -> list[Row]:
+    """Return the records of a project whose text contains every word of ``words`` as a substring, newest first.
+
+    At most ``limit``: the newest, those just ``before`` a record, or those just ``after`` it.
+    """
     query = search_query(words)
     if query is None:
         return []
-    sql = """SELECT r.* FROM record_search s JOIN records r ON r.id = s.rowid
-             WHERE s.tokens MATCH :query AND r.project_id = :p AND s.rowid < :before
-             ORDER BY s.rowid DESC LIMIT :limit"""
-    # A phrase may also match across two words ("가사 과" for 사과 never, but "ab c" for "ab bc" can): check the text.
-    wanted = [word.replace("_", "") for word in _WORD.findall(folded(words))]
-    top = before if before is not None else 2**62
-    found: list[Row] = []
-    while len(found) < limit:
-        rows = db.all(sql, {"query": query, "p": project_id, "before": top, "limit": limit})
+    wanted = [word for typed in _WORD.findall(folded(words)) if (word := typed.replace("_", ""))]
+    longer = search_query(" ".join(word for word in wanted if len(word) > 1))
+    (edge, down), found, ended = _edge(before, after), list[Row](), False
+    # FTS5 puts all words with a letter together before it gives the first one. A letter that is in many of them is in
+    # the next few texts as well; of one that is in few there is little to put together.
+    rounds = _FRONT if any(len(word) == 1 for word in wanted) else 0
+    while not ended and len(found) < limit:
+        rows = _next(db, project_id, _AT_ONCE, edge, down, longer if rounds > 0 else query)
+        # A phrase may also match across two words ("가사 과" for 사과 never, but "ab c" for "ab bc" can): look at the
+        # text. A page that this thins out is filled up, so that a short one always means the end.
         found += [row for row in rows if all(word in folded(row["text"]).replace("_", "") for word in wanted)]
-        if len(rows) < limit:
-            break
-        # A page that the check thinned out is filled up, so that a short one always means the end.
-        top = rows[-1]["id"]
-    return found[:limit]
+        ended = len(rows) < _AT_ONCE
+        edge = rows[-1]["id"] if rows else edge
+        rounds -= 1
+    return found[:limit] if down else found[:limit][::-1]
+
+
+def _edge(before: int | None, after: int | None) -> tuple[int, bool]:
+    """Return the number from which to go on, and whether downwards."""
+    return (2**62 if before is None else before, True) if after is None else (after, False)
+
+
+def _next(db: Database, project_id: int, limit: int, edge: int, down: bool, query: str | None = None) -> list[Row]:
+    """Return the next records of a project after a number, of those that a query of the index finds or of all."""
+    tables, where, id_ = "records r", "", "r.id"
+    if query is not None:
+        tables, where, id_ = "record_search s JOIN records r ON r.id = s.rowid", "s.tokens MATCH :query AND", "s.rowid"
+    sql = f"""SELECT r.* FROM {tables} WHERE {where} r.project_id = :p AND {id_} {"<" if down else ">"} :edge
+              ORDER BY {id_} {"DESC" if down else "ASC"} LIMIT :limit"""
+    return db.all(sql, {"query": query, "p": project_id, "edge": edge, "limit": limit})

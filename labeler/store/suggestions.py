@@ -9,6 +9,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
+from labeler.store.counts import NOTES, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import kind_of
 from labeler.store.work import UNTOUCHED
@@ -122,16 +123,10 @@ class Suggestions:
         sql = "SELECT * FROM suggestions WHERE record_id = :r AND task = :t ORDER BY id DESC"
         return [as_suggestion(row) for row in self.db.all(sql, {"r": record_id, "t": task})]
 
-    def notes_of_run(self, run_id: int) -> list[Row]:
-        """Return how the suggestions of a run were made: ``note`` and ``n``, most frequent first.
-
-        It walks the run's items: a page asks once the run has ended, not every second.
-        """
-        sql = """SELECT COALESCE(s.note, '') AS note, COUNT(*) AS n
-                 FROM run_items i JOIN runs r ON r.id = i.run_id
-                 JOIN suggestions s ON s.record_id = i.record_id AND s.task = r.task AND s.run_id = i.run_id
-                 WHERE i.run_id = :id GROUP BY 1 ORDER BY n DESC, 1"""
-        return self.db.all(sql, {"id": run_id})
+    def notes_of_run(self, run_id: int, task: str) -> list[tuple[str, int]]:
+        """Return how the suggestions of a run for a task were made: note and how many, most frequent first."""
+        counts = Counts(self.db).of(NOTES, run_id, task)
+        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
     def newest_pages(self, project_id: int, task: str, size: int = 500, unit: str | None = None) -> Iterator[list[Row]]:
         """Yield the newest suggestion of each record of a task, with key and text, in pages by suggestion id.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from labeler.store.counts import RECORDS, VECTORS, Counts
 from labeler.store.database import Database, Row, Tx
 
 
@@ -81,7 +82,6 @@ class Vectors:
 
     def progress(self, embedder: str, project_id: int) -> tuple[int, int]:
         """Return (records with a vector, records) of a project."""
-        sql = """SELECT COUNT(e.record_id) AS done, COUNT(*) AS total FROM records r
-                 LEFT JOIN embeddings e ON e.embedder = :e AND e.record_id = r.id WHERE r.project_id = :p"""
-        row = self.db.one(sql, {"e": embedder, "p": project_id})
-        return (row["done"], row["total"]) if row else (0, 0)
+        counts = Counts(self.db)
+        records = counts.of(RECORDS, project_id)
+        return counts.of(VECTORS, project_id).get(embedder, 0), records.get("review", 0) + records.get("group", 0)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+from labeler.store.counts import WORK, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import GROUP, REVIEW, enqueue, kind_of
 
 OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR = "oldest", "score", "disagreement", "random", "similar"
 ORDERS = (OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR)
 _ANSWERING = "answering"
+_NONE = {"pending": 0, "approved": 0, "rejected": 0}
 # Each order reads its own index from the front; a record without the number comes after those that have it.
 _ORDERED = {
     OLDEST: ("", "record_id"),
@@ -53,10 +55,11 @@ class Work:
 
     def counts(self, project_id: int, task: str) -> dict[str, int]:
         """Return how many records are pending, approved and rejected."""
-        sql = "SELECT state, COUNT(*) AS n FROM work WHERE project_id = :p AND task = :t GROUP BY state"
-        found = {"pending": 0, "approved": 0, "rejected": 0}
-        found.update((row["state"], row["n"]) for row in self.db.all(sql, {"p": project_id, "t": task}))
-        return found
+        return _NONE | Counts(self.db).of(WORK, project_id, task)
+
+    def counts_by_task(self, project_id: int) -> dict[str, dict[str, int]]:
+        """Return the same for all tasks of a project that have records."""
+        return {task: _NONE | counts for task, counts in Counts(self.db).by_task(WORK, project_id).items()}
 
     def states(self, project_id: int, record_ids: list[int]) -> dict[int, dict[str, str]]:
         """Return the state of records by record id and task; a task that does not label a record is left out."""
@@ -64,7 +67,8 @@ class Work:
         if not found:
             return found
         marks = ",".join(str(int(id_)) for id_ in record_ids)
-        sql = f"SELECT record_id, task, state FROM work WHERE project_id = :p AND record_id IN ({marks})"
+        # The plus keeps SQLite from an index of the project, which it would walk from end to end.
+        sql = f"SELECT record_id, task, state FROM work WHERE +project_id = :p AND record_id IN ({marks})"
         for row in self.db.all(sql, {"p": project_id}):
             found[row["record_id"]][row["task"]] = row["state"]
         return found

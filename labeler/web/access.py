@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from flask import Flask, Response, current_app, g, request, session
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
 
 from labeler import accounts, strictjson
 from labeler.errors import Forbidden, InputError, NotFound, NotSignedIn
@@ -101,9 +102,17 @@ def end_session() -> None:
     session.clear()
 
 
+class _Sessions(SecureCookieSessionInterface):
+    """Renews the cookie with every answer but static files, which are kept by browsers and proxies."""
+
+    def should_set_cookie(self, app: Flask, session: SessionMixin) -> bool:
+        return request.endpoint != "static" and super().should_set_cookie(app, session)
+
+
 def guard(app: Flask) -> None:
     """Install the checks before, and the headers after, every request."""
 
+    app.session_interface = _Sessions()
     app.before_request(check)
     url: PublicUrl | None = app.config["LABELER_PUBLIC_URL"]
     headers = dict(_HEADERS)
@@ -114,14 +123,14 @@ def guard(app: Flask) -> None:
     def harden(response: Response) -> Response:
         for name, value in headers.items():
             response.headers.setdefault(name, value)
-        if request.endpoint != "static":
-            response.headers.setdefault("Cache-Control", "no-store")
+        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
 
 def check() -> None:
     """Decide by its head whether a request goes on. Raises what is wrong with it."""
-    g.person = _signed_in()
+    # Static files are the same for everybody: whoever keeps them keeps nothing of a person.
+    g.person = None if request.endpoint == "static" else _signed_in()
     g.project = None
     g.role = None
     _check_host()

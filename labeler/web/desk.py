@@ -22,6 +22,7 @@ log = logging.getLogger("labeler.web.desk")
 blueprint = Blueprint("desk", __name__, url_prefix="/projects/<int:project_id>/label/<task>")
 _MAX_ID = 2**63 - 1
 _MAX_HAVE = 200
+_MOST = 5
 
 
 @blueprint.get("")
@@ -64,16 +65,20 @@ def page(project_id: int, task: str) -> Any:
 def next_record(project_id: int, task: str) -> Any:
     """Claim and return the next record; 204 when nothing is left. ``have`` are the ids already on the desk.
 
-    ``page`` is what the page that asks calls itself: it holds its records under that name.
+    ``page`` is what the page that asks calls itself: it holds its records under that name. With ``count`` up to 5
+    records are claimed, and those after the first one stand in ``more``.
     """
     view, body = _view(task), json_body()
     have = body.get("have", [])
     if not isinstance(have, list) or len(have) > _MAX_HAVE:
         raise InputError(f"'have' must be a list of at most {_MAX_HAVE} record ids")
     ids = [_whole(id_, "have") for id_ in have]
-    queue = _queue(view.task)
-    opened = queue.next(g.person["id"], _text(body, "order"), ids, _text(body, "similar_to"), _text(body, "page"))
-    return jsonify(view.payload(opened)) if opened else ("", 204)
+    count = _whole(body.get("count", 1), "count")
+    if not 1 <= count <= _MOST:
+        raise InputError(f"'count' must be a whole number from 1 to {_MOST}")
+    asked = _text(body, "order"), ids, _text(body, "similar_to"), _text(body, "page")
+    found = [view.payload(opened) for opened in _queue(view.task).next_few(count, g.person["id"], *asked)]
+    return jsonify(found[0] | {"more": found[1:]}) if found else ("", 204)
 
 
 @blueprint.post("/api/open")

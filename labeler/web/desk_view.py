@@ -18,6 +18,7 @@ from labeler.instance import Instance
 from labeler.labels import Choice, LabelSchema, Rating
 from labeler.prelabel import calibration, current
 from labeler.prelabel.current import CURRENT, OTHER
+from labeler.prelabel.meant import FREE, clearly_meant
 from labeler.prelabel.refresh import AtOpening, at_opening
 from labeler.prelabel.suggest import Suggester
 from labeler.prompts import suspicious
@@ -28,7 +29,7 @@ from labeler.text import visible
 from labeler.web.words import word
 
 log = logging.getLogger("labeler.web.desk")
-NO_EXAMPLES, NO_ANSWER, OLDER, FAILED = "no_examples", "no_answer", "older", "failed"
+NO_EXAMPLES, NO_ANSWER, UNCLEAR, OLDER, FAILED = "no_examples", "no_answer", "unclear", "older", "failed"
 PREPARING = "preparing"
 """Why there is no suggestion yet: the examples are still being read. The page asks again."""
 RAW, CALIBRATED = "raw", "calibrated"
@@ -167,13 +168,18 @@ class DeskView:
         stored = self.store.suggestions.get(opened.suggestion_id) if opened.suggestion_id else None
         found = self._at_opening(opened.record, stored) if opened.state == "pending" else AtOpening(stored)
         suggestion, hint = found.suggestion, None
+        # What was not clearly meant is no suggestion: nothing is compared with it later.
+        meant = suggestion is not None and clearly_meant(self.store, self.task.schema, suggestion)
+        number = suggestion.id if suggestion is not None and meant else None
         if blind:
             # Made and renewed as any other, so that both shares are compared with suggestions of one age.
-            return (None if suggestion is None else suggestion.id), Shown()
+            return number, Shown()
         if suggestion is None:
             return None, Shown(hint=_why(found.failure))
-        value = self._fitting(suggestion.value, opened.record)
-        if value is None and suggestion.failure is None:
+        value = self._fitting(suggestion.value, opened.record) if meant else None
+        if not meant:
+            hint = NO_ANSWER if suggestion.backend in FREE else UNCLEAR
+        elif value is None and suggestion.failure is None:
             hint = OLDER
         second = suggestion.second
         if second is not None and self._fitting(second.value, opened.record) is None:
@@ -181,7 +187,7 @@ class DeskView:
         agrees = second is not None and second.value == value
         scores, scale = (None, RAW) if value is None else self._scores(suggestion)
         evidence, steps = self._evidence(suggestion.evidence), clipped_steps(suggestion.steps)
-        return suggestion.id, Shown(
+        return number, Shown(
             suggestion, value, hint, second, agrees, evidence, steps, scores, scale, found.standing, found.since
         )
 

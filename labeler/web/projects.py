@@ -31,9 +31,9 @@ def index() -> Any:
 
 def _summary(project: dict[str, Any]) -> dict[str, Any]:
     tasks = instance().tasks_of(project)
-    counts = {name: instance().store.work.counts(project["id"], name) for name in tasks}
+    counts = instance().store.work.counts_by_task(project["id"])
     states = ("pending", "approved", "rejected")
-    total = {state: sum(count[state] for count in counts.values()) for state in states}
+    total = {state: sum(counts[name][state] for name in tasks if name in counts) for state in states}
     return {
         "project": project,
         "tasks": tasks,
@@ -111,23 +111,49 @@ def _agreement(project_id: int, task: Task) -> list[dict[str, Any]]:
 
 @blueprint.get("/projects/<int:project_id>/records")
 def records(project_id: int) -> Any:
-    """Search the records; ``before`` is the id after which the next page goes on."""
+    """List the records, newest first, or those that contain some words; ``before`` or ``after`` is where a page ends.
+
+    A page is found by the number of the record next to it, so that each costs the same, and none skips a record or
+    shows one twice while others come in.
+    """
     words = request.args.get("q", "").strip()[:200]
-    before = request.args.get("before", type=int)
-    if before is not None and not 0 < before < _MAX_ID:
-        raise NotFound("There is no such page")
+    after = _number("after")
+    before = _number("before") if after is None else None
+    rows = _records(project_id, words, before, after)
+    if after is not None and len(rows) <= PAGE:
+        # Back at the top: a whole page of it, with what has come in meanwhile.
+        before, after, rows = None, None, _records(project_id, words, None, None)
+    more = len(rows) > PAGE
+    rows = rows[:PAGE] if after is None else rows[-PAGE:]
+    here: dict[str, Any] = {"project_id": project_id} | ({"q": words} if words else {})
+    top: dict[str, Any] = {"after": rows[0]["id"]} if rows else {}
+    is_older, is_newer = more or after is not None, before is not None or after is not None
     store = instance().store
-    rows = store.search(project_id, words, PAGE, before) if words else []
-    more = url_for("projects.records", project_id=project_id, q=words, before=rows[-1]["id"]) if rows else None
     return render_template(
         "records.html",
         words=words,
         rows=rows,
         states=store.work.states(project_id, [row["id"] for row in rows]),
         tasks=instance().tasks_of(g.project),
-        more=more if len(rows) == PAGE else None,
-        first=before is None,
+        older=url_for("projects.records", **here, before=rows[-1]["id"]) if rows and is_older else None,
+        newer=url_for("projects.records", **here, **top) if is_newer else None,
     )
+
+
+def _records(project_id: int, words: str, before: int | None, after: int | None) -> list[Any]:
+    """Return the records of a page, newest first, and one more if there are more."""
+    store = instance().store
+    if words:
+        return store.search(project_id, words, PAGE + 1, before, after)
+    return store.listed(project_id, PAGE + 1, before, after)
+
+
+def _number(name: str) -> int | None:
+    """Return the number of a record in the address of a page; None without one."""
+    raw = request.args.get(name)
+    if raw is not None and not (raw.isdecimal() and len(raw) < 20 and 0 < int(raw) < _MAX_ID):
+        raise NotFound("There is no such page")
+    return None if raw is None else int(raw)
 
 
 # People: accounts of the instance, and who is a member of what
@@ -143,10 +169,7 @@ def people() -> Any:
 @admin_only
 def acts() -> Any:
     """What was done beside labeling, and by whom; ``before`` is the number after which the next page goes on."""
-    before = request.args.get("before", type=int)
-    if before is not None and not 0 < before < _MAX_ID:
-        raise NotFound("There is no such page")
-    rows = instance().store.events.acts(before, PAGE)
+    rows = instance().store.events.acts(_number("before"), PAGE)
     more = url_for("projects.acts", before=rows[-1]["id"]) if len(rows) == PAGE else None
     return render_template("acts.html", acts=[dict(row) | {"said": _said_of(row)} for row in rows], more=more)
 

@@ -145,7 +145,8 @@ def _page(
 ) -> str:
     settings = instance().task_settings(g.project, task.name)
     given = given or {}
-    backend = given.get("backend") or settings["backend"] or _default_backend(task)
+    default = settings["backend"] or _default_backend(task)
+    backend = given.get("backend") or default
     return render_template(
         "runs.html",
         task=task,
@@ -153,7 +154,7 @@ def _page(
         counts=instance().store.work.counts(project_id, task.name),
         runs=instance().store.ledger.runs(project_id, 50, task.name),
         settings=settings,
-        default_backend=settings["backend"] or _default_backend(task),
+        default_backend=default,
         groups=grouped(RUN, RUN_GROUPS),
         form=_form(task, settings, given, message),
         given=given,
@@ -266,8 +267,7 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
     return {
         "run": run,
         "settings": {name: _plain(value) for name, value in tables.overrides(run["settings"]).items()},
-        # Over all items of the run: not every second while it grows.
-        "notes": [] if running else store.suggestions.notes_of_run(run_id),
+        "notes": [] if running else store.suggestions.notes_of_run(run_id, run["task"]),
         "batches": store.batches.of_run(run_id),
         "calibration": None if running else _calibration(run),
         "ending": models.ending(instance().prices, run["settings"].get("model_id"))
@@ -285,10 +285,7 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
 
 
 def _calibration(run: Mapping[str, Any]) -> Calibration | None:
-    """Return the calibration of what the run scored, used or not; None if none was ever fitted.
-
-    It walks the run's items: not while the run is moving.
-    """
+    """Return the calibration of what the run scored, used or not; None if none was ever fitted."""
     store = instance().store
     made = (row for row in store.calibrations.scored_in(run["id"]) if row["task"] == run["task"])
     try:

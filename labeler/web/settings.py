@@ -40,7 +40,7 @@ from labeler.web.setting_fields import (
     were_seen,
 )
 from labeler.web.trials import Trial, Trials
-from labeler.web.words import word
+from labeler.web.words import setting_of, word
 
 blueprint = Blueprint("settings", __name__)
 _COLUMNS = ("name", "title_ko", "title_en", "definition_ko", "definition_en", "color", "parent")
@@ -264,8 +264,8 @@ def task_options(found: Task, project: Mapping[str, Any]) -> dict[str, list[Opti
     return chosen | {
         "unit": [(unit, word(unit)) for unit in (RECORD, GROUP)],
         "backend": [(name, word(name)) for name in sorted(plugins.backends)],
-        "retriever": [(name, word(name)) for name in plugins.retrievers],
-        "executor": [(name, word(f"executor.{name}")) for name in plugins.executors],
+        "retriever": [(name, setting_of("retriever", name)) for name in plugins.retrievers],
+        "executor": [(name, setting_of("executor", name)) for name in plugins.executors],
         # One call can only ask about one text.
         "joint": [(task.name, task.titled(_language())) for task in others if task.unit == found.unit],
     }
@@ -407,7 +407,6 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
     key_set = bool(instance().settings.get(_SECRET))
     hints = {
         "openai_base_url": "https://api.openai.com/v1",
-        "openai_model": "gpt-4o-mini",
         "transformers_model": "meta-llama/Llama-3.1-8B-Instruct",
         "timeout_seconds": 60,
         "lease_seconds": tables.lease(instance().settings | {"lease_seconds": None}),

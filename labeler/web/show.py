@@ -12,11 +12,11 @@ from flask_babel import format_decimal
 from flask_babel import gettext as _
 from jinja2 import pass_context
 
+from labeler.ingest.dialect import delimiter_name
 from labeler.text import visible
 from labeler.web import sentences, words
 
 Piece = tuple[str, str | None, bool]
-_NAMES = {",": ",", "\t": "Tab", ";": ";", "|": "|"}
 
 
 def install(app: Flask) -> None:
@@ -82,7 +82,8 @@ def duration(seconds: float) -> str:
 
 
 def delimiter(mark: str) -> str:
-    return _NAMES.get(mark, mark)
+    """Return what a file is split at, in the page's word."""
+    return words.setting_of("delimiter", delimiter_name(mark))
 
 
 def pieces(text: str, searched: str = "") -> list[Piece]:

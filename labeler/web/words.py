@@ -59,17 +59,22 @@ WORDS = {
     "run resumed": N_("Run resumed"),
     "exported": N_("Exported"),
     # Queue orders
-    "oldest": N_("Oldest first"),
-    "score": N_("Lowest score first"),
-    "disagreement": N_("Most disagreement with the second opinion first"),
+    "order.oldest": N_("Oldest first"),
+    "order.score": N_("Lowest score first"),
+    "order.disagreement": N_("Second opinion disagrees first"),
+    "order.random": N_("Random order"),
+    "order.similar": N_("Similar to a text"),
     # Retrievers
-    "balanced": N_("Balanced: the nearest of each label in turn"),
-    "similar": N_("Similar: the nearest examples"),
-    "mmr": N_("MMR: near the record, far from each other"),
-    "diverse": N_("Diverse: one of each cluster"),
-    "fixed": N_("Fixed: the pinned records"),
-    "random": N_("Random"),
-    "none": N_("None: zero-shot"),
+    "retriever.balanced": N_("Balanced: the nearest of each label in turn"),
+    "retriever.similar": N_("Similar: the nearest examples"),
+    "retriever.mmr": N_("MMR: near the record, far from each other"),
+    "retriever.diverse": N_("Diverse: one of each cluster"),
+    "retriever.fixed": N_("Fixed: the pinned records"),
+    "retriever.random": N_("Random"),
+    "retriever.none": N_("None: zero-shot"),
+    # Delimiters
+    "delimiter.tab": N_("Tab"),
+    "delimiter.none": N_("None: one column"),
     # Backends
     "openai": N_("OpenAI-compatible server"),
     "nearest": N_("Vote of the nearest examples (free)"),
@@ -310,7 +315,7 @@ def word(name: str) -> str:
 
 
 def setting_of(setting: str, value: str) -> str:
-    """Return the page's word for one choice of a setting."""
+    """Return the page's word for one choice of a setting or field: "none" of a retriever is none of a delimiter."""
     if setting == "style" and value in WAYS:
         locale = get_locale()
         return WAYS[value].title.get(locale.language if locale else "ko") or value

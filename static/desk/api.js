@@ -13,9 +13,18 @@ export class ApiError extends Error {
 }
 
 export class Api {
-  constructor(base, patience = 15000) {
+  // `reached(whether)` is told when the server begins or ceases to answer.
+  constructor(base, reached = () => {}, patience = 15000) {
     this.base = base;
+    this.reached = reached;
     this.patience = patience;
+    this.reachable = true;
+  }
+
+  #hear(reachable) {
+    if (this.reachable === reachable) return;
+    this.reachable = reachable;
+    this.reached(reachable);
   }
 
   post(name, body = {}, options = {}) {
@@ -38,8 +47,10 @@ export class Api {
         ...options, keepalive, signal: AbortSignal.timeout(this.patience), credentials: "same-origin", headers: { Accept: "application/json", ...options.headers },
       });
     } catch {
+      this.#hear(false);
       throw new ApiError(0, null);
     }
+    this.#hear(true);
     if (response.status === 204) return null;
     let body = null;
     try {

@@ -8,6 +8,8 @@ import * as spans from "./spans.js";
 import * as text from "./text.js";
 import { say } from "./words.js";
 
+// A double click is one press.
+const DOUBLE = 400;
 const WIDGETS = { choice, choices, fields, keywords, rating, spans, text };
 
 export function mount(element, schema, value, onChange, context) {
@@ -20,6 +22,8 @@ export class Form {
   constructor(root, { pane, language, onTouch, approve }) {
     this.element = root.querySelector("[data-form]");
     this.state = root.querySelector("[data-form-state]");
+    this.button = root.querySelector('[data-do="approve"]');
+    this.canBeEmpty = this.button.querySelector('[data-for="empty"]') !== null;
     this.complaint = root.querySelector("[data-complaint]");
     this.onTouch = onTouch;
     this.suggested = null;
@@ -56,6 +60,26 @@ export class Form {
     return problem.part ? `${problem.part}: ${words}` : words;
   }
 
+  // Whether approving it would say that there is nothing of this in the record.
+  get empty() {
+    const value = this.widget.value();
+    return this.canBeEmpty && (value === "" || (typeof value === "object" && value !== null && !Object.keys(value).length));
+  }
+
+  // Whether this press means that an empty form is right as it is: one with Shift, or another one on the button that
+  // said so. If not, say what does.
+  meansEmpty(event) {
+    const click = event.type === "click";
+    const again = click && this.button.dataset.as === "again";
+    if (event.shiftKey || (again && event.timeStamp - this.askedAt > DOUBLE)) return true;
+    if (click && !again) {
+      this.button.dataset.as = "again";
+      this.askedAt = event.timeStamp;
+    }
+    this.complain(say(click ? "emptyAgain" : "emptyKey"));
+    return false;
+  }
+
   // Take over a value by one key: it is a person's choice from then on.
   take(value) {
     this.widget.setValue(value);
@@ -76,6 +100,7 @@ export class Form {
 
   #showState() {
     const state = this.#stateName();
+    this.button.dataset.as = this.empty ? "empty" : "it";
     this.state.hidden = state === null;
     this.state.dataset.state = state ?? "";
     this.state.textContent = state ? say(state) : "";

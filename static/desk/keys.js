@@ -26,8 +26,10 @@ export function commandOf(event) {
     return enter && !event.repeat ? { name: "approve", shift } : null;
   }
   if (takesText(target)) {
-    if (event.isComposing || event.keyCode === 229) return null;
-    return code === "Escape" && !event.repeat ? { name: "escape", shift } : null;
+    if (event.isComposing || event.keyCode === 229 || event.repeat) return null;
+    // In a field of the form that is empty a new line says nothing: this is the key that approves it so.
+    if (shift && (code === "Enter" || code === "NumpadEnter") && target.closest("[data-form]")) return { name: "empty", shift };
+    return code === "Escape" ? { name: "escape", shift } : null;
   }
   const name = commandName(code, shift);
   if (name === null) return null;

@@ -8,16 +8,21 @@ import { recall, remember } from "./memory.js";
 import { Drafts, Outbox } from "./outbox.js";
 import { Progress } from "./progress.js";
 import { Seen } from "./seen.js";
+import { Sign } from "./sign.js";
 import { TextPane } from "./textpane.js";
 import { make, paint, say, takesText } from "./words.js";
 
 // A press before a record could be seen, or right after, was meant for the one before.
 const UNSEEN = 120;
 const RETRY = 2000;
+// How long it is said that a press did not count.
+const TOLD = 2500;
 // A digit and Enter right after it need no word to the server in between.
 const SOON = 400;
-// How many records lie ready: two, so that one slow answer is not noticed.
+// More records are asked for when fewer than two lie ready, so that one slow answer is not noticed, and up to five at
+// once. All of them are held from others.
 const AHEAD = 2;
+const FEW = 5;
 // Milliseconds until a suggestion that is being prepared is asked for again.
 const PREPARING = 1000;
 
@@ -25,7 +30,7 @@ class Desk {
   constructor(root) {
     this.root = root;
     this.config = JSON.parse(root.dataset.config);
-    this.api = new Api(this.config.api);
+    this.api = new Api(this.config.api, (reachable) => this.reached(reachable));
     this.order = { order: this.config.order, similar_to: "" };
     this.current = null;
     this.ahead = [];
@@ -37,6 +42,7 @@ class Desk {
     this.editing = false;
     this.seen = new Seen(root, UNSEEN);
     this.banners = new Banners(root);
+    this.sign = new Sign(root);
     this.progress = new Progress(root, this.api, (recordId) => this.openRecord(recordId));
     this.pane = new TextPane(root.querySelector('[data-slot="text"]'));
     this.dialogs = new Dialogs(root, this.config.language);
@@ -46,14 +52,11 @@ class Desk {
     const key = `labeler.${this.config.reviewer}.${this.config.project}.${this.config.task}`;
     this.drafts = new Drafts(`${key}.drafts`);
     this.outbox = new Outbox(this.api, `${key}.outbox`, (...args) => this.heard(...args));
-    this.place = `${key}.record`;
-    this.kept = Number(recall(this.place));
-    // What this page calls itself when it asks for records. A reload goes on under that name, and with the record in
-    // front. While the page is open neither is in the tab's memory: a duplicated tab begins with a copy of it.
+    // What this page calls itself when it asks for records. A reload goes on under that name. While the page is open it
+    // is not in the tab's memory: a duplicated tab begins with a copy of it.
     this.name = `${key}.page`;
     this.page = recall(this.name) ?? newKey();
     remember(this.name, null);
-    remember(this.place, null);
     this.listen();
     paint(root);
   }
@@ -68,8 +71,10 @@ class Desk {
 
   async start() {
     this.outbox.resume();
-    if (this.config.record) await this.openRecord(this.config.record);
-    else if (this.kept) await this.reopen(this.kept);
+    this.showSign();
+    const { record } = this.config;
+    // A decision that is on its way is not asked for again.
+    if (record && !this.outbox.ids().includes(record)) await this.openRecord(record);
     if (!this.current) await this.bring();
   }
 
@@ -87,17 +92,17 @@ class Desk {
     return [...new Set([this.current, ...this.ahead].filter(Boolean).map((one) => one.record_id).concat(this.outbox.ids()))];
   }
 
-  // Fetch the next record into `ahead`; at most one request at a time.
+  // Fetch the next records into `ahead`; at most one request at a time. A person who waits gets one, which is quicker.
   prefetch() {
     if (this.fetching) return this.fetching;
     // What is on its way to the server was left out of this answer; a skipped record among it may come again.
     this.leftOut = this.outbox.unsent > 0;
     this.fetching = this.api
-      .post("next", { have: this.ids(), page: this.page, ...this.order })
+      .post("next", { have: this.ids(), page: this.page, count: this.current ? FEW - this.ahead.length : 1, ...this.order })
       .then((payload) => {
         this.fetching = null;
         this.banners.show("noRecord", null);
-        if (payload) this.ahead.push(this.prepare(payload));
+        if (payload) this.ahead.push(...[payload, ...payload.more].map((one) => this.prepare(one)));
         this.exhausted = !payload;
         this.stockUp();
       })
@@ -142,14 +147,36 @@ class Desk {
           if (this.current || round !== this.round) return;
           continue;
         }
-        this.root.classList.remove("is-waiting");
-        this.root.classList.add("is-done");
-        this.editing = false;
-        this.part("done").hidden = false;
-        this.progress.refresh();
-        return;
+        return this.finish();
       }
     }
+  }
+
+  // Nothing is left. Whether there ever was anything is the counter's to know.
+  async finish() {
+    const done = this.part("done");
+    const explain = () => {
+      const why = this.progress.counts.total ? "decided" : "empty";
+      for (const part of done.querySelectorAll("[data-why]")) part.hidden = part.dataset.why !== why;
+    };
+    this.root.classList.remove("is-waiting");
+    this.root.classList.add("is-done");
+    this.editing = false;
+    this.follow(null);
+    explain();
+    done.hidden = false;
+    await this.progress.refresh();
+    explain();
+  }
+
+  // The address names the record in front, so that a reload shows it again. It takes the place of the one before: "back"
+  // leads to where the person came from, and what changes the language leads back here.
+  follow(recordId) {
+    const address = new URL(location.href);
+    if (recordId) address.searchParams.set("record", recordId);
+    else address.searchParams.delete("record");
+    if (address.href !== location.href) history.replaceState(null, "", address);
+    for (const field of document.querySelectorAll('.top input[name="next"]')) field.value = address.pathname + address.search;
   }
 
   show(next) {
@@ -180,6 +207,7 @@ class Desk {
     this.banners.show("held", next.held_by ? say("heldBy", { name: next.held_by }) : null);
     this.exhausted = false;
     this.stockUp();
+    this.follow(next.record_id);
     if (next.preparing) this.awaitSuggestion(next);
   }
 
@@ -258,17 +286,6 @@ class Desk {
     return this.api.post("open", { record_id: recordId, page: this.page });
   }
 
-  // After a reload, go on with the record that was in front of the person.
-  async reopen(recordId) {
-    try {
-      const payload = await this.open(recordId);
-      if (payload.state === "pending" && !payload.held_by && !this.outbox.ids().includes(recordId)) this.show(this.prepare(payload));
-      else this.putBack([payload]);
-    } catch {
-      // It is gone: the queue has others.
-    }
-  }
-
   // Let another record come in the place of the current one. Gives back what `work` resolves to.
   async replace(work) {
     this.opening = true;
@@ -307,24 +324,40 @@ class Desk {
     return this.current !== null && !this.opening && !this.dialogs.open && this.seen.answers(event);
   }
 
+  // The same; a press that does not count is told so.
+  counts(event) {
+    const taken = this.takes(event);
+    if (taken) this.part("swallowed").textContent = "";
+    else this.swallow();
+    return taken;
+  }
+
+  swallow() {
+    if (this.dialogs.open || this.root.classList.contains("is-done")) return;
+    const place = this.part("swallowed");
+    place.textContent = say(this.current && !this.opening ? "tooEarly" : "notHere");
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => (place.textContent = ""), TOLD);
+  }
+
   decide(action, event) {
-    if (!this.takes(event)) return;
+    if (!this.counts(event)) return;
     const problem = action === "approve" ? this.form.problem() : null;
     if (problem) return this.form.complain(problem);
+    if (action === "approve" && this.form.empty && !this.form.meansEmpty(event)) return;
     const { record_id, version, suggestion_id, blind } = this.current;
     const value = action === "approve" ? this.form.value() : null;
     const started = performance.now();
     const content = { record_id, action, value, version, suggestion_id, blind, seconds: this.seconds(), request_key: newKey(), force: false };
     const draft = this.form.touched ? { value: this.form.value() } : null;
     this.outbox.push({ name: "decide", content, text: clip(this.pane.text), draft: draft ?? { value }, was: this.current.state });
-    if (this.outbox.troubled) this.countUnsent();
     this.undoing = null;
     this.advance();
     this.root.dataset.swap = String(performance.now() - started);
   }
 
   skip(event) {
-    if (!this.takes(event)) return;
+    if (!this.counts(event)) return;
     if (this.current.state !== "pending") {
       this.putBack([this.current]);
       return this.bring();
@@ -341,7 +374,7 @@ class Desk {
 
   undo(event) {
     // While the next record is awaited, the last decision can be taken back all the same.
-    if (this.opening || this.dialogs.open || (this.current && !this.takes(event))) return;
+    if (this.opening || this.dialogs.open || (this.current && !this.takes(event))) return this.swallow();
     this.replace(() => this.takeBack());
   }
 
@@ -404,6 +437,7 @@ class Desk {
   // What the outbox says
 
   heard(event, item, detail) {
+    if (event === "changed") return this.showSign();
     if (event === "saved" && item.name === "decide") {
       this.drafts.set(item.content.record_id);
       this.renewNext();
@@ -412,8 +446,11 @@ class Desk {
       if (detail.repeated) this.progress.refresh();
       else this.progress.count(item.was === "pending" ? 1 : 0);
       this.live(say(detail.state));
-    } else if (event === "trouble") this.trouble(detail, "unsent");
-    else if (event === "clear") for (const name of ["unsent", "noRecord", "failed"]) this.banners.show(name, null);
+    } else if (event === "trouble") {
+      this.unsentBecause = detail.status;
+      this.trouble(detail, "unsent");
+      this.showSign();
+    } else if (event === "clear") for (const name of ["unsent", "noRecord", "failed"]) this.banners.show(name, null);
     else if (event === "refused") this.refused(item, detail);
   }
 
@@ -457,25 +494,35 @@ class Desk {
     this.banners.show("conflicts", this.conflicts.length ? say("conflicts", { n: this.conflicts.length }) : null, look);
   }
 
-  // Say what went wrong, once, where it does not move the page.
+  // Say what went wrong, once, where it does not move the page. What mends itself is told by the sign alone.
   trouble(error, name) {
-    if (name === "unsent") this.unsentBecause = error.status;
     if (error.status === 401) {
       const here = encodeURIComponent(location.pathname + location.search);
       return this.banners.show("unsent", say("signedOut"), make("a", { href: `${this.config.signIn}?next=${here}`, role: "button" }, say("signIn")));
     }
     if (error.status === 403) return this.banners.show("unsent", say("stale"), this.banners.reloadButton());
     if (error.status === 507) return this.banners.show("unsent", say("full"));
-    if (name === "unsent") return this.countUnsent();
-    if (error.status === 0) return this.banners.show(name, say("offline"));
+    if (name === "unsent" || (name === "noRecord" && error.status === 0)) return this.banners.show(name, null);
     if (name === "noRecord" && error.passing) return this.banners.show(name, say("noRecord"));
-    return this.banners.show(name, say("failed", { why: error.message }), this.banners.closeButton(name));
+    const why = error.status === 0 ? say("unreached") : say("failed", { why: error.message });
+    return this.banners.show(name, why, this.banners.closeButton(name));
   }
 
-  countUnsent() {
-    if ([401, 403, 507].includes(this.unsentBecause)) return;
-    const n = this.outbox.unsent;
-    this.banners.show("unsent", n ? (this.unsentBecause === 0 ? `${say("offline")} (${n})` : say("unsent", { n })) : null);
+  showSign() {
+    const { unsent, stopped, troubled } = this.outbox;
+    const offline = !this.api.reachable || (troubled && this.unsentBecause === 0);
+    this.sign.show({ offline, failing: troubled || stopped.length > 0, waiting: unsent + stopped.length });
+  }
+
+  // The server begins or ceases to answer.
+  reached(reachable) {
+    this.showSign();
+    clearInterval(this.asking);
+    if (reachable) return this.banners.show("failed", null);
+    this.live(say("offlineLong"));
+    // Where nothing else is on its way, the counter finds out when the server is back.
+    this.asking = setInterval(() => this.progress.refresh(), 2 * RETRY);
+    return undefined;
   }
 
   live(words) {
@@ -546,7 +593,6 @@ class Desk {
     });
     addEventListener("online", () => this.outbox.retryNow());
     addEventListener("pagehide", () => {
-      remember(this.place, this.current?.record_id ?? null);
       remember(this.name, this.page);
       this.putBack([this.current, ...this.ahead].filter(Boolean));
     });
@@ -576,6 +622,10 @@ class Desk {
   run({ name, digit, shift }, event) {
     switch (name) {
       case "approve": this.root.classList.contains("is-done") ? this.bring() : this.decide("approve", event); break;
+      case "empty":
+        if (!this.form.empty) return false;
+        this.decide("approve", event);
+        break;
       case "again": this.bring(); break;
       case "reject": this.decide("reject", event); break;
       case "skip": this.skip(event); break;
@@ -587,7 +637,7 @@ class Desk {
       case "keys": this.dialogs.showKeys(); break;
       case "escape": return this.escape();
       case "nothing": break;
-      case "mark": case "delete": return this.takes(event) && (this.form.widget.onCommand?.(name, shift) ?? false);
+      case "mark": case "delete": return this.counts(event) && (this.form.widget.onCommand?.(name, shift) ?? false);
       default:
         if (!this.form.element.inert) return this.form.widget.onCommand?.(name, shift) ?? false;
         if (name === "filter") this.edit();
@@ -597,7 +647,7 @@ class Desk {
   }
 
   digit(digit, shift, event) {
-    if (!this.takes(event)) return false;
+    if (!this.counts(event)) return false;
     const known = this.form.widget.onDigit(digit);
     // One key for the label and the approval, where a label is the whole value.
     if (known && shift && ["choice", "rating"].includes(this.form.schema.kind)) this.decide("approve", event);
@@ -616,7 +666,7 @@ class Desk {
   }
 
   second(event) {
-    if (!this.takes(event)) return;
+    if (!this.counts(event)) return;
     if (this.current.second === null) this.form.complain(say("noSecond"));
     else this.form.take(this.current.second);
   }

@@ -7,7 +7,8 @@ const FIRST_PAUSE = 1000;
 const LONGEST_PAUSE = 20000;
 
 export class Outbox {
-  // `heard(event, item, detail)`: "saved" (answer), "refused" (error), "trouble" (error), "clear".
+  // `heard(event, item, detail)`: "saved" (answer), "refused" (error), "trouble" (error), "clear", and "changed" where
+  // more or less is on its way than before.
   constructor(api, key, heard) {
     this.api = api;
     this.key = key;
@@ -124,6 +125,7 @@ export class Outbox {
   #keep() {
     const empty = !this.waiting.length && !this.stopped.length;
     remember(this.key, empty ? null : { waiting: this.waiting, stopped: this.stopped });
+    this.heard("changed");
   }
 }
 
