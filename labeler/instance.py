@@ -23,7 +23,7 @@ from labeler.annotation.queue import Queue
 from labeler.backends.base import Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly, not_written
-from labeler.extras import check_embedder
+from labeler.extras import check_embedder, extra_of_embedder
 from labeler.ingest.service import Importer
 from labeler.ingest.upkeep import refresh_groups
 from labeler.kept import KeptFile
@@ -33,7 +33,7 @@ from labeler.prelabel.suggest import Suggester
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.ranking import Rankings
-from labeler.settings import changed_settings, merged_settings, read_settings
+from labeler.settings import changed_settings, check_columns, merged_settings, read_settings
 from labeler.store import Store, Tx, check_new
 from labeler.store.projects import check_in_use
 from labeler.store.work import Work
@@ -49,6 +49,7 @@ DATABASE = "labeler.db"
 # So few missing vectors of a slow embedder are made while a page waits; more are left to the background.
 _FEW = 16
 _RECHECK = 30.0
+E5 = "e5"
 _NEW_KEY = "delete it, and the next start makes a new one (everybody signs in again)"
 
 
@@ -96,7 +97,7 @@ class Instance:
         self._settings = KeptFile(folder / "settings.json", _read_settings)
         self._prices = KeptFile(folder / "prices.json", _read_prices)
         self._suggesters = Suggesters(self)
-        self._complete: dict[tuple[int, str], tuple[bool, float]] = {}
+        self._complete: dict[tuple[int, str, int], tuple[bool, float]] = {}
         self._overridden: dict[tuple[int, str], tuple[int, Task]] = {}
         self._work = threading.Event()
         self._rankings = Rankings(self.store)
@@ -207,6 +208,7 @@ class Instance:
         for task in chosen["tasks"]:
             self.plugins.task(task)
         checked = changed_settings("project", chosen)
+        check_columns(checked)
 
         def work(tx: Tx) -> int:
             id_ = self.store.projects.create(tx, name, language, checked)
@@ -250,6 +252,10 @@ class Instance:
         settings = self.task_settings(project, task.name)
         return settings["persona"] or {}, settings["answer_wording"] or {}
 
+    def sent_columns(self, project: Mapping[str, Any], task: Task) -> tuple[str, ...]:
+        """Return the columns of the metadata that the model sees: none of a task on products, which have none."""
+        return () if task.unit == GROUP else tuple(self.project_settings(project)["sent_columns"])
+
     def change_project(self, project_id: int, changes: Mapping[str, Any], reviewer_id: int | None = None) -> None:
         """Change some settings of a project; tasks that were added get their queue.
 
@@ -264,7 +270,10 @@ class Instance:
 
         def work(tx: Tx) -> None:
             now = self.store.projects.get(project_id, tx)["settings"]
-            self.store.projects.set_settings(tx, project_id, changed_settings("project", {**now, **changes}))
+            merged = changed_settings("project", {**now, **changes})
+            # Two changes that go each for itself may not go together.
+            check_columns(merged)
+            self.store.projects.set_settings(tx, project_id, merged)
             detail = {"changed": sorted(changes)}
             self.store.events.add(tx, "settings changed", project_id=project_id, reviewer_id=reviewer_id, detail=detail)
 
@@ -370,14 +379,29 @@ class Instance:
         return self.lexical_embeddings(project)
 
     def lexical_embeddings(self, project: Mapping[str, Any]) -> Embeddings:
-        return self.chosen_embeddings({**project, "settings": {**project["settings"], "embedder": "lexical"}})
+        return self._embeddings_of(project, "lexical")
 
-    def _nearly_complete(self, embeddings: Embeddings, project_id: int) -> bool:
-        key = (project_id, embeddings.embedder.id)
+    def _embeddings_of(self, project: Mapping[str, Any], embedder: str) -> Embeddings:
+        return self.chosen_embeddings({**project, "settings": {**project["settings"], "embedder": embedder}})
+
+    def best_embeddings(self, project: Mapping[str, Any]) -> Embeddings:
+        """Return the vectors that a typed text is compared by: those of meaning where all are there, else of letters.
+
+        A project that goes by letters now may have those of e5 from before.
+        """
+        now = self.embeddings(project)
+        if not now.embedder.fast or E5 not in self.plugins.embedders or extra_of_embedder(E5) is not None:
+            return now
+        better = self._embeddings_of(project, E5)
+        return better if self._nearly_complete(better, int(project["id"]), 1) else now
+
+    def _nearly_complete(self, embeddings: Embeddings, project_id: int, few: int = _FEW) -> bool:
+        """Whether fewer than ``few`` vectors of a project are missing."""
+        key = (project_id, embeddings.embedder.id, few)
         known, at = self._complete.get(key, (False, 0.0))
         now = time.monotonic()
         if now - at > (_RECHECK if known else 1.0):
-            known = embeddings.missing(project_id, _FEW) < _FEW
+            known = embeddings.missing(project_id, few) < few
             self._complete[key] = (known, now)
         return known
 
@@ -388,7 +412,7 @@ class Instance:
         with self._lock:
             if key not in self._embeddings:
                 factory = find(self.plugins.embedders, settings["embedder"], "embedder")
-                self._embeddings[key] = Embeddings(self.store, factory(settings))
+                self._embeddings[key] = Embeddings(self.store, factory(settings), settings["embedder"])
             return self._embeddings[key]
 
     def index(self, project: Mapping[str, Any], task: Task) -> ExampleIndex:
@@ -411,6 +435,7 @@ class Instance:
         with self._lock:
             if key not in self._probes:
                 self._probes[key] = ProbeBackend(index)
+            self._probes[key].columns = self.sent_columns(project, task)
             return self._probes[key]
 
     # Suggestions
@@ -459,7 +484,7 @@ class Instance:
 
     def queue(self, project: Mapping[str, Any], task: Task) -> Queue:
         def nearest(text: str) -> Sequence[int]:
-            return self._rankings.pending(int(project["id"]), task.name, self.embeddings(project).embedder, text)
+            return self._rankings.pending(int(project["id"]), task.name, self.best_embeddings(project).embedder, text)
 
         settings = self.project_settings(project)
         return Queue(self.store, int(project["id"]), task, settings, nearest, lambda: self._answering(project, task))

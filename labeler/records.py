@@ -40,7 +40,7 @@ class Record:
 class Example:
     """An approved annotation with its text, as shown in a prompt and as evidence.
 
-    ``similarity`` is the cosine to the record it was retrieved for, in [-1, 1].
+    ``similarity`` is the cosine to the record it was retrieved for, in [-1, 1]. ``metadata`` is its record's.
     """
 
     annotation_id: int
@@ -50,6 +50,7 @@ class Example:
     similarity: float
     reviewer: str = ""
     approved_at: float = 0.0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,7 @@ class Suggestion:
     all that answered: backend, model, settings, way; ``fit`` names what the backend, or a calibration of its scores,
     had learned by then. ``seq`` is the last decision that its examples may know of, ``text_hash`` a digest of the
     record's text. Those of older programs have none of these. ``billed`` says that it came through the ledger.
+    ``columns`` are the columns of metadata that were sent beside the texts.
     """
 
     record_id: int
@@ -199,6 +201,7 @@ class Suggestion:
     seq: int | None = None
     text_hash: str = ""
     billed: bool = False
+    columns: Sequence[str] = ()
     id: int = 0
     run_id: int | None = None
     call_id: int | None = None

@@ -24,6 +24,10 @@ CALIBRATE = "calibrate"
 """The purpose of a run over records whose labels are approved; other runs leave out what people decided."""
 AGAIN = "again"
 """What a run is started with, beside its settings, to ask anew for answers that could not be read."""
+COLUMNS = ("hidden_columns", "blind_columns", "sent_columns")
+"""The settings of a project that name columns of the metadata."""
+MOST_SENT = 16
+"""So many columns of the metadata can be sent beside a text."""
 MODES = DIRECT, CASCADE = "direct", "cascade"
 QUANTIZATIONS = ("auto", "nf4", "int8", "none")
 _LEASE = 90.0
@@ -92,6 +96,9 @@ PROJECT = (
     Setting("embedding_model", "text", "", help="The model for sentence-transformers: a name or a folder"),
     Setting("blind_share", "float", 0.05, 0, 1, help="The share of the queue shown without a suggestion"),
     Setting("order", "choice", "oldest", choices=("oldest", "score", "disagreement", "random"), help="Queue order"),
+    Setting("hidden_columns", "list", [], help="Columns of the metadata that people never see"),
+    Setting("blind_columns", "list", [], help="Columns of the metadata that people also see on blind records"),
+    Setting("sent_columns", "list", [], help="Columns of the metadata that the model sees beside the text"),
     Setting("claim_minutes", "float", 10.0, 0.01, 1440, help="How long an opened record stays with a reviewer"),
     Setting("max_share_reviewer", "float", None, 0, 1, help="Largest share of the k examples from one reviewer",
             empty="0.5 if several reviewers label, otherwise 1"),
@@ -174,6 +181,19 @@ def lease(instance: Mapping[str, Any]) -> float:
 def overrides(run_settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a task that a run has other than its task; what else a run says of itself is left out."""
     return {name: value for name, value in run_settings.items() if name not in ("purpose", AGAIN)}
+
+
+def check_columns(project: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingError` for settings of a project that say two things of a column, or send too many."""
+    both = [name for name in project.get("hidden_columns", ()) if name in project.get("blind_columns", ())]
+    if both:
+        raise SettingError(
+            f"hidden_columns and blind_columns both name {both[0][:80]!r}; take it out of one of them: what is hidden "
+            "is shown on no record"
+        )
+    sent = project.get("sent_columns", ())
+    if len(sent) > MOST_SENT:
+        raise SettingError(f"sent_columns names {len(sent)} columns; at most {MOST_SENT} can be sent beside a text")
 
 
 def read_settings(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Opened(Protocol):
     def project_task(self, project: Mapping[str, Any], name: str) -> Task: ...
     def task_settings(self, project: Mapping[str, Any], name: str) -> dict[str, Any]: ...
     def task_settings_raw(self, project: Mapping[str, Any], name: str) -> dict[str, Any]: ...
+    def sent_columns(self, project: Mapping[str, Any], task: Task) -> tuple[str, ...]: ...
     def embeddings(self, project: Mapping[str, Any]) -> Embeddings: ...
     def lexical_embeddings(self, project: Mapping[str, Any]) -> Embeddings: ...
     def index(self, project: Mapping[str, Any], task: Task) -> ExampleIndex: ...
@@ -214,7 +215,7 @@ class Suggesters:
             backend=backend,
             retriever=self._retriever(project, settings, "balanced" if backend.billed else "similar"),
             k=settings["k"] if settings["k"] is not None else task.k,
-            style=self._style(settings, project["language"]),
+            style=self._style(settings, project["language"], self.opened.sent_columns(project, task)),
             generation=_generation(task, settings, chosen, backend, given),
             second=self._second_opinions(project, task),
             identity=_identity(backend, settings, find(self.opened.plugins.backends, name, "backend")),
@@ -249,7 +250,7 @@ class Suggesters:
         found: Retriever = factory({**self.opened.project_settings(project), **settings, "pinned_ids": ids})
         return found
 
-    def _style(self, settings: Mapping[str, Any], language: str) -> PromptStyle:
+    def _style(self, settings: Mapping[str, Any], language: str, columns: tuple[str, ...]) -> PromptStyle:
         return PromptStyle(
             settings["style"],
             language,
@@ -257,6 +258,7 @@ class Suggesters:
             wording=(settings["answer_wording"] or {}).get(language, ""),
             samples=settings["samples"],
             secret=b"" if self.opened.read_only else self.opened.secret_key.encode()[:64],
+            columns=columns,
         )
 
     def _second_opinions(self, project: Mapping[str, Any], task: Task) -> Sequence[Backend]:

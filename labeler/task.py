@@ -72,7 +72,7 @@ class Task:
         return prompts.turns(self._head(style), record, answered, style)
 
     def _head(self, style: PromptStyle) -> str:
-        key = (style.language, style.persona, style.wording)
+        key = (style.language, style.persona, style.wording, bool(style.columns))
         if key not in self._heads:
             title, guidelines = self.titled(style.language), self.guided(style.language)
             self._heads[key] = prompts.head(self.name, title, guidelines, self.schema, style)
@@ -93,7 +93,7 @@ class Task:
         return {}
 
     @cached_property
-    def _heads(self) -> dict[tuple[str, str, str], str]:
+    def _heads(self) -> dict[tuple[str, str, str, bool], str]:
         # A head takes longer to make than the rest of a prompt, and stays the same for a whole run.
         return {}
 

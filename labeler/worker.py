@@ -254,9 +254,9 @@ class Worker:
     # Upkeep: vectors, and what decisions call for
 
     def _upkeep(self) -> bool:
-        busy = False
         store = self.instance.store
         self._checkpoint()
+        busy = store.index_pictures()
         for project in store.projects.all():
             busy = self._derive(project) or busy
             busy = self._fill_vectors(project) or busy

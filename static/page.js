@@ -27,6 +27,22 @@ document.addEventListener("htmx:responseError", (event) => {
   if ([401, 403, 404].includes(event.detail.xhr.status)) location.reload();
 });
 
+// Times come in UTC: they are written anew in the zone of whoever reads them, whose name stands beside.
+function inOwnZone(part) {
+  const named = (style, at) =>
+    new Intl.DateTimeFormat(root.lang, { timeZoneName: style }).formatToParts(at).find((one) => one.type === "timeZoneName").value;
+  const two = (number) => String(number).padStart(2, "0");
+  for (const time of part.querySelectorAll("time[datetime]")) {
+    const at = new Date(time.dateTime);
+    const day = [at.getFullYear(), two(at.getMonth() + 1), two(at.getDate())].join("-");
+    time.textContent = `${day} ${two(at.getHours())}:${two(at.getMinutes())} ${named("short", at)}`;
+    time.title = `${named("long", at)} (${Intl.DateTimeFormat().resolvedOptions().timeZone})`;
+  }
+}
+inOwnZone(document);
+// What a page that polls gets is in UTC again.
+document.addEventListener("htmx:load", (event) => inOwnZone(event.target));
+
 // A one-time link is used at once where there is a person's browser; the history holds a mark, so that "back" does not
 // send it again.
 for (const form of document.querySelectorAll("form[data-submit-once]")) {

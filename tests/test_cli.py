@@ -602,6 +602,18 @@ def test_one_setting_can_be_shown(shell: Shell) -> None:
     assert shell.ok("settings", "timeout_seconds") == "timeout_seconds = 20.0\n"
 
 
+def test_columns_are_chosen_by_command(shell: Shell, tmp_path: Path) -> None:
+    """Columns are named as in the file; one that no record seems to have is stored all the same, and said."""
+    file = tmp_path / "reviews.csv"
+    file.write_text("id,text,rating,shop\n1,달아요,5,서울\n", encoding="utf-8")
+    shell.ok("import", file, "--project", "shop", "--text", "text", "--id", "id")
+    assert shell.ok("settings", "--project", "shop", "sent_columns=rating") == 'Saved.\nsent_columns = ["rating"]\n'
+    said = shell.ok("settings", "--project", "shop", "hidden_columns=ratng,shop")
+    assert "No column 'ratng' was found" in said and "there are: rating, shop" in said
+    refused = shell.fails("settings", "--project", "shop", "blind_columns=shop")
+    assert "hidden_columns and blind_columns both name 'shop'" in refused
+
+
 def test_damaged_settings_file_is_named(shell: Shell) -> None:
     """A settings.json that is not JSON is an error that names the file."""
     shell.ok("projects")

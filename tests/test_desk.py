@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from helpers import until
+from helpers import Points, until
 
 from labeler import Choice, Choices, Fields, Keywords, Label, Rating, Spans, Text, accounts
 from labeler.app import create_app
@@ -25,6 +25,7 @@ from labeler.instance import Instance
 from labeler.plugins import Disabled
 from labeler.prelabel.calibration import Calibration
 from labeler.records import BackendFailure, Evidence, ParseFailure, SecondOpinion, Step, Suggestion
+from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
 from labeler.store import NewRecord
 from labeler.store.calibrations import Calibrations
@@ -282,6 +283,33 @@ def test_similar_order_brings_what_resembles_the_typed_text(shop: Shop) -> None:
     shop.instance.embeddings(shop.instance.store.projects.get(shop.project)).vectors([(r.id, r.text) for r in records])
     opened = shop.seat().next(order="similar", similar_to="sweet apples, crisp")
     assert "The apples were sweet" in opened["html"]
+
+
+def test_similar_order_says_what_texts_are_compared_by(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By letters, or by meaning where all vectors of that are there; page and JSON say which."""
+    instance, store = shop.instance, shop.instance.store
+    meaning = Points()
+    meaning.fast = False
+    monkeypatch.setitem(instance.plugins.embedders, "e5", lambda settings: meaning)
+    monkeypatch.setattr("labeler.instance.extra_of_embedder", lambda name: None)
+    vectors = Embeddings(store, meaning)
+
+    def compared_by() -> tuple[str, bool]:
+        instance._complete.clear()
+        seat = shop.seat()
+        answer = seat.next(order="similar", similar_to="(1 0)", page="p")
+        return answer["similar_by"], "by meaning (e5)" in seat.client.get(seat.path()).text
+
+    assert compared_by() == ("lexical", False)
+    assert list(vectors.fill(shop.project)) == [len(TEXTS)]
+    assert compared_by() == ("e5", True)
+    shop.add(NewRecord("new", "a new one (1 0)"))
+    assert compared_by() == ("lexical", False)
+    assert list(vectors.fill(shop.project)) == [1]
+    opened = shop.seat(who=1).next(order="similar", similar_to="(1 0)")
+    assert "similar_by" not in shop.seat(who=1).next() and opened["similar_by"] == "lexical"
+    instance._complete.clear()
+    assert "a new one" in shop.seat(who=1).next(order="similar", similar_to="(1 0)", page="q")["html"]
 
 
 def test_leave_puts_back_only_what_this_page_holds(shop: Shop) -> None:
@@ -718,6 +746,39 @@ def test_blind_records_leak_nothing(open_shop: Callable[..., Shop]) -> None:
     for leak in ("negative", "neutral", "0.43", "0.12", "0.98", "tiny-model", "probe", "vote", TEXTS[0]):
         assert leak not in shown
     assert "blind" in opened["html"]
+
+
+def test_people_see_the_columns_that_the_project_shows(open_shop: Callable[..., Shop]) -> None:
+    """Unless the project says otherwise every column, and on a blind record none; the examples show the same."""
+    shop = open_shop(texts=())
+    [id_] = shop.add(NewRecord("k", "글", metadata={"rating": 4, "shop": "서울점", "author": "민지"}))
+    seat = shop.seat()
+
+    def shown() -> list[str]:
+        meta = seat.open(id_)["html"].split("</div>")[0]
+        return re.findall(r"<i>(\w+)</i>", meta)
+
+    assert shown() == ["rating", "shop", "author"]
+    shop.instance.change_project(shop.project, {"hidden_columns": ["rating"], "sent_columns": ["rating"]})
+    assert shown() == ["shop", "author"]
+    decided = seat.decide(seat.open(id_), "negative").json["annotation_id"]
+    example = seat.client.get(seat.path(f"example/{decided}")).json["html"]
+    assert "서울점" in example and "rating" not in example
+    seat.post("undo")
+    shop.instance.change_project(shop.project, {"blind_share": 1.0})
+    assert shown() == []
+    shop.instance.change_project(shop.project, {"blind_columns": ["shop"]})
+    assert shown() == ["shop"]
+    assert "민지" not in json.dumps(seat.open(id_), ensure_ascii=False)
+
+
+def test_what_a_suggestion_was_made_with_stands_beside_it(shop: Shop) -> None:
+    """The columns that the model saw are named, and nothing where it saw none."""
+    record_id = shop.seat().next()["record_id"]
+    shop.suggest(record_id, "negative", columns=("rating", "shop"))
+    assert "with rating, shop" in shop.seat().open(record_id)["html"]
+    shop.suggest(record_id, "negative")
+    assert "with " not in shop.seat().open(record_id)["html"].split('data-slot="status"')[1].split("</div>")[0]
 
 
 def test_a_blind_decision_is_measured_and_corrected_blind(open_shop: Callable[..., Shop]) -> None:

@@ -1125,3 +1125,26 @@ def test_an_undo_whose_answer_got_lost_takes_back_one_decision(desk: Desk) -> No
     desk.press("Backspace")
     desk.until(lambda: desk.record == second)
     assert desk.value(first) == "good" and lost == [200]
+
+
+# Beside the desk
+
+
+def test_times_stand_in_the_reader_s_own_zone(desk: Desk) -> None:
+    """A page writes its times in the zone of the browser, with the zone's name; a hint has its long name."""
+    store = desk.instance.store
+    store.write(lambda tx: store.records.start_import(tx, desk.project, "a.csv", {}, None, 0, state="finished"))
+    store.write(lambda tx: tx.run("UPDATE imports SET created_at = 1800000000"))
+    cookies = desk.page.context.cookies()
+    for zone, written, name in (
+        ("Asia/Seoul", "2027-01-15 17:00 GMT+9", "Korean Standard Time (Asia/Seoul)"),
+        ("America/New_York", "2027-01-15 03:00 EST", "Eastern Standard Time (America/New_York)"),
+        ("Pacific/Kiritimati", "2027-01-15 22:00 GMT+14", "Line Islands Time (Pacific/Kiritimati)"),
+    ):
+        context = desk.page.context.browser.new_context(timezone_id=zone, locale="en-US")
+        context.add_cookies(cookies)
+        page = context.new_page()
+        page.goto(f"{desk.address}/projects/{desk.project}")
+        assert (page.inner_text("time"), page.get_attribute("time", "title")) == (written, name)
+        assert page.get_attribute("time", "datetime") == "2027-01-15T08:00:00Z"
+        context.close()

@@ -1214,7 +1214,7 @@ def test_suggestions_leave_for_analysis_only(world: World) -> None:
     first, second = lines(result.folder / "suggestions-not-for-training.jsonl")
     assert first == {
         "key": "r1", "text": "좋아요", "value": "positive", "parse_failure": None, "score": 0.9, "note": "vote",
-        "backend": "nearest", "model_id": None, "task_version": "1", "flags": ["suspicious"],
+        "backend": "nearest", "model_id": None, "task_version": "1", "flags": ["suspicious"], "columns": [],
         "second_opinion": {"backend": "probe", "value": "neutral", "score": 0.4},
         "evidence": [
             {"annotation_id": approved, "record_id": 1, "key": "seen", "similarity": 0.75},

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import unicodedata
 from unittest import mock
 
 import pytest
-from helpers import World
+from helpers import World, migrations_before
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labeler.store import NewRecord
-from labeler.store.search import folded, replace_text, search_query, search_tokens
+from labeler.store import NewRecord, Store, migrations
+from labeler.store.search import folded, forget_texts, index_pictures, replace_text, search_query, search_tokens
 
 TEXTS = [
     "사과가 아삭하고 배송이 빨라요",
@@ -179,8 +180,101 @@ def test_a_letter_in_few_of_many_texts_is_found(tmp_path):
     world.store.close()
 
 
+# Pictures
+
+THUMB, BROWN_THUMB, HEART, RED_HEART = "👍", "👍🏽", "❤", "❤\ufe0f"
+FAMILY, LARGER_FAMILY = "👩\u200d👩\u200d👧", "👩\u200d👩\u200d👧\u200d👦"
+PICTURED = [
+    f"맛있어요 {THUMB}",
+    f"배송 최고{BROWN_THUMB}{BROWN_THUMB}",
+    f"우리 {FAMILY} 모두 좋아해요",
+    f"{LARGER_FAMILY} 다 먹어요",
+    f"사랑해요 {RED_HEART}",
+    f"별로 {HEART} 아님",
+    "한국 🇰🇷 배송",
+    "미국 🇺🇸 배송",
+    "★★★☆☆ 보통",
+    "👏👏 그림 없이 u1f44d 라고 적음",
+]
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory):
+    made = World(tmp_path_factory.mktemp("pictures"), PICTURED)
+    yield made
+    made.store.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        (THUMB, {0, 1}),
+        (BROWN_THUMB, {1}),
+        (BROWN_THUMB * 2, {1}),
+        (THUMB * 2, set()),
+        (FAMILY, {2, 3}),
+        (LARGER_FAMILY, {3}),
+        ("👧", {2, 3}),
+        (HEART, {4, 5}),
+        (RED_HEART, {4, 5}),
+        ("🇰🇷", {6}),
+        ("🇺🇸 배송", {7}),
+        ("★★★", {8}),
+        ("★★★★", set()),
+        (f"배송 {THUMB}", {1}),
+        ("👏", {9}),
+        ("u1f44d", {9}),
+        ("😀", set()),
+        ("\u200d", set()),
+    ],
+)
+def test_picture_is_found_whole(pictured, words, places):
+    """Emoji and stars are found alone, beside words, in a family and in any skin; one that is asked for with a skin, or
+    as a family, is found as that alone, and a heart whichever way the keyboard spells it."""
+    assert found(pictured, words) == {PICTURED[n] for n in places}
+
+
+def test_pictures_of_what_was_stored_before_are_found_after_the_upkeep(tmp_path, monkeypatch):
+    """Records that an earlier program stored are indexed slice by slice; killed in between, it goes on from there."""
+    known = migrations.migrations
+    with monkeypatch.context() as earlier:
+        earlier.setattr(migrations, "migrations", migrations_before(known, "m016"))
+        earlier.setattr(importlib.import_module("labeler.store.search"), "_picture_tokens", lambda text: [])
+        world = World(tmp_path, [f"좋아요 {THUMB} {n}" for n in range(5)])
+        world.store.close()
+    store = world.store = Store(tmp_path / "labeler.db")
+    world.add([f"새 리뷰 {THUMB}"])
+    assert found(world, THUMB) == {f"새 리뷰 {THUMB}"}
+    assert store.write(lambda tx: index_pictures(tx, 2))
+    assert found(world, THUMB) == {f"새 리뷰 {THUMB}", f"좋아요 {THUMB} 0", f"좋아요 {THUMB} 1"}
+    # One that was indexed, and one that was not yet, can be taken out whole.
+    leaving = [(id_, f"좋아요 {THUMB} {n}") for n, id_ in enumerate(world.records) if n in (0, 4)]
+    store.write(lambda tx: forget_texts(tx, leaving))
+    while store.index_pictures():
+        pass
+    assert found(world, THUMB) == {f"새 리뷰 {THUMB}", *(f"좋아요 {THUMB} {n}" for n in (1, 2, 3))}
+    assert found(world, "좋아요") == {f"좋아요 {THUMB} {n}" for n in (1, 2, 3)}
+    assert not store.index_pictures() and store.check() == []
+    store.close()
+
+
+# Keys
+
+
+def test_record_is_found_by_its_key(tmp_path):
+    """A key that is typed whole brings its record first, and once, before the texts that hold the key."""
+    texts = [NewRecord("ko-fruit-1", "사과"), NewRecord("x", "ko-fruit-1 과 같은 상품"), NewRecord("ko-fruit-12", "배")]
+    world = World(tmp_path, texts)
+    pages = [world.store.search(world.project_id, " ko-fruit-1 ", limit=1)]
+    pages.append(world.store.search(world.project_id, "ko-fruit-1", limit=5))
+    assert [[row["key"] for row in page] for page in pages] == [["ko-fruit-1"], ["ko-fruit-1", "x"]]
+    assert [row["key"] for row in world.store.search(world.project_id, "사과", limit=5)] == ["ko-fruit-1"]
+    world.store.close()
+
+
 def test_tokens_are_overlapping_pairs():
-    """What the index holds can be read: pairs of a word, and its last character alone."""
+    """What the index holds can be read: pairs of a word, its last character alone, and code points of pictures."""
     assert search_tokens("사과가 A") == "사과 과가 가 a"
+    assert search_tokens("A👍👍") == "a u1f44d"
     assert search_query("사과가 a") == '"사과 과가" AND "a"*'
     assert search_query("!") is None

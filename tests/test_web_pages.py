@@ -796,6 +796,38 @@ def test_project_settings_are_checked_and_saved(client: FlaskClient, store: Stor
     assert send(client, path, **form | {"embedder": "nothing"}).status_code in (400, 404)
 
 
+def test_columns_are_chosen_on_the_settings_page(client: FlaskClient, store: Store, project: int) -> None:
+    """Each column stands there with values and three boxes; what is ticked is stored, also a name full of marks."""
+    path, name = f"/projects/{project}/settings", f'별점 "{HOSTILE}"'
+    assert "아직 열이 있는 레코드가 없어요" in client.get(path).text
+    new = [NewRecord("k", "글", metadata={name: 4, "가게": HOSTILE})]
+    store.write(lambda tx: store.records.add(tx, project, new, []))
+    page = client.get(path)
+    assert not Page(page.text).active and page.text.count('value="가게"') == 3 and " checked" not in boxes(page.text)
+    chosen = {"hidden_columns": ["", name], "blind_columns": [""], "sent_columns": ["", name, "가게"]}
+    assert send(client, path, **chosen).status_code == 303
+    stored = store.projects.get(project)["settings"]
+    assert stored["hidden_columns"] == [name] and stored["sent_columns"] == [name, "가게"]
+    page = client.get(path)
+    assert boxes(page.text).count(" checked") == 3 and "검수자에게는 숨긴 열이에요" in page.text
+    refused = send(client, path, **chosen | {"blind_columns": ["", name]})
+    assert refused.status_code == 400 and "숨긴 열은 어느 레코드에도 보이지 않으니" in refused.text
+    assert send(client, path, **dict.fromkeys(chosen, "")).status_code == 303
+    assert not {"hidden_columns", "sent_columns"} & set(store.projects.get(project)["settings"])
+
+
+def boxes(page: str) -> str:
+    """The table of columns of a settings page."""
+    return page.split('<table class="who-sees">')[1].split("</table>")[0]
+
+
+def test_times_name_their_zone(client: FlaskClient, store: Store, project: int) -> None:
+    """The server writes a moment in UTC and says so, for readers without the page's script."""
+    store.write(lambda tx: tx.run("UPDATE reviewers SET created_at = 1800000000.5"))
+    expected = '<time datetime="2027-01-15T08:00:00Z">2027-01-15 08:00 UTC</time>'
+    assert expected in client.get("/people").text
+
+
 def test_the_settings_page_names_plugins_that_were_disabled(tmp_path: Path) -> None:
     """A broken drop-in plugin is named with its reason, escaped."""
     from conftest import enter

@@ -25,7 +25,8 @@ class BackendRequest:
     where the schema has a closed list and the backend can give them), "scored" (refuse if it cannot) or
     "generated" (free text or JSON only; prompts that ask for reasoning need it). ``size`` is how many labels the
     values of a set have on average, as far as the examples tell. ``longest`` is how many tokens the schema can need,
-    None where it sets no bound or a person has set one: an answer that is longer has run away.
+    None where it sets no bound or a person has set one: an answer that is longer has run away. ``columns`` are those of
+    the metadata of the record and of the examples that an answer may go by; the messages hold them already.
     """
 
     record: Record
@@ -39,6 +40,7 @@ class BackendRequest:
     answering: str = AUTO
     size: float | None = None
     longest: int | None = None
+    columns: Sequence[str] = ()
 
 
 @runtime_checkable

@@ -8,14 +8,14 @@ on negation, where the nearest text carries the opposite label.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from labeler.backends.base import BackendRequest
 from labeler.errors import LabelError
 from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text
-from labeler.prompts import answer_text
+from labeler.prompts import answer_text, sent_values
 from labeler.records import BackendFailure, Completion, Value
 from labeler.text import split_sentences
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Embed = Callable[[Sequence[str]], "np.ndarray"]
 EXTRACTION, VOTE = "extraction", "vote"
 _WEIGHT_POWER = 4
+# How much more a neighbour says that is equal in all columns which the model sees than one that is so in none.
+_ALIKE = 8.0
 
 
 class NearestBackend:
@@ -43,7 +45,11 @@ class NearestBackend:
             yield self._answer(request)
 
     def _answer(self, request: BackendRequest) -> Completion | BackendFailure:
-        votes = [(example.value, weight(example.similarity)) for example in request.examples]
+        own = sent_values(request.record.metadata, request.columns)
+        votes = [
+            (example.value, weight(example.similarity) * _likeness(own, sent_values(example.metadata, request.columns)))
+            for example in request.examples
+        ]
         if not votes:
             return BackendFailure("no_examples", "There is no approved example yet; approve a few records first")
         voted = request.schema.vote(votes)
@@ -111,6 +117,12 @@ class NearestBackend:
 def weight(similarity: float) -> float:
     """Return the weight of a neighbour's vote: a power of the cosine, so that close ones count for more."""
     return float(max(similarity, 0.0) ** _WEIGHT_POWER) + 1e-9
+
+
+def _likeness(own: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Return by what a vote is multiplied for the columns in which both records say the same."""
+    same = sum(other.get(name) == value for name, value in own.items())
+    return _ALIKE ** (same / len(own)) if own else 1.0
 
 
 def place_phrases(schema: Keywords, phrases: Sequence[str], text: str, wanted: int) -> Value:

@@ -1,9 +1,10 @@
 """The ``probe`` backend: logistic regression on the stored vectors, refitted as approvals come.
 
 For choice schemas only. It needs no key and no GPU, gives probabilities, and beat the vote of the neighbours
-almost everywhere it was tried. scikit-learn takes seconds to load, so that fitting belongs in the background;
-answering is one small matrix product. A fit runs in one thread: the products are so small that two threads spend their
-time waiting for each other, ten times as much as one needs.
+almost everywhere it was tried. Columns of the metadata that models may see are learned beside the vectors.
+scikit-learn takes seconds to load, so that fitting belongs in the background; answering is one small matrix product.
+A fit runs in one thread: the products are so small that two threads spend their time waiting for each other, ten times
+as much as one needs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
+from labeler.backends import columns
 from labeler.backends.base import BackendRequest
 from labeler.labels import Choice, Choices, LabelSchema
 from labeler.prompts import answer_text
@@ -30,7 +32,10 @@ MIN_APPROVALS = 5
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Weights float32 (labels, d), bias (labels,), of how many examples, up to which decision, under which labels."""
+    """Weights float32 (labels, d), bias (labels,), of how many examples, up to which decision, under which labels.
+
+    ``columns`` are those of the metadata that were there to learn from, ``learned`` what they tell: the last weights.
+    """
 
     labels: tuple[str, ...]
     weights: np.ndarray
@@ -39,6 +44,8 @@ class Fitted:
     seq: int
     task_version: str
     id: str
+    columns: tuple[str, ...] = ()
+    learned: tuple[Mapping[str, Any], ...] = ()
 
 
 class ProbeBackend:
@@ -53,6 +60,7 @@ class ProbeBackend:
 
     def __init__(self, index: ExampleIndex) -> None:
         self.index = index
+        self.columns: tuple[str, ...] = ()
         self._fitted: Fitted | None = None
         self._lock = threading.Lock()
 
@@ -75,14 +83,15 @@ class ProbeBackend:
 
     @property
     def fitted(self) -> Fitted | None:
-        """The newest fit of any process; None while there is none."""
+        """The newest fit of any process; None while there is none, or none from the columns that models see now."""
         fits, place = self.index.store.fits, self._place
         known = self._fitted
         newest = fits.current(*place)
         if newest is not None and (known is None or known.id != newest):
             found = fits.get(*place)
             self._fitted = known if found is None else _read(found)
-        return self._fitted
+        fitted = self._fitted
+        return fitted if fitted is not None and fitted.columns == self.columns else None
 
     @property
     def learned(self) -> str:
@@ -123,6 +132,13 @@ class ProbeBackend:
             if len(entries) < 2:
                 return False
             vectors = self.index.vectors([position for position, _ in entries])
+            # The columns as they are now: who changes them meanwhile has it fitted again.
+            sent, learned = self.columns, list[dict[str, Any]]()
+            if sent:
+                stored = store.records.metadata([entry.record_id for _, entry in entries])
+                rows = [stored.get(entry.record_id, {}) for _, entry in entries]
+                learned = columns.learn(sent, rows)
+                vectors = np.hstack([vectors, columns.numbers(learned, rows)])
             with threadpool_limits(1):
                 if isinstance(schema, Choice):
                     found = _fit_choice(vectors, [entry.strata[0] for _, entry in entries])
@@ -135,8 +151,10 @@ class ProbeBackend:
             labels, weights, bias = found
             numbers = np.column_stack([weights, bias]).astype("<f4").tobytes()
             head = {"labels": labels, "examples": len(entries), "task_version": self.index.task.version}
+            head |= {"columns": list(sent), "learned": learned} if sent else {}
             # The same examples give the same fit: workers that fit side by side make no suggestion stale.
-            digest = hashlib.sha256(strictjson.dumps(labels).encode() + numbers).hexdigest()[:16]
+            same = [labels, list(sent), learned] if sent else labels
+            digest = hashlib.sha256(strictjson.dumps(same).encode() + numbers).hexdigest()[:16]
             self._fitted = _read({"id": digest, "seq": seq, "head": head, "numbers": numbers})
             if not store.db.read_only:
                 store.write(lambda tx: store.fits.save(tx, *self._place, digest, seq, head, numbers))
@@ -156,7 +174,10 @@ class ProbeBackend:
         fitted = self.fitted
         if fitted is None or request.vector is None:
             return BackendFailure("no_vector", "The record has no vector yet")
-        logits = fitted.weights @ np.asarray(request.vector, dtype=np.float64) + fitted.bias
+        vector = np.asarray(request.vector, dtype=np.float64)
+        if fitted.learned:
+            vector = np.concatenate([vector, columns.numbers(fitted.learned, [request.record.metadata])[0]])
+        logits = fitted.weights @ vector + fitted.bias
         if isinstance(request.schema, Choices):
             return _answer_choices(request, request.schema, fitted, 1 / (1 + np.exp(-logits)))
         odds = np.exp(logits - logits.max())
@@ -176,7 +197,7 @@ def _read(stored: Mapping[str, Any]) -> Fitted:
     rows = np.frombuffer(stored["numbers"], dtype="<f4").reshape(len(head["labels"]), -1)
     return Fitted(
         tuple(head["labels"]), rows[:, :-1], rows[:, -1], head["examples"], stored["seq"], head["task_version"],
-        stored["id"],
+        stored["id"], tuple(head.get("columns", ())), tuple(head.get("learned", ())),
     )  # fmt: skip
 
 

@@ -185,6 +185,7 @@ def export(
         options=Options(
             persona=persona,
             wording=wording,
+            columns=instance.sent_columns(found, task),
             formula_safe=not raw,
             bom=bom,
             reasoning=reasoning,

@@ -188,7 +188,12 @@ def _change_project(instance: Instance, project: Mapping[str, Any], changes: dic
     if "tasks" in changes and not changes["tasks"]:
         raise SettingError("tasks needs at least one task")
     instance.change_project(int(project["id"]), changes)
-    return "Saved."
+    there = instance.store.records.columns(int(project["id"]))
+    strange = [name for setting in tables.COLUMNS for name in changes.get(setting) or () if name not in there]
+    if not strange:
+        return "Saved."
+    known = ", ".join(there) or "none"
+    return f"Saved. No column {strange[0]!r} was found in the records that were looked at; there are: {known}."
 
 
 def _change_task(instance: Instance, project: Mapping[str, Any], name: str, changes: dict[str, Any]) -> str:

@@ -188,6 +188,7 @@ class Suggestions(Format):
                 "task_version": s.task_version,
                 "second_opinion": second and {"backend": second.backend, "value": second.value, "score": second.score},
                 "flags": list(s.flags),
+                "columns": list(s.columns),
                 "evidence": [
                     {
                         "annotation_id": e.annotation_id,
@@ -210,8 +211,9 @@ def built_in() -> dict[str, Format]:
 def prompt(row: ExportRow, context: Context) -> list[Message]:
     """Return the zero-shot prompt of a row, checked: what a trainer gets are role and content, and both are sound."""
     # As served, but for equal files from equal rows: the word of the marks is a hash of the text.
-    style = replace(context.style, fence=context.style.mark(row.record.text))
-    messages = context.task.build_prompt(row.record, [], style)
+    record = replace(row.record, text=context.style.sent(row.record.text, row.record.metadata))
+    style = replace(context.style, fence=context.style.mark(record.text))
+    messages = context.task.build_prompt(record, [], style)
     for place, message in enumerate(messages):
         role, content = message["role"], message["content"]
         last = place == len(messages) - 1

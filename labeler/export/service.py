@@ -108,7 +108,8 @@ class Options:
     """How an export is written.
 
     ``language`` is that of the prompts and of rendered labels (None: the project's), ``longest`` the most characters of
-    text and answer together. ``persona`` and ``wording`` are those of the task's settings, by language, as served.
+    text and answer together. ``persona`` and ``wording`` are those of the task's settings, by language, as served, and
+    ``columns`` those of the metadata that the model sees.
     ``keep_contradicting`` exports exact copies with different labels too. ``formula_safe`` and ``bom`` concern CSV
     only. ``reasoning`` adds the steps of each suggestion to the format ``suggestions``; no other format ever holds
     them. ``new_splits`` forgets in which splits records left before.
@@ -118,6 +119,7 @@ class Options:
     longest: int = 32_000
     persona: Mapping[str, str] = field(default_factory=dict)
     wording: Mapping[str, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
     keep_contradicting: bool = False
     formula_safe: bool = True
     bom: bool = False
@@ -193,7 +195,7 @@ class _Job:
     def style(self) -> PromptStyle:
         language = self.options.language or self.project["language"]
         persona, wording = (words.get(language, "") for words in (self.options.persona, self.options.wording))
-        return PromptStyle(ZERO_SHOT, language, persona=persona, wording=wording)
+        return PromptStyle(ZERO_SHOT, language, persona=persona, wording=wording, columns=self.options.columns)
 
     def owner(self, chosen: Format) -> dict[str, str]:
         return {"project": self.project["name"], "task": self.task.name, "format": chosen.name}
@@ -486,7 +488,7 @@ def _manifest(job: _Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
         "task_version": job.task.version,
         "schema": job.task.schema.to_json(),
         "filters": job.filters.to_json(),
-        "options": asdict(job.options) | {"language": job.style.language},
+        "options": asdict(job.options) | {"language": job.style.language, "columns": list(job.options.columns)},
         "files": exchange.entries(),
     }
 

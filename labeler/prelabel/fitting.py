@@ -141,7 +141,10 @@ def fit_joint(cases: Mapping[str, Case], count: Count, limit: int) -> dict[str, 
         return dict(cases)
     if most and fits(0):
         return _shortened(whole, _last(0, most, fits), None)
-    text = _beginning(next(iter(whole.values())).record.text, lambda text: fits(0, text), limit)
+    first = next(iter(whole.values()))
+    # Columns stand on a line of their own before the text: that stays whole.
+    before = first.record.text.index("\n") + 1 if first.style.columns else 0
+    text = _beginning(first.record.text, lambda text: fits(0, text), limit, before + _LEAST)
     return dict(cases) if text is None else _shortened(whole, 0, text)
 
 
@@ -218,13 +221,13 @@ def _longest_label(case: Case) -> int:
 # Texts
 
 
-def _beginning(text: str, fits: Callable[[str], bool], limit: int) -> str | None:
-    """Return the longest beginning of ``text`` that fits, marked as cut; None if even a short one does not."""
+def _beginning(text: str, fits: Callable[[str], bool], limit: int, shortest: int) -> str | None:
+    """Return the longest beginning of ``text`` that fits, marked as cut; None if even the shortest one does not."""
 
     def marked(end: int) -> str:
         return text[:end].rstrip() + MARK
 
-    least, end = min(_LEAST, len(text) - 1), min(len(text), limit * _WIDEST)
+    least, end = min(shortest, len(text) - 1), min(len(text), limit * _WIDEST)
     if end <= least or not fits(marked(boundary(text, least))):
         return None
     if end < len(text) and fits(marked(boundary(text, end))):

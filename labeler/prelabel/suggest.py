@@ -125,6 +125,7 @@ class Suggester:
             [found[hit.entry.annotation_id] for hit in part if hit.entry.annotation_id in found]
             for part in (near, chosen)
         )
+        examples = self._sent(examples)
         fixed = self._fixed_examples(query) if self.mode == CASCADE else ()
         return Prepared(record, vector, examples, neighbours, seq, fixed=fixed)
 
@@ -159,11 +160,18 @@ class Suggester:
 
     def case(self, prepared: Prepared) -> Case:
         """Return what the flow of a record works with; the record's fence is a fresh random one."""
-        texts = [prepared.record.text, *(example.text for example in prepared.examples)]
+        whole = prepared.record
+        record = replace(whole, text=self.style.sent(whole.text, whole.metadata)) if self.columns else whole
+        texts = [record.text, *(example.text for example in prepared.examples)]
         longest = None if getattr(self.backend, "thinks", False) else self._longest(self.task.json_schema())
+
+        def parse(_: Record, completion: Completion) -> Any:
+            # What is quoted from a text stands in the text itself, whatever is sent before it.
+            return self.parse(whole, completion)
+
         return Case(
-            self.task, prepared.record, prepared.examples, self.style.fenced(texts), self.generation, self.answering,
-            self.parse, longest=longest,
+            self.task, record, prepared.examples, self.style.fenced(texts), self.generation, self.answering, parse,
+            longest=longest,
         )  # fmt: skip
 
     def flow(self, prepared: Prepared) -> Started:
@@ -225,7 +233,16 @@ class Suggester:
         )
 
     def _fixed_examples(self, query: Query) -> list[Example]:
-        return self.index.examples(self.fixed.retrieve(self.index, query, self.k)) if self.fixed else []
+        return self._sent(self.index.examples(self.fixed.retrieve(self.index, query, self.k))) if self.fixed else []
+
+    def _sent(self, examples: Sequence[Example]) -> list[Example]:
+        """Return examples for a prompt, with the columns that the model sees."""
+        return [replace(e, text=self.style.sent(e.text, e.metadata)) for e in examples] if self.columns else [*examples]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the metadata that answers are made from, beside the texts."""
+        return self.style.columns
 
     def _free_answer(self, prepared: Prepared) -> tuple[Value, float | None] | None:
         """Return what the free backends say, with the lower score if they say the same, else without one."""
@@ -261,6 +278,7 @@ class Suggester:
             generation=ask.generation if ask else self.generation,
             examples=prepared.examples,
             vector=prepared.vector,
+            columns=self.columns,
             answering=ask.answering if ask else AUTO,
             size=sum(sizes) / len(sizes) if sizes else None,
             longest=self._longest(ask.json_schema) if ask else None,
@@ -272,6 +290,7 @@ class Suggester:
         style = self.style
         retriever = f"{type(self.retriever).__module__}.{type(self.retriever).__qualname__}"
         parts = [style.name, style.language, style.persona, style.wording, retriever, self.k, self.task.version]
+        parts += [list(self.columns)] if self.columns else []
         return hashlib.sha256(strictjson.dumps(parts).encode()).hexdigest()[:12]
 
     @cached_property
@@ -284,6 +303,7 @@ class Suggester:
             parts += [self.cascade_score]
         else:
             parts += [self.index.embeddings.embedder.id, self.task.version]
+            parts += [list(self.columns)] if self.columns else []
         return hashlib.sha256(strictjson.dumps(parts).encode()).hexdigest()[:16]
 
     def learned(self, model_id: str | None, scores: Mapping[str, float] | None) -> str:
@@ -299,8 +319,10 @@ class Suggester:
         completion = outcome.completion
         examples = prepared.examples if outcome.examples is None else outcome.examples
         failure = outcome.value if isinstance(outcome.value, ParseFailure) else None
+        record = prepared.record
+        speaks = suspicious(self.style.sent(record.text, record.metadata))
         return Suggestion(
-            record_id=prepared.record.id,
+            record_id=record.id,
             task=self.task.name,
             task_version=self.task.version,
             backend=self.backend.name,
@@ -311,15 +333,16 @@ class Suggester:
             note=completion.note,
             evidence=[Evidence(e.annotation_id, e.record_id, e.similarity) for e in examples[:EVIDENCE]],
             second=next(iter(self._free_answers(prepared, 1)), None),
-            flags=[*(["instruction"] if suspicious(prepared.record.text) else []), *outcome.flags],
+            flags=[*(["instruction"] if speaks else []), *outcome.flags],
             scores=completion.scores,
             steps=outcome.steps,
             way=self.way,
             kind=self.kind,
             fit=completion.fit or (self.learned(completion.model_id, completion.scores) if self.backend.billed else ""),
             seq=prepared.seq,
-            text_hash=prepared.record.content_hash,
+            text_hash=record.content_hash,
             billed=self.backend.billed,
+            columns=self.columns,
         )
 
     def finish_all(self, prepared: Prepared, outcomes: Mapping[str, Outcome]) -> list[Suggestion]:

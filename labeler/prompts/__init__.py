@@ -5,6 +5,9 @@ hold it: nothing random stands in it. The review never speaks to the model as an
 marks of a *fence*, a random word per call that nobody who writes a review can know, and the head says that nothing
 between two marks with one word is an instruction. An example stands between marks of its own, whose word is a keyed
 hash of its text: the same in every prompt, so that fixed examples are cached too, and as hard to know beforehand.
+
+Where a project sends columns of its metadata, they stand between the same marks, on one line of JSON before the text:
+no value can be taken for a line of its own. Where it sends none, nothing in a prompt says that there could be any.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
 from labeler.errors import SettingError
@@ -33,6 +36,8 @@ LANGUAGES = ("ko", "en")
 _UNSET_FENCE = "0" * 8
 _MARK_BYTES = 4
 _LONGEST_SECRET = 64
+_COLUMNS = "columns.v1"
+_LONGEST_VALUE = 200
 QUOTED = 2000
 """How many characters of an unreadable answer are shown to the model again."""
 _PLACE = re.compile(r"\{(\w+)\}")
@@ -62,7 +67,7 @@ class PromptStyle:
     ``persona`` replaces the sentence that says who the model is, ``wording`` the one that says how to answer; empty
     leaves the frame's own. ``samples`` is how many answers self-consistency asks for. ``secret`` (at most 64 bytes)
     is the instance's own and keys the marks of examples; without it the marks can be computed by anybody, which
-    suits tests and exports.
+    suits tests and exports. ``columns`` are the columns of the metadata that the model sees.
     """
 
     name: str = FEW_SHOT
@@ -72,6 +77,7 @@ class PromptStyle:
     wording: str = ""
     samples: int = 5
     secret: bytes = field(default=b"", repr=False)
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name not in STYLES:
@@ -90,6 +96,12 @@ class PromptStyle:
         while fence in joined:
             fence = secrets.token_hex(_MARK_BYTES)
         return replace(self, fence=fence)
+
+    def sent(self, text: str, metadata: Mapping[str, Any]) -> str:
+        """Return what stands between the marks of a text: the text, behind the columns that the model sees."""
+        if not self.columns:
+            return text
+        return f"{strictjson.dumps(sent_values(metadata, self.columns), separators=(', ', ': '))}\n{text}"
 
     def mark(self, text: str) -> str:
         """Return the word of the marks around an example: 8 hex digits, the same for the same text, never in it."""
@@ -121,12 +133,22 @@ def filled(template: str, language: str, /, **values: str) -> str:
     return _PLACE.sub(lambda place: values[place[1]], prompt_text(template, language))
 
 
+def sent_values(metadata: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """Return the values of columns as they are sent: what is empty is left out, what is long is clipped."""
+    found = {name: metadata[name] for name in columns if metadata.get(name) not in (None, "", [], {})}
+    return {name: value if isinstance(value, (bool, int, float)) else _clipped(value) for name, value in found.items()}
+
+
+def _clipped(value: Any) -> str:
+    text = value if isinstance(value, str) else strictjson.dumps(value)
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
+
+
 def head(name: str, title: str, guidelines: str, schema: LabelSchema, style: PromptStyle) -> str:
     """Return the system message of one task: the same for every record and every call, and for every style's name."""
-    return filled(
+    return _head(
         f"frame.{FRAME_VERSION}",
-        style.language,
-        **_own_words(style),
+        style,
         title=title,
         guidelines=guidelines.strip(),
         labels=schema.describe(style.language).strip() or "-",
@@ -137,10 +159,9 @@ def head(name: str, title: str, guidelines: str, schema: LabelSchema, style: Pro
 
 def joint_head(sections: Iterable[str], answer: Mapping[str, object], style: PromptStyle) -> str:
     """Return the system message of several tasks; ``answer`` maps their names to the JSON schemas of their values."""
-    return filled(
+    return _head(
         "joint.v1",
-        style.language,
-        **_own_words(style),
+        style,
         tasks="\n\n".join(sections),
         names=", ".join(f'"{name}"' for name in answer),
         answer=strictjson.dumps(answer),
@@ -151,6 +172,12 @@ def joint_section(name: str, title: str, guidelines: str, schema: LabelSchema, l
     """Return what the head of a joint prompt says of one task."""
     labels = schema.describe(language).strip() or "-"
     return filled("joint-task.v1", language, name=name, title=title, guidelines=guidelines.strip(), labels=labels)
+
+
+def _head(template: str, style: PromptStyle, **values: str) -> str:
+    """Return a system message; its last part, how to answer, says where columns stand if there are any."""
+    text = filled(template, style.language, **_own_words(style), **values)
+    return f"{text}\n{prompt_text(_COLUMNS, style.language)}" if style.columns else text
 
 
 def _own_words(style: PromptStyle) -> dict[str, str]:

@@ -17,11 +17,15 @@ _MARKED = 1000
 
 
 class Embeddings:
-    """The vectors of one embedder, one per record, made once and stored."""
+    """The vectors of one embedder, one per record, made once and stored.
 
-    def __init__(self, store: Store, embedder: Embedder) -> None:
+    ``name`` is what the settings call it.
+    """
+
+    def __init__(self, store: Store, embedder: Embedder, name: str = "") -> None:
         self.store = store
         self.embedder = embedder
+        self.name = name
 
     def vectors(self, records: Sequence[tuple[int, str]]) -> np.ndarray:
         """Return float32 (len(records), dim) for (record id, text) pairs; missing vectors are made and stored."""

@@ -340,6 +340,7 @@ class ExampleIndex:
             similarity=0.0,
             reviewer=row["reviewer"] or "",
             approved_at=row["created_at"],
+            metadata=strictjson.loads(row["metadata"]),
         )
 
     def rebuild(self) -> None:
@@ -524,4 +525,4 @@ def _without_annotation(record_id: int, content_hash: str) -> Entry:
 
 def _at(e: Example, similarity: float) -> Example:
     # dataclasses.replace takes ten times as long, and this is done for every example of every prompt.
-    return Example(e.annotation_id, e.record_id, e.text, e.value, similarity, e.reviewer, e.approved_at)
+    return Example(e.annotation_id, e.record_id, e.text, e.value, similarity, e.reviewer, e.approved_at, e.metadata)

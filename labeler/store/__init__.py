@@ -27,7 +27,7 @@ from labeler.store.products import Products
 from labeler.store.projects import Projects
 from labeler.store.records import NewRecord, Records, Stored
 from labeler.store.removal import Removal
-from labeler.store.search import index_texts, listed, search, tidy, unsearchable
+from labeler.store.search import index_pictures, index_texts, lacks_pictures, listed, search, tidy, unsearchable
 from labeler.store.splits import Splits
 from labeler.store.suggestions import Suggestions
 from labeler.store.upkeep import Upkeep
@@ -105,8 +105,17 @@ class Store:
 
     def make_searchable(self) -> None:
         """Index the records that a search cannot find."""
+        while self.index_pictures():
+            pass
         while rows := unsearchable(self.db, 1000):
             self.write(lambda tx, rows=rows: index_texts(tx, [(row["id"], row["text"]) for row in rows]))  # type: ignore[misc]
+
+    def index_pictures(self) -> bool:
+        """Index emoji of some records that were stored before a search knew them; return whether there were any."""
+        if not lacks_pictures(self.db):
+            return False
+        self.write(index_pictures)
+        return True
 
     def wipe(self, deep: bool = False) -> None:
         """Let no removed text stand in the files: empty the -wal, and with ``deep`` tidy the search index."""

@@ -128,7 +128,7 @@ class Annotations:
             return {}
         marks = ",".join("?" * len(annotation_ids))
         sql = f"""SELECT a.id, a.record_id, a.value, a.state, a.superseded_by, a.created_at, a.task_version, r.text,
-                  r.key, p.name AS reviewer, a.how, a.origin
+                  r.metadata, r.key, p.name AS reviewer, a.how, a.origin
                   FROM annotations a JOIN records r ON r.id = a.record_id
                   LEFT JOIN reviewers p ON p.id = a.reviewer_id WHERE a.id IN ({marks})"""
         return {row["id"]: row for row in self.db.all(sql, list(annotation_ids))}

@@ -313,6 +313,13 @@ INSERT INTO unsigned_reviews (project_id, record_id)
     SELECT project_id, id FROM records WHERE kind = 'review' AND duplicate_of IS NULL ON CONFLICT DO NOTHING;
 """
 
+_COLUMNS = """
+ALTER TABLE suggestions ADD COLUMN columns TEXT;
+CREATE TABLE unsearched_pictures (through INTEGER NOT NULL, newest INTEGER NOT NULL);
+INSERT INTO unsearched_pictures (through, newest)
+    SELECT 0, newest FROM (SELECT MAX(id) AS newest FROM records) AS stored WHERE newest IS NOT NULL;
+"""
+
 _UNLISTED = """
 ALTER TABLE runs ADD COLUMN unlisted REAL NOT NULL DEFAULT 0;
 UPDATE runs SET unlisted = MAX(0, spent - (SELECT COALESCE(SUM(c.cost), 0) FROM calls c WHERE c.run_id = runs.id));
@@ -566,6 +573,12 @@ def m018_vectors_through(db: SqliteUtils) -> None:
             project_id INTEGER NOT NULL, embedder TEXT NOT NULL, record_id INTEGER NOT NULL,
             PRIMARY KEY (project_id, embedder)) WITHOUT ROWID;""",
     )
+
+
+@migrations()
+def m016_columns(db: SqliteUtils) -> None:
+    """Which columns a suggestion was made from, and up to which record emoji are still to be put into the search."""
+    _execute(db, _COLUMNS)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:

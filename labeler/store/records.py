@@ -25,6 +25,7 @@ DEAD = 120.0
 _ORIGINAL = """SELECT id, duplicate_of FROM records WHERE project_id = :p AND content_hash = :hash
                AND kind = 'review' ORDER BY id LIMIT 1"""
 _MOST_VARIABLES = 500
+_MOST_EXAMPLES = 3
 
 
 def unused(table: str) -> str:
@@ -85,6 +86,37 @@ class Records:
             for row in self.db.all(f"SELECT * FROM records WHERE id IN ({marks})", list(slice_)):
                 found[row["id"]] = as_record(row)
         return found
+
+    def metadata(self, record_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Return the metadata of records by id, without their texts."""
+        found: dict[int, dict[str, Any]] = {}
+        for start in range(0, len(record_ids), _MOST_VARIABLES):
+            part = record_ids[start : start + _MOST_VARIABLES]
+            marks = ",".join("?" * len(part))
+            rows = self.db.all(f"SELECT id, metadata FROM records WHERE id IN ({marks})", list(part))
+            found.update((row["id"], strictjson.loads(row["metadata"])) for row in rows)
+        return found
+
+    def columns(self, project_id: int) -> dict[str, list[str]]:
+        """Return the columns of a project's metadata with some of their values, as far as a part of its reviews tells.
+
+        Looked at are the first reviews of the newest imports, as one file has the same columns as a rule, and some that
+        a hash spreads over the whole project: as many whether there are thousands or millions.
+        """
+        newest = "SELECT id FROM imports WHERE project_id = :p ORDER BY id DESC LIMIT 20"
+        of_import = "SELECT metadata FROM records WHERE import_id = :i ORDER BY id LIMIT 20"
+        spread = """SELECT metadata FROM records WHERE project_id = :p AND kind = 'review'
+                    ORDER BY content_hash LIMIT 300"""
+        imports = self.db.all(newest, {"p": project_id})
+        rows = [row for one in imports for row in self.db.all(of_import, {"i": one["id"]})]
+        rows += self.db.all(spread, {"p": project_id})
+        found: dict[str, dict[str, None]] = {}
+        for row in rows:
+            for name, value in strictjson.loads(row["metadata"]).items():
+                values = found.setdefault(name, {})
+                if len(values) < _MOST_EXAMPLES and value not in (None, "", [], {}):
+                    values[value if isinstance(value, str) else strictjson.dumps(value)] = None
+        return {name: list(values) for name, values in sorted(found.items())}
 
     def by_key(self, project_id: int, key: str) -> Record | None:
         row = self.db.one("SELECT * FROM records WHERE project_id = :p AND key = :k", {"p": project_id, "k": key})

@@ -3,7 +3,8 @@
 FTS5's trigram tokenizer finds nothing below three characters, and two-character words (사과, 배송) are the common
 case in Korean. So the index holds overlapping *bigrams* of every word, and its last character alone: 사과가 is
 stored as "사과 과가 가". A phrase of bigrams then is exactly a substring of a word, at any length from one
-character on (one: a prefix query). What stands between words is checked on the text itself.
+character on (one: a prefix query). Emoji and other pictures follow the words, each as its code point ("u1f44d").
+What stands between words, and which pictures make one (a family, a skin tone), is checked on the text itself.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from labeler.store.database import Database, Row, Tx
 _WORD = re.compile(r"\w+")
 # At each character of a word: it and the next one, the last one alone.
 _TOKEN = re.compile(r"(?=(\w\w?))")
+_PICTURES = "\u00a9\u00ae\u20e3\u2190-\u2bff\u3030\u303d\U0001f000-\U0001faff"
+_PICTURE = re.compile(rf"(?!\w)[{_PICTURES}]")
+# Pictures with what joins them to one, and the letters of a flag's region.
+_SEQUENCE = re.compile(rf"(?:(?!\w)[{_PICTURES}\u200d\U000e0020-\U000e007f])+")
+# They choose between a coloured and a plain picture; keyboards set them as they like.
+_SELECTORS = re.compile("[\ufe0e\ufe0f]")
 # So many texts at a time are looked through for single letters, and so often.
 _AT_ONCE, _FRONT = 100, 5
 
@@ -26,13 +33,26 @@ def folded(text: str) -> str:
 
 def search_tokens(text: str) -> str:
     """Return what the index holds for ``text``."""
+    return " ".join([*_word_tokens(text), *_picture_tokens(folded(text))])
+
+
+def _word_tokens(text: str) -> list[str]:
     # An underscore is a word character for us but a separator for unicode61.
-    return " ".join(_TOKEN.findall(folded(text).replace("_", "")))
+    return _TOKEN.findall(folded(text).replace("_", ""))
+
+
+def _picture_tokens(text: str) -> list[str]:
+    return [f"u{ord(picture):x}" for picture in dict.fromkeys(_PICTURE.findall(text))]
+
+
+def _sequences(words: str) -> list[str]:
+    """Return the pictures of typed words, those that are joined to one together."""
+    return [found for found in _SEQUENCE.findall(_SELECTORS.sub("", folded(words))) if _PICTURE.search(found)]
 
 
 def search_query(words: str) -> str | None:
-    """Return the FTS5 query for typed words (all of them must occur), or None if they hold no letter or digit."""
-    parts = []
+    """Return the FTS5 query for typed words and pictures (all must occur), or None if there are none in them."""
+    parts = [f'"{token}"' for token in _picture_tokens("".join(_sequences(words)))]
     for word in _WORD.findall(folded(words)):
         word = word.replace("_", "")
         if len(word) == 1:
@@ -65,7 +85,43 @@ def replace_text(tx: Tx, record_id: int, old: str, new: str) -> None:
 def forget_texts(tx: Tx, rows: list[tuple[int, str]]) -> None:
     """Take (record id, text) pairs out of the index."""
     sql = "INSERT INTO record_search (record_search, rowid, tokens) VALUES ('delete', ?, ?)"
-    tx.many(sql, [(id_, search_tokens(text)) for id_, text in rows])
+    through, newest = _without_pictures(tx)
+    tx.many(
+        sql,
+        [(id_, " ".join(_word_tokens(text)) if through < id_ <= newest else search_tokens(text)) for id_, text in rows],
+    )
+
+
+def _without_pictures(tx: Tx) -> tuple[int, int]:
+    """Return between which records the index has words alone: they were stored before it knew pictures."""
+    row = tx.one("SELECT through, newest FROM unsearched_pictures")
+    return (row["through"], row["newest"]) if row else (0, 0)
+
+
+def lacks_pictures(db: Database) -> bool:
+    """Whether there are records left for :func:`index_pictures`."""
+    return db.value("SELECT 1 FROM unsearched_pictures") is not None
+
+
+def index_pictures(tx: Tx, size: int = 2000) -> bool:
+    """Index the pictures of the next records that lack them; return whether there may be more.
+
+    How far it came stands in the transaction that indexes, so that whatever ends in between, each is indexed once.
+    """
+    through, newest = _without_pictures(tx)
+    rows = tx.all(
+        """SELECT r.id, r.text FROM records r JOIN record_search_docsize d ON d.id = r.id
+           WHERE r.id > :through AND r.id <= :newest ORDER BY r.id LIMIT :size""",
+        {"through": through, "newest": newest, "size": size},
+    )
+    lacking = [(row["id"], row["text"]) for row in rows if _PICTURE.search(folded(row["text"]))]
+    forget_texts(tx, lacking)
+    if len(rows) < size:
+        tx.run("DELETE FROM unsearched_pictures")
+    else:
+        tx.run("UPDATE unsearched_pictures SET through = :id", {"id": rows[-1]["id"]})
+    index_texts(tx, lacking)
+    return len(rows) == size
 
 
 def tidy(tx: Tx) -> None:
@@ -86,26 +142,40 @@ def search(
 ) -> list[Row]:
     """Return the records of a project whose text contains every word of ``words`` as a substring, newest first.
 
-    At most ``limit``: the newest, those just ``before`` a record, or those just ``after`` it.
+    At most ``limit``: the newest, those just ``before`` a record, or those just ``after`` it. The newest follow the
+    record that has ``words`` as its key.
     """
+    named = _named(db, project_id, words) if before is None and after is None else []
     query = search_query(words)
     if query is None:
-        return []
-    wanted = [word for typed in _WORD.findall(folded(words)) if (word := typed.replace("_", ""))]
-    longer = search_query(" ".join(word for word in wanted if len(word) > 1))
-    (edge, down), found, ended = _edge(before, after), list[Row](), False
+        return named
+    typed = [word for found in _WORD.findall(folded(words)) if (word := found.replace("_", ""))]
+    wanted, first = [*typed, *_sequences(words)], {row["id"] for row in named}
+    longer = search_query(" ".join([*(word for word in typed if len(word) > 1), *_PICTURE.findall(words)]))
+    (edge, down), found, ended = _edge(before, after), named, False
     # FTS5 puts all words with a letter together before it gives the first one. A letter that is in many of them is in
     # the next few texts as well; of one that is in few there is little to put together.
-    rounds = _FRONT if any(len(word) == 1 for word in wanted) else 0
+    rounds = _FRONT if any(len(word) == 1 for word in typed) else 0
     while not ended and len(found) < limit:
         rows = _next(db, project_id, _AT_ONCE, edge, down, longer if rounds > 0 else query)
         # A phrase may also match across two words ("가사 과" for 사과 never, but "ab c" for "ab bc" can): look at the
         # text. A page that this thins out is filled up, so that a short one always means the end.
-        found += [row for row in rows if all(word in folded(row["text"]).replace("_", "") for word in wanted)]
+        found += [row for row in rows if row["id"] not in first and _holds(row["text"], wanted)]
         ended = len(rows) < _AT_ONCE
         edge = rows[-1]["id"] if rows else edge
         rounds -= 1
     return found[:limit] if down else found[:limit][::-1]
+
+
+def _named(db: Database, project_id: int, words: str) -> list[Row]:
+    """Return the record that has the typed words as its key."""
+    key = unicodedata.normalize("NFC", words.strip())
+    return db.all("SELECT * FROM records WHERE project_id = :p AND key = :key", {"p": project_id, "key": key})
+
+
+def _holds(text: str, wanted: list[str]) -> bool:
+    whole = _SELECTORS.sub("", folded(text)).replace("_", "")
+    return all(word in whole for word in wanted)
 
 
 def _edge(before: int | None, after: int | None) -> tuple[int, bool]:

@@ -39,10 +39,10 @@ class Suggestions:
     def add(self, tx: Tx, project_id: int, suggestion: Suggestion) -> int:
         sql = """INSERT INTO suggestions (project_id, record_id, task, task_version, run_id, call_id, backend, model_id,
                  value, failure, score, note, second, flags, scores, steps, way, kind, fit, seq, text_hash,
-                 billed, evidence, created_at)
+                 billed, columns, evidence, created_at)
                  VALUES (:project_id, :record_id, :task, :task_version, :run_id, :call_id, :backend, :model_id, :value,
                  :failure, :score, :note, :second, :flags, :scores, :steps, :way, :kind, :fit, :seq, :text_hash,
-                 :billed, :evidence, :now) RETURNING id"""
+                 :billed, :columns, :evidence, :now) RETURNING id"""
         s = suggestion
         params: dict[str, Any] = {
             "project_id": project_id, "record_id": s.record_id, "task": s.task, "task_version": s.task_version,
@@ -56,6 +56,7 @@ class Suggestions:
             "steps": strictjson.dumps([[step.name, step.text] for step in s.steps]) if s.steps else None,
             "way": s.way or None, "kind": s.kind or None, "fit": s.fit or None, "seq": s.seq,
             "text_hash": s.text_hash or None, "billed": int(s.billed),
+            "columns": strictjson.dumps(list(s.columns)) if s.columns else None,
             "evidence": strictjson.dumps([[e.annotation_id, e.record_id, round(e.similarity, 6)] for e in s.evidence]),
             "now": time.time(),
         }  # fmt: skip
@@ -177,6 +178,8 @@ def as_suggestion(row: Row) -> Suggestion:
         scores=strictjson.loads(row["scores"]) if row["scores"] else None,
         steps=tuple(Step(*step) for step in strictjson.loads(row["steps"])) if row["steps"] else (),
         way=row["way"] or "", kind=row["kind"] or "", fit=row["fit"] or "", seq=row["seq"],
-        text_hash=row["text_hash"] or "", billed=bool(row["billed"]), run_id=row["run_id"], call_id=row["call_id"],
+        text_hash=row["text_hash"] or "", billed=bool(row["billed"]),
+        columns=tuple(strictjson.loads(row["columns"])) if row["columns"] else (),
+        run_id=row["run_id"], call_id=row["call_id"],
         created_at=row["created_at"],
     )  # fmt: skip

@@ -12,7 +12,7 @@ from labeler.annotation.decisions import Decided, Decision, Decisions
 from labeler.annotation.queue import Queue
 from labeler.errors import InputError, NotFound
 from labeler.store.annotations import APPROVED
-from labeler.store.work import ORDERS
+from labeler.store.work import ORDERS, SIMILAR
 from labeler.task import Task
 from labeler.text import one_line
 from labeler.web.access import instance, json_body, project_task
@@ -55,6 +55,7 @@ def page(project_id: int, task: str) -> Any:
         config=config,
         orders=ORDERS,
         order=order,
+        similar_by=_similar_by(),
         guide=view.guide(),
         counts=_counts(project_id, task),
         strip=view.strip(_decisions(view.task).strip(g.person["id"])),
@@ -66,7 +67,8 @@ def next_record(project_id: int, task: str) -> Any:
     """Claim and return the next record; 204 when nothing is left. ``have`` are the ids already on the desk.
 
     ``page`` is what the page that asks calls itself: it holds its records under that name. With ``count`` up to 5
-    records are claimed, and those after the first one stand in ``more``.
+    records are claimed, and those after the first one stand in ``more``. In the order "similar"
+    the answer says with ``similar_by`` which embedder the texts are compared by.
     """
     view, body = _view(task), json_body()
     have = body.get("have", [])
@@ -78,7 +80,10 @@ def next_record(project_id: int, task: str) -> Any:
         raise InputError(f"'count' must be a whole number from 1 to {_MOST}")
     asked = _text(body, "order"), ids, _text(body, "similar_to"), _text(body, "page")
     found = [view.payload(opened) for opened in _queue(view.task).next_few(count, g.person["id"], *asked)]
-    return jsonify(found[0] | {"more": found[1:]}) if found else ("", 204)
+    if not found:
+        return "", 204
+    similar = {"similar_by": _similar_by()} if body.get("order") == SIMILAR else {}
+    return jsonify(found[0] | {"more": found[1:]} | similar)
 
 
 @blueprint.post("/api/open")
@@ -202,6 +207,11 @@ def _queue(task: Task) -> Queue:
 
 def _decisions(task: Task) -> Decisions:
     return instance().decisions(g.project, task)
+
+
+def _similar_by() -> str:
+    """Return what the order "similar" compares texts by now."""
+    return instance().best_embeddings(g.project).name
 
 
 def _counts(project_id: int, task: str) -> dict[str, int]:

@@ -24,7 +24,7 @@ from labeler.prelabel.suggest import Suggester
 from labeler.prompts import suspicious
 from labeler.records import BackendFailure, Evidence, Record, SecondOpinion, Step, Suggestion, Value
 from labeler.store.annotations import APPROVED
-from labeler.task import Task
+from labeler.task import GROUP, Task
 from labeler.text import visible
 from labeler.web.words import word
 
@@ -91,7 +91,7 @@ class DeskView:
             "desk_record.html",
             record=record,
             pieces=text_pieces(record.text),
-            metadata=metadata_pairs(record.metadata),
+            metadata=self._metadata(record, blind),
             suspicious=suspicious(record.text),
             opened=opened,
             annotation=annotation if standing else None,
@@ -157,11 +157,27 @@ class DeskView:
             "desk_example.html",
             record=record,
             pieces=text_pieces(record.text),
-            metadata=metadata_pairs(record.metadata),
+            metadata=self._metadata(record),
             value=self._usable(row["value"], record),
             history=history,
             schema=self.task.schema,
             ago=time_ago,
+        )
+
+    def _metadata(self, record: Record, blind: bool = False) -> list[tuple[str, str]]:
+        """Return the columns that people may see: a blind record shows those alone that the project chose for it.
+
+        What is known of a product is ours to say, and no hint at a label.
+        """
+        if self.task.unit == GROUP:
+            return metadata_pairs(record.metadata)
+        settings = self.instance.project_settings(self.project)
+        return metadata_pairs(
+            {
+                name: value
+                for name, value in record.metadata.items()
+                if (name in settings["blind_columns"] if blind else name not in settings["hidden_columns"])
+            }
         )
 
     def _suggestion(self, opened: Opened, blind: bool) -> tuple[int | None, Shown]:

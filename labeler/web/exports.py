@@ -47,6 +47,7 @@ def make(project_id: int) -> Any:
             options=Options(
                 persona=persona,
                 wording=wording,
+                columns=instance().sent_columns(g.project, task),
                 new_splits=bool(request.form.get("new_splits")),
                 formula_safe=not request.form.get("raw"),
                 bom=bool(request.form.get("bom")),

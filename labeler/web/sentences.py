@@ -134,6 +134,11 @@ SENTENCES = (
     N_("The backend %(backend)s with %(model)s has no setting %(setting)s; clear it, or choose another"),
     N_("The backend %(backend)s has no setting %(setting)s; clear it, or choose another"),
     N_("A cascade asks for one task at a time; clear the setting joint, or set mode to direct"),
+    N_(
+        "hidden_columns and blind_columns both name %(name)s; take it out of one of them: what is hidden is shown on "
+        "no record"
+    ),
+    N_("sent_columns names %(n)s columns; at most %(most)s can be sent beside a text"),
     N_("The tasks %(a)s and %(b)s cannot be asked together: one labels reviews, the other products"),
     N_("The project's budget of %(amount)s is reached; raise it in the settings and resume"),
     N_("The project's budget of %(amount)s a day is reached; resume tomorrow (UTC), or raise it"),

@@ -44,6 +44,14 @@ GROUPS: Mapping[str, tuple[Group, ...]] = {
     "project": (
         Group(N_("Tasks"), ("tasks",), N_("A task that you remove keeps its labels; it is only hidden")),
         Group(N_("Finding examples"), ("embedder", "embedding_model", "max_share_reviewer", "max_share_group")),
+        Group(
+            N_("Columns of the records"),
+            tables.COLUMNS,
+            N_(
+                "As long as nothing is chosen here, people see every column, but none on a blind record, and the model "
+                "sees none."
+            ),
+        ),
         Group(N_("Queue"), ("order", "blind_share", "claim_minutes", "refresh", "refresh_ahead")),
         Group(
             N_("Budgets"),
@@ -217,6 +225,9 @@ def _typed(setting: Setting) -> Any:
     if setting.kind == "bool":
         # Before each box stands a hidden 0, because a box that is not ticked is not sent.
         return texts(name)[-1]
+    if name in tables.COLUMNS:
+        # The names are the file's own; a browser sends every line break as two characters.
+        return [value.replace("\r\n", "\n") for value in request.form.getlist(name) if value]
     if setting.kind == "list":
         lines = [line.strip() for value in texts(name) for line in value.split("\n")]
         return [line.replace("\\n", "\n") if name == _ESCAPED else line for line in lines if line]

@@ -81,10 +81,14 @@ def save_project(project_id: int) -> Any:
 
 def _project_page(values: dict[str, Any], message: str = "") -> str:
     loaded = instance().plugins.tasks
+    columns = instance().store.records.columns(g.project["id"])
+    # What was chosen by a command, or stands in few records alone, stays chosen.
+    columns |= {name: [] for setting in tables.COLUMNS for name in values[setting] if name not in columns}
     form = Form(
         values,
         options={
             "tasks": [(name, _titled(task)) for name, task in loaded.items()],
+            **{setting: [(name, name) for name in columns] for setting in tables.COLUMNS},
             "embedder": [(name, _named(name, extra)) for name, extra in _embedders().items()],
         },
         hints={setting.name: setting.default for setting in tables.PROJECT}
@@ -98,6 +102,7 @@ def _project_page(values: dict[str, Any], message: str = "") -> str:
         form=form,
         spent=dict(zip(("total", "today"), instance().store.ledger.spent(g.project["id"]), strict=True)),
         tasks=instance().tasks_of(g.project),
+        columns=columns,
         message=message,
     )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask
 from flask_babel import format_decimal
 from flask_babel import gettext as _
 from jinja2 import pass_context
+from markupsafe import Markup
 
 from labeler.ingest.dialect import delimiter_name
 from labeler.text import visible
@@ -59,8 +60,14 @@ def money(dollars: float | None) -> str:
 
 
 def when(at: float | None) -> str:
-    """Return seconds since 1970 as a local date and time, written alike in every language."""
-    return "–" if at is None else datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M")
+    """Return seconds since 1970 as a date and time, written alike in every language.
+
+    The server does not know where the reader is: it writes UTC and says so, and the page's script the reader's zone.
+    """
+    if at is None:
+        return "–"
+    moment = datetime.fromtimestamp(at, UTC)
+    return Markup('<time datetime="{:%Y-%m-%dT%H:%M:%SZ}">{:%Y-%m-%d %H:%M} UTC</time>').format(moment, moment)
 
 
 def size(bytes_: int) -> str:

@@ -80,6 +80,10 @@ WORDS = {
     "nearest": N_("Vote of the nearest examples (free)"),
     "probe": N_("Probe: trained on the approved labels (free)"),
     "transformers": N_("Model on this computer"),
+    # What texts are compared by
+    "embedder.lexical": N_("by words and letters"),
+    "embedder.e5": N_("by meaning (e5)"),
+    "embedder.sentence-transformers": N_("by meaning (sentence-transformers)"),
     # Units
     "record": N_("Each review"),
     "group": N_("All reviews of a product"),
@@ -208,6 +212,12 @@ SETTINGS = {
     "blind_share": (
         N_("Blind share"),
         N_("The share of records shown without a suggestion, to measure agreement without bias (0 to 1)"),
+    ),
+    "hidden_columns": (N_("Hidden from people"), N_("Reviewers see it on no record")),
+    "blind_columns": (N_("Shown on blind records"), N_("Reviewers see it also where no suggestion is shown")),
+    "sent_columns": (
+        N_("Sent to the model"),
+        N_("It stands in the prompt beside the text, and the probe learns from it; suggestions are made again"),
     ),
     "order": (N_("Queue order"), N_("Which record comes next on the desk")),
     "claim_minutes": (N_("Minutes per record"), N_("How long an opened record stays reserved for a reviewer")),
