@@ -8,7 +8,7 @@ PLEASANT, MIXED, UNPLEASANT = "#2e7d32", "#757575", "#c62828"
 # Name, English title, color, Korean and English definition. The order is ours: KOTE's files number them otherwise.
 EMOTIONS = (
     ("불평/불만", "Complaint", UNPLEASANT, "마음에 들지 않아 투덜댄다", "Grumbles that something is not right"),
-    ("화남/분노", "Anger", UNPLEASANT, "화가 나서 따지거나 소리를 높인다", "Is angry, accuses or raises the voice"),
+    ("화남/분노", "Anger", UNPLEASANT, "화가 난다. 따지거나 소리를 높이기도 한다", "Is angry; may accuse or shout"),
     ("안타까움/실망", "Disappointment", UNPLEASANT, "기대에 못 미쳐 아쉽다", "Hoped for more and feels let down"),
     ("짜증", "Irritation", UNPLEASANT, "거슬리고 성가셔서 신경질이 난다", "Is annoyed by something that grates"),
     ("어이없음", "Incredulity", UNPLEASANT, "말이 안 되어 기가 막힌다", "Finds it absurd and cannot believe it"),
@@ -57,6 +57,10 @@ EMOTIONS = (
 @hookimpl
 def register_tasks() -> list[Task]:
     title = {"ko": "감정", "en": "Emotion"}
-    labels = [Label(name, {"ko": name, "en": en}, {"ko": ko, "en": on}, color) for name, en, color, ko, on in EMOTIONS]
+    # A name as KOTE spells it has no space; a title is read by people.
+    labels = [
+        Label(name, {"ko": name.replace("_", " "), "en": en}, {"ko": ko, "en": on}, color)
+        for name, en, color, ko, on in EMOTIONS
+    ]
     schema = Choices(*labels, minimum=1, exclusive=NONE)
-    return [Task("emotion", schema, title, guideline_files(__file__, "emotion.v1"))]
+    return [Task("emotion", schema, title, guideline_files(__file__, "emotion.v2"), "2")]

@@ -1,4 +1,4 @@
-"""Keywords: the phrases of the review that say what it is about, character for character."""
+"""Keywords: the phrases of the review that show what was judged and how, character for character."""
 
 from labeler import Keywords, Task, guideline_files, hookimpl
 
@@ -6,4 +6,4 @@ from labeler import Keywords, Task, guideline_files, hookimpl
 @hookimpl
 def register_tasks() -> list[Task]:
     title = {"ko": "키워드", "en": "Keywords"}
-    return [Task("keywords", Keywords(maximum=10), title, guideline_files(__file__, "keywords.v1"), k=6)]
+    return [Task("keywords", Keywords(maximum=10), title, guideline_files(__file__, "keywords.v2"), "2", k=6)]

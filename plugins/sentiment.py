@@ -1,11 +1,11 @@
-"""Sentiment: what the customer thinks of it on the whole."""
+"""Sentiment: what the customer thinks of it overall."""
 
 from labeler import Choice, Label, Task, guideline_files, hookimpl
 
 DEFINITIONS = {
-    "positive": {"ko": "전체로 보아 만족이 불만보다 크다.", "en": "On the whole, good outweighs bad."},
+    "positive": {"ko": "전반적으로 만족이 불만보다 크다.", "en": "Overall, good outweighs bad."},
     "neutral": {"ko": "어느 쪽도 뚜렷하지 않거나 평가가 없다.", "en": "Neither side is clear, or nothing is judged."},
-    "negative": {"ko": "전체로 보아 불만이 만족보다 크다.", "en": "On the whole, bad outweighs good."},
+    "negative": {"ko": "전반적으로 불만이 만족보다 크다.", "en": "Overall, bad outweighs good."},
 }
 LABELS = Choice(
     Label("positive", {"ko": "긍정", "en": "Positive"}, DEFINITIONS["positive"], "#2e7d32"),
@@ -16,5 +16,5 @@ LABELS = Choice(
 
 @hookimpl
 def register_tasks() -> list[Task]:
-    title = {"ko": "감성", "en": "Sentiment"}
-    return [Task("sentiment", LABELS, title, guideline_files(__file__, "sentiment.v1"))]
+    title = {"ko": "긍정·부정", "en": "Sentiment"}
+    return [Task("sentiment", LABELS, title, guideline_files(__file__, "sentiment.v2"), "2")]

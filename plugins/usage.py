@@ -5,6 +5,6 @@ from labeler import Task, Text, guideline_files, hookimpl
 
 @hookimpl
 def register_tasks() -> list[Task]:
-    title = {"ko": "사용 방법", "en": "Usage"}
+    title = {"ko": "사용 방식", "en": "Usage"}
     schema = Text(minimum=0, maximum=300, sentences=2)
-    return [Task("usage", schema, title, guideline_files(__file__, "usage.v1"), k=4)]
+    return [Task("usage", schema, title, guideline_files(__file__, "usage.v2"), "2", k=4)]

@@ -26,6 +26,7 @@ import labeler
 from labeler import strictjson
 from labeler.accounts import add_reviewer, sign_in, use_link
 from labeler.cli import cli
+from labeler.demo import reviews
 from labeler.errors import NotSignedIn
 from labeler.instance import Instance
 from labeler.prelabel import runs
@@ -141,7 +142,7 @@ def test_tasks_lists_name_schema_and_owner(shell: Shell) -> None:
     """``labeler tasks`` shows the seven tasks and the plugin each came from."""
     lines = shell.ok("tasks").splitlines()
     assert len(lines) == 7
-    assert lines[0] == "sentiment 1 (choice): Sentiment / 감성  [labeler_plugins.sentiment]"
+    assert lines[0] == "sentiment 2 (choice): Sentiment / 긍정·부정  [labeler_plugins.sentiment]"
 
 
 def test_plugins_names_the_disabled_ones(shell: Shell) -> None:
@@ -864,7 +865,7 @@ def test_demo_prints_one_sign_in_line(tmp_path: Path) -> None:
         assert server.get("/welcome")[0] == 200
         assert server.end(signal.SIGINT) == (0, "Labeler has ended.\n")
     with Store(tmp_path / "instance" / "labeler.db") as store:
-        assert store.records.counts(1)["records"] == 260
+        assert store.records.counts(1)["records"] == len(reviews())
 
 
 def test_foreign_host_name_is_refused(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_shortened_prompt_is_not_older_for_what_never_fitted(lab):  # noqa: F8
     for id_ in lab.ids[:6]:
         approve(lab, id_)
     lab.instance.folder.joinpath("prices.json").write_text(
-        '{"gpt-4o-mini": {"input": 0.1, "output": 0.1, "context": 1000}}'
+        '{"gpt-4o-mini": {"input": 0.1, "output": 0.1, "context": 1200}}'
     )
     own = {"backend": "openai", "k": 6, "max_tokens": 100}
     lab.server.behave(counting)
@@ -261,9 +261,9 @@ def test_agreement_counts_first_decisions_under_the_present_labels_by_model(shop
     shop.suggest(ids[3], "positive", billed=True)
     kim.decide(kim.open(ids[3]), "negative")
     kim.post("undo")
-    (row,) = store.annotations.agreement(shop.project, "sentiment", "1")
+    (row,) = store.annotations.agreement(shop.project, "sentiment", "2")
     assert (row["backend"], row["model_id"], row["n"], row["agreement"]) == ("openai", "tiny-model", 3, 1.0)
-    assert store.annotations.agreement(shop.project, "sentiment", "2") == []
+    assert store.annotations.agreement(shop.project, "sentiment", "1") == []
 
 
 def test_agreement_leaves_out_records_that_were_chosen_for_being_doubtful(shop):  # noqa: F811
@@ -276,9 +276,9 @@ def test_agreement_leaves_out_records_that_were_chosen_for_being_doubtful(shop):
     doubtful = seat.next(order="score", page="one")
     again = seat.post("open", record_id=doubtful["record_id"], page="one").json
     seat.decide(again, "negative")
-    assert store.annotations.agreement(shop.project, "sentiment", "1") == []
+    assert store.annotations.agreement(shop.project, "sentiment", "2") == []
     seat.decide(seat.open(ids[3]), "positive")
-    (row,) = store.annotations.agreement(shop.project, "sentiment", "1")
+    (row,) = store.annotations.agreement(shop.project, "sentiment", "2")
     assert (row["n"], row["agreement"]) == (1, 1.0)
 
 

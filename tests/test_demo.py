@@ -16,6 +16,7 @@ from labeler.accounts import add_reviewer
 from labeler.cli import cli
 from labeler.instance import Instance
 from labeler.text import clean_text
+from labeler.web.desk_view import Shown
 from labeler.worker import Worker
 
 pytestmark = pytest.mark.slow
@@ -46,11 +47,12 @@ def project(shop: tuple[Instance, dict[str, Any]]) -> dict[str, Any]:
     return shop[1]
 
 
-def test_there_are_260_reviews_in_two_languages() -> None:
-    """About 200 Korean and 60 English reviews, several a product, each with an id and a text of its own."""
+def test_there_are_reviews_in_two_languages() -> None:
+    """More than 200 Korean and 60 English reviews, several a product, each with an id and a text of its own."""
     rows = demo.reviews()
-    assert Counter(row["lang"] for row in rows) == {"ko": 200, "en": 60}
-    assert len({row["id"] for row in rows}) == len({row["text"] for row in rows}) == 260
+    languages = Counter(row["lang"] for row in rows)
+    assert languages["ko"] > 200 and languages["en"] > 60 and languages.total() == len(rows)
+    assert len({row["id"] for row in rows}) == len({row["text"] for row in rows}) == len(rows)
     assert max(Counter(row["product"] for row in rows).values()) >= 3
     assert all(clean_text(row["text"]) == row["text"] for row in rows)
 
@@ -61,7 +63,7 @@ def test_gold_labels_of_all_reviews_parse(instance: Instance, project: dict[str,
     tasks = instance.tasks_of(project)
     texts = {row["id"]: row["text"] for row in demo.reviews()}
     assert list(tasks) == TASKS
-    assert len(gold) == 260
+    assert len(gold) == len(demo.reviews())
     for id_, labels in gold.items():
         for name, value in labels.items():
             assert tasks[name].schema.parse(value, texts[id_]) == value, (id_, name)
@@ -110,9 +112,12 @@ def test_sample_is_imported_as_it_says(tmp_path: Path, monkeypatch: pytest.Monke
     commands = [shlex.split(line.partition("labeler ")[2]) for line in said.splitlines() if "labeler " in line]
     korean, english = (labeler(*words).output for words in commands)
     assert "text='리뷰내용' id='번호' group='상품명'" in korean
-    assert "200 added (0 exact duplicates), 0 already there, 46 labels approved, 0 refused" in korean
     assert "text='review' id='id' group='product'" in english
-    assert "60 added (0 exact duplicates), 0 already there, 14 labels approved, 0 refused" in english
+    for output, language in ((korean, "ko"), (english, "en")):
+        of = [row for row in demo.reviews() if row["lang"] == language]
+        approved = sum(row["approved"] for row in of)
+        said = f"{len(of)} added (0 exact duplicates), 0 already there, {approved} labels approved, 0 refused"
+        assert said in output
     text = (tmp_path / "a shop" / "reviews-ko.csv").read_bytes()
     assert text.startswith(b"\xef\xbb\xbf"), "Excel reads Korean in a CSV by its byte order mark"
 
@@ -158,6 +163,31 @@ def test_suggestions_stand_on_approved_examples(instance: Instance, project: dic
     assert suggested == len(pending)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_first_ten_are_suggested_well_or_visibly_doubtful(
+    instance: Instance, project: dict[str, Any], task: str
+) -> None:
+    """What a newcomer meets first is right in the main, or the desk marks it as doubtful or as cut out of the text."""
+    schema, gold = instance.task_of(project, task).schema, demo.gold(instance, project)
+    first = instance.store.work.front(project["id"], task, "oldest", 10)
+    assert len(first) == 10
+    for record in instance.store.records.many(first).values():
+        row = instance.store.work.get(record.id, task)
+        made = instance.store.suggestions.get(row["suggestion_id"]) if row else None
+        assert made is not None and made.failure is None
+        marked = Shown(made).doubtful or made.note == "extraction"
+        least = 1.0 if task == "sentiment" else 0.3
+        assert marked or schema.agreement(made.value, gold[record.key][task]) >= least, (record.key, made.value)
+
+
+def test_a_project_of_an_earlier_version_is_found(tmp_path: Path) -> None:
+    """The demonstration was called otherwise: who has one goes on with it and gets no second one."""
+    with Instance(tmp_path) as instance:
+        before = instance.create_project("장보기 리뷰 (demo)")
+        assert demo.create(instance, add_reviewer(instance.store, "demo", None, "admin"))["id"] == before
+        assert len(instance.store.projects.all()) == 1
+
+
 def test_runs_of_the_demonstration_finish_and_cost_nothing(instance: Instance, project: dict[str, Any]) -> None:
     """Seven runs, all finished, without a call."""
     runs = instance.store.ledger.runs(project["id"])
@@ -169,7 +199,7 @@ def test_second_start_finds_the_project(instance: Instance, project: dict[str, A
     """Made once: another start opens the same project and adds nothing."""
     again = demo.create(instance, 1)
     assert again["id"] == project["id"]
-    assert instance.store.records.counts(project["id"])["records"] == 260
+    assert instance.store.records.counts(project["id"])["records"] == len(demo.reviews())
     assert len(instance.store.ledger.runs(project["id"])) == 7
 
 

@@ -102,8 +102,16 @@ class Shop:
 
     def suggest(self, record_id: int, value: Any = None, task: str = "sentiment", **more: Any) -> int:
         """Store a suggestion as a run would, and point the queue at it."""
+        version = self.instance.task_of({"id": self.project}, task).version
         made = Suggestion(
-            record_id, task, "1", "openai", "tiny-model", value, more.pop("failure", None), **{"billed": True} | more
+            record_id,
+            task,
+            version,
+            "openai",
+            "tiny-model",
+            value,
+            more.pop("failure", None),
+            **{"billed": True} | more,
         )
         store = self.instance.store
 
@@ -152,7 +160,7 @@ def test_page_carries_form_keys_guidelines_and_words_for_the_script(shop: Shop) 
     """The page is empty of records; its form comes from the label schema."""
     page = shop.seat().client.get(f"/projects/{shop.project}/label/sentiment").get_data(as_text=True)
     assert 'value="positive"' in page and "Positive" in page
-    assert "On the whole, good outweighs bad." in page
+    assert "Overall, good outweighs bad." in page
     assert "data-words=" in page and "Choose a label and approve at once" in page
     assert "사과가" not in page
 
@@ -813,6 +821,34 @@ def test_a_decided_record_opens_with_its_decision(shop: Shop) -> None:
     again = seat.open(opened["record_id"])
     assert (again["state"], again["decided"], again["version"]) == ("approved", "negative", 1)
     assert "approved · kim" in again["html"]
+
+
+def test_a_suggestion_with_a_low_score_is_marked_as_doubtful(shop: Shop) -> None:
+    """Below one half it is more likely wrong than right, and a word says so beside the number; from there on not."""
+    record_id = shop.seat().next()["record_id"]
+    shop.suggest(record_id, "positive", score=0.49)
+    assert "doubtful" in shop.seat().open(record_id)["html"]
+    shop.suggest(record_id, "positive", score=0.5)
+    assert "doubtful" not in shop.seat().open(record_id)["html"]
+
+
+def test_a_label_of_an_earlier_version_says_so(shop: Shop) -> None:
+    """What was decided before the guidelines were changed names its version: at the desk, in evidence and history."""
+    approve_some(shop)
+    seat = shop.seat()
+    decided = seat.next()
+    seat.decide(decided, "positive")
+    assert "under v" not in seat.open(decided["record_id"])["html"]
+    # As a project was labelled under the first version of the plugin.
+    shop.instance.store.write(lambda tx: tx.run("UPDATE annotations SET task_version = '1'"))
+    opened = seat.open(decided["record_id"])
+    assert "under v1" in opened["html"].partition('data-slot="side"')[0]
+    asked = seat.next(have=[decided["record_id"]])
+    evidence = asked["html"].partition('data-slot="side"')[2]
+    assert "under v1" in evidence
+    example = re.search(r'data-example-id="(\d+)"', evidence)
+    assert example is not None
+    assert "v1" in seat.client.get(seat.path(f"example/{example[1]}")).json["html"]
 
 
 def test_values_of_older_labels_are_not_filled_in(shop: Shop) -> None:

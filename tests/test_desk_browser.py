@@ -150,7 +150,8 @@ class Desk:
         store = self.instance.store
         record = store.records.by_key(self.project, key)
         assert record is not None
-        made = Suggestion(record.id, task, "1", "openai", "tiny-model", value, None, **more)
+        version = self.instance.task_of({"id": self.project}, task).version
+        made = Suggestion(record.id, task, version, "openai", "tiny-model", value, None, **more)
 
         def work(tx: Any) -> int:
             id_ = store.suggestions.add(tx, self.project, made)

@@ -281,8 +281,8 @@ def price(lab, **models):
 
 def test_run_shows_a_server_what_its_model_can_read(lab):
     """FAULTS 25: long examples are left out and a long review is cut; the suggestion says so, and nothing fails."""
-    price(lab, house_model={"context": 2000, "input": 1, "output": 2})
-    lab.server.behave(narrow(2000))
+    price(lab, house_model={"context": 2300, "input": 1, "output": 2})
+    lab.server.behave(narrow(2300))
     shown = add(lab, *[f"Example {n}. " + WORDS * 20 for n in range(6)])
     for id_ in shown:
         approve(lab, id_, "neutral")

@@ -31,6 +31,7 @@ from labeler.backends.base import AUTO, GENERATED
 from labeler.prelabel.flows import Ask, Case, Outcome, cascade, flow_for, joint
 from labeler.prompts.styles import STYLES, WAYS
 from labeler.records import Step
+from labeler.said import in_language
 
 REVIEW = "달고 아삭해요. 비싸요."
 MOOD = Task("mood", Choice(Label("good"), Label("bad")), {"en": "Mood"}, {"en": "Choose one.", "ko": "하나만."})
@@ -267,7 +268,7 @@ def test_answer_that_cannot_be_read_is_asked_for_once_more(style, bad):
     again = asked[-1][0].messages
     assert again[-2] == {"role": "assistant", "content": bad.text}
     failure = parse(MOOD)(Record(1, 1, "r1", REVIEW), bad)
-    assert failure.message in again[-1]["content"]
+    assert in_language(failure.message, "en") in again[-1]["content"]
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -709,4 +710,4 @@ def test_style_works_with_a_prompt_that_knows_nothing_of_it(style):
     assert asked[0][0].messages[0]["content"].startswith(f"What mood? {REVIEW}")
     if WAYS[style].calls != 1 or WAYS[style].reasons:
         # Its answers are put in its own words; the key beside the thoughts is named in ours.
-        assert '"mood"' in asked[-1][0].messages[-1]["content"]
+        assert "`mood`" in asked[-1][0].messages[-1]["content"]

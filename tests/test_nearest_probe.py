@@ -28,7 +28,7 @@ from labeler import (
     Text,
 )
 from labeler.backends.base import Backend
-from labeler.backends.nearest import NearestBackend, weight
+from labeler.backends.nearest import NearestBackend, noun_phrases, weight
 from labeler.backends.probe import ProbeBackend
 from labeler.records import BackendFailure, ParseFailure
 from labeler.retrieval.lexical import LexicalEmbedder
@@ -107,6 +107,15 @@ def test_dissimilar_neighbours_still_weigh_a_little():
 
 
 # Nearest: extraction
+
+
+@pytest.mark.slow
+def test_noun_phrases_are_whole_words():
+    """Particles and endings stay with their noun, as the guidelines ask; laughter behind a word does not."""
+    pytest.importorskip("kiwipiepy")
+    found = noun_phrases("유통기한은 남았는데 기름 쩐내도 나고 배송ㅋㅋ 최악")
+    assert {"유통기한은", "기름 쩐내도"} <= set(found)
+    assert not any("ㅋ" in phrase for phrase in found)
 
 
 @pytest.mark.slow

@@ -217,7 +217,7 @@ def test_record_that_is_denser_than_others_is_refused_once(tmp_path, server):
     """A hundred answers taught another count: its second prompt is shorter all the same, and later runs begin there."""
     instance = open_instance(tmp_path, server.base_url, [f"{text} " * 100 for text in numbered(3)], openai_model="tiny")
     store, project = instance.store, instance.store.projects.all()[0]
-    server.behave(reading(1200, answer=60))
+    server.behave(reading(1400, answer=60))
     ids = list(runs.select(store, project["id"], "sentiment", None, True))
     task = instance.project_task(project, "sentiment")
     for temperature, asked in ((0.0, 6), (0.5, 3)):

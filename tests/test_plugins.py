@@ -337,7 +337,7 @@ def test_second_task_of_one_name_disables_its_plugin(load: Callable[..., Plugins
     """Two tasks of one name: the first stays, the second plugin is disabled, and the message names the first."""
     plugins = load(mine=SPAM.replace('"spam", Choice', '"sentiment", Choice'))
     assert reason(plugins, "mine") == "the task 'sentiment' is already registered by labeler_plugins.sentiment"
-    assert plugins.task("sentiment").titled("ko") == "감성"
+    assert plugins.task("sentiment").titled("ko") == "긍정·부정"
 
 
 def test_disabled_plugin_leaves_nothing_behind(load: Callable[..., Plugins]) -> None:

@@ -173,9 +173,9 @@ def test_persona_and_wording_replace_the_frames_own(language, own):
     head = MOOD.build_prompt(record(), [], style)[0]["content"]
     assert head.startswith(own)
     assert head.count(own) == 2
-    assert f'"{MOOD.name}"' in head
+    assert f"`{MOOD.name}`" in head
     assert '{"mood":{"type":"string","enum":["good","bad"]}}' in head
-    for name in ("persona.v1", "wording.v1"):
+    for name in ("persona.v1", "wording.v2"):
         assert prompts.prompt_text(name, language) not in head
 
 
@@ -183,7 +183,7 @@ def test_guidelines_and_titles_with_braces_stay_as_they_are():
     """What people write about a task is never searched for places to fill."""
     task = Task("mood", MOOD.schema, {"ko": "{name}"}, {"ko": "{labels} {0} {} }{"})
     head = task.build_prompt(record(), [], PromptStyle())[0]["content"]
-    assert "작업: {name}\n" in head
+    assert "태스크: {name}\n" in head
     assert "\n{labels} {0} {} }{\n" in head
 
 
@@ -191,6 +191,30 @@ def test_reason_with_braces_reaches_the_model():
     """The message of an error may quote the answer, with all its braces."""
     asked = prompts.correction([], '{"a": 1}', "Expected {x}, got {}", "en")[-1]["content"]
     assert "Expected {x}, got {}" in asked
+
+
+@pytest.mark.parametrize(
+    ("reason", "korean"),
+    [
+        ("The answer is empty", "비어"),
+        ("Expected a list of labels, got a number", "라벨 목록"),
+        ("'good' is not one of the labels: a, b", "라벨"),
+        ("taste: Expected a text, got a list", "taste"),
+    ],
+)
+def test_reason_is_said_in_the_language_of_the_prompt(reason, korean):
+    """A model is told why its answer cannot be read in the catalogue's words, with one full stop."""
+    asked = prompts.correction([], "x", reason, "ko")[-1]["content"]
+    said = asked.partition("이유: ")[2].partition(". ")[0]
+    assert korean in said and reason not in asked
+    assert ".." not in asked
+    assert f"{reason}. " in prompts.correction([], "x", f"{reason}.", "en")[-1]["content"]
+
+
+def test_reason_that_the_catalogue_lacks_stays_as_it_is():
+    """A task of somebody's own may refuse an answer in words of its own."""
+    asked = prompts.correction([], "x", "Seven pears are too many", "ko")[-1]["content"]
+    assert "이유: Seven pears are too many. " in asked
 
 
 # Examples

@@ -123,7 +123,7 @@ def test_quality_of_the_demonstration_is_what_the_readme_says(tmp_path: Path) ->
         numbers = [instance.store.work.get(record.id, "sentiment")["suggestion_id"] for record in records if record]
         suggested = [instance.store.suggestions.get(number).value for number in numbers]
     right = [a == b for a, b in zip(suggested, gold, strict=True)]
-    assert all(right[:5]), "the first five are right"
+    assert all(right[:10]), "the first ten are right"
     # Versions of the libraries that fit differ in a few.
     assert 100 * sum(right) / len(right) == pytest.approx(int(said[1]), abs=3)
     assert 100 * gold.count("positive") / len(gold) == pytest.approx(int(said[2]), abs=1)
@@ -138,7 +138,7 @@ def test_a_task_of_ones_own_comes_in_as_the_readme_says(tmp_path: Path) -> None:
     prompts.mkdir(parents=True)
     (tmp_path / "plugins" / "mood.py").write_text(shown[1].replace('"sentiment', '"mood'), encoding="utf-8")
     for language in ("ko", "en"):
-        (prompts / f"mood.v1.{language}.md").write_text("Name the mood.", encoding="utf-8")
+        (prompts / f"mood.v2.{language}.md").write_text("Name the mood.", encoding="utf-8")
     command = re.search(r"`labeler (settings --project shop tasks=sentiment,NAME)`", README)
     assert command is not None
     with Instance(tmp_path) as instance:

@@ -763,9 +763,9 @@ def test_a_changed_task_is_a_new_version(client: FlaskClient, instance: Instance
     assert settings_["guidelines"] == {"ko": "짧게 판단하세요."}
     assert (settings_["k"], settings_["retriever"], settings_["pinned"]) == (4, "similar", ["r1", "r2"])
     task = instance.task_of(store.projects.get(project), "sentiment")
-    assert task.version == "1.1"
+    assert task.version == "2.1"
     assert [label.name for label in task.schema.labels] == ["positive", "neutral", "negative", "mixed"]
-    assert "v1.1" in client.get(path).text
+    assert "v2.1" in client.get(path).text
     assert send(client, path, **task_form(client, path) | {"guidelines.ko": "짧게 판단하세요."}).status_code == 303
 
 

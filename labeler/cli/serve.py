@@ -41,7 +41,7 @@ def serve(folder: str | None, read_only: bool, **options: Any) -> None:
               help="Only write two CSV files of sample reviews there, to try an import")  # fmt: skip
 @instance_option
 def demo(folder: str | None, host: str, port: int, sample: Path | None) -> None:
-    """Serve a demonstration project: 260 reviews, 60 of them approved, no key needed.
+    """Serve a demonstration project: reviews of a grocery shop, some of them approved; no key needed.
 
     It is in the folder "demo" of the usual instance folder, unless --instance names another.
     """

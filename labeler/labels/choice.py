@@ -145,9 +145,10 @@ class Choices(LabelSchema):
     def vote(self, votes: Sequence[Vote]) -> tuple[list[str], float] | None:
         """As many labels as the values have on average, heaviest first, that a fifth of the weight holds.
 
-        Sets that overlap little (26 categories, 44 emotions) seldom give a label half of the weight: a majority
+        Sets that overlap little (29 categories, 44 emotions) seldom give a label half of the weight: a majority
         for each label would leave them empty. Where too few remain, the heaviest fill up to ``minimum``. The
-        score is the mean certainty of the decisions on the labels that were voted for.
+        score is the mean share of the weight that holds a label chosen, or that holds no label where none is:
+        that many others were not voted for makes no set likelier.
         """
         total = sum(weight for _, weight in votes)
         if total <= 0:
@@ -164,10 +165,9 @@ class Choices(LabelSchema):
             chosen = chosen[: self.maximum]
         if len(chosen) < self.minimum:
             return None
-        shares = {name: min(weights[name] / total, 1.0) for name in ranked}
-        certain = [share if name in chosen else 1 - share for name, share in shares.items()]
-        score = sum(certain) / len(certain) if certain else 1.0
-        return sorted(chosen, key=self._leaves.__getitem__), score
+        shares = [min(weights[name] / total, 1.0) for name in chosen]
+        none = sum(weight for value, weight in votes if not value) / total
+        return sorted(chosen, key=self._leaves.__getitem__), sum(shares) / len(shares) if shares else none
 
     def candidates(self) -> dict[str, Value]:
         return {name: [name] for name in self._leaves}

@@ -20,6 +20,7 @@ from labeler.backends.thoughts import begins_with_thoughts, split_thoughts
 from labeler.labels import safe_agreement
 from labeler.prompts import PromptStyle, correction, styles
 from labeler.records import Completion, Example, Generation, Message, ParseFailure, Record, Step, Value
+from labeler.said import in_language
 from labeler.task import Task, read_json
 
 PARSER_FAILED = "parser"
@@ -108,7 +109,7 @@ def chain_of_thought(case: Case) -> Flow:
 def plan_and_solve(case: Case) -> Flow:
     """Ask for a plan, for carrying it out and for the answer, in one JSON object (Wang et al. 2023)."""
     ask = _with_thoughts(case, _ask(case), (PLAN, REASONING))
-    return (yield from _until_read(case, _asking(case, ask, "plan-and-solve.v1"), (PLAN, REASONING)))
+    return (yield from _until_read(case, _asking(case, ask, "plan-and-solve.v2"), (PLAN, REASONING)))
 
 
 def self_consistency(case: Case) -> Flow:
@@ -158,7 +159,7 @@ def least_to_most(case: Case) -> Flow:
     plain = _ask(case, answering=GENERATED)
     key = _key(POINTS, case)
     first = replace(
-        _asking(case, plain, "least-to-most-points.v1"),
+        _asking(case, plain, "least-to-most-points.v2"),
         name=POINTS,
         json_schema=_object({key: {"type": "array", "items": {"type": "string"}}}),
     )
@@ -172,7 +173,7 @@ def least_to_most(case: Case) -> Flow:
         outcome = yield from _until_read(case, plain)
         return replace(outcome, steps=(Step("unreadable", completion.text), *outcome.steps))
     said = _plain({key: points})
-    text = prompts.filled("least-to-most.v1", case.style.language, name=case.task.name)
+    text = prompts.filled("least-to-most.v2", case.style.language, name=case.task.name)
     outcome = yield from _until_read(case, replace(plain, messages=prompts.following(first.messages, said, text)))
     return replace(outcome, steps=(Step(POINTS, "\n".join(points)), *outcome.steps))
 
@@ -194,13 +195,13 @@ def verify_and_edit(case: Case) -> Flow:
     if unread is None:
         said, text = (
             split_thoughts(completion.text)[0],
-            prompts.filled("verify-and-edit.v1", case.style.language, **_names(case)),
+            prompts.filled("verify-and-edit.v2", case.style.language, **_names(case)),
         )
     else:
-        words = {"reason": unread.message, **_names(case)}
+        words = {"reason": in_language(unread.message, case.style.language), **_names(case)}
         said, text = (
             unread.raw[: prompts.QUOTED],
-            prompts.filled("verify-and-edit-mend.v1", case.style.language, **words),
+            prompts.filled("verify-and-edit-mend.v2", case.style.language, **words),
         )
     second = replace(ask, name=CHECK, messages=prompts.following(ask.messages, said, text))
     (completion,) = yield [_with_thoughts(case, second, (CHECK,))]
@@ -396,7 +397,7 @@ def _ask(case: Case, answering: str = "") -> Ask:
 
 
 def _thinking(case: Case) -> Ask:
-    return _asking(case, _with_thoughts(case, _ask(case), (REASONING,)), "chain-of-thought.v1")
+    return _asking(case, _with_thoughts(case, _ask(case), (REASONING,)), "chain-of-thought.v2")
 
 
 def _asking(case: Case, ask: Ask, template: str) -> Ask:

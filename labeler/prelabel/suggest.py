@@ -20,7 +20,7 @@ from labeler.prelabel.fitting import fit_joint, flags_of, longest_answer, room
 from labeler.prelabel.flows import Ask, Case, Flow, Outcome
 from labeler.prelabel.meant import left_over
 from labeler.prelabel.tokens import Refused, Tokens
-from labeler.prompts import PromptStyle, shown, suspicious, unmarked
+from labeler.prompts import FRAME_VERSION, PromptStyle, shown, suspicious, unmarked
 from labeler.records import (
     BackendFailure,
     Completion,
@@ -286,10 +286,11 @@ class Suggester:
 
     @cached_property
     def way(self) -> str:
-        """A digest of how prompts are put: what of the settings moves all scores of a model one way or another."""
+        """A digest of how prompts are put: what moves all scores of a model one way or another."""
         style = self.style
         retriever = f"{type(self.retriever).__module__}.{type(self.retriever).__qualname__}"
-        parts = [style.name, style.language, style.persona, style.wording, retriever, self.k, self.task.version]
+        parts: list[Any] = [FRAME_VERSION, style.name, style.language, style.persona, style.wording]
+        parts += [retriever, self.k, self.task.version]
         parts += [list(self.columns)] if self.columns else []
         return hashlib.sha256(strictjson.dumps(parts).encode()).hexdigest()[:12]
 

@@ -26,12 +26,14 @@ from labeler import strictjson
 from labeler.errors import SettingError
 from labeler.prompts.styles import FEW_SHOT, STYLES, WAYS
 from labeler.records import Example, Message, Record, Value
+from labeler.said import in_language
 from labeler.text import as_read
 
 if TYPE_CHECKING:
     from labeler.labels import LabelSchema
 
-FRAME_VERSION = "v2"
+FRAME_VERSION = "v3"
+"""Raised whenever the wording of a template changes: what was asked in other words was made another way."""
 LANGUAGES = ("ko", "en")
 _UNSET_FENCE = "0" * 8
 _MARK_BYTES = 4
@@ -121,7 +123,7 @@ def _mark(text: str, secret: bytes) -> str:
 
 @cache
 def prompt_text(name: str, language: str, package: str = "labeler.prompts") -> str:
-    """Return the prompt template ``name`` (with its version, such as "frame.v2") in ``language``."""
+    """Return the prompt template ``name`` (with its version, such as "frame.v3") in ``language``."""
     return resources.files(package).joinpath(f"{name}.{language}.txt").read_text(encoding="utf-8").strip()
 
 
@@ -160,10 +162,10 @@ def head(name: str, title: str, guidelines: str, schema: LabelSchema, style: Pro
 def joint_head(sections: Iterable[str], answer: Mapping[str, object], style: PromptStyle) -> str:
     """Return the system message of several tasks; ``answer`` maps their names to the JSON schemas of their values."""
     return _head(
-        "joint.v1",
+        "joint.v2",
         style,
         tasks="\n\n".join(sections),
-        names=", ".join(f'"{name}"' for name in answer),
+        names=", ".join(f"`{name}`" for name in answer),
         answer=strictjson.dumps(answer),
     )
 
@@ -171,7 +173,7 @@ def joint_head(sections: Iterable[str], answer: Mapping[str, object], style: Pro
 def joint_section(name: str, title: str, guidelines: str, schema: LabelSchema, language: str) -> str:
     """Return what the head of a joint prompt says of one task."""
     labels = schema.describe(language).strip() or "-"
-    return filled("joint-task.v1", language, name=name, title=title, guidelines=guidelines.strip(), labels=labels)
+    return filled("joint-task.v2", language, name=name, title=title, guidelines=guidelines.strip(), labels=labels)
 
 
 def _head(template: str, style: PromptStyle, **values: str) -> str:
@@ -183,7 +185,7 @@ def _head(template: str, style: PromptStyle, **values: str) -> str:
 def _own_words(style: PromptStyle) -> dict[str, str]:
     return {
         "persona": style.persona.strip() or prompt_text("persona.v1", style.language),
-        "wording": style.wording.strip() or prompt_text("wording.v1", style.language),
+        "wording": style.wording.strip() or prompt_text("wording.v2", style.language),
     }
 
 
@@ -248,7 +250,7 @@ def following(messages: Sequence[Message], answer: str, text: str) -> list[Messa
 
 def correction(messages: Sequence[Message], raw: str, reason: str, language: str) -> list[Message]:
     """Return the prompt that asks once more after an answer that could not be read, with the reason named."""
-    return following(messages, raw[:QUOTED], filled("again.v1", language, reason=reason))
+    return following(messages, raw[:QUOTED], filled("again.v2", language, reason=in_language(reason, language)))
 
 
 def suspicious(text: str) -> bool:

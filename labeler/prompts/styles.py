@@ -36,7 +36,7 @@ WAYS = {
             "Brown et al. 2020, Language Models are Few-Shot Learners, arXiv:2005.14165",
             title={"ko": "예시 여러 개", "en": "Few-shot"},
             description={
-                "ko": "승인된 예시 k개를 보여 주고 바로 답하게 합니다.",
+                "ko": "승인된 예시 k개를 보여 주고 바로 답하게 해요.",
                 "en": "Shows k approved examples and asks for the answer at once.",
             },
         ),
@@ -46,7 +46,7 @@ WAYS = {
             examples=0,
             title={"ko": "예시 없음", "en": "Zero-shot"},
             description={
-                "ko": "예시 없이 지침과 라벨만 보여 주고 바로 답하게 합니다.",
+                "ko": "예시 없이 가이드라인과 라벨만 보여 주고 바로 답하게 해요.",
                 "en": "Shows the guidelines and labels alone, without examples, and asks for the answer at once.",
             },
         ),
@@ -56,7 +56,7 @@ WAYS = {
             examples=1,
             title={"ko": "예시 하나", "en": "One-shot"},
             description={
-                "ko": "가장 도움이 되는 예시 하나만 보여 주고 바로 답하게 합니다.",
+                "ko": "가장 도움이 되는 예시 하나만 보여 주고 바로 답하게 해요.",
                 "en": "Shows the single most useful example and asks for the answer at once.",
             },
         ),
@@ -67,7 +67,7 @@ WAYS = {
             reasons=True,
             title={"ko": "단계별 추론", "en": "Chain of thought"},
             description={
-                "ko": "답하기 전에 생각을 먼저 쓰게 합니다.",
+                "ko": "답하기 전에 생각을 먼저 쓰게 해요.",
                 "en": "Asks for the thoughts first and then for the answer, in one call.",
             },
         ),
@@ -79,7 +79,7 @@ WAYS = {
             calls=0,
             title={"ko": "자기 일관성", "en": "Self-consistency"},
             description={
-                "ko": "생각과 답을 여러 번 뽑아 다수결로 정하고, 일치하는 정도를 점수로 씁니다.",
+                "ko": "생각과 답변을 여러 번 받아 다수결로 정하고, 일치하는 정도를 점수로 써요.",
                 "en": "Samples several chains of thought, takes the majority, and makes their agreement the score.",
             },
         ),
@@ -90,7 +90,7 @@ WAYS = {
             reasons=True,
             title={"ko": "계획 후 풀이", "en": "Plan and solve"},
             description={
-                "ko": "먼저 계획을 세우고 그 계획대로 풀어 답하게 합니다.",
+                "ko": "먼저 계획을 세우고 그 계획대로 답하게 해요.",
                 "en": "Asks for a plan, for carrying it out, and then for the answer, in one call.",
             },
         ),
@@ -102,7 +102,7 @@ WAYS = {
             calls=2,
             title={"ko": "쉬운 것부터", "en": "Least to most"},
             description={
-                "ko": "리뷰가 말한 점을 단순한 것부터 나눈 뒤, 그 점들로 답하게 합니다. 요약에 알맞습니다.",
+                "ko": "리뷰의 요점을 단순한 것부터 적은 뒤, 그 요점으로 답하게 해요. 요약에 알맞아요.",
                 "en": "First lists the points of the review, simplest first, then answers from them; suits summaries.",
             },
         ),
@@ -113,7 +113,7 @@ WAYS = {
             calls=2,
             title={"ko": "확인 후 수정", "en": "Verify and edit"},
             description={
-                "ko": "먼저 답한 뒤, 그 답을 리뷰와 지침에 맞추어 확인하고 고치게 합니다.",
+                "ko": "먼저 답한 뒤, 그 답변을 리뷰 원문과 가이드라인에 대조해 고치게 해요.",
                 "en": "Answers first, then checks the answer against the review and the guidelines and corrects it.",
             },
         ),

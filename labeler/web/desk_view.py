@@ -33,6 +33,7 @@ NO_EXAMPLES, NO_ANSWER, UNCLEAR, OLDER, FAILED = "no_examples", "no_answer", "un
 PREPARING = "preparing"
 """Why there is no suggestion yet: the examples are still being read. The page asks again."""
 RAW, CALIBRATED = "raw", "calibrated"
+_EVEN = 0.5
 _CLIP = 160
 _STRIP_CLIP = 60
 _SAME_SCORE = 1e-4
@@ -63,6 +64,12 @@ class Shown:
     scale: str = RAW
     standing: str = CURRENT
     since: int = 0
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the suggestion's own score says that it is more likely wrong than right."""
+        score = None if self.suggestion is None else self.suggestion.score
+        return score is not None and score < _EVEN
 
 
 class DeskView:
@@ -98,6 +105,7 @@ class DeskView:
             decided=decided,
             blind=blind,
             shown=shown,
+            task=self.task,
             schema=self.task.schema,
             ago=time_ago,
         )
@@ -264,6 +272,7 @@ class DeskView:
                 "reviewer": row["reviewer"],
                 "at": row["created_at"],
                 "standing": row["state"] == APPROVED and row["superseded_by"] is None,
+                "task_version": row["task_version"],
             }
             for item in evidence
             if (row := rows.get(item.annotation_id)) is not None

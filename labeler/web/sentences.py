@@ -5,11 +5,12 @@ Raised in English, they are found here by their pattern; :func:`labeler.web.word
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
 from flask_babel import gettext as _
 
+from labeler.said import pattern_of
+from labeler.said import said as find_and_say
 from labeler.web.words import N_, setting_named, word
 
 # %(name)s stands for what varies.
@@ -590,24 +591,16 @@ SENTENCES = (
     # The part of a value that has several; last, since it fits many
     N_("%(name)s: %(why)s"),
 )
-_LONGEST = 1000
-# Holes that hold a sentence themselves, or a part of one.
-_NESTED = ("why", "got", "what")
 # Holes that hold a name of the code, and what the page calls it.
 _TITLED: Mapping[str, Callable[[str], str]] = {"setting": setting_named, "backend": word, "split": word}
-_HOLE = re.compile(r"%\\\((\w+)\\\)s")
-_PATTERNS = [
-    (sentence, re.compile(_HOLE.sub(lambda hole: f"(?P<{hole[1]}>.+)", re.escape(sentence)))) for sentence in SENTENCES
-]
+_PATTERNS = [(sentence, pattern_of(sentence)) for sentence in SENTENCES]
 
 
 def said(sentence: str) -> str:
     """Return an error's sentence in the page's language; one that is not in the catalogue stays English."""
-    for known, pattern in _PATTERNS if len(sentence) <= _LONGEST else ():
-        match = pattern.fullmatch(sentence)
-        if match:
-            found = match.groupdict()
-            found |= {hole: said(found[hole]) for hole in _NESTED if hole in found}
-            found |= {hole: titled(found[hole]) for hole, titled in _TITLED.items() if hole in found}
-            return str(_(known, **found)) if found else str(_(known))
-    return sentence
+    return find_and_say(sentence, _PATTERNS, _say)
+
+
+def _say(known: str, found: Mapping[str, str]) -> str:
+    titled = {hole: name(found[hole]) for hole, name in _TITLED.items() if hole in found}
+    return str(_(known, **{**found, **titled}))

@@ -283,7 +283,7 @@ def task_hints(own: Task) -> dict[str, Any]:
         "k": own.k,
         "model_id": _("As set for the instance"),
         "persona": {language: prompts.filled("persona.v1", language) for language in LANGUAGES},
-        "answer_wording": {language: prompts.filled("wording.v1", language) for language in LANGUAGES},
+        "answer_wording": {language: prompts.filled("wording.v2", language) for language in LANGUAGES},
     }
 
 
