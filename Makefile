@@ -8,7 +8,7 @@ E5 = $(shell $(PYTHON) -c "import platform; print('e5' if platform.system() == '
 # The version that constraints.txt is made with, and the lowest that setup.cfg allows.
 TORCH = torch==2.13.0
 
-.PHONY: demo test lint types reference lock test-latest test-oldest clean
+.PHONY: demo test lint types reference screenshots lock test-latest test-oldest clean
 
 demo: $(VENV)/.base
 	@$(BIN)/labeler demo
@@ -46,6 +46,10 @@ $(VENV)/.dev: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 # docs/reference.md, from the code, and the Korean lines of docs/troubleshooting.md.
 reference:
 	$(BIN)/python docs/make_reference.py
+
+# Every screen, to be looked at, into build/screenshots: both languages, light and dark, from a phone to a wide window.
+screenshots: $(VENV)/.dev
+	$(BIN)/python tests/make_screenshots.py
 
 # For every platform: on Linux with x86_64, where all extras can be installed, and without what only this one needs.
 lock: FRESH = .venv-lock

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from werkzeug.serving import make_server
+from browsers import CHROMIUM, opened_browser, served, session_cookie
 
 from labeler import accounts
 from labeler.annotation.decisions import Decision
@@ -22,7 +21,6 @@ from labeler.instance import Instance
 from labeler.records import Evidence, SecondOpinion, Suggestion
 from labeler.store import NewRecord
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)"),
@@ -74,12 +72,8 @@ TASKS = ["tone", "topics", "moods", "tree", "stars", "words", "parts", "note", "
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
+    with opened_browser() as opened:
         yield opened
-        opened.close()
 
 
 @dataclass
@@ -197,32 +191,18 @@ def desk(browser: Any, tmp_path: Path) -> Iterator[Desk]:
         rows = [NewRecord(f"r{n}", text, group="사과") for n, text in enumerate(TEXTS)]
         instance.store.write(lambda tx: instance.store.records.add(tx, project, rows, TASKS))
         app = create_app(instance)
-        server = make_server("127.0.0.1", 0, app, threaded=True)
-        # Requests in flight end before the store is closed under them.
-        server.daemon_threads = False  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
-        address = f"http://127.0.0.1:{server.server_port}"
-        context.add_cookies(
-            [{"name": app.config["SESSION_COOKIE_NAME"], "value": session_cookie(app, people[0]), "url": address}]
-        )
-        page = context.new_page()
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text) if "Content Security Policy" in said.text else None)
-        yield Desk(instance, project, people, page, address)
-        context.close()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        with served(app) as address:
+            context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
+            context.add_cookies([session_cookie(app, people[0]) | {"url": address}])
+            page = context.new_page()
+            errors: list[str] = []
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.on(
+                "console", lambda said: errors.append(said.text) if "Content Security Policy" in said.text else None
+            )
+            yield Desk(instance, project, people, page, address)
+            context.close()
         assert errors == []
-
-
-def session_cookie(app: Any, reviewer_id: int) -> str:
-    person = app.extensions["labeler"].store.people.get(reviewer_id)
-    content = {"reviewer": person["id"], "epoch": person["epoch"], "language": "en", "_permanent": True}
-    return str(app.session_interface.get_signing_serializer(app).dumps(content))
 
 
 def hangul(desk: Desk, code: str, key: str = "ㅌ", composing: bool = True, selector: str = "body") -> None:

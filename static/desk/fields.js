@@ -40,7 +40,7 @@ export function mount(element, schema, value, onChange, context) {
     problem() {
       for (const part of parts) {
         const problem = part.widget.problem();
-        if (problem) return { ...problem, part: part.section.querySelector("h3").textContent };
+        if (problem) return { ...problem, part: part.section.querySelector("h2").textContent };
       }
       return null;
     },
