@@ -12,7 +12,7 @@ from helpers import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labeler.store import NewRecord, Store
+from labeler.store import NewRecord
 from labeler.store.search import folded, forget_texts, index_pictures, replace_text, search_query, search_tokens
 
 TEXTS = [
