@@ -79,7 +79,8 @@ _VALUES: dict[str, Any] = {
     "executor": "openai-batch",
     "unit": "record",
     "joint": ["emotion", "usage"],
-    "labels": [{"name": "fresh"}, {"name": "stale", "title": {"ko": "상함"}}],
+    "labels": [{"name": name} for name in ("positive", "neutral", "negative")]
+    + [{"name": "q", "title": {"ko": "상함"}}],
     "tasks": ["sentiment", "usage"],
     "embedder": "e5",
     "openai_base_url": "http://127.0.0.1:9/v1",
@@ -128,7 +129,7 @@ def test_every_setting_can_be_set_and_read_back(lasting: Lasting, place: str, se
     before = stored(shell, place).get(setting.name)
     try:
         said = shell.ok("settings", *where, f"{setting.name}={typed(value)}")
-        assert said.startswith("Saved as version " if place == "task" else "Saved.\n")
+        assert said.startswith("Saved as version " if place == "task" else "Saved.")
         shown = "(set)" if setting.name == "openai_api_key" else strictjson.dumps(value)
         assert shell.ok("settings", *where, setting.name) == f"{setting.name} = {shown}\n"
         assert stored(shell, place)[setting.name] == value
@@ -188,7 +189,8 @@ def test_maps_and_labels_may_stand_in_a_file(shell: Shell) -> None:
     (shell.folder / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
     (shell.folder / "guidelines.json").write_text('{"ko": "신선한지 고르세요."}', encoding="utf-8")
     files = (f"labels=@{shell.folder}/labels.json", f"guidelines=@{shell.folder}/guidelines.json")
-    assert "Saved as version 1" in shell.ok("settings", *TASK, *files)
+    gone = [f"--reopen={name}" for name in ("positive", "neutral", "negative")]
+    assert "Saved as version 1" in shell.ok("settings", *TASK, *files, *gone)
     assert stored(shell, "task") == {"labels": labels, "guidelines": {"ko": "신선한지 고르세요."}}
 
 

@@ -87,6 +87,7 @@ TABLE: dict[str, set[str]] = {
     "settings.save_project": PROJECT_ADMINS,
     "settings.task": PROJECT_ADMINS,
     "settings.save_task": PROJECT_ADMINS,
+    "versions.compare": PROJECT_ADMINS,
     "removal.record": PROJECT_ADMINS,
     "removal.remove_record": PROJECT_ADMINS,
     "removal.import_": PROJECT_ADMINS,

@@ -110,7 +110,8 @@ def changed(setting: Setting, fields: Fields) -> tuple[dict[str, list[str]], Any
         return form, not setting.default
     if setting.kind == "list":
         lines = [ONE_OF[name]] if name in ONE_OF else ["첫째", "둘째"]
-        form[name] = ["", *lines] if name in ONE_OF else ["\n".join(lines)]
+        boxes = name in ONE_OF or name.endswith("_columns")
+        form[name] = ["", *lines] if boxes else ["\n".join(lines)]
         return form, lines
     chosen = ONE_OF.get(name) or next((c for c in reversed(fields.choices.get(name, [])) if c != setting.default), "")
     if not chosen:

@@ -54,6 +54,8 @@ def install(app: Flask) -> None:
             return response
         if static:
             response.direct_passthrough = False
+            # What was compressed before is not read again; the file is open all the same.
+            response.call_on_close(getattr(response.response, "close", lambda: None))
             if request.path not in files:
                 files[request.path] = _compressed(response.get_data(), _SMALL)
             response.set_etag(response.get_etag()[0] or "", weak=True)

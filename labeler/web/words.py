@@ -208,6 +208,7 @@ WORDS = {
     "parse.truncated": N_("Cut off"),
     "parse.thinking": N_("Still thinking"),
     "parse.refusal": N_("Refused to answer"),
+    "parse.removed": N_("A label that was removed"),
     "parse.elsewhere": N_("No text in the answer"),
 }
 
