@@ -174,7 +174,7 @@ def test_a_shortened_prompt_is_not_older_for_what_never_fitted(lab):  # noqa: F8
     for id_ in lab.ids[:6]:
         approve(lab, id_)
     lab.instance.folder.joinpath("prices.json").write_text(
-        '{"gpt-4o-mini": {"input": 0.1, "output": 0.1, "context": 1200}}'
+        '{"gpt-4o-mini": {"input": 0.1, "output": 0.1, "context": 1130}}'
     )
     own = {"backend": "openai", "k": 6, "max_tokens": 100}
     lab.server.behave(counting)

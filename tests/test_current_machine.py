@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from labeler.instance import Instance
+from labeler.labels import Answers
 from labeler.prelabel.current import CURRENT, standing
 from labeler.prelabel.refresh import at_opening
 from labeler.store import NewRecord
 from labeler.worker import Worker
 
 LABELS = ("positive", "neutral", "negative")
+LESS = "negative"
+ANSWERS = {
+    "retired": Answers(retired=(LESS,)),
+    "reopened": Answers(reopened=(LESS,)),
+    "merged": Answers(merged={LESS: "neutral"}),
+}
 PLACES = ("(1 0)", "(1 0.2)", "(0 1)", "(0.2 1)", "(-1 0)", "(-1 0.2)")
 sides = st.integers(0, 1)
 records = st.integers(0, 3 * len(PLACES) - 1)
@@ -37,9 +43,10 @@ class Desk(RuleBasedStateMachine):
         stored = first.store.write(lambda tx: first.store.records.add(tx, self.project, news, ["sentiment"]))
         self.ids = [one.id for one in stored]
         self.labels = LABELS
+        self.approved: dict[int, str] = {}
         self.paid: dict[int, int] = {}
         if probe:
-            self.change_task(0, "probe", False)
+            self.change_task(0, "probe", False, "retired")
             self.approve_most(0, 6)
             self.work_in_the_background(0)
 
@@ -61,7 +68,8 @@ class Desk(RuleBasedStateMachine):
             return
         decisions = instance.decisions(project, task)
         record = instance.store.records.get(self.ids[n])
-        instance.store.write(lambda tx: decisions.import_label(tx, record, label, "test", None))
+        if instance.store.write(lambda tx: decisions.import_label(tx, record, label, "test", None)) is not None:
+            self.approved[record.id] = label
 
     @rule(side=sides, first=st.integers(0, len(PLACES)))
     def approve_most(self, side, first):
@@ -86,13 +94,23 @@ class Desk(RuleBasedStateMachine):
             store.work.decided(tx, self.ids[n], "sentiment", "pending", None)
 
         store.write(work)
+        del self.approved[self.ids[n]]
 
-    @rule(side=sides, backend=st.sampled_from(["", "nearest", "probe"]), fewer=st.booleans())
-    def change_task(self, side, backend, fewer):
-        """Another backend, or one label less: the task has a new version."""
+    @rule(
+        side=sides, backend=st.sampled_from(["", "nearest", "probe"]), fewer=st.booleans(),
+        answer=st.sampled_from(sorted(ANSWERS)),
+    )  # fmt: skip
+    def change_task(self, side, backend, fewer, answer):
+        """Another backend, or one label less: the task has a new version, and approvals follow what is said of it."""
+        had = LESS in self.labels or LESS in self.approved.values()
         self.labels = LABELS[:2] if fewer else LABELS
         labels = [{"name": name, "title": {"en": name, "ko": name}} for name in self.labels]
-        self.sides[side].change_task(self.project, "sentiment", {"backend": backend, "labels": labels})
+        answers = ANSWERS[answer] if fewer and had else None
+        self.sides[side].change_task(self.project, "sentiment", {"backend": backend, "labels": labels}, answers=answers)
+        if answers is not None:
+            fate = {"retired": LESS, "merged": "neutral", "reopened": None}[answer]
+            then = {id_: fate if label == LESS else label for id_, label in self.approved.items()}
+            self.approved = {id_: label for id_, label in then.items() if label is not None}
 
     @rule(side=sides)
     def work_in_the_background(self, side):
@@ -155,9 +173,11 @@ class Desk(RuleBasedStateMachine):
     @rule(side=sides)
     def the_index_equals_the_approved_labels(self, side):
         instance, project, task = self.place(side)
-        held = {entry.annotation_id for _, entry in instance.index(project, task).entries()}
+        held = {entry.annotation_id: entry.strata for _, entry in instance.index(project, task).entries()}
         pages = instance.store.annotations.approved_pages(self.project, "sentiment")
-        assert held == {row["id"] for page in pages for row in page if json.loads(row["value"]) in self.labels}
+        stands = {row["record_id"]: row["id"] for page in pages for row in page}
+        assert stands.keys() == self.approved.keys()
+        assert held == {stands[id_]: (label,) for id_, label in self.approved.items() if label in self.labels}
 
     def teardown(self):
         for instance in getattr(self, "sides", ()):

@@ -465,7 +465,7 @@ def test_answer_of_local_weights_that_is_cut_off_is_shown_to_a_person(local):
         assert (suggestion.value, suggestion.failure.kind) == (None, "truncated")
         assert suggestion.failure.raw == local.calls()[-1]["answer"] != ""
         desk = seen_at_the_desk(local, id_)
-        assert "The answer could not be read" in desk and "truncated" in desk
+        assert "The answer could not be read" in desk and "<small>Cut off</small>" in desk
         assert local.store.annotations.history(id_, "sentiment") == []
 
 

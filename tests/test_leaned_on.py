@@ -183,7 +183,7 @@ def test_a_tokenizer_that_hides_its_control_tokens_is_refused() -> None:
     class Hiding:
         chat_template = "{{ messages }}"
 
-    with pytest.raises(BackendError, match=f"transformers {VERSION} does not tell the control tokens .* constraints"):
+    with pytest.raises(BackendError, match=f"transformers {VERSION} does not list the control tokens .* constraints"):
         Chat(Hiding())
 
 

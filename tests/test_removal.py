@@ -463,7 +463,7 @@ def test_the_page_takes_an_import_back(page: FlaskClient, shop: Shop) -> None:
     """What was decided is listed; one more decision since the look stops it."""
     shop.decide("s1", "negative")
     path = f"/projects/{shop.id}/imports/{shop.second}/remove"
-    assert "s1 · 감성" in page.get(path).text
+    assert "s1 · 긍정·부정" in page.get(path).text
     assert post(page, path, seen="0").status_code == 409
     assert post(page, path, seen="1").status_code == 303 and "s1" not in shop.keys
     assert path not in page.get(f"/projects/{shop.id}/imports/{shop.second}").text

@@ -267,13 +267,14 @@ def test_review_stays_inside_its_message(text):
 
 
 def test_correction_asks_once_more_with_the_reason():
-    """The second try shows the unreadable answer, cut, and says why it could not be read."""
+    """The second try shows the unreadable answer, cut, and says why it could not be read, in the prompt's language."""
     first = MOOD.build_prompt(record(), [], PromptStyle())
     again = prompts.correction(first, "x" * 5_000, "Not JSON", "ko")
     assert again[:-2] == first
     assert again[-2] == {"role": "assistant", "content": "x" * 2_000}
     assert again[-1]["role"] == "user"
-    assert "Not JSON" in again[-1]["content"]
+    assert "JSON이 아님" in again[-1]["content"] and "Not JSON" not in again[-1]["content"]
+    assert "Not JSON" in prompts.correction(first, "x", "Not JSON", "en")[-1]["content"]
 
 
 @pytest.mark.parametrize("settings", [{"name": "chain"}, {"language": "fr"}])
