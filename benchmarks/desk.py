@@ -87,7 +87,7 @@ class Server:
 def label(port: int, path: str, headers: dict[str, str], count: int, took: list[float]) -> None:
     """Ask for records and approve them as one reviewer's page does: one on the desk, two ahead."""
     chance, connection = random.Random(headers["Cookie"]), http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    page, have = f"page{chance.random()}", []
+    page, have = f"page{time.time_ns()}", []
 
     def post(name: str, body: dict[str, object]) -> dict[str, object]:
         connection.request("POST", path + name, json.dumps(body), headers)
