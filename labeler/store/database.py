@@ -14,7 +14,6 @@ import random
 import re
 import secrets
 import sqlite3
-import sys
 import threading
 import time
 import weakref
@@ -41,7 +40,8 @@ _BATCH = 128
 _LOCK_PATIENCE = 60.0
 # In bytes: what a -wal that has grown for a while is cut back to; what a reader holds back in it that is worth a word.
 _WAL_SIZE, HELD_BACK = 16 * 1024 * 1024, 64 * 1024 * 1024
-# In pages: when the -wal is moved into the file by the thread for it, and, if that cannot keep up, by the writer.
+# After so many changed rows the thread for it moves the -wal into the file; if it cannot keep up, the writer does at so
+# many pages. How long the -wal is must not be read from the -shm: a process that closes that file loses all its locks.
 _MOVED_AT, _LONGEST = 1000, 4000
 # In KiB, the pages that a connection keeps. Each thread reads by one of its own, and the system keeps what all of them
 # read; the one that writes changes pages all over the indexes.
@@ -277,6 +277,7 @@ class Database:
 
     def _write_loop(self) -> None:
         connection: sqlite3.Connection | None = None
+        moved = 0
         while True:
             item = self._queue.get()
             batch = []
@@ -297,7 +298,8 @@ class Database:
                     for _, future in batch:
                         if not future.done():
                             future.set_exception(error)
-                if self._pages_to_move() >= _MOVED_AT:
+                if connection is not None and abs(connection.total_changes - moved) >= _MOVED_AT:
+                    moved = connection.total_changes
                     self._long.set()
             if item is None:
                 if connection is not None:
@@ -321,16 +323,6 @@ class Database:
             # A disk that is full, or torn, is told to whoever writes or reads.
             with contextlib.suppress(StoreError):
                 self.checkpoint()
-
-    def _pages_to_move(self) -> int:
-        """Return how many pages of the -wal are not in the file yet; 0 where the -shm, which tells it, is not there."""
-        try:
-            with self.path.with_name(self.path.name + "-shm").open("rb") as stream:
-                head = stream.read(100)
-        except OSError:
-            return 0
-        # mxFrame of WalIndexHdr and nBackfill of WalCkptInfo in sqlite3/wal.c, in the order of this machine.
-        return int.from_bytes(head[16:20], sys.byteorder) - int.from_bytes(head[96:100], sys.byteorder)
 
     def _write_batch(
         self, connection: sqlite3.Connection, batch: Sequence[tuple[Callable[[Tx], Any], Future[Any]]]
