@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable, Sequence
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,3 +86,36 @@ def signed_in(instance: Instance, reviewer_id: int) -> dict[str, str]:
         cookie = app.session_interface.get_signing_serializer(app).dumps(dict(session))
     name = app.config["SESSION_COOKIE_NAME"]
     return {"Cookie": f"{name}={cookie}", "X-CSRFToken": token, "Content-Type": "application/json"}
+
+
+@contextlib.contextmanager
+def started(*words: str, ready: str = r"https?://127\.0\.0\.1:(\d+)") -> Iterator[tuple[int, str]]:
+    """Run Python with these words; yields the number of the process and what ``ready`` finds in its output."""
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        found = next(match[1] for line in process.stdout if (match := re.search(ready, line)))
+        yield process.pid, found
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def tree(pid: int) -> list[int]:
+    """Return a process and all that it started."""
+    children = [
+        int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
+    ]
+    return [pid, *(one for child in children for one in tree(child))]
+
+
+def cpu(pid: int) -> float:
+    """Return the CPU milliseconds that a tree of processes has taken."""
+    paths = (path for one in tree(pid) for path in Path(f"/proc/{one}/task").glob("*/schedstat"))
+    return sum(int(path.read_text().split()[0]) for path in paths) / 1e6
+
+
+def memory(pid: int) -> float:
+    """Return the MiB of a tree of processes: the pages that they share with others by their share (PSS)."""
+    found = (Path(f"/proc/{one}/smaps_rollup").read_text() for one in tree(pid))
+    return sum(int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1]) for text in found) / 1024  # type: ignore[index]

@@ -16,18 +16,16 @@ import argparse
 import http.client
 import json
 import random
-import re
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import psutil
-from common import LABELS, approve, fill, signed_in
+from common import LABELS, approve, cpu, fill, signed_in, started
 from flask import Flask, jsonify, request
 
 from labeler import accounts
@@ -54,52 +52,40 @@ def make(folder: Path, size: int) -> tuple[str, list[dict[str, str]]]:
         return f"/projects/{project}/label/sentiment/api/", [signed_in(instance, person) for person in people]
 
 
-class Server:
-    """A server in a process of its own, and the CPU seconds of its process tree so far."""
-
-    def __init__(self, *command: str) -> None:
-        self.process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        found = re.search(r":(\d+)", self.process.stdout.readline())
-        assert found, "the server did not say where it listens"
-        self.port = int(found[1])
-        self._top = psutil.Process(self.process.pid)
-
-    @property
-    def cpu(self) -> float:
-        tree = [self._top, *self._top.children(recursive=True)]
-        return sum(sum(one.cpu_times()[:4]) for one in tree)
-
-    def rest(self) -> float:
-        """Wait until the server is quiet; return the CPU seconds of a second that it idles."""
-        while True:
-            before = self.cpu
-            time.sleep(STILL)
-            share = (self.cpu - before) / STILL
-            if share < QUIET:
-                return share
-
-    def end(self) -> None:
-        self.process.terminate()
-        self.process.wait(60)
+def rest(pid: int) -> float:
+    """Wait until a server is quiet; return the CPU milliseconds of a second that it idles."""
+    while True:
+        before = cpu(pid)
+        time.sleep(STILL)
+        idle = (cpu(pid) - before) / STILL
+        if idle < 1000 * QUIET:
+            return idle
 
 
 def label(port: int, path: str, headers: dict[str, str], count: int, took: list[float]) -> None:
-    """Ask for records and approve them as one reviewer's page does: one on the desk, two ahead."""
-    chance, connection = random.Random(headers["Cookie"]), http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    page, have = f"page{time.time_ns()}", []
+    """Ask for records and approve them as one reviewer's page does.
 
-    def post(name: str, body: dict[str, object]) -> dict[str, object]:
+    It fetches several records when fewer than two lie ready, and after a decision the next one once more, so that its
+    suggestion is current.
+    """
+    chance, connection = random.Random(headers["Cookie"]), http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    page, have = f"page{time.time_ns()}", list[dict[str, Any]]()
+
+    def post(name: str, body: Mapping[str, object]) -> dict[str, Any]:
         connection.request("POST", path + name, json.dumps(body), headers)
         answer = connection.getresponse()
         content = answer.read()
-        assert answer.status == 200, (answer.status, content[:300])
-        found: dict[str, object] = json.loads(content)
-        return found
+        assert answer.status in (200, 204), (answer.status, content[:300])
+        return json.loads(content) if content else {}
 
+    def fetch(count: int) -> None:
+        found = post("next", {"have": [one["record_id"] for one in have], "page": page, "count": count})
+        have.extend([found, *found.pop("more", [])])
+
+    fetch(1)
     for n in range(count):
-        while len(have) < 3:
-            have.append(post("next", {"have": [one["record_id"] for one in have], "page": page}))
+        if len(have) < 3:
+            fetch(5)
         time.sleep(chance.uniform(0, 2 * THOUGHT))
         record = have.pop(0)
         body = {"action": "approve", "request_key": f"{page}-{n:06}", "value": LABELS[n % 3],
@@ -107,24 +93,25 @@ def label(port: int, path: str, headers: dict[str, str], count: int, took: list[
         began = time.perf_counter()
         post("decide", body)
         took.append(time.perf_counter() - began)
+        have[:1] = [renewed] if (renewed := post("renew", {"record_id": have[0]["record_id"], "page": page})) else []
 
 
-def measure(server: Server, path: str, people: list[dict[str, str]], decisions: int) -> tuple[float, float, float]:
+def measure(pid: int, port: int, path: str, people: list[dict[str, str]], decisions: int) -> tuple[float, float, float]:
     """Return CPU milliseconds a decision, the median milliseconds that one takes, and CPU milliseconds an idle second.
 
     What the reviewers do first (each opens three records) warms the server up and is not counted.
     """
     for counted in (2 * PEOPLE, decisions):
-        idle = server.rest()
+        idle = rest(pid)
         took: list[float] = []
-        before, share = server.cpu, counted // PEOPLE
-        threads = [threading.Thread(target=label, args=(server.port, path, one, share, took)) for one in people]
+        before, share = cpu(pid), counted // PEOPLE
+        threads = [threading.Thread(target=label, args=(port, path, one, share, took)) for one in people]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        server.rest()
-    return 1000 * (server.cpu - before) / len(took), 1000 * statistics.median(took), 1000 * idle
+        rest(pid)
+    return (cpu(pid) - before) / len(took), 1000 * statistics.median(took), idle
 
 
 def bare() -> None:
@@ -142,13 +129,24 @@ def bare() -> None:
     db.executemany("INSERT INTO records (text) VALUES (?)", [(f"review {n}",) for n in range(20_000)])
     lock = threading.Lock()
 
+    def claimed(page: str) -> dict[str, Any]:
+        free = "SELECT MIN(id) FROM records WHERE page IS NULL"
+        sql = f"UPDATE records SET page = ? WHERE id = ({free}) RETURNING id, text"
+        with lock:
+            id_, text = db.execute(sql, [page]).fetchone()
+        return {"record_id": id_, "text": text, "version": 0, "suggestion_id": None}
+
     @app.post("/next")
     def next_record():  # type: ignore[no-untyped-def]
+        first, *more = [claimed(request.get_json()["page"]) for _ in range(request.get_json()["count"])]
+        return jsonify(first | {"more": more})
+
+    @app.post("/renew")
+    def renew():  # type: ignore[no-untyped-def]
         with lock:
-            free = "SELECT MIN(id) FROM records WHERE page IS NULL"
-            sql = f"UPDATE records SET page = ? WHERE id = ({free}) RETURNING id, text"
-            row = db.execute(sql, [request.get_json()["page"]]).fetchone()
-        return jsonify(record_id=row[0], text=row[1], version=0, suggestion_id=None)
+            sql = "SELECT id, text FROM records WHERE id = ?"
+            id_, text = db.execute(sql, [request.get_json()["record_id"]]).fetchone()
+        return jsonify(record_id=id_, text=text, version=0, suggestion_id=None)
 
     @app.post("/decide")
     def decide():  # type: ignore[no-untyped-def]
@@ -170,19 +168,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.bare:
         return bare()
-    server = Server(__file__, "--bare")
     anyone = [{"Cookie": str(n), "Content-Type": "application/json"} for n in range(PEOPLE)]
-    least, wall, _ = measure(server, "/", anyone, arguments.decisions)
-    server.end()
+    with started(__file__, "--bare") as (pid, port):
+        least, wall, _ = measure(pid, int(port), "/", anyone, arguments.decisions)
     print(f"bare Flask: {least:.2f} ms CPU a decision ({wall:.1f} ms to store one)", flush=True)
     found = {}
     for size in arguments.sizes:
         with tempfile.TemporaryDirectory() as name:
             path, people = make(Path(name) / "instance", size)
-            code = "from labeler.cli import main; main()"
-            server = Server("-c", code, "serve", "--port", "0", "--instance", str(Path(name) / "instance"))
-            found[size], wall, idle = measure(server, path, people, arguments.decisions)
-            server.end()
+            with started("-m", "labeler", "serve", "--port", "0", "--instance", f"{name}/instance") as (pid, port):
+                found[size], wall, idle = measure(pid, int(port), path, people, arguments.decisions)
         print(f"{size:,} records: {found[size]:.2f} ms CPU a decision ({wall:.1f} ms to store one), {idle:.1f} ms an "
               f"idle second; {found[size] / least:.1f} times the bare program", flush=True)  # fmt: skip
     print(f"ratio of the largest to the smallest: {found[max(found)] / found[min(found)]:.2f}")

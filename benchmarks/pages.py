@@ -11,23 +11,18 @@ of ``labeler worker`` after it has worked for a while. ``--keep FOLDER`` keeps t
 from __future__ import annotations
 
 import argparse
-import contextlib
 import http.client
-import re
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from common import LABELS, approve, slices, texts
+from common import LABELS, approve, cpu, memory, signed_in, slices, started, texts
 from flask import Flask, session
-from label_while_importing import signed_in
 
 from labeler import accounts
 from labeler.app import create_app
@@ -144,39 +139,6 @@ def serve_bare(folder: Path) -> None:
     server = create_server(app, host="127.0.0.1", port=0, threads=8)
     print(f"http://127.0.0.1:{server.effective_port}", flush=True)
     server.run()
-
-
-@contextlib.contextmanager
-def started(*words: str, ready: str = r"https?://127\.0\.0\.1:(\d+)") -> Iterator[tuple[int, str]]:
-    """Run Python with these words; yields the number of the process and what ``ready`` finds in its output."""
-    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        found = next(match[1] for line in process.stdout if (match := re.search(ready, line)))
-        yield process.pid, found
-    finally:
-        process.terminate()
-        process.communicate()
-
-
-def tree(pid: int) -> list[int]:
-    """Return a process and all that it started."""
-    children = [
-        int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
-    ]
-    return [pid, *(one for child in children for one in tree(child))]
-
-
-def cpu(pid: int) -> float:
-    """Return the CPU milliseconds that a tree of processes has taken."""
-    paths = (path for one in tree(pid) for path in Path(f"/proc/{one}/task").glob("*/schedstat"))
-    return sum(int(path.read_text().split()[0]) for path in paths) / 1e6
-
-
-def memory(pid: int) -> float:
-    """Return the MiB of a tree of processes: the pages that they share with others by their share (PSS)."""
-    found = (Path(f"/proc/{one}/smaps_rollup").read_text() for one in tree(pid))
-    return sum(int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1]) for text in found) / 1024  # type: ignore[index]
 
 
 def asked(port: int, path: str, headers: Mapping[str, str], count: int, pid: int) -> tuple[float, float, int]:

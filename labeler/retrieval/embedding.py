@@ -57,7 +57,7 @@ class Embeddings:
     def missing(self, project_id: int, limit: int) -> int:
         """Return how many records of a project have no vector, at most ``limit``.
 
-        Three small reads, however many records there are: what was once seen to be there is not looked at again.
+        A few small reads, however many records there are: what was once seen to be there is not looked at again.
         """
         room, id_ = self.store.vectors, self.embedder.id
         through, newest = room.through(id_, project_id), room.newest_record()

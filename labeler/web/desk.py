@@ -68,8 +68,8 @@ def next_record(project_id: int, task: str) -> Any:
     """Claim and return the next record; 204 when nothing is left. ``have`` are the ids already on the desk.
 
     ``page`` is what the page that asks calls itself: it holds its records under that name. With ``count`` up to 5
-    records are claimed, and those after the first one stand in ``more``. In the order "similar"
-    the answer says with ``similar_by`` which embedder the texts are compared by.
+    records are claimed, and those after the first one stand in ``more``. In the order "similar", ``similar_by`` names
+    the embedder that texts are compared by.
     """
     view, body = _view(task), json_body()
     have = body.get("have", [])
