@@ -13,7 +13,6 @@ from itertools import islice
 from labeler.errors import InputError, TextError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SPACE = re.compile(r"\s+")
 # The lookbehinds keep it linear: a run of marks is tried from its beginning only.
 _SENTENCE_END = re.compile(
     r"(?:(?<![.!?…~])[.!?…~]++|(?<![ㅋㅎㅠㅜ])[ㅋㅎㅠㅜ]{2,}+|\^\^|[♡♥])['\")\]’”]*+(?=\s|$)|\n+"
@@ -69,7 +68,8 @@ def clean_text(text: str, what: str = "text") -> str:
 
 def is_blank(text: str) -> bool:
     """Tell whether nothing of a text can be seen."""
-    return not _INVISIBLE.sub("", text).strip()
+    seen_at_once = text[:1].strip() and not _INVISIBLE.match(text)
+    return not (seen_at_once or _INVISIBLE.sub("", text).strip())
 
 
 def content_hash(text: str) -> str:
@@ -77,7 +77,7 @@ def content_hash(text: str) -> str:
 
     Two records with one hash are exact duplicates of each other.
     """
-    folded = _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return hashlib.sha256(folded.encode("utf-8")).hexdigest()[:32]
 
 

@@ -312,14 +312,18 @@ class Worker:
         free, troubled = store.upkeep.standing(id_, DERIVED)
         # That rows of a queue are missing is seldom, and more to find out: a process died between two transactions.
         late = time.monotonic() - self._filled.get(id_, -math.inf) > _FILL_EVERY
-        if not free or not (troubled or late or store.clusters.unsigned(id_, 1) or self._has_stale_products(project)):
+        # An import looks for near-duplicates itself, of many reviews at once: each time, all signatures are read.
+        importing = store.records.is_importing(id_)
+        unsigned = not importing and store.clusters.unsigned(id_, 1)
+        if not free or not (troubled or late or unsigned or self._has_stale_products(project)):
             return False
 
         def work(project_id: int, place: str) -> None:
             deadline = time.monotonic() + _SLICE
             tasks = self.instance.tasks_of(project).values()
             refresh_groups(store, project_id, tasks, lambda: self._over(deadline))
-            sign_reviews(store, project_id, lambda: self._over(deadline))
+            if not importing:
+                sign_reviews(store, project_id, lambda: self._over(deadline))
             self.instance.fill_queues(project_id)
             self._filled[project_id] = time.monotonic()
 

@@ -352,6 +352,22 @@ def test_many_threads_write_and_read_their_own_results(world):
     assert len(store.projects.all()) == 12 * 15 + 1
 
 
+def test_rows_that_go_in_together_are_stored_as_they_came(world):
+    """By one statement, in their order: numbers, nothing, quotes, line ends, what is outside the first plane, NUL."""
+    texts = ["사과", 'a "quoted" \\ one', "two\r\nlines\u2028more\x85", "👩‍👧 \ud7ff", "", "nul\x00inside", "\\u0000"]
+    rows = [(n, text, None if n % 2 else 0.1 + n) for n, text in enumerate(texts)]
+
+    def work(tx):
+        tx.run("CREATE TEMP TABLE things (id INTEGER PRIMARY KEY, text TEXT, score REAL)")
+        return [
+            (tx.insert("things", "id, text, score", part), tx.insert("things", "id, text, score", part, conflict))
+            for part in (rows[:5], rows[5:], [])
+        ] + [tuple(row) for row in tx.all("SELECT id, text, score FROM things ORDER BY id")]
+
+    conflict = "ON CONFLICT DO NOTHING"
+    assert world.store.write(work) == [(5, 0), (2, 0), (0, 0), *rows]
+
+
 def test_result_comes_only_after_the_commit(world):
     """While the transaction is open no caller has its answer: an answer means that it is durable."""
     store = world.store

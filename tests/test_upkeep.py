@@ -66,6 +66,18 @@ def test_a_server_answers_by_what_a_worker_fitted(two):
     assert server.probe(project, task).learned not in ("", before)
 
 
+def test_near_duplicates_of_a_file_that_is_coming_in_are_left_to_its_import(two):
+    """It looks for those of many reviews at once; once it has ended, or died, the upkeep does what is left."""
+    server, worker = two
+    store = server.store
+    id_ = store.write(lambda tx: store.records.start_import(tx, 1, "reviews.csv", {}, None, 1))
+    Worker(worker).run_until_idle()
+    assert len(store.clusters.unsigned(1, 100)) == 60
+    store.write(lambda tx: tx.run("UPDATE imports SET alive_at = 0 WHERE id = ?", (id_,)))
+    Worker(worker)._upkeep()
+    assert store.clusters.unsigned(1, 100) == []
+
+
 def test_a_worker_refreshes_the_front_for_decisions_of_another_process(two):
     """What was pre-labelled on the first day is renewed near the front where the order goes by its scores."""
     server, worker = two

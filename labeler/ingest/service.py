@@ -42,9 +42,9 @@ from labeler.ingest.upkeep import refresh_groups
 from labeler.records import Record, Value
 from labeler.store import NewRecord, Store, Stored, Tx
 from labeler.store.annotations import APPROVED
-from labeler.store.records import ADDED, KNOWN, OTHER_TEXT, kind_of
+from labeler.store.records import ADDED, KNOWN, OTHER_TEXT, Ready, kind_of, ready
 from labeler.task import GROUP, Task
-from labeler.text import clean_text, content_hash, one_line
+from labeler.text import clean_text, one_line
 
 FEWEST_ROWS, MOST_ROWS = 20, 2000
 """Rows of a slice."""
@@ -137,7 +137,7 @@ class _Ready:
     """A row that may go in, with the canonical labels that came with it."""
 
     number: int
-    new: NewRecord
+    record: Ready
     labels: Mapping[str, tuple[str, Value]]
     """The column and the value, by task."""
 
@@ -341,7 +341,7 @@ class Importer:
             except LabelError as error:
                 # The review itself is fine: it goes in, without this label.
                 report.say("left_out", row.number, column, f"the label was left out: {error}")
-        return _Ready(row.number, new, labels)
+        return _Ready(row.number, ready(new), labels)
 
     def _new_record(self, row: Row, options: ImportOptions) -> NewRecord:
         text = text_of(value_at(row.values, options.text or ""))
@@ -360,7 +360,9 @@ class Importer:
             key = "h-" + hashlib.sha256(content.encode()).hexdigest()[:20]
         if len(key) > 200:
             raise InputError(f"The id {key[:40]!r}… is longer than 200 characters")
-        metadata = strictjson.loads(strictjson.dumps(metadata, default=str))
+        if not all(isinstance(value, str) and value.isprintable() for value in metadata.values()):
+            # Whatever it may be, it is stored as JSON: what that does not hold is refused here.
+            metadata = strictjson.loads(strictjson.dumps(metadata, default=str))
         if self.prepare is not None:
             record = self.prepare(Record(0, self.project_id, key, text, group=group, metadata=metadata))
             if isinstance(record, str):
@@ -379,8 +381,8 @@ class Importer:
             began = time.perf_counter()
             after = replace(report, lines=list(report.lines))
             after.take(slice_.refused)
-            news = [row.new for row in slice_.rows]
-            stored = room.add(tx, self.project_id, news, names, ours.id)
+            news = [row.record for row in slice_.rows]
+            stored = room.add_ready(tx, self.project_id, news, names, ours.id)
             for row, result in zip(slice_.rows, stored, strict=True):
                 self._count(tx, row, result, after, ours, reviewer_id)
             progress = {**after.columns(report), "rows_read": slice_.read, "position": position}
@@ -401,7 +403,7 @@ class Importer:
     ) -> None:
         """Say in the report what became of a row, and store its labels."""
         if result.outcome == OTHER_TEXT:
-            report.refuse(row.number, None, _taken(row.new.key, result.kind))
+            report.refuse(row.number, None, _taken(row.record.new.key, result.kind))
             return
         report.added += result.outcome == ADDED
         report.known += result.outcome == KNOWN
@@ -422,7 +424,7 @@ class Importer:
         column, value = row.labels[task]
         room, schema = self.decisions[task], self.tasks[task].schema
         try:
-            if record.text != row.new.text:
+            if record.text != row.record.new.text:
                 value = schema.parse(schema.answer(value), record.text)
         except LabelError as error:
             report.say("left_out", row.number, column, f"the label was left out: {error}")
@@ -476,14 +478,14 @@ class Importer:
     def _rehearse_row(
         self, row: _Ready, texts: dict[str, str], labels: dict[tuple[int | str, str], Value], report: Report
     ) -> None:
-        known = self.store.records.standing(self.project_id, row.new.key)
-        kind = known["kind"] if known is not None else row.new.kind
-        digest = content_hash(row.new.text)
-        exact = hashlib.blake2b(row.new.text.encode(), digest_size=8).hexdigest()
-        other = texts.setdefault(row.new.key, exact) != exact
-        if other or (known is not None and known["text"] != row.new.text):
-            report.refuse(row.number, None, _taken(row.new.key, kind))
-        original = self.store.records.original(self.project_id, row.new.key, digest)
+        new, digest = row.record.new, row.record.digest
+        known = self.store.records.standing(self.project_id, new.key)
+        kind = known["kind"] if known is not None else new.kind
+        exact = hashlib.blake2b(new.text.encode(), digest_size=8).hexdigest()
+        other = texts.setdefault(new.key, exact) != exact
+        if other or (known is not None and known["text"] != new.text):
+            report.refuse(row.number, None, _taken(new.key, kind))
+        original = self.store.records.original(self.project_id, new.key, digest)
         for task, (column, value) in row.labels.items():
             stands = self.decisions[task].standing(original) if original is not None else None
             if kind_of(self.tasks[task].unit) != kind:

@@ -94,6 +94,14 @@ class Annotations:
         """Return how often records of a project were removed: what was made from its log before is out of date."""
         return int(self.db.value("SELECT removals FROM projects WHERE id = :p", {"p": project_id}) or 0)
 
+    def news(self, project_id: int, task: str, united_seq: int) -> tuple[int, int, bool]:
+        """Return the number of the last decision, the removals, and whether clusters were united after a number."""
+        sql = """SELECT (SELECT MAX(id) FROM annotations WHERE project_id = :p AND task = :t),
+                 (SELECT removals FROM projects WHERE id = :p),
+                 EXISTS (SELECT 1 FROM united_clusters WHERE project_id = :p AND id > :u)"""
+        latest, removals, united = self.db.one(sql, {"p": project_id, "t": task, "u": united_seq}) or (0, 0, 0)
+        return latest or 0, removals or 0, bool(united)
+
     def count_since(self, project_id: int, task: str, seq: int, limit: int) -> int:
         """Return how many decisions there are after ``seq``, counted up to ``limit``."""
         sql = """SELECT COUNT(*) FROM (SELECT 1 FROM annotations WHERE project_id = :p AND task = :t AND id > :seq

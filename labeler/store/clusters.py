@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from labeler import strictjson
 from labeler.errors import Conflict
 from labeler.store.database import Database, Row, Tx
 
@@ -94,8 +95,8 @@ class Clusters:
         newest = self.newest(project_id, tx)
         if newest != seen:
             raise Conflict("Reviews were signed or removed meanwhile")
-        marked = "DELETE FROM unsigned_reviews WHERE project_id = ? AND record_id = ?"
-        if not all(tx.run(marked, (project_id, id_)) for id_ in ids):
+        marked = "DELETE FROM unsigned_reviews WHERE project_id = ? AND record_id IN (SELECT value FROM json_each(?))"
+        if tx.run(marked, (project_id, strictjson.dumps(list(ids)))) < len(ids):
             # Others may have been left out of a comparison because they are like the one that is gone.
             raise Conflict("Reviews were signed or removed meanwhile")
         for a, b in pairs:

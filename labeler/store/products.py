@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from labeler import strictjson
 from labeler.store.database import Database, Row, Tx
 from labeler.store.journal import Events
-from labeler.store.records import GROUP, NewRecord, Placed, enqueue, insert, mark_products, next_number
+from labeler.store.records import GROUP, NewRecord, Placed, enqueue, insert, mark_products, next_number, ready
 from labeler.store.search import replace_text
 from labeler.text import content_hash, guess_language
 
@@ -63,7 +63,7 @@ class Products:
         if known is None:
             new = NewRecord(_free_key(tx, project_id, group), derived.text, group, derived.metadata, kind=GROUP)
             id_ = next_number(tx)
-            insert(tx, project_id, [Placed(id_, new, content_hash(new.text), None, id_)])
+            insert(tx, project_id, [Placed(id_, ready(new), None, id_)])
         else:
             id_ = known["id"]
             if not known["labelled"]:

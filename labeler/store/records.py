@@ -13,7 +13,7 @@ from labeler.errors import Conflict, NotFound
 from labeler.records import Record
 from labeler.store.counts import RECORDS, WORK, Counts, count
 from labeler.store.database import Database, Row, Tx
-from labeler.store.search import index_texts
+from labeler.store.search import index_tokens, search_tokens
 from labeler.text import content_hash, guess_language
 
 REVIEW, GROUP = "review", "group"
@@ -41,13 +41,28 @@ def kind_of(unit: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NewRecord:
-    """A record on its way in."""
+    """A record on its way in. What JSON does not know in the metadata, such as a date, is stored as text."""
 
     key: str
     text: str
     group: str | None = None
     metadata: dict[str, Any] | None = None
     kind: str = REVIEW
+
+
+class Ready(NamedTuple):
+    """A new record with what is computed from it, so that no transaction waits for that: see :func:`ready`."""
+
+    new: NewRecord
+    digest: str
+    tokens: str
+    metadata: str
+
+
+def ready(new: NewRecord) -> Ready:
+    """Return a record with its content hash, the words that a search finds it by, and its metadata as stored."""
+    metadata = strictjson.dumps(new.metadata, default=str) if new.metadata else "{}"
+    return Ready(new, content_hash(new.text), search_tokens(new.text), metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,37 +158,44 @@ class Records:
     def add(
         self, tx: Tx, project_id: int, rows: Sequence[NewRecord], tasks: Sequence[str], import_id: int | None = None
     ) -> list[Stored]:
+        """Store a slice of records and queue them for ``tasks``: see :meth:`add_ready`."""
+        return self.add_ready(tx, project_id, list(map(ready, rows)), tasks, import_id)
+
+    def add_ready(
+        self, tx: Tx, project_id: int, rows: Sequence[Ready], tasks: Sequence[str], import_id: int | None = None
+    ) -> list[Stored]:
         """Store a slice of records and queue them for ``tasks``; return what became of each, in order.
 
         An exact duplicate (equal content hash) is stored, linked, and not queued: its label is its original's. The
         others are marked: their near-duplicates are to be looked for, and the texts of their products made again.
         """
-        hashes = [content_hash(new.text) for new in rows]
         known = {
             row["key"]: (row["id"], row["text"], row["duplicate_of"], row["kind"])
-            for row in _found(tx, "id, key, text, duplicate_of, kind", "key", project_id, [new.key for new in rows])
+            for row in _found(tx, "id, key, text, duplicate_of, kind", "key", project_id, [row.new.key for row in rows])
         }
         # Also of those that come in here.
-        first = _originals(tx, project_id, hashes)
+        first = _originals(tx, project_id, [row.digest for row in rows])
         stored, added, next_id = list[Stored](), list[Placed](), next_number(tx)
-        for new, digest in zip(rows, hashes, strict=True):
+        for row in rows:
+            new = row.new
             if new.key in known:
                 id_, text, duplicate_of, kind = known[new.key]
                 stored.append(Stored(id_, KNOWN if text == new.text else OTHER_TEXT, duplicate_of, kind))
                 continue
-            original, cluster = first.get(digest, (None, next_id)) if new.kind == REVIEW else (None, next_id)
-            added.append(Placed(next_id, new, digest, original, cluster))
+            original, cluster = first.get(row.digest, (None, next_id)) if new.kind == REVIEW else (None, next_id)
+            added.append(Placed(next_id, row, original, cluster))
             stored.append(Stored(next_id, ADDED, original, new.kind))
             known[new.key] = next_id, new.text, original, new.kind
             if new.kind == REVIEW:
-                first.setdefault(digest, (next_id, cluster))
+                first.setdefault(row.digest, (next_id, cluster))
             next_id += 1
         insert(tx, project_id, added, import_id)
         alone = [one for one in added if one.original is None]
         enqueue(tx, project_id, [one.id for one in alone], tasks)
-        sql = "INSERT INTO unsigned_reviews (project_id, record_id) VALUES (?, ?)"
-        tx.many(sql, [(project_id, one.id) for one in alone if one.new.kind == REVIEW])
-        groups = {one.new.group for one in added if one.new.group is not None and one.new.kind == REVIEW}
+        unsigned = [(project_id, one.id) for one in alone if one.row.new.kind == REVIEW]
+        tx.insert("unsigned_reviews", "project_id, record_id", unsigned)
+        news = [one.row.new for one in added]
+        groups = {new.group for new in news if new.group is not None and new.kind == REVIEW}
         mark_products(tx, project_id, sorted(groups))
         return stored
 
@@ -226,6 +248,11 @@ class Records:
             return None
         return {**dict(row), **strictjson.loads(row["settings"])}
 
+    def is_importing(self, project_id: int) -> bool:
+        """Whether a file comes in just now."""
+        sql = "SELECT 1 FROM imports WHERE project_id = :p AND state = 'running' AND alive_at >= :dead"
+        return self.db.value(sql, {"p": project_id, "dead": time.time() - DEAD}) is not None
+
     def get_import(self, project_id: int, import_id: int, tx: Tx | None = None) -> Row:
         sql = "SELECT * FROM imports WHERE project_id = :p AND id = :id"
         row = (tx or self.db).one(sql, {"p": project_id, "id": import_id})
@@ -253,11 +280,10 @@ def as_record(row: Row) -> Record:
 
 
 class Placed(NamedTuple):
-    """A record that is to be stored under a number; ``digest`` is its content hash."""
+    """A record that is to be stored under a number."""
 
     id: int
-    new: NewRecord
-    digest: str
+    row: Ready
     original: int | None
     cluster: int
 
@@ -269,24 +295,24 @@ def next_number(tx: Tx) -> int:
 
 def insert(tx: Tx, project_id: int, rows: Sequence[Placed], import_id: int | None = None) -> None:
     """Store records, so that a search finds them."""
-    sql = """INSERT INTO records (id, project_id, key, text, language, grp, metadata, content_hash, kind, duplicate_of,
-             cluster, import_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    columns = """id, project_id, key, text, language, grp, metadata, content_hash, kind, duplicate_of, cluster, \
+import_id, created_at"""
     now = time.time()
     _count(tx, project_id, rows)
-    tx.many(sql, [
-        (id_, project_id, new.key, new.text, guess_language(new.text), new.group, strictjson.dumps(new.metadata or {}),
-         digest, new.kind, original, cluster, import_id, now)
-        for id_, new, digest, original, cluster in rows
+    tx.insert("records", columns, [
+        (id_, project_id, new.key, new.text, guess_language(new.text), new.group, metadata, digest, new.kind, original,
+         cluster, import_id, now)
+        for id_, (new, digest, _, metadata), original, cluster in rows
     ])  # fmt: skip
-    index_texts(tx, [(row.id, row.new.text) for row in rows])
+    index_tokens(tx, [(one.id, one.row.tokens) for one in rows])
 
 
 def _count(tx: Tx, project_id: int, rows: Sequence[Placed]) -> None:
     """Count records that are about to be stored."""
-    reviews = [row for row in rows if row.new.kind == REVIEW]
-    copies = sum(row.original is not None for row in reviews)
-    near = sum(row.original is None and row.cluster != row.id for row in reviews)
-    groups = {row.new.group for row in reviews} - {None}
+    reviews = [one for one in rows if one.row.new.kind == REVIEW]
+    copies = sum(one.original is not None for one in reviews)
+    near = sum(one.original is None and one.cluster != one.id for one in reviews)
+    groups = {one.row.new.group for one in reviews} - {None}
     known = """SELECT COUNT(*) FROM json_each(:groups) g WHERE EXISTS (SELECT 1 FROM records r
                WHERE r.project_id = :p AND r.grp = g.value AND r.kind = 'review')"""
     products = len(groups) - int(tx.value(known, {"groups": strictjson.dumps(list(groups)), "p": project_id}))
@@ -297,8 +323,8 @@ def _count(tx: Tx, project_id: int, rows: Sequence[Placed]) -> None:
 
 def mark_products(tx: Tx, project_id: int, groups: Sequence[str]) -> None:
     """Note that the texts of products are to be made again from their reviews."""
-    sql = "INSERT INTO stale_products (project_id, grp) VALUES (?, ?) ON CONFLICT DO NOTHING"
-    tx.many(sql, [(project_id, group) for group in groups])
+    rows = [(project_id, group) for group in groups]
+    tx.insert("stale_products", "project_id, grp", rows, "ON CONFLICT DO NOTHING")
 
 
 def enqueue(tx: Tx, project_id: int, record_ids: Sequence[int], tasks: Sequence[str]) -> None:
@@ -308,11 +334,13 @@ def enqueue(tx: Tx, project_id: int, record_ids: Sequence[int], tasks: Sequence[
     labels the other unit by now gets none: whoever queues may have read its settings a long import ago.
     """
     sql = f"""INSERT INTO work (record_id, task, project_id, shuffle, version, text_version)
-              SELECT r.id, ?, ?, ?, r.version, r.version FROM records r WHERE r.id = ?
-              AND NOT EXISTS (SELECT 1 FROM queued q WHERE q.project_id = r.project_id AND q.task = ?
-                              AND {OTHER_UNIT}) ON CONFLICT DO NOTHING"""
+              SELECT r.id, :t, :p, json_extract(j.value, '$[1]'), r.version, r.version
+              FROM json_each(:rows) j JOIN records r ON r.id = json_extract(j.value, '$[0]')
+              WHERE NOT EXISTS (SELECT 1 FROM queued q WHERE q.project_id = r.project_id AND q.task = :t
+                                AND {OTHER_UNIT}) ON CONFLICT DO NOTHING"""
+    rows = strictjson.dumps([(id_, shuffle(id_)) for id_ in record_ids])
     for task in tasks:
-        queued = tx.many(sql, [(task, project_id, shuffle(id_), id_, task) for id_ in record_ids])
+        queued = tx.run(sql, {"t": task, "p": project_id, "rows": rows})
         count(tx, WORK, project_id, "pending", queued, task)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from labeler.store.database import Database, Row, Tx
 
@@ -64,9 +65,12 @@ def search_query(words: str) -> str | None:
 
 def index_texts(tx: Tx, rows: list[tuple[int, str]]) -> None:
     """Add (record id, text) pairs to the index."""
-    tx.many(
-        "INSERT INTO record_search (rowid, tokens) VALUES (?, ?)", [(id_, search_tokens(text)) for id_, text in rows]
-    )
+    index_tokens(tx, [(id_, search_tokens(text)) for id_, text in rows])
+
+
+def index_tokens(tx: Tx, rows: Sequence[tuple[int, str]]) -> None:
+    """Add records to the index: their ids, and the :func:`search_tokens` of their texts."""
+    tx.insert("record_search", "rowid, tokens", rows)
 
 
 def unsearchable(db: Database, limit: int = 100) -> list[Row]:
