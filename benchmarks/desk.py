@@ -65,8 +65,7 @@ def rest(pid: int) -> float:
 def label(port: int, path: str, headers: dict[str, str], count: int, took: list[float]) -> None:
     """Ask for records and approve them as one reviewer's page does.
 
-    It fetches several records when fewer than two lie ready, and after a decision the next one once more, so that its
-    suggestion is current.
+    It fetches several records when fewer than two lie ready, and with a decision it renews the next one.
     """
     chance, connection = random.Random(headers["Cookie"]), http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     page, have = f"page{time.time_ns()}", list[dict[str, Any]]()
@@ -91,9 +90,10 @@ def label(port: int, path: str, headers: dict[str, str], count: int, took: list[
         body = {"action": "approve", "request_key": f"{page}-{n:06}", "value": LABELS[n % 3],
                 **{name: record[name] for name in ("record_id", "version", "suggestion_id")}}  # fmt: skip
         began = time.perf_counter()
-        post("decide", body)
+        then = {"record_id": have[0]["record_id"], "suggestion_id": have[0]["suggestion_id"], "page": page}
+        answer = post("decide", body | {"then": then})["then"]
         took.append(time.perf_counter() - began)
-        have[:1] = [renewed] if (renewed := post("renew", {"record_id": have[0]["record_id"], "page": page})) else []
+        have[:1] = [] if answer is None else have[:1] if answer.get("same") else [answer]
 
 
 def measure(pid: int, port: int, path: str, people: list[dict[str, str]], decisions: int) -> tuple[float, float, float]:
@@ -141,19 +141,15 @@ def bare() -> None:
         first, *more = [claimed(request.get_json()["page"]) for _ in range(request.get_json()["count"])]
         return jsonify(first | {"more": more})
 
-    @app.post("/renew")
-    def renew():  # type: ignore[no-untyped-def]
-        with lock:
-            sql = "SELECT id, text FROM records WHERE id = ?"
-            id_, text = db.execute(sql, [request.get_json()["record_id"]]).fetchone()
-        return jsonify(record_id=id_, text=text, version=0, suggestion_id=None)
-
     @app.post("/decide")
     def decide():  # type: ignore[no-untyped-def]
         body = request.get_json()
         with lock:
             db.execute("UPDATE records SET label = ? WHERE id = ?", [body["value"], body["record_id"]])
-        return jsonify(record_id=body["record_id"])
+            sql = "SELECT id, text FROM records WHERE id = ?"
+            id_, text = db.execute(sql, [body["then"]["record_id"]]).fetchone()
+        then = {"record_id": id_, "text": text, "version": 0, "suggestion_id": None}
+        return jsonify(record_id=body["record_id"], then=then)
 
     server = create_server(app, host="127.0.0.1", port=0, threads=8)
     print(f"http://127.0.0.1:{server.effective_port}", flush=True)

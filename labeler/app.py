@@ -9,12 +9,11 @@ from typing import Any
 
 from flask import Flask, g, request, session
 from flask_babel import Babel
-from flask_babel import gettext as _
 from flask_wtf.csrf import CSRFProtect
 
 from labeler.errors import InputError
 from labeler.instance import Instance
-from labeler.web import access, delivery, errors, screens, show
+from labeler.web import access, delivery, errors, screens, show, words
 from labeler.web.address import Edge, PublicUrl
 
 LANGUAGES = ("ko", "en")
@@ -61,6 +60,7 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
     delivery.install(app)
     CSRFProtect(app)
     Babel(app, locale_selector=language, default_translation_directories=_package_folder("labeler") + "/translations")
+    app.jinja_env.globals["_"] = words._
     errors.install(app)
     show.install(app)
     app.context_processor(_page_context)
@@ -100,7 +100,6 @@ def _page_context() -> dict[str, Any]:
         "project": g.get("project"),
         "role": g.get("role"),
         "language": language(),
-        "_": _,
     }
 
 

@@ -92,6 +92,10 @@ class Plugins:
             record = record if result is None else result
         return record
 
+    @property
+    def hear_approvals(self) -> bool:
+        return bool(self.manager.hook.label_approved.get_hookimpls())
+
     def approved(self, project: str, task: str, record: Record, value: Value) -> list[Disabled]:
         """Tell every ``label_approved`` hook; return those that failed, for the log. One that hangs is disabled."""
         arguments = {"project": project, "task": task, "record": record, "value": value}

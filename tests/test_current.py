@@ -116,14 +116,14 @@ def test_refit_of_the_probe_renews_what_has_the_same_neighbours(lab):  # noqa: F
     lab.instance.probe(lab.project, task).fit()
     probe = suggester(lab, backend="probe")
     record = lab.store.records.get(lab.ids[11])
-    stored = at_opening(probe, probe, record, None).suggestion
+    stored = at_opening(probe, probe, [(record, None)])[0].suggestion
     assert standing(probe, record, stored) == CURRENT
-    assert at_opening(probe, probe, record, stored).suggestion.id == stored.id
+    assert at_opening(probe, probe, [(record, stored)])[0].suggestion.id == stored.id
     approve(lab, lab.ids[10], "neutral")
     lab.instance.probe(lab.project, task).fit()
     again = suggester(lab, backend="probe")
     assert standing(again, record, stored) == OLDER
-    renewed = at_opening(again, again, record, stored).suggestion
+    renewed = at_opening(again, again, [(record, stored)])[0].suggestion
     assert renewed.id != stored.id and renewed.fit == lab.instance.probe(lab.project, task).learned
 
 
@@ -207,7 +207,7 @@ def test_a_model_run_takes_what_has_only_a_free_suggestion_and_says_what_it_leav
         approve(lab, id_)
     free = suggester(lab, backend="nearest")
     for id_ in lab.ids[3:8]:
-        at_opening(None, free, lab.store.records.get(id_), None)
+        at_opening(None, free, [(lab.store.records.get(id_), None)])[0]
     own = suggester(lab, backend="openai", k=0)
     place = lab.store, lab.project["id"], "sentiment"
     chosen = list(runs.select(*place, None, False, kind_of(own)))
@@ -216,7 +216,7 @@ def test_a_model_run_takes_what_has_only_a_free_suggestion_and_says_what_it_leav
     assert list(runs.select(*place, None, False, kind_of(own))) == lab.ids[7:]
     assert runs.left_out(*place, kind_of(own)) == 4
     # What people open meanwhile changes nothing of that.
-    at_opening(own, free, lab.store.records.get(lab.ids[3]), None)
+    at_opening(own, free, [(lab.store.records.get(lab.ids[3]), None)])[0]
     assert list(runs.select(*place, None, False, kind_of(own))) == lab.ids[7:]
 
 
@@ -408,10 +408,10 @@ def test_an_example_that_turned_out_to_be_a_near_duplicate_is_shown_no_more(lab)
     ids = [add(between + "여덟글자를더썼다"), add("네글자를" + between)]
     approve(lab, ids[0])
     free = suggester(lab, backend="nearest")
-    made = at_opening(free, free, lab.store.records.get(ids[1]), None).suggestion
+    made = at_opening(free, free, [(lab.store.records.get(ids[1]), None)])[0].suggestion
     assert [evidence.record_id for evidence in made.evidence] == [ids[0]]
     add(between)
     record = lab.store.records.get(ids[1])
     assert record.cluster == lab.store.records.get(ids[0]).cluster
     assert standing(free, record, made) == OLDER
-    assert at_opening(free, free, record, made).suggestion is None
+    assert at_opening(free, free, [(record, made)])[0].suggestion is None

@@ -415,6 +415,7 @@ def test_an_approval_tells_the_plugins(
         told.append(arguments)
         return [Disabled("my_plugin", "it broke")]
 
+    monkeypatch.setattr(type(shop.instance.plugins), "hear_approvals", True)
     monkeypatch.setattr(shop.instance.plugins, "approved", approved)
     seat = shop.seat()
     opened = seat.next()
@@ -595,6 +596,61 @@ def test_the_desk_opens_at_once_while_the_examples_are_being_read(shop: Shop, mo
     renewed = seat.post("renew", record_id=opened["record_id"], page="kims-page").json
     assert not renewed["preparing"] and renewed["suggested"] is not None
     shop.instance.close()
+
+
+def ready_after(seat: Seat, first: Any, value: str, second: Any) -> Any:
+    """Decide on the first record; return the answer with what became of the second, which lies ready on the page."""
+    then = {"record_id": second["record_id"], "suggestion_id": second["suggestion_id"], "page": "kims-page"}
+    answer = seat.decide(first, value, then=then)
+    assert answer.status_code == 200, answer.json
+    return answer.json
+
+
+def test_a_decision_brings_the_record_that_lies_ready_with_the_suggestion_it_makes(shop: Shop) -> None:
+    """Before the first approval there was none; the answer to that approval has one for the next record."""
+    seat = shop.seat()
+    first = seat.next(page="kims-page")
+    second = seat.next(page="kims-page", have=[first["record_id"]])
+    assert second["suggested"] is None
+    then = ready_after(seat, first, "negative", second)["then"]
+    assert (then["record_id"], then["suggested"]) == (second["record_id"], "negative") and "data-slot" in then["html"]
+
+
+def test_a_suggestion_that_a_decision_did_not_change_is_not_sent_again(shop: Shop) -> None:
+    """A rejected record is no example: the answer says that the page has the suggestion already."""
+    approve_some(shop)
+    seat = shop.seat()
+    first = seat.next(page="kims-page")
+    second = seat.next(page="kims-page", have=[first["record_id"]])
+    then = {"record_id": second["record_id"], "suggestion_id": second["suggestion_id"], "page": "kims-page"}
+    answer = seat.decide(first, action="reject", then=then).json["then"]
+    assert (answer["record_id"], answer["same"], "html" in answer) == (second["record_id"], True, False)
+    assert second["lease"] - 60 < answer["lease"] <= second["lease"]
+
+
+def test_a_record_that_another_page_holds_by_now_is_not_brought(shop: Shop) -> None:
+    seat = shop.seat()
+    first = seat.next(page="kims-page")
+    second = seat.next(page="kims-page", have=[first["record_id"]])
+    seat.post("open", record_id=second["record_id"], page="another-page")
+    assert ready_after(seat, first, "negative", second)["then"] is None
+
+
+def test_a_decision_stands_where_the_record_that_lies_ready_cannot_be_renewed(shop: Shop) -> None:
+    """It is removed meanwhile: the decision is stored and answered, and nothing is said of the other record."""
+    seat = shop.seat()
+    first = seat.next(page="kims-page")
+    answer = ready_after(seat, first, "negative", {"record_id": 10_000, "suggestion_id": None})
+    assert answer["state"] == "approved" and "then" not in answer
+
+
+@pytest.mark.parametrize("then", [[], "2", {"record_id": "2"}, {"record_id": 2, "suggestion_id": "x"}])
+def test_a_decision_with_an_unreadable_record_beside_it_is_not_stored(shop: Shop, then: Any) -> None:
+    """What is sent beside a decision is checked before anything is stored."""
+    seat = shop.seat()
+    opened = seat.next()
+    assert seat.decide(opened, "negative", then=then).status_code == 400
+    assert shop.instance.store.annotations.current(opened["record_id"], "sentiment") is None
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("the plugin broke"), BackendFailure("server", "down")])

@@ -1041,13 +1041,13 @@ def test_closing_a_page_gives_its_records_to_the_other(desk: Desk) -> None:
 
 
 def test_an_approval_counts_from_the_second_record_after_it(desk: Desk) -> None:
-    """The one right after it was fetched before; the next is asked for once more while that one is read."""
+    """The one right after it was fetched before; the next comes anew with the answer, while that one is read."""
     desk.go("tone")
     desk.until(lambda: desk.page.get_attribute("#desk", "data-ahead") == "5")
     assert desk.chosen() == []
-    with desk.page.expect_response("**/api/renew") as answer:
+    with desk.page.expect_response("**/api/decide") as answer:
         desk.decide("Digit2", "Enter")
-    third = answer.value.json()
+    third = answer.value.json()["then"]
     assert desk.chosen() == [] and third["suggested"] == "bad"
     desk.until(lambda: desk.page.get_attribute("#desk", "data-renewed") == str(third["record_id"]))
     desk.decide("Digit2", "Enter")
@@ -1060,9 +1060,9 @@ def test_a_record_that_was_taken_meanwhile_does_not_come_up(desk: Desk) -> None:
     desk.until(lambda: desk.page.get_attribute("#desk", "data-ahead") == "5")
     ids = desk.instance.store.work.front(desk.project, "tone", "oldest", 4, only_free=False)
     desk.by_other(ids[2], "bad")
-    with desk.page.expect_response("**/api/renew") as answer:
+    with desk.page.expect_response("**/api/decide") as answer:
         assert desk.decide("Digit1", "Enter") == ids[0]
-    assert answer.value.status == 204
+    assert answer.value.json()["then"] is None
     desk.until(lambda: desk.page.get_attribute("#desk", "data-renewed") == str(ids[2]))
     assert desk.decide("Digit1", "Enter") == ids[1]
     assert desk.record == ids[3]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labeler.errors import Conflict, NotFound
@@ -17,6 +18,8 @@ from labeler.task import Task
 Nearest = Callable[[str], Sequence[int]]
 """Given a typed text, the ids of the project's pending records, most similar first; some may be decided by now."""
 _AT_ONCE = 200
+_MOST_OF_IT = 0.5
+"""A claim with this share of its time left is young."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,20 +179,29 @@ class Queue:
     def renew(self, reviewer_id: int, record_id: int, page: str) -> Opened | None:
         """Open a record once more that lies ready on a page; None if the page does not hold it any more.
 
-        Safe against a decision or a skip on its way: they end the claim, and what comes after them claims nothing.
+        Safe against a decision or a skip on its way: they end the claim, and what comes after them claims nothing. A
+        claim that has most of its time left is not written anew: a page asks with each decision.
         """
 
-        def work(tx: Tx) -> Row | None:
-            self._row(tx, record_id)
+        def holds(tx: Tx | None) -> float | None:
             holder = self.store.work.holder(tx, record_id, self.task.name)
-            if holder is None or (holder["reviewer_id"], holder["token"]) != (reviewer_id, page):
+            mine = holder is not None and (holder["reviewer_id"], holder["token"]) == (reviewer_id, page)
+            return float(holder["until"]) - time.time() if holder is not None and mine else None
+
+        def work(tx: Tx) -> Row | None:
+            return None if holds(tx) is None else self._claimed(tx, record_id, reviewer_id, page)
+
+        row, left = self._row(None, record_id), holds(None)
+        if left is not None and left < _MOST_OF_IT * self.lease:
+            claimed, left = self.store.write(work), self.lease
+            if claimed is None:
                 return None
-            return self._claimed(tx, record_id, reviewer_id, page)
+            row = claimed
+        if left is None or row["state"] != "pending":
+            return None
+        return replace(self._opened(row, page), lease=left)
 
-        row = self.store.write(work)
-        return None if row is None or row["state"] != "pending" else self._opened(row, page)
-
-    def _row(self, tx: Tx, record_id: int) -> Row:
+    def _row(self, tx: Tx | None, record_id: int) -> Row:
         """Return the queue's row of a record. Raises :class:`NotFound` for one of another project or task."""
         row = self.store.work.get(record_id, self.task.name, tx)
         if row is None or row["project_id"] != self.project_id:

@@ -163,7 +163,11 @@ class LabelSchema(ABC):
 
     def label(self, name: str) -> Label:
         """Return the label called ``name``, or a bare one, so that old values can still be shown."""
-        return next((label for label in (*self.labels, *self.retired) if label.name == name), Label(name))
+        return self._by_name.get(name) or Label(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Label]:
+        return {label.name: label for label in (*self.labels, *self.retired)}
 
     # What becomes of stored values when labels are changed
 

@@ -38,21 +38,32 @@ class AtOpening:
     since: int = 0
 
 
-def at_opening(own: Suggester | None, free: Suggester, record: Record, stored: Suggestion | None) -> AtOpening:
-    """Return the suggestion to open a pending record with, made again where that is free.
+def at_opening(
+    own: Suggester | None, free: Suggester, opened: Sequence[tuple[Record, Suggestion | None]]
+) -> list[AtOpening]:
+    """Return the suggestions to open pending records with, in order; those that cost nothing are made again together.
 
-    ``own`` is what the task's suggestions are made with, None if it cannot be set up now; ``free`` answers at once.
+    ``opened`` has the stored suggestion beside each record. ``own`` is what the task's suggestions are made with, None
+    if it cannot be set up now; ``free`` answers at once.
     """
+    kept = [_kept(own, free, record, stored) for record, stored in opened]
+    made = iter(free.now([record for (record, _), found in zip(opened, kept, strict=True) if found is None]))
+    return [_made(next(made)) if found is None else found for found in kept]
+
+
+def _made(found: Suggestion | BackendFailure) -> AtOpening:
+    return AtOpening(None, found) if isinstance(found, BackendFailure) else AtOpening(found)
+
+
+def _kept(own: Suggester | None, free: Suggester, record: Record, stored: Suggestion | None) -> AtOpening | None:
+    """Return a suggestion that there is and that was paid for or is current."""
     paid = stored if stored is not None and _is_paid(stored) else None
     if paid is None and own is not None and own.backend.billed:
         # One that came while somebody worked on the draft is not pointed at.
         paid = own.store.suggestions.newest_billed(record.id, own.task.name)
     if paid is not None:
         return AtOpening(paid, standing=_of_paid(own, free, record, paid), since=_since(free, paid))
-    if stored is not None and standing(free, record, stored) == CURRENT:
-        return AtOpening(stored)
-    made = free.now([record])[0]
-    return AtOpening(None, made) if isinstance(made, BackendFailure) else AtOpening(made)
+    return AtOpening(stored) if stored is not None and standing(free, record, stored) == CURRENT else None
 
 
 def _is_paid(stored: Suggestion) -> bool:

@@ -424,6 +424,8 @@ class Suggester:
         """Suggest at once with a free backend; one result for each record, in order."""
         if self.backend.billed:
             raise ValueError("Calls of a billed backend go through the ledger; start a run")
+        if not records:
+            return []
         prepared = self.prepare(records)
         answers = self.backend.complete([self.request(p) for p in prepared])
         results = [

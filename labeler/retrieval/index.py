@@ -171,9 +171,10 @@ class ExampleIndex:
 
         Right after a start, the vectors of all examples have to be read, or even made: no page may wait for that.
         """
-        room = self.store.annotations
-        since = self.seq if room.removals(self.project_id) == self._removals else 0
-        if room.count_since(self.project_id, self.task.name, since, _AT_ONCE) < _AT_ONCE:
+        room, place = self.store.annotations, (self.project_id, self.task.name)
+        latest, removals, _ = room.news(*place, self._united_seq)
+        since = self.seq if removals == self._removals else 0
+        if latest - since < _AT_ONCE or room.count_since(*place, since, _AT_ONCE) < _AT_ONCE:
             return True
         if self._catching_up is None or not self._catching_up.is_alive():
             # Two that start one at the same time do no harm: the second finds nothing left to do.
@@ -189,10 +190,10 @@ class ExampleIndex:
 
     def refresh(self) -> int:
         """Take in every decision since the last time; return the sequence number reached."""
-        # Three small indexed reads when nothing is new, which is the common case.
-        united = self.store.clusters.united_since(self.project_id, self._united_seq)
-        latest = self.store.annotations.latest_seq(self.project_id, self.task.name)
-        self._follow_removals()
+        # One small read when nothing is new, which is the common case.
+        latest, removals, news = self.store.annotations.news(self.project_id, self.task.name, self._united_seq)
+        united = self.store.clusters.united_since(self.project_id, self._united_seq) if news else []
+        self._follow_removals(removals)
         if not united and self._faiss is not None and self._unit == self.task.unit and latest == self.seq:
             return self.seq
         with self._lock:
@@ -207,9 +208,8 @@ class ExampleIndex:
                 self.save()
         return self.seq
 
-    def _follow_removals(self) -> None:
+    def _follow_removals(self, removals: int) -> None:
         """Forget all there is where records were removed since: the log does not say which."""
-        removals = self.store.annotations.removals(self.project_id)
         if removals != self._removals:
             with self._lock:
                 self._removals, self._read = removals, {}

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
+from types import NoneType
 from typing import Any
 
 from flask import Blueprint, g, jsonify, render_template, request, url_for
 from flask_babel import get_locale
-from flask_babel import gettext as _
 
 from labeler.annotation.decisions import Decided, Decision, Decisions
 from labeler.annotation.queue import Queue
-from labeler.errors import InputError, NotFound
+from labeler.errors import InputError, LabelerError, NotFound
 from labeler.store.annotations import APPROVED
 from labeler.store.work import ORDERS, SIMILAR
 from labeler.task import Task
 from labeler.text import one_line
 from labeler.web.access import instance, json_body, project_task
 from labeler.web.desk_view import DeskView
+from labeler.web.words import _
 
 log = logging.getLogger("labeler.web.desk")
 blueprint = Blueprint("desk", __name__, url_prefix="/projects/<int:project_id>/label/<task>")
@@ -80,7 +81,7 @@ def next_record(project_id: int, task: str) -> Any:
     if not 1 <= count <= _MOST:
         raise InputError(f"'count' must be a whole number from 1 to {_MOST}")
     asked = _text(body, "order"), ids, _text(body, "similar_to"), _text(body, "page")
-    found = [view.payload(opened) for opened in _queue(view.task).next_few(count, g.person["id"], *asked)]
+    found = view.payloads(_queue(view.task).next_few(count, g.person["id"], *asked))
     if not found:
         return "", 204
     similar = {"similar_by": _similar_by()} if body.get("order") == SIMILAR else {}
@@ -97,20 +98,29 @@ def open_record(project_id: int, task: str) -> Any:
 
 @blueprint.post("/api/renew")
 def renew(project_id: int, task: str) -> Any:
-    """Return a record that lies ready on a page as it is now, with a fresh suggestion; 204 if the page lost it."""
-    view, body = _view(task), json_body()
-    opened = _queue(view.task).renew(g.person["id"], _id(body, "record_id"), _text(body, "page"))
-    return jsonify(view.payload(opened)) if opened else ("", 204)
+    """Return a record that lies ready on a page as it is now, with a fresh suggestion; 204 if the page lost it.
+
+    ``suggestion_id`` is the suggestion that the page has; if it is still the one, the answer is ``same``, without more.
+    """
+    found = _renewed(_view(task), *_ready(json_body()))
+    return jsonify(found) if found else ("", 204)
 
 
 @blueprint.post("/api/decide")
 def decide(project_id: int, task: str) -> Any:
     """Store a decision; safe to send twice with one ``request_key``.
 
+    ``then`` is the record that lies ready on the page, as :func:`renew` is asked for it; ``then`` of the answer is that
+    record as it is after this decision, None if the page lost it, and missing if it could not be renewed.
+
     :raise 400: the label schema does not allow the value
     :raise 409: somebody else decided or holds the record; ``current`` says what stands
     """
-    view, decision = _view(task), _decision(json_body())
+    view, body = _view(task), json_body()
+    decision, then = _decision(body), body.get("then")
+    if not isinstance(then, (dict, NoneType)):
+        raise InputError("'then' must be an object with record_id, page and suggestion_id")
+    ready = None if then is None else _ready(then)
     decided = _decisions(view.task).decide(g.person["id"], decision)
     if not decided.repeated:
         _tell(view.task, decided)
@@ -123,6 +133,7 @@ def decide(project_id: int, task: str) -> Any:
         repeated=decided.repeated,
         note=_moved(view, decision, decided),
         strip=view.strip(_decisions(view.task).strip(g.person["id"])),
+        **({} if ready is None else _then(view, ready)),
     )
 
 
@@ -221,6 +232,26 @@ def _counts(project_id: int, task: str) -> dict[str, int]:
     return found | {"total": sum(found.values())}
 
 
+def _ready(body: dict[str, Any]) -> tuple[int, str, int | None]:
+    """Read which record lies ready on which page, with which suggestion."""
+    shown = body.get("suggestion_id")
+    return _id(body, "record_id"), _text(body, "page"), None if shown is None else _whole(shown, "suggestion_id")
+
+
+def _renewed(view: DeskView, record_id: int, page: str, shown_id: int | None) -> dict[str, Any] | None:
+    opened = _queue(view.task).renew(g.person["id"], record_id, page)
+    return view.renewed(opened, shown_id) if opened else None
+
+
+def _then(view: DeskView, ready: tuple[int, str, int | None]) -> dict[str, Any]:
+    try:
+        return {"then": _renewed(view, *ready)}
+    except LabelerError as error:
+        # The decision is stored, and that is what the answer says; the record is shown as it came.
+        log.info("Record %d could not be renewed: %s", ready[0], error)
+        return {}
+
+
 def _moved(view: DeskView, decision: Decision, decided: Decided) -> str | None:
     """Say of a decision of an older page what it was stored as, if labels have other names since."""
     asked, version = decision.value, decision.task_version
@@ -235,7 +266,7 @@ def _tell(task: Task, decided: Decided) -> None:
 
     The background worker is not woken: it looks once a second, and follows all decisions since at once.
     """
-    if decided.state != APPROVED:
+    if decided.state != APPROVED or not instance().plugins.hear_approvals:
         return
     record = instance().store.records.get(decided.record_id)
     for failed in instance().plugins.approved(g.project["name"], task.name, record, decided.value):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,9 @@ from labeler.annotation.queue import Opened
 from labeler.errors import InputError, LabelerError, LabelError, NotFound
 from labeler.instance import Instance
 from labeler.labels import Choice, LabelSchema, Rating
-from labeler.prelabel import calibration, current
+from labeler.prelabel import calibration
 from labeler.prelabel.current import CURRENT, OTHER
+from labeler.prelabel.current import OLDER as OLDER_EXAMPLES
 from labeler.prelabel.meant import FREE, clearly_meant
 from labeler.prelabel.refresh import AtOpening, at_opening
 from labeler.prelabel.suggest import Suggester
@@ -88,11 +88,28 @@ class DeskView:
         return guide_blocks(self.task.guided(self.language))
 
     def payload(self, opened: Opened) -> dict[str, Any]:
-        """Return an opened record for the page. A blind one carries no suggestion, evidence or second opinion."""
+        return self.payloads([opened])[0]
+
+    def payloads(self, opened: Sequence[Opened]) -> list[dict[str, Any]]:
+        """Return opened records for the page. A blind one carries no suggestion, evidence or second opinion."""
+        return [self._payload(one, found) for one, found in zip(opened, self._found(opened), strict=True)]
+
+    def renewed(self, opened: Opened, shown_id: int | None) -> dict[str, Any]:
+        """Return a pending record that lies ready on the page with the suggestion ``shown_id``.
+
+        If that is still the one, the page has all there is to show: the answer says so in its place.
+        """
+        (found,) = self._found([opened])
+        made = found.suggestion
+        if made is not None and made.id == shown_id and found.standing == CURRENT:
+            return {"record_id": opened.record.id, "same": True, "lease": opened.lease}
+        return self._payload(opened, found)
+
+    def _payload(self, opened: Opened, found: AtOpening) -> dict[str, Any]:
         record, annotation = opened.record, opened.annotation
         # A decision that was made blind is corrected blind, or it would drop out of the blind share.
         blind = opened.blind or (annotation is not None and bool(annotation["blind"]))
-        suggestion_id, shown = self._suggestion(opened, blind)
+        suggestion_id, shown = self._suggestion(opened, found, blind)
         decided = self._usable(annotation, record) if annotation is not None else None
         standing = annotation is not None and opened.state != "pending"
         html = render_template(
@@ -109,7 +126,6 @@ class DeskView:
             shown=shown,
             task=self.task,
             schema=self.task.schema,
-            ago=time_ago,
         )
         return {
             "record_id": record.id,
@@ -171,7 +187,6 @@ class DeskView:
             value=self._usable(row, record),
             history=history,
             schema=self.task.schema,
-            ago=time_ago,
         )
 
     def _metadata(self, record: Record, blind: bool = False) -> list[tuple[str, str]]:
@@ -190,9 +205,17 @@ class DeskView:
             }
         )
 
-    def _suggestion(self, opened: Opened, blind: bool) -> tuple[int | None, Shown]:
-        stored = self.store.suggestions.get(opened.suggestion_id) if opened.suggestion_id else None
-        found = self._at_opening(opened.record, stored) if opened.state == "pending" else AtOpening(stored)
+    def _found(self, opened: Sequence[Opened]) -> list[AtOpening]:
+        """Return the suggestions of opened records: of pending ones as they are after the newest approvals."""
+        stored = [self.store.suggestions.get(one.suggestion_id) if one.suggestion_id else None for one in opened]
+        pending = [(one.record, kept) for one, kept in zip(opened, stored, strict=True) if one.state == "pending"]
+        current = iter(self._at_opening(pending))
+        return [
+            next(current) if one.state == "pending" else AtOpening(kept)
+            for one, kept in zip(opened, stored, strict=True)
+        ]
+
+    def _suggestion(self, opened: Opened, found: AtOpening, blind: bool) -> tuple[int | None, Shown]:
         suggestion, hint = found.suggestion, None
         # What was not clearly meant is no suggestion: nothing is compared with it later.
         meant = suggestion is not None and clearly_meant(self.store, self.task.schema, suggestion)
@@ -241,19 +264,25 @@ class DeskView:
             return own, RAW
         return {name: adjusted[name] for name in own}, CALIBRATED
 
-    def _at_opening(self, record: Record, stored: Suggestion | None) -> AtOpening:
-        """Return the suggestion as it is after the newest approvals, or why there is none."""
-        kept = stored if stored is not None and stored.billed else None
+    def _at_opening(self, pending: Sequence[tuple[Record, Suggestion | None]]) -> list[AtOpening]:
+        """Return the suggestions as they are after the newest approvals, or why there are none."""
+        if not pending:
+            return []
         try:
             if not self.instance.index(self.project, self.task).ready():
-                return AtOpening(kept, BackendFailure(PREPARING, ""), standing=current.OLDER)
+                failure = BackendFailure(PREPARING, "")
+                return [AtOpening(_paid(stored), failure, standing=OLDER_EXAMPLES) for _, stored in pending]
             own = self._own_suggester()
             free = self.instance.free_suggester(self.project, self.task, own)
-            return at_opening(own, free, record, stored)
+            return at_opening(own, free, pending)
         except Exception:
-            # A suggestion is a convenience, and backends come from plugins: whatever fails, the record can be labelled.
+            # A suggestion is a convenience, and backends come from plugins: whatever fails, the record can be labelled,
+            # and what fails for one record spoils none beside it.
+            if len(pending) > 1:
+                return [found for one in pending for found in self._at_opening([one])]
+            ((record, stored),) = pending
             log.exception("No suggestion for record %d of task %s", record.id, self.task.name)
-            return AtOpening(kept, BackendFailure(FAILED, ""), standing=OTHER)
+            return [AtOpening(_paid(stored), BackendFailure(FAILED, ""), standing=OTHER)]
 
     def _own_suggester(self) -> Suggester | None:
         """Return what the suggestions of the task are made with; None where it cannot be set up as it is."""
@@ -310,6 +339,10 @@ class DeskView:
 
     def _color(self, value: Value | None) -> str:
         return color_of(self.task.schema, value)
+
+
+def _paid(stored: Suggestion | None) -> Suggestion | None:
+    return stored if stored is not None and stored.billed else None
 
 
 def _why(failure: BackendFailure | None) -> str | None:
@@ -400,8 +433,3 @@ def guide_blocks(text: str) -> list[Block]:
             blocks.append((kind, [words]))
         fresh = False
     return blocks
-
-
-def time_ago(at: float) -> float:
-    """Return the seconds since ``at``, for the template's words like "3 days ago"."""
-    return max(0.0, time.time() - at)

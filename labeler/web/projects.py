@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, flash, g, render_template, request, url_for
-from flask_babel import gettext as _
 
 from labeler import accounts, strictjson
 from labeler.errors import InputError, NotFound
@@ -14,7 +13,7 @@ from labeler.task import GROUP, Task
 from labeler.web import uploads
 from labeler.web.access import admin_only, instance, takes_upload
 from labeler.web.forms import go_on, text, texts, whole
-from labeler.web.words import setting_title, word
+from labeler.web.words import _, setting_title, word
 
 PAGE = 50
 _MAX_ID = 2**62

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, flash, g, render_template, request, url_for
-from flask_babel import gettext as _
 
 from labeler import removal
 from labeler.errors import Conflict, InputError
 from labeler.removal import IMPORT, PROJECT, RECORD, Target
 from labeler.web.access import admin_only, instance
 from labeler.web.forms import go_on, text, whole
+from labeler.web.words import _
 
 _MOST = 2**53
 blueprint = Blueprint("removal", __name__)

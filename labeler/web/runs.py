@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flask import Blueprint, flash, g, render_template, request, url_for
-from flask_babel import gettext as _
 
 from labeler import accounts, strictjson
 from labeler import settings as tables
@@ -26,7 +25,7 @@ from labeler.web.forms import decimal, go_on, text, whole
 from labeler.web.setting_fields import RUN, RUN_GROUPS, Form, grouped, named_in, typed
 from labeler.web.settings import task_hints, task_options
 from labeler.web.show import number
-from labeler.web.words import setting_of
+from labeler.web.words import _, setting_of
 
 MAX_RECORDS = 10_000_000
 _SHORT = 20

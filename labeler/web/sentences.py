@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from flask_babel import gettext as _
-
 from labeler.said import pattern_of
 from labeler.said import said as find_and_say
-from labeler.web.words import N_, setting_named, word
+from labeler.web.words import N_, _, setting_named, word
 
 # %(name)s stands for what varies.
 SENTENCES = (

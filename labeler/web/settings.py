@@ -10,7 +10,6 @@ from typing import Any
 
 from flask import Blueprint, current_app, flash, g, render_template, request
 from flask_babel import get_locale
-from flask_babel import gettext as _
 
 from labeler import accounts, prompts, strictjson
 from labeler import settings as tables
@@ -42,7 +41,7 @@ from labeler.web.setting_fields import (
     were_seen,
 )
 from labeler.web.trials import Trial, Trials
-from labeler.web.words import setting_of, word
+from labeler.web.words import _, setting_of, word
 
 blueprint = Blueprint("settings", __name__)
 _SECRET = "openai_api_key"

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
+from babel.dates import format_timedelta
 from flask import Flask
-from flask_babel import format_decimal
-from flask_babel import gettext as _
+from flask_babel import format_decimal, get_locale
 from jinja2 import pass_context
 from markupsafe import Markup
 
 from labeler.ingest.dialect import delimiter_name
 from labeler.text import visible
 from labeler.web import sentences, words
+from labeler.web.words import _
 
 Piece = tuple[str, str | None, bool]
 
 
 def install(app: Flask) -> None:
     """Add the filters of this module to the templates of an app."""
-    filters = (number, percent, money, when, size, duration, pieces, delimiter)
+    filters = (number, percent, money, when, ago, size, duration, pieces, delimiter)
     in_words = (words.word, sentences.said, words.setting_title, words.setting_help, words.setting_of)
     for function in (*filters, *in_words, words.note_words, words.step_title, words.failure_kind):
         app.add_template_filter(_at_each_request(function), function.__name__)
@@ -68,6 +71,16 @@ def when(at: float | None) -> str:
         return "–"
     moment = datetime.fromtimestamp(at, UTC)
     return Markup('<time datetime="{:%Y-%m-%dT%H:%M:%SZ}">{:%Y-%m-%d %H:%M} UTC</time>').format(moment, moment)
+
+
+def ago(at: float) -> str:
+    """Return how long ago something was, as people say it: "3 days ago"; at least a minute."""
+    return _ago(max(1, round((time.time() - at) / 60)), str(get_locale() or "ko"))
+
+
+@lru_cache(maxsize=10_000)
+def _ago(minutes: int, locale: str) -> str:
+    return str(format_timedelta(timedelta(minutes=-minutes), granularity="minute", add_direction=True, locale=locale))
 
 
 def size(bytes_: int) -> str:

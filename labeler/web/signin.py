@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, flash, g, make_response, redirect, render_template, request, session, url_for
-from flask_babel import gettext as _
 
 from labeler import accounts
 from labeler.errors import InputError, NotSignedIn, Throttled
 from labeler.web.access import end_session, instance, public, start_session
 from labeler.web.forms import go_on, same_site, text
+from labeler.web.words import _
 
 LANGUAGES = ("ko", "en")
 blueprint = Blueprint("signin", __name__)

@@ -7,14 +7,13 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from flask import Blueprint, g, render_template, request
-from flask_babel import gettext as _
 
 from labeler.errors import NotFound
 from labeler.labels import Label
 from labeler.prompts import LANGUAGES
 from labeler.task import Task
 from labeler.web.access import admin_only, instance, project_task
-from labeler.web.words import setting_title, word
+from labeler.web.words import _, setting_title, word
 
 blueprint = Blueprint("versions", __name__)
 ADDED, REMOVED, SAME, SKIPPED = "added", "removed", "same", "skipped"

@@ -51,7 +51,7 @@ class Desk {
     });
     const key = `labeler.${this.config.reviewer}.${this.config.project}.${this.config.task}`;
     this.drafts = new Drafts(`${key}.drafts`);
-    this.outbox = new Outbox(this.api, `${key}.outbox`, (...args) => this.heard(...args));
+    this.outbox = new Outbox(this.api, `${key}.outbox`, (...args) => this.heard(...args), (item) => this.beside(item));
     // What this page calls itself when it asks for records. A reload goes on under that name. While the page is open it
     // is not in the tab's memory: a duplicated tab begins with a copy of it.
     this.name = `${key}.page`;
@@ -264,22 +264,41 @@ class Desk {
     this.current = null;
   }
 
-  // Fetch the record that comes next once more, in the background: what was decided since it came counts for it then.
+  // The record that comes next, to be renewed in the background: what was decided since it came counts for it then.
   // Not the one in front, which a person looks at, and none that a person has worked on.
-  async renewNext() {
+  renewable() {
     const next = this.ahead[0];
-    if (!next || next.draft || this.drafts.get(next.record_id, next.version)) return;
+    return !next || next.draft || this.drafts.get(next.record_id, next.version) ? null : next;
+  }
+
+  asked(next) {
+    return { record_id: next.record_id, suggestion_id: next.suggestion_id, page: this.page };
+  }
+
+  // What a decision takes along: the record to renew with it.
+  beside(item) {
+    this.renewing = item.name === "decide" ? this.renewable() : null;
+    return this.renewing ? { then: this.asked(this.renewing) } : {};
+  }
+
+  async renewNext() {
+    const next = this.renewable();
+    if (!next) return;
     try {
-      const payload = await this.api.post("renew", { record_id: next.record_id, page: this.page });
-      const place = this.ahead.indexOf(next);
-      // It may have come to the front, or gone back to the queue, meanwhile. Without an answer it is another's by now.
-      if (place === -1) return;
-      this.ahead.splice(place, 1, ...(payload ? [this.prepare(payload)] : []));
-      this.root.dataset.renewed = String(next.record_id);
-      this.stockUp();
+      this.renewed(next, await this.api.post("renew", this.asked(next)));
     } catch {
       // It is shown as it came.
     }
+  }
+
+  // Without a payload the record is another's by now; it may also have come to the front, or gone back to the queue.
+  renewed(next, payload) {
+    const place = this.ahead.indexOf(next);
+    if (place === -1) return;
+    if (payload?.same) Object.assign(next, { lease: payload.lease, came: performance.now() });
+    else this.ahead.splice(place, 1, ...(payload ? [this.prepare(payload)] : []));
+    this.root.dataset.renewed = String(next.record_id);
+    this.stockUp();
   }
 
   open(recordId) {
@@ -441,7 +460,7 @@ class Desk {
     if (event === "saved" && item.name === "decide") {
       this.drafts.set(item.content.record_id);
       if (detail.note) this.banners.show("moved", detail.note, this.banners.closeButton("moved"));
-      this.renewNext();
+      if (this.renewing && detail.then !== undefined) this.renewed(this.renewing, detail.then);
       this.progress.showStrip(detail.strip);
       // A repeated one may be in the counts that the page came with.
       if (detail.repeated) this.progress.refresh();

@@ -8,9 +8,10 @@ const LONGEST_PAUSE = 20000;
 
 export class Outbox {
   // `heard(event, item, detail)`: "saved" (answer), "refused" (error), "trouble" (error), "clear", and "changed" where
-  // more or less is on its way than before.
-  constructor(api, key, heard) {
+  // more or less is on its way than before. `beside(item)` is what goes along each time that an item is sent.
+  constructor(api, key, heard, beside) {
     this.api = api;
+    this.beside = beside;
     this.key = key;
     this.heard = heard;
     const kept = recall(key);
@@ -84,7 +85,7 @@ export class Outbox {
     let error = null;
     let answer = null;
     try {
-      answer = await this.api.post(item.name, item.content);
+      answer = await this.api.post(item.name, { ...item.content, ...this.beside(item) });
     } catch (caught) {
       error = caught;
     }
