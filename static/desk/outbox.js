@@ -85,6 +85,8 @@ export class Outbox {
     let error = null;
     let answer = null;
     try {
+      // The page that pushed it goes on first: what goes along is what lies ready then.
+      await null;
       answer = await this.api.post(item.name, { ...item.content, ...this.beside(item) });
     } catch (caught) {
       error = caught;
