@@ -776,8 +776,9 @@ class Crash(Exception):
     """The process is gone."""
 
 
-def test_import_goes_on_behind_what_a_killed_worker_did(shop: Shop) -> None:
+def test_import_goes_on_behind_what_a_killed_worker_did(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was done is counted with the rows themselves: two workers together report what the file holds."""
+    monkeypatch.setattr(service, "MOST_ROWS", 300)
     lines = [f"{n},{text},긍정\n" for n, text in enumerate(texts(1400))]
     lines[3] = "3,,긍정\n"
     lines[700] = "700,같은 글,긍정\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -270,24 +270,29 @@ class Decisions:
         carried = self.task.carried(value, row["task_version"])
         return value if carried is None else carried
 
-    def import_label(
-        self, tx: Tx, record: Record, value: Value, origin: str, reviewer_id: int | None, state: str = APPROVED
-    ) -> int | None:
+    def import_label(self, tx: Tx, record: Record, value: Value, origin: str, reviewer_id: int | None) -> int | None:
         """Approve a label that came with the data; None if the record is already decided. ``value`` is canonical."""
         row = self.store.work.get(record.id, self.task.name, tx)
         if row is None or row["state"] != "pending":
             return None
-        annotation_id = self.store.annotations.add(
-            tx,
-            {
-                "project_id": self.project_id, "record_id": record.id, "task": self.task.name,
-                "task_version": self.task.version, "state": state, "value": value, "how": IMPORTED,
-                "reviewer_id": reviewer_id, "origin": origin,
-            },
-        )  # fmt: skip
-        self.store.work.decided(tx, record.id, self.task.name, state, annotation_id)
-        self._event(tx, "imported", reviewer_id, record.id, annotation_id, {"origin": origin})
-        return annotation_id
+        return self.import_labels(tx, [(record.id, value)], origin, reviewer_id)[0]
+
+    def import_labels(
+        self, tx: Tx, labels: Sequence[tuple[int, Value]], origin: str, reviewer_id: int | None
+    ) -> list[int]:
+        """Approve canonical labels that came with the data; each record is pending and named once. Return their ids."""
+        if not labels:
+            return []
+        same = {
+            "project_id": self.project_id, "task": self.task.name, "task_version": self.task.version,
+            "state": APPROVED, "how": IMPORTED, "reviewer_id": reviewer_id, "origin": origin,
+        }  # fmt: skip
+        ids = self.store.annotations.add_many(tx, same, labels)
+        decided = [(record_id, id_) for (record_id, _), id_ in zip(labels, ids, strict=True)]
+        self.store.work.approved(tx, self.task.name, decided)
+        where = {"project_id": self.project_id, "reviewer_id": reviewer_id, "task": self.task.name}
+        self.store.events.add_many(tx, "imported", where, {"origin": origin}, decided)
+        return ids
 
     def standing(self, record_id: int, tx: Tx | None = None) -> tuple[str, Value | None] | None:
         """Return state and value of the decision in force on a record, or None if it is pending."""

@@ -17,7 +17,7 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,8 +66,10 @@ Line = tuple[int, "str | None", str]
 class Decisions(Protocol):
     """What stores labels: a floor above this room."""
 
-    def import_label(self, tx: Tx, record: Record, value: Value, origin: str, reviewer_id: int | None) -> int | None:
-        """Approve a label that came with the data; None if the record is decided, or not in the queue."""
+    def import_labels(
+        self, tx: Tx, labels: Sequence[tuple[int, Value]], origin: str, reviewer_id: int | None
+    ) -> list[int]:
+        """Approve labels that came with the data, of pending records; return their annotations."""
 
     def standing(self, record_id: int, tx: Tx | None = None) -> tuple[str, Value | None] | None:
         """Return state and value of the decision in force."""
@@ -384,7 +386,8 @@ class Importer:
             news = [row.record for row in slice_.rows]
             stored = room.add_ready(tx, self.project_id, news, names, ours.id)
             for row, result in zip(slice_.rows, stored, strict=True):
-                self._count(tx, row, result, after, ours, reviewer_id)
+                self._count(row, result, after)
+            self._label(tx, slice_.rows, stored, after, ours, reviewer_id)
             progress = {**after.columns(report), "rows_read": slice_.read, "position": position}
             room.progress_import(tx, ours.id, progress, ours.token)
             self._pace(len(news), time.perf_counter() - began, BRIEF if self.store.work.anybody(tx) else LONG)
@@ -398,47 +401,66 @@ class Importer:
             fit = int(rows * min(wanted / max(seconds, 1e-6), 4))
             self._rows = max(FEWEST_ROWS, min(fit, MOST_ROWS))
 
-    def _count(
-        self, tx: Tx, row: _Ready, result: Stored, report: Report, ours: _Claim, reviewer_id: int | None
-    ) -> None:
-        """Say in the report what became of a row, and store its labels."""
+    def _count(self, row: _Ready, result: Stored, report: Report) -> None:
+        """Say in the report what became of a row."""
         if result.outcome == OTHER_TEXT:
             report.refuse(row.number, None, _taken(row.record.new.key, result.kind))
             return
         report.added += result.outcome == ADDED
         report.known += result.outcome == KNOWN
         report.duplicates += result.outcome == ADDED and result.duplicate_of is not None
-        for task, (column, _) in row.labels.items():
-            if kind_of(self.tasks[task].unit) != result.kind:
-                report.say("left_out", row.number, column, _other_unit(self.tasks[task]))
-            else:
-                record = self.store.records.get(result.duplicate_of or result.id, tx)
-                equal = record.key if result.duplicate_of is not None else None
-                self._store_label(tx, task, record, equal, row, report, ours, reviewer_id)
 
-    def _store_label(
-        self, tx: Tx, task: str, record: Record, equal: str | None, row: _Ready, report: Report, ours: _Claim,
+    def _label(
+        self, tx: Tx, rows: Sequence[_Ready], stored: Sequence[Stored], report: Report, ours: _Claim,
         reviewer_id: int | None,
     ) -> None:  # fmt: skip
-        """Approve a label and count it. An exact copy is not in the queue: its label is that of its original."""
-        column, value = row.labels[task]
-        room, schema = self.decisions[task], self.tasks[task].schema
-        try:
-            if record.text != row.record.new.text:
-                value = schema.parse(schema.answer(value), record.text)
-        except LabelError as error:
-            report.say("left_out", row.number, column, f"the label was left out: {error}")
+        """Approve the labels of a slice, all of a task together, and say in the report what became of each.
+
+        An exact copy is not in the queue: its label is that of its original.
+        """
+        labelled = [
+            (row, result, result.duplicate_of or result.id)
+            for row, result in zip(rows, stored, strict=True)
+            if row.labels and result.outcome != OTHER_TEXT
+        ]
+        if not labelled:
             return
-        if room.import_label(tx, record, value, ours.origin, reviewer_id) is not None:
-            report.labels += 1
-            if equal is not None:
-                report.say("given", row.number, column, f"the label went to the equal record {equal!r}, which had none")
-            return
-        stands = room.standing(record.id, tx)
-        if stands is None:
-            report.say("left_out", row.number, column, f"the label was left out: the queue of {task} lacks this record")
-        else:
-            self._compare(task, value, stands, equal, row.number, column, report)
+        ids = list({owner for *_, owner in labelled})
+        new = {result.id: row.record.new for row, result in zip(rows, stored, strict=True) if result.outcome == ADDED}
+        owners = new | self.store.records.many([id_ for id_ in ids if id_ not in new], tx)
+        pending = {task: self.store.work.pending_among(self.project_id, task, ids, tx) for task in self.tasks}
+        taken: dict[str, dict[int, Value]] = {task: {} for task in self.tasks}
+        for row, result, owner in labelled:
+            equal = owners[owner].key if result.duplicate_of is not None else None
+            for task, (column, value) in row.labels.items():
+                if kind_of(self.tasks[task].unit) != result.kind:
+                    report.say("left_out", row.number, column, _other_unit(self.tasks[task]))
+                    continue
+                try:
+                    found = self._placed(task, value, row.record.new.text, owners[owner].text)
+                except LabelError as error:
+                    report.say("left_out", row.number, column, f"the label was left out: {error}")
+                    continue
+                if owner in pending[task] and owner not in taken[task]:
+                    taken[task][owner] = found
+                    report.labels += 1
+                    if equal is not None:
+                        given = f"the label went to the equal record {equal!r}, which had none"
+                        report.say("given", row.number, column, given)
+                elif owner in taken[task]:
+                    self._compare(task, found, (APPROVED, taken[task][owner]), equal, row.number, column, report)
+                elif (stands := self.decisions[task].standing(owner, tx)) is not None:
+                    self._compare(task, found, stands, equal, row.number, column, report)
+                else:
+                    lacks = f"the label was left out: the queue of {task} lacks this record"
+                    report.say("left_out", row.number, column, lacks)
+        for task, labels in taken.items():
+            self.decisions[task].import_labels(tx, list(labels.items()), ours.origin, reviewer_id)
+
+    def _placed(self, task: str, value: Value, text: str, owner: str) -> Value:
+        """Return a label of a text as that of the record it goes to. Raises :class:`LabelError` if it is none there."""
+        schema = self.tasks[task].schema
+        return value if text == owner else schema.parse(schema.answer(value), owner)
 
     def _compare(
         self, task: str, value: Value, stands: tuple[str, Value | None], equal: str | None, number: int, column: str,

@@ -54,6 +54,22 @@ class Annotations:
             )
         return id_
 
+    def add_many(self, tx: Tx, same: Mapping[str, Any], values: Sequence[tuple[int, Any]]) -> list[int]:
+        """Append first decisions on records, (record, value), that have all else the ``same``; return their ids."""
+        first, now = int(tx.value(f"SELECT {unused('annotations')}")), time.time()
+        ids = list(range(first, first + len(values)))
+        columns = ", ".join(("id", "record_id", "value", *same, "blind", "served", "created_at"))
+        tx.insert(
+            "annotations",
+            columns,
+            [
+                (id_, record_id, strictjson.dumps(value), *same.values(), 0, "", now)
+                for id_, (record_id, value) in zip(ids, values, strict=True)
+            ],
+        )
+        note_decision(tx, same["project_id"], same["task"], ids[-1])
+        return ids
+
     def current(self, record_id: int, task: str, tx: Tx | None = None) -> Row | None:
         """Return the annotation in force, with its reviewer's name; None if there is none or it was withdrawn."""
         sql = """SELECT a.*, r.name AS reviewer FROM annotations a LEFT JOIN reviewers r ON r.id = a.reviewer_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labeler import strictjson
@@ -22,6 +22,14 @@ class Events:
         names = ("project_id", "reviewer_id", "task", "record_id", "annotation_id")
         params = {name: where.get(name) for name in names}
         tx.run(sql, params | {"at": time.time(), "kind": kind, "detail": strictjson.dumps(detail or {})})
+
+    def add_many(
+        self, tx: Tx, kind: str, where: Mapping[str, Any], detail: dict[str, Any], decided: Sequence[tuple[int, int]]
+    ) -> None:
+        """Append an event for each of the decisions, (record, annotation), that have all else alike."""
+        columns = ", ".join((*where, "at", "kind", "detail", "record_id", "annotation_id"))
+        same = (*where.values(), time.time(), kind, strictjson.dumps(detail))
+        tx.insert("events", columns, [(*same, *one) for one in decided])
 
     def last(self, project_id: int, limit: int = 50) -> list[Row]:
         sql = "SELECT * FROM events WHERE project_id = :p ORDER BY id DESC LIMIT :limit"

@@ -92,13 +92,13 @@ class Records:
             raise NotFound(f"There is no record number {record_id}")
         return as_record(row)
 
-    def many(self, record_ids: Sequence[int]) -> dict[int, Record]:
+    def many(self, record_ids: Sequence[int], tx: Tx | None = None) -> dict[int, Record]:
         """Return the records by id; unknown ids are left out."""
         found: dict[int, Record] = {}
         for start in range(0, len(record_ids), 500):
             slice_ = record_ids[start : start + 500]
             marks = ",".join("?" * len(slice_))
-            for row in self.db.all(f"SELECT * FROM records WHERE id IN ({marks})", list(slice_)):
+            for row in (tx or self.db).all(f"SELECT * FROM records WHERE id IN ({marks})", list(slice_)):
                 found[row["id"]] = as_record(row)
         return found
 

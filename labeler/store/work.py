@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+from labeler import strictjson
 from labeler.store.counts import WORK, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import GROUP, REVIEW, enqueue, kind_of
@@ -295,6 +296,15 @@ class Work:
                  WHERE record_id = :r AND task = :t RETURNING version"""
         return int(tx.value(sql, {"state": state, "a": annotation_id, "r": record_id, "t": task}) or 0)
 
+    def approved(self, tx: Tx, task: str, decided: Sequence[tuple[int, int]]) -> None:
+        """Set records to approved by their annotations: (record, annotation)."""
+        tx.run(
+            """UPDATE work SET state = 'approved', annotation_id = d.annotation, version = version + 1
+               FROM (SELECT json_extract(value, '$[0]') AS record, json_extract(value, '$[1]') AS annotation
+                     FROM json_each(:rows)) AS d WHERE work.record_id = d.record AND work.task = :t""",
+            {"t": task, "rows": strictjson.dumps(decided)},
+        )
+
     def suggested(
         self,
         tx: Tx,
@@ -317,12 +327,12 @@ class Work:
         params = {"s": suggestion_id, "score": score, "d": disagreement, "r": record_id, "t": task}
         return tx.run(sql, params | {"now": time.time(), "hash": text_hash}) > 0
 
-    def pending_among(self, project_id: int, task: str, record_ids: Sequence[int]) -> set[int]:
+    def pending_among(self, project_id: int, task: str, record_ids: Sequence[int], tx: Tx | None = None) -> set[int]:
         """Return those of ``record_ids`` that are pending for a task."""
         marks = ",".join(str(int(id_)) for id_ in record_ids) or "NULL"
         sql = f"""SELECT record_id FROM work WHERE record_id IN ({marks}) AND task = :t AND project_id = :p
                   AND state = 'pending'"""
-        return {row["record_id"] for row in self.db.all(sql, {"t": task, "p": project_id})}
+        return {row["record_id"] for row in (tx or self.db).all(sql, {"t": task, "p": project_id})}
 
     # What must be true of the queue, for the doctor
 
