@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# Two test processes whose torch and BLAS each take all cores wait for each other: four times as long. It must be set
+# before any of them is loaded; processes that tests start have it too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 from flask import Flask

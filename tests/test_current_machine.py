@@ -149,7 +149,7 @@ class Desk(RuleBasedStateMachine):
         record = instance.store.records.get(self.ids[n])
         stored = instance.store.suggestions.get(row["suggestion_id"]) if row["suggestion_id"] else None
         own = instance.suggester(project, task)
-        found = at_opening(own, instance.free_suggester(project, task, own), record, stored)
+        (found,) = at_opening(own, instance.free_suggester(project, task, own), [(record, stored)])
         if found.suggestion is None:
             assert found.failure.kind in ("no_examples", "no_answer"), found.failure
         elif found.suggestion.billed:
