@@ -17,7 +17,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -83,7 +83,7 @@ $(PYTHON) -m venv $(FRESH)
 endef
 
 define suite
-PYTHONPATH=.ci $(FRESH)/bin/python -m pytest -n 2 --dist loadfile -W default --disable-warnings -p count_warnings
+PYTHONPATH=.ci $(FRESH)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -W default --disable-warnings -p count_warnings
 endef
 
 clean:

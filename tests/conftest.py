@@ -95,3 +95,15 @@ def enter(client: FlaskClient, app: Flask, reviewer_id: int) -> None:
     with client.session_transaction() as session:
         session["reviewer"], session["epoch"] = person["id"], person["epoch"]
         session["secret"] = secrets.token_hex(8)
+
+
+# Files whose tests take minutes together: begun last, one of them would keep one process busy while the other is done.
+LONG = (
+    "test_backend_local", "test_screens", "test_local_rows", "test_local_scoring", "test_real_server",
+    "test_faults_models", "test_operation", "test_desk_browser", "test_browser_demo", "test_runs", "test_cli",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the long files first."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
