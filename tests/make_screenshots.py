@@ -14,7 +14,7 @@ from typing import Any
 
 from browsers import opened_browser, session_cookie
 from screens import BY_PRODUCT, PRODUCT, TASKS, Place, Screen, all_screens, place
-from test_screens import PHONE, WINDOWS
+from test_screens import WIDE, WINDOWS
 
 TARGET = Path(__file__).parent.parent / "build" / "screenshots"
 LANGUAGES = ("ko", "en")
@@ -52,7 +52,7 @@ def desks(here: Place) -> list[Screen]:
 def looks(page: Any, here: Place, screen: Screen, language: str, schemes: Any, widths: Any) -> Iterator[Path]:
     """Open a screen once, and take it in every scheme and width."""
     heights = {window["width"]: window["height"] for window in WINDOWS}
-    page.set_viewport_size(PHONE)
+    page.set_viewport_size(WIDE[0])
     screen.open(page, here)
     for scheme in schemes:
         page.emulate_media(color_scheme=scheme)
