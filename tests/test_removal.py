@@ -482,7 +482,8 @@ def test_the_page_archives_renames_and_removes_a_project(page: FlaskClient, shop
     assert post(page, f"{here}/remove", name="가게", seen="0").status_code == 303
     assert page.get(here).status_code == 404
     acts = page.get("/people/acts").text
-    assert all(f"프로젝트 {act}" in acts for act in ("이름 변경", "보관", "보관 해제", "삭제")) and "project " not in acts
+    assert all(f"프로젝트 {act}" in acts for act in ("이름 변경", "보관", "보관 해제", "삭제"))
+    assert "project " not in acts
 
 
 def test_the_page_finds_and_erases_a_person(page: FlaskClient, shop: Shop) -> None:
