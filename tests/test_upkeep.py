@@ -66,6 +66,30 @@ def test_a_server_answers_by_what_a_worker_fitted(two):
     assert server.probe(project, task).learned not in ("", before)
 
 
+def test_looking_for_missing_vectors_costs_the_same_however_many_records_there_are(two):
+    """Once all are there: an idle worker asks each second."""
+    server, _ = two
+    store, project = server.store, server.store.projects.get(1)
+    embeddings, seen = server.chosen_embeddings(project), []
+
+    def steps():
+        for _ in embeddings.fill(1):
+            pass
+        assert embeddings.missing(1, 1) == 0
+        count = []
+        connection = store.db._local.held.connection
+        connection.set_progress_handler(lambda: count.append(1) and 0, 1)
+        assert embeddings.missing(1, 1) == 0
+        connection.set_progress_handler(None, 0)
+        return len(count)
+
+    seen.append(steps())
+    news = [NewRecord(f"more{n}", f"{n} and another review") for n in range(2000)]
+    store.write(lambda tx: store.records.add(tx, 1, news, ["sentiment"]))
+    seen.append(steps())
+    assert seen[1] <= seen[0] + 50
+
+
 def test_near_duplicates_of_a_file_that_is_coming_in_are_left_to_its_import(two):
     """It looks for those of many reviews at once; once it has ended, or died, the upkeep does what is left."""
     server, worker = two

@@ -70,8 +70,9 @@ class Vectors:
 
     def dropped(self, embedder: str, project_id: int, limit: int = 256) -> list[Row]:
         """Return (id, text) of records whose vector was dropped since their text changed, by any process."""
-        sql = """SELECT r.id, r.text FROM dropped_vectors d JOIN records r ON r.id = d.record_id
-                 WHERE d.embedder = :e AND r.project_id = :p ORDER BY r.id LIMIT :limit"""
+        # In this order: SQLite would go through all records of the project to look for the few that are marked.
+        sql = """SELECT r.id, r.text FROM dropped_vectors d CROSS JOIN records r ON r.id = d.record_id
+                 WHERE d.embedder = :e AND r.project_id = :p ORDER BY d.record_id LIMIT :limit"""
         return self.db.all(sql, {"e": embedder, "p": project_id, "limit": limit})
 
     def newest_record(self) -> int:
