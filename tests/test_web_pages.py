@@ -521,6 +521,16 @@ def test_a_file_that_can_be_read_in_several_ways_is_asked_about(
     assert store.records.imports(project) == []
 
 
+def test_delimiters_that_fit_alike_are_shown_with_their_rows(client: FlaskClient, project: int) -> None:
+    """Each reading names its delimiter and leads to the form that is filled in that way."""
+    page = client.get(upload(client, project, "id;text,rating\n1;맛있어요,5\n2;별로예요,1\n".encode())).text
+    said = Page(page).said
+    assert "구분자가 분명하지 않아요" in said and "구분자: ," in said and "구분자: ;" in said
+    links = [html.unescape(link) for link in re.findall(r'href="([^"]+/preview\?[^"]+)"', page)]
+    chosen = next(link for link in links if link.replace("%3B", ";").endswith("delimiter=;"))
+    assert '<option value="text,rating" selected>' in client.get(chosen).text
+
+
 def test_columns_that_could_both_be_the_review_are_left_to_a_person(client: FlaskClient, project: int) -> None:
     """None of them is chosen beforehand."""
     rows = "".join(f"아주 길고 좋은 이야기 하나 {n},아주 길고 나쁜 이야기 하나 {n}\n" for n in range(5))

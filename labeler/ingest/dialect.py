@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from labeler.errors import FileRefused
+from labeler.errors import Doubt, FileRefused
 from labeler.ingest.columns import is_known
 
 DELIMITERS = (",", "\t", ";", "|")
@@ -66,9 +66,8 @@ def _given(delimiter: str) -> str:
 
 
 def _sniffed(sample: str, complete: bool, tab_first: bool, header: bool) -> str:
-    order = ("\t", ",", ";", "|") if tab_first else DELIMITERS
-    best, best_score = NONE, (0.0, 0)
-    for candidate in order:
+    scores: dict[str, tuple[float, int]] = {}
+    for candidate in DELIMITERS:
         rows = [row for row in _rows(sample, complete, candidate) if any(row)]
         counts = [len(row) for row in rows]
         if not counts:
@@ -77,9 +76,19 @@ def _sniffed(sample: str, complete: bool, tab_first: bool, header: bool) -> str:
         cells = counts[titles]
         agreement = counts[titles:].count(cells) / (len(counts) - titles)
         # Prose without a header has commas too, but not the same number in every line.
-        if cells > 1 and (header or agreement >= 0.8) and (agreement, cells) > best_score:
-            best, best_score = candidate, (agreement, cells)
-    return best
+        if cells > 1 and (header or agreement >= 0.8):
+            scores[candidate] = agreement, cells
+    best = [candidate for candidate in scores if scores[candidate] == max(scores.values())]
+    if tab_first and "\t" in best:
+        return "\t"
+    if len(best) > 1:
+        cells = scores[best[0]][1]
+        one, other = (delimiter_name(each) for each in best[:2])
+        raise Doubt(
+            f"The delimiter is not clear: {one} and {other} both divide the rows into {cells} cells",
+            [{"delimiter": delimiter_name(each)} for each in best],
+        )
+    return best[0] if best else NONE
 
 
 def _titles(rows: list[list[str]], counts: list[int]) -> int:

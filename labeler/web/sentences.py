@@ -285,6 +285,7 @@ SENTENCES = (
     N_("Nothing was imported: %(n)s row(s) would be refused. The first is row %(row)s: %(why)s"),
     # Questions about files
     N_("The encoding is not clear: as %(a)s the file reads %(x)s, as %(b)s %(y)s"),
+    N_("The delimiter is not clear: %(one)s and %(other)s both divide the rows into %(n)s cells"),
     N_("The first row looks like data, not like column names: it has the cell %(cell)s. Are there no column names?"),
     N_("The first row may hold the column names or already a review: %(cells)s"),
     N_("Row %(n)s may hold the column names: %(cells)s. It may also be the first review"),
