@@ -650,6 +650,20 @@ def test_strip_and_undo_do_not_walk_through_imported_labels(world, monkeypatch):
 # Claims of pages
 
 
+def test_a_claim_is_written_anew_once_half_of_it_is_over(world):
+    """Each decision renews the record that lies ready: a young claim stays as it is, an old one begins again."""
+    queue, store = world.queue(), world.store
+    opened = queue.next(world.kim, page="kims-page")
+    until = "SELECT until FROM claims WHERE record_id = ?"
+    begun = store.db.value(until, [opened.record.id])
+    young = queue.renew(world.kim, opened.record.id, "kims-page")
+    assert store.db.value(until, [opened.record.id]) == begun and young.lease <= queue.lease
+    store.write(lambda tx: tx.run("UPDATE claims SET until = until - ?", [0.6 * queue.lease]))
+    old = queue.renew(world.kim, opened.record.id, "kims-page")
+    assert store.db.value(until, [opened.record.id]) >= begun and old.lease == queue.lease
+    assert queue.renew(world.kim, opened.record.id, "another-page") is None
+
+
 def test_two_pages_of_one_person_get_different_records(world):
     """Each page has its own records, and a decision on one page is no conflict on the other."""
     queue = world.queue()

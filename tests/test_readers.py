@@ -122,6 +122,12 @@ def test_delimiter_that_is_not_clear_is_asked_about(put):
     assert read(named)[0] == {2: {"id": "1", "text,rating": "좋아요,5"}}
 
 
+def test_marks_in_prose_are_no_question_about_the_delimiter(put):
+    """A comma and a semicolon in one line divide no other: that is no choice between two tables."""
+    with open_rows(put("a.csv", "좋아요, 굿; 최고\n별로\n그냥\n")) as source:
+        assert source.delimiter == ","
+
+
 def test_given_delimiter_is_used(put):
     """A person knows better; ``tab`` and ``none`` are words for what is hard to type."""
     path = put("a.csv", "a,b|c\n1,2|3\n")

@@ -22,6 +22,8 @@ _NAMED = {"\\t": "\t", "tab": "\t", "": NONE, "none": NONE}
 _NAMES = {"\t": "tab", NONE: "none"}
 _ROWS = 200
 _TITLES = 15
+_ALIKE = 0.8
+"""A delimiter gives this share of the rows the same number of cells."""
 _ESCAPED = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
 
 
@@ -76,13 +78,14 @@ def _sniffed(sample: str, complete: bool, tab_first: bool, header: bool) -> str:
         cells = counts[titles]
         agreement = counts[titles:].count(cells) / (len(counts) - titles)
         # Prose without a header has commas too, but not the same number in every line.
-        if cells > 1 and (header or agreement >= 0.8):
+        if cells > 1 and (header or agreement >= _ALIKE):
             scores[candidate] = agreement, cells
     best = [candidate for candidate in scores if scores[candidate] == max(scores.values())]
     if tab_first and "\t" in best:
         return "\t"
-    if len(best) > 1:
-        cells = scores[best[0]][1]
+    agreement, cells = scores[best[0]] if best else (0.0, 0)
+    # Where neither divides the rows, it is prose with marks in it, and no question of two tables.
+    if len(best) > 1 and agreement >= _ALIKE:
         one, other = (delimiter_name(each) for each in best[:2])
         raise Doubt(
             f"The delimiter is not clear: {one} and {other} both divide the rows into {cells} cells",

@@ -135,7 +135,7 @@ _COUNTS = ("added", "known", "duplicates", "refused", "labels", "given", "agreed
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
+class _Incoming:
     """A row that may go in, with the canonical labels that came with it."""
 
     number: int
@@ -145,10 +145,21 @@ class _Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class _Owner:
+    """The record that a label goes to. ``of_copy``: it came with an exact copy of this record."""
+
+    id: int
+    key: str
+    text: str
+    kind: str
+    of_copy: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Slice:
     """Rows of one transaction, what was refused between them, and how many rows were read from the file so far."""
 
-    rows: list[_Ready]
+    rows: list[_Incoming]
     refused: Report
     read: int
 
@@ -305,7 +316,7 @@ class Importer:
 
     def _slices(self, source: RowSource, options: ImportOptions, done: int = 0) -> Iterator[_Slice]:
         """Yield the rows behind the first ``done`` ones, in slices."""
-        ready: list[_Ready] = []
+        ready: list[_Incoming] = []
         refused = Report()
         read, begun = 0, done
         for read, item in enumerate(source, 1):
@@ -314,7 +325,7 @@ class Importer:
             if isinstance(item, RowError):
                 refused.refuse(item.number, item.column, item.reason)
             else:
-                row = self._ready(item, options, refused)
+                row = self._incoming(item, options, refused)
                 if row is not None:
                     ready.append(row)
             if read - begun >= self._rows:
@@ -322,7 +333,7 @@ class Importer:
                 ready, refused, begun = [], Report(), read
         yield _Slice(ready, refused, max(read, done))
 
-    def _ready(self, row: Row, options: ImportOptions, report: Report) -> _Ready | None:
+    def _incoming(self, row: Row, options: ImportOptions, report: Report) -> _Incoming | None:
         """Return the row as a record with its labels; what is wrong goes into the report."""
         try:
             if is_totals(row.values, options.text or ""):
@@ -343,7 +354,7 @@ class Importer:
             except LabelError as error:
                 # The review itself is fine: it goes in, without this label.
                 report.say("left_out", row.number, column, f"the label was left out: {error}")
-        return _Ready(row.number, ready(new), labels)
+        return _Incoming(row.number, ready(new), labels)
 
     def _new_record(self, row: Row, options: ImportOptions) -> NewRecord:
         text = text_of(value_at(row.values, options.text or ""))
@@ -401,7 +412,7 @@ class Importer:
             fit = int(rows * min(wanted / max(seconds, 1e-6), 4))
             self._rows = max(FEWEST_ROWS, min(fit, MOST_ROWS))
 
-    def _count(self, row: _Ready, result: Stored, report: Report) -> None:
+    def _count(self, row: _Incoming, result: Stored, report: Report) -> None:
         """Say in the report what became of a row."""
         if result.outcome == OTHER_TEXT:
             report.refuse(row.number, None, _taken(row.record.new.key, result.kind))
@@ -411,7 +422,7 @@ class Importer:
         report.duplicates += result.outcome == ADDED and result.duplicate_of is not None
 
     def _label(
-        self, tx: Tx, rows: Sequence[_Ready], stored: Sequence[Stored], report: Report, ours: _Claim,
+        self, tx: Tx, rows: Sequence[_Incoming], stored: Sequence[Stored], report: Report, ours: _Claim,
         reviewer_id: int | None,
     ) -> None:  # fmt: skip
         """Approve the labels of a slice, all of a task together, and say in the report what became of each.
@@ -419,43 +430,54 @@ class Importer:
         An exact copy is not in the queue: its label is that of its original.
         """
         labelled = [
-            (row, result, result.duplicate_of or result.id)
+            (row, result)
             for row, result in zip(rows, stored, strict=True)
             if row.labels and result.outcome != OTHER_TEXT
         ]
         if not labelled:
             return
-        ids = list({owner for *_, owner in labelled})
+        ids = list({result.duplicate_of or result.id for _, result in labelled})
         new = {result.id: row.record.new for row, result in zip(rows, stored, strict=True) if result.outcome == ADDED}
         owners = new | self.store.records.many([id_ for id_ in ids if id_ not in new], tx)
-        pending = {task: self.store.work.pending_among(self.project_id, task, ids, tx) for task in self.tasks}
-        taken: dict[str, dict[int, Value]] = {task: {} for task in self.tasks}
-        for row, result, owner in labelled:
-            equal = owners[owner].key if result.duplicate_of is not None else None
-            for task, (column, value) in row.labels.items():
-                if kind_of(self.tasks[task].unit) != result.kind:
-                    report.say("left_out", row.number, column, _other_unit(self.tasks[task]))
-                    continue
-                try:
-                    found = self._placed(task, value, row.record.new.text, owners[owner].text)
-                except LabelError as error:
-                    report.say("left_out", row.number, column, f"the label was left out: {error}")
-                    continue
-                if owner in pending[task] and owner not in taken[task]:
-                    taken[task][owner] = found
-                    report.labels += 1
-                    if equal is not None:
-                        given = f"the label went to the equal record {equal!r}, which had none"
-                        report.say("given", row.number, column, given)
-                elif owner in taken[task]:
-                    self._compare(task, found, (APPROVED, taken[task][owner]), equal, row.number, column, report)
-                elif (stands := self.decisions[task].standing(owner, tx)) is not None:
-                    self._compare(task, found, stands, equal, row.number, column, report)
-                else:
-                    lacks = f"the label was left out: the queue of {task} lacks this record"
-                    report.say("left_out", row.number, column, lacks)
+        tasks = list(dict.fromkeys(task for row, _ in labelled for task in row.labels))
+        pending = {task: self.store.work.pending_among(self.project_id, task, ids, tx) for task in tasks}
+        taken: dict[str, dict[int, Value]] = {task: {} for task in tasks}
+        for row, result in labelled:
+            known = owners[result.duplicate_of or result.id]
+            owner = _Owner(
+                result.duplicate_of or result.id, known.key, known.text, result.kind, result.duplicate_of is not None
+            )
+            for task in row.labels:
+                self._take(tx, task, row, owner, pending[task], taken[task], report)
         for task, labels in taken.items():
             self.decisions[task].import_labels(tx, list(labels.items()), ours.origin, reviewer_id)
+
+    def _take(
+        self, tx: Tx, task: str, row: _Incoming, owner: _Owner, pending: set[int], taken: dict[int, Value],
+        report: Report,
+    ) -> None:  # fmt: skip
+        """Put a label among those that are ``taken`` if its record is pending; say in the report what became of it."""
+        column, value = row.labels[task]
+        equal = owner.key if owner.of_copy else None
+        if kind_of(self.tasks[task].unit) != owner.kind:
+            report.say("left_out", row.number, column, _other_unit(self.tasks[task]))
+            return
+        try:
+            value = self._placed(task, value, row.record.new.text, owner.text)
+        except LabelError as error:
+            report.say("left_out", row.number, column, f"the label was left out: {error}")
+            return
+        if owner.id in taken:
+            self._compare(task, value, (APPROVED, taken[owner.id]), equal, row.number, column, report)
+        elif owner.id in pending:
+            taken[owner.id] = value
+            report.labels += 1
+            if equal is not None:
+                report.say("given", row.number, column, f"the label went to the equal record {equal!r}, which had none")
+        elif (stands := self.decisions[task].standing(owner.id, tx)) is not None:
+            self._compare(task, value, stands, equal, row.number, column, report)
+        else:
+            report.say("left_out", row.number, column, f"the label was left out: the queue of {task} lacks this record")
 
     def _placed(self, task: str, value: Value, text: str, owner: str) -> Value:
         """Return a label of a text as that of the record it goes to. Raises :class:`LabelError` if it is none there."""
@@ -498,7 +520,7 @@ class Importer:
             )
 
     def _rehearse_row(
-        self, row: _Ready, texts: dict[str, str], labels: dict[tuple[int | str, str], Value], report: Report
+        self, row: _Incoming, texts: dict[str, str], labels: dict[tuple[int | str, str], Value], report: Report
     ) -> None:
         new, digest = row.record.new, row.record.digest
         known = self.store.records.standing(self.project_id, new.key)

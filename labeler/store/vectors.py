@@ -30,22 +30,25 @@ class Vectors:
         """
         if not vectors:
             return True
+        ids = strictjson.dumps([id_ for id_, _, _ in vectors])
+        now = dict(
+            map(tuple, tx.all("SELECT id, text FROM records WHERE id IN (SELECT value FROM json_each(?))", [ids]))
+        )
+        standing = [(id_, vector) for id_, text, vector in vectors if now.get(id_) == text]
         # Cut out of one blob: JSON, which brings the rows to one statement, has none.
-        width = len(vectors[0][2])
-        standing = """FROM json_each(:rows) j JOIN records r ON r.id = json_extract(j.value, '$[0]')
-                      AND r.text = json_extract(j.value, '$[1]')"""
         params = {
-            "e": embedder, "rows": strictjson.dumps([(id_, text) for id_, text, _ in vectors]),
-            "vectors": b"".join(vector for _, _, vector in vectors), "width": width,
+            "e": embedder, "ids": strictjson.dumps([id_ for id_, _ in standing]), "width": len(vectors[0][2]),
+            "vectors": b"".join(vector for _, vector in standing),
         }  # fmt: skip
-        stored = tx.run(
-            f"""INSERT INTO embeddings (embedder, record_id, vector)
-                SELECT :e, r.id, substr(:vectors, j.key * :width + 1, :width) {standing} WHERE true
-                ON CONFLICT (embedder, record_id) DO UPDATE SET vector = excluded.vector""",
+        tx.run(
+            """INSERT INTO embeddings (embedder, record_id, vector)
+               SELECT :e, value, substr(:vectors, key * :width + 1, :width) FROM json_each(:ids) WHERE true
+               ON CONFLICT (embedder, record_id) DO UPDATE SET vector = excluded.vector""",
             params,
         )
-        tx.run(f"DELETE FROM dropped_vectors WHERE embedder = :e AND record_id IN (SELECT r.id {standing})", params)
-        return stored == len(vectors)
+        gone = "DELETE FROM dropped_vectors WHERE embedder = :e AND record_id IN (SELECT value FROM json_each(:ids))"
+        tx.run(gone, params)
+        return len(standing) == len(vectors)
 
     def through(self, embedder: str, project_id: int) -> int:
         """Return the record id up to which every record of a project had its vector; 0 where nobody has looked yet.
