@@ -88,7 +88,7 @@ def _sniffed(sample: str, complete: bool, tab_first: bool, header: bool) -> str:
     if len(best) > 1 and agreement >= _ALIKE:
         one, other = (delimiter_name(each) for each in best[:2])
         raise Doubt(
-            f"The delimiter is not clear: {one} and {other} both divide the rows into {cells} cells",
+            f"The delimiter is not clear: {one!r} and {other!r} both divide the rows into {cells} cells",
             [{"delimiter": delimiter_name(each)} for each in best],
         )
     return best[0] if best else NONE
