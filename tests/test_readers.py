@@ -112,9 +112,7 @@ def test_quoted_text_does_not_decide_the_delimiter(put):
 def test_delimiter_that_is_not_clear_is_asked_about(put):
     """Two that divide every row into as many cells: each is a choice, and reads the file its way."""
     path = put("a.csv", "id;text,rating\n1;좋아요,5\n2;별로,1\n")
-    with pytest.raises(
-        Doubt, match="not clear: ',' and ';' both divide the rows into 2 cells"
-    ) as caught:
+    with pytest.raises(Doubt, match="not clear: ',' and ';' both divide the rows into 2 cells") as caught:
         read(path)
     assert [read(path, **choice)[0][2] for choice in caught.value.choices] == [
         {"id;text": "1;좋아요", "rating": "5"}, {"id": "1", "text,rating": "좋아요,5"},
