@@ -165,6 +165,9 @@ def steps_of(instance: Instance) -> dict[str, int]:
         taken[0] += 1
         return 0
 
+    project = instance.store.projects.get(1)
+    # A page starts the reading of the examples in a thread and looks up to a bound until that has ended.
+    instance.index(project, instance.project_task(project, "sentiment")).refresh()
     app = create_app(instance, {"TESTING": True})
     client, found = app.test_client(), {}
     enter(client, app, 1)

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from labeler.annotation import queue
 from labeler.annotation.decisions import Decided, Decision, Decisions
 from labeler.annotation.queue import Opened, Queue
 from labeler.errors import Conflict, NotFound
@@ -279,14 +280,16 @@ class Desks(RuleBasedStateMachine):
     @precondition(lambda self: any(self.desk))
     @rule(data=st.data(), process=processes)
     def renew(self, data: Any, process: int) -> None:
+        """A page asks with each decision; a claim that has most of its time left stays as it is."""
         page, record = self.on_a_desk(data)
         opened = self.queue(process).renew(self.who(page), record, self.name(page))
         holder = self.holder(record)
         mine = holder is not None and (holder.who, holder.page) == (self.who(page), self.name(page))
         assert (opened is not None) == (mine and self.pending(record))
-        if mine:
+        if mine and self.held[record].until - clock.now < queue.MOST_OF_IT * self.minutes * 60:
             self.claim(record, page)
         if opened is not None:
+            assert opened.lease == self.held[record].until - clock.now
             self.shown(page, opened)
 
     @rule(page=pages, process=processes)
@@ -388,7 +391,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     world = World(tmp_path, [f"리뷰 {n}" for n in range(RECORDS)], people=[f"p{n}" for n in range(PEOPLE)])
     world.store.backup(tmp_path / "empty.db")
     world.store.close()
-    for module in (work, annotations, journal):
+    for module in (queue, work, annotations, journal):
         monkeypatch.setattr(module, "time", SimpleNamespace(time=clock.time))
     yield tmp_path / "empty.db"
 

@@ -18,7 +18,7 @@ from labeler.task import Task
 Nearest = Callable[[str], Sequence[int]]
 """Given a typed text, the ids of the project's pending records, most similar first; some may be decided by now."""
 _AT_ONCE = 200
-_MOST_OF_IT = 0.5
+MOST_OF_IT = 0.5
 """A claim with this share of its time left is young."""
 
 
@@ -192,7 +192,7 @@ class Queue:
             return None if holds(tx) is None else self._claimed(tx, record_id, reviewer_id, page)
 
         row, left = self._row(None, record_id), holds(None)
-        if left is not None and left < _MOST_OF_IT * self.lease:
+        if left is not None and left < MOST_OF_IT * self.lease:
             claimed, left = self.store.write(work), self.lease
             if claimed is None:
                 return None
