@@ -100,9 +100,9 @@ def product(
                 before = [(ids[n - 1], list(label) if isinstance(label := labels[n - 1], tuple) else label)]
                 pending = store.work.pending_among(project_id, task.name, [ids[n - 1]])
                 store.write(lambda tx: decisions.import_labels(tx, before if pending else [], "stream", None))
-            probe = instance.probe(project, task)
-            if probe.supports(task.schema) and probe.stale():
-                probe.fit()
+            ensemble = instance.ensemble(project, task)
+            if chosen is None and ensemble.supports(task.schema) and ensemble.stale():
+                ensemble.fit()
             suggester = instance.suggester(project, task, chosen) if chosen else instance.suggester_now(project, task)
             (made,) = suggester.now([store.records.get(ids[n])], save=False)
             value = made.value if isinstance(made, Suggestion) else None

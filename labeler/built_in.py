@@ -72,20 +72,30 @@ class NearestFactory:
         return NearestBackend(settings["embed"])
 
 
+class EnsembleFactory:
+    """What several small models learned from the approvals; an open instance has one for each task."""
+
+    name = "ensemble"
+
+    def create(self, settings: Mapping[str, Any]) -> Backend:
+        made: Backend = settings["ensemble"]
+        return made
+
+
 class ProbeFactory:
-    """Logistic regression on the stored vectors; needs the example index."""
+    """The ensemble's model on the stored vectors alone."""
 
     name = "probe"
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
-        from labeler.backends.probe import ProbeBackend
+        from labeler.backends.ensemble.backend import ProbeBackend
 
-        return ProbeBackend(settings["index"])
+        return ProbeBackend(settings["ensemble"])
 
 
 @hookimpl
 def register_backends() -> list[Any]:
-    return [OpenAIFactory(), TransformersFactory(), NearestFactory(), ProbeFactory()]
+    return [OpenAIFactory(), TransformersFactory(), NearestFactory(), ProbeFactory(), EnsembleFactory()]
 
 
 def _lexical(settings: Mapping[str, Any]) -> Any:

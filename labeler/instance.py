@@ -1,8 +1,8 @@
 """An open instance folder: its settings, store and plugins, put together for the command line and the page.
 
 This is the wiring of everything below the page; :mod:`labeler.app` adds the page, and :mod:`labeler.suggesters` says
-how a suggester is made from it. One object per process; the example indexes and the fitted probes it holds are shared
-by all threads.
+how a suggester is made from it. One object per process; the example indexes and the fitted ensembles it holds are
+shared by all threads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from labeler.annotation import relabel
 from labeler.annotation.decisions import Decisions
 from labeler.annotation.queue import Queue
 from labeler.annotation.relabel import TaskSettings
-from labeler.backends.base import Backend
+from labeler.backends.base import LEARNING, Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly, not_written
 from labeler.extras import check_embedder, extra_of_embedder
@@ -45,7 +45,7 @@ from labeler.task import GROUP, Task
 from labeler.text import checked_name
 
 if TYPE_CHECKING:
-    from labeler.backends.probe import ProbeBackend
+    from labeler.backends.ensemble.backend import EnsembleBackend
 
 DEFAULT_FOLDER = "instance"
 DATABASE = "labeler.db"
@@ -96,7 +96,7 @@ class Instance:
         self._lock = threading.RLock()
         self._embeddings: dict[str, Embeddings] = {}
         self._indexes: dict[tuple[int, str, str], ExampleIndex] = {}
-        self._probes: dict[tuple[int, str, str], ProbeBackend] = {}
+        self._ensembles: dict[tuple[int, str, str], EnsembleBackend] = {}
         self._settings = KeptFile(folder / "settings.json", _read_settings)
         self._prices = KeptFile(folder / "prices.json", _read_prices)
         self._suggesters = Suggesters(self)
@@ -429,16 +429,16 @@ class Instance:
             index.use(task)
             return index
 
-    def probe(self, project: Mapping[str, Any], task: Task) -> ProbeBackend:
-        from labeler.backends.probe import ProbeBackend
+    def ensemble(self, project: Mapping[str, Any], task: Task) -> EnsembleBackend:
+        from labeler.backends.ensemble.backend import EnsembleBackend
 
         index = self.index(project, task)
         key = (int(project["id"]), task.name, index.embeddings.embedder.id)
         with self._lock:
-            if key not in self._probes:
-                self._probes[key] = ProbeBackend(index)
-            self._probes[key].columns = self.sent_columns(project, task)
-            return self._probes[key]
+            if key not in self._ensembles:
+                self._ensembles[key] = EnsembleBackend(index, self.lexical_embeddings(project), project["language"])
+            self._ensembles[key].columns = self.sent_columns(project, task)
+            return self._ensembles[key]
 
     # Suggestions
 
@@ -469,10 +469,10 @@ class Instance:
     def free_suggester(self, project: Mapping[str, Any], task: Task, own: Suggester | None) -> Suggester:
         """Return what stands in while a page waits for ``own``, the task's own suggester; ``own`` if it can itself."""
         if own is not None and not own.backend.billed:
-            probe = self.probe(project, task) if own.backend.name == "probe" else None
-            if probe is None or probe.fitted is not None:
+            ensemble = self.ensemble(project, task) if own.backend.name in LEARNING else None
+            if ensemble is None or ensemble.fitted is not None or ensemble.starts():
                 return own
-            # scikit-learn takes seconds to load: the background worker fits, the neighbours answer meanwhile.
+            # The background worker fits, the neighbours answer meanwhile.
             if not self.read_only and not self.store.upkeep.is_due(int(project["id"]), task.name):
                 self.store.write(lambda tx: self.store.upkeep.ask(tx, int(project["id"]), task.name))
             self.wake()

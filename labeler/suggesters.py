@@ -29,7 +29,7 @@ from labeler.store.limits import SetLimits
 from labeler.task import Task
 
 if TYPE_CHECKING:
-    from labeler.backends.probe import ProbeBackend
+    from labeler.backends.ensemble.backend import EnsembleBackend
     from labeler.prelabel.calibration import Calibration
 
 # So many backends are kept, those used last: forms name models that nobody asks again.
@@ -60,7 +60,7 @@ class Opened(Protocol):
     def embeddings(self, project: Mapping[str, Any]) -> Embeddings: ...
     def lexical_embeddings(self, project: Mapping[str, Any]) -> Embeddings: ...
     def index(self, project: Mapping[str, Any], task: Task) -> ExampleIndex: ...
-    def probe(self, project: Mapping[str, Any], task: Task) -> ProbeBackend: ...
+    def ensemble(self, project: Mapping[str, Any], task: Task) -> EnsembleBackend: ...
 
 
 class Suggesters:
@@ -75,7 +75,7 @@ class Suggesters:
     # Backends
 
     def default_backend(self, project: Mapping[str, Any], task: Task, model_id: str = "") -> str:
-        """Return "openai" if a key or base URL is set, else "probe" where every label has approvals, else "nearest".
+        """Return "openai" if a key or base URL is set, else "ensemble" for tasks with labels, else "nearest".
 
         ``model_id`` is one that was named for this run alone.
         """
@@ -85,7 +85,7 @@ class Suggesters:
         named = model_id or settings.get("openai_model") or self.opened.task_settings(project, task.name)["model_id"]
         if is_configured(settings) and named:
             return "openai"
-        return "probe" if self.opened.probe(project, task).ready() else "nearest"
+        return "ensemble" if self.opened.ensemble(project, task).supports(task.schema) else "nearest"
 
     def backend(
         self, project: Mapping[str, Any], task: Task, name: str, options: Mapping[str, Any] | None = None,
@@ -95,8 +95,6 @@ class Suggesters:
 
         One that is only looked at, for an estimate, is not kept: so it takes nobody's place.
         """
-        if name == "probe":
-            return self.opened.probe(project, task)
         factory = find(self.opened.plugins.backends, name, "backend")
         settings = self._backend_settings(name, factory, options or {})
         # A server or local weights are the same for every task; what reads examples is made for one.
@@ -108,6 +106,7 @@ class Suggesters:
             fast = embeddings if embeddings.embedder.fast else self.opened.lexical_embeddings(project)
             place = [project["id"], task.name, embeddings.embedder.id]
             extra = {"embed": fast.embedder.embed, "index": self.opened.index(project, task)}
+            extra["ensemble"] = self.opened.ensemble(project, task)
         key = strictjson.dumps([name, place, settings], sort_keys=True)
         with self._lock:
             found = self._backends.get(key)
@@ -262,11 +261,10 @@ class Suggesters:
         )
 
     def _second_opinions(self, project: Mapping[str, Any], task: Task) -> Sequence[Backend]:
-        found: list[Backend] = []
-        probe = self.opened.probe(project, task)
-        if probe.fitted is not None:
-            found.append(probe)
-        return [*found, self.backend(project, task, "nearest")]
+        nearest = self.backend(project, task, "nearest")
+        ensemble = self.opened.ensemble(project, task)
+        fitted = ensemble.fitted
+        return [ensemble, nearest] if fitted is not None and fitted.learned.compared else [nearest]
 
     def _joint(
         self, project: Mapping[str, Any], task: Task, backend: str, settings: Mapping[str, Any],

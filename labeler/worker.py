@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from labeler.backends.base import LEARNING
 from labeler.errors import Conflict, LabelerError
 from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
@@ -206,8 +207,8 @@ class Worker:
             task = instance.task_of(project, run["task"])
             own = overrides(run["settings"])
             suggester = instance.suggester(project, task, own)
-            if suggester.backend.name == "probe":
-                instance.probe(project, task).fit()
+            if suggester.backend.name in LEARNING:
+                instance.ensemble(project, task).fit()
             settings = read_settings("task", {**instance.task_settings_raw(project, task.name), **own})
         except LabelerError as error:
             message = str(error)
@@ -359,15 +360,15 @@ class Worker:
             return True
 
     def _after_decisions(self, project_id: int, task_name: str) -> None:
-        """Follow the newest decisions of a task: fit the probe and the calibration, refresh the front of the queue."""
+        """Follow the newest decisions of a task: fit ensemble and calibration, refresh the front of the queue."""
         instance = self.instance
         project = instance.store.projects.get(project_id)
         task = instance.tasks_of(project).get(task_name)
         if task is None:
             return
-        probe = instance.probe(project, task)
-        if probe.supports(task.schema) and probe.stale():
-            probe.fit()
+        ensemble = instance.ensemble(project, task)
+        if ensemble.supports(task.schema) and ensemble.stale():
+            ensemble.fit()
         suggester = instance.suggester(project, task)
         self._recalibrate(suggester)
         settings = instance.project_settings(project)

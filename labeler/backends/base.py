@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 AUTO, SCORED, GENERATED = "auto", "scored", "generated"
 ANSWERING = (AUTO, SCORED, GENERATED)
+LEARNING = ("ensemble", "probe")
+"""Free backends that answer by what was fitted on the approvals of a task."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendRequest:
     """All that any backend may use to label one record.
 
-    LLM backends read ``messages`` and ``json_schema``; ``nearest`` and ``probe`` read ``examples``,
+    LLM backends read ``messages`` and ``json_schema``; ``nearest``, ``probe`` and ``ensemble`` read ``examples``,
     ``vector`` (float32, shape (d,), L2-normalised) and ``schema``. ``answering`` is "auto" (scores of the labels
     where the schema has a closed list and the backend can give them), "scored" (refuse if it cannot) or
     "generated" (free text or JSON only; prompts that ask for reasoning need it). ``size`` is how many labels the

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from labeler.backends.base import BackendRequest
 from labeler.errors import LabelError
 from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text
+from labeler.labels.base import Vote
 from labeler.prompts import answer_text, sent_values
 from labeler.records import BackendFailure, Completion, Value
 from labeler.text import split_sentences
@@ -47,11 +48,7 @@ class NearestBackend:
             yield self._answer(request)
 
     def _answer(self, request: BackendRequest) -> Completion | BackendFailure:
-        own = sent_values(request.record.metadata, request.columns)
-        votes = [
-            (example.value, weight(example.similarity) * _likeness(own, sent_values(example.metadata, request.columns)))
-            for example in request.examples
-        ]
+        votes = votes_of(request)
         if not votes:
             return BackendFailure("no_examples", "There is no approved example yet; approve a few records first")
         voted = request.schema.vote(votes)
@@ -114,6 +111,15 @@ class NearestBackend:
     def _one_vector(self, text: str) -> np.ndarray:
         vector: np.ndarray = self._embed([text])[0]
         return vector
+
+
+def votes_of(request: BackendRequest) -> list[Vote]:
+    """Return what the nearest approved examples say, each with its weight."""
+    own = sent_values(request.record.metadata, request.columns)
+    return [
+        (example.value, weight(example.similarity) * _likeness(own, sent_values(example.metadata, request.columns)))
+        for example in request.examples
+    ]
 
 
 def weight(similarity: float) -> float:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 OPENAI, LOCAL, NEAREST = "openai", "transformers", "nearest"
 _FREE = {
     NEAREST: "ready, and free; it votes by the nearest approved records",
-    "probe": "ready, and free; it learns from approved records, some for every label",
+    "ensemble": "ready, and free; it learns from approved records, for tasks with labels",
+    "probe": "ready, and free; the ensemble's model of the vectors alone",
 }
 _LIBRARIES = ("torch", "transformers", "accelerate")
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from labeler import strictjson
+from labeler.backends.base import LEARNING
 from labeler.backends.nearest import NearestBackend, weight
-from labeler.backends.probe import ProbeBackend
 from labeler.labels import LabelSchema
 from labeler.prelabel.fitting import CUT
 from labeler.records import Suggestion, Value
 from labeler.store import Store
 
 # What these say is what is left of the votes and scores; they write nothing themselves.
-FREE = (NearestBackend.name, ProbeBackend.name)
+FREE = (NearestBackend.name, *LEARNING)
 
 
 def clearly_meant(store: Store, schema: LabelSchema, suggestion: Suggestion) -> bool:

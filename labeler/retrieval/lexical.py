@@ -89,6 +89,8 @@ class LexicalEmbedder:
     id = f"lexical-{VERSION}"
     dim = DIM
     fast = True
+    taught = slice(238, DIM)
+    """The columns that were learned from open labels of liking and feeling; a few approvals say most by them."""
 
     def __init__(self) -> None:
         self._table: tuple[Array, Array] | None = None

@@ -104,13 +104,18 @@ class Records:
 
     def metadata(self, record_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Return the metadata of records by id, without their texts."""
-        found: dict[int, dict[str, Any]] = {}
+        return {id_: strictjson.loads(found) for id_, found in self._of("metadata", record_ids)}
+
+    def texts(self, record_ids: Sequence[int]) -> dict[int, str]:
+        """Return the texts of records by id, without their metadata."""
+        return dict(self._of("text", record_ids))
+
+    def _of(self, column: str, record_ids: Sequence[int]) -> Iterator[tuple[int, Any]]:
         for start in range(0, len(record_ids), _MOST_VARIABLES):
             part = record_ids[start : start + _MOST_VARIABLES]
             marks = ",".join("?" * len(part))
-            rows = self.db.all(f"SELECT id, metadata FROM records WHERE id IN ({marks})", list(part))
-            found.update((row["id"], strictjson.loads(row["metadata"])) for row in rows)
-        return found
+            for row in self.db.all(f"SELECT id, {column} FROM records WHERE id IN ({marks})", list(part)):
+                yield row["id"], row[column]
 
     def columns(self, project_id: int) -> dict[str, list[str]]:
         """Return the columns of a project's metadata with some of their values, as far as a part of its reviews tells.

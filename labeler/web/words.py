@@ -100,7 +100,8 @@ WORDS = {
     # Backends
     "openai": N_("OpenAI-compatible server"),
     "nearest": N_("Vote of the nearest examples (free)"),
-    "probe": N_("Probe: trained on the approved labels (free)"),
+    "ensemble": N_("Ensemble: learns from the approved labels (free)"),
+    "probe": N_("Probe: the ensemble's model of the vectors alone (free)"),
     "transformers": N_("Model on this computer"),
     # What texts are compared by
     "embedder.lexical": N_("by words and letters"),
@@ -132,6 +133,8 @@ WORDS = {
     "note.vote": N_("vote"),
     "note.extraction": N_("extraction"),
     "note.probe": N_("probe"),
+    "note.ensemble": N_("ensemble"),
+    "note.seeds": N_("by the descriptions of the labels: too little is approved yet"),
     "note.scored": N_("labels scored"),
     "note.calibrated": N_("calibrated"),
     "note.repaired": N_("answer repaired"),
@@ -246,7 +249,7 @@ SETTINGS = {
     "blind_columns": (N_("Shown on blind records"), N_("Reviewers see it also where no suggestion is shown")),
     "sent_columns": (
         N_("Sent to the model"),
-        N_("It stands in the prompt beside the text, and the probe learns from it; suggestions are made again"),
+        N_("It stands in the prompt beside the text, and free suggestions learn from it; all are made again"),
     ),
     "order": (N_("Queue order"), N_("Which record comes next on the desk")),
     "claim_minutes": (N_("Minutes per record"), N_("How long an opened record stays reserved for a reviewer")),

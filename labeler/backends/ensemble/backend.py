@@ -1,0 +1,337 @@
+"""The ``ensemble`` backend: the vote of the neighbours, small models on vectors and on n-grams, pooled.
+
+It is fitted in the background, in one thread, as approvals come; an answer is a few small products. What was fitted
+stands in the store, so that all processes answer by the newest fit. Before there is enough to compare members on, the
+descriptions of the labels and the neighbours answer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from labeler.backends import columns
+from labeler.backends.base import BackendRequest
+from labeler.backends.ensemble import pool
+from labeler.backends.ensemble.fit import Fit, packed, unpacked
+from labeler.backends.ensemble.learn import (
+    COMPARED,
+    JOINED,
+    NGRAMS,
+    SEEDS,
+    TAUGHT,
+    VECTORS,
+    VOTE,
+    WORDS,
+    Data,
+    first,
+    learn,
+    seeds,
+    weighed,
+)
+from labeler.backends.nearest import votes_of
+from labeler.labels import Choice, Choices, LabelSchema
+from labeler.prompts import answer_text
+from labeler.records import BackendFailure, Completion
+from labeler.retrieval.embedding import Embeddings
+from labeler.retrieval.index import Entry, ExampleIndex
+from labeler.retrieval.lexical import LexicalEmbedder, count_ngrams
+from labeler.store.work import OLDEST
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+MIN_EXAMPLES = 8
+"""With fewer approved examples members are not compared."""
+_PER_LABEL = 2
+_MOST = 20_000
+# Refitted after so many decisions, or where they are more than this share of what was learned from.
+_REFIT, _GROWTH = 5, 10
+_QUEUE = 300
+# The directions that the lexical embedder was taught are a small part of its vectors.
+_TAUGHT_SCALE = 3.0
+MOST_SCORE = 0.99
+"""No answer is certain, and none is shown as if it were."""
+
+
+class EnsembleBackend:
+    """Learns one project's task. ``lexical`` are the vectors of the built-in embedder, ``index`` has the project's own.
+
+    Safe for several threads.
+    """
+
+    name = "ensemble"
+    model_id: str | None = None
+    billed = False
+
+    def __init__(self, index: ExampleIndex, lexical: Embeddings, language: str) -> None:
+        self.index, self.lexical, self.language = index, lexical, language
+        self.columns: tuple[str, ...] = ()
+        self._fitted: Fit | None = None
+        self._described: tuple[tuple[str, ...], Array] | None = None
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def supports(schema: LabelSchema) -> bool:
+        return isinstance(schema, (Choice, Choices))
+
+    @property
+    def fitted(self) -> Fit | None:
+        """The newest fit of any process; None while there is none, or none from the columns that models see now."""
+        fits, known = self.index.store.fits, self._fitted
+        newest = fits.current(*self._place)
+        if newest is not None and (known is None or known.id != newest):
+            found = fits.get(*self._place)
+            self._fitted = known if found is None else unpacked(found)
+        fitted = self._fitted
+        if fitted is None or fitted.columns != self.columns:
+            return None
+        # One that learned labels which are not offered any more would spread their records over the others.
+        return fitted if set(fitted.labels) <= set(self.index.task.schema.names) else None
+
+    @property
+    def learned(self) -> str:
+        """Which fit answers now; empty before the first."""
+        fitted = self.fitted
+        return "" if fitted is None else fitted.id
+
+    @property
+    def _place(self) -> tuple[int, str, str]:
+        return self.index.project_id, self.index.task.name, self.index.embeddings.embedder.id
+
+    @property
+    def _is_lexical(self) -> bool:
+        return self.index.embeddings.embedder.id == LexicalEmbedder.id
+
+    # Fits
+
+    def starts(self) -> bool:
+        """Whether there is a first fit by now, which is made at once where that keeps nobody waiting."""
+        few = len(self.index) < MIN_EXAMPLES
+        return few and self.index.embeddings.embedder.fast and not self.index.store.db.read_only and self.fit()
+
+    def stale(self) -> bool:
+        """Whether so much was decided since the last fit (five decisions or a tenth) that it is worth another.
+
+        Decisions, not examples: a correction changes what is learned and leaves their number as it is.
+        """
+        self.index.refresh()
+        fitted = self.fitted
+        if fitted is None or fitted.task_version != self.index.task.version:
+            return True
+        enough = max(_REFIT, fitted.examples // _GROWTH)
+        project_id, task, _ = self._place
+        return self.index.store.annotations.count_since(project_id, task, fitted.seq, enough) >= enough
+
+    def fit(self) -> bool:
+        """Fit on all approved examples and store that; False if there is nothing to go by."""
+        from threadpoolctl import threadpool_limits
+
+        if not self.supports(self.index.task.schema):
+            return False
+        with self._lock, threadpool_limits(1):
+            seq = self.index.refresh()
+            entries = _once(self.index.entries())
+            fit = self._fit(seq, entries)
+            if fit is None:
+                return False
+            id_, head, numbers = packed(fit)
+            self._fitted = replace(fit, id=id_)
+            store = self.index.store
+            if not store.db.read_only:
+                store.write(lambda tx: store.fits.save(tx, *self._place, id_, seq, head, numbers))
+            return True
+
+    def _fit(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> Fit | None:
+        import numpy as np
+
+        schema = self.index.task.schema
+        names = [label.name for label in _offered(schema)]
+        one = isinstance(schema, Choice)
+        member = np.array([[name in entry.strata for name in names] for _, entry in entries], dtype=bool)
+        member = member.reshape(len(entries), len(names))
+        kept = np.flatnonzero(member.sum(axis=0) >= _PER_LABEL)
+        rows = np.flatnonzero(member[:, kept].any(axis=1)) if one else np.arange(len(entries))
+        enough = len(rows) >= MIN_EXAMPLES and len(kept) >= 2
+        if not enough:
+            kept, rows = np.arange(len(names)), np.arange(len(entries))
+        labels, entries = [names[n] for n in kept.tolist()], [entries[n] for n in rows.tolist()]
+        member = member[rows][:, kept]
+        sent, numbers = self.columns, list[dict[str, Any]]()
+        if sent and enough:
+            stored = self.index.store.records.metadata([entry.record_id for _, entry in entries])
+            numbers = columns.learn(sent, list(stored.values()))
+        seeded, queue = self._seeds(labels, numbers)
+        block = self._seeded
+        if enough:
+            learned = learn(self._data(entries, member, one, numbers, seeded))
+        elif seeded is None and not entries:
+            return None
+        else:
+            least = 1 if one else int(getattr(schema, "minimum", 0))
+            learned = first(member, seeded, queue, one, least)
+        return Fit("", tuple(labels), learned, len(entries), seq, self.index.task.version, sent, tuple(numbers), block)
+
+    @property
+    def _seeded(self) -> str:
+        return TAUGHT if self._is_lexical else JOINED
+
+    def _seeds(
+        self, labels: Sequence[str], numbers: Sequence[Mapping[str, Any]]
+    ) -> tuple[tuple[Array, Array] | None, Array]:
+        """Return what the descriptions of labels say, and the features of the first records that it is centred by."""
+        store, task = self.index.store, self.index.task
+        ids = store.work.front(self.index.project_id, task.name, OLDEST, _QUEUE, only_free=False)
+        waiting = list(store.records.texts(ids).items())
+        found = [task.schema.label(name) for name in labels]
+        texts = tuple(f"{label.titled(self.language)}. {label.defined(self.language)}" for label in found)
+        own, none = self.index.embeddings, [dict[str, Any]()]
+        if self._described is None or self._described[0] != texts:
+            self._described = texts, own.embedder.embed(texts)
+        described, queue = (
+            self._blocks(lexical, vectors, none * len(vectors), numbers)[self._seeded]
+            for lexical, vectors in (
+                (self.lexical.embedder.embed(texts), self._described[1]),
+                (self.lexical.vectors(waiting), own.vectors(waiting)),
+            )
+        )
+        return seeds(described, queue), queue
+
+    def _data(
+        self, entries: Sequence[tuple[int, Entry]], member: Array, one: bool, numbers: Sequence[Mapping[str, Any]],
+        seeded: tuple[Array, Array] | None,
+    ) -> Data:  # fmt: skip
+        store = self.index.store
+        ids = [entry.record_id for _, entry in entries]
+        vectors = self.index.vectors([position for position, _ in entries])
+        newest = store.records.texts(ids if not self._is_lexical else ids[-COMPARED:])
+        lexical = vectors if self._is_lexical else self.lexical.vectors([(id_, newest[id_]) for id_ in ids])
+        stored = store.records.metadata(ids) if numbers else {}
+        blocks = self._blocks(lexical, vectors, [stored.get(id_, {}) for id_ in ids], numbers)
+        grams = count_ngrams([newest[id_] for id_ in ids[-COMPARED:]])
+        return Data(blocks, vectors, grams, member, one, seeded, self._seeded)
+
+    def _blocks(
+        self, lexical: Array, vectors: Array, metadata: Sequence[Mapping[str, Any]],
+        numbers: Sequence[Mapping[str, Any]],
+    ) -> dict[str, Array]:  # fmt: skip
+        """Return the dense features of records, float (n, d) by member: each with the columns that models see."""
+        import numpy as np
+
+        beside = [columns.numbers(numbers, metadata)] if numbers else []
+        taught = _TAUGHT_SCALE * lexical[:, LexicalEmbedder.taught]
+        blocks = {TAUGHT: np.hstack([taught, *beside]), VECTORS: np.hstack([vectors, *beside])}
+        return blocks if self._is_lexical else {**blocks, JOINED: np.hstack([taught, vectors, *beside])}
+
+    # Answers
+
+    def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
+        for request in requests:
+            yield self.answer(request)
+
+    def answer(self, request: BackendRequest, only: str = "", name: str = name) -> Completion | BackendFailure:
+        """Answer by all members, or by ``only`` one of them."""
+        import numpy as np
+
+        schema = request.schema
+        if not isinstance(schema, (Choice, Choices)):
+            return BackendFailure("setup", f"The {name} labels choices only, not {schema.kind}", fatal=True)
+        fitted = self.fitted
+        if fitted is None and self.fit():
+            fitted = self.fitted
+        if fitted is None or (only and only not in fitted.members):
+            return BackendFailure(
+                "no_examples", f"The {name} needs approved examples of at least two labels", fatal=True
+            )
+        if request.vector is None:
+            return BackendFailure("no_vector", "The record has no vector yet")
+        found = pool.chances(self._odds(fitted, request, only), isinstance(schema, Choice))
+        scores = dict(zip(fitted.labels, found.tolist(), strict=True))
+        score, size = float(np.max(found)), None
+        if isinstance(schema, Choices):
+            most = len(found) if schema.maximum is None else min(schema.maximum, len(found))
+            size, score = pool.size_of(found, fitted.learned.size_odds, min(schema.minimum, most), most)
+        value = schema.decide(scores, size)
+        if value is None:
+            return BackendFailure("no_answer", f"The {name} was fitted on labels that the task no longer has")
+        text = answer_text(request.task, schema, value)
+        note = SEEDS if not fitted.learned.compared else name
+        return Completion(text, score=min(score, MOST_SCORE), scores=scores, note=note, fit=fitted.id)
+
+    def _odds(self, fitted: Fit, request: BackendRequest, only: str) -> Array:
+        import numpy as np
+
+        record, vector = request.record, np.asarray(request.vector, dtype=np.float32)[None]
+        lexical = vector if self._is_lexical else self.lexical.embedder.embed([record.text])
+        blocks = self._blocks(lexical, vector, [record.metadata], fitted.numbers)
+        blocks[SEEDS] = blocks[fitted.seeded]
+        odds: Array = np.zeros(len(fitted.labels))
+        for member in fitted.learned.members if not only else [fitted.members[only]]:
+            said = member.offset.astype(float)
+            if member.name in (NGRAMS, WORDS):
+                said = said + self._of_ngrams(fitted, member.name, member.weights, record.text)
+            else:
+                features = self._shares(fitted, request) if member.name == VOTE else blocks[member.name][0]
+                said = said + member.weights @ features
+            odds = odds + (1.0 if only else member.share) * said
+        return odds
+
+    def _of_ngrams(self, fitted: Fit, name: str, weights: Array, text: str) -> Array:
+        import numpy as np
+
+        vocabulary = fitted.learned.vocabulary
+        _, buckets, counts = count_ngrams([text])
+        place = np.minimum(np.searchsorted(vocabulary, buckets), len(vocabulary) - 1)
+        known = vocabulary[place] == buckets
+        place = place[known]
+        values = np.ones(len(place)) if name == WORDS else weighed(counts[known], fitted.learned.idf[place])
+        length = 1.0 if name == WORDS else float(np.linalg.norm(values))
+        said: Array = weights[:, place] @ (values / (length or 1.0))
+        return said
+
+    def _shares(self, fitted: Fit, request: BackendRequest) -> Array:
+        """Return each label's share of the neighbours' votes; the mean of all examples where there are none."""
+        import numpy as np
+
+        shares = np.zeros(len(fitted.labels))
+        votes = votes_of(request)
+        total = sum(weight for _, weight in votes)
+        for value, weight in votes:
+            for name in request.schema.strata(value):
+                if name in fitted.labels:
+                    shares[fitted.labels.index(name)] += weight / total
+        return shares
+
+
+class ProbeBackend:
+    """The ensemble's model on the project's vectors, alone: ridge regression, which agrees with logistic regression."""
+
+    name = "probe"
+    model_id: str | None = None
+    billed = False
+
+    def __init__(self, ensemble: EnsembleBackend) -> None:
+        self.ensemble = ensemble
+
+    @property
+    def learned(self) -> str:
+        return self.ensemble.learned
+
+    def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
+        for request in requests:
+            yield self.ensemble.answer(request, VECTORS, self.name)
+
+
+def _offered(schema: LabelSchema) -> Sequence[Any]:
+    return schema.leaves if isinstance(schema, Choices) else schema.labels
+
+
+def _once(entries: Sequence[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
+    """Return the newest examples, oldest first. Of near-duplicates the newest: none is left out beside its own copy."""
+    ordered = sorted(entries, key=lambda pair: pair[1].annotation_id)
+    newest = {pair[1].cluster or pair[1].content_hash: pair for pair in ordered}
+    return sorted(newest.values(), key=lambda pair: pair[1].annotation_id)[-_MOST:]

@@ -1,0 +1,323 @@
+"""What the ensemble learns from approved examples: its members, each with its opinion of records it has not seen.
+
+Members are linear, so that one small product each answers. Ridge regression has its left-out answers in closed form
+(Allen 1974, PRESS), for all labels at once and for several strengths at the cost of one: no fold is fitted twice, and
+what cross-validation says picks the strength. Beside the vectors stand character n-grams, as a kernel where there are
+more of them than texts, and as naive Bayes, which learns most from few texts (Ng and Jordan 2001).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from labeler.backends.ensemble import pool
+from labeler.backends.nearest import weight
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+    Fit = tuple[Array, Array, Array]
+    """Log odds of left-out examples (n, labels), weights (labels, d), and log odds where there are no features."""
+
+VOTE, SEEDS, TAUGHT, VECTORS, JOINED = "vote", "seeds", "taught", "vectors", "joined"
+NGRAMS, WORDS = "ngrams", "words"
+NEIGHBOURS = 8
+# Members are compared on so many of the newest examples; the n-grams are learned from them alone.
+COMPARED = 2000
+# A bucket of n-grams counts if so many texts have it, and the commonest of those.
+_FEWEST, _MOST_BUCKETS = 2, 6144
+_FOLDS = 5
+_STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
+_SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)
+_COUNTS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+_SEEDED = (0.25, 0.5, 1.0, 2.0)
+_SMOOTH = 0.1
+# What neighbours and descriptions count, in nats, before there is enough to compare them on.
+_FIRST_VOTE, _FIRST_SEEDS = 2.0, 1.0
+_MOST_LEVERAGE = 0.999
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Approved examples, oldest first, near-duplicates once.
+
+    ``blocks`` are dense features by member, float (n, d); ``grams`` are the n-grams of the newest, as
+    (rows, buckets, counts) of :func:`labeler.retrieval.lexical.count_ngrams`; ``vectors`` are those that neighbours are
+    found by. ``member`` is bool (n, labels). ``one``: each example has one label. ``seeds`` are what the descriptions
+    of the labels say, as weights and offset for the features of the block ``seeded``.
+    """
+
+    blocks: Mapping[str, Array]
+    vectors: Array
+    grams: tuple[Array, Array, Array]
+    member: Array
+    one: bool
+    seeds: tuple[Array, Array] | None = None
+    seeded: str = TAUGHT
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Log odds of the labels by one kind of features: ``weights @ features + offset``, in nats.
+
+    ``weights`` is float32 (labels, d), ``share`` what the member counts in the pool, ``agreement`` how often it alone
+    says what was approved.
+    """
+
+    name: str
+    weights: Array
+    offset: Array
+    share: float = 0.0
+    agreement: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Members and how they are pooled; ``vocabulary`` and ``idf`` belong to the n-grams, ``size_odds`` to sets.
+
+    ``agreement`` is the share of left-out examples that are answered exactly as approved, ``constant`` that of the
+    commonest value, ``error`` the expected calibration error (Guo et al. 2017), all on ``compared`` examples.
+    """
+
+    members: Sequence[Member]
+    vocabulary: Array
+    idf: Array
+    size_odds: Array
+    compared: int = 0
+    agreement: float = 0.0
+    constant: float = 0.0
+    error: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Opinion:
+    """A member while it is compared: its log odds of the compared examples, none of which it has seen."""
+
+    name: str
+    weights: Array
+    offset: Array
+    odds: Array
+    loss: float
+
+
+def learn(data: Data) -> Learned:
+    """Learn from examples of at least two labels."""
+    import numpy as np
+
+    newest = slice(-COMPARED, None)
+    member = data.member[newest]
+    base = _base(data.member, data.one)
+    vocabulary, idf, grams = _weighed(data.grams, len(member))
+    opinions = [_vote(data, base)]
+    if data.seeds is not None:
+        weights, offset = data.seeds
+        said = data.blocks[data.seeded] @ weights.T + offset
+        opinions.append(_best(SEEDS, [(said, weights, offset)], data, base, _SEEDED))
+    for name, features in data.blocks.items():
+        opinions.append(_best(name, _ridge(features, data.member), data, base, _SCALES))
+    compared = Data({}, data.vectors, data.grams, member, data.one)
+    if len(vocabulary):
+        opinions.append(_best(NGRAMS, _kernel_ridge(grams, member), compared, base, _SCALES))
+        opinions.append(_best(WORDS, _bayes(grams, member), compared, base, _COUNTS))
+    shares = pool.weights([opinion.odds for opinion in opinions], member, data.one)
+    odds = np.tensordot(shares, np.stack([opinion.odds for opinion in opinions]), 1)
+    found = pool.chances(odds, data.one)
+    size_odds = np.zeros(0) if data.one else pool.size_odds(found, member.sum(axis=1))
+    right, scores = judged(found, size_odds, member, data.one)
+    members = [
+        Member(o.name, o.weights, o.offset, float(share),
+               float(judged(pool.chances(o.odds, data.one), size_odds, member, data.one)[0].mean()))
+        for o, share in zip(opinions, shares, strict=True)
+    ]  # fmt: skip
+    _, counts = np.unique(member, axis=0, return_counts=True)
+    return Learned(
+        members, vocabulary, idf, size_odds, len(member), float(right.mean()), float(counts.max() / len(member)),
+        calibration_error(scores, right),
+    )  # fmt: skip
+
+
+def first(member: Array, seeds: tuple[Array, Array] | None, queue: Array, one: bool, least: int) -> Learned:
+    """Return what can be said before enough is approved: by the descriptions of the labels, and by the neighbours.
+
+    ``member`` is bool (n, labels), of the few that there are; ``queue`` are features of records, float (m, d), with
+    which a set is no larger at first than it has to be.
+    """
+    import numpy as np
+
+    labels = member.shape[1]
+    base = np.log(member.sum(axis=0) + 1) if one else np.log((member.sum(axis=0) + 0.5) / (labels + len(member)))
+    mean = member.mean(axis=0) if len(member) else np.zeros(labels)
+    members = [Member(VOTE, _FIRST_VOTE * np.eye(labels), base - _FIRST_VOTE * mean, 1.0 if seeds is None else 0.5)]
+    odds = np.tile(base, (len(queue), 1))
+    if seeds is not None:
+        weights, offset = (_FIRST_SEEDS * 2 * part for part in seeds)
+        members.append(Member(SEEDS, weights, base + offset, 0.5))
+        odds = base + (queue @ weights.T + offset) / 2
+    given = np.append(member.sum(axis=1), max(1, least))
+    sizes = np.zeros(0) if one else pool.size_odds(pool.chances(odds, one), given)
+    return Learned(members, np.zeros(0, dtype=int), np.zeros(0), sizes)
+
+
+def seeds(labels: Array, queue: Array) -> tuple[Array, Array] | None:
+    """Return weights and offset that score records by how near they are to the descriptions of the labels.
+
+    Both are features, float (labels, d) and (m, d). The queue centres the scores: what all its records are near to
+    tells nothing. None where they cannot be told apart.
+    """
+
+    weights = labels - labels.mean(axis=0)
+    scores = queue @ weights.T
+    spread = float((scores - scores.mean(axis=0)).std()) if len(scores) > 1 else 0.0
+    return (weights / spread, -scores.mean(axis=0) / spread) if spread > 0 else None
+
+
+def judged(found: Array, size_odds: Array, member: Array, one: bool) -> tuple[Array, Array]:
+    """Return whether each answer is exactly the approved one, bool (n,), and its score, float (n,)."""
+    import numpy as np
+
+    if one:
+        best = found.argmax(axis=1)
+        return member[np.arange(len(member)), best], found.max(axis=1)
+    right, scores = np.zeros(len(member), dtype=bool), np.zeros(len(member))
+    order = np.argsort(-found, axis=1, kind="stable")
+    for row, chance in enumerate(found):
+        size, scores[row] = pool.size_of(chance, size_odds, 0, len(chance))
+        chosen = np.zeros(len(chance), dtype=bool)
+        chosen[order[row, :size]] = True
+        right[row] = bool((chosen == member[row]).all())
+    return right, scores
+
+
+def calibration_error(scores: Array, right: Array, bins: int = 10) -> float:
+    """Return the mean distance of score and share of right answers, weighted over bins of equal width."""
+    import numpy as np
+
+    place = np.minimum((scores * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    away = np.abs(np.bincount(place, right, bins) - np.bincount(place, scores, bins))
+    return float(away[count > 0].sum() / len(scores))
+
+
+def _base(member: Array, one: bool) -> Array:
+    """Return the log odds of each label before anything is known of a record."""
+    import numpy as np
+
+    held = member.sum(axis=0) + 0.5
+    base: Array = np.log(held) if one else np.log(held) - np.log(len(member) + 1 - held)
+    return base
+
+
+def _best(name: str, fits: Iterable[Fit], data: Data, base: Array, scales: Sequence[float]) -> _Opinion:
+    """Return the best of several fits, as an opinion that starts from the base odds."""
+    member, found = data.member[-COMPARED:], list[_Opinion]()
+    for left_out, weights, offset in fits:
+        for scale in scales:
+            odds = base + scale * left_out[-COMPARED:]
+            found.append(
+                _Opinion(name, scale * weights, base + scale * offset, odds, pool.loss(odds, member, data.one))
+            )
+    return min(found, key=lambda opinion: opinion.loss)
+
+
+def _ridge(features: Array, member: Array) -> Iterator[Fit]:
+    import numpy as np
+
+    middle, mean = features.mean(axis=0), member.mean(axis=0)
+    centred, aim = features - middle, member - mean
+    spread, axes = np.linalg.eigh(centred.T @ centred)
+    turned = centred @ axes
+    along = turned.T @ aim
+    for strength in _STRENGTHS:
+        shrunk = 1 / (np.maximum(spread, 0) + strength)
+        weights = (axes * shrunk) @ along
+        leverage = (turned**2 * shrunk).sum(axis=1) + 1 / len(features)
+        rest = (aim - centred @ weights) / (1 - np.minimum(leverage, _MOST_LEVERAGE))[:, None]
+        yield aim - rest, weights.T, -middle @ weights
+
+
+def _kernel_ridge(grams: Any, member: Array) -> Iterator[Fit]:
+    import numpy as np
+
+    size = len(member)
+    kernel = (grams @ grams.T).toarray()
+    rows = kernel.mean(axis=0)
+    spread, axes = np.linalg.eigh(kernel - rows - rows[:, None] + rows.mean())
+    aim = member - member.mean(axis=0)
+    spread, along = np.maximum(spread, 0), axes.T @ aim
+    middle = np.asarray(grams.mean(axis=0)).ravel()
+    for strength in _STRENGTHS:
+        dual = axes @ (along / (spread + strength)[:, None])
+        leverage = 1 + 1 / size - strength * (axes**2 / (spread + strength)).sum(axis=1)
+        rest = strength * dual / (1 - np.minimum(leverage, _MOST_LEVERAGE))[:, None]
+        weights = np.asarray(grams.T @ (dual - dual.mean(axis=0)))
+        yield aim - rest, weights.T, -middle @ weights
+
+
+def _bayes(grams: Any, member: Array) -> Iterator[Fit]:
+    """Naive Bayes on which n-grams there are, as log odds of each label against the others."""
+    import numpy as np
+
+    there = grams.copy()
+    there.data = np.ones_like(there.data)
+    fold = np.arange(len(member)) % _FOLDS
+    left_out = np.zeros(member.shape)
+    for n in range(_FOLDS):
+        here = fold == n
+        left_out[here] = there[here] @ _evidence(there[~here], member[~here]).T
+    yield left_out, _evidence(there, member), np.zeros(member.shape[1])
+
+
+def _evidence(there: Any, member: Array) -> Array:
+    import numpy as np
+
+    held = np.asarray((there.T @ member).T)
+    others = np.asarray(there.sum(axis=0)).ravel() - held
+    total = member.sum(axis=0)[:, None]
+    likely = (held + _SMOOTH) / (total + 2 * _SMOOTH)
+    odds: Array = np.log(likely / ((others + _SMOOTH) / (len(member) - total + 2 * _SMOOTH)))
+    return odds
+
+
+def _vote(data: Data, base: Array) -> _Opinion:
+    """The vote of the nearest among the compared examples, as :class:`NearestBackend` counts it."""
+    import numpy as np
+
+    vectors, member = data.vectors[-COMPARED:], data.member[-COMPARED:]
+    alike = vectors @ vectors.T
+    np.fill_diagonal(alike, -np.inf)
+    near = np.argsort(-alike, axis=1, kind="stable")[:, : min(NEIGHBOURS, len(vectors) - 1)]
+    counts = np.vectorize(weight)(np.take_along_axis(alike, near, axis=1))
+    shares = (member[near] * counts[:, :, None]).sum(axis=1) / counts.sum(axis=1)[:, None]
+    mean = member.mean(axis=0)
+    return _best(VOTE, [(shares - mean, np.eye(len(mean)), -mean)], data, base, _SHARES)
+
+
+def _weighed(grams: tuple[Array, Array, Array], size: int) -> tuple[Array, Array, Any]:
+    """Return the buckets that count, their idf, and the texts by them: sparse (n, buckets), rows of length 1."""
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+    rows, buckets, counts = grams
+    held = np.bincount(buckets)
+    kept = np.flatnonzero(held >= _FEWEST)
+    kept = np.sort(kept[np.argsort(-held[kept], kind="stable")[:_MOST_BUCKETS]])
+    idf = np.log((1 + size) / (1 + held[kept])) + 1
+    place = np.searchsorted(kept, buckets)
+    inside = np.isin(buckets, kept)
+    rows, place = rows[inside], place[inside]
+    values = weighed(counts[inside], idf[place])
+    lengths = np.sqrt(np.bincount(rows, values**2, minlength=size))
+    values = values / np.where(lengths > 0, lengths, 1)[rows]
+    return kept, idf, csr_matrix((values, (rows, place)), shape=(size, len(kept)))
+
+
+def weighed(counts: Array, idf: Array) -> Array:
+    """Return what n-grams weigh that a text has ``counts`` times."""
+    import numpy as np
+
+    weights: Array = (1 + np.log(counts)) * idf
+    return weights

@@ -1,0 +1,98 @@
+"""How the members' opinions become one: a weighted sum of log odds, and for sets of labels, how many to choose.
+
+Log odds are float (records, labels), in nats. Of a choice their softmax is the chance of each label; of a set each
+label has a chance of its own, by the logistic function. The weights minimise the log loss on records that the members
+have not seen, drawn towards equal ones: a logarithmic opinion pool (Genest and Zidek 1986), calibrated as it is fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+# How firmly the weights are drawn to equal ones, in nats: about what a dozen records can say against it.
+_FIRM = 5.0
+# How often each number of labels counts as seen beside what was seen.
+_UNSEEN = 0.2
+_LEAST = 1e-6
+
+
+def chances(odds: Array, one: bool) -> Array:
+    """Return the chance of each label, in [0, 1]; for a choice those of a record sum to 1."""
+    import numpy as np
+
+    found: Array = np.exp(odds - odds.max(axis=-1, keepdims=True)) if one else 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
+    return found / found.sum(axis=-1, keepdims=True) if one else found
+
+
+def loss(odds: Array, member: Array, one: bool) -> float:
+    """Return the sum of the log losses, in nats; ``member`` is bool (records, labels)."""
+    import numpy as np
+
+    if one:
+        top = odds.max(axis=1)
+        return float((top + np.log(np.exp(odds - top[:, None]).sum(axis=1)) - odds[member]).sum())
+    return float(np.logaddexp(0, np.where(member, -odds, odds)).sum())
+
+
+def weights(opinions: Sequence[Array], member: Array, one: bool) -> Array:
+    """Return what each opinion counts, float (opinions,), none below 0."""
+    import numpy as np
+    from scipy.optimize import minimize
+
+    stacked = np.stack(opinions)
+    equal = np.full(len(opinions), 1 / len(opinions))
+
+    def aim(found: Array) -> tuple[float, Array]:
+        odds = np.tensordot(found, stacked, 1)
+        slope = np.tensordot(stacked, chances(odds, one) - member, 2)
+        away = found - equal
+        return loss(odds, member, one) + _FIRM * float(away @ away), slope + 2 * _FIRM * away
+
+    result = minimize(aim, equal, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(equal))
+    return np.asarray(result.x)
+
+
+def sizes(found: Array) -> Array:
+    """Return how likely each number of labels is, float (..., labels + 1), if each had its chance on its own."""
+    import numpy as np
+
+    sums = np.zeros((*found.shape[:-1], found.shape[-1] + 1))
+    sums[..., 0] = 1.0
+    for label in range(found.shape[-1]):
+        chance = found[..., label, None]
+        without = sums * (1 - chance)
+        without[..., 1:] += sums[..., :-1] * chance
+        sums = without
+    return sums
+
+
+def size_odds(found: Array, given: Array) -> Array:
+    """Return by how much each number of labels is likelier than single chances make it, in nats (labels + 1,).
+
+    Reviewers give two labels or three; labels that are each unlikely would mostly give none. ``given`` is how many
+    labels approved values have, int (n,).
+    """
+    import numpy as np
+
+    seen = np.bincount(given, minlength=found.shape[1] + 1) + _UNSEEN
+    expected = sizes(found).mean(axis=0) + _LEAST
+    odds: Array = np.log(seen / seen.sum()) - np.log(expected / expected.sum())
+    return odds
+
+
+def size_of(found: Array, odds: Array, least: int, most: int) -> tuple[int, float]:
+    """Return how many labels, from ``least`` to ``most``, make the likeliest set of one record, and its chance."""
+    import numpy as np
+
+    ranked = np.clip(np.sort(found)[::-1], _LEAST, 1 - _LEAST)
+    taken = np.concatenate([[0.0], np.cumsum(np.log(ranked))])
+    left = np.concatenate([np.cumsum(np.log1p(-ranked)[::-1])[::-1], [0.0]])
+    each = taken + left + odds
+    size = least + int(np.argmax(each[least : most + 1]))
+    return size, float(np.exp(each[size]) / (sizes(found) * np.exp(odds)).sum())
