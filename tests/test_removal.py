@@ -378,6 +378,8 @@ def test_what_is_kept_of_a_project_and_a_large_import_says_what_goes(
         assert set(most.exports) >= set(going.exports) and set(most.decided) <= set(going.decided)
         assert "최댓값" in page.get(f"/projects/{shop.id}/imports/{number}/remove").text
     assert small[third].given == 1
+    said = command(shop, "remove", "import", str(third), "--project", "shop", "--dry-run").stdout
+    assert "At most: products, copies and exports" in said
     gone = shop.remove(Target(IMPORT, shop.id, shop.second))
     assert gone.parts == small[shop.second].parts
     with pytest.raises(Conflict, match="1 more records were decided"):
