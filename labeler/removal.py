@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from labeler import strictjson
 from labeler.errors import Conflict, InputError
 from labeler.ingest.clusters import sign_reviews
 from labeler.instance import Instance
-from labeler.store import Store, Tx
+from labeler.store import Row, Store, Tx
 from labeler.store.ledger import OPEN, PAUSED
 from labeler.store.removal import Going
 from labeler.text import checked_name, clean_text
@@ -24,6 +24,8 @@ from labeler.text import checked_name, clean_text
 RECORD, IMPORT, PROJECT, PERSON = "record", "import", "project", "person"
 _SHORTEST, _LONGEST = 2, 200
 _ARCHIVED = "The project was archived"
+# Records of an import up to which each is looked at before it is removed; of more, it is said what goes at most.
+_FEW = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What goes: one :class:`Going` per project. ``given`` are labels that an import gave to records of others.
+    """What goes, or of a large import what goes at most: one :class:`Going` per project.
 
-    ``elsewhere`` says where else a person's words stand, and how often.
+    ``given`` are labels that an import gave to records of others. ``elsewhere`` says where else a person's words stand,
+    and how often.
     """
 
     parts: dict[int, Going]
@@ -66,12 +69,8 @@ def person(words: str) -> Target:
 
 def preview(store: Store, target: Target) -> Preview:
     """Return what goes with a target. Raises :class:`NotFound` if it does not exist."""
-    parts = _parts(store, target)
-    going = {project_id: store.removal.going(project_id, ids) for project_id, ids in parts.items()}
-    here = (target.project_id, target.number)
-    given = store.removal.labels_given(*here, parts[target.project_id]) if target.kind == IMPORT else ()
-    elsewhere = store.removal.elsewhere(target.words) if target.kind == PERSON else []
-    return Preview(going, len(given), elsewhere)
+    found = _going(store, target)
+    return replace(found, elsewhere=store.removal.elsewhere(target.words)) if target.kind == PERSON else found
 
 
 def remove(instance: Instance, target: Target, seen: int, reviewer_id: int | None = None) -> Preview:
@@ -82,18 +81,15 @@ def remove(instance: Instance, target: Target, seen: int, reviewer_id: int | Non
     store = instance.store
 
     def work(tx: Tx) -> Preview:
-        parts = _parts(store, target, tx)
-        going = {project_id: store.removal.going(project_id, ids, tx) for project_id, ids in parts.items()}
-        gone = Preview(going)
-        if gone.decisions > seen:
+        going = _going(store, target, tx)
+        if going.decisions > seen:
             raise Conflict(
-                f"{gone.decisions - seen} more records were decided meanwhile; check again what would be removed"
+                f"{going.decisions - seen} more records were decided meanwhile; check again what would be removed"
             )
         if target.kind == PROJECT:
-            _remove_project(store, tx, target, gone, reviewer_id)
-        else:
-            gone = Preview(going, _remove_records(store, tx, target, parts, reviewer_id))
-        return gone
+            _remove_project(store, tx, target, going, reviewer_id)
+            return going
+        return _remove_records(store, tx, target, reviewer_id)
 
     gone = store.write(work)
     _tidy(instance, target, list(gone.parts))
@@ -133,24 +129,40 @@ def archive(store: Store, project_id: int, archived: bool, reviewer_id: int | No
     store.write(work)
 
 
+def _going(store: Store, target: Target, tx: Tx | None = None) -> Preview:
+    """Return what goes with a target, as it is shown: as quickly for a project or import of millions of records."""
+    id_, room, given = target.project_id, store.removal, 0
+    if target.kind == PROJECT:
+        return Preview({id_: room.going_counted(id_, tx=tx)})
+    if target.kind == IMPORT:
+        part = room.part(id_, target.number, tx)
+        given = part.get("given", 0)
+        if part.get("record", 0) > _FEW:
+            _check_import(store, target, tx)
+            return Preview({id_: room.going_counted(id_, target.number, tx)}, given)
+    parts = _parts(store, target, tx)
+    return Preview({project_id: room.going(project_id, ids, tx) for project_id, ids in parts.items()}, given)
+
+
+def _check_import(store: Store, target: Target, tx: Tx | None) -> None:
+    if store.records.get_import(target.project_id, target.number, tx)["state"] == "removed":
+        raise InputError(f"Import {target.number} was removed before")
+
+
 def _parts(store: Store, target: Target, tx: Tx | None = None) -> dict[int, list[int]]:
-    """Return the reviews that are meant, by project; for a project all its records."""
+    """Return the reviews that are meant, by project."""
     if target.kind == PERSON:
         return store.removal.holding(target.words, tx)
-    if target.kind == PROJECT:
-        return {target.project_id: store.removal.of_project(target.project_id, tx)}
     if target.kind == IMPORT:
-        row = store.records.get_import(target.project_id, target.number, tx)
-        if row["state"] == "removed":
-            raise InputError(f"Import {target.number} was removed before")
+        _check_import(store, target, tx)
         return {target.project_id: store.removal.of_import(target.project_id, target.number, tx)}
     store.removal.check_review(target.project_id, target.number, tx)
     return {target.project_id: [target.number]}
 
 
-def _remove_records(store: Store, tx: Tx, target: Target, parts: dict[int, list[int]], reviewer_id: int | None) -> int:
-    """Remove records, note it in the events of their projects, and return how many labels of others were withdrawn."""
-    given = []
+def _remove_records(store: Store, tx: Tx, target: Target, reviewer_id: int | None) -> Preview:
+    """Remove records, note it in the events of their projects, and return what went."""
+    parts, gone, given = _parts(store, target, tx), dict[int, Going](), list[Row]()
     if target.kind == IMPORT:
         store.removal.check_imports(tx, target.project_id, target.number)
         given = store.removal.labels_given(target.project_id, target.number, parts[target.project_id], tx)
@@ -158,14 +170,14 @@ def _remove_records(store: Store, tx: Tx, target: Target, parts: dict[int, list[
     if target.kind == PERSON:
         store.removal.erase_answers(tx, target.words)
     for project_id, ids in parts.items():
-        going = store.removal.going(project_id, ids, tx)
+        going = gone[project_id] = store.removal.going(project_id, ids, tx)
         store.removal.remove(tx, project_id, ids)
         number = {"number": target.number} if target.number else {}
         # Neither key nor text: an event is kept for good.
         detail = number | {"records": going.records, "decisions": going.decisions, "labels": going.labels}
         kind = {RECORD: "record removed", IMPORT: "import removed", PERSON: "a person's data erased"}[target.kind]
         store.events.add(tx, kind, project_id=project_id, reviewer_id=reviewer_id, detail=detail)
-    return len(given)
+    return Preview(gone, len(given))
 
 
 def _remove_project(store: Store, tx: Tx, target: Target, gone: Preview, reviewer_id: int | None) -> None:

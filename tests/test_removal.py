@@ -349,6 +349,46 @@ def test_other_places_of_a_persons_words_are_named(shop: Shop) -> None:
     assert found.elsewhere == [("guidelines and settings of tasks", 1)]
 
 
+def test_what_is_kept_of_a_project_and_a_large_import_says_what_goes(
+    shop: Shop, page: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A project's numbers are those that a look at each record finds; of an import nothing goes beyond them."""
+    shop.decide("s1", "negative")
+    shop.decide("r1")
+    product = shop.store.db.value("SELECT key FROM records WHERE kind = 'group' AND grp = '배'")
+    shop.decide(product, {"good": "달다", "bad": ""}, "summary_polarity")
+    third = shop.bring("third.jsonl", [("r3", FIRST[2][1], "배", {"감성": "긍정"}), ("t1", FIRST[4][1], None, {})],
+                       labels={"sentiment": "감성"})  # fmt: skip
+    ids = runs.select(shop.store, shop.id, "sentiment", None, False)
+    runs.start(shop.store, shop.id, "sentiment", ids, {"backend": "nearest"}, None, shop.kim)
+    Worker(shop.instance).run_until_idle()
+    export_task(shop.store, shop.project, shop.task("sentiment"), "csv", tmp_path / "out", formats=built_in())
+    room = shop.store.removal
+    every = [row["id"] for row in shop.store.db.all("SELECT id FROM records WHERE project_id = ?", [shop.id])]
+    (project,) = removal.preview(shop.store, Target(PROJECT, shop.id)).parts.values()
+    assert project == room.going(shop.id, every) and project.suggestions and project.products and project.labels
+    small = {number: removal.preview(shop.store, Target(IMPORT, shop.id, number)) for number in range(1, third + 1)}
+    monkeypatch.setattr(removal, "_FEW", 0)
+    for number, exact in small.items():
+        large = removal.preview(shop.store, Target(IMPORT, shop.id, number))
+        (most,), (going,) = large.parts.values(), exact.parts.values()
+        assert (most.records, large.given) == (going.records, exact.given) and most.at_most
+        for name in ("decisions", "labels", "suggestions", "calls", "products", "copies"):
+            assert getattr(most, name) >= getattr(going, name), (number, name)
+        assert set(most.exports) >= set(going.exports) and set(most.decided) <= set(going.decided)
+        assert "최댓값" in page.get(f"/projects/{shop.id}/imports/{number}/remove").text
+    assert small[third].given == 1
+    said = command(shop, "remove", "import", str(third), "--project", "shop", "--dry-run").stdout
+    assert "At most: products, copies and exports" in said
+    gone = shop.remove(Target(IMPORT, shop.id, shop.second))
+    assert gone.parts == small[shop.second].parts
+    with pytest.raises(Conflict, match="1 more records were decided"):
+        seen = removal.preview(shop.store, Target(IMPORT, shop.id, shop.first)).decisions
+        shop.decide("r2")
+        shop.remove(Target(IMPORT, shop.id, shop.first), seen)
+    shop.assert_sound()
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_any_removal_leaves_a_sound_instance(shop: Shop, seed: int) -> None:
     """Whatever is decided, exported and removed, in whatever order, the doctor finds nothing afterwards."""

@@ -29,7 +29,7 @@ from labeler.errors import (
 )
 from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.upkeep import refresh_groups
-from labeler.store import NewRecord, Store
+from labeler.store import NewRecord, Store, database
 from labeler.store import migrations as schema
 from labeler.store.audit import audit
 
@@ -542,6 +542,21 @@ def give_up_rights(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs Unix permissions")
+def test_writer_at_rest_lets_go_of_its_pages(path, monkeypatch):
+    """After much was written the pages are given back once nothing comes for a while; writing goes on after it."""
+    given = threading.Event()
+    monkeypatch.setattr(database, "_AT_REST", 0.05)
+    monkeypatch.setattr(database, "give_back", given.set)
+    with Store(path) as store:
+        project = store.write(lambda tx: store.projects.create(tx, "shop", "ko", {}))
+        assert not given.wait(0.2)
+        rows = [NewRecord(f"r{n}", f"리뷰 {n}") for n in range(1500)]
+        store.write(lambda tx: store.records.add(tx, project, rows, ["sentiment"]))
+        assert given.wait(10)
+        store.write(lambda tx: store.records.add(tx, project, [NewRecord("last", "끝")], ["sentiment"]))
+        assert store.records.counts(project)["records"] == 1501
+
+
 def test_folder_without_write_permission_is_refused_by_path(without_rights):
     """A store in a folder that cannot be written is refused with its path, and opens read-only."""
     path = without_rights / "labeler.db"

@@ -151,6 +151,8 @@ def _lines(going: Any) -> list[str]:
         "answers of models": going.calls,
     }
     lines = [", ".join(f"{n} {what}" for what, n in counts.items() if n or what == "records")]
+    if going.at_most:
+        lines.append("At most: products, copies and exports of an import this large are not looked through one by one")
     if going.copies:
         lines.append(f"{going.copies} exact copies take their place, without a label")
     if going.products:

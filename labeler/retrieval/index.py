@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
 from labeler.errors import LabelerError, LabelError
+from labeler.memory import give_back
 from labeler.records import Example, Record, Value
 from labeler.retrieval.embedding import Embeddings
 from labeler.store import Row, Store
@@ -43,7 +44,7 @@ _SAVE_EVERY = 1000
 _MOST_READ = 20_000
 # So many decisions are taken in while a page waits; more of them meanwhile.
 _AT_ONCE = 500
-# Bytes of a text's hash that stand beside its vector: a chance of 2**-64 is none.
+# Bytes of a text's hash that stand beside its vector: a chance of 2**-64 is none. In an entry they are hexadecimal.
 _HASH = 8
 # A file that is being saved is never so old; one of a killed process is.
 _LEFT_BEHIND = 3600.0
@@ -51,7 +52,7 @@ _LEFT_BEHIND = 3600.0
 
 @dataclass(slots=True)
 class Entry:
-    """What the index knows of an approved annotation beside its vector."""
+    """What the index knows of an approved annotation beside its vector; of the hash of its text the beginning."""
 
     annotation_id: int
     record_id: int
@@ -117,7 +118,7 @@ class Query:
         """The record itself, its exact and its near duplicates never stand in its own prompt."""
         return (
             entry.record_id == self.record_id
-            or (bool(self.content_hash) and entry.content_hash == self.content_hash)
+            or (bool(self.content_hash) and entry.content_hash == self.content_hash[: 2 * _HASH])
             or (self.cluster is not None and entry.cluster == self.cluster)
         )
 
@@ -149,6 +150,8 @@ class ExampleIndex:
         self.people: set[int] = set()
         self._position: dict[int, int] = {}
         self._members: dict[str, _Stratum] = defaultdict(_Stratum)
+        # Many entries say the same: one object stands for all of them.
+        self._same: dict[Any, Any] = {}
         self._alive = 0
         self._unsaved = 0
 
@@ -199,6 +202,7 @@ class ExampleIndex:
         with self._lock:
             if self._unit != self.task.unit:
                 self._clear()
+            before = len(self._entries)
             if self._faiss is None:
                 self._open()
             while rows := self.store.annotations.since(self.project_id, self.task.name, self.seq):
@@ -206,6 +210,8 @@ class ExampleIndex:
             self._unite(united)
             if self._unsaved >= _SAVE_EVERY:
                 self.save()
+            if len(self._entries) - before >= _SAVE_EVERY:
+                give_back()
         return self.seq
 
     def _follow_removals(self, removals: int) -> None:
@@ -362,21 +368,25 @@ class ExampleIndex:
         with self._lock:
             if self._removals != self.store.annotations.removals(self.project_id):
                 return
-            vectors = faiss.serialize_index(self._faiss).tobytes()
+            # No copies: with many examples each would be hundreds of megabytes.
+            vectors = faiss.serialize_index(self._faiss).data
             records = np.asarray([entry.record_id for entry in self._entries], dtype="<i8").tobytes()
-            records += b"".join(bytes.fromhex(entry.content_hash[: 2 * _HASH]) for entry in self._entries)
+            records += b"".join(bytes.fromhex(entry.content_hash) for entry in self._entries)
             self._unsaved = 0
             seq = self.seq
+        checksum = hashlib.sha256(records)
+        checksum.update(vectors)
         head = {
             "embedder": self.embeddings.embedder.id, "dim": self.embeddings.embedder.dim, "seq": seq,
             "removals": self._removals,
             "records": len(records), "vectors": len(vectors),
-            "sha256": hashlib.sha256(records + vectors).hexdigest(),
+            "sha256": checksum.hexdigest(),
         }  # fmt: skip
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         try:
-            partial.write_bytes(_MAGIC + json.dumps(head).encode() + b"\n" + records + vectors)
+            with partial.open("wb") as stream:
+                stream.writelines([_MAGIC, json.dumps(head).encode(), b"\n", records, vectors])
             partial.replace(self.path)
             self._clear_up(self.path)
         except OSError:
@@ -432,7 +442,7 @@ class ExampleIndex:
                 return None
             end = data.index(b"\n", len(_MAGIC))
             head = json.loads(data[len(_MAGIC) : end])
-            body = data[end + 1 :]
+            body = memoryview(data)[end + 1 :]
             whole = len(body) == head["records"] + head["vectors"]
             same = head["embedder"] == self.embeddings.embedder.id and head["dim"] == self.embeddings.embedder.dim
             known = head["seq"] <= self.store.annotations.latest_seq(self.project_id, self.task.name)
@@ -474,8 +484,7 @@ class ExampleIndex:
         After a restored backup another record may have got the number; a product's text may have changed.
         """
         position = self._position.get(row["record_id"])
-        width = 2 * _HASH
-        return position is not None and self._entries[position].content_hash[:width] == row["content_hash"][:width]
+        return position is not None and self._entries[position].content_hash == row["content_hash"][: 2 * _HASH]
 
     def _bury(self, position: int | None) -> None:
         """Let the entry at a position be no example any more."""
@@ -504,9 +513,10 @@ class ExampleIndex:
             self.people.add(row["reviewer_id"])
         for name in strata:
             self._members[name].put(position, True)
+        same, before, cluster = self._same, self._entries[position], self._cluster(row["cluster"])
         self._entries[position] = Entry(
-            row["id"], row["record_id"], strata, row["reviewer_id"], row["content_hash"],
-            self._cluster(row["cluster"]), row["grp"],
+            row["id"], before.record_id, same.setdefault(strata, strata), row["reviewer_id"], before.content_hash,
+            before.record_id if cluster == before.record_id else cluster, same.setdefault(row["grp"], row["grp"]),
         )  # fmt: skip
 
     def _strata(self, row: Row) -> tuple[str, ...] | None:
@@ -525,7 +535,7 @@ def _offered(task: Task, row: Row, text: str | None = None) -> Value:
 
 
 def _without_annotation(record_id: int, content_hash: str) -> Entry:
-    return Entry(0, record_id, (), None, content_hash, None, None, alive=False)
+    return Entry(0, record_id, (), None, content_hash[: 2 * _HASH], None, None, alive=False)
 
 
 def _at(e: Example, similarity: float) -> Example:

@@ -19,6 +19,11 @@ them that took a suggestion as it was."""
 ITEMS, REASONS, NOTES, SCORED = "items", "reasons", "notes", "scored"
 """Of a run: items by state and by reason of failure; by task too: suggestions by note, and those with label scores by
 backend, model id and way, as JSON."""
+GOING = "going"
+"""What goes with a part of a project: with the records of an import (its number), with those that none brought
+("review"), with products ("group"). Records ("record"), exact copies among them ("copy"), decisions in force of people
+("decision") and labels ("label"), suggestions ("suggestion") and calls ("call"); and labels in force that the import
+gave to records of others ("given")."""
 # Agreements are added up in another order.
 _WRONG = """SELECT what, id, task, name, SUM(kept) AS kept, SUM(counted) AS counted FROM (
       SELECT what, id, task, name, n AS kept, 0 AS counted, total FROM counts
@@ -45,11 +50,11 @@ class Counts:
         rows = (tx or self.db).all(sql, {"what": what, "id": id_, "t": task})
         return {row["name"]: row["n"] for row in rows}
 
-    def by_task(self, what: str, id_: int) -> dict[str, dict[str, int]]:
+    def by_task(self, what: str, id_: int, tx: Tx | None = None) -> dict[str, dict[str, int]]:
         """Return the counts of one kind by task and name."""
         found: dict[str, dict[str, int]] = {}
-        for row in self.db.all("SELECT task, name, n FROM counts WHERE what = :what AND id = :id AND n > 0",
-                               {"what": what, "id": id_}):  # fmt: skip
+        sql = "SELECT task, name, n FROM counts WHERE what = :what AND id = :id AND n > 0"
+        for row in (tx or self.db).all(sql, {"what": what, "id": id_}):
             found.setdefault(row["task"], {})[row["name"]] = row["n"]
         return found
 

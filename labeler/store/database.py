@@ -33,6 +33,7 @@ from labeler.errors import (
     StoreReadOnly,
     not_written,
 )
+from labeler.memory import give_back
 
 T = TypeVar("T")
 Params = Mapping[str, Any] | Sequence[Any]
@@ -45,8 +46,8 @@ _WAL_SIZE, HELD_BACK = 16 * 1024 * 1024, 64 * 1024 * 1024
 # many pages. How long the -wal is must not be read from the -shm: a process that closes that file loses all its locks.
 _MOVED_AT, _LONGEST = 1000, 4000
 # In KiB, the pages that a connection keeps. Each thread reads by one of its own, and the system keeps what all of them
-# read; the one that writes changes pages all over the indexes.
-_CACHE, _WRITER_CACHE = 4096, 65536
+# read; the one that writes changes pages all over the indexes. After so many seconds without work it lets go of them.
+_CACHE, _WRITER_CACHE, _AT_REST = 2048, 65536, 2.0
 MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs", "davfs",
@@ -297,9 +298,17 @@ class Database:
 
     def _write_loop(self) -> None:
         connection: sqlite3.Connection | None = None
-        moved = 0
+        moved = shrunk = 0
         while True:
-            item = self._queue.get()
+            changed = connection.total_changes if connection is not None else 0
+            try:
+                item = self._queue.get(timeout=_AT_REST if changed - shrunk >= _MOVED_AT else None)
+            except queue.Empty:
+                assert connection is not None
+                connection.execute("PRAGMA shrink_memory")
+                give_back()
+                shrunk = changed
+                continue
             batch = []
             while item is not None:
                 batch.append(item)
@@ -314,11 +323,11 @@ class Database:
                     if connection is not None and connection.in_transaction:
                         # Not even the rollback went through: nothing could begin on this connection any more.
                         connection.close()
-                        connection = None
+                        connection, moved, shrunk = None, 0, 0
                     for _, future in batch:
                         if not future.done():
                             future.set_exception(error)
-                if connection is not None and abs(connection.total_changes - moved) >= _MOVED_AT:
+                if connection is not None and connection.total_changes - moved >= _MOVED_AT:
                     moved = connection.total_changes
                     self._long.set()
             if item is None:

@@ -522,8 +522,9 @@ _MODEL = """(SELECT json_array(x.task_version, s.backend, s.model_id, x.blind) F
 _PROJECT = "(SELECT r.project_id FROM records r WHERE r.id = x.record_id)"
 # The same for one row "x" of a table: which rows may count (quickly told), whether the database counts those that come
 # in (records come in by the thousand, and whoever adds them counts them), which columns change a count, and the counts:
-# what, id, task, name, where, total.
-_COUNTING: tuple[tuple[str, str, bool, str, tuple[tuple[str, ...], ...]], ...] = (
+# what, id, task, name, where (or from what), total.
+_Counting = tuple[str, str, bool, str, tuple[tuple[str, ...], ...]]
+_COUNTING: tuple[_Counting, ...] = (
     ("records", "true", False, "", (
         ("records", "x.project_id", "''", "x.kind", "true", "0"),
         ("records", "x.project_id", "''", "'product'", _ALONE, "0"),
@@ -559,7 +560,12 @@ _COUNTING: tuple[tuple[str, str, bool, str, tuple[tuple[str, ...], ...]], ...] =
 def m017_counts(db: SqliteUtils) -> None:
     """What the pages count is kept in the transaction that changes it, whoever changes it."""
     _execute(db, _COUNTED)
-    for n, (table, when, coming, columns, counts) in enumerate(_COUNTING):
+    _keep_counts(db, _COUNTING)
+
+
+def _keep_counts(db: SqliteUtils, counting: tuple[_Counting, ...], first: int = 0) -> None:
+    """Make the triggers of counts, numbered from ``first``."""
+    for n, (table, when, coming, columns, counts) in enumerate(counting, first):
         added, taken = ("".join(_counting(count, *how) for count in counts) for how in (("NEW", "+"), ("OLD", "-")))
         new, old = (when.replace("x.", f"{row}.") for row in ("NEW", "OLD"))
         if coming:
@@ -577,8 +583,9 @@ def _counting(count: tuple[str, ...], row: str, sign: str) -> str:
     """Return the statement that adds one row of a table to a count, or takes it away."""
     what, *parts = count
     id_, task, name, where, total = (part.replace("x.", f"{row}.") for part in parts)
+    source = where if where.startswith("FROM") else f"WHERE {where}"
     return f"""INSERT INTO counts (what, id, task, name, n, total)
-        SELECT '{what}', {id_}, {task}, {name}, {sign}1, {sign}({total}) WHERE {where}
+        SELECT '{what}', {id_}, {task}, {name}, {sign}1, {sign}({total}) {source}
         ON CONFLICT (what, id, task, name) DO UPDATE SET n = n + excluded.n, total = total + excluded.total;"""
 
 
@@ -591,6 +598,52 @@ def m018_vectors_through(db: SqliteUtils) -> None:
             project_id INTEGER NOT NULL, embedder TEXT NOT NULL, record_id INTEGER NOT NULL,
             PRIMARY KEY (project_id, embedder)) WITHOUT ROWID;""",
     )
+
+
+# What goes with the records "r" of a part of a project: those that one import brought, else those of one kind.
+_PART = "COALESCE(r.import_id || '', r.kind)"
+_KIND = "CASE x.how WHEN 'imported' THEN 'label' ELSE 'decision' END"
+# Labels that an import gave to records of others; their origin reads "import 3: file.csv".
+_GIVER = "substr(x.origin, 8, instr(x.origin, ':') - 8)"
+_GIVEN = """x.how = 'imported' AND x.state = 'approved' AND x.superseded_by IS NULL
+    AND x.origin GLOB 'import [0-9]*:*' AND r.import_id IS NOT CAST(substr(x.origin, 8) AS INTEGER)"""
+# Table, which rows may count, which columns change a count; and of each count the part, the name, and where.
+_GOING = (
+    ("annotations", "x.state <> 'withdrawn'", "superseded_by, state, how", (
+        (_PART, _KIND, "x.superseded_by IS NULL AND x.state <> 'withdrawn'"), (_GIVER, "'given'", _GIVEN),
+    )),
+    ("suggestions", "true", "", ((_PART, "'suggestion'", "true"),)),
+    ("calls", "x.state <> 'erased'", "state, record_id", ((_PART, "'call'", "x.state <> 'erased'"),)),
+)  # fmt: skip
+
+
+@migrations()
+def m019_going(db: SqliteUtils) -> None:
+    """What goes with an import or a project is kept as well: the page of its removal counted all there is."""
+    own = (("'record'", "true", ""), ("'copy'", "x.duplicate_of IS NOT NULL", "duplicate_of"))
+    part = _PART.replace("r.", "x.")
+    counting: list[_Counting] = [
+        ("records", where, False, columns, (("going", "x.project_id", part, name, where, "0"),))
+        for name, where, columns in own
+    ]
+    view = [
+        f"SELECT 'going', project_id, {part}, {name}, COUNT(*), 0 FROM records x WHERE {where} GROUP BY 2, 3"
+        for name, where, _ in own
+    ]
+    for table, when, columns, counts in _GOING:
+        of_record = "FROM records r WHERE r.id = x.record_id AND"
+        parts = (("going", "r.project_id", part, name, f"{of_record} {where}", "0") for part, name, where in counts)
+        counting.append((table, when, True, columns, tuple(parts)))
+        view += [
+            f"""SELECT 'going', r.project_id, {part}, {name}, COUNT(*), 0 FROM {table} x
+                JOIN records r ON r.id = x.record_id WHERE {where} GROUP BY 2, 3, 4"""
+            for part, name, where in counts
+        ]
+    counted = db.execute("SELECT sql FROM sqlite_master WHERE name = 'counted'").fetchone()[0]
+    db.execute("DROP VIEW counted")
+    db.execute(" UNION ALL ".join([counted, *view]))
+    db.execute("INSERT INTO counts SELECT * FROM counted WHERE what = 'going'")
+    _keep_counts(db, tuple(counting), len(_COUNTING))
 
 
 def _execute(db: SqliteUtils, script: str) -> None:

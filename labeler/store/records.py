@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from labeler import strictjson
 from labeler.errors import Conflict, NotFound
 from labeler.records import Record
-from labeler.store.counts import RECORDS, WORK, Counts, count
+from labeler.store.counts import GOING, RECORDS, WORK, Counts, count
 from labeler.store.database import Database, Row, Tx
 from labeler.store.search import index_tokens, search_tokens
 from labeler.text import content_hash, guess_language
@@ -303,7 +303,7 @@ def insert(tx: Tx, project_id: int, rows: Sequence[Placed], import_id: int | Non
     columns = """id, project_id, key, text, language, grp, metadata, content_hash, kind, duplicate_of, cluster, \
 import_id, created_at"""
     now = time.time()
-    _count(tx, project_id, rows)
+    _count(tx, project_id, rows, import_id)
     tx.insert("records", columns, [
         (id_, project_id, new.key, new.text, guess_language(new.text), new.group, metadata, digest, new.kind, original,
          cluster, import_id, now)
@@ -312,7 +312,7 @@ import_id, created_at"""
     index_tokens(tx, [(one.id, one.row.tokens) for one in rows])
 
 
-def _count(tx: Tx, project_id: int, rows: Sequence[Placed]) -> None:
+def _count(tx: Tx, project_id: int, rows: Sequence[Placed], import_id: int | None) -> None:
     """Count records that are about to be stored."""
     reviews = [one for one in rows if one.row.new.kind == REVIEW]
     copies = sum(one.original is not None for one in reviews)
@@ -324,6 +324,9 @@ def _count(tx: Tx, project_id: int, rows: Sequence[Placed]) -> None:
     counts = {REVIEW: len(reviews), GROUP: len(rows) - len(reviews), "duplicate": copies, "near": near}
     for name, n in {**counts, "product": products}.items():
         count(tx, RECORDS, project_id, name, n)
+    for kind in (REVIEW, GROUP):
+        count(tx, GOING, project_id, "record", counts[kind], kind if import_id is None else str(import_id))
+    count(tx, GOING, project_id, "copy", copies, REVIEW if import_id is None else str(import_id))
 
 
 def mark_products(tx: Tx, project_id: int, groups: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ index or evidence takes one thing for another.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,14 +19,14 @@ from labeler import strictjson
 from labeler.errors import Conflict, InputError, NotFound
 from labeler.store.annotations import WITHDRAWN, Annotations
 from labeler.store.clusters import drop
-from labeler.store.counts import ITEMS, Counts
+from labeler.store.counts import GOING, ITEMS, RECORDS, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.products import Products
 from labeler.store.records import DEAD, GROUP, REVIEW, enqueue, mark_products
 from labeler.store.search import forget_texts
 from labeler.store.work import Work
 
-_MOST_NAMED = 20
+_MOST_NAMED, _MOST_LOOKED_AT = 20, 100
 _IN = "IN (SELECT value FROM json_each(:ids))"
 _ERASE = """UPDATE calls SET state = 'erased', fingerprint = 'erased/' || id, answer = NULL, note = NULL, scores = NULL,
             error = NULL, token = NULL"""
@@ -82,7 +83,8 @@ class Going:
 
     ``decided`` are (key, task, state) of the first decisions; ``decisions`` are those of people, ``labels`` those that
     came with the data. ``products`` are made again, ``copies`` take the place of a removed record. ``exports`` are
-    those that hold one of the records: their files are out of reach.
+    those that hold one of the records: their files are out of reach. With ``at_most`` no number can be larger, but
+    products, copies and exports may be fewer, and with products what was decided and suggested on them.
     """
 
     records: int = 0
@@ -95,6 +97,7 @@ class Going:
     decided: list[tuple[str, str, str]] = field(default_factory=list)
     held_by: list[str] = field(default_factory=list)
     exports: list[tuple[int, str, str]] = field(default_factory=list)
+    at_most: bool = False
 
 
 class Removal:
@@ -176,6 +179,51 @@ class Removal:
             decided=[(row["key"], row["task"], row["state"]) for row in db.all(decided, named)],
             held_by=[row["name"] for row in db.all(held, named | {"now": time.time()})],
             exports=[(row["id"], row["task"], row["folder"]) for row in db.all(exports, named)],
+        )
+
+    def part(self, project_id: int, import_id: int, tx: Tx | None = None) -> dict[str, int]:
+        """Return what is counted as going with an import, by name: see :data:`labeler.store.counts.GOING`."""
+        return Counts(self.db).of(GOING, project_id, str(import_id), tx)
+
+    def going_counted(self, project_id: int, import_id: int | None = None, tx: Tx | None = None) -> Going:
+        """Return what goes with a project, or at most with an import, from what is kept: as quick for millions.
+
+        Named are some of the decisions, and of an import all exports since.
+        """
+        db = tx or self.db
+        parts = Counts(self.db).by_task(GOING, project_id, tx)
+        products = Counts(self.db).of(RECORDS, project_id, tx=tx).get(GROUP, 0)
+        mine = set(parts) if import_id is None else {str(import_id)}
+        records = sum(parts[part].get("record", 0) for part in mine & parts.keys())
+        copies = sum(counts.get("copy", 0) for part, counts in parts.items() if part not in mine)
+        n = sum((Counter(parts.get(part, {})) for part in mine | ({GROUP} if products else set())), Counter())
+        named = {"p": project_id, "i": import_id, "now": time.time(), "look": _MOST_LOOKED_AT, "most": _MOST_NAMED}
+        # By the reviewers, in this order: their decisions in force are in an index.
+        decided = """SELECT r.key, d.task, d.state FROM (
+                       SELECT a.record_id, a.task, a.state FROM reviewers p CROSS JOIN annotations a
+                       WHERE a.reviewer_id = p.id AND a.project_id = :p AND a.superseded_by IS NULL
+                       AND a.state <> 'withdrawn' AND a.how <> 'imported' LIMIT :look) AS d
+                     JOIN records r ON r.id = d.record_id WHERE :i IS NULL OR r.import_id = :i LIMIT :most"""
+        held = """SELECT DISTINCT p.name FROM claims c JOIN reviewers p ON p.id = c.reviewer_id
+                  JOIN records r ON r.id = c.record_id WHERE c.project_id = :p AND c.until > :now
+                  AND (:i IS NULL OR r.import_id = :i) ORDER BY p.name"""
+        exports = """SELECT id, task, folder FROM exports e WHERE project_id = :p
+                     AND EXISTS (SELECT 1 FROM export_annotations x WHERE x.export_id = e.id)
+                     AND (:i IS NULL OR created_at >= (SELECT created_at FROM imports WHERE id = :i)) ORDER BY id"""
+        found = [(row["id"], row["task"], row["folder"]) for row in db.all(exports, named)]
+        fewer = 0 if import_id is None else min(records, copies)
+        return Going(
+            records=records,
+            decisions=n["decision"],
+            labels=n["label"],
+            suggestions=n["suggestion"],
+            calls=n["call"],
+            products=products if import_id is None else min(records, products),
+            copies=fewer,
+            decided=[(row["key"], row["task"], row["state"]) for row in db.all(decided, named)],
+            held_by=[row["name"] for row in db.all(held, named)],
+            exports=found,
+            at_most=import_id is not None and bool(products or fewer or found),
         )
 
     def labels_given(self, project_id: int, import_id: int, ids: Sequence[int], tx: Tx | None = None) -> list[Row]:
