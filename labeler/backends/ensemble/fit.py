@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _FORMAT = 1
+_PLAIN = ("rule", "ratio", "compared", "agreement", "constant", "error")
 # Weights of thousands of n-grams are small numbers, of which three digits do.
 _SHORT = (NGRAMS, WORDS)
 
@@ -51,14 +52,14 @@ def packed(fit: Fit) -> tuple[str, dict[str, Any], bytes]:
         "format": _FORMAT, "labels": list(fit.labels), "examples": fit.examples, "task_version": fit.task_version,
         "columns": list(fit.columns), "numbers": list(fit.numbers), "seeded": fit.seeded,
         "members": [[m.name, m.weights.shape[1], m.share, m.agreement] for m in learned.members],
-        "buckets": len(learned.vocabulary), "sizes": len(learned.size_odds), "compared": learned.compared,
-        "agreement": learned.agreement, "constant": learned.constant, "error": learned.error,
+        "buckets": len(learned.vocabulary), "sizes": len(learned.size_odds),
+        **{name: getattr(learned, name) for name in _PLAIN},
     }  # fmt: skip
     parts = [learned.vocabulary.astype("<u2"), learned.idf.astype("<f4"), learned.size_odds.astype("<f4")]
     for member in learned.members:
         parts += [member.offset.astype("<f4"), member.weights.astype("<f2" if member.name in _SHORT else "<f4")]
     numbers = b"".join(part.tobytes() for part in parts)
-    told = [fit.labels, fit.columns, fit.numbers, head["members"]]
+    told = [fit.labels, fit.columns, fit.numbers, head["members"], learned.rule, learned.ratio]
     return hashlib.sha256(strictjson.dumps(told).encode() + numbers).hexdigest()[:16], head, numbers
 
 
@@ -82,9 +83,7 @@ def unpacked(stored: Mapping[str, Any]) -> Fit | None:
     for name, width, share, agreement in head["members"]:
         offset, weights = take("<f4", len(labels)), take("<f2" if name in _SHORT else "<f4", len(labels), width)
         members.append(Member(name, weights.astype(np.float32), offset, share, agreement))
-    learned = Learned(
-        members, vocabulary, idf, sizes, head["compared"], head["agreement"], head["constant"], head["error"]
-    )
+    learned = Learned(members, vocabulary, idf, sizes, **{name: head[name] for name in _PLAIN})
     return Fit(
         stored["id"], labels, learned, head["examples"], stored["seq"], head["task_version"], tuple(head["columns"]),
         tuple(head["numbers"]), head["seeded"],

@@ -8,8 +8,8 @@ more of them than texts, and as naive Bayes, which learns most from few texts (N
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from labeler.backends.ensemble import pool
@@ -39,6 +39,7 @@ _SMOOTH = 0.1
 # What neighbours and descriptions count, in nats, before there is enough to compare them on.
 _FIRST_VOTE, _FIRST_SEEDS = 2.0, 1.0
 _MOST_LEVERAGE = 0.999
+_LEAST_SCORE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Data:
 
     ``blocks`` are dense features by member, float (n, d); ``grams`` are the n-grams of the newest, as
     (rows, buckets, counts) of :func:`labeler.retrieval.lexical.count_ngrams`; ``vectors`` are those that neighbours are
-    found by. ``member`` is bool (n, labels). ``one``: each example has one label. ``seeds`` are what the descriptions
+    found by. ``member`` is bool (n, labels). ``one``: each example has one label. ``agree``
+    says how far two values agree, as lists of their labels' numbers. ``seeds`` are what the descriptions
     of the labels say, as weights and offset for the features of the block ``seeded``.
     """
 
@@ -56,6 +58,7 @@ class Data:
     grams: tuple[Array, Array, Array]
     member: Array
     one: bool
+    agree: Callable[[Sequence[int], Sequence[int]], float]
     seeds: tuple[Array, Array] | None = None
     seeded: str = TAUGHT
 
@@ -64,8 +67,8 @@ class Data:
 class Member:
     """Log odds of the labels by one kind of features: ``weights @ features + offset``, in nats.
 
-    ``weights`` is float32 (labels, d), ``share`` what the member counts in the pool, ``agreement`` how often it alone
-    says what was approved.
+    ``weights`` is float32 (labels, d), ``share`` what the member counts in the pool, ``agreement`` how far it alone
+    agrees with what was approved.
     """
 
     name: str
@@ -77,16 +80,21 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Members and how they are pooled; ``vocabulary`` and ``idf`` belong to the n-grams, ``size_odds`` to sets.
+    """Members and how they are pooled; ``vocabulary`` and ``idf`` belong to the n-grams.
 
-    ``agreement`` is the share of left-out examples that are answered exactly as approved, ``constant`` that of the
-    commonest value, ``error`` the expected calibration error (Guo et al. 2017), all on ``compared`` examples.
+    Of sets, ``size_odds`` and ``rule`` tell how many labels are chosen (:func:`pool.size_of`), and ``ratio`` how far
+    they agree for each part of what was expected.
+
+    ``agreement`` says how far left-out answers agree with what was approved, in [0, 1], ``constant`` how far the
+    commonest value does, ``error`` is the expected calibration error (Guo et al. 2017): all on ``compared`` examples.
     """
 
     members: Sequence[Member]
     vocabulary: Array
     idf: Array
     size_odds: Array
+    rule: str = pool.EXPECTED
+    ratio: float = 1.0
     compared: int = 0
     agreement: float = 0.0
     constant: float = 0.0
@@ -119,25 +127,36 @@ def learn(data: Data) -> Learned:
         opinions.append(_best(SEEDS, [(said, weights, offset)], data, base, _SEEDED))
     for name, features in data.blocks.items():
         opinions.append(_best(name, _ridge(features, data.member), data, base, _SCALES))
-    compared = Data({}, data.vectors, data.grams, member, data.one)
+    compared = replace(data, member=member)
     if len(vocabulary):
         opinions.append(_best(NGRAMS, _kernel_ridge(grams, member), compared, base, _SCALES))
         opinions.append(_best(WORDS, _bayes(grams, member), compared, base, _COUNTS))
     shares = pool.weights([opinion.odds for opinion in opinions], member, data.one)
-    odds = np.tensordot(shares, np.stack([opinion.odds for opinion in opinions]), 1)
-    found = pool.chances(odds, data.one)
+    found = pool.chances(np.tensordot(shares, np.stack([opinion.odds for opinion in opinions]), 1), data.one)
     size_odds = np.zeros(0) if data.one else pool.size_odds(found, member.sum(axis=1))
-    right, scores = judged(found, size_odds, member, data.one)
+    rules = {rule: judged(found, data, size_odds, rule) for rule in (pool.RULES[:1] if data.one else pool.RULES)}
+    rule = max(rules, key=lambda name: float(rules[name][0].mean()))
+    agreement, scores = rules[rule]
+    ratio = 1.0 if data.one else float(agreement.mean() / max(scores.mean(), _LEAST_SCORE))
     members = [
         Member(o.name, o.weights, o.offset, float(share),
-               float(judged(pool.chances(o.odds, data.one), size_odds, member, data.one)[0].mean()))
+               float(judged(pool.chances(o.odds, data.one), data, size_odds, rule)[0].mean()))
         for o, share in zip(opinions, shares, strict=True)
     ]  # fmt: skip
-    _, counts = np.unique(member, axis=0, return_counts=True)
     return Learned(
-        members, vocabulary, idf, size_odds, len(member), float(right.mean()), float(counts.max() / len(member)),
-        calibration_error(scores, right),
+        members, vocabulary, idf, size_odds, rule, ratio, len(member), float(agreement.mean()), _constant(data),
+        calibration_error(np.minimum(ratio * scores, 1), agreement),
     )  # fmt: skip
+
+
+def _constant(data: Data) -> float:
+    """Return how far the commonest value agrees with all."""
+    import numpy as np
+
+    values, counts = np.unique(data.member[-COMPARED:], axis=0, return_counts=True)
+    same = np.flatnonzero(values[counts.argmax()]).tolist()
+    each = [data.agree(same, np.flatnonzero(value).tolist()) for value in values]
+    return float(np.average(each, weights=counts))
 
 
 def first(member: Array, seeds: tuple[Array, Array] | None, queue: Array, one: bool, least: int) -> Learned:
@@ -175,30 +194,31 @@ def seeds(labels: Array, queue: Array) -> tuple[Array, Array] | None:
     return (weights / spread, -scores.mean(axis=0) / spread) if spread > 0 else None
 
 
-def judged(found: Array, size_odds: Array, member: Array, one: bool) -> tuple[Array, Array]:
-    """Return whether each answer is exactly the approved one, bool (n,), and its score, float (n,)."""
+def judged(found: Array, data: Data, size_odds: Array, rule: str) -> tuple[Array, Array]:
+    """Return how far answers agree with the approved ones, in [0, 1] (n,), and their scores (n,).
+
+    ``found`` are the chances of the labels of ``data``'s newest examples, float (n, labels).
+    """
     import numpy as np
 
-    if one:
-        best = found.argmax(axis=1)
-        return member[np.arange(len(member)), best], found.max(axis=1)
-    right, scores = np.zeros(len(member), dtype=bool), np.zeros(len(member))
+    member = data.member[-COMPARED:]
+    if data.one:
+        return member[np.arange(len(member)), found.argmax(axis=1)].astype(float), found.max(axis=1)
     order = np.argsort(-found, axis=1, kind="stable")
+    agreement, scores = np.zeros(len(member)), np.zeros(len(member))
     for row, chance in enumerate(found):
-        size, scores[row] = pool.size_of(chance, size_odds, 0, len(chance))
-        chosen = np.zeros(len(chance), dtype=bool)
-        chosen[order[row, :size]] = True
-        right[row] = bool((chosen == member[row]).all())
-    return right, scores
+        size, scores[row] = pool.size_of(chance, size_odds, 0, len(chance), rule)
+        agreement[row] = data.agree(order[row, :size].tolist(), np.flatnonzero(member[row]).tolist())
+    return agreement, scores
 
 
-def calibration_error(scores: Array, right: Array, bins: int = 10) -> float:
-    """Return the mean distance of score and share of right answers, weighted over bins of equal width."""
+def calibration_error(scores: Array, agreement: Array, bins: int = 10) -> float:
+    """Return the mean distance of score and agreement, weighted over bins of equal width."""
     import numpy as np
 
     place = np.minimum((scores * bins).astype(int), bins - 1)
     count = np.bincount(place, minlength=bins)
-    away = np.abs(np.bincount(place, right, bins) - np.bincount(place, scores, bins))
+    away = np.abs(np.bincount(place, agreement, bins) - np.bincount(place, scores, bins))
     return float(away[count > 0].sum() / len(scores))
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+LIKELIEST, EXPECTED = "likeliest", "expected"
+RULES = (LIKELIEST, EXPECTED)
 # How firmly the weights are drawn to equal ones, in nats: about what a dozen records can say against it.
 _FIRM = 5.0
 # How often each number of labels counts as seen beside what was seen.
@@ -86,13 +88,25 @@ def size_odds(found: Array, given: Array) -> Array:
     return odds
 
 
-def size_of(found: Array, odds: Array, least: int, most: int) -> tuple[int, float]:
-    """Return how many labels, from ``least`` to ``most``, make the likeliest set of one record, and its chance."""
+def size_of(found: Array, odds: Array, least: int, most: int, rule: str) -> tuple[int, float]:
+    """Return how many of the likeliest labels a record gets, from ``least`` to ``most``, and how far they will agree.
+
+    By the rule LIKELIEST it is the likeliest set of all, with its chance. By EXPECTED it is as many as are expected,
+    none only where that is likelier than any, with the expected F1 as the ratio of what is expected of its parts (Lewis
+    1995). The first is more often exactly right where labels are clear, the second takes in rare labels.
+    """
     import numpy as np
 
+    likely = sizes(found) * np.exp(odds)
+    total = likely.sum()
     ranked = np.clip(np.sort(found)[::-1], _LEAST, 1 - _LEAST)
-    taken = np.concatenate([[0.0], np.cumsum(np.log(ranked))])
-    left = np.concatenate([np.cumsum(np.log1p(-ranked)[::-1])[::-1], [0.0]])
-    each = taken + left + odds
-    size = least + int(np.argmax(each[least : most + 1]))
-    return size, float(np.exp(each[size]) / (sizes(found) * np.exp(odds)).sum())
+    if rule == LIKELIEST:
+        held = np.concatenate([[0.0], np.cumsum(np.log(ranked))])
+        left = np.concatenate([np.cumsum(np.log1p(-ranked)[::-1])[::-1], [0.0]])
+        each = np.exp(held + left + odds)
+        size = least + int(np.argmax(each[least : most + 1]))
+        return size, float(each[size] / total)
+    if least == 0 and likely[0] > 0.5 * total:
+        return 0, float(likely[0] / total)
+    size = int(np.clip(round(float(likely @ np.arange(len(likely)) / total)), max(1, least), most))
+    return size, 2 * float(ranked[:size].sum()) / (size + float(found.sum()))
