@@ -62,7 +62,7 @@ def _same_examples(suggester: Suggester, record: Record, suggestion: Suggestion)
     if (suggestion.note or "").startswith(_NOT_RETRIEVED):
         return True
     before = [evidence.annotation_id for evidence in suggestion.evidence]
-    now = suggester.shown_now(record)
+    now = suggester.shown_now(record, suggestion.value)
     if FEWER in suggestion.flags:
         # The process that made it may have known that the model reads less.
         now = now[: len(before)]

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 JointFlow = Generator[list[Ask], list[Completion], dict[str, Outcome]]
 NEIGHBOURS = 8
 EXTRACTION_NEIGHBOURS = 24
-EVIDENCE = 16
+EVIDENCE, AGAINST = 16, 2
 _FREE = 2
 """A cascade goes by what two free backends say alike."""
 
@@ -145,8 +145,8 @@ class Suggester:
             return self.retriever.retrieve(self.index, query, neighbour_count(self.task.schema))
         return self.index.search(query, neighbour_count(self.task.schema))
 
-    def shown_now(self, record: Record) -> list[int]:
-        """Return the annotations that a suggestion for a record would have as evidence now, in order.
+    def shown_now(self, record: Record, value: Value | None) -> list[int]:
+        """Return the annotations that a suggestion of ``value`` for a record would have as evidence now, in order.
 
         Those of a prompt are the ones that are left after it was made to fit into what the model reads.
         """
@@ -154,7 +154,26 @@ class Suggester:
         examples = prepared.examples
         if self.backend.billed:
             examples = shown(self.flow(prepared).case.examples, self.style)
-        return [example.annotation_id for example in examples[:EVIDENCE]]
+        return [evidence.annotation_id for evidence in self._evidence(prepared, examples, value)]
+
+    def _evidence(self, prepared: Prepared, examples: Sequence[Example], value: Value | None) -> list[Evidence]:
+        """Return the examples that a suggestion was made from, and the nearest that speak against a free one.
+
+        Neighbours that all say the same show nothing of what else the text could be taken for.
+        """
+        found = [Evidence(e.annotation_id, e.record_id, e.similarity) for e in examples[:EVIDENCE]]
+        schema = self.task.schema
+        if self.backend.billed or not schema.candidates() or value is None or schema.says_nothing(value):
+            return found
+        labels = set(schema.strata(value))
+        if not examples or any(labels.isdisjoint(schema.strata(example.value)) for example in examples):
+            return found
+        if labels >= self.index.counts().keys():
+            return found
+        against = self.index.search(
+            Query.of(prepared.record, prepared.vector), AGAINST, accept=lambda entry: labels.isdisjoint(entry.strata)
+        )
+        return found + [Evidence(h.entry.annotation_id, h.entry.record_id, h.similarity) for h in against]
 
     # The calls of a suggestion
 
@@ -332,7 +351,7 @@ class Suggester:
             failure=failure,
             score=completion.score,
             note=completion.note,
-            evidence=[Evidence(e.annotation_id, e.record_id, e.similarity) for e in examples[:EVIDENCE]],
+            evidence=self._evidence(prepared, examples, None if failure else outcome.value),
             second=next(iter(self._free_answers(prepared, 1)), None),
             flags=[*(["instruction"] if speaks else []), *outcome.flags],
             scores=completion.scores,

@@ -236,7 +236,7 @@ class DeskView:
             second = None if offered is None else replace(second, value=offered)
         agrees = second is not None and second.value == value
         scores, scale = (None, RAW) if value is None else self._scores(suggestion)
-        evidence, steps = self._evidence(suggestion.evidence), clipped_steps(suggestion.steps)
+        evidence, steps = self._evidence(suggestion.evidence, value), clipped_steps(suggestion.steps)
         return number, Shown(
             suggestion, value, hint, second, agrees, evidence, steps, scores, scale, found.standing, found.since
         )
@@ -292,11 +292,12 @@ class DeskView:
             log.info("Task %s of project %d: %s", self.task.name, self.project["id"], error)
             return None
 
-    def _evidence(self, evidence: Sequence[Evidence]) -> list[dict[str, Any]]:
+    def _evidence(self, evidence: Sequence[Evidence], value: Value | None) -> list[dict[str, Any]]:
         rows = self.store.annotations.examples([item.annotation_id for item in evidence])
         return [
             {
                 "id": row["id"],
+                "against": self._is_against(value, self._usable(row)),
                 "text": clip(row["text"], _CLIP),
                 "similarity": item.similarity,
                 "share": round(min(max(item.similarity, 0.0), 1.0), 3),
@@ -309,6 +310,13 @@ class DeskView:
             for item in evidence
             if (row := rows.get(item.annotation_id)) is not None
         ]
+
+    def _is_against(self, value: Value | None, other: Value | None) -> bool:
+        """Whether an example shares no label with a suggestion."""
+        schema = self.task.schema
+        if value is None or other is None or not schema.candidates():
+            return False
+        return set(schema.strata(value)).isdisjoint(schema.strata(other))
 
     def _usable(self, row: Row, record: Record | None = None) -> Value | None:
         """Return the value of an annotation in the labels of today, retired ones too; None if they cannot hold it."""

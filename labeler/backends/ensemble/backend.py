@@ -274,30 +274,33 @@ class EnsembleBackend:
         record, vector = request.record, np.asarray(request.vector, dtype=np.float32)[None]
         lexical = vector if self._is_lexical else self.lexical.embedder.embed([record.text])
         blocks = self._blocks(lexical, vector, [record.metadata], fitted.numbers)
-        blocks[SEEDS] = blocks[fitted.seeded]
+        blocks |= {SEEDS: blocks[fitted.seeded], VOTE: self._shares(fitted, request)[None]}
+        place, values = self._ngrams(fitted, record.text)
         odds: Array = np.zeros(len(fitted.labels))
         for member in fitted.learned.members if not only else [fitted.members[only]]:
-            said = member.offset.astype(float)
-            if member.name in (NGRAMS, WORDS):
-                said = said + self._of_ngrams(fitted, member.name, member.weights, record.text)
+            if member.name == WORDS:
+                said = member.weights[:, place].sum(axis=1)
+            elif member.name == NGRAMS:
+                said = member.weights[:, place] @ values
             else:
-                features = self._shares(fitted, request) if member.name == VOTE else blocks[member.name][0]
-                said = said + member.weights @ features
-            odds = odds + (1.0 if only else member.share) * said
+                said = member.weights @ (
+                    self._shares(fitted, request) if member.name == VOTE else blocks[member.name][0]
+                )
+            odds = odds + (1.0 if only else member.share) * (said + member.offset)
         return odds
 
-    def _of_ngrams(self, fitted: Fit, name: str, weights: Array, text: str) -> Array:
+    def _ngrams(self, fitted: Fit, text: str) -> tuple[Array, Array]:
+        """Return which n-grams of a text the fit knows, and what they weigh: int and float, both (n,)."""
         import numpy as np
 
         vocabulary = fitted.learned.vocabulary
+        if not len(vocabulary):
+            return vocabulary, np.zeros(0)
         _, buckets, counts = count_ngrams([text])
         place = np.minimum(np.searchsorted(vocabulary, buckets), len(vocabulary) - 1)
         known = vocabulary[place] == buckets
-        place = place[known]
-        values = np.ones(len(place)) if name == WORDS else weighed(counts[known], fitted.learned.idf[place])
-        length = 1.0 if name == WORDS else float(np.linalg.norm(values))
-        said: Array = weights[:, place] @ (values / (length or 1.0))
-        return said
+        values = weighed(counts[known], fitted.learned.idf[place[known]])
+        return place[known], values / (float(np.linalg.norm(values)) or 1.0)
 
     def _shares(self, fitted: Fit, request: BackendRequest) -> Array:
         """Return each label's share of the neighbours' votes; the mean of all examples where there are none."""

@@ -1,0 +1,42 @@
+"""What stands beside a free suggestion: the examples it was made from, and what speaks against it."""
+
+from __future__ import annotations
+
+from test_desk import Seat, Shop, open_shop, shop  # noqa: F401
+
+from labeler.prelabel.current import CURRENT, standing
+from labeler.store import NewRecord
+
+GOOD = tuple(NewRecord(f"g{n}", f"사과가 아삭하고 달아요 {n}") for n in range(12))
+BAD = tuple(NewRecord(f"b{n}", f"상자가 찢어져 왔어요 {n}") for n in range(3))
+
+
+def decide_all(seat: Seat, ids: list[int], value: str) -> None:
+    for id_ in ids:
+        seat.decide(seat.open(id_), value)
+
+
+def test_the_nearest_example_of_another_label_is_shown_where_all_neighbours_agree(shop: Shop) -> None:  # noqa: F811
+    """Eight neighbours that say the same come first, then two that say otherwise, marked, and all of it is current."""
+    seat = shop.seat()
+    good, bad = shop.add(*GOOD), shop.add(*BAD)
+    decide_all(seat, good[:9], "positive")
+    decide_all(seat, bad, "negative")
+    opened = seat.open(good[10])
+    made = shop.instance.store.suggestions.get(opened["suggestion_id"])
+    assert made.value == "positive"
+    assert [item.record_id in good for item in made.evidence] == [True] * 8 + [False] * 2
+    assert opened["html"].count("<b>against</b>") == 2
+    project = shop.instance.store.projects.get(shop.project)
+    task = shop.instance.project_task(project, "sentiment")
+    record = shop.instance.store.records.get(good[10])
+    assert standing(shop.instance.suggester_now(project, task), record, made) == CURRENT
+
+
+def test_nothing_is_added_where_only_one_label_was_approved(shop: Shop) -> None:  # noqa: F811
+    """What nobody said cannot be shown."""
+    seat = shop.seat()
+    good = shop.add(*GOOD)
+    decide_all(seat, good[:9], "positive")
+    made = shop.instance.store.suggestions.get(seat.open(good[10])["suggestion_id"])
+    assert len(made.evidence) == 8
