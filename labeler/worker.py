@@ -30,7 +30,7 @@ from labeler.store.database import HELD_BACK, held_back
 from labeler.store.ledger import OPEN
 from labeler.store.upkeep import DERIVED, VECTORS
 from labeler.store.work import DISAGREEMENT, SCORE
-from labeler.task import GROUP
+from labeler.task import GROUP, Task
 
 log = logging.getLogger("labeler.worker")
 _IDLE = 1.0
@@ -206,6 +206,8 @@ class Worker:
         try:
             task = instance.task_of(project, run["task"])
             own = overrides(run["settings"])
+            # Beside every suggestion of the run stands what the approvals say by now.
+            self._learn(project, task)
             suggester = instance.suggester(project, task, own)
             if suggester.backend.name in LEARNING:
                 instance.ensemble(project, task).fit()
@@ -359,6 +361,11 @@ class Worker:
             # Whoever tries to make them meets it again, and says so.
             return True
 
+    def _learn(self, project: dict[str, Any], task: Task) -> None:
+        ensemble = self.instance.ensemble(project, task)
+        if ensemble.supports(task.schema) and ensemble.stale():
+            ensemble.fit()
+
     def _after_decisions(self, project_id: int, task_name: str) -> None:
         """Follow the newest decisions of a task: fit ensemble and calibration, refresh the front of the queue."""
         instance = self.instance
@@ -366,9 +373,7 @@ class Worker:
         task = instance.tasks_of(project).get(task_name)
         if task is None:
             return
-        ensemble = instance.ensemble(project, task)
-        if ensemble.supports(task.schema) and ensemble.stale():
-            ensemble.fit()
+        self._learn(project, task)
         suggester = instance.suggester(project, task)
         self._recalibrate(suggester)
         settings = instance.project_settings(project)

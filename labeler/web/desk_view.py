@@ -12,6 +12,7 @@ from flask import render_template
 
 from labeler import strictjson
 from labeler.annotation.queue import Opened
+from labeler.backends.base import LEARNING
 from labeler.errors import InputError, LabelerError, LabelError, NotFound
 from labeler.instance import Instance
 from labeler.labels import Choice, LabelSchema, Rating
@@ -251,6 +252,8 @@ class DeskView:
             return None, RAW
         own = {label.name: suggestion.scores[label.name] for label in self.task.schema.labels
                if label.name in suggestion.scores}  # fmt: skip
+        if suggestion.backend in LEARNING:
+            return own, CALIBRATED
         if suggestion.score is None or CALIBRATED not in (suggestion.note or ""):
             return own, RAW
         place = (int(self.project["id"]), self.task.name, suggestion.backend, suggestion.model_id, suggestion.way)
