@@ -72,6 +72,8 @@ class EnsembleBackend:
         self.index, self.lexical, self.language = index, lexical, language
         self.columns: tuple[str, ...] = ()
         self._fitted: Fit | None = None
+        # What was learned where nothing can be stored.
+        self._unstored: Fit | None = None
         self._described: tuple[tuple[str, ...], Array] | None = None
         self._lock = threading.Lock()
 
@@ -83,15 +85,15 @@ class EnsembleBackend:
     def fitted(self) -> Fit | None:
         """The newest fit of any process; None while there is none, or none from the columns that models see now."""
         fits, known = self.index.store.fits, self._fitted
-        newest = fits.current(*self._place)
-        if newest is not None and (known is None or known.id != newest):
+        if fits.current(*self._place) != (None if known is None else known.id):
             found = fits.get(*self._place)
-            self._fitted = known if found is None else unpacked(found)
-        fitted = self._fitted
-        if fitted is None or fitted.columns != self.columns:
-            return None
+            # Where records were removed there is none any more: it had learned from them.
+            self._fitted = known = None if found is None else unpacked(found)
+        return next((fit for fit in (known, self._unstored) if fit is not None and self._usable(fit)), None)
+
+    def _usable(self, fit: Fit) -> bool:
         # One that learned labels which are not offered any more would spread their records over the others.
-        return fitted if set(fitted.labels) <= set(self.index.task.schema.names) else None
+        return fit.columns == self.columns and set(fit.labels) <= set(self.index.task.schema.names)
 
     @property
     def learned(self) -> str:
@@ -111,8 +113,11 @@ class EnsembleBackend:
 
     def starts(self) -> bool:
         """Whether there is a first fit by now, which is made at once where that keeps nobody waiting."""
-        few = len(self.index) < MIN_EXAMPLES
-        return few and self.index.embeddings.embedder.fast and not self.index.store.db.read_only and self.fit()
+        index = self.index
+        if index.store.db.read_only or not index.embeddings.embedder.fast or not index.ready():
+            return False
+        index.refresh()
+        return len(index) < MIN_EXAMPLES and self.fit()
 
     def stale(self) -> bool:
         """Whether so much was decided since the last fit (five decisions or a tenth) that it is worth another.
@@ -140,10 +145,13 @@ class EnsembleBackend:
             if fit is None:
                 return False
             id_, head, numbers = packed(fit)
-            self._fitted = replace(fit, id=id_)
             store = self.index.store
-            if not store.db.read_only:
-                store.write(lambda tx: store.fits.save(tx, *self._place, id_, seq, head, numbers))
+            if store.db.read_only:
+                self._unstored = replace(fit, id=id_)
+                return True
+            store.write(lambda tx: store.fits.save(tx, *self._place, id_, seq, head, numbers))
+            # As other processes read it: rounded, so that all of them give the same answers.
+            self._fitted = unpacked({"id": id_, "seq": seq, "head": head, "numbers": numbers})
             return True
 
     def _fit(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> Fit | None:
@@ -156,7 +164,7 @@ class EnsembleBackend:
         member = member.reshape(len(entries), len(names))
         kept = np.flatnonzero(member.sum(axis=0) >= _PER_LABEL)
         rows = np.flatnonzero(member[:, kept].any(axis=1)) if one else np.arange(len(entries))
-        enough = len(rows) >= MIN_EXAMPLES and len(kept) >= 2
+        enough = len(rows) >= MIN_EXAMPLES and len(kept) >= _fewest(schema)
         if not enough:
             kept, rows = np.arange(len(names)), np.arange(len(entries))
         labels, entries = [names[n] for n in kept.tolist()], [entries[n] for n in rows.tolist()]
@@ -208,11 +216,12 @@ class EnsembleBackend:
         store = self.index.store
         ids = [entry.record_id for _, entry in entries]
         vectors = self.index.vectors([position for position, _ in entries])
+        # One that is removed at this moment has no text any more; what was learned of it is removed too.
         newest = store.records.texts(ids if not self._is_lexical else ids[-COMPARED:])
-        lexical = vectors if self._is_lexical else self.lexical.vectors([(id_, newest[id_]) for id_ in ids])
+        lexical = vectors if self._is_lexical else self.lexical.vectors([(id_, newest.get(id_, "")) for id_ in ids])
         stored = store.records.metadata(ids) if numbers else {}
         blocks = self._blocks(lexical, vectors, [stored.get(id_, {}) for id_ in ids], numbers)
-        grams = count_ngrams([newest[id_] for id_ in ids[-COMPARED:]])
+        grams = count_ngrams([newest.get(id_, "") for id_ in ids[-COMPARED:]])
         return Data(blocks, vectors, grams, member, one, seeded, self._seeded)
 
     def _blocks(
@@ -321,6 +330,15 @@ class ProbeBackend:
     def learned(self) -> str:
         return self.ensemble.learned
 
+    @property
+    def fitted(self) -> Fit | None:
+        """The ensemble's fit, if it has the model: before there is enough to learn it from, it has not."""
+        fitted = self.ensemble.fitted
+        return fitted if fitted is not None and VECTORS in fitted.members else None
+
+    def starts(self) -> bool:
+        return self.ensemble.starts() and self.fitted is not None
+
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
         for request in requests:
             yield self.ensemble.answer(request, VECTORS, self.name)
@@ -328,6 +346,11 @@ class ProbeBackend:
 
 def _offered(schema: LabelSchema) -> Sequence[Any]:
     return schema.leaves if isinstance(schema, Choices) else schema.labels
+
+
+def _fewest(schema: LabelSchema) -> int:
+    """Return how many labels have to be known to answer by them alone: as many as a set has at least."""
+    return max(2, schema.minimum) if isinstance(schema, Choices) else 2
 
 
 def _once(entries: Sequence[tuple[int, Entry]]) -> list[tuple[int, Entry]]:

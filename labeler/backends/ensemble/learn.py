@@ -152,7 +152,7 @@ def first(member: Array, seeds: tuple[Array, Array] | None, queue: Array, one: b
     base = np.log(member.sum(axis=0) + 1) if one else np.log((member.sum(axis=0) + 0.5) / (labels + len(member)))
     mean = member.mean(axis=0) if len(member) else np.zeros(labels)
     members = [Member(VOTE, _FIRST_VOTE * np.eye(labels), base - _FIRST_VOTE * mean, 1.0 if seeds is None else 0.5)]
-    odds = np.tile(base, (len(queue), 1))
+    odds = np.tile(base, (len(queue) or 1, 1))
     if seeds is not None:
         weights, offset = (_FIRST_SEEDS * 2 * part for part in seeds)
         members.append(Member(SEEDS, weights, base + offset, 0.5))
