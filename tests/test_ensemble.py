@@ -773,6 +773,19 @@ def test_examples_speak_through_their_votes(tmp_path):
     world.store.close()
 
 
+@pytest.mark.parametrize("approvals", [6, 12], ids=["first", "compared"])
+def test_where_nobody_votes_it_is_as_if_all_examples_did(tmp_path, approvals):
+    """A record that has only its own copies for neighbours is not kept from the commonest label."""
+    world = World(tmp_path)
+    ensemble = fitted_at(world, turns(world, approvals, ("positive", "positive", "neutral")))
+    assert bool(ensemble.fitted.learned.compared) is (approvals == 12)
+    votes = [Example(n, n, "x", value, 0.9) for n, value in enumerate(("positive", "positive", "neutral"))]
+    vector = world.query(world.records[0]).vector
+    said = [ask(world.task, REVIEWS[0], each, ensemble, vector)[1].scores for each in ([], votes)]
+    assert said[0] == pytest.approx(said[1], abs=1e-5)
+    world.store.close()
+
+
 def test_scikit_learn_is_not_needed(tmp_path):
     """A fit and an answer load scipy alone: the other takes seconds to load."""
     code = """

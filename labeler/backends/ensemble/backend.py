@@ -303,11 +303,11 @@ class EnsembleBackend:
         return said
 
     def _shares(self, fitted: Fit, request: BackendRequest) -> Array:
-        """Return each label's share of the neighbours' votes; the mean of all examples where there are none."""
+        """Return each label's share of the neighbours' votes, and a one behind them where there are none."""
         import numpy as np
 
-        shares = np.zeros(len(fitted.labels))
-        votes = votes_of(request)
+        votes, shares = votes_of(request), np.zeros(len(fitted.labels) + 1)
+        shares[-1] = not votes
         total = sum(weight for _, weight in votes)
         for value, weight in votes:
             for name in request.schema.strata(value):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-_FORMAT = 1
+_FORMAT = 2
 # Weights of thousands of n-grams are small numbers, of which three digits do.
 _SHORT = (NGRAMS, WORDS)
 

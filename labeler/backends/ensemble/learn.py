@@ -151,7 +151,8 @@ def first(member: Array, seeds: tuple[Array, Array] | None, queue: Array, one: b
     labels = member.shape[1]
     base = np.log(member.sum(axis=0) + 1) if one else np.log((member.sum(axis=0) + 0.5) / (labels + len(member)))
     mean = member.mean(axis=0) if len(member) else np.zeros(labels)
-    members = [Member(VOTE, _FIRST_VOTE * np.eye(labels), base - _FIRST_VOTE * mean, 1.0 if seeds is None else 0.5)]
+    share = 1.0 if seeds is None else 0.5
+    members = [Member(VOTE, _FIRST_VOTE * _from_mean(mean), base - _FIRST_VOTE * mean, share)]
     odds = np.tile(base, (len(queue) or 1, 1))
     if seeds is not None:
         weights, offset = (_FIRST_SEEDS * 2 * part for part in seeds)
@@ -293,7 +294,14 @@ def _vote(data: Data, base: Array) -> _Opinion:
     counts = np.vectorize(weight)(np.take_along_axis(alike, near, axis=1))
     shares = (member[near] * counts[:, :, None]).sum(axis=1) / counts.sum(axis=1)[:, None]
     mean = member.mean(axis=0)
-    return _best(VOTE, [(shares - mean, np.eye(len(mean)), -mean)], data, base, _SHARES)
+    return _best(VOTE, [(shares - mean, _from_mean(mean), -mean)], data, base, _SHARES)
+
+
+def _from_mean(mean: Array) -> Array:
+    """Return the weights of the labels' shares, and of there being no votes: then it is as if they said the mean."""
+    import numpy as np
+
+    return np.hstack([np.eye(len(mean)), mean[:, None]])
 
 
 def _weighed(grams: tuple[Array, Array, Array], size: int) -> tuple[Array, Array, Any]:
