@@ -469,8 +469,8 @@ class Instance:
     def free_suggester(self, project: Mapping[str, Any], task: Task, own: Suggester | None) -> Suggester:
         """Return what stands in while a page waits for ``own``, the task's own suggester; ``own`` if it can itself."""
         if own is not None and not own.backend.billed:
-            ensemble = self.ensemble(project, task) if own.backend.name in LEARNING else None
-            if ensemble is None or ensemble.fitted is not None or ensemble.starts():
+            learning: Any = own.backend if own.backend.name in LEARNING else None
+            if learning is None or learning.fitted is not None or learning.starts():
                 return own
             # The background worker fits, the neighbours answer meanwhile.
             if not self.read_only and not self.store.upkeep.is_due(int(project["id"]), task.name):

@@ -24,6 +24,7 @@ from sqlite_utils.migrations import Migrations
 from labeler import Choice, Label, Task
 from labeler.annotation.decisions import Decided, Decision, Decisions
 from labeler.annotation.queue import Queue
+from labeler.backends.ensemble.backend import EnsembleBackend
 from labeler.instance import Instance
 from labeler.records import Evidence, ParseFailure, Suggestion
 from labeler.retrieval.embedding import Embeddings
@@ -143,6 +144,10 @@ class World:
         """A fresh index, as another process (or this one after a restart) would open it."""
         embeddings = Embeddings(self.store, embedder or self.embedder)
         return ExampleIndex(self.store, self.project_id, self.task, embeddings, folder)
+
+    def ensemble(self, index: ExampleIndex | None = None) -> EnsembleBackend:
+        """An ensemble of this process or, with a fresh index, of another."""
+        return EnsembleBackend(index or self.index(), Embeddings(self.store, LexicalEmbedder()), "ko")
 
     def query(self, record_id: int) -> Query:
         record = self.store.records.get(record_id)

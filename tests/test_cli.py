@@ -482,7 +482,7 @@ def test_dry_run_calls_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) ->
     [
         (["--project", "shopp", "--task", "sentiment"], "No project 'shopp'; there are: shop"),
         (["--project", "shop", "--task", "sentimnt"], "No task 'sentimnt'; loaded: categories"),
-        (["--project", "shop", "--task", "sentiment", "--backend", "gpt"], "No backend 'gpt'; loaded: nearest, openai"),
+        (["--project", "shop", "--task", "sentiment", "--backend", "gpt"], "No backend 'gpt'; loaded: ensemble"),
         (["--project", "shop", "--task", "sentiment", "--retriever", "bm25"], "No retriever 'bm25'; loaded: balanced"),
         (["--project", "shop", "--task", "sentiment", "--style", "poem"], "style is 'poem'; allowed are: few-shot"),
         (["--project", "shop", "--task", "sentiment", "--backend", "openai"], "needs a model id"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_openai import FakeOpenAI, good
 from helpers import SENTIMENT, World, open_instance
-from test_nearest_probe import ask
+from test_nearest import ask
 
 from labeler import (
     BackendRequest,
@@ -28,7 +28,6 @@ from labeler import (
 from labeler.annotation.decisions import Decision
 from labeler.backends import columns
 from labeler.backends.nearest import NearestBackend
-from labeler.backends.probe import ProbeBackend
 from labeler.errors import SettingError
 from labeler.export import Options, Shares, export_task
 from labeler.export.formats import built_in
@@ -286,7 +285,7 @@ def test_columns_become_numbers():
     assert columns.numbers([], rows).shape == (40, 0)
 
 
-def test_the_probe_learns_from_a_column_that_is_sent(tmp_path):
+def test_the_ensemble_learns_from_a_column_that_is_sent(tmp_path):
     """On the demonstration, where the rating mostly tells the sentiment, it does better with it than without."""
     reviews = [review for review in demo.reviews() if review["lang"] == "ko"][:120]
     news = [NewRecord(r["id"], r["text"], metadata={"rating": r["rating"]}) for r in reviews]
@@ -296,20 +295,20 @@ def test_the_probe_learns_from_a_column_that_is_sent(tmp_path):
     for id_ in learned:
         world.approve(id_, truth[id_])
 
-    def right(probe):
-        assert probe.fit()
-        return sum(answer(probe, id_) == truth[id_] for id_ in asked)
+    def right(ensemble):
+        assert ensemble.fit()
+        return sum(answer(ensemble, id_) == truth[id_] for id_ in asked)
 
-    def answer(probe, id_, **metadata):
+    def answer(ensemble, id_, **metadata):
         record = world.store.records.get(id_)
         record = Record(id_, 1, "r", record.text, metadata=metadata or record.metadata)
         request = BackendRequest(
-            record, "sentiment", SENTIMENT.schema, vector=LEXICAL.embed([record.text])[0], columns=probe.columns
+            record, "sentiment", SENTIMENT.schema, vector=LEXICAL.embed([record.text])[0], columns=ensemble.columns
         )
-        (found,) = probe.complete([request])
+        (found,) = ensemble.complete([request])
         return SENTIMENT.parse_completion(found.text, record)
 
-    plain, better = ProbeBackend(world.index()), ProbeBackend(world.index())
+    plain, better = world.ensemble(), world.ensemble()
     better.columns = ("rating",)
     without, with_it = right(plain), right(better)
     assert with_it > without and with_it >= 0.85 * len(asked)
@@ -319,23 +318,23 @@ def test_the_probe_learns_from_a_column_that_is_sent(tmp_path):
 
 
 def test_a_fit_answers_only_for_the_columns_it_learned_from(tmp_path):
-    """After another choice the probe is as if it had never learned, and learns anew; the old fit is not used."""
+    """After another choice the ensemble is as if it had never learned, and learns anew; the old fit is not used."""
     world = World(tmp_path, [NewRecord(f"k{n}", f"글 {n}", metadata={"rating": n % 2}) for n in range(20)])
     for id_ in world.records:
         world.approve(id_, ("positive", "negative")[id_ % 2])
-    probe = ProbeBackend(world.index())
-    assert probe.fit()
-    without = probe.learned
-    probe.columns = ("rating",)
-    assert probe.fitted is None and probe.learned == "" and probe.stale()
-    assert probe.fit() and not probe.stale() and probe.learned != without
-    other = ProbeBackend(world.index())
+    ensemble = world.ensemble()
+    assert ensemble.fit()
+    without = ensemble.learned
+    ensemble.columns = ("rating",)
+    assert ensemble.fitted is None and ensemble.learned == "" and ensemble.stale()
+    assert ensemble.fit() and not ensemble.stale() and ensemble.learned != without
+    other = world.ensemble()
     assert other.fitted is None
     other.columns = ("rating",)
-    assert other.learned == probe.learned and other.fitted.learned[0]["name"] == "rating"
-    probe.columns = ()
-    assert probe.fit() and probe.learned == without
-    value, _ = ask(world.task, "글 1", [], probe, LEXICAL.embed(["글 1"])[0])
+    assert other.learned == ensemble.learned and other.fitted.numbers[0]["name"] == "rating"
+    ensemble.columns = ()
+    assert ensemble.fit() and ensemble.learned == without
+    value, _ = ask(world.task, "글 1", [], ensemble, LEXICAL.embed(["글 1"])[0])
     assert value in ("positive", "negative")
     world.store.close()
 

@@ -47,7 +47,7 @@ def label_all(shop: Shop, seat: Seat, gold: dict[str, str], count: int, order: s
 
 
 def test_free_suggestions_are_fresh_in_any_order_and_after_the_backend_changed(open_shop):  # noqa: F811
-    """With the worker beside it, a record opened in random order has the suggestion of now, from the probe too."""
+    """With the worker beside it, a record opened in random order has the suggestion of now, from the ensemble too."""
     gold = topics(20)
     fruit = open_shop(tuple(gold))
     seat = fruit.seat()
@@ -57,7 +57,7 @@ def test_free_suggestions_are_fresh_in_any_order_and_after_the_backend_changed(o
     runs.start(fruit.instance.store, fruit.project, "sentiment", ids, {"backend": "nearest"})
     Worker(fruit.instance).run_until_idle()
     late = label_all(fruit, seat, gold, 60, "random")
-    assert free.backend.name == "nearest" and suggester_of(fruit).backend.name == "probe"
+    assert free.backend.name == "nearest" and suggester_of(fruit).backend.name == "ensemble"
     assert {stood for stood, _ in late} == {CURRENT}
     assert sum(agreement for _, agreement in late[-40:]) >= 32
 
@@ -86,7 +86,7 @@ def test_blind_records_are_compared_with_suggestions_as_fresh_as_assisted_ones(o
         seat.decide(opened, gold[text])
     assert min(seen.values()) > 5
     page = seat.client.get(f"/projects/{fruit.project}").get_data(as_text=True)
-    assert re.search(r"Agreement, blind <small>[^<]*nearest", page, re.I)
+    assert re.search(r"Agreement, blind <small>[^<]*ensemble", page, re.I)
 
 
 def test_opening_again_and_again_makes_no_new_suggestion_after_a_label_was_retired(open_shop):  # noqa: F811
@@ -108,23 +108,24 @@ def test_opening_again_and_again_makes_no_new_suggestion_after_a_label_was_retir
     assert index.counts() == {"positive": 6} and len(index) == 6
 
 
-def test_refit_of_the_probe_renews_what_has_the_same_neighbours(lab):  # noqa: F811
-    """A probe that learned more answers anew, also where the neighbours that are shown are the same."""
+@pytest.mark.parametrize("name", ["ensemble", "probe"])
+def test_a_refit_renews_what_has_the_same_neighbours(lab, name):  # noqa: F811
+    """A backend that learned more answers anew, also where the neighbours that are shown are the same."""
     for n, id_ in enumerate(lab.ids[:10]):
         approve(lab, id_, "negative" if n % 2 else "positive")
     task = lab.instance.project_task(lab.project, "sentiment")
-    lab.instance.probe(lab.project, task).fit()
-    probe = suggester(lab, backend="probe")
+    lab.instance.ensemble(lab.project, task).fit()
+    first = suggester(lab, backend=name)
     record = lab.store.records.get(lab.ids[11])
-    stored = at_opening(probe, probe, [(record, None)])[0].suggestion
-    assert standing(probe, record, stored) == CURRENT
-    assert at_opening(probe, probe, [(record, stored)])[0].suggestion.id == stored.id
+    stored = at_opening(first, first, [(record, None)])[0].suggestion
+    assert standing(first, record, stored) == CURRENT
+    assert at_opening(first, first, [(record, stored)])[0].suggestion.id == stored.id
     approve(lab, lab.ids[10], "neutral")
-    lab.instance.probe(lab.project, task).fit()
-    again = suggester(lab, backend="probe")
+    lab.instance.ensemble(lab.project, task).fit()
+    again = suggester(lab, backend=name)
     assert standing(again, record, stored) == OLDER
     renewed = at_opening(again, again, [(record, stored)])[0].suggestion
-    assert renewed.id != stored.id and renewed.fit == lab.instance.probe(lab.project, task).learned
+    assert renewed.id != stored.id and renewed.fit == lab.instance.ensemble(lab.project, task).learned
 
 
 def test_a_suggestion_is_of_another_kind_after_any_setting_that_decides_answers(lab):  # noqa: F811

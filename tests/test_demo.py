@@ -155,7 +155,7 @@ def test_suggestions_stand_on_approved_examples(instance: Instance, project: dic
             continue
         suggested += 1
         assert suggestion.failure is None
-        assert suggestion.backend in ("nearest", "probe")
+        assert suggestion.backend in ("nearest", "ensemble")
         assert suggestion.evidence
         for evidence in suggestion.evidence:
             assert approved[evidence.annotation_id] == evidence.record_id != record_id

@@ -551,10 +551,22 @@ def test_who_may_not_import_is_told_who_may(shop: Shop) -> None:
     assert ["An admin of the project can do that." in page for page in pages] == [False, True]
 
 
-def test_without_any_example_the_form_is_empty_with_a_hint(shop: Shop) -> None:
-    opened = shop.seat().next()
+def test_without_any_example_the_form_is_empty_with_a_hint(open_shop: Callable[..., Shop]) -> None:
+    """Where there are no labels to describe, there is nothing to go by before the first approval."""
+    shop = open_shop()
+    shop.add(NewRecord("k", "사과"), task="keywords")
+    opened = shop.seat("keywords").next()
     assert (opened["suggested"], opened["suggestion_id"], opened["decided"]) == (None, None, None)
     assert "they start after the first approvals" in opened["html"]
+
+
+def test_the_first_record_of_all_has_a_suggestion_by_the_descriptions_of_the_labels(shop: Shop) -> None:
+    """It says so, and that it is doubtful: no example stands behind it."""
+    opened = shop.seat().next()
+    suggestion = shop.instance.store.suggestions.get(opened["suggestion_id"])
+    assert (suggestion.value, suggestion.note, suggestion.evidence) == (opened["suggested"], "seeds", ())
+    assert "by the descriptions of the labels: too little is approved yet" in opened["html"]
+    assert "doubtful" in opened["html"] and "they start after the first approvals" not in opened["html"]
 
 
 def test_a_record_without_suggestion_gets_one_at_once(shop: Shop) -> None:
@@ -607,11 +619,11 @@ def ready_after(seat: Seat, first: Any, value: str, second: Any) -> Any:
 
 
 def test_a_decision_brings_the_record_that_lies_ready_with_the_suggestion_it_makes(shop: Shop) -> None:
-    """Before the first approval there was none; the answer to that approval has one for the next record."""
+    """Before the first approval there was another; the answer to that approval has one that follows it."""
     seat = shop.seat()
     first = seat.next(page="kims-page")
     second = seat.next(page="kims-page", have=[first["record_id"]])
-    assert second["suggested"] is None
+    assert second["suggested"] == "positive"
     then = ready_after(seat, first, "negative", second)["then"]
     assert (then["record_id"], then["suggested"]) == (second["record_id"], "negative") and "data-slot" in then["html"]
 
@@ -964,7 +976,7 @@ def test_an_example_opens_with_text_label_and_history(shop: Shop) -> None:
     last = seat.decide(seat.open(opened["record_id"]), "neutral").json["annotation_id"]
     page = seat.client.get(seat.path(f"example/{last}")).json["html"]
     assert TEXTS[0] in page and "Neutral" in page and "Negative" in page and page.count("kim") == 2
-    assert page.count("Labeled from scratch") == 2
+    assert page.count("Corrected") == 2
 
 
 def test_examples_of_another_task_or_project_do_not_exist(shop: Shop) -> None:

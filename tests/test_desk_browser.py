@@ -93,6 +93,11 @@ class Desk:
         self.ready()
         return self
 
+    def blank(self, task: str) -> Desk:
+        """Go where nothing is suggested before the first approval: to a task that goes by the neighbours alone."""
+        self.instance.change_task(self.project, task, {"backend": "nearest"})
+        return self.go(task)
+
     def ready(self) -> None:
         """Wait until the record in front can have been seen: an earlier press is taken for one before it."""
         self.page.wait_for_selector("#desk[data-ready]:not(.is-waiting)")
@@ -263,7 +268,7 @@ def test_numpad_chooses_too(desk: Desk) -> None:
 
 def test_nothing_chosen_is_not_approved(desk: Desk) -> None:
     """Enter on an empty form says what is missing and stays."""
-    desk.go("tone")
+    desk.blank("tone")
     before = desk.record
     desk.settle()
     desk.press("Enter")
@@ -288,7 +293,7 @@ def test_skip_reject_and_undo(desk: Desk) -> None:
 
 
 def test_undo_brings_back_the_value(desk: Desk) -> None:
-    desk.go("tone")
+    desk.blank("tone")
     record = desk.decide("Digit3", "Enter")
     desk.current(record)
     desk.settle()
@@ -410,7 +415,7 @@ def test_the_key_into_the_text_field_counts_for_the_record_that_comes(desk: Desk
 def test_while_undo_is_on_its_way_no_key_decides(desk: Desk, slow: str) -> None:
     """It brings back what was newest when it was pressed; the record in front, about to leave, takes no decision."""
     held = Held(desk, slow)
-    first = desk.go("tone").decide("Digit1", "Enter")
+    first = desk.blank("tone").decide("Digit1", "Enter")
     desk.settle()
     second = desk.record
     desk.press("Backspace", "Digit2", "Enter", "Space", "KeyX")
@@ -539,7 +544,7 @@ def test_the_last_one_skipped_comes_back(desk: Desk) -> None:
 def test_order_is_changed_and_survives_a_reload(desk: Desk) -> None:
     for n, score in ((0, 0.9), (1, 0.8), (5, 0.1)):
         desk.suggest(f"r{n}", "good", "tone", score=score)
-    desk.go("tone")
+    desk.blank("tone")
     assert TEXTS[0] in desk.text
     desk.page.select_option("select[name=order]", "score")
     desk.until(lambda: desk.text == TEXTS[5])
@@ -553,7 +558,7 @@ def test_order_is_changed_and_survives_a_reload(desk: Desk) -> None:
 
 def test_choices_toggle_with_digits_and_keep_the_rules(desk: Desk) -> None:
     """The exclusive label clears the others; at most two; at least one."""
-    desk.go("topics").press("Digit1", "Digit2")
+    desk.blank("topics").press("Digit1", "Digit2")
     assert desk.chosen() == ["fruit", "meat"]
     desk.press("Digit3")
     assert desk.chosen() == ["none"]
@@ -567,7 +572,7 @@ def test_choices_toggle_with_digits_and_keep_the_rules(desk: Desk) -> None:
 
 def test_many_labels_have_a_filter(desk: Desk) -> None:
     """/ looks for a label; arrows move, Enter chooses; Enter in the empty filter approves."""
-    desk.go("moods").press("Digit2", "Slash")
+    desk.blank("moods").press("Digit2", "Slash")
     desk.page.keyboard.type("mood1")
     desk.press("ArrowDown", "Enter")
     desk.page.keyboard.insert_text("설렘")
@@ -580,7 +585,7 @@ def test_many_labels_have_a_filter(desk: Desk) -> None:
 
 def test_a_tree_takes_two_digits(desk: Desk) -> None:
     """The first opens a category, the second chooses in it; a category with one label needs one digit."""
-    desk.go("tree").press("Digit1", "Digit3", "Digit2", "Digit1", "Digit3")
+    desk.blank("tree").press("Digit1", "Digit3", "Digit2", "Digit1", "Digit3")
     assert desk.chosen() == ["taste/sour", "price/value", "service/help"]
     desk.press("Digit1", "Escape", "Digit2", "Digit1")
     assert desk.value(desk.decide("Enter")) == ["taste/sour", "service/help"]
@@ -1042,7 +1047,7 @@ def test_closing_a_page_gives_its_records_to_the_other(desk: Desk) -> None:
 
 def test_an_approval_counts_from_the_second_record_after_it(desk: Desk) -> None:
     """The one right after it was fetched before; the next comes anew with the answer, while that one is read."""
-    desk.go("tone")
+    desk.blank("tone")
     desk.until(lambda: desk.page.get_attribute("#desk", "data-ahead") == "5")
     assert desk.chosen() == []
     with desk.page.expect_response("**/api/decide") as answer:

@@ -772,7 +772,7 @@ def test_every_suggestion_of_a_cascade_says_which_step_made_it(lab):
         for text, value in (("sweet fresh apples", "positive"), ("rotten broken late", "negative")):
             approve(lab, *add(lab, f"{text} number {n}"), value)
     task = lab.instance.project_task(lab.project, "sentiment")
-    lab.instance.probe(lab.project, task).fit()
+    lab.instance.ensemble(lab.project, task).fit()
     free, fixed, retrieved = add(lab, "sweet fresh apples today", "sweet fresh apples here", "sweet fresh apples, hm")
 
     def behave(request, n):

@@ -165,7 +165,7 @@ def reason(plugins: Plugins, name: str) -> str:
     """Return why the only disabled plugin is disabled, after checking that it is ``name`` and the rest works."""
     assert [disabled.name for disabled in plugins.disabled] == [f"instance/plugins/{name}.py"]
     assert set(TASKS) <= set(plugins.tasks)
-    assert {"openai", "nearest", "probe"} <= set(plugins.backends)
+    assert {"openai", "nearest", "ensemble", "probe"} <= set(plugins.backends)
     return plugins.disabled[0].reason
 
 
@@ -182,7 +182,7 @@ def test_the_seven_tasks_come_from_the_folder_plugins(load: Callable[..., Plugin
 def test_built_ins_enter_by_the_same_door(load: Callable[..., Plugins]) -> None:
     """Backends, embedders, retrievers, formats and the executor are registered by hooks too, and none is disabled."""
     plugins = load()
-    assert set(plugins.backends) == {"openai", "transformers", "nearest", "probe"}
+    assert set(plugins.backends) == {"openai", "transformers", "nearest", "ensemble", "probe"}
     assert set(plugins.embedders) == {"lexical", "e5", "sentence-transformers"}
     assert set(plugins.retrievers) == {"balanced", "similar", "mmr", "diverse", "fixed", "random", "none"}
     assert {"openai", "trl", "alpaca", "csv", "suggestions"} <= set(plugins.exporters)

@@ -590,14 +590,15 @@ def test_free_run_costs_nothing_and_asks_nobody(lab):
     assert (suggestion.value, suggestion.note, suggestion.evidence[0].record_id) == ("negative", "vote", lab.ids[0])
 
 
-def test_probe_is_fitted_before_its_run(lab):
-    """A run with ``probe`` learns first, from what is approved at its start."""
+@pytest.mark.parametrize("name", ["ensemble", "probe"])
+def test_what_learns_is_fitted_before_its_run(lab, name):
+    """A run with ``ensemble`` or ``probe`` learns first, from what is approved at its start."""
     for n, id_ in enumerate(lab.ids[:8]):
         approve(lab, id_, "negative" if n % 2 else "positive")
-    run_id = lab.start(lab.ids[8:], backend="probe")
+    run_id = lab.start(lab.ids[8:], backend=name)
     assert Worker(lab.instance).move_run(run_id) == "finished"
     assert {lab.suggestions(id_)[0].value for id_ in lab.ids[8:]} <= {"negative", "positive"}
-    assert all(0 < lab.suggestions(id_)[0].score <= 1 for id_ in lab.ids[8:])
+    assert all(0 < lab.suggestions(id_)[0].score < 1 for id_ in lab.ids[8:])
 
 
 def test_approval_refreshes_what_comes_next(lab):
@@ -640,13 +641,13 @@ def test_billed_refresh_is_small_and_stands_in_the_ledger(lab):
 
 
 def test_upkeep_refits_and_refreshes_after_decisions(lab):
-    """The worker hears of decisions, makes missing vectors, fits the probe and refreshes the front."""
+    """The worker hears of decisions, makes missing vectors, fits the ensemble and refreshes the front."""
     worker = Worker(lab.instance)
     for n, id_ in enumerate(lab.ids[:10]):
         approve(lab, id_, ("negative", "positive")[n % 2])
     worker.run_until_idle()
     task = lab.instance.project_task(lab.project, "sentiment")
-    assert lab.instance.probe(lab.project, task).fitted.examples == 10
+    assert lab.instance.ensemble(lab.project, task).fitted.examples == 10
     assert lab.store.vectors.progress("lexical-1", lab.project["id"]) == (12, 12)
 
 

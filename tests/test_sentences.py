@@ -21,7 +21,7 @@ from labeler.web import sentences
 
 PACKAGE = Path(labeler.__file__).parent
 ROOMS = (
-    "backends/local", "backends/openai", "backends/endings.py", "backends/nearest.py", "backends/ensemble/backend.py", "prelabel",
+    "backends/local", "backends/openai", "backends/endings.py", "backends/nearest.py", "backends/ensemble", "prelabel",
     "store/ledger_runs.py", "store/ledger_items.py", "store/ledger_calls.py", "store/limits.py", "store/batches.py",
     "store/calibrations.py", "labels", "task.py", "strictjson.py", "suggesters.py", "ingest",
 )  # fmt: skip

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from helpers import Points, World
+from helpers import REVIEWS, Points, World
 from test_runs import approve, lab, suggester  # noqa: F401
 
 from labeler.instance import Instance
@@ -52,18 +52,18 @@ def approve_topics(instance, first, count):
 
 
 def test_a_server_answers_by_what_a_worker_fitted(two):
-    """A server without background work uses the probe of a worker in another process, and its newest fit."""
+    """A server without background work uses the ensemble of a worker in another process, and its newest fit."""
     server, worker = two
     project, task = task_of(server)
     approve_topics(server, 0, 24)
     assert server.suggester_now(project, task).backend.name == "nearest"
     Worker(worker).run_until_idle()
-    assert server.suggester_now(project, task).backend.name == "probe"
-    assert server.probe(project, task).learned == worker.probe(project, task).learned != ""
-    before = server.probe(project, task).learned
+    assert server.suggester_now(project, task).backend.name == "ensemble"
+    assert server.ensemble(project, task).learned == worker.ensemble(project, task).learned != ""
+    before = server.ensemble(project, task).learned
     approve_topics(server, 0, 9)
     Worker(worker).run_until_idle()
-    assert server.probe(project, task).learned not in ("", before)
+    assert server.ensemble(project, task).learned not in ("", before)
 
 
 def test_looking_for_missing_vectors_costs_the_same_however_many_records_there_are(two):
@@ -108,11 +108,11 @@ def test_a_worker_refreshes_the_front_for_decisions_of_another_process(two):
     server.change_project(1, {"order": "score"})
     approve_topics(server, 0, 3)
     ids = list(runs.select(server.store, 1, "sentiment", None, True))
-    runs.start(server.store, 1, "sentiment", ids, {"backend": "nearest"})
+    runs.start(server.store, 1, "sentiment", ids, {"backend": "ensemble"})
     Worker(worker).run_until_idle()
     approve_topics(server, 0, 6)
     Worker(worker).run_until_idle()
-    front = server.store.work.front(1, "sentiment", "score", 20, scored_by="nearest")
+    front = server.store.work.front(1, "sentiment", "score", 20, scored_by="ensemble")
     seqs = {server.store.suggestions.of_record(id_, "sentiment")[0].seq for id_ in front}
     # What came to the front by the new scores is older still.
     assert server.store.annotations.latest_seq(1, "sentiment") in seqs
@@ -160,10 +160,12 @@ def test_two_workers_never_follow_one_task_at_the_same_time(two):
 def test_a_probe_set_by_hand_is_fitted_though_nothing_was_decided_since(two):
     """Somebody who opens a record asks for the fit, and a worker in another process makes it."""
     server, worker = two
-    project, task = task_of(server)
-    approve_topics(server, 0, 12)
+    # Near-duplicates are learned from once: eight others are what the probe needs.
+    news = [NewRecord(f"d{n}", f"{('sunny', 'rainy')[n % 2]} {text}") for n, text in enumerate(REVIEWS)]
+    server.store.write(lambda tx: server.store.records.add(tx, 1, news, ["sentiment"]))
+    approve_topics(server, 60, 12)
     server.store.write(lambda tx: tx.run("UPDATE upkeep SET followed = newest"))
-    server.change_task(project["id"], "sentiment", {"backend": "probe"})
+    server.change_task(1, "sentiment", {"backend": "probe"})
     project, task = task_of(server)
     assert server.suggester_now(project, task).backend.name == "nearest"
     Worker(worker).run_until_idle()
@@ -193,7 +195,7 @@ def test_a_project_whose_embedder_fails_stops_no_other(two, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"project {broken}, vectors: the model was not fetched"
     ]
-    assert server.suggester_now(*task_of(server)).backend.name == "probe"
+    assert server.suggester_now(*task_of(server)).backend.name == "ensemble"
     (trouble,) = server.store.upkeep.troubles(broken)
     assert (trouble["place"], trouble["trouble"]) == (VECTORS, "OSError: the model was not fetched")
     working = True
@@ -230,7 +232,7 @@ def test_a_task_whose_backend_is_not_set_up_keeps_no_other_from_being_followed(t
     Worker(worker).run_until_idle()
     assert server.store.upkeep.due() == []
     assert [row["place"] for row in server.store.upkeep.troubles(1)] == ["emotion"]
-    assert server.suggester_now(*task_of(server)).backend.name == "probe"
+    assert server.suggester_now(*task_of(server)).backend.name == "ensemble"
 
 
 def test_decisions_of_a_task_that_is_gone_trouble_nobody(two):

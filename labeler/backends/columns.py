@@ -45,10 +45,13 @@ def numbers(learned: Sequence[Mapping[str, Any]], rows: Sequence[Metadata]) -> n
     blocks = [np.zeros((len(rows), 0), dtype=np.float32)]
     for column in learned:
         values = [row.get(column["name"]) for row in rows]
-        if "values" in column:
-            blocks.append(np.array([[str(value) == one for one in column["values"]] for value in values], dtype="f4"))
+        known = column.get("values")
+        if known is None:
+            found = [[_scaled(value, column)] for value in values]
         else:
-            blocks.append(np.array([[_scaled(value, column)] for value in values], dtype="f4"))
+            found = [[float(str(value) == one) for one in known] for value in values]
+        # No rows have columns too.
+        blocks.append(np.array(found, dtype="f4").reshape(len(rows), 1 if known is None else len(known)))
     return np.hstack(blocks)
 
 

@@ -95,7 +95,7 @@ SENTENCES = (
     # Of backends
     N_("There is no approved example yet; approve a few records first"),
     N_("The nearest examples do not help with this record"),
-    N_("The %(name)s needs approved examples of at least two labels"),
+    N_("The %(name)s needs at least %(count)s approved examples, of two labels or more"),
     N_("The %(name)s labels choices only, not %(kind)s"),
     N_("The record has no vector yet"),
     N_("No connection to %(address)s (%(reason)s); check the address, the network and that the server runs."),

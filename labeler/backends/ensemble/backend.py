@@ -54,8 +54,6 @@ _REFIT, _GROWTH = 5, 10
 _QUEUE = 300
 # The directions that the lexical embedder was taught are a small part of its vectors.
 _TAUGHT_SCALE = 3.0
-MOST_SCORE = 0.99
-"""No answer is certain, and none is shown as if it were."""
 
 
 class EnsembleBackend:
@@ -72,6 +70,8 @@ class EnsembleBackend:
         self.index, self.lexical, self.language = index, lexical, language
         self.columns: tuple[str, ...] = ()
         self._fitted: Fit | None = None
+        # What was learned where nothing can be stored.
+        self._unstored: Fit | None = None
         self._described: tuple[tuple[str, ...], Array] | None = None
         self._lock = threading.Lock()
 
@@ -83,15 +83,15 @@ class EnsembleBackend:
     def fitted(self) -> Fit | None:
         """The newest fit of any process; None while there is none, or none from the columns that models see now."""
         fits, known = self.index.store.fits, self._fitted
-        newest = fits.current(*self._place)
-        if newest is not None and (known is None or known.id != newest):
+        if fits.current(*self._place) != (None if known is None else known.id):
             found = fits.get(*self._place)
-            self._fitted = known if found is None else unpacked(found)
-        fitted = self._fitted
-        if fitted is None or fitted.columns != self.columns:
-            return None
+            # Where records were removed there is none any more: it had learned from them.
+            self._fitted = known = None if found is None else unpacked(found)
+        return next((fit for fit in (known, self._unstored) if fit is not None and self._usable(fit)), None)
+
+    def _usable(self, fit: Fit) -> bool:
         # One that learned labels which are not offered any more would spread their records over the others.
-        return fitted if set(fitted.labels) <= set(self.index.task.schema.names) else None
+        return fit.columns == self.columns and set(fit.labels) <= set(self.index.task.schema.names)
 
     @property
     def learned(self) -> str:
@@ -111,8 +111,11 @@ class EnsembleBackend:
 
     def starts(self) -> bool:
         """Whether there is a first fit by now, which is made at once where that keeps nobody waiting."""
-        few = len(self.index) < MIN_EXAMPLES
-        return few and self.index.embeddings.embedder.fast and not self.index.store.db.read_only and self.fit()
+        index = self.index
+        if index.store.db.read_only or not index.embeddings.embedder.fast or not index.ready():
+            return False
+        index.refresh()
+        return len(index) < MIN_EXAMPLES and self.fit()
 
     def stale(self) -> bool:
         """Whether so much was decided since the last fit (five decisions or a tenth) that it is worth another.
@@ -140,10 +143,13 @@ class EnsembleBackend:
             if fit is None:
                 return False
             id_, head, numbers = packed(fit)
-            self._fitted = replace(fit, id=id_)
             store = self.index.store
-            if not store.db.read_only:
-                store.write(lambda tx: store.fits.save(tx, *self._place, id_, seq, head, numbers))
+            if store.db.read_only:
+                self._unstored = replace(fit, id=id_)
+                return True
+            store.write(lambda tx: store.fits.save(tx, *self._place, id_, seq, head, numbers))
+            # As other processes read it: rounded, so that all of them give the same answers.
+            self._fitted = unpacked({"id": id_, "seq": seq, "head": head, "numbers": numbers})
             return True
 
     def _fit(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> Fit | None:
@@ -156,7 +162,7 @@ class EnsembleBackend:
         member = member.reshape(len(entries), len(names))
         kept = np.flatnonzero(member.sum(axis=0) >= _PER_LABEL)
         rows = np.flatnonzero(member[:, kept].any(axis=1)) if one else np.arange(len(entries))
-        enough = len(rows) >= MIN_EXAMPLES and len(kept) >= 2
+        enough = len(rows) >= MIN_EXAMPLES and len(kept) >= _fewest(schema)
         if not enough:
             kept, rows = np.arange(len(names)), np.arange(len(entries))
         labels, entries = [names[n] for n in kept.tolist()], [entries[n] for n in rows.tolist()]
@@ -208,11 +214,12 @@ class EnsembleBackend:
         store, schema = self.index.store, self.index.task.schema
         ids = [entry.record_id for _, entry in entries]
         vectors = self.index.vectors([position for position, _ in entries])
+        # One that is removed at this moment has no text any more; what was learned of it is removed too.
         newest = store.records.texts(ids if not self._is_lexical else ids[-COMPARED:])
-        lexical = vectors if self._is_lexical else self.lexical.vectors([(id_, newest[id_]) for id_ in ids])
+        lexical = vectors if self._is_lexical else self.lexical.vectors([(id_, newest.get(id_, "")) for id_ in ids])
         stored = store.records.metadata(ids) if numbers else {}
         blocks = self._blocks(lexical, vectors, [stored.get(id_, {}) for id_ in ids], numbers)
-        grams = count_ngrams([newest[id_] for id_ in ids[-COMPARED:]])
+        grams = count_ngrams([newest.get(id_, "") for id_ in ids[-COMPARED:]])
 
         def agree(a: Sequence[int], b: Sequence[int]) -> float:
             return schema.agreement([labels[n] for n in a], [labels[n] for n in b])
@@ -248,12 +255,11 @@ class EnsembleBackend:
         if fitted is None and self.fit():
             fitted = self.fitted
         if fitted is None or (only and only not in fitted.members):
-            return BackendFailure(
-                "no_examples", f"The {name} needs approved examples of at least two labels", fatal=True
-            )
+            reason = f"The {name} needs at least {MIN_EXAMPLES} approved examples, of two labels or more"
+            return BackendFailure("no_examples", reason, fatal=True)
         if request.vector is None:
             return BackendFailure("no_vector", "The record has no vector yet")
-        found = pool.chances(self._odds(fitted, request, only), isinstance(schema, Choice))
+        found = pool.doubted(pool.chances(self._odds(fitted, request, only), one := isinstance(schema, Choice)), one)
         scores = dict(zip(fitted.labels, found.tolist(), strict=True))
         score, size = float(np.max(found)), None
         if isinstance(schema, Choices):
@@ -266,7 +272,7 @@ class EnsembleBackend:
             return BackendFailure("no_answer", f"The {name} was fitted on labels that the task no longer has")
         text = answer_text(request.task, schema, value)
         note = SEEDS if not fitted.learned.compared else name
-        return Completion(text, score=min(score, MOST_SCORE), scores=scores, note=note, fit=fitted.id)
+        return Completion(text, score=min(score, pool.MOST), scores=scores, note=note, fit=fitted.id)
 
     def _odds(self, fitted: Fit, request: BackendRequest, only: str) -> Array:
         import numpy as np
@@ -283,9 +289,7 @@ class EnsembleBackend:
             elif member.name == NGRAMS:
                 said = member.weights[:, place] @ values
             else:
-                said = member.weights @ (
-                    self._shares(fitted, request) if member.name == VOTE else blocks[member.name][0]
-                )
+                said = member.weights @ blocks[member.name][0]
             odds = odds + (1.0 if only else member.share) * (said + member.offset)
         return odds
 
@@ -303,11 +307,11 @@ class EnsembleBackend:
         return place[known], values / (float(np.linalg.norm(values)) or 1.0)
 
     def _shares(self, fitted: Fit, request: BackendRequest) -> Array:
-        """Return each label's share of the neighbours' votes; the mean of all examples where there are none."""
+        """Return each label's share of the neighbours' votes, and a one behind them where there are none."""
         import numpy as np
 
-        shares = np.zeros(len(fitted.labels))
-        votes = votes_of(request)
+        votes, shares = votes_of(request), np.zeros(len(fitted.labels) + 1)
+        shares[-1] = not votes
         total = sum(weight for _, weight in votes)
         for value, weight in votes:
             for name in request.schema.strata(value):
@@ -330,6 +334,15 @@ class ProbeBackend:
     def learned(self) -> str:
         return self.ensemble.learned
 
+    @property
+    def fitted(self) -> Fit | None:
+        """The ensemble's fit, if it has the model: before there is enough to learn it from, it has not."""
+        fitted = self.ensemble.fitted
+        return fitted if fitted is not None and VECTORS in fitted.members else None
+
+    def starts(self) -> bool:
+        return self.ensemble.starts() and self.fitted is not None
+
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
         for request in requests:
             yield self.ensemble.answer(request, VECTORS, self.name)
@@ -337,6 +350,11 @@ class ProbeBackend:
 
 def _offered(schema: LabelSchema) -> Sequence[Any]:
     return schema.leaves if isinstance(schema, Choices) else schema.labels
+
+
+def _fewest(schema: LabelSchema) -> int:
+    """Return how many labels have to be known to answer by them alone: as many as a set has at least."""
+    return max(2, schema.minimum) if isinstance(schema, Choices) else 2
 
 
 def _once(entries: Sequence[tuple[int, Entry]]) -> list[tuple[int, Entry]]:

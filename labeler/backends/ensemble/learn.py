@@ -36,8 +36,9 @@ _SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)
 _COUNTS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 _SEEDED = (0.25, 0.5, 1.0, 2.0)
 _SMOOTH = 0.1
-# What neighbours and descriptions count, in nats, before there is enough to compare them on.
-_FIRST_VOTE, _FIRST_SEEDS = 2.0, 1.0
+# What neighbours and descriptions count before there is enough to compare them on: nats, the share of descriptions at
+# first, and after how many approvals it is half of that.
+_FIRST_VOTE, _FIRST_SEEDS, _FIRST_SHARE, _FIRST_HALF = 4.0, 2.0, 0.5, 4
 _MOST_LEVERAGE = 0.999
 _LEAST_SCORE = 1e-3
 
@@ -170,12 +171,14 @@ def first(member: Array, seeds: tuple[Array, Array] | None, queue: Array, one: b
     labels = member.shape[1]
     base = np.log(member.sum(axis=0) + 1) if one else np.log((member.sum(axis=0) + 0.5) / (labels + len(member)))
     mean = member.mean(axis=0) if len(member) else np.zeros(labels)
-    members = [Member(VOTE, _FIRST_VOTE * np.eye(labels), base - _FIRST_VOTE * mean, 1.0 if seeds is None else 0.5)]
-    odds = np.tile(base, (len(queue), 1))
+    # Each approval takes something from what the descriptions count.
+    share = 0.0 if seeds is None else _FIRST_SHARE / (1 + len(member) / _FIRST_HALF)
+    members = [Member(VOTE, _FIRST_VOTE * _from_mean(mean), base - _FIRST_VOTE * mean, 1 - share)]
+    odds = np.tile(base, (len(queue) or 1, 1))
     if seeds is not None:
-        weights, offset = (_FIRST_SEEDS * 2 * part for part in seeds)
-        members.append(Member(SEEDS, weights, base + offset, 0.5))
-        odds = base + (queue @ weights.T + offset) / 2
+        weights, offset = (_FIRST_SEEDS * part for part in seeds)
+        members.append(Member(SEEDS, weights, base + offset, share))
+        odds = base + share * (queue @ weights.T + offset)
     given = np.append(member.sum(axis=1), max(1, least))
     sizes = np.zeros(0) if one else pool.size_odds(pool.chances(odds, one), given)
     return Learned(members, np.zeros(0, dtype=int), np.zeros(0), sizes)
@@ -313,7 +316,14 @@ def _vote(data: Data, base: Array) -> _Opinion:
     counts = np.vectorize(weight)(np.take_along_axis(alike, near, axis=1))
     shares = (member[near] * counts[:, :, None]).sum(axis=1) / counts.sum(axis=1)[:, None]
     mean = member.mean(axis=0)
-    return _best(VOTE, [(shares - mean, np.eye(len(mean)), -mean)], data, base, _SHARES)
+    return _best(VOTE, [(shares - mean, _from_mean(mean), -mean)], data, base, _SHARES)
+
+
+def _from_mean(mean: Array) -> Array:
+    """Return the weights of the labels' shares, and of there being no votes: then it is as if they said the mean."""
+    import numpy as np
+
+    return np.hstack([np.eye(len(mean)), mean[:, None]])
 
 
 def _weighed(grams: tuple[Array, Array, Array], size: int) -> tuple[Array, Array, Any]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LIKELIEST, EXPECTED = "likeliest", "expected"
 RULES = (LIKELIEST, EXPECTED)
+MOST = 0.99
+"""No answer is certain, and none is shown as if it were."""
 # How firmly the weights are drawn to equal ones, in nats: about what a dozen records can say against it.
 _FIRM = 5.0
 # How often each number of labels counts as seen beside what was seen.
@@ -30,6 +32,18 @@ def chances(odds: Array, one: bool) -> Array:
 
     found: Array = np.exp(odds - odds.max(axis=-1, keepdims=True)) if one else 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
     return found / found.sum(axis=-1, keepdims=True) if one else found
+
+
+def doubted(found: Array, one: bool) -> Array:
+    """Return the chances of one record with none above MOST; of a choice the others share what is taken away."""
+    import numpy as np
+
+    doubted: Array = np.minimum(found, MOST)
+    best = int(found.argmax())
+    if one and len(found) > 1 and found[best] > MOST:
+        others = np.delete(found, best) + _LEAST
+        doubted[np.arange(len(found)) != best] = (1 - MOST) * others / others.sum()
+    return doubted
 
 
 def loss(odds: Array, member: Array, one: bool) -> float:

@@ -1,0 +1,178 @@
+"""The free backend ``nearest``: neighbours vote, and texts are extracted."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import SENTIMENT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labeler import (
+    BackendRequest,
+    Choices,
+    Example,
+    Fields,
+    Keywords,
+    Label,
+    Rating,
+    Record,
+    Spans,
+    Task,
+    Text,
+)
+from labeler.backends.base import Backend
+from labeler.backends.nearest import NearestBackend, noun_phrases, weight
+from labeler.records import BackendFailure, ParseFailure
+from labeler.retrieval.lexical import LexicalEmbedder
+
+LEXICAL = LexicalEmbedder()
+NEAREST = NearestBackend(LEXICAL.embed)
+POLARITY = Task("polarity", Fields((Label("good"), Text(maximum=60)), (Label("bad"), Text(maximum=60))))
+PHRASES = Task("phrases", Keywords(maximum=5))
+TAGGED = Task("tagged", Spans(Label("food"), Label("shop")))
+
+
+def example(value, similarity=0.9, text="x", n=1):
+    return Example(n, n, text, value, similarity)
+
+
+def ask(task, text, examples, backend=NEAREST, vector=None):
+    """The parsed answer, and the completion (or failure) it came in."""
+    record = Record(1, 1, "r", text)
+    request = BackendRequest(record, task.name, task.schema, examples=examples, vector=vector)
+    (answer,) = backend.complete([request])
+    if isinstance(answer, BackendFailure):
+        return None, answer
+    return task.parse_completion(answer.text, record), answer
+
+
+# Nearest: the vote
+
+
+def test_nearest_keeps_the_contract():
+    """It is free, and answers one result for each request, in order."""
+    assert isinstance(NEAREST, Backend) and not NEAREST.billed
+    requests = [
+        BackendRequest(Record(n, 1, "r", text), "sentiment", SENTIMENT.schema, examples=[example(value)])
+        for n, (text, value) in enumerate([("a", "positive"), ("b", "negative"), ("c", "positive")])
+    ]
+    found = [SENTIMENT.parse_completion(answer.text, requests[0].record) for answer in NEAREST.complete(requests)]
+    assert found == ["positive", "negative", "positive"]
+
+
+def test_close_neighbours_outvote_many_far_ones():
+    """Votes weigh by similarity: two near ones say more than five far ones."""
+    far = [example("negative", 0.3) for _ in range(5)]
+    value, answer = ask(SENTIMENT, "좋아요", [example("positive", 0.9), example("positive", 0.8), *far])
+    assert value == "positive" and answer.note == "vote" and 0.9 < answer.score <= 1
+
+
+def test_score_is_the_share_of_the_weight():
+    """Neighbours that disagree give a low score, never a made-up one."""
+    _, answer = ask(SENTIMENT, "음", [example("positive", 0.8), example("negative", 0.8)])
+    assert answer.score == pytest.approx(0.5)
+
+
+def test_without_examples_there_is_no_answer():
+    """Before the first approval the backend says that there is nothing to go by."""
+    for task in (SENTIMENT, PHRASES, POLARITY):
+        _, failure = ask(task, "좋아요", [])
+        assert failure.kind == "no_examples" and "approve" in failure.message
+
+
+def test_set_of_labels_and_scale_vote_too():
+    """Choices take what half of the weight holds; a rating lies on its scale."""
+    topics = Task("topics", Choices(Label("taste"), Label("price")))
+    value, _ = ask(topics, "x", [example(["taste", "price"]), example(["taste"]), example([])])
+    assert value == ["taste"]
+    stars = Task("stars", Rating(1, 5))
+    value, _ = ask(stars, "x", [example(5), example(4), example(5)])
+    assert value in (4, 5)
+
+
+def test_dissimilar_neighbours_still_weigh_a_little():
+    """A weight is never zero or negative, so that a vote always has a winner."""
+    assert weight(-0.5) > 0 and weight(0.9) > weight(0.5) > weight(0.0)
+
+
+# Nearest: extraction
+
+
+@pytest.mark.slow
+def test_noun_phrases_are_whole_words():
+    """Particles and endings stay with their noun, as the guidelines ask; laughter behind a word does not."""
+    pytest.importorskip("kiwipiepy")
+    found = noun_phrases("유통기한은 남았는데 기름 쩐내도 나고 배송ㅋㅋ 최악")
+    assert {"유통기한은", "기름 쩐내도"} <= set(found)
+    assert not any("ㅋ" in phrase for phrase in found)
+
+
+@pytest.mark.slow
+def test_keywords_shared_with_neighbours_come_first():
+    """Phrases that neighbours marked and that stand in the text are taken, verbatim, with their places."""
+    text = "배송이 빠르고 사과가 아삭해요"
+    neighbours = [
+        example([{"text": "사과", "start": 0, "end": 2}, {"text": "포장", "start": 4, "end": 6}]),
+        example([{"text": "배송이 빠르고", "start": 0, "end": 7}]),
+    ]
+    value, answer = ask(PHRASES, text, neighbours)
+    assert answer.note == "extraction" and answer.score is None
+    assert {"배송이 빠르고", "사과"} & {keyword["text"] for keyword in value}
+    assert all(text[k["start"] : k["end"]] == k["text"] for k in value)
+
+
+def test_spans_shared_with_neighbours_keep_their_label():
+    """A labelled phrase of a neighbour that stands in the text is labelled alike."""
+    value, _ = ask(TAGGED, "쿠팡에서 산 사과", [example([{"label": "food", "text": "사과", "start": 0, "end": 2}])])
+    assert value == [{"label": "food", "text": "사과", "start": 7, "end": 9}]
+
+
+def test_side_that_most_neighbours_leave_empty_stays_empty():
+    """Where most of the neighbours have nothing bad to say, nothing is called bad."""
+    text = "정말 맛있어요. 또 살게요."
+    value, _ = ask(
+        POLARITY, text, [example({"good": "맛있음"}), example({"good": "달콤함"}), example({"bad": "비쌈"}, 0.2)]
+    )
+    assert set(value) == {"good"}
+    assert value["good"] in text
+    value, _ = ask(POLARITY, text, [example({}), example({})])
+    assert value == {}
+
+
+WORDS = st.text(alphabet="가나다 사과배송abc.!?\n,👍é", min_size=1, max_size=80).filter(str.strip)
+PHRASE = st.text(alphabet="가나다사과배송abc", min_size=1, max_size=4)
+
+
+@settings(max_examples=80, deadline=None)
+@given(text=WORDS, phrases=st.lists(st.lists(PHRASE, max_size=4, unique=True), min_size=1, max_size=4))
+def test_extracted_keywords_always_stand_in_the_text(text, phrases):
+    """For any text and any neighbours: every keyword is what the text says at its place, and the answer parses."""
+    text = text.strip()
+    neighbours = [
+        example([{"text": p, "start": 10 * n, "end": 10 * n + len(p)} for n, p in enumerate(one)]) for one in phrases
+    ]
+    value, _ = ask(PHRASES, text, neighbours)
+    assert not isinstance(value, ParseFailure)
+    assert all(text[k["start"] : k["end"]] == k["text"] for k in value)
+
+
+@settings(max_examples=80, deadline=None)
+@given(text=WORDS, said=st.lists(st.tuples(st.text(max_size=20), st.floats(0, 1)), min_size=1, max_size=5))
+def test_extracted_sentence_always_stands_in_the_text(text, said):
+    """For any text and any neighbours: a summary is a piece of the text, or empty; nothing is written."""
+    text = text.strip()
+    task = Task("summary", Text(maximum=40))
+    value, _ = ask(task, text, [example(words.strip(), similarity) for words, similarity in said])
+    assert not isinstance(value, ParseFailure)
+    assert value in text
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=WORDS, labels=st.lists(st.tuples(st.sampled_from(["food", "shop"]), PHRASE), min_size=1, max_size=6))
+def test_extracted_spans_always_stand_in_the_text(text, labels):
+    """For any text and any neighbours: every span is what the text says at its place."""
+    text = text.strip()
+    neighbours = [example([{"label": label, "text": p, "start": 0, "end": len(p)}]) for label, p in labels]
+    value, _ = ask(TAGGED, text, neighbours)
+    assert not isinstance(value, ParseFailure)
+    assert all(text[s["start"] : s["end"]] == s["text"] for s in value)
