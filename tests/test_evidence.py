@@ -1,11 +1,13 @@
-"""What stands beside a free suggestion: the examples it was made from, and what speaks against it."""
+"""What stands beside free suggestions: examples for and against them, and what cross-validation says of all."""
 
 from __future__ import annotations
 
+from helpers import REVIEWS
 from test_desk import Seat, Shop, open_shop, shop  # noqa: F401
 
 from labeler.prelabel.current import CURRENT, standing
 from labeler.store import NewRecord
+from labeler.worker import Worker
 
 GOOD = tuple(NewRecord(f"g{n}", f"사과가 아삭하고 달아요 {n}") for n in range(12))
 BAD = tuple(NewRecord(f"b{n}", f"상자가 찢어져 왔어요 {n}") for n in range(3))
@@ -40,3 +42,19 @@ def test_nothing_is_added_where_only_one_label_was_approved(shop: Shop) -> None:
     decide_all(seat, good[:9], "positive")
     made = shop.instance.store.suggestions.get(seat.open(good[10])["suggestion_id"])
     assert len(made.evidence) == 8
+
+
+def test_the_overview_says_how_far_the_free_suggestion_agrees(shop: Shop) -> None:  # noqa: F811
+    """Nothing before there is enough to compare; then the numbers of the newest fit, of records it has not seen."""
+    seat = shop.seat()
+    ids = shop.add(*(NewRecord(f"n{n}", text) for n, text in enumerate(REVIEWS)))
+    assert "Cross-validation" not in seat.client.get(f"/projects/{shop.project}").get_data(as_text=True)
+    decide_all(seat, ids[::2], "positive")
+    decide_all(seat, ids[1::2], "negative")
+    Worker(shop.instance).run_until_idle()
+    project = shop.instance.store.projects.get(shop.project)
+    fitted = shop.instance.ensemble(project, shop.instance.project_task(project, "sentiment")).fitted
+    page = seat.client.get(f"/projects/{shop.project}").get_data(as_text=True)
+    row = page[page.index("Cross-validation") :]
+    assert f"<b>{fitted.learned.agreement:.0%}</b>".replace("%", " %") in row.replace("\u00a0", " ").replace("%", " %")
+    assert f"n = {fitted.learned.compared}" in row and f"Calibration error: {fitted.learned.error:.2f}" in page
