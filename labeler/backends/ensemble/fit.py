@@ -51,7 +51,7 @@ def packed(fit: Fit) -> tuple[str, dict[str, Any], bytes]:
     head = {
         "format": _FORMAT, "labels": list(fit.labels), "examples": fit.examples, "task_version": fit.task_version,
         "columns": list(fit.columns), "numbers": list(fit.numbers), "seeded": fit.seeded,
-        "members": [[m.name, m.weights.shape[1], m.share, m.agreement] for m in learned.members],
+        "members": [[m.name, m.weights.shape[1], m.share] for m in learned.members],
         "buckets": len(learned.vocabulary), "sizes": len(learned.size_odds),
         **{name: getattr(learned, name) for name in _PLAIN},
     }  # fmt: skip
@@ -80,9 +80,9 @@ def unpacked(stored: Mapping[str, Any]) -> Fit | None:
 
     vocabulary, idf = take("<u2", head["buckets"]).astype(np.int64), take("<f4", head["buckets"])
     sizes, members = take("<f4", head["sizes"]), []
-    for name, width, share, agreement in head["members"]:
+    for name, width, share in head["members"]:
         offset, weights = take("<f4", len(labels)), take("<f2" if name in _SHORT else "<f4", len(labels), width)
-        members.append(Member(name, weights.astype(np.float32), offset, share, agreement))
+        members.append(Member(name, weights.astype(np.float32), offset, share))
     learned = Learned(members, vocabulary, idf, sizes, **{name: head[name] for name in _PLAIN})
     return Fit(
         stored["id"], labels, learned, head["examples"], stored["seq"], head["task_version"], tuple(head["columns"]),
