@@ -566,6 +566,7 @@ def test_the_first_record_of_all_has_a_suggestion_by_the_descriptions_of_the_lab
     suggestion = shop.instance.store.suggestions.get(opened["suggestion_id"])
     assert (suggestion.value, suggestion.note, suggestion.evidence) == (opened["suggested"], "seeds", ())
     assert "by the descriptions of the labels: too little is approved yet" in opened["html"]
+    assert "raw label scores" in opened["html"]
     assert "doubtful" in opened["html"] and "they start after the first approvals" not in opened["html"]
 
 

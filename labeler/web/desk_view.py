@@ -13,6 +13,7 @@ from flask import render_template
 from labeler import strictjson
 from labeler.annotation.queue import Opened
 from labeler.backends.base import LEARNING
+from labeler.backends.ensemble.learn import SEEDS
 from labeler.errors import InputError, LabelerError, LabelError, NotFound
 from labeler.instance import Instance
 from labeler.labels import Choice, LabelSchema, Rating
@@ -69,9 +70,9 @@ class Shown:
 
     @property
     def doubtful(self) -> bool:
-        """Whether the suggestion's own score says that it is more likely wrong than right."""
-        score = None if self.suggestion is None else self.suggestion.score
-        return score is not None and score < _EVEN
+        """Whether a suggestion is more likely wrong than right by its own score, or goes by descriptions alone."""
+        made = self.suggestion
+        return made is not None and (made.note == SEEDS or (made.score is not None and made.score < _EVEN))
 
 
 class DeskView:
@@ -253,7 +254,7 @@ class DeskView:
         own = {label.name: suggestion.scores[label.name] for label in self.task.schema.labels
                if label.name in suggestion.scores}  # fmt: skip
         if suggestion.backend in LEARNING:
-            return own, CALIBRATED
+            return own, RAW if suggestion.note == SEEDS else CALIBRATED
         if suggestion.score is None or CALIBRATED not in (suggestion.note or ""):
             return own, RAW
         place = (int(self.project["id"]), self.task.name, suggestion.backend, suggestion.model_id, suggestion.way)
