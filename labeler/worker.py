@@ -206,11 +206,14 @@ class Worker:
         try:
             task = instance.task_of(project, run["task"])
             own = overrides(run["settings"])
-            # Beside every suggestion of the run stands what the approvals say by now.
-            self._learn(project, task)
+            try:
+                # Beside every suggestion of the run stands what the approvals say by now; without it the run goes on.
+                self._learn(project, task)
+            except Exception:
+                log.exception("run %s: no fit of the task %s", run_id, task.name)
             suggester = instance.suggester(project, task, own)
-            if suggester.backend.name in LEARNING:
-                instance.ensemble(project, task).fit()
+            if suggester.backend.name in LEARNING and (ensemble := instance.ensemble(project, task)).behind():
+                ensemble.fit()
             settings = read_settings("task", {**instance.task_settings_raw(project, task.name), **own})
         except LabelerError as error:
             message = str(error)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from helpers import REVIEWS
 from test_desk import Seat, Shop, open_shop, shop  # noqa: F401
 
+from labeler.backends.ensemble.backend import EnsembleBackend
+from labeler.prelabel import runs
 from labeler.prelabel.current import CURRENT, standing
 from labeler.store import NewRecord
 from labeler.worker import Worker
@@ -58,3 +61,23 @@ def test_the_overview_says_how_far_the_free_suggestion_agrees(shop: Shop) -> Non
     row = page[page.index("Cross-validation") :]
     assert f"<b>{fitted.learned.agreement:.0%}</b>".replace("%", " %") in row.replace("\u00a0", " ").replace("%", " %")
     assert f"n = {fitted.learned.compared}" in row and f"Calibration error: {fitted.learned.error:.2f}" in page
+
+
+def test_a_run_goes_on_where_the_second_opinion_cannot_be_fitted(
+    shop: Shop,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What stands beside a suggestion is worth no run: the failure is logged, and the run ends as it would."""
+    seat, store = shop.seat(), shop.instance.store
+    good = shop.add(*GOOD)
+    decide_all(seat, good[:3], "positive")
+
+    def fails(self: EnsembleBackend) -> bool:
+        raise RuntimeError("no fit today")
+
+    monkeypatch.setattr(EnsembleBackend, "fit", fails)
+    monkeypatch.setattr(EnsembleBackend, "stale", lambda self: True)
+    run_id = runs.start(store, shop.project, "sentiment", [good[5]], {"backend": "nearest"})
+    assert Worker(shop.instance).move_run(run_id) == "finished"
+    assert "no fit today" in caplog.text

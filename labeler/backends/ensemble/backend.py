@@ -130,6 +130,11 @@ class EnsembleBackend:
         project_id, task, _ = self._place
         return self.index.store.annotations.count_since(project_id, task, fitted.seq, enough) >= enough
 
+    def behind(self) -> bool:
+        """Whether anything was decided since the last fit, or there is none."""
+        fitted = self.fitted
+        return fitted is None or fitted.task_version != self.index.task.version or fitted.seq != self.index.refresh()
+
     def fit(self) -> bool:
         """Fit on all approved examples and store that; False if there is nothing to go by."""
         from threadpoolctl import threadpool_limits

@@ -46,7 +46,7 @@ class Fit:
 
 
 def packed(fit: Fit) -> tuple[str, dict[str, Any], bytes]:
-    """Return id, head and numbers to store. The same examples give the same id: no suggestion is stale by chance."""
+    """Return id, head and numbers to store. The same examples and waiting records give the same id in each process."""
     learned = fit.learned
     head = {
         "format": _FORMAT, "labels": list(fit.labels), "examples": fit.examples, "task_version": fit.task_version,
