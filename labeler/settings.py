@@ -22,6 +22,8 @@ GENERATION = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")
 BATCH_EXECUTOR = "openai-batch"
 CALIBRATE = "calibrate"
 """The purpose of a run over records whose labels are approved; other runs leave out what people decided."""
+REPLAY = "replay"
+"""The purpose of a run that makes what one arm of a replay says; its settings name both."""
 AGAIN = "again"
 """What a run is started with, beside its settings, to ask anew for answers that could not be read."""
 COLUMNS = ("hidden_columns", "blind_columns", "sent_columns")
@@ -178,9 +180,12 @@ def lease(instance: Mapping[str, Any]) -> float:
     return float(instance.get("lease_seconds") or max(_LEASE, 1.5 * float(instance.get("timeout_seconds") or 0)))
 
 
+_OF_A_RUN = ("purpose", AGAIN, REPLAY, "arm")
+
+
 def overrides(run_settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a task that a run has other than its task; what else a run says of itself is left out."""
-    return {name: value for name, value in run_settings.items() if name not in ("purpose", AGAIN)}
+    return {name: value for name, value in run_settings.items() if name not in _OF_A_RUN}
 
 
 def check_columns(project: Mapping[str, Any]) -> None:

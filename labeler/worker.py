@@ -11,7 +11,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from labeler.backends.base import LEARNING
@@ -25,7 +25,7 @@ from labeler.plugins import find
 from labeler.prelabel.meant import FREE
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
-from labeler.settings import BATCH_EXECUTOR, overrides, read_settings
+from labeler.settings import BATCH_EXECUTOR, REPLAY, overrides, read_settings
 from labeler.store.database import HELD_BACK, held_back
 from labeler.store.ledger import OPEN
 from labeler.store.upkeep import DERIVED, VECTORS
@@ -59,11 +59,12 @@ class Worker:
         self._asked: dict[int, tuple[int, float, float]] = {}
 
     def start(self) -> None:
-        """Start the threads: for imports, runs, refreshes (which must not wait behind a long run), and upkeep."""
+        """Start the threads: imports, runs, upkeep, and what must not wait behind a long run (refreshes, replays)."""
         loops = {
             "imports": self._imports,
             "runs": lambda: self._runs(False),
             "refreshes": lambda: self._runs(True),
+            "replays": self._replays,
             "upkeep": self._upkeep,
         }
         for name, loop in loops.items():
@@ -81,7 +82,9 @@ class Worker:
 
     def run_until_idle(self) -> None:
         """Do everything there is to do in this thread, then return."""
-        while not self.stopping.is_set() and (self._imports() | self._runs(False) | self._runs(True) | self._upkeep()):
+        while not self.stopping.is_set() and (
+            self._imports() | self._replays() | self._runs(False) | self._runs(True) | self._upkeep()
+        ):
             pass
 
     def _loop(self, work: Any) -> None:
@@ -206,14 +209,7 @@ class Worker:
         try:
             task = instance.task_of(project, run["task"])
             own = overrides(run["settings"])
-            try:
-                # Beside every suggestion of the run stands what the approvals say by now; without it the run goes on.
-                self._learn(project, task)
-            except Exception:
-                log.exception("run %s: no fit of the task %s", run_id, task.name)
-            suggester = instance.suggester(project, task, own)
-            if suggester.backend.name in LEARNING and (ensemble := instance.ensemble(project, task)).behind():
-                ensemble.fit()
+            suggester = self._suggester_of(run, project, task, own)
             settings = read_settings("task", {**instance.task_settings_raw(project, task.name), **own})
         except LabelerError as error:
             message = str(error)
@@ -240,6 +236,24 @@ class Worker:
             self._calibrate(run_id)
         return state
 
+    def _suggester_of(
+        self, run: Mapping[str, Any], project: dict[str, Any], task: Task, own: Mapping[str, Any]
+    ) -> Suggester:
+        instance = self.instance
+        if run["settings"].get("purpose") == REPLAY:
+            from labeler.evaluation.replay import Replaying
+
+            return Replaying.of(instance.suggester(project, task, own), run["settings"])
+        try:
+            # Beside every suggestion of the run stands what the approvals say by now; without it the run goes on.
+            self._learn(project, task)
+        except Exception:
+            log.exception("run %s: no fit of the task %s", run["id"], task.name)
+        suggester = instance.suggester(project, task, own)
+        if suggester.backend.name in LEARNING and (ensemble := instance.ensemble(project, task)).behind():
+            ensemble.fit()
+        return suggester
+
     def _calibrate(self, run_id: int) -> None:
         """Learn from the scores that a run gave to records whose labels are approved, if there are enough."""
         from labeler.prelabel import calibration
@@ -256,6 +270,17 @@ class Worker:
                     instance.store, project["id"], task.name, task.schema, row["backend"], row["model_id"], row["way"],
                     task.unit, task.carried,
                 )  # fmt: skip
+
+    # Replays
+
+    def _replays(self) -> bool:
+        """Walk through a replay that waits; what is wrong with one is kept for its page."""
+        waiting = self.instance.store.replays.waiting()
+        if not waiting or self.stopping.is_set():
+            return False
+        from labeler.evaluation import replay
+
+        return replay.walk(self.instance, waiting[0], self.stopping.is_set)
 
     # Upkeep: vectors, and what decisions call for
 

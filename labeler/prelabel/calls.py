@@ -21,7 +21,7 @@ from labeler.prelabel.flows import Ask
 from labeler.prelabel.suggest import Suggester
 from labeler.prelabel.tokens import Refused, Size
 from labeler.records import AWAY, TOO_LONG, BackendFailure, Completion, RateLimits, Suggestion
-from labeler.settings import CALIBRATE
+from labeler.settings import CALIBRATE, REPLAY
 from labeler.store import Row, Store, Tx
 from labeler.store.batches import BATCHED
 from labeler.store.ledger import DECIDED, OPEN, PAUSED, RUNNING
@@ -131,7 +131,10 @@ class Book:
         self.hold_until = 0.0
         run = store.ledger.run(run_id)
         self.again = bool(run["again"])
-        self.only_pending = run["settings"].get("purpose") != CALIBRATE
+        purpose = run["settings"].get("purpose")
+        self.only_pending = purpose not in (CALIBRATE, REPLAY)
+        # What its prompts show was chosen when the run was made, from what was approved at another time.
+        self.as_shown = purpose == REPLAY
         self._waits_for: str | None = None
         self._went_on = False
         backend = suggester.backend

@@ -106,17 +106,17 @@ def items_of(book: Book, claims: Sequence[Claim]) -> list[Item]:
     suggester, ids = book.suggester, [claim.record_id for claim in claims]
     try:
         records = suggester.store.records.many(ids)
-        shown = suggester.store.ledger.shown(book.run_id, ids)
+        shown = suggester.store.ledger.shown(book.run_id, ids, book.as_shown)
         found = {p.record.id: p for p in suggester.prepare([records[id_] for id_ in ids])}
         found |= {id_: _as_shown(suggester, found[id_], strictjson.loads(text)) for id_, text in shown.items()}
         pairs = [(claim, found[claim.record_id]) for claim in claims]
-        return [Item(claim, p, suggester.flow(p), _shown(suggester, p)) for claim, p in pairs]
+        return [Item(claim, p, suggester.flow(p), shown_text(suggester, p)) for claim, p in pairs]
     except Exception:
         book.give_back(claims)
         raise
 
 
-def _shown(suggester: Suggester, prepared: Prepared) -> str:
+def shown_text(suggester: Suggester, prepared: Prepared) -> str:
     """Return what the prompts of a record show: the examples of each task, by annotation and similarity."""
     found = {name: p.examples for name, p in {suggester.task.name: prepared, **prepared.joint}.items()}
     found |= {_FIXED: prepared.fixed} if prepared.fixed else {}

@@ -27,6 +27,7 @@ from labeler.store.products import Products
 from labeler.store.projects import Projects
 from labeler.store.records import NewRecord, Records, Stored
 from labeler.store.removal import Removal
+from labeler.store.replays import Replays
 from labeler.store.search import index_pictures, index_texts, lacks_pictures, listed, search, tidy, unsearchable
 from labeler.store.splits import Splits
 from labeler.store.suggestions import Suggestions
@@ -67,6 +68,7 @@ class Store:
         self.events = Events(self.db)
         self.exports = Exports(self.db)
         self.splits = Splits(self.db)
+        self.replays = Replays(self.db)
         self.removal = Removal(self.db)
 
     @property

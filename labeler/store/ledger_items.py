@@ -119,14 +119,23 @@ class Items(Runs):
         params = {"until": time.time() + lease, "shown": shown, "id": run_id, "r": record_id, "token": token}
         return tx.run(sql, params) > 0
 
-    def shown(self, run_id: int, record_ids: Sequence[int]) -> dict[int, str]:
-        """Return what prompts showed, by record, for items with a call that was answered or may have been billed."""
+    def show(self, tx: Tx, run_id: int, shown: Sequence[tuple[int, str]]) -> None:
+        """Say what the prompts of items are to show: (record, text)."""
+        sql = "UPDATE run_items SET shown = ? WHERE run_id = ? AND record_id = ?"
+        tx.many(sql, [(text, run_id, record_id) for record_id, text in shown])
+
+    def shown(self, run_id: int, record_ids: Sequence[int], always: bool = False) -> dict[int, str]:
+        """Return what prompts showed, by record, for items with a call that was answered or may have been billed.
+
+        With ``always`` for items that were not asked about yet, too.
+        """
         marks = ",".join(str(int(id_)) for id_ in record_ids) or "NULL"
         sql = f"""SELECT i.record_id, i.shown FROM run_items i WHERE i.run_id = :id AND i.record_id IN ({marks})
-                  AND i.shown IS NOT NULL AND EXISTS (
+                  AND i.shown IS NOT NULL AND (:always OR EXISTS (
                     SELECT 1 FROM calls c WHERE c.record_id = i.record_id AND c.run_id = i.run_id
-                    AND (c.state <> 'failed' OR c.error_kind IN ('timeout', 'connection')))"""
-        return {row["record_id"]: row["shown"] for row in self.db.all(sql, {"id": run_id})}
+                    AND (c.state <> 'failed' OR c.error_kind IN ('timeout', 'connection'))))"""
+        rows = self.db.all(sql, {"id": run_id, "always": always})
+        return {row["record_id"]: row["shown"] for row in rows}
 
     def to_finish(self) -> list[int]:
         """Return the runs that were paused or cancelled with answers that are paid and that no flow has looked at."""

@@ -646,6 +646,30 @@ def m019_going(db: SqliteUtils) -> None:
     _keep_counts(db, tuple(counting), len(_COUNTING))
 
 
+@migrations()
+def m023_replays(db: SqliteUtils) -> None:
+    """Replays: which approvals are predicted again, by which settings, and what these said."""
+    _execute(
+        db,
+        """CREATE TABLE replays (
+            id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL, task TEXT NOT NULL, task_version TEXT NOT NULL,
+            state TEXT NOT NULL, message TEXT, budget REAL, token TEXT, until REAL NOT NULL DEFAULT 0,
+            reviewer_id INTEGER, created_at REAL NOT NULL, used_arm INTEGER, used_at REAL, used_by INTEGER);
+        CREATE INDEX replays_task ON replays (project_id, task, id);
+        CREATE TABLE replay_arms (
+            replay_id INTEGER NOT NULL, arm INTEGER NOT NULL, settings TEXT NOT NULL, run_id INTEGER,
+            PRIMARY KEY (replay_id, arm)) WITHOUT ROWID;
+        CREATE TABLE replay_items (
+            replay_id INTEGER NOT NULL, record_id INTEGER NOT NULL, annotation_id INTEGER NOT NULL,
+            seq INTEGER NOT NULL, known INTEGER, PRIMARY KEY (replay_id, record_id)) WITHOUT ROWID;
+        CREATE INDEX replay_items_record ON replay_items (record_id);
+        CREATE TABLE replayed (
+            replay_id INTEGER NOT NULL, arm INTEGER NOT NULL, record_id INTEGER NOT NULL, value TEXT, failure TEXT,
+            score REAL, PRIMARY KEY (replay_id, arm, record_id)) WITHOUT ROWID;
+        CREATE INDEX replayed_record ON replayed (record_id);""",
+    )
+
+
 def _execute(db: SqliteUtils, script: str) -> None:
     for statement in script.split(";\n"):
         if statement.strip():

@@ -38,7 +38,7 @@ _OF_RECORDS = (
     f"DELETE FROM suggestions WHERE record_id {_IN}",
     *(
         f"DELETE FROM {table} WHERE record_id {_IN}"
-        for table in ("claims", "skips", "embeddings", "dropped_vectors", "run_items")
+        for table in ("claims", "skips", "embeddings", "dropped_vectors", "run_items", "replay_items", "replayed")
     ),
     f"{_ERASE} WHERE record_id {_IN}",
 )
@@ -48,6 +48,10 @@ _OF_PROJECTS = (
        AND run_id IN (SELECT id FROM runs WHERE project_id <> :p)""",
     "UPDATE suggestions SET call_id = NULL WHERE call_id IN (SELECT id FROM calls WHERE project_id = :p)",
     "DELETE FROM batch_calls WHERE call_id IN (SELECT id FROM calls WHERE project_id = :p)",
+    *(
+        f"DELETE FROM {table} WHERE replay_id IN (SELECT id FROM replays WHERE project_id = :p)"
+        for table in ("replayed", "replay_items", "replay_arms")
+    ),
     "DELETE FROM export_annotations WHERE export_id IN (SELECT id FROM exports WHERE project_id = :p)",
     "DELETE FROM batch_calls WHERE batch_id IN (SELECT b.id FROM batches b JOIN runs r ON r.id = b.run_id"
     " WHERE r.project_id = :p)",
@@ -56,7 +60,7 @@ _OF_PROJECTS = (
     *(
         f"DELETE FROM {table} WHERE project_id = :p"
         for table in (
-            "exports", "calls", "runs", "imports", "spending", "fits", "calibrations", "upkeep", "queued",
+            "exports", "calls", "replays", "runs", "imports", "spending", "fits", "calibrations", "upkeep", "queued",
             "stale_products", "united_clusters", "signatures", "unsigned_reviews", "splits", "task_settings",
             "members", "vectors_through",
         )
@@ -70,6 +74,7 @@ _ELSEWHERE = (
     ("annotations", ("value",), "labels of other records"),
     ("suggestions", ("value", "failure", "note", "steps"), "suggestions for other records"),
     ("calls", ("answer", "note", "error"), "answers of models on other records"),
+    ("replayed", ("value", "failure"), "replays of other records"),
     ("run_items", ("error", "shown"), "runs"),
     ("imports", ("file", "report", "notes", "message"), "reports of imports"),
     ("exports", ("manifest", "folder"), "manifests of exports"),

@@ -1,0 +1,1 @@
+"""Evaluation: the product measures itself on what people approved."""

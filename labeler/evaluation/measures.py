@@ -1,0 +1,133 @@
+"""How well suggestions were, each number with an interval: the records are drawn anew many times.
+
+The percentile bootstrap of Efron 1979. All arms and all numbers share the draws, so that differences are paired. Macro
+F1 is the mean over the labels that were approved, kappa that of Cohen 1960, and the expected calibration error that of
+Naeini et al. 2015 with ten bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from labeler.labels import Choice, LabelSchema, safe_agreement
+from labeler.records import Value
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+DRAWS, SEED = 1000, 1
+_BINS = 10
+_LOW, _HIGH = 0.025, 0.975
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number as measured, and where it lies with 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+def weights(n: int, draws: int = DRAWS, seed: int = SEED) -> Array:
+    """Return how often each of ``n`` records was drawn: float32 (1 + draws, n), the first row once each."""
+    import numpy as np
+
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    return np.vstack([np.ones(n), drawn]).astype(np.float32)
+
+
+def measured(drawn: Array) -> Measure:
+    """Return the first of some numbers (1 + draws,) with the interval that the others give."""
+    import numpy as np
+
+    low, high = np.quantile(drawn[1:], [_LOW, _HIGH])
+    # A calibration error is larger in nearly every draw than it was measured.
+    value = float(drawn[0])
+    return Measure(value, min(float(low), value), max(float(high), value))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one arm said of ``n`` records beside what is approved; None where it said nothing, or has no score."""
+
+    schema: LabelSchema
+    truths: Sequence[Value]
+    said: Sequence[Value | None]
+    scores: Sequence[float | None]
+
+    @cached_property
+    def agreement(self) -> Array:
+        """How far each agrees, by the task's own measure: float (n,)."""
+        import numpy as np
+
+        pairs = zip(self.said, self.truths, strict=True)
+        return np.array([0.0 if a is None else safe_agreement(self.schema, a, b) or 0.0 for a, b in pairs])
+
+    @cached_property
+    def wrong(self) -> Array:
+        """Which of them a person has to correct: float (n,)."""
+        import numpy as np
+
+        return np.array([float(a != b) for a, b in zip(self.said, self.truths, strict=True)])
+
+    def macro_f1(self, drawn: Array) -> Array | None:
+        """Return the mean F1 of the labels that were approved: float (1 + draws,); None without a list of labels."""
+        import numpy as np
+
+        if not self.schema.candidates():
+            return None
+        true, said = (
+            [set(() if v is None else self.schema.strata(v)) for v in one] for one in (self.truths, self.said)
+        )
+        names = sorted(set().union(*true))
+        member, chosen = (np.array([[name in one for name in names] for one in rows], float) for rows in (true, said))
+        hits, all_true, all_said = (drawn @ counts for counts in (member * chosen, member, chosen))
+        # A label that was not drawn says nothing of itself.
+        there = all_true > 0
+        f1 = np.where(there, 2 * hits / np.maximum(all_true + all_said, 1), 0.0)
+        return np.asarray(f1.sum(axis=1) / np.maximum(there.sum(axis=1), 1))
+
+    def kappa(self, drawn: Array) -> Array | None:
+        """Return the agreement beyond chance: float (1 + draws,); None where labels are not chosen one by one."""
+        import numpy as np
+
+        if not isinstance(self.schema, Choice):
+            return None
+        names = sorted({str(value) for value in (*self.truths, *self.said)})
+        true, said = (
+            np.array([[str(v) == name for name in names] for v in one], float) for one in (self.truths, self.said)
+        )
+        total = drawn.sum(axis=1)
+        seen = drawn @ (true * said).sum(axis=1) / total
+        by_chance = ((drawn @ true) * (drawn @ said)).sum(axis=1) / total**2
+        return np.asarray((seen - by_chance) / np.maximum(1 - by_chance, 1e-9))
+
+    def calibration_error(self, drawn: Array) -> Array | None:
+        """Return how far scores are from agreement, by tenths: float (1 + draws,); None where there are no scores."""
+        import numpy as np
+
+        scored = np.array([score is not None for score in self.scores])
+        if not scored.any():
+            return None
+        scores = np.array([score or 0.0 for score in self.scores])
+        bins = np.minimum((scores * _BINS).astype(int), _BINS - 1)
+        gaps = (bins[:, None] == np.arange(_BINS)) * (scored * (scores - self.agreement))[:, None]
+        return np.asarray(np.abs(drawn @ gaps).sum(axis=1) / np.maximum(drawn @ scored.astype(float), 1))
+
+    def all(self, drawn: Array) -> Mapping[str, Measure]:
+        """Return every number that this schema has, by name."""
+        n = drawn.sum(axis=1)
+        found = {
+            "agreement": drawn @ self.agreement / n,
+            "corrections": 1000 * (drawn @ self.wrong) / n,
+            "macro_f1": self.macro_f1(drawn),
+            "kappa": self.kappa(drawn),
+            "ece": self.calibration_error(drawn),
+        }
+        return {name: measured(one) for name, one in found.items() if one is not None}

@@ -1,0 +1,248 @@
+"""Replay: what other settings would have suggested for records that are approved by now.
+
+Each record is suggested again as it stood right before the first decision on it: itself, its near-duplicates and every
+later decision are hidden, from the examples and from what is learned of them. Records that had a near-duplicate decided
+on before them are left out, so that none is hidden from an ensemble that had learned of it.
+
+A replay is walked through once, in the order of the decisions: what costs nothing is suggested on the way, and for
+models the examples are chosen that their prompts would have shown. These are asked in runs, through the ledger: what
+was answered before is not paid again, budgets hold, and a run can be watched, paused and resumed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice, product
+from typing import Any
+
+from labeler import strictjson
+from labeler.errors import Conflict, InputError, LabelError
+from labeler.evaluation.past import Past
+from labeler.instance import Instance
+from labeler.prelabel.rounds import shown_text
+from labeler.prelabel.suggest import Suggester
+from labeler.records import BackendFailure, Record, Suggestion
+from labeler.settings import DIRECT, REPLAY
+from labeler.store import Row, Tx
+from labeler.store.replays import Said
+from labeler.task import Task
+
+SAMPLE = 200
+GRID = ("backend", "model_id", "retriever", "k", "style")
+"""The settings that arms of a replay may differ in."""
+MOST_ARMS = 24
+_SLICE = 25
+# Each record on its own: no cheaper step before it, no other task beside it.
+_ALONE: Mapping[str, Any] = {"mode": DIRECT, "joint": []}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to suggest: the settings it has other than its task, and what makes its suggestions now."""
+
+    settings: Mapping[str, Any]
+    suggester: Suggester
+
+
+def arms_of(instance: Instance, project: Mapping[str, Any], task: Task, grid: Mapping[str, Sequence[Any]]) -> list[Arm]:
+    """Return the arms of a replay: the task as it is set, then every combination of ``grid``, each kind once.
+
+    With an empty grid the free backends stand beside the task as it is set. Raises :class:`InputError` for too many.
+    """
+    names = [name for name in GRID if grid.get(name)]
+    rest: Sequence[Mapping[str, Any]] = [
+        dict(zip(names, values, strict=True)) for values in product(*(grid[n] for n in names))
+    ]
+    if not names:
+        free = ["ensemble"] if instance.ensemble(project, task).supports(task.schema) else []
+        rest = [{"backend": name} for name in (*free, "nearest")]
+    if len(rest) >= MOST_ARMS:
+        raise InputError(f"These are {len(rest) + 1} combinations; a replay has at most {MOST_ARMS}")
+    found: dict[str, Arm] = {}
+    for settings in ({}, *rest):
+        suggester = instance.suggester(project, task, {**_ALONE, **settings}, keep=False)
+        # What would be decided anew each time is written down.
+        named = {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}
+        kind = f"{suggester.kind} {suggester.backend.billed and suggester.way}"
+        found.setdefault(kind, Arm({**settings, **named}, suggester))
+    return list(found.values())
+
+
+def chosen(
+    instance: Instance, project: Mapping[str, Any], task: Task, sample: int | None
+) -> list[tuple[int, int, int]]:
+    """Return the newest ``sample`` approvals that can be replayed, oldest first; None takes all.
+
+    Each as (record, its approval, the last decision before the first one on it).
+    """
+    firsts: dict[Any, int] = {}
+    found: dict[int, tuple[int, int, int]] = {}
+    for row in instance.store.replays.log(project["id"], task.name, task.unit):
+        place = row["cluster"] or row["content_hash"]
+        if firsts.setdefault(place, row["record_id"]) != row["record_id"]:
+            continue
+        first = found.get(row["record_id"], (0, 0, row["id"] - 1))[2]
+        found[row["record_id"]] = (row["record_id"], row["id"] if _is_truth(task, row) else 0, first)
+    approved = sorted((one for one in found.values() if one[1]), key=lambda one: one[2])
+    return approved[-sample:] if sample else approved
+
+
+def _is_truth(task: Task, row: Row) -> bool:
+    return bool(row["approved"]) and truth(task, row) is not None
+
+
+def truth(task: Task, row: Row) -> Any:
+    """Return an approved value in the labels of today; None for one that no backend could give any more."""
+    try:
+        return task.schema.parse(
+            task.read(strictjson.loads(row["value"]), row["task_version"], row["text"]), row["text"]
+        )
+    except LabelError:
+        return None
+
+
+def start(
+    instance: Instance, project: Mapping[str, Any], task: Task, arms: Sequence[Arm], sample: int | None,
+    budget: float | None = None, reviewer_id: int | None = None,
+) -> int:  # fmt: skip
+    """Store a replay and return its number; a worker walks through it. ``budget`` holds for each arm that costs."""
+    items = chosen(instance, project, task, sample)
+    if not items:
+        raise InputError(f"No label of {task.name} is approved yet, so there is nothing to replay")
+    settings = [arm.settings for arm in arms]
+    room = instance.store.replays
+    return instance.store.write(
+        lambda tx: room.create(tx, project["id"], task.name, task.version, settings, items, budget, reviewer_id)
+    )
+
+
+def walk(
+    instance: Instance, replay_id: int, stopped: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> bool:  # fmt: skip
+    """Walk through a replay and queue the runs of its models; False if another does it, or it was ``stopped``."""
+    room, token = instance.store.replays, secrets.token_hex(8)
+    if not instance.store.write(lambda tx: room.claim(tx, replay_id, token)):
+        return False
+    try:
+        done = _Walk(instance, replay_id, token).run(stopped, progress)
+    except BaseException as error:
+        reason = None if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+        instance.store.write(lambda tx: room.let_go(tx, replay_id, token, reason))
+        raise
+    if not done:
+        instance.store.write(lambda tx: room.let_go(tx, replay_id, token))
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What the free arms said of a record, by arm, when ``known`` examples were approved."""
+
+    record_id: int
+    known: int
+    said: Mapping[int, Said]
+
+
+class _Walk:
+    def __init__(self, instance: Instance, replay_id: int, token: str) -> None:
+        self.instance, self.id, self.token, self.room = instance, replay_id, token, instance.store.replays
+        self.replay = self.room.get(replay_id)
+        self.project = instance.store.projects.get(self.replay["project_id"])
+        self.task = instance.project_task(self.project, self.replay["task"])
+        if self.task.version != self.replay["task_version"]:
+            raise Conflict(f"The task {self.task.name} was changed since; start the replay again")
+        self.arms = self.room.arms(replay_id)
+        self.items = self.room.items(replay_id)
+        # What the prompts of each model show, by arm.
+        self.shown: dict[int, list[tuple[int, str]]] = {}
+
+    def run(self, stopped: Callable[[], bool], progress: Callable[[int, int], None]) -> bool:
+        with Past(self.instance) as past:
+            made = {
+                arm["arm"]: replace(past.suggester(self.project, self.task, {**_ALONE, **arm["settings"]}), second=())
+                for arm in self.arms
+            }
+            places, done = iter(self.items), 0
+            while rows := list(islice(places, _SLICE)):
+                records = self.instance.store.records.many([row["record_id"] for row in rows])
+                pairs = [(int(row["seq"]), records[row["record_id"]]) for row in rows if row["record_id"] in records]
+                steps = [self._step(past, made, seq, record) for seq, record in pairs]
+                if stopped() or not self._keep(steps):
+                    return False
+                done += len(rows)
+                progress(done, len(self.items))
+        return self._end(made)
+
+    def _step(self, past: Past, made: Mapping[int, Suggester], seq: int, record: Record) -> _Step:
+        """Suggest for a record as it stood after the decision ``seq``."""
+        past.go_to(seq)
+        past.learn(self.project, self.task)
+        said: dict[int, Said] = {}
+        for arm, suggester in made.items():
+            if suggester.backend.billed:
+                (prepared,) = suggester.prepare([record])
+                self.shown.setdefault(arm, []).append((record.id, shown_text(suggester, prepared)))
+            else:
+                (answer,) = suggester.now([record], save=False)
+                said[arm] = said_by(record.id, answer)
+        return _Step(record.id, len(past.index(self.project, self.task)), said)
+
+    def _keep(self, steps: Sequence[_Step]) -> bool:
+        def work(tx: Tx) -> bool:
+            if not self.room.keep(tx, self.id, self.token):
+                return False
+            self.room.known(tx, self.id, [(step.record_id, step.known) for step in steps])
+            for arm in range(len(self.arms)):
+                self.room.say(tx, self.id, arm, [step.said[arm] for step in steps if arm in step.said])
+            return True
+
+        return self.instance.store.write(work)
+
+    def _end(self, made: Mapping[int, Suggester]) -> bool:
+        """Queue a run for each arm whose backend has to be asked, and say that this is done, at once."""
+        billed = [arm for arm in self.arms if made[arm["arm"]].backend.billed and self.shown.get(arm["arm"])]
+
+        def work(tx: Tx) -> bool:
+            found = {arm["arm"]: self._queue(tx, arm) for arm in billed}
+            return self.room.walked(tx, self.id, self.token, found)
+
+        done = self.instance.store.write(work)
+        self.instance.wake()
+        return done
+
+    def _queue(self, tx: Tx, arm: Mapping[str, Any]) -> int:
+        ledger, shown = self.instance.store.ledger, self.shown[arm["arm"]]
+        settings = {**_ALONE, **arm["settings"], "purpose": REPLAY, REPLAY: self.id, "arm": arm["arm"]}
+        place = self.project["id"], self.task.name
+        run_id = ledger.create_run(tx, *place, settings, self.replay["budget"], self.replay["reviewer_id"])
+        ledger.add_items(tx, run_id, [record_id for record_id, _ in shown])
+        ledger.show(tx, run_id, shown)
+        return run_id
+
+
+def said_by(record_id: int, suggestion: Suggestion | BackendFailure) -> Said:
+    """Return what a suggestion says of a record, for the table of a replay."""
+    if isinstance(suggestion, BackendFailure):
+        return Said(record_id, failure=suggestion.kind)
+    failure = None if suggestion.failure is None else f"parse: {suggestion.failure.kind}"
+    return Said(record_id, suggestion.value, failure, suggestion.score)
+
+
+class Replaying(Suggester):
+    """Makes the suggestions of one arm; they go to its replay, and no queue, desk or statistic sees them."""
+
+    place: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of(cls, suggester: Suggester, run_settings: Mapping[str, Any]) -> Replaying:
+        own = {one.name: getattr(suggester, one.name) for one in fields(Suggester)}
+        made = cls(**{**own, "second": (), "calibration_of": None})
+        made.place = int(run_settings[REPLAY]), int(run_settings["arm"])
+        return made
+
+    def save(self, tx: Tx, suggestion: Suggestion) -> int:
+        self.store.replays.say(tx, *self.place, [said_by(suggestion.record_id, suggestion)])
+        return 0

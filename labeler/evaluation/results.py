@@ -1,0 +1,245 @@
+"""What a replay came to: each arm with its numbers, what it costs, and which one to choose.
+
+Everything is computed from the rows of the replay. As long as a run goes on, only records count that every arm has
+ended with; what a finished run has no answer for is a record without a suggestion.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from labeler.evaluation.measures import Answers, Measure, measured, weights
+from labeler.evaluation.replay import truth
+from labeler.instance import Instance
+from labeler.labels import Choice, LabelSchema
+from labeler.records import Value
+from labeler.store import Row
+from labeler.store.ledger import FINISHED
+from labeler.store.replays import WALKED, Said
+from labeler.task import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+WITHIN = 0.05
+"""How much worse than the best an arm may be to be chosen for what it costs."""
+_POINTS, _POINT = 6, 20
+NOTHING = ""
+"""In a table of labels: no suggestion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of a learning curve: the agreement of ``n`` records that had ``known`` examples on average."""
+
+    known: float
+    n: int
+    agreement: Measure
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """What one arm came to. ``against`` is its agreement minus that of the first arm, ``changed`` the share of records
+    where it says something else than that. ``cost`` is in US dollars for 1,000 records, None where it is not known;
+    tokens are those of a record. ``blind`` and ``assisted`` are the agreement on records decided without and with a
+    suggestion in sight, ``anchored`` the second minus the first.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+    run: Mapping[str, Any] | None
+    billed: bool
+    numbers: Mapping[str, Measure] = field(default_factory=dict)
+    against: Measure | None = None
+    behind: Measure | None = None
+    changed: float = 0.0
+    silent: int = 0
+    cost: float | None = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+    blind: Measure | None = None
+    assisted: Measure | None = None
+    anchored: Measure | None = None
+    curve: Sequence[Point] = ()
+
+    @property
+    def ended(self) -> bool:
+        return self.run is None or self.run["state"] == FINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A replay with its arms; ``n`` records count of ``total``. ``best`` agrees best, ``cheapest`` is the arm that
+    costs least of those that are at most :data:`WITHIN` worse, with 95 %.
+    """
+
+    replay: Mapping[str, Any]
+    arms: Sequence[ArmResult]
+    n: int
+    total: int
+    walked: int
+    best: int = 0
+    cheapest: int = 0
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.replay["state"] == WALKED and all(arm.ended for arm in self.arms))
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One record of a table of labels: what is approved, what an arm said, and what the record is."""
+
+    record_id: int
+    key: str
+    text: str
+    truth: Value
+    said: Value | None
+    failure: str | None
+    score: float | None
+
+
+class Results:
+    """Reads one replay. ``within``: see :data:`WITHIN`."""
+
+    def __init__(self, instance: Instance, replay_id: int, within: float = WITHIN) -> None:
+        self.instance, self.within = instance, within
+        self.room = instance.store.replays
+        self.replay = self.room.get(replay_id)
+        project = instance.store.projects.get(self.replay["project_id"])
+        self.task: Task = instance.project_task(project, self.replay["task"])
+        self.arms = self.room.arms(replay_id)
+        self.rows = self.room.items(replay_id)
+        self.runs = [instance.store.ledger.run(arm["run_id"]) if arm["run_id"] else None for arm in self.arms]
+        self.said = [self.room.said(replay_id, arm["arm"]) for arm in self.arms]
+        self.items = self._counting()
+
+    @property
+    def schema(self) -> LabelSchema:
+        return self.task.schema
+
+    def _counting(self) -> list[tuple[Row, Value]]:
+        """Return the records that count so far, each with what is approved."""
+        walked = self.replay["state"] == WALKED
+        open_ = [
+            said
+            for run, said in zip(self.runs, self.said, strict=True)
+            if not walked or (run is not None and run["state"] != FINISHED)
+        ]
+        rows = [row for row in self.rows if all(row["record_id"] in said for said in open_)]
+        return [(row, value) for row in rows if (value := truth(self.task, row)) is not None]
+
+    def report(self) -> Report:
+        walked = sum(row["known"] is not None for row in self.rows)
+        if not self.items:
+            plain = [self._plain(n) for n in range(len(self.arms))]
+            return Report(self.replay, plain, 0, len(self.rows), walked)
+        drawn, answers = weights(len(self.items)), [self._answers(n) for n in range(len(self.arms))]
+        agreement = [drawn @ one.agreement / len(self.items) for one in answers]
+        best = max(range(len(self.arms)), key=lambda n: (float(agreement[n][0]), -n))
+        arms = [self._result(n, answers, agreement, best, drawn) for n in range(len(self.arms))]
+        good = [
+            arm for arm in arms if arm.number == best or (arm.behind is not None and arm.behind.high <= self.within)
+        ]
+        cheapest = min(
+            good, key=lambda arm: (float("inf") if arm.cost is None else arm.cost, -arm.numbers["agreement"].value)
+        )
+        return Report(self.replay, arms, len(self.items), len(self.rows), walked, best, cheapest.number)
+
+    def _answers(self, arm: int) -> Answers:
+        found = [self._said(arm, row) for row, _ in self.items]
+        return Answers(
+            self.schema, [value for _, value in self.items], [one.value for one in found], [one.score for one in found]
+        )
+
+    def _said(self, arm: int, row: Row) -> Said:
+        return self.said[arm].get(row["record_id"]) or Said(row["record_id"], failure="none")
+
+    def _plain(self, n: int) -> ArmResult:
+        arm, run = self.arms[n], self.runs[n]
+        return ArmResult(n, arm["settings"], run, run is not None)
+
+    def _result(
+        self, n: int, answers: Sequence[Answers], agreement: Sequence[Array], best: int, drawn: Array
+    ) -> ArmResult:
+        own, first, run = answers[n], answers[0], self.runs[n]
+        differ = [a != b for a, b in zip(own.said, first.said, strict=True)]
+        ended = max(run["done"] + run["failed"], 1) if run else 1
+        return ArmResult(
+            n, self.arms[n]["settings"], run, run is not None,
+            numbers=own.all(drawn),
+            against=measured(agreement[n] - agreement[0]) if n else None,
+            behind=measured(agreement[best] - agreement[n]) if n != best else None,
+            changed=sum(differ) / len(differ),
+            silent=sum(value is None for value in own.said),
+            cost=_cost(run) if run else 0.0,
+            tokens=(run["tokens_in"] + run["tokens_out"]) / ended if run else 0.0,
+            seconds=run["seconds"] / ended if run else 0.0,
+            curve=self._curve(own),
+            **self._sides(own),
+        )  # fmt: skip
+
+    def _sides(self, own: Answers) -> dict[str, Measure]:
+        """Return the agreement on records that were decided blind, on the others, and the difference."""
+        import numpy as np
+
+        blind = np.array([bool(row["blind"]) for row, _ in self.items])
+        found: dict[str, Array] = {}
+        for seed, (name, rows) in enumerate((("blind", blind), ("assisted", ~blind))):
+            if (n := int(rows.sum())) > 1:
+                found[name] = weights(n, seed=seed) @ own.agreement[rows] / n
+        if len(found) < 2:
+            return {}
+        return {name: measured(one) for name, one in (*found.items(), ("anchored", found["assisted"] - found["blind"]))}
+
+    def _curve(self, own: Answers) -> list[Point]:
+        """Return the agreement over time, in stretches of as many records each."""
+        import numpy as np
+
+        parts = max(1, min(_POINTS, len(self.items) // _POINT))
+        found = []
+        for part in np.array_split(np.arange(len(self.items)), parts):
+            known = float(np.mean([self.items[n][0]["known"] or 0 for n in part.tolist()]))
+            drawn = weights(len(part)) @ own.agreement[part] / len(part)
+            found.append(Point(known, len(part), measured(drawn)))
+        return found
+
+    # The table of labels
+
+    def confusion(self, arm: int) -> Counter[tuple[str, str]]:
+        """Return how often each label was approved where the arm said each: of choices, one label by another."""
+        if not isinstance(self.schema, Choice):
+            return Counter()
+        pairs = ((value, self._said(arm, row).value) for row, value in self.items)
+        return Counter((value, NOTHING if said is None else said) for value, said in pairs)
+
+    def cells(self, arm: int, true: str | None = None, said: str | None = None, changed: bool = False) -> list[Cell]:
+        """Return the records of one cell of :meth:`confusion`; without one those where the arm is wrong.
+
+        ``changed`` returns those where it says something else than the first arm.
+        """
+        found = []
+        for row, value in self.items:
+            one = self._said(arm, row)
+            if true is not None:
+                fits = (value, NOTHING if one.value is None else one.value) == (true, said)
+            else:
+                fits = one.value != (self._said(0, row).value if changed else value)
+            if fits:
+                found.append(Cell(row["record_id"], row["key"], row["text"], value, one.value, one.failure, one.score))
+        return found
+
+
+def _cost(run: Mapping[str, Any]) -> float | None:
+    """Return what 1,000 records cost, those too whose answers were paid before; None where that is not known."""
+    if run["unpriced"]:
+        return None
+    ended, asked = run["done"] + run["failed"], run["calls"] + run["reused"]
+    if not run["calls"]:
+        return 0.0 if not asked else None
+    return float(1000 * run["spent"] / run["calls"] * asked / max(ended, 1))

@@ -1,0 +1,186 @@
+"""Replays: approvals that are predicted again as it stood before them, by several settings, and what was said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labeler import strictjson
+from labeler.errors import NotFound
+from labeler.store.annotations import Annotations
+from labeler.store.database import Database, Row, Tx
+from labeler.store.records import kind_of
+
+WAITING, WALKED = "waiting", "walked"
+"""A replay waits until somebody has walked through its approvals; the runs of its models come after that."""
+_LEASE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one arm of a replay said of one record: a value, or why there is none."""
+
+    record_id: int
+    value: Any = None
+    failure: str | None = None
+    score: float | None = None
+
+
+class Replays:
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    def create(
+        self, tx: Tx, project_id: int, task: str, task_version: str, arms: Sequence[Mapping[str, Any]],
+        items: Sequence[tuple[int, int, int]], budget: float | None, reviewer_id: int | None,
+    ) -> int:  # fmt: skip
+        """Store a replay of ``arms`` (settings) over ``items``: (record, its approval, the last decision before it)."""
+        sql = """INSERT INTO replays (project_id, task, task_version, state, budget, reviewer_id, created_at)
+                 VALUES (:p, :t, :version, :state, :budget, :who, :now) RETURNING id"""
+        params = {"p": project_id, "t": task, "version": task_version, "state": WAITING, "budget": budget}
+        id_ = int(tx.value(sql, params | {"who": reviewer_id, "now": time.time()}))
+        rows = [(id_, n, strictjson.dumps(dict(settings))) for n, settings in enumerate(arms)]
+        tx.insert("replay_arms", "replay_id, arm, settings", rows)
+        tx.insert("replay_items", "replay_id, record_id, annotation_id, seq", [(id_, *item) for item in items])
+        return id_
+
+    def get(self, replay_id: int) -> dict[str, Any]:
+        row = self.db.one("SELECT * FROM replays WHERE id = :id", {"id": replay_id})
+        if row is None:
+            raise NotFound(f"There is no replay number {replay_id}")
+        return dict(row)
+
+    def of_task(self, project_id: int, task: str, limit: int = 20) -> list[Row]:
+        """Return the newest replays of a task, with how many records and arms each has."""
+        sql = """SELECT r.*, p.name AS reviewer,
+                 (SELECT COUNT(*) FROM replay_items i WHERE i.replay_id = r.id) AS items,
+                 (SELECT COUNT(*) FROM replay_arms a WHERE a.replay_id = r.id) AS arms
+                 FROM replays r LEFT JOIN reviewers p ON p.id = r.reviewer_id
+                 WHERE r.project_id = :p AND r.task = :t ORDER BY r.id DESC LIMIT :limit"""
+        return self.db.all(sql, {"p": project_id, "t": task, "limit": limit})
+
+    def arms(self, replay_id: int) -> list[dict[str, Any]]:
+        """Return ``settings`` and ``run_id`` of each arm, the one that is compared with first."""
+        sql = "SELECT arm, settings, run_id FROM replay_arms WHERE replay_id = :id ORDER BY arm"
+        rows = self.db.all(sql, {"id": replay_id})
+        return [dict(row) | {"settings": strictjson.loads(row["settings"])} for row in rows]
+
+    def items(self, replay_id: int) -> list[Row]:
+        """Return the records of a replay in the order they were first decided on, with what is approved now.
+
+        ``known`` is how many examples there were before; None until the replay was walked through.
+        """
+        sql = """SELECT i.record_id, i.annotation_id, i.seq, i.known, a.value, a.task_version, a.blind, a.how, r.text,
+                 r.key FROM replay_items i JOIN annotations a ON a.id = i.annotation_id
+                 JOIN records r ON r.id = i.record_id WHERE i.replay_id = :id ORDER BY i.seq, i.record_id"""
+        return self.db.all(sql, {"id": replay_id})
+
+    def said(self, replay_id: int, arm: int) -> dict[int, Said]:
+        """Return what an arm said, by record."""
+        sql = "SELECT record_id, value, failure, score FROM replayed WHERE replay_id = :id AND arm = :arm"
+        return {
+            row["record_id"]: Said(
+                row["record_id"], None if row["value"] is None else strictjson.loads(row["value"]), row["failure"],
+                row["score"],
+            )
+            for row in self.db.all(sql, {"id": replay_id, "arm": arm})
+        }  # fmt: skip
+
+    # The walk: by one process at a time, from the beginning where that of another came to no end
+
+    def waiting(self) -> list[int]:
+        """Return the replays that wait, and that nobody is walking through."""
+        sql = f"SELECT id FROM replays WHERE state = '{WAITING}' AND message IS NULL AND {_FREE} ORDER BY id"
+        return [row["id"] for row in self.db.all(sql, _now())]
+
+    def claim(self, tx: Tx, replay_id: int, token: str) -> bool:
+        """Take a replay that waits, for a minute; False if another is walking through it."""
+        sql = f"""UPDATE replays SET token = :token, until = :now + {_LEASE}, message = NULL
+                  WHERE id = :id AND state = '{WAITING}' AND {_FREE}"""
+        return tx.run(sql, {"id": replay_id, "token": token} | _now()) > 0
+
+    def keep(self, tx: Tx, replay_id: int, token: str) -> bool:
+        """Renew the claim on a replay; False if it was lost."""
+        sql = f"UPDATE replays SET until = :now + {_LEASE} WHERE id = :id AND token = :token AND state = '{WAITING}'"
+        return tx.run(sql, {"id": replay_id, "token": token, "now": time.time()}) > 0
+
+    def let_go(self, tx: Tx, replay_id: int, token: str, message: str | None = None) -> None:
+        """Give a claim back; with a ``message`` nobody takes it up again by himself."""
+        sql = "UPDATE replays SET token = NULL, until = 0, message = :message WHERE id = :id AND token = :token"
+        tx.run(sql, {"id": replay_id, "token": token, "message": message})
+
+    def known(self, tx: Tx, replay_id: int, known: Sequence[tuple[int, int]]) -> None:
+        """Note how many examples there were before records: (record, how many)."""
+        sql = "UPDATE replay_items SET known = ? WHERE replay_id = ? AND record_id = ?"
+        tx.many(sql, [(n, replay_id, record_id) for record_id, n in known])
+
+    def say(self, tx: Tx, replay_id: int, arm: int, said: Sequence[Said]) -> None:
+        """Store what an arm said, in place of what it may have said before."""
+        sql = """INSERT INTO replayed (replay_id, arm, record_id, value, failure, score)
+                 SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM records WHERE id = ?)
+                 ON CONFLICT (replay_id, arm, record_id) DO UPDATE SET value = excluded.value,
+                 failure = excluded.failure, score = excluded.score"""
+        rows = [
+            (one.record_id, None if one.value is None else strictjson.dumps(one.value), one.failure, one.score)
+            for one in said
+        ]
+        tx.many(sql, [(replay_id, arm, *row, row[0]) for row in rows])
+
+    def walked(self, tx: Tx, replay_id: int, token: str, runs: Mapping[int, int]) -> bool:
+        """Say that a replay was walked through, and which run makes what an arm says; False if the claim was lost."""
+        sql = f"UPDATE replays SET state = '{WALKED}', token = NULL WHERE id = :id AND token = :token"
+        if not tx.run(sql, {"id": replay_id, "token": token}):
+            return False
+        sql = "UPDATE replay_arms SET run_id = ? WHERE replay_id = ? AND arm = ?"
+        tx.many(sql, [(run_id, replay_id, arm) for arm, run_id in runs.items()])
+        return True
+
+    def use(self, tx: Tx, replay_id: int, arm: int, reviewer_id: int | None) -> None:
+        """Note that a task was set to what an arm has, when and by whom."""
+        sql = "UPDATE replays SET used_arm = :arm, used_at = :now, used_by = :who WHERE id = :id"
+        tx.run(sql, {"arm": arm, "now": time.time(), "who": reviewer_id, "id": replay_id})
+
+    # What there is to replay
+
+    def log(self, project_id: int, task: str, unit: str) -> Iterator[Row]:
+        """Yield all decisions on records that a task of this ``unit`` labels, oldest first.
+
+        ``approved`` is 1 for one in force that approves; near-duplicates share ``cluster``, copies ``content_hash``.
+        """
+        sql = """SELECT a.id, a.record_id, a.value, a.task_version, r.cluster, r.content_hash, r.text,
+                 a.state = 'approved' AND a.superseded_by IS NULL AS approved
+                 FROM annotations a JOIN records r ON r.id = a.record_id
+                 WHERE a.project_id = :p AND a.task = :t AND r.kind = :kind AND a.id > :after
+                 ORDER BY a.id LIMIT :size"""
+        for page in self.db.pages(sql, {"p": project_id, "t": task, "kind": kind_of(unit)}, 1000):
+            yield from page
+
+
+_FREE = "(until <= :now OR until > :latest)"
+
+
+def _now() -> dict[str, float]:
+    now = time.time()
+    return {"now": now, "latest": now + 2 * _LEASE}
+
+
+class PastAnnotations(Annotations):
+    """The log of decisions as it stood after the decision ``until``: what an index reads to know no more than that."""
+
+    until = 0
+
+    def latest_seq(self, project_id: int, task: str, tx: Tx | None = None) -> int:
+        sql = "SELECT MAX(id) FROM annotations WHERE project_id = :p AND task = :t AND id <= :until"
+        return int((tx or self.db).value(sql, {"p": project_id, "t": task, "until": self.until}) or 0)
+
+    def news(self, project_id: int, task: str, united_seq: int) -> tuple[int, int, bool]:
+        _, removals, united = super().news(project_id, task, united_seq)
+        return self.latest_seq(project_id, task), removals, united
+
+    def count_since(self, project_id: int, task: str, seq: int, limit: int) -> int:
+        return len(self.since(project_id, task, seq, limit))
+
+    def since(self, project_id: int, task: str, seq: int, limit: int = 5000) -> list[Row]:
+        return [row for row in super().since(project_id, task, seq, limit) if row["id"] <= self.until]
