@@ -24,6 +24,7 @@ ROOMS = (
     "backends/local", "backends/openai", "backends/endings.py", "backends/nearest.py", "backends/ensemble", "prelabel",
     "store/ledger_runs.py", "store/ledger_items.py", "store/ledger_calls.py", "store/limits.py", "store/batches.py",
     "store/calibrations.py", "labels", "task.py", "strictjson.py", "suggesters.py", "ingest",
+    "evaluation",
 )  # fmt: skip
 
 # What no page shows, by what it begins with, and why.

@@ -19,6 +19,7 @@ from werkzeug.test import TestResponse
 from labeler import accounts
 from labeler.annotation.decisions import Decision
 from labeler.app import create_app
+from labeler.evaluation import replay
 from labeler.export import export_task
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import queue_import
@@ -80,6 +81,13 @@ TABLE: dict[str, set[str]] = {
     "runs.progress": MEMBERS,
     "runs.cancel": PROJECT_ADMINS,
     "runs.resume": PROJECT_ADMINS,
+    "replays.form": MEMBERS,
+    "replays.start": MEMBERS,
+    "replays.show": MEMBERS,
+    "replays.progress": MEMBERS,
+    "replays.cells": MEMBERS,
+    "replays.again": MEMBERS,
+    "replays.use": PROJECT_ADMINS,
     "exports.form": PROJECT_ADMINS,
     "exports.make": PROJECT_ADMINS,
     "exports.download": PROJECT_ADMINS,
@@ -107,6 +115,8 @@ UPLOAD = "0123456789abcdef" * 2 + ".csv"
 FORMS = {
     "runs.start": {"task": "sentiment"},
     "exports.make": {"task": "sentiment", "format": "csv"},
+    "replays.start": {"task": "sentiment", "backend": "nearest"},
+    "replays.use": {"arm": "0"},
     "signin.sign_in": {"name": "admin", "password": PASSWORD},
 }
 
@@ -126,6 +136,10 @@ def furnished(instance: Instance, store: Store, project: int, people: dict[str, 
     # One for each, so that everybody has something to undo.
     annotation_ids = [approve_one(instance, project, people[name]) for name in ("admin", "project admin", "reviewer")]
     found = store.projects.get(project)
+    sentiment = instance.task_of(found, "sentiment")
+    arms = replay.arms_of(instance, found, sentiment, {"backend": ["nearest"]})
+    replay_id = replay.start(instance, found, sentiment, arms, None)
+    replay.walk(instance, replay_id)
     export = export_task(
         store,
         found,
@@ -136,7 +150,8 @@ def furnished(instance: Instance, store: Store, project: int, people: dict[str, 
     )
     return {
         "project_id": project, "task": "sentiment", "reviewer_id": people["stranger"], "upload": UPLOAD,
-        "import_id": import_id, "run_id": run_id, "export_id": export.id, "name": "manifest.json",
+        "import_id": import_id, "run_id": run_id, "replay_id": replay_id, "export_id": export.id,
+        "name": "manifest.json",
         "annotation_id": annotation_ids[0], "filename": "page.js", "record_id": 1,
         "token": accounts.one_time_link(store, people["admin"]),
     }  # fmt: skip

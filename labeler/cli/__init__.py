@@ -7,6 +7,7 @@
     data.py         import, export
     runs.py         prelabel; run_options.py makes its options from the table of a task's settings
     calibration.py  calibrate
+    replay.py       replay
     settings.py     settings of the instance, a project, a task
     models.py       backends, models
     words.py        what is said of models and calibrations
@@ -22,11 +23,24 @@ from itertools import chain, pairwise
 
 import click
 
-from labeler.cli import calibration, care, data, models, people, removal, runs, serve, settings
+from labeler.cli import calibration, care, data, models, people, removal, replay, runs, serve, settings
 from labeler.cli.base import cli
 
 # Each room adds its commands to the group when it is imported.
-__all__ = ["calibration", "care", "cli", "data", "main", "models", "people", "removal", "runs", "serve", "settings"]
+__all__ = [
+    "calibration",
+    "care",
+    "cli",
+    "data",
+    "main",
+    "models",
+    "people",
+    "removal",
+    "replay",
+    "runs",
+    "serve",
+    "settings",
+]
 
 
 def main() -> None:

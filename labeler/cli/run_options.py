@@ -14,7 +14,7 @@ NOT_OF_A_RUN = frozenset({"guidelines", "labels", "unit", "pinned"})
 """What a task asks, and of what: the same for all of its runs."""
 SETTINGS = {setting.name: setting for setting in TASK if setting.name not in NOT_OF_A_RUN}
 _OPTIONS = {"model_id": "--model"}
-_METAVARS = {
+METAVARS = {
     "backend": "NAME", "retriever": "NAME", "executor": "NAME", "model_id": "ID", "joint": "TASK", "gguf_file": "FILE",
     "adapter": "FOLDER",
 }  # fmt: skip
@@ -44,7 +44,7 @@ def _option(setting: Setting) -> Any:
         return click.option(f"{name}/--no-{name[2:]}", setting.name, default=None, help=setting.help)
     # Read as texts: what is wrong with a value is said by its setting, in the same words everywhere.
     several = setting.kind == "list"
-    metavar = "|".join(setting.choices) or _METAVARS.get(setting.name) or _KINDS.get(setting.kind, "TEXT")
+    metavar = "|".join(setting.choices) or METAVARS.get(setting.name) or _KINDS.get(setting.kind, "TEXT")
     how = {"list": "; can be given several times", "map": " [for the project's language]"}.get(setting.kind, "")
     return click.option(name, setting.name, multiple=several, metavar=metavar, help=setting.help + how)
 

@@ -54,7 +54,7 @@ def prelabel(
     if dry_run:
         info, batch = instance.price_of(suggester.backend), set_["executor"] == BATCH_EXECUTOR
         seen = runs.estimate(suggester, chosen, info, instance.pace(set_), batch)
-        _show_estimate(seen, set_["executor"])
+        show_estimate(seen, set_["executor"])
         return
     budget = set_["budget"] if budget is None else budget
     run_id = runs.start(instance.store, found["id"], task_name, chosen, settings | {AGAIN: again}, budget)
@@ -136,7 +136,7 @@ def _warn(instance: Instance, suggester: Suggester) -> None:
         click.echo(f"Note: {said}", err=True)
 
 
-def _show_estimate(seen: Estimate, executor: str) -> None:
+def show_estimate(seen: Estimate, executor: str) -> None:
     cost = "unknown" if seen.cost is None else f"${seen.cost:.4f}"
     time = "unknown until a call was made" if seen.seconds is None else f"about {duration(seen.seconds)}"
     if executor == BATCH_EXECUTOR:

@@ -62,12 +62,16 @@ def arms_of(instance: Instance, project: Mapping[str, Any], task: Task, grid: Ma
         raise InputError(f"These are {len(rest) + 1} combinations; a replay has at most {MOST_ARMS}")
     found: dict[str, Arm] = {}
     for settings in ({}, *rest):
-        suggester = instance.suggester(project, task, {**_ALONE, **settings}, keep=False)
-        # What would be decided anew each time is written down.
-        named = {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}
-        kind = f"{suggester.kind} {suggester.backend.billed and suggester.way}"
-        found.setdefault(kind, Arm({**settings, **named}, suggester))
+        arm = arm_of(instance, project, task, settings)
+        found.setdefault(arm.suggester.kind, arm)
     return list(found.values())
+
+
+def arm_of(instance: Instance, project: Mapping[str, Any], task: Task, settings: Mapping[str, Any]) -> Arm:
+    """Return the arm of some settings; backend and model are written down, as they would be decided anew each time."""
+    suggester = instance.suggester(project, task, {**_ALONE, **settings}, keep=False)
+    named = {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}
+    return Arm({**settings, **named}, suggester)
 
 
 def chosen(
@@ -221,6 +225,22 @@ class _Walk:
         ledger.add_items(tx, run_id, [record_id for record_id, _ in shown])
         ledger.show(tx, run_id, shown)
         return run_id
+
+
+def use(instance: Instance, replay_id: int, arm: int, reviewer_id: int | None = None) -> int:
+    """Set the task to what an arm of a replay has, note that, and return the task's new version.
+
+    What was changed of the task since the replay stays, but for what the arm names.
+    """
+    room = instance.store.replays
+    replay, arms = room.get(replay_id), room.arms(replay_id)
+    if arm >= len(arms):
+        raise InputError(f"Replay {replay_id} has {len(arms)} arms, and none with the number {arm + 1}")
+    now = instance.task_settings_raw(instance.store.projects.get(replay["project_id"]), replay["task"])
+    place = replay["project_id"], replay["task"]
+    version = instance.change_task(*place, {**now, **arms[arm]["settings"]}, reviewer_id, seen=now)
+    instance.store.write(lambda tx: room.use(tx, replay_id, arm, reviewer_id))
+    return version
 
 
 def said_by(record_id: int, suggestion: Suggestion | BackendFailure) -> Said:

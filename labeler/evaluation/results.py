@@ -234,6 +234,16 @@ class Results:
                 found.append(Cell(row["record_id"], row["key"], row["text"], value, one.value, one.failure, one.score))
         return found
 
+    def firsts(self) -> dict[int, Value | None]:
+        """Return what the first arm said, by record."""
+        return {row["record_id"]: self._said(0, row).value for row, _ in self.items}
+
+    def used_by(self) -> str:
+        """Return who set the task to an arm; empty for a command, or where nobody did."""
+        who = self.replay["used_by"]
+        person = None if who is None else self.instance.store.people.get(who)
+        return "" if person is None else str(person["name"])
+
 
 def _cost(run: Mapping[str, Any]) -> float | None:
     """Return what 1,000 records cost, those too whose answers were paid before; None where that is not known."""

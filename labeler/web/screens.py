@@ -6,7 +6,7 @@ from flask import Blueprint
 
 
 def blueprints() -> list[Blueprint]:
-    from labeler.web import desk, exports, imports, projects, removal, runs, settings, signin, versions
+    from labeler.web import desk, exports, imports, projects, removal, replays, runs, settings, signin, versions
 
-    modules = (signin, projects, desk, imports, runs, exports, settings, versions, removal)
+    modules = (signin, projects, desk, imports, runs, replays, exports, settings, versions, removal)
     return [module.blueprint for module in modules]

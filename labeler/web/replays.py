@@ -1,0 +1,249 @@
+"""Replays: measure settings on what is approved, see what each costs, open the mistakes, and choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Blueprint, flash, g, render_template, request, url_for
+
+from labeler import accounts
+from labeler import settings as tables
+from labeler.errors import Forbidden, InputError, NotFound
+from labeler.evaluation import replay as service
+from labeler.evaluation.replay import Arm
+from labeler.evaluation.results import WITHIN, Report, Results
+from labeler.prelabel import runs
+from labeler.prelabel.runs import Estimate
+from labeler.task import Task
+from labeler.web.access import admin_only, instance, project_task
+from labeler.web.forms import decimal, go_on, text, texts, whole
+from labeler.web.settings import task_options
+from labeler.web.words import _, setting_of, word
+
+_MOST = 100_000
+_CELLS = 200
+# A plot in the units of its drawing.
+_WIDE, _HIGH, _EDGE = 480, 220, 34
+_SETTINGS = {setting.name: setting for setting in tables.TASK}
+blueprint = Blueprint("replays", __name__)
+
+
+@blueprint.get("/projects/<int:project_id>/replays")
+def form(project_id: int) -> Any:
+    name = request.args.get("task") or next(iter(instance().tasks_of(g.project)), None)
+    if name is None:
+        raise NotFound("This project has no task; add one in its settings")
+    return _page(project_id, project_task(name), _asked())
+
+
+@blueprint.post("/projects/<int:project_id>/replays")
+def start(project_id: int) -> Any:
+    """Estimate a replay, or start it, as the button says."""
+    task = project_task(text("task"))
+    try:
+        arms, sample, budget = _arms(task), whole("sample", 1, _MOST), decimal("budget", 0, 1e6)
+        if text("action") != "start":
+            return _page(project_id, task, _typed(), _estimates(task, arms, sample))
+        id_ = service.start(instance(), g.project, task, arms, sample, budget, g.person["id"])
+    except (InputError, NotFound) as error:
+        return _page(project_id, task, _typed(), message=str(error)), error.status
+    instance().wake()
+    return go_on("replays.show", project_id=project_id, replay_id=id_)
+
+
+def _arms(task: Task) -> list[Arm]:
+    """Return the arms that were asked for, if this person may have them: what costs money is an admin's to start."""
+    grid = {name: [_SETTINGS[name].read(value) for value in values] for name, values in _typed().items()
+            if name in service.GRID and values}  # fmt: skip
+    arms = service.arms_of(instance(), g.project, task, grid)
+    if g.role != accounts.ADMIN and any(arm.suggester.backend.billed for arm in arms):
+        raise Forbidden("Only an admin may start a replay that costs money; choose free backends")
+    return arms
+
+
+def _typed() -> dict[str, Any]:
+    """Return the form as it was typed; models and numbers of examples are separated by commas or lines."""
+    found: dict[str, Any] = {name: texts(name) for name in service.GRID}
+    for name in ("model_id", "k"):
+        found[name] = [part.strip() for part in text(name).replace("\n", ",").split(",") if part.strip()]
+    return found | {name: request.form.get(name, "") for name in ("sample", "budget")}
+
+
+def _asked() -> dict[str, Any]:
+    """Return the form as an address asks for it: other pages link here with settings to compare."""
+    return {name: request.args.getlist(name) for name in service.GRID} | {"sample": str(service.SAMPLE), "budget": ""}
+
+
+def _estimates(task: Task, arms: Sequence[Arm], sample: int | None) -> list[tuple[str, Estimate]]:
+    ids = [record_id for record_id, _, _ in service.chosen(instance(), g.project, task, sample)]
+    found = []
+    for arm in arms:
+        settings = instance().task_settings(g.project, task.name) | dict(arm.settings)
+        info, pace = instance().price_of(arm.suggester.backend), instance().pace(settings)
+        batch = settings["executor"] == tables.BATCH_EXECUTOR
+        found.append((named(arm.settings), runs.estimate(arm.suggester, ids, info, pace, batch)))
+    return found
+
+
+def named(settings: Mapping[str, Any]) -> str:
+    """Return the settings of an arm in words."""
+    # Without what a list of backends says of each beside its name.
+    plain = [str(word(settings["backend"])).split(":")[0], settings.get("model_id") or ""]
+    more = [setting_of(name, settings[name]) for name in ("retriever", "style") if settings.get(name)]
+    more += [_("%(n)s examples", n=settings["k"])] if settings.get("k") is not None else []
+    return " · ".join([" ".join(part for part in plain if part), *(str(one) for one in more)])
+
+
+def _page(
+    project_id: int, task: Task, given: Mapping[str, Any], estimates: Sequence[tuple[str, Estimate]] = (),
+    message: str = "",
+) -> str:  # fmt: skip
+    return render_template(
+        "replays.html",
+        task=task,
+        tasks=instance().tasks_of(g.project),
+        replays=instance().store.replays.of_task(project_id, task.name),
+        counts=instance().store.work.counts(project_id, task.name),
+        options=task_options(task, g.project),
+        given=given,
+        estimates=estimates,
+        message=message,
+    )
+
+
+@blueprint.get("/projects/<int:project_id>/replays/<int:replay_id>")
+def show(project_id: int, replay_id: int) -> Any:
+    return render_template("replay.html", **_shown(project_id, replay_id))
+
+
+@blueprint.get("/projects/<int:project_id>/replays/<int:replay_id>/progress")
+def progress(project_id: int, replay_id: int) -> Any:
+    """The part of the page that is asked for again every two seconds while the replay goes on."""
+    return render_template("_replay.html", **_shown(project_id, replay_id))
+
+
+@blueprint.get("/projects/<int:project_id>/replays/<int:replay_id>/records")
+def cells(project_id: int, replay_id: int) -> Any:
+    """The records of one cell of the table of labels, or all that an arm got wrong, or where it says something else."""
+    results = _results(project_id, replay_id)
+    arm = request.args.get("arm", "0")
+    if not arm.isdecimal() or int(arm) >= len(results.arms):
+        raise NotFound("There is no such page")
+    approved, said = request.args.get("approved"), request.args.get("said", "")
+    changed = request.args.get("changed") == "1"
+    found = results.cells(int(arm), approved, said, changed)
+    own = results.arms[int(arm)]
+    return render_template(
+        "replay_records.html",
+        results=results,
+        name=named(own["settings"]),
+        approved=approved,
+        said=said,
+        changed=changed,
+        cells=found[:_CELLS],
+        total=len(found),
+        schema=results.schema,
+        task=results.task,
+        firsts=results.firsts() if changed else {},
+    )
+
+
+@blueprint.post("/projects/<int:project_id>/replays/<int:replay_id>/use")
+@admin_only
+def use(project_id: int, replay_id: int) -> Any:
+    """Set the task to what an arm has."""
+    _results(project_id, replay_id)
+    arm = whole("arm", 0, service.MOST_ARMS)
+    if arm is None:
+        raise InputError("Choose one of the settings")
+    service.use(instance(), replay_id, arm, g.person["id"])
+    flash(_("The task has these settings now."))
+    return go_on("replays.show", project_id=project_id, replay_id=replay_id)
+
+
+@blueprint.post("/projects/<int:project_id>/replays/<int:replay_id>/again")
+def again(project_id: int, replay_id: int) -> Any:
+    """Start a replay of the same settings over the approvals of now."""
+    results = _results(project_id, replay_id)
+    grid = [arm["settings"] for arm in results.arms]
+    spends = any(instance().spends(g.project, results.task, settings) for settings in grid)
+    if spends and g.role != accounts.ADMIN:
+        raise Forbidden("Only an admin may start a replay that costs money; choose free backends")
+    arms = [service.arm_of(instance(), g.project, results.task, settings) for settings in grid]
+    budget, who = results.replay["budget"], g.person["id"]
+    id_ = service.start(instance(), g.project, results.task, arms, len(results.rows), budget, who)
+    instance().wake()
+    return go_on("replays.show", project_id=project_id, replay_id=id_)
+
+
+def _results(project_id: int, replay_id: int) -> Results:
+    """Return a replay of this project; those of others do not exist here."""
+    if instance().store.replays.get(replay_id)["project_id"] != project_id:
+        raise NotFound(f"There is no replay number {replay_id}")
+    return Results(instance(), replay_id)
+
+
+def _shown(project_id: int, replay_id: int) -> dict[str, Any]:
+    results = _results(project_id, replay_id)
+    report, names = results.report(), [label.name for label in results.schema.labels]
+    measured = bool(report.n)
+    return {
+        "replay": results.replay,
+        "report": report,
+        "task": results.task,
+        "schema": results.schema,
+        "names": [named(arm.settings) for arm in report.arms],
+        "tables": [results.confusion(arm.number) for arm in report.arms] if measured else [],
+        "labels": names,
+        "frontier": _frontier(report) if measured and report.ended else None,
+        "curves": _curves(report) if measured else None,
+        "within": WITHIN,
+        "person_used": results.used_by(),
+        "going": not report.ended and not results.replay["message"],
+        "here": url_for("replays.progress", project_id=project_id, replay_id=replay_id),
+    }
+
+
+# Drawings
+
+
+def _frontier(report: Report) -> dict[str, Any] | None:
+    """Return where each arm stands by what it costs and how far it agrees; None where no two cost differently."""
+    known = [arm for arm in report.arms if arm.cost is not None]
+    most = max((arm.cost or 0.0 for arm in known), default=0.0)
+    if not most:
+        return None
+    low, high = _bounds([one for arm in known for one in (arm.numbers["agreement"].low, arm.numbers["agreement"].high)])
+    points = []
+    for arm in known:
+        agreement, x = arm.numbers["agreement"], _EDGE + (_WIDE - 2 * _EDGE) * (arm.cost or 0.0) / most
+        y, top, bottom = (_place(one, low, high) for one in (agreement.value, agreement.high, agreement.low))
+        points.append({"arm": arm.number, "x": round(x), "y": y, "top": top, "bottom": bottom})
+    return {"points": points, "low": low, "high": high, "most": most, "wide": _WIDE, "tall": _HIGH, "edge": _EDGE}
+
+
+def _curves(report: Report) -> dict[str, Any] | None:
+    """Return the lines of agreement by examples known, one for each arm; None where there is one point only."""
+    lines = [arm.curve for arm in report.arms]
+    if not lines or len(lines[0]) < 2:
+        return None
+    low, high = _bounds([point.agreement.value for line in lines for point in line])
+    first, last = lines[0][0].known, lines[0][-1].known
+    found = []
+    for arm, line in zip(report.arms, lines, strict=True):
+        xs = [round(_EDGE + (_WIDE - 2 * _EDGE) * (p.known - first) / max(last - first, 1e-9)) for p in line]
+        points = list(zip(xs, [_place(p.agreement.value, low, high) for p in line], strict=True))
+        found.append({"arm": arm.number, "points": points})
+    size = {"wide": _WIDE, "tall": _HIGH, "edge": _EDGE}
+    return {"lines": found, "low": low, "high": high, "first": round(first), "last": round(last)} | size
+
+
+def _bounds(values: Sequence[float]) -> tuple[float, float]:
+    """Return tenths between which all values lie."""
+    low, high = int(min(values) * 10) / 10, -int(-max(values) * 10 // 1) / 10
+    return max(low, 0.0), min(max(high, low + 0.1), 1.0)
+
+
+def _place(value: float, low: float, high: float) -> int:
+    return round(_HIGH - _EDGE - (_HIGH - 2 * _EDGE) * (value - low) / max(high - low, 1e-9))
