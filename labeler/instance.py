@@ -17,7 +17,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labeler import strictjson, suggesters
+from labeler import extras, strictjson, suggesters
 from labeler.annotation import relabel
 from labeler.annotation.decisions import Decisions
 from labeler.annotation.queue import Queue
@@ -25,7 +25,7 @@ from labeler.annotation.relabel import TaskSettings
 from labeler.backends.base import LEARNING, Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly, not_written
-from labeler.extras import check_embedder, extra_of_embedder
+from labeler.extras import AUTO, check_embedder, extra_of_embedder
 from labeler.ingest.service import Importer
 from labeler.ingest.upkeep import refresh_groups
 from labeler.kept import KeptFile
@@ -268,7 +268,7 @@ class Instance:
         """
         for name in changes.get("tasks") or []:
             self.plugins.task(name)
-        if changes.get("embedder"):
+        if changes.get("embedder") not in (None, "", AUTO):
             find(self.plugins.embedders, changes["embedder"], "embedder")
             check_embedder(changes["embedder"])
 
@@ -408,13 +408,14 @@ class Instance:
         return known
 
     def chosen_embeddings(self, project: Mapping[str, Any]) -> Embeddings:
-        """Return the vectors of the embedder that the project's settings name."""
+        """Return the vectors of the embedder that the project's settings name, or of the best that is installed."""
         settings = self.project_settings(project)
-        key = f"{settings['embedder']}/{settings['embedding_model']}"
+        name = extras.best_embedder() if settings["embedder"] == AUTO else settings["embedder"]
+        key = f"{name}/{settings['embedding_model']}"
         with self._lock:
             if key not in self._embeddings:
-                factory = find(self.plugins.embedders, settings["embedder"], "embedder")
-                self._embeddings[key] = Embeddings(self.store, factory(settings), settings["embedder"])
+                factory = find(self.plugins.embedders, name, "embedder")
+                self._embeddings[key] = Embeddings(self.store, factory(settings), name)
             return self._embeddings[key]
 
     def index(self, project: Mapping[str, Any], task: Task) -> ExampleIndex:

@@ -94,7 +94,8 @@ class Setting:
 # fmt: off
 PROJECT = (
     Setting("tasks", "list", [], help="The tasks of the project, in the order of the pages"),
-    Setting("embedder", "text", "lexical", help="What turns texts into vectors: lexical, e5, sentence-transformers"),
+    Setting("embedder", "text", "auto", help="What turns texts into vectors: lexical, e5, sentence-transformers, or "
+            "auto: e5 where it is installed, otherwise lexical"),
     Setting("embedding_model", "text", "", help="The model for sentence-transformers: a name or a folder"),
     Setting("blind_share", "float", 0.05, 0, 1, help="The share of the queue shown without a suggestion"),
     Setting("order", "choice", "oldest", choices=("oldest", "score", "disagreement", "random"), help="Queue order"),

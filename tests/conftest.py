@@ -31,6 +31,12 @@ def no_key_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def vectors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project that names no embedder compares letters: e5, its default, takes tens of milliseconds a text."""
+    monkeypatch.setattr("labeler.extras.best_embedder", lambda: "lexical")
+
+
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[Instance]:
     """An open instance in a folder of its own, without any account."""

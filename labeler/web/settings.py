@@ -17,7 +17,7 @@ from labeler.annotation.relabel import KEPT, NEW, RENAMED, Preview
 from labeler.backends.base import Backend
 from labeler.backends.openai import OpenAIBackend, openai_settings
 from labeler.errors import Forbidden, InputError, LabelerError, MissingExtra, NotFound, SettingError
-from labeler.extras import extra_of_embedder
+from labeler.extras import AUTO, extra_of_embedder
 from labeler.labels import Answers
 from labeler.plugins import find
 from labeler.prompts import LANGUAGES
@@ -91,7 +91,10 @@ def _project_page(values: dict[str, Any], message: str = "") -> str:
         options={
             "tasks": [(name, _titled(task)) for name, task in loaded.items()],
             **{setting: [(name, name) for name in columns] for setting in tables.COLUMNS},
-            "embedder": [(name, _named(name, extra)) for name, extra in _embedders().items()],
+            "embedder": [
+                (AUTO, setting_of("embedder", AUTO)),
+                *((name, _named(name, extra)) for name, extra in _embedders().items()),
+            ],
         },
         hints={setting.name: setting.default for setting in tables.PROJECT}
         | {"max_share_reviewer": _("0.5 if several reviewers label, otherwise 1")},

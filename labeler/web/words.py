@@ -104,6 +104,7 @@ WORDS = {
     "probe": N_("Probe: the ensemble's model of the vectors alone (free)"),
     "transformers": N_("Model on this computer"),
     # What texts are compared by
+    "embedder.auto": N_("the best that is installed"),
     "embedder.lexical": N_("by words and letters"),
     "embedder.e5": N_("by meaning (e5)"),
     "embedder.sentence-transformers": N_("by meaning (sentence-transformers)"),
