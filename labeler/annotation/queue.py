@@ -201,6 +201,10 @@ class Queue:
             return None
         return replace(self._opened(row, page), lease=left)
 
+    def look(self, record_id: int) -> Opened:
+        """Return a record as it stands in the queue, and take it from nobody."""
+        return self._opened(self._row(None, record_id), "")
+
     def _row(self, tx: Tx | None, record_id: int) -> Row:
         """Return the queue's row of a record. Raises :class:`NotFound` for one of another project or task."""
         row = self.store.work.get(record_id, self.task.name, tx)

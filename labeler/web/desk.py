@@ -209,6 +209,15 @@ def example(project_id: int, task: str, annotation_id: int) -> Any:
     return jsonify(html=_view(task).example(annotation_id))
 
 
+@blueprint.get("/api/moved/<int:record_id>/<int:suggestion_id>")
+def moved(project_id: int, task: str, record_id: int, suggestion_id: int) -> Any:
+    """Return which words of a record moved its suggestion; nothing for a blind record."""
+    view = _view(task)
+    if max(record_id, suggestion_id) > _MAX_ID:
+        raise NotFound("There is no such page")
+    return jsonify(html=view.moved(_queue(view.task).look(record_id), suggestion_id))
+
+
 def _view(task: str) -> DeskView:
     locale = get_locale()
     return DeskView(instance(), g.project, project_task(task), locale.language if locale else "ko")

@@ -23,6 +23,8 @@ const SOON = 400;
 // once. All of them are held from others.
 const AHEAD = 2;
 const FEW = 5;
+// Milliseconds until it is asked which words moved a suggestion: who decides at once has no eye for them.
+const LOOK = 600;
 // Milliseconds until a suggestion that is being prepared is asked for again.
 const PREPARING = 1000;
 
@@ -209,6 +211,24 @@ class Desk {
     this.stockUp();
     this.follow(next.record_id);
     if (next.preparing) this.awaitSuggestion(next);
+    this.explain(next);
+  }
+
+  // Say which words moved the suggestion, where somebody looks at what stands beside it.
+  async explain(next) {
+    await new Promise((resolve) => setTimeout(resolve, LOOK));
+    const place = this.part("moved");
+    if (this.current !== next || this.opening || !place || place.dataset.moved || !this.part("side").open) return;
+    place.dataset.moved = "asked";
+    try {
+      const { html } = await this.api.get(`moved/${next.record_id}/${next.suggestion_id}`);
+      if (this.current !== next || !html) return;
+      place.innerHTML = html;
+      place.dataset.moved = "there";
+      paint(place);
+    } catch {
+      // It can be decided without them.
+    }
   }
 
   // The server was still reading its examples when this record was opened: ask again until the suggestion is there, or
@@ -622,6 +642,7 @@ class Desk {
     const fold = () => (this.part("side").open = !narrow.matches);
     narrow.addEventListener("change", fold);
     fold();
+    this.part("side").addEventListener("toggle", () => this.current && this.explain(this.current));
   }
 
   onKey(event) {
