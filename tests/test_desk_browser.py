@@ -502,6 +502,22 @@ def test_second_opinion_is_taken_over_with_a_key(desk: Desk) -> None:
     assert desk.value(desk.decide("Enter")) == "mixed"
 
 
+def test_words_come_into_their_place(desk: Desk) -> None:
+    """Nothing moves when they come; a panel that is folded asks for them when it is opened."""
+    desk.go("tone")
+    place = "document.querySelector('.moved').getBoundingClientRect().height"
+    before = desk.page.evaluate(place)
+    assert desk.page.inner_text("[data-moved] dd >> nth=0") == ""
+    desk.page.wait_for_selector("[data-moved=there]")
+    assert desk.page.inner_text("[data-moved] dd >> nth=0") != "" and desk.page.evaluate(place) == before
+    desk.page.set_viewport_size({"width": 375, "height": 700})
+    desk.page.wait_for_selector("[data-side]:not([open])")
+    desk.decide("Digit1", "Enter")
+    with desk.page.expect_response("**/api/moved/**"):
+        desk.page.click("[data-side] > summary")
+    desk.page.wait_for_selector("[data-moved=there]")
+
+
 def test_the_strip_opens_a_decision_for_correction(desk: Desk) -> None:
     desk.go("tone")
     record = desk.decide("Digit1", "Enter")
