@@ -38,6 +38,8 @@ class Desk {
     this.ahead = [];
     // Counts the orders of the queue there have been: whoever waits for a record of an older one gives up.
     this.round = 0;
+    // What the order has too little of to go by, as it was said last.
+    this.lacks = null;
     // Another record is on its way into the place of the current one.
     this.opening = false;
     // Whether to go into the text field of the record that is awaited.
@@ -104,6 +106,7 @@ class Desk {
       .then((payload) => {
         this.fetching = null;
         this.banners.show("noRecord", null);
+        if (payload) this.warnOf(payload.lacks);
         if (payload) this.ahead.push(...[payload, ...payload.more].map((one) => this.prepare(one)));
         this.exhausted = !payload;
         this.stockUp();
@@ -114,6 +117,13 @@ class Desk {
         throw error;
       });
     return this.fetching;
+  }
+
+  // Say that the order has little to go by: once, until that changes.
+  warnOf(lacks) {
+    if (lacks === this.lacks) return;
+    this.lacks = lacks;
+    this.banners.show("lacks", lacks, this.banners.closeButton("lacks"));
   }
 
   // Ask for more while there is room, in the background.
@@ -577,6 +587,7 @@ class Desk {
     similar.hidden = order.value !== "similar";
     if (order.value === "similar" && !similar.value.trim()) return similar.focus();
     this.order = { order: order.value, similar_to: order.value === "similar" ? similar.value.trim() : "" };
+    this.warnOf(null);
     const address = new URL(location.href);
     address.searchParams.delete("record");
     address.searchParams.set("order", order.value);
