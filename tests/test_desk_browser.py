@@ -561,6 +561,28 @@ def test_the_last_one_skipped_comes_back(desk: Desk) -> None:
     assert desk.value(last) == "good"
 
 
+def test_an_order_that_lacks_something_says_so_once(desk: Desk) -> None:
+    """Where it moves nothing; closed, it does not come back with the next record, and goes with the order."""
+    desk.blank("tone")
+    banner = desk.page.locator("[data-banner=lacks]")
+    assert banner.count() == 0
+    place = "document.querySelector('[data-form]').getBoundingClientRect().top"
+    top = desk.page.evaluate(place)
+    desk.page.select_option("select[name=order]", "disagreement")
+    banner.wait_for()
+    assert "No pending record has a second opinion yet" in banner.inner_text()
+    desk.ready()
+    assert desk.page.evaluate(place) == top
+    banner.get_by_role("button").click()
+    desk.decide("Space")
+    assert banner.count() == 0
+    desk.page.select_option("select[name=order]", "score")
+    banner.wait_for()
+    assert "score" in banner.inner_text()
+    desk.page.select_option("select[name=order]", "oldest")
+    banner.wait_for(state="detached")
+
+
 def test_order_is_changed_and_survives_a_reload(desk: Desk) -> None:
     for n, score in ((0, 0.9), (1, 0.8), (5, 0.1)):
         desk.suggest(f"r{n}", "good", "tone", score=score)
