@@ -36,8 +36,9 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.svm import LinearSVC
 
 from labeler.instance import Instance
-from labeler.records import Suggestion
+from labeler.records import BackendFailure, Suggestion
 from labeler.store import NewRecord
+from labeler.task import Task
 
 FROZEN, REFIT, COMPARED, DRAWS = 20, 25, 700, 2000
 WINDOWS = ((0, 50), (50, 200), (200, 500), (500, 800))
@@ -77,11 +78,10 @@ def read(folder: Path, stream: Stream, rows: int) -> tuple[list[str], list[Label
 
 
 @contextmanager
-def product(
-    stream: Stream, texts: Sequence[str], labels: Sequence[Label], backend: str = "", embedder: str = "lexical",
-    stop: int | None = None,
-) -> Iterator[Suggest]:  # fmt: skip
-    """Suggest as a project does whose first records were approved, at most ``stop`` of them."""
+def imported(
+    stream: Stream, texts: Sequence[str], labels: Sequence[Label], embedder: str = "lexical"
+) -> Iterator[tuple[Instance, dict[str, Any], Task, list[int]]]:
+    """Open a project with the texts as pending records, and with the labels that there are where they are sets."""
     with tempfile.TemporaryDirectory() as name, Instance(Path(name)) as instance:
         project_id = instance.create_project("stream", stream.language, {"tasks": [stream.task], "embedder": embedder})
         if isinstance(labels[0], tuple):
@@ -93,20 +93,39 @@ def product(
         ids = [one.id for one in store.write(lambda tx: store.records.add(tx, project_id, news, [task.name]))]
         for _ in instance.chosen_embeddings(project).fill(project_id):
             pass
-        decisions, chosen = instance.decisions(project, task), {"backend": backend} if backend else None
+        yield instance, project, task, ids
+
+
+def approve(instance: Instance, project: Mapping[str, Any], task: Task, decided: Sequence[tuple[int, Label]]) -> None:
+    """Approve records (id, label) that are pending, and fit as often as a worker would."""
+    decisions, store = instance.decisions(project, task), instance.store
+    pending = store.work.pending_among(project["id"], task.name, [id_ for id_, _ in decided])
+    rows = [(id_, list(label) if isinstance(label, tuple) else label) for id_, label in decided if id_ in pending]
+    store.write(lambda tx: decisions.import_labels(tx, rows, "stream", None))
+    ensemble = instance.ensemble(project, task)
+    if ensemble.supports(task.schema) and ensemble.stale():
+        ensemble.fit()
+
+
+def label_of(made: Suggestion | BackendFailure) -> Label | None:
+    value = made.value if isinstance(made, Suggestion) else None
+    return tuple(sorted(map(str, value))) if isinstance(value, list) else value if value is None else str(value)
+
+
+@contextmanager
+def product(
+    stream: Stream, texts: Sequence[str], labels: Sequence[Label], backend: str = "", embedder: str = "lexical",
+    stop: int | None = None,
+) -> Iterator[Suggest]:  # fmt: skip
+    """Suggest as a project does whose first records were approved, at most ``stop`` of them."""
+    with imported(stream, texts, labels, embedder) as (instance, project, task, ids):
 
         def suggest(n: int) -> Label | None:
             if n and (stop is None or n <= stop):
-                before = [(ids[n - 1], list(label) if isinstance(label := labels[n - 1], tuple) else label)]
-                pending = store.work.pending_among(project_id, task.name, [ids[n - 1]])
-                store.write(lambda tx: decisions.import_labels(tx, before if pending else [], "stream", None))
-            ensemble = instance.ensemble(project, task)
-            if chosen is None and ensemble.supports(task.schema) and ensemble.stale():
-                ensemble.fit()
-            suggester = instance.suggester(project, task, chosen) if chosen else instance.suggester_now(project, task)
-            (made,) = suggester.now([store.records.get(ids[n])], save=False)
-            value = made.value if isinstance(made, Suggestion) else None
-            return tuple(sorted(map(str, value))) if isinstance(value, list) else value if value is None else str(value)
+                approve(instance, project, task, [(ids[n - 1], labels[n - 1])])
+            chosen = instance.suggester(project, task, {"backend": backend}) if backend else None
+            suggester = chosen or instance.suggester_now(project, task)
+            return label_of(suggester.now([instance.store.records.get(ids[n])], save=False)[0])
 
         yield suggest
 

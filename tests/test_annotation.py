@@ -90,6 +90,41 @@ def test_similar_follows_the_typed_text(world):
     assert have == [near[0], near[2], world.records[0]]
 
 
+def test_an_order_says_where_it_has_nothing_to_go_by(world):
+    """With what to do about it; once half of the pending records have it, nothing is said any more."""
+    for order, what in (("score", "score"), ("disagreement", "second opinion")):
+        assert f"No pending record has a {what} yet" in world.queue(order=order).lacks()
+    assert "No text was typed" in world.queue().lacks("similar", " ")
+    for n in range(6):
+        more = {"score": 0.5, "disagreement": 1.0} if n else {}
+        world.suggest(world.records[n], **more)
+    assert "Fewer than half of the pending records have a score" in world.queue(order="score").lacks()
+    assert "Fewer than half of the pending records have a second" in world.queue(order="disagreement").lacks()
+    world.suggest(world.records[0], score=0.5, disagreement=0.0)
+    for order in ("score", "disagreement", "oldest", "random"):
+        assert world.queue().lacks(order) == ""
+    assert world.queue().lacks("similar", "상자") == ""
+
+
+@pytest.mark.parametrize(("order", "more"), [("score", {"disagreement": 1.0}), ("disagreement", {"score": 0.5})])
+def test_an_order_says_what_suggestions_come_without(world, order, more):
+    """Another run would change nothing then, so none is recommended."""
+    for id_ in world.records:
+        world.suggest(id_, **more)
+    assert world.queue(order=order).lacks().startswith("The suggestions here have no")
+    assert "run" not in world.queue(order=order).lacks()
+
+
+def test_the_order_disagreement_says_that_none_differs(world):
+    """Nothing is said of a queue that is done."""
+    for id_ in world.records:
+        world.suggest(id_, disagreement=0.0)
+    assert world.queue().lacks("disagreement").startswith("No second opinion differs")
+    for id_ in world.records:
+        world.approve(id_)
+    assert world.queue().lacks("disagreement") == world.queue().lacks("score") == ""
+
+
 def test_skipped_record_does_not_come_back_at_once_in_any_order(world):
     """A skip counts in the order "similar" too."""
     near = [world.records[9], world.records[3]]

@@ -105,3 +105,11 @@ def test_run_that_is_moving_is_not_resumed(stopped):
 def test_errors_are_one_line(shell, words, said):
     """A number without a run, and options that do not go together."""
     assert said in shell.fails("runs", *words)
+
+
+def test_the_command_says_what_a_chosen_order_lacks(shell):
+    """Of each task, with what to do; after a run with scores nothing is left to say."""
+    said = shell("settings", "--project", "shop", "order=score")
+    assert said.exit_code == 0 and "Note: sentiment: No pending record has a score yet" in said.stderr
+    shell.ok("prelabel", *TASK)
+    assert "Note: sentiment" not in shell("settings", "--project", "shop", "order=score").stderr

@@ -293,6 +293,16 @@ def test_similar_order_brings_what_resembles_the_typed_text(shop: Shop) -> None:
     assert "The apples were sweet" in opened["html"]
 
 
+def test_an_order_without_what_it_goes_by_says_so(shop: Shop) -> None:
+    """With each record, in the language of the reader; an order that has enough says nothing."""
+    seat = shop.seat()
+    assert seat.next(order="oldest", page="a")["lacks"] is None
+    assert "have no second opinion, so the oldest come first" in seat.next(order="disagreement", page="b")["lacks"]
+    with seat.client.session_transaction() as session:
+        session["language"] = "ko"
+    assert "비교 제안이 없어서" in seat.next(order="disagreement", page="c")["lacks"]
+
+
 def test_similar_order_says_what_texts_are_compared_by(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """By letters, or by meaning where all vectors of that are there; page and JSON say which."""
     instance, store = shop.instance, shop.instance.store

@@ -502,6 +502,26 @@ def test_second_opinion_is_taken_over_with_a_key(desk: Desk) -> None:
     assert desk.value(desk.decide("Enter")) == "mixed"
 
 
+def test_words_come_into_their_place(desk: Desk) -> None:
+    """Nothing moves when they come; a panel that is folded asks for them when it is opened."""
+    asked: list[Any] = []
+    desk.page.route("**/api/moved/**", lambda route: route.continue_() if asked else asked.append(route))
+    desk.go("tone")
+    place = "document.querySelector('.moved').getBoundingClientRect().height"
+    desk.until(lambda: bool(asked))
+    before = desk.page.evaluate(place)
+    assert desk.page.inner_text("[data-moved] dd >> nth=0") == ""
+    asked[0].continue_()
+    desk.page.wait_for_selector("[data-moved=there]")
+    assert desk.page.inner_text("[data-moved] dd >> nth=0") != "" and desk.page.evaluate(place) == before
+    desk.page.set_viewport_size({"width": 375, "height": 700})
+    desk.page.wait_for_selector("[data-side]:not([open])")
+    desk.decide("Digit1", "Enter")
+    with desk.page.expect_response("**/api/moved/**"):
+        desk.page.click("[data-side] > summary")
+    desk.page.wait_for_selector("[data-moved=there]")
+
+
 def test_the_strip_opens_a_decision_for_correction(desk: Desk) -> None:
     desk.go("tone")
     record = desk.decide("Digit1", "Enter")
@@ -539,6 +559,28 @@ def test_the_last_one_skipped_comes_back(desk: Desk) -> None:
     assert desk.record == last
     desk.press("Digit1", "Enter")
     assert desk.value(last) == "good"
+
+
+def test_an_order_that_lacks_something_says_so_once(desk: Desk) -> None:
+    """Where it moves nothing; closed, it does not come back with the next record, and goes with the order."""
+    desk.blank("tone")
+    banner = desk.page.locator("[data-banner=lacks]")
+    assert banner.count() == 0
+    place = "document.querySelector('[data-form]').getBoundingClientRect().top"
+    top = desk.page.evaluate(place)
+    desk.page.select_option("select[name=order]", "disagreement")
+    banner.wait_for()
+    assert "No pending record has a second opinion yet" in banner.inner_text()
+    desk.ready()
+    assert desk.page.evaluate(place) == top
+    banner.get_by_role("button").click()
+    desk.decide("Space")
+    assert banner.count() == 0
+    desk.page.select_option("select[name=order]", "score")
+    banner.wait_for()
+    assert "score" in banner.inner_text()
+    desk.page.select_option("select[name=order]", "oldest")
+    banner.wait_for(state="detached")
 
 
 def test_order_is_changed_and_survives_a_reload(desk: Desk) -> None:

@@ -1217,8 +1217,10 @@ def test_suggestions_leave_for_analysis_only(world: World) -> None:
         "backend": "nearest", "model_id": None, "task_version": "1", "flags": ["suspicious"], "columns": [],
         "second_opinion": {"backend": "probe", "value": "neutral", "score": 0.4},
         "evidence": [
-            {"annotation_id": approved, "record_id": 1, "key": "seen", "similarity": 0.75},
-            {"annotation_id": 999, "record_id": 2, "key": None, "similarity": 0.5},
+            {"annotation_id": approved, "record_id": 1, "similarity": 0.75, "key": "seen", "value": "positive",
+             "task_version": "1", "in_force": True},
+            {"annotation_id": 999, "record_id": 2, "similarity": 0.5, "key": None, "value": None,
+             "task_version": None, "in_force": False},
         ],
     }  # fmt: skip
     assert second["value"] is None
@@ -1226,6 +1228,16 @@ def test_suggestions_leave_for_analysis_only(world: World) -> None:
     assert result.manifest["counts"] == {"all": 2, "parse_failures": 1}
     assert result.manifest["backends"] == {"nearest": 2}
     assert result.id and world.store.exports.get(world.project["id"], result.id)["format"] == "suggestions"
+
+
+def test_an_example_keeps_the_value_it_was_shown_with(world: World) -> None:
+    """A later decision on its record changes nothing but that it counts no more."""
+    record_id = world.record("seen", "맛있어요")
+    shown = world.annotate(record_id, "positive")
+    world.suggest(world.record("r1", "좋아요"), "positive", evidence=(Evidence(shown, record_id, 0.75),))
+    world.annotate(record_id, "negative", supersedes=shown)
+    ((example,),) = (row["evidence"] for row in lines(world.export("suggestions").files[0]))
+    assert (example["value"], example["in_force"]) == ("positive", False)
 
 
 def test_reasoning_leaves_only_when_it_is_asked_for(world: World) -> None:

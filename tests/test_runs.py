@@ -180,6 +180,30 @@ def test_second_opinion_of_a_free_backend_stands_beside(lab):
     assert lab.store.work.get(lab.ids[1], "sentiment")["disagreement"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("backend", "approved"),
+    [("openai", 2), ("ensemble", 2), ("openai", 9), ("ensemble", 9), ("nearest", 9), ("probe", 9)],
+)
+def test_a_run_leaves_a_second_opinion_on_every_record(lab, backend, approved):
+    """From another backend than its own, fitted before the run, which nobody asked for; so "disagreement" has an order.
+
+    Before eight approvals only the neighbours have an opinion, and none beside their own suggestion.
+    """
+    task = lab.instance.project_task(lab.project, "sentiment")
+    decisions = lab.instance.decisions(lab.project, task)
+    labels = [(id_, ("positive", "negative")[n % 2]) for n, id_ in enumerate(lab.ids[:approved])]
+    lab.store.write(lambda tx: decisions.import_labels(tx, labels, "test", lab.kim))
+    assert not lab.instance.ensemble(lab.project, task).learned
+    rest = lab.ids[approved:]
+    run_id = lab.start(rest, backend=backend)
+    assert Worker(lab.instance).move_run(run_id) == "finished"
+    for id_ in rest:
+        (suggestion,) = lab.suggestions(id_)
+        assert suggestion.backend == backend and suggestion.second.backend not in ("", backend)
+        assert lab.store.work.get(id_, "sentiment")["disagreement"] is not None
+    assert "pending record" not in lab.instance.queue(lab.project, task).lacks("disagreement")
+
+
 def test_estimate_calls_nothing(lab):
     """Before a run its size and cost are known without asking anybody."""
     suggester = lab.executor(lab.start()).suggester

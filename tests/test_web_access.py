@@ -68,6 +68,7 @@ TABLE: dict[str, set[str]] = {
     "desk.strip": MEMBERS,
     "desk.counts": MEMBERS,
     "desk.example": MEMBERS,
+    "desk.moved": MEMBERS,
     "imports.form": PROJECT_ADMINS,
     "imports.upload": PROJECT_ADMINS,
     "imports.preview": PROJECT_ADMINS,
@@ -152,7 +153,7 @@ def furnished(instance: Instance, store: Store, project: int, people: dict[str, 
         "project_id": project, "task": "sentiment", "reviewer_id": people["stranger"], "upload": UPLOAD,
         "import_id": import_id, "run_id": run_id, "replay_id": replay_id, "export_id": export.id,
         "name": "manifest.json",
-        "annotation_id": annotation_ids[0], "filename": "page.js", "record_id": 1,
+        "annotation_id": annotation_ids[0], "filename": "page.js", "record_id": 1, "suggestion_id": 1,
         "token": accounts.one_time_link(store, people["admin"]),
     }  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import Any
 from labeler.errors import Conflict, NotFound
 from labeler.records import Record
 from labeler.store import Row, Store, Tx
-from labeler.store.work import OLDEST, ORDERS, SCORE, SIMILAR
+from labeler.store.work import DISAGREEMENT, OLDEST, ORDERS, SCORE, SIMILAR
 from labeler.task import Task
 
 Nearest = Callable[[str], Sequence[int]]
@@ -20,6 +20,35 @@ Nearest = Callable[[str], Sequence[int]]
 _AT_ONCE = 200
 MOST_OF_IT = 0.5
 """A claim with this share of its time left is young."""
+
+
+# Why an order brings the oldest after all, and what to do about it: nothing was made, made without it, or made of few.
+_NOTHING, _WITHOUT, _FEW, _ALIKE = "nothing", "without", "few", "alike"
+_LACKING = {
+    (
+        SCORE,
+        _NOTHING,
+    ): "No pending record has a score yet, so the oldest come first; start a run to suggest all of them",
+    (
+        SCORE,
+        _WITHOUT,
+    ): "The suggestions here have no score, so the oldest come first; choose a backend that scores labels",
+    (SCORE, _FEW): "Fewer than half of the pending records have a score, and the others come last; start a run",
+    (
+        DISAGREEMENT,
+        _NOTHING,
+    ): "No pending record has a second opinion yet, so the oldest come first; start a run to suggest all of them",
+    (
+        DISAGREEMENT,
+        _WITHOUT,
+    ): "The suggestions here have no second opinion, so the oldest come first; approve more, or suggest by a model",
+    (
+        DISAGREEMENT,
+        _FEW,
+    ): "Fewer than half of the pending records have a second opinion, and the others come last; start a run",
+    (DISAGREEMENT, _ALIKE): "No second opinion differs from its suggestion, so the oldest come first",
+}
+_UNTYPED = "No text was typed to look for, so the oldest come first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +153,20 @@ class Queue:
 
         return [self._opened(row, token) for row in self.store.write(work)]
 
+    def lacks(self, order: str = "", similar_to: str = "") -> str:
+        """Return in a sentence what an order has too little of to go by, and what to do; empty if it has enough."""
+        name = order or self.order
+        if name == SIMILAR:
+            return "" if similar_to.strip() else _UNTYPED
+        if name not in (SCORE, DISAGREEMENT):
+            return ""
+        found = self.store.work.ground(*self._place, name)
+        if 2 * found.known >= found.pending:
+            return "" if found.apart or not found.pending else _LACKING[name, _ALIKE]
+        if 2 * found.known < found.suggested:
+            return _LACKING[name, _WITHOUT]
+        return _LACKING[name, _FEW if found.known else _NOTHING]
+
     @property
     def _place(self) -> tuple[int, str]:
         return self.project_id, self.task.name
@@ -200,6 +243,10 @@ class Queue:
         if left is None or row["state"] != "pending":
             return None
         return replace(self._opened(row, page), lease=left)
+
+    def look(self, record_id: int) -> Opened:
+        """Return a record as it stands in the queue, and take it from nobody."""
+        return self._opened(self._row(None, record_id), "")
 
     def _row(self, tx: Tx | None, record_id: int) -> Row:
         """Return the queue's row of a record. Raises :class:`NotFound` for one of another project or task."""

@@ -196,12 +196,23 @@ def _change_project(instance: Instance, project: Mapping[str, Any], changes: dic
     if "tasks" in changes and not changes["tasks"]:
         raise SettingError("tasks needs at least one task")
     instance.change_project(int(project["id"]), changes)
+    if "order" in changes:
+        _say_what_lacks(instance, int(project["id"]))
     there = instance.store.records.columns(int(project["id"]))
     strange = [name for setting in tables.COLUMNS for name in changes.get(setting) or () if name not in there]
     if not strange:
         return "Saved."
     known = ", ".join(there) or "none"
     return f"Saved. No column {strange[0]!r} was found in the records that were looked at; there are: {known}."
+
+
+def _say_what_lacks(instance: Instance, project_id: int) -> None:
+    """Say of each task what its order has too little of to go by."""
+    project = instance.store.projects.get(project_id)
+    for name, task in instance.tasks_of(project).items():
+        lacks = instance.queue(project, task).lacks()
+        if lacks:
+            click.echo(f"Note: {name}: {lacks}.", err=True)
 
 
 def _change_task(

@@ -17,6 +17,8 @@ from labeler import strictjson
 from labeler.errors import PluginError
 from labeler.prompts import PromptStyle
 from labeler.records import Message, Record, Suggestion, Value
+from labeler.store import Row
+from labeler.store.annotations import APPROVED
 from labeler.task import Task
 from labeler.text import safe_cell
 
@@ -166,11 +168,13 @@ class Suggestions(Format):
     description = "Suggestions with their evidence, for analysis; never for training"
 
     def suggestion(
-        self, suggestion: Suggestion, key: str, text: str, keys: Mapping[int, str], reasoning: bool = False
+        self, suggestion: Suggestion, key: str, text: str, examples: Mapping[int, Row], reasoning: bool = False
     ) -> str:
-        """Return one suggestion; ``keys`` maps the ids of the annotations in its evidence to record keys.
+        """Return one suggestion; ``examples`` are the annotations of its evidence as stored, by id.
 
-        What the model thought on the way (its steps) goes out with ``reasoning`` alone.
+        The value of an example is what was approved, in the labels of its version of the task: a later decision on its
+        record is another annotation, and ``in_force`` says whether this one still counts. Nothing is known of a removed
+        record. What the model thought on the way (its steps) goes out with ``reasoning`` alone.
         """
         s = suggestion
         failure, second = s.failure, s.second
@@ -193,14 +197,25 @@ class Suggestions(Format):
                     {
                         "annotation_id": e.annotation_id,
                         "record_id": e.record_id,
-                        "key": keys.get(e.annotation_id),
                         "similarity": e.similarity,
+                        **_example(examples.get(e.annotation_id)),
                     }
                     for e in s.evidence
                 ],
             }
             | steps
         )
+
+
+def _example(row: Row | None) -> dict[str, Any]:
+    if row is None:
+        return {"key": None, "value": None, "task_version": None, "in_force": False}
+    return {
+        "key": row["key"],
+        "value": None if row["value"] is None else strictjson.loads(row["value"]),
+        "task_version": row["task_version"],
+        "in_force": row["state"] == APPROVED and row["superseded_by"] is None,
+    }
 
 
 def built_in() -> dict[str, Format]:

@@ -447,8 +447,8 @@ def _write_rows(job: _Job, chosen: TrainingFormat, plan: _Plan, exchange: Exchan
         members.append((row.annotation_id, split))
         plan.versions[stored["task_version"]] += 1
         plan.labels.setdefault(split, Counter()).update(job.task.schema.strata(row.value))
-    for key in _keys(job.store, plan.splits).values():
-        plan.left_out.add("changed", key)
+    for changed in _examples(job.store, plan.splits).values():
+        plan.left_out.add("changed", changed["key"])
     if not members:
         raise InputError("Nothing to export: every record was decided again while the export ran; export again")
     about = chosen.about({name: file.name for name, file in files.items()}, context)
@@ -539,9 +539,9 @@ def _export_suggestions(job: _Job, chosen: Suggestions, reviewer_id: int | None)
         file = exchange.create(f"{SUGGESTIONS}{chosen.suffix}")
         for rows in chain([first], pages):
             suggestions = [as_suggestion(row) for row in rows]
-            keys = _keys(job.store, {e.annotation_id for s in suggestions for e in s.evidence})
+            examples = _examples(job.store, {e.annotation_id for s in suggestions for e in s.evidence})
             for row, suggestion in zip(rows, suggestions, strict=True):
-                file.write(chosen.suggestion(suggestion, row["key"], row["text"], keys, job.options.reasoning))
+                file.write(chosen.suggestion(suggestion, row["key"], row["text"], examples, job.options.reasoning))
                 counts.update(all=1, parse_failures=int(suggestion.failure is not None))
                 backends[suggestion.backend] += 1
         exchange.finish()
@@ -557,13 +557,12 @@ def _suggestion_pages(job: _Job) -> Iterator[list[Row]]:
             yield rows
 
 
-def _keys(store: Store, annotation_ids: Collection[int]) -> dict[int, str]:
-    """Return the record keys of annotations, by annotation id."""
+def _examples(store: Store, annotation_ids: Collection[int]) -> dict[int, Row]:
+    """Return annotations with the keys of their records, by annotation id."""
     ids = sorted(annotation_ids)
-    found: dict[int, str] = {}
+    found: dict[int, Row] = {}
     for start in range(0, len(ids), 500):
-        rows = store.annotations.examples(ids[start : start + 500])
-        found.update((id_, row["key"]) for id_, row in rows.items())
+        found.update(store.annotations.examples(ids[start : start + 500]))
     return found
 
 

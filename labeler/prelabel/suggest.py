@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
 from labeler.backends import endings
-from labeler.backends.base import AUTO, Backend, BackendRequest
+from labeler.backends.base import AUTO, LEARNING, Backend, BackendRequest
 from labeler.errors import InputError, LabelerError, PluginError
 from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text, safe_agreement
 from labeler.prelabel import flows
@@ -155,6 +155,18 @@ class Suggester:
         if self.backend.billed:
             examples = shown(self.flow(prepared).case.examples, self.style)
         return [evidence.annotation_id for evidence in self._evidence(prepared, examples, value)]
+
+    def moved_by(self, record: Record, value: Value) -> Mapping[str, Sequence[tuple[str, float]]]:
+        """Return what each word of a record does for each label of ``value``, where the backend learns from approvals.
+
+        In nats, most first: see :meth:`labeler.backends.ensemble.backend.EnsembleBackend.moved_by`.
+        """
+        if self.backend.name not in LEARNING:
+            return {}
+        learning: Any = self.backend
+        (prepared,) = self.prepare([record])
+        found: Mapping[str, Sequence[tuple[str, float]]] = learning.moved_by(self.request(prepared), value)
+        return found
 
     def _evidence(self, prepared: Prepared, examples: Sequence[Example], value: Value | None) -> list[Evidence]:
         """Return the examples that a suggestion was made from, and the nearest that speak against a free one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from labeler import strictjson
 from labeler.store.counts import WORK, Counts
@@ -44,6 +45,24 @@ _OUTDATED = """FROM annotations a WHERE a.superseded_by IS NULL AND a.state <> '
 _NOBODYS = """FROM claims
               WHERE NOT EXISTS (SELECT 1 FROM reviewers r WHERE r.id = claims.reviewer_id AND r.disabled = 0)
               OR NOT EXISTS (SELECT 1 FROM work w WHERE w.record_id = claims.record_id AND w.task = claims.task)"""
+
+
+COUNTED = 1000
+"""What an order goes by is counted up to here: enough to go on with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What an order can go by, of pending records, each at most COUNTED.
+
+    ``known`` have what the order sorts by, ``apart`` says whether that sets any of them before another, ``suggested``
+    are those of the oldest that have a suggestion.
+    """
+
+    pending: int
+    known: int
+    apart: bool
+    suggested: int
 
 
 class Work:
@@ -108,6 +127,18 @@ class Work:
             if len(found) >= limit:
                 break
         return found
+
+    def ground(self, project_id: int, task: str, order: str) -> Ground:
+        """Return what the order SCORE or DISAGREEMENT can go by; few rows are read, however many wait."""
+        where, by = _ORDERED[order]
+        params = {"p": project_id, "t": task, "most": COUNTED}
+        rows = "FROM work WHERE project_id = :p AND task = :t AND state = 'pending'"
+        known = self.db.value(f"SELECT COUNT(*) FROM (SELECT 1 {rows} {where} LIMIT :most)", params)
+        most = self.db.value(f"SELECT {order} {rows} {where} ORDER BY {by} LIMIT 1", params)
+        first = f"SELECT suggestion_id {rows} ORDER BY record_id LIMIT :most"
+        suggested = self.db.value(f"SELECT COUNT(suggestion_id) FROM ({first})", params)
+        pending = min(self.counts(project_id, task)["pending"], COUNTED)
+        return Ground(pending, int(known), order != DISAGREEMENT or bool(most), int(suggested))
 
     def pending(
         self,

@@ -18,6 +18,7 @@ from labeler.task import Task
 from labeler.text import one_line
 from labeler.web.access import instance, json_body, project_task
 from labeler.web.desk_view import DeskView
+from labeler.web.sentences import said
 from labeler.web.words import _
 
 log = logging.getLogger("labeler.web.desk")
@@ -69,8 +70,9 @@ def next_record(project_id: int, task: str) -> Any:
     """Claim and return the next record; 204 when nothing is left. ``have`` are the ids already on the desk.
 
     ``page`` is what the page that asks calls itself: it holds its records under that name. With ``count`` up to 5
-    records are claimed, and those after the first one stand in ``more``. In the order "similar", ``similar_by`` names
-    the embedder that texts are compared by.
+    records are claimed, and those after the first one stand in ``more``. ``lacks`` says what the order has too little
+    of to go by, null where it has enough. In the order "similar", ``similar_by`` names the embedder that texts are
+    compared by.
     """
     view, body = _view(task), json_body()
     have = body.get("have", [])
@@ -81,11 +83,13 @@ def next_record(project_id: int, task: str) -> Any:
     if not 1 <= count <= _MOST:
         raise InputError(f"'count' must be a whole number from 1 to {_MOST}")
     asked = _text(body, "order"), ids, _text(body, "similar_to"), _text(body, "page")
-    found = view.payloads(_queue(view.task).next_few(count, g.person["id"], *asked))
+    queue = _queue(view.task)
+    found = view.payloads(queue.next_few(count, g.person["id"], *asked))
     if not found:
         return "", 204
+    lacks = said(queue.lacks(_text(body, "order"), _text(body, "similar_to"))) or None
     similar = {"similar_by": _similar_by()} if body.get("order") == SIMILAR else {}
-    return jsonify(found[0] | {"more": found[1:]} | similar)
+    return jsonify(found[0] | {"more": found[1:], "lacks": lacks} | similar)
 
 
 @blueprint.post("/api/open")
@@ -207,6 +211,15 @@ def counts(project_id: int, task: str) -> Any:
 def example(project_id: int, task: str, annotation_id: int) -> Any:
     """Return an example of the evidence: its full text, label, who approved it and when, and its history."""
     return jsonify(html=_view(task).example(annotation_id))
+
+
+@blueprint.get("/api/moved/<int:record_id>/<int:suggestion_id>")
+def moved(project_id: int, task: str, record_id: int, suggestion_id: int) -> Any:
+    """Return which words of a record moved its suggestion; nothing for a blind record."""
+    view = _view(task)
+    if max(record_id, suggestion_id) > _MAX_ID:
+        raise NotFound("There is no such page")
+    return jsonify(html=view.moved(_queue(view.task).look(record_id), suggestion_id))
 
 
 def _view(task: str) -> DeskView:

@@ -39,13 +39,29 @@ RAW, CALIBRATED = "raw", "calibrated"
 _EVEN = 0.5
 _CLIP = 160
 _STRIP_CLIP = 60
+_WORD_CLIP = 30
 _SAME_SCORE = 1e-4
+# So many words are named for and against a label, and of a set so many labels; in nats, what is worth a word: a tenth
+# more or less likely.
+_FOR, _AGAINST, _LABELS = 3, 2, 4
+_WORTH = 0.1
 # What of the way to a suggestion travels with every record: a reader needs no more, and the next key must not wait.
 _STEP_CLIP, _STEPS_CLIP = 4000, 20_000
 _JOINER = "\u200d"
 
 Block = tuple[str, list[str]]
 """A piece of the guidelines: "heading", "list" or "text", with its lines."""
+Piece = tuple[str, str | None]
+"""A piece of a text, and the name of what it is where nobody sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Words of a text, in pieces, that speak for one label of its suggestion and against it, the strongest first."""
+
+    label: str
+    speak_for: Sequence[Sequence[Piece]] = ()
+    against: Sequence[Sequence[Piece]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,7 @@ class Shown:
 
     ``standing`` and ``since`` say of a paid one that it is not current: see :class:`AtOpening`.
     ``scores`` stand beside the choices of the form; ``scale`` says whether they are calibrated or the backend's own.
+    ``moved`` has the labels that words can be asked for; finding them takes longer than a suggestion.
     """
 
     suggestion: Suggestion | None = None
@@ -67,6 +84,7 @@ class Shown:
     scale: str = RAW
     standing: str = CURRENT
     since: int = 0
+    moved: Sequence[Moved] = ()
 
     @property
     def doubtful(self) -> bool:
@@ -108,9 +126,7 @@ class DeskView:
         return self._payload(opened, found)
 
     def _payload(self, opened: Opened, found: AtOpening) -> dict[str, Any]:
-        record, annotation = opened.record, opened.annotation
-        # A decision that was made blind is corrected blind, or it would drop out of the blind share.
-        blind = opened.blind or (annotation is not None and bool(annotation["blind"]))
+        record, annotation, blind = opened.record, opened.annotation, _is_blind(opened)
         suggestion_id, shown = self._suggestion(opened, found, blind)
         decided = self._usable(annotation, record) if annotation is not None else None
         standing = annotation is not None and opened.state != "pending"
@@ -191,6 +207,28 @@ class DeskView:
             schema=self.task.schema,
         )
 
+    def moved(self, opened: Opened, suggestion_id: int) -> str:
+        """Return the HTML of the words that moved a suggestion, by what is known now; empty for one that is not shown.
+
+        A blind record has none, as little as the suggestion itself.
+        """
+        made, record = self.store.suggestions.get(suggestion_id), opened.record
+        if made is None or (made.record_id, made.task) != (record.id, self.task.name):
+            return ""
+        value = self._offered(made.value, made, record)
+        if _is_blind(opened) or opened.state != "pending" or value is None:
+            return ""
+        free = self.instance.free_suggester(self.project, self.task, self._own_suggester())
+        found = free.moved_by(record, value) if free.backend.name == made.backend else {}
+        rows = [_moved(label, found.get(label, ())) for label in self._labels(made, value)]
+        return render_template("desk_moved.html", moved=rows, asked=True, schema=self.task.schema)
+
+    def _labels(self, made: Suggestion, value: Value | None) -> list[str]:
+        """Return the labels of a suggestion that words are named for."""
+        if made.backend not in LEARNING or value is None:
+            return []
+        return [str(name) for name in (value if isinstance(value, list) else [value])][:_LABELS]
+
     def _metadata(self, record: Record, blind: bool = False) -> list[tuple[str, str]]:
         """Return the columns that people may see: a blind record shows those alone that the project chose for it.
 
@@ -239,8 +277,9 @@ class DeskView:
         agrees = second is not None and second.value == value
         scores, scale = (None, RAW) if value is None else self._scores(suggestion)
         evidence, steps = self._evidence(suggestion.evidence, value), clipped_steps(suggestion.steps)
+        moved = [Moved(label) for label in self._labels(suggestion, value)] if opened.state == "pending" else []
         return number, Shown(
-            suggestion, value, hint, second, agrees, evidence, steps, scores, scale, found.standing, found.since
+            suggestion, value, hint, second, agrees, evidence, steps, scores, scale, found.standing, found.since, moved
         )
 
     def _scores(self, suggestion: Suggestion) -> tuple[dict[str, float] | None, str]:
@@ -353,6 +392,17 @@ class DeskView:
         return color_of(self.task.schema, value)
 
 
+def _is_blind(opened: Opened) -> bool:
+    # A decision that was made blind is corrected blind, or it would drop out of the blind share.
+    return opened.blind or (opened.annotation is not None and bool(opened.annotation["blind"]))
+
+
+def _moved(label: str, words: Sequence[tuple[str, float]]) -> Moved:
+    speak_for = [word for word, effect in words if effect >= _WORTH][:_FOR]
+    against = [word for word, effect in reversed(words) if effect <= -_WORTH][:_AGAINST]
+    return Moved(label, *([text_pieces(clip(word, _WORD_CLIP)) for word in part] for part in (speak_for, against)))
+
+
 def _paid(stored: Suggestion | None) -> Suggestion | None:
     return stored if stored is not None and stored.billed else None
 
@@ -377,12 +427,12 @@ def clipped_steps(steps: Sequence[Step]) -> list[Step]:
     return found
 
 
-def text_pieces(text: str) -> list[tuple[str, str | None]]:
+def text_pieces(text: str) -> list[Piece]:
     """Return the pieces of a text with marks at its invisible characters, but not inside an emoji.
 
     A joiner between two pictures makes one picture of them: marking it would show a family as strangers.
     """
-    pieces: list[tuple[str, str | None]] = []
+    pieces: list[Piece] = []
     split = visible(text)
     for n, (piece, mark) in enumerate(split):
         before, after = split[n - 1][0][-1:] if n else "", split[n + 1][0][:1] if n + 1 < len(split) else ""

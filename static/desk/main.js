@@ -23,6 +23,8 @@ const SOON = 400;
 // once. All of them are held from others.
 const AHEAD = 2;
 const FEW = 5;
+// Milliseconds until it is asked which words moved a suggestion: who decides at once has no eye for them.
+const LOOK = 600;
 // Milliseconds until a suggestion that is being prepared is asked for again.
 const PREPARING = 1000;
 
@@ -36,6 +38,8 @@ class Desk {
     this.ahead = [];
     // Counts the orders of the queue there have been: whoever waits for a record of an older one gives up.
     this.round = 0;
+    // What the order has too little of to go by, as it was said last.
+    this.lacks = null;
     // Another record is on its way into the place of the current one.
     this.opening = false;
     // Whether to go into the text field of the record that is awaited.
@@ -102,6 +106,7 @@ class Desk {
       .then((payload) => {
         this.fetching = null;
         this.banners.show("noRecord", null);
+        if (payload) this.warnOf(payload.lacks);
         if (payload) this.ahead.push(...[payload, ...payload.more].map((one) => this.prepare(one)));
         this.exhausted = !payload;
         this.stockUp();
@@ -112,6 +117,13 @@ class Desk {
         throw error;
       });
     return this.fetching;
+  }
+
+  // Say that the order has little to go by: once, until that changes.
+  warnOf(lacks) {
+    if (lacks === this.lacks) return;
+    this.lacks = lacks;
+    this.banners.show("lacks", lacks, this.banners.closeButton("lacks"));
   }
 
   // Ask for more while there is room, in the background.
@@ -209,6 +221,24 @@ class Desk {
     this.stockUp();
     this.follow(next.record_id);
     if (next.preparing) this.awaitSuggestion(next);
+    this.explain(next);
+  }
+
+  // Say which words moved the suggestion, where somebody looks at what stands beside it.
+  async explain(next) {
+    await new Promise((resolve) => setTimeout(resolve, LOOK));
+    const place = this.part("moved");
+    if (this.current !== next || this.opening || !place || place.dataset.moved || !this.part("side").open) return;
+    place.dataset.moved = "asked";
+    try {
+      const { html } = await this.api.get(`moved/${next.record_id}/${next.suggestion_id}`);
+      if (this.current !== next || !html) return;
+      place.innerHTML = html;
+      place.dataset.moved = "there";
+      paint(place);
+    } catch {
+      // It can be decided without them.
+    }
   }
 
   // The server was still reading its examples when this record was opened: ask again until the suggestion is there, or
@@ -557,6 +587,7 @@ class Desk {
     similar.hidden = order.value !== "similar";
     if (order.value === "similar" && !similar.value.trim()) return similar.focus();
     this.order = { order: order.value, similar_to: order.value === "similar" ? similar.value.trim() : "" };
+    this.warnOf(null);
     const address = new URL(location.href);
     address.searchParams.delete("record");
     address.searchParams.set("order", order.value);
@@ -622,6 +653,7 @@ class Desk {
     const fold = () => (this.part("side").open = !narrow.matches);
     narrow.addEventListener("change", fold);
     fold();
+    this.part("side").addEventListener("toggle", () => this.current && this.explain(this.current));
   }
 
   onKey(event) {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from labeler.backends import columns
@@ -31,10 +32,11 @@ from labeler.backends.ensemble.learn import (
     seeds,
     weighed,
 )
+from labeler.backends.ensemble.words import without
 from labeler.backends.nearest import votes_of
 from labeler.labels import Choice, Choices, LabelSchema
 from labeler.prompts import answer_text
-from labeler.records import BackendFailure, Completion
+from labeler.records import BackendFailure, Completion, Value
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import Entry, ExampleIndex
 from labeler.retrieval.lexical import LexicalEmbedder, count_ngrams
@@ -264,7 +266,7 @@ class EnsembleBackend:
             return BackendFailure("no_examples", reason, fatal=True)
         if request.vector is None:
             return BackendFailure("no_vector", "The record has no vector yet")
-        found = pool.doubted(pool.chances(self._odds(fitted, request, only), one := isinstance(schema, Choice)), one)
+        found = pool.doubted(pool.chances(self._odds(fitted, request, only)[0], one := isinstance(schema, Choice)), one)
         scores = dict(zip(fitted.labels, found.tolist(), strict=True))
         score, size = float(np.max(found)), None
         if isinstance(schema, Choices):
@@ -279,37 +281,69 @@ class EnsembleBackend:
         note = SEEDS if not fitted.learned.compared else name
         return Completion(text, score=min(score, pool.MOST), scores=scores, note=note, fit=fitted.id)
 
-    def _odds(self, fitted: Fit, request: BackendRequest, only: str) -> Array:
+    def moved_by(self, request: BackendRequest, value: Value, only: str = "") -> dict[str, list[tuple[str, float]]]:
+        """Return for each label of a suggested value what each word of the record does for it, in nats, most first.
+
+        That is what its log odds would lose without the word: those of a choice against the runner-up, those of a set's
+        label against its absence. Of ``only`` one member, or of all but the neighbours' vote, whose evidence are the
+        neighbours, and models on vectors that are too slow to be made for each word. Empty without a fit.
+        """
+        fitted, one = self.fitted, isinstance(request.schema, Choice)
+        if fitted is None or request.vector is None or (only and only not in fitted.members):
+            return {}
+        left_out = without(request.record.text)
+        odds = self._odds(fitted, request, only, [text for _, text in left_out])
+        found: dict[str, list[tuple[str, float]]] = {}
+        for name in [value] if one else value:
+            if name not in fitted.labels:
+                continue
+            place = fitted.labels.index(name)
+            margin = odds[:, place]
+            others = [n for n in range(len(fitted.labels)) if n != place]
+            if one and others:
+                margin = margin - odds[:, max(others, key=lambda n: float(odds[0, n]))]
+            effects = (margin[0] - margin[1:]).tolist()
+            pairs = [(word, effect) for (word, _), effect in zip(left_out, effects, strict=True)]
+            found[name] = sorted(pairs, key=lambda pair: -pair[1])
+        return found
+
+    def _odds(self, fitted: Fit, request: BackendRequest, only: str, more: Sequence[str] = ()) -> Array:
+        """Return the log odds of the labels for a record, and as if it had each of ``more`` texts: (texts, labels)."""
         import numpy as np
 
-        record, vector = request.record, np.asarray(request.vector, dtype=np.float32)[None]
-        lexical = vector if self._is_lexical else self.lexical.embedder.embed([record.text])
-        blocks = self._blocks(lexical, vector, [record.metadata], fitted.numbers)
+        record, own = request.record, np.asarray(request.vector, dtype=np.float32)[None]
+        texts, embedder = [record.text, *more], self.index.embeddings.embedder
+        if more:
+            own = np.vstack([own, embedder.embed(more) if embedder.fast else np.repeat(own, len(more), axis=0)])
+        lexical = own if self._is_lexical else self.lexical.embedder.embed(texts)
+        blocks = self._blocks(lexical, own, [record.metadata] * len(texts), fitted.numbers)
         blocks |= {SEEDS: blocks[fitted.seeded], VOTE: self._shares(fitted, request)[None]}
-        place, values = self._ngrams(fitted, record.text)
-        odds: Array = np.zeros(len(fitted.labels))
+        grams = self._ngrams(fitted, texts)
+        odds: Array = np.zeros((len(texts), len(fitted.labels)))
         for member in fitted.learned.members if not only else [fitted.members[only]]:
             if member.name == WORDS:
-                said = member.weights[:, place].sum(axis=1)
+                said = np.stack([member.weights[:, place].sum(axis=1) for place, _ in grams])
             elif member.name == NGRAMS:
-                said = member.weights[:, place] @ values
+                said = np.stack([member.weights[:, place] @ values for place, values in grams])
             else:
-                said = member.weights @ blocks[member.name][0]
+                said = blocks[member.name] @ member.weights.T
             odds = odds + (1.0 if only else member.share) * (said + member.offset)
         return odds
 
-    def _ngrams(self, fitted: Fit, text: str) -> tuple[Array, Array]:
-        """Return which n-grams of a text the fit knows, and what they weigh: int and float, both (n,)."""
+    def _ngrams(self, fitted: Fit, texts: Sequence[str]) -> list[tuple[Array, Array]]:
+        """Return which n-grams of each text the fit knows, and what they weigh: int and float, both (n,)."""
         import numpy as np
 
         vocabulary = fitted.learned.vocabulary
         if not len(vocabulary):
-            return vocabulary, np.zeros(0)
-        _, buckets, counts = count_ngrams([text])
+            return [(vocabulary, np.zeros(0))] * len(texts)
+        rows, buckets, counts = count_ngrams(texts)
         place = np.minimum(np.searchsorted(vocabulary, buckets), len(vocabulary) - 1)
         known = vocabulary[place] == buckets
-        values = weighed(counts[known], fitted.learned.idf[place[known]])
-        return place[known], values / (float(np.linalg.norm(values)) or 1.0)
+        rows, place = rows[known], place[known]
+        values = weighed(counts[known], fitted.learned.idf[place])
+        ends = np.searchsorted(rows, np.arange(len(texts) + 1)).tolist()
+        return [(place[a:b], values[a:b] / (float(np.linalg.norm(values[a:b])) or 1.0)) for a, b in pairwise(ends)]
 
     def _shares(self, fitted: Fit, request: BackendRequest) -> Array:
         """Return each label's share of the neighbours' votes, and a one behind them where there are none."""
@@ -351,6 +385,10 @@ class ProbeBackend:
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
         for request in requests:
             yield self.ensemble.answer(request, VECTORS, self.name)
+
+    def moved_by(self, request: BackendRequest, value: Value) -> dict[str, list[tuple[str, float]]]:
+        """Return what the ensemble's :meth:`EnsembleBackend.moved_by` returns, of this model alone."""
+        return self.ensemble.moved_by(request, value, VECTORS)
 
 
 def _offered(schema: LabelSchema) -> Sequence[Any]:
