@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from labeler import extras, strictjson, suggesters
 from labeler.annotation import relabel
 from labeler.annotation.decisions import Decisions
-from labeler.annotation.queue import Queue
+from labeler.annotation.queue import LIKE_LABEL, Queue
 from labeler.annotation.relabel import TaskSettings
 from labeler.backends.base import LEARNING, Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
@@ -487,7 +487,14 @@ class Instance:
 
     def queue(self, project: Mapping[str, Any], task: Task) -> Queue:
         def nearest(text: str) -> Sequence[int]:
-            return self._rankings.pending(int(project["id"]), task.name, self.best_embeddings(project).embedder, text)
+            place, name = (int(project["id"]), task.name), text.removeprefix(LIKE_LABEL)
+            if text != name and name in task.schema.names:
+                index, label = self.index(project, task), task.schema.label(name)
+                described = f"{label.titled(project['language'])}. {label.defined(project['language'])}"
+                vector = index.towards(name)
+                embedder = index.embeddings.embedder
+                return self._rankings.pending(*place, embedder, described if vector is None else text, vector)
+            return self._rankings.pending(*place, self.best_embeddings(project).embedder, text)
 
         settings = self.project_settings(project)
         return Queue(self.store, int(project["id"]), task, settings, nearest, lambda: self._answering(project, task))

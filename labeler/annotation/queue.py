@@ -48,6 +48,8 @@ _LACKING = {
     ): "Fewer than half of the pending records have a second opinion, and the others come last; start a run",
     (DISAGREEMENT, _ALIKE): "No second opinion differs from its suggestion, so the oldest come first",
 }
+LIKE_LABEL = "label:"
+"""What a typed text of the order "similar" begins with that names a label: like the records that were approved so."""
 _UNTYPED = "No text was typed to look for, so the oldest come first"
 
 

@@ -7,7 +7,7 @@
     data.py         import, export
     runs.py         prelabel; run_options.py makes its options from the table of a task's settings
     calibration.py  calibrate
-    replay.py       replay
+    replay.py       replay, ready
     settings.py     settings of the instance, a project, a task
     models.py       backends, models
     words.py        what is said of models and calibrations

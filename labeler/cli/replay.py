@@ -15,6 +15,7 @@ from labeler.errors import InputError
 
 if TYPE_CHECKING:
     from labeler.evaluation.measures import Measure
+    from labeler.evaluation.readiness import Readiness
     from labeler.evaluation.replay import Arm
     from labeler.evaluation.results import ArmResult, Report, Results
     from labeler.instance import Instance
@@ -128,6 +129,45 @@ def _show_estimates(
         settings = instance.task_settings(project, task.name) | dict(arm.settings)
         info, pace = instance.price_of(arm.suggester.backend), instance.pace(settings)
         show_estimate(runs.estimate(arm.suggester, ids, info, pace), settings["executor"])
+
+
+@cli.command()
+@task_options
+@with_instance
+def ready(instance: Instance, project: str, task_name: str) -> None:
+    """Say whether the approvals of a task are enough to fine-tune on, and what to label first."""
+    from labeler.evaluation.readiness import readiness
+
+    found = instance.store.projects.in_use(project)
+    task = instance.project_task(found, task_name)
+    for line in stands(readiness(instance, found, task)):
+        click.echo(line)
+
+
+def stands(found: Readiness) -> list[str]:
+    """Return what there is to train on, line by line; the last one says what to do."""
+    lines = [f"{found.approved:,} approved records, {found.distinct:,} without near-duplicates."]
+    for label in found.labels:
+        lacks = f", {label.missing:,} missing" if label.missing else "" if label.approved else ", never approved"
+        lines.append(f"  {label.name}: {label.distinct:,}{lacks}")
+    if found.agreement is not None:
+        lines.append(f"The free suggestion agrees {found.agreement:.2f} in cross-validation (n {found.compared:,}).")
+    if found.growth is not None:
+        lines.append(f"Twice as many approvals add {_signed(found.growth)} to that, by replay {found.replay_id}.")
+    return [*lines, _advice(found)]
+
+
+def _advice(found: Readiness) -> str:
+    from labeler.evaluation.readiness import LEAST
+
+    if found.ready:
+        return "Ready to fine-tune."
+    if found.first:
+        more = ", ".join(f"{label.missing:,} more of {label.name}" for label in found.first)
+        return f"Label these first: {more}."
+    if found.distinct < LEAST:
+        return f"Label {LEAST - found.distinct:,} more records first."
+    return "There is enough of every label, but suggestions still get better with every approval: label more."
 
 
 # How a replay is told

@@ -139,7 +139,7 @@ class Results:
         if not self.items:
             plain = [self._plain(n) for n in range(len(self.arms))]
             return Report(self.replay, plain, 0, len(self.rows), walked)
-        drawn, answers = weights(len(self.items)), [self._answers(n) for n in range(len(self.arms))]
+        drawn, answers = weights(len(self.items)), [self.answers(n) for n in range(len(self.arms))]
         agreement = [drawn @ one.agreement / len(self.items) for one in answers]
         best = max(range(len(self.arms)), key=lambda n: (float(agreement[n][0]), -n))
         arms = [self._result(n, answers, agreement, best, drawn) for n in range(len(self.arms))]
@@ -151,7 +151,7 @@ class Results:
         )
         return Report(self.replay, arms, len(self.items), len(self.rows), walked, best, cheapest.number)
 
-    def _answers(self, arm: int) -> Answers:
+    def answers(self, arm: int) -> Answers:
         found = [self._said(arm, row) for row, _ in self.items]
         return Answers(
             self.schema, [value for _, value in self.items], [one.value for one in found], [one.score for one in found]

@@ -44,6 +44,8 @@ _SAVE_EVERY = 1000
 _MOST_READ = 20_000
 # So many decisions are taken in while a page waits; more of them meanwhile.
 _AT_ONCE = 500
+# So many examples say where those of a label lie.
+_ENOUGH = 2000
 # Bytes of a text's hash that stand beside its vector: a chance of 2**-64 is none. In an entry they are hexadecimal.
 _HASH = 8
 # A file that is being saved is never so old; one of a killed process is.
@@ -304,6 +306,22 @@ class ExampleIndex:
         self.refresh()
         with self._lock:
             return [(position, entry) for position, entry in enumerate(self._entries) if entry.alive]
+
+    def towards(self, stratum: str) -> np.ndarray | None:
+        """Return where the examples of a label lie, seen from all others: float32 (d,), of length 1; None without any.
+
+        The newest of either side are enough (after Rocchio 1971, relevance feedback).
+        """
+        import numpy as np
+
+        sides: dict[bool, list[int]] = {True: [], False: []}
+        for position, entry in reversed(self.entries()):
+            sides[stratum in entry.strata].append(position)
+        if not sides[True]:
+            return None
+        near, far = (self.vectors(sides[side][:_ENOUGH]) for side in (True, False))
+        found = near.mean(axis=0) - (far.mean(axis=0) if len(far) else 0.0)
+        return np.asarray(found / max(float(np.linalg.norm(found)), 1e-9), dtype=np.float32)
 
     def vectors(self, positions: Sequence[int]) -> np.ndarray:
         """Return float32 (len(positions), d) of entries by position."""

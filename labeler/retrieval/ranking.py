@@ -1,4 +1,4 @@
-"""The pending records of a task by their similarity to a typed text, for the queue order "similar"."""
+"""The pending records of a task by their similarity to a typed text or to a label, for the queue order "similar"."""
 
 from __future__ import annotations
 
@@ -45,8 +45,13 @@ class Rankings:
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[int, str, str, str], _Ranking] = OrderedDict()
 
-    def pending(self, project_id: int, task: str, embedder: Embedder, text: str) -> Sequence[int]:
-        """Return the ids of records to look at for ``text``, most similar first; the first of them is pending."""
+    def pending(
+        self, project_id: int, task: str, embedder: Embedder, text: str, vector: np.ndarray | None = None
+    ) -> Sequence[int]:
+        """Return the ids of records to look at for ``text``, most similar first; the first of them is pending.
+
+        ``vector`` is what is compared in place of that of the text, which is its name then.
+        """
         key = (project_id, task, embedder.id, text)
         with self._lock:
             ranking = self._kept.setdefault(key, _Ranking())
@@ -54,11 +59,13 @@ class Rankings:
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         with ranking.lock:
-            self._bring_up_to_date(ranking, project_id, task, embedder, text)
+            self._bring_up_to_date(ranking, project_id, task, embedder, text, vector)
             self._cut(ranking, project_id, task)
             return ranking.ids
 
-    def _bring_up_to_date(self, ranking: _Ranking, project_id: int, task: str, embedder: Embedder, text: str) -> None:
+    def _bring_up_to_date(
+        self, ranking: _Ranking, project_id: int, task: str, embedder: Embedder, text: str, vector: np.ndarray | None
+    ) -> None:
         import numpy as np
 
         if time.monotonic() - ranking.made > _FRESH:
@@ -71,7 +78,7 @@ class Rankings:
         for page in self.store.vectors.pages(embedder.id, project_id, after=ranking.through):
             if wanted is None or query is None:
                 wanted = set(self.store.work.all_pending(project_id, task, ranking.through))
-                query = embedder.embed([text])[0]
+                query = embedder.embed([text])[0] if vector is None else vector
             rows = [row for row in page if row["id"] in wanted]
             matrix = np.frombuffer(b"".join(row["vector"] for row in rows), dtype="<f4").reshape(len(rows), query.size)
             found.append(matrix @ query)

@@ -30,7 +30,8 @@ _MOST = 5
 
 @blueprint.get("")
 def page(project_id: int, task: str) -> Any:
-    """Show the desk, empty: its script asks for the first record. ``record`` opens one, ``order`` sets the order.
+    """Show the desk, empty: its script asks for the first record. ``record`` opens one, ``order`` sets the order, and
+    ``similar`` the text of the order "similar".
 
     :raise 404: the project does not have the task, or the order does not exist
     """
@@ -38,6 +39,7 @@ def page(project_id: int, task: str) -> Any:
     order = request.args.get("order") or instance().project_settings(g.project)["order"]
     if order not in ORDERS:
         raise NotFound(f"No queue order {order[:40]!r}; there are: {', '.join(ORDERS)}")
+    similar = request.args.get("similar", "")[:500] if order == SIMILAR else ""
     config = {
         "api": url_for("desk.page", project_id=project_id, task=task) + "/api/",
         "signIn": url_for("signin.form"),
@@ -48,6 +50,7 @@ def page(project_id: int, task: str) -> Any:
         "language": view.language,
         "lease": view.lease,
         "order": order,
+        "similar": similar,
         "record": request.args.get("record", type=int),
     }
     return render_template(
@@ -58,6 +61,7 @@ def page(project_id: int, task: str) -> Any:
         config=config,
         orders=ORDERS,
         order=order,
+        similar=similar,
         similar_by=_similar_by(),
         guide=view.guide(),
         counts=_counts(project_id, task),

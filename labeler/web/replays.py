@@ -9,8 +9,10 @@ from flask import Blueprint, flash, g, render_template, request, url_for
 
 from labeler import accounts
 from labeler import settings as tables
+from labeler.annotation.queue import LIKE_LABEL
 from labeler.errors import Forbidden, InputError, NotFound
 from labeler.evaluation import replay as service
+from labeler.evaluation.readiness import LEAST, readiness
 from labeler.evaluation.replay import Arm
 from labeler.evaluation.results import WITHIN, Report, Results
 from labeler.prelabel import runs
@@ -108,6 +110,9 @@ def _page(
         options=task_options(task, g.project),
         given=given,
         estimates=estimates,
+        ready=readiness(instance(), g.project, task),
+        least=LEAST,
+        like=LIKE_LABEL,
         message=message,
     )
 

@@ -33,7 +33,7 @@ class Desk {
     this.root = root;
     this.config = JSON.parse(root.dataset.config);
     this.api = new Api(this.config.api, (reachable) => this.reached(reachable));
-    this.order = { order: this.config.order, similar_to: "" };
+    this.order = { order: this.config.order, similar_to: this.config.similar };
     this.current = null;
     this.ahead = [];
     // Counts the orders of the queue there have been: whoever waits for a record of an older one gives up.
@@ -591,6 +591,8 @@ class Desk {
     const address = new URL(location.href);
     address.searchParams.delete("record");
     address.searchParams.set("order", order.value);
+    if (this.order.similar_to) address.searchParams.set("similar", this.order.similar_to);
+    else address.searchParams.delete("similar");
     history.replaceState(null, "", address);
     document.activeElement?.blur();
     // The other order begins now: what lay ready goes back to the queue. Drafts are kept in this tab.
