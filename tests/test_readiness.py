@@ -85,8 +85,8 @@ def test_where_every_approval_still_helps_more_are_wanted(lab: Lab, monkeypatch:
 
 def test_the_queue_of_a_label_brings_what_is_like_its_approved_records(lab: Lab) -> None:
     """Seen from the others: pending records of the other label come last."""
-    approve(lab, different(GOOD, 12), "positive")
-    approve(lab, different(BAD, 12, 100), "negative")
+    approve(lab, list(GOOD), "positive")
+    approve(lab, list(BAD), "negative")
     good = lab.add("달고 신선해서 또 살게요", "꼼꼼한 포장에 배송이 빨라요")
     bad = lab.add("시고 상해서 다시는 안 사요", "엉망인 포장에 배송이 늦었어요")
     ranked = list(lab.instance.queue(lab.project, lab.task).nearest(LIKE_LABEL + "negative"))
