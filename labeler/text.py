@@ -182,6 +182,29 @@ def _add_span(spans: list[tuple[int, int]], text: str, start: int, end: int) -> 
         spans[-1] = (spans[-1][0], end)
 
 
+def edit_distance(a: str, b: str) -> int:
+    """Return how many characters have to be typed, deleted or replaced to make ``b`` of ``a`` (Levenshtein 1966).
+
+    One row of the table is one number, by its bits (Myers 1999, in the form of Hyyrö 2003).
+    """
+    if not a or not b:
+        return len(a) + len(b)
+    places: dict[str, int] = {}
+    for n, character in enumerate(a):
+        places[character] = places.get(character, 0) | 1 << n
+    last, every = 1 << (len(a) - 1), (1 << len(a)) - 1
+    more, less, distance = every, 0, len(a)
+    for character in b:
+        same = places.get(character, 0)
+        across = (((same & more) + more) ^ more) | same | less
+        up, down = less | ~(across | more) & every, more & across
+        distance += bool(up & last) - bool(down & last)
+        up = up << 1 | 1
+        more = (down << 1 | ~(across | up)) & every
+        less = up & across & every
+    return distance
+
+
 def count_tokens(text: str) -> int:
     """Return a guess of the tokens of ``text``, without a tokenizer, by its scripts."""
     return round(sum(token_weights(text))) + 1

@@ -97,7 +97,7 @@ def test_what_is_left_over_is_no_second_opinion(world: World) -> None:
         world.approve(id_, [name])
     (record_id,) = world.add(["사과"])
     index = world.index()
-    backend = NearestBackend(world.embedder.embed)
+    backend = NearestBackend()
     suggester = Suggester(world.store, world.project_id, task, index, backend, Similar({}), 8)
     record = world.store.records.get(record_id)
     (suggestion,) = suggester.now([record])
