@@ -133,13 +133,6 @@ def test_sample_overwrites_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "reviews-en.csv").read_text() == "mine"
 
 
-def test_demonstration_says_which_extra_would_give_keywords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it the task keywords has next to no suggestion in Korean, and nobody would know why."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "kiwipiepy" else object())
-    refused = labeler("demo", "--host", "0.0.0.0", "--instance", str(tmp_path))
-    assert "it would give keywords suggested from Korean texts" in refused.output
-
-
 @pytest.mark.parametrize("task", LABELLED)
 def test_suggestions_stand_on_approved_examples(instance: Instance, project: dict[str, Any], task: str) -> None:
     """With no key every pending record gets a suggestion, and its evidence is approved and never the record itself."""
