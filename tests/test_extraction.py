@@ -206,6 +206,16 @@ def test_blank_form_says_that_a_model_would_help(shop):
     assert isinstance(made, BackendFailure) and made.kind == BLANK and made.fatal and "language model" in made.message
 
 
+def test_near_duplicates_alone_leave_the_form_blank(shop):
+    """Of copies of one review nothing can be compared, and nobody waits for a fit that never comes."""
+    instance, project, task, ids = shop
+    approve(shop, 30)
+    instance.store.write(lambda tx: instance.store.clusters.unite(tx, project["id"], ids[:30]))
+    assert instance.ensemble(project, task).fit()
+    made = suggest(shop, 35)
+    assert isinstance(made, BackendFailure) and made.kind == BLANK
+
+
 def test_other_processes_answer_by_the_same_fit(shop):
     """A fit is read back as it was stored, and one of another program is none."""
     instance, project, task, ids = shop

@@ -69,8 +69,9 @@ class ExtractingBackend(Learner[ExtractionFit]):
         return {name for model in fit.models for name in model.parts} == parts_of(self.index.task.schema).keys()
 
     def _fit(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> ExtractionFit | None:
+        # Of many near-duplicates few examples are left; they too get a fit, or all would wait for one.
         examples = self.index.examples([Hit(position, entry, 1.0) for position, entry in entries])
-        if len(examples) < FEWEST:
+        if not self._enough() or not examples:
             return None
         task, embed = self.index.task, self.lexical.embedder.embed
         models = learn(task.schema, [(example.text, example.value) for example in examples], embed)
