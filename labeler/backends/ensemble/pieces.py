@@ -24,7 +24,7 @@ Embed = Callable[[Sequence[str]], "Array"]
 Span = tuple[int, int]
 
 # Of a longer text only the beginning is cut up: a page waits for it.
-_MOST_CLAUSES, _MOST_WORDS = 60, 150
+_MOST_CHARACTERS, _MOST_CLAUSES, _MOST_WORDS = 3000, 60, 150
 _LONGEST_RUN = 5
 _SHORTEST_CLAUSE = 4
 _LOOSE = ",;: \t\n\u00a0\u3000"
@@ -84,6 +84,7 @@ def clauses(text: str, embed: Embed) -> Pieces:
     """Return the clauses of a text: what they say, and whether they, their sentence and the whole are liked."""
     import numpy as np
 
+    text = text[:_MOST_CHARACTERS]
     spans, sentences = clauses_of(text), split_sentences(text)
     starts = [start for start, _ in sentences]
     own = [bisect_right(starts, start) - 1 for start, _ in spans]
@@ -104,6 +105,7 @@ def runs(text: str, embed: Embed) -> Pieces:
     """Return the runs of up to five words within a sentence: their words, those around them, and where they end."""
     import numpy as np
 
+    text = text[:_MOST_CHARACTERS]
     words = words_of(text)
     starts = [start for start, _ in split_sentences(text)]
     sentence = [bisect_right(starts, start) for start, _ in words]
