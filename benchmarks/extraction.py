@@ -32,6 +32,7 @@ import numpy as np
 from labeler.backends.ensemble.extract import corrections, parts_of
 from labeler.backends.ensemble.pieces import clauses_of, words_of
 from labeler.demo import reviews
+from labeler.errors import LabelError
 from labeler.ingest.cells import read_label
 from labeler.instance import Instance
 from labeler.labels import Choices, Fields, Keywords, LabelSchema
@@ -66,8 +67,20 @@ def english(folder: Path, name: str) -> list[Row]:
         found = [json.loads(line) for line in lines]
     if name == "en_fine_food":
         return [Row(row["text"], row["summary"][:300], str(n % FOLDS)) for n, row in enumerate(found)]
-    rows = ((row["text"], [word for word in dict.fromkeys(row["keywords"]) if word in row["text"]]) for row in found)
-    return [Row(text, words[:10], str(n % FOLDS)) for n, (text, words) in enumerate(rows) if len(text) < 1500]
+    short = [row for row in found if len(row["text"]) < 1500]
+    return [Row(row["text"], apart(row["text"], row["keywords"]), str(n % FOLDS)) for n, row in enumerate(short)]
+
+
+def apart(text: str, words: Sequence[str]) -> list[str]:
+    """Return the keywords that stand in the text and do not overlap, the longer ones first, at most ten."""
+    kept: list[str] = []
+    for word in sorted(dict.fromkeys(words), key=lambda word: -len(word)):
+        try:
+            Keywords().parse([*kept, word], text)
+        except LabelError:
+            continue
+        kept.append(word)
+    return kept
 
 
 def suggested(task_name: str, language: str, rows: Sequence[Row]) -> Iterator[tuple[LabelSchema, Row, Any, Any]]:

@@ -87,6 +87,7 @@ def test_a_wrong_piece_costs_more_than_a_blank_form():
     assert judged(parts, {}, value) == (0.0, 2)
     assert judged(parts, {"good": "달다", "bad": "늦다"}, value) == (0.5, 2)
     assert judged({"": Text()}, {}, {"": ""}) == (1.0, 0)
+    assert judged({"": Text(minimum=1)}, {}, {"": "달다"}) == (0.0, 2)
 
 
 # Learning

@@ -180,12 +180,12 @@ class _Compared:
         """Return the scores of each record's pieces by each strength, as a fit that has not seen it says them."""
         folds = [self.cases[n::_FOLDS] for n in range(_FOLDS)]
         sums = [_sums(fold) for fold in folds]
-        width = [sum(one[part] for one in sums) for part in range(len(sums[0]))]
+        totals = [sum(parts) for parts in zip(*sums, strict=True)]
         found: list[list[Array]] = [[] for _ in _STRENGTHS]
         places: list[int] = []
         for n, fold in enumerate(folds):
             places += range(n, len(self.cases), _FOLDS)
-            rest = [whole - mine for whole, mine in zip(width, sums[n], strict=True)]
+            rest = [whole - mine for whole, mine in zip(totals, sums[n], strict=True)]
             for scores, (weights, offset) in zip(found, _ridge(rest, _STRENGTHS), strict=True):
                 scores += [case.pieces.features @ weights.T + offset for case in fold]
         order = sorted(range(len(places)), key=places.__getitem__)
@@ -197,15 +197,17 @@ def judged(
 ) -> tuple[float, int]:
     """Return how far two values agree by the task's own measure, and the characters that have to be corrected."""
     if set(parts) == {WHOLE}:
-        (schema,) = parts.values()
-        empty = schema.empty()
-        given = answer.get(WHOLE, empty)
-        agreement = 0.0 if given is None else schema.agreement(given, value[WHOLE])
-        return agreement, corrections(schema, given, value[WHOLE])
-    names = [name for name, part in parts.items() if name in answer or not part.says_nothing(value[name])]
-    agreements = [parts[name].agreement(answer.get(name, parts[name].empty()), value[name]) for name in names]
+        names = [WHOLE]
+    else:
+        names = [name for name, part in parts.items() if name in answer or not part.says_nothing(value[name])]
+    agreements = [_agreement(parts[name], answer.get(name, parts[name].empty()), value[name]) for name in names]
     typed = sum(corrections(parts[name], answer.get(name), value[name]) for name in names)
     return (sum(agreements) / len(names) if names else 1.0), typed
+
+
+def _agreement(schema: LabelSchema, given: Value | None, value: Value) -> float:
+    # A part that may not be empty has no value of a blank form.
+    return 0.0 if given is None else schema.agreement(given, value)
 
 
 def corrections(schema: LabelSchema, given: Value | None, value: Value) -> int:
