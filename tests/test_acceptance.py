@@ -201,7 +201,7 @@ def test_suggestions_get_better_with_approvals(instance: Instance, tmp_path: Pat
 
 
 def test_gold_of_the_demonstration(instance: Instance) -> None:
-    """The free suggestions of the demonstration against the labels that were kept aside; of some tasks there are none."""
+    """The free suggestions of the demonstration against the labels kept aside; of some tasks there are none."""
     project = demo.create(instance, add_reviewer(instance.store, "demo", None, "admin"))
     gold = demo.gold(instance, project)
     store = instance.store
