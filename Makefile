@@ -35,7 +35,7 @@ INSTALL = $(call locked_by,constraints.txt) $(BIN)/python -m pip install --quiet
 
 $(VENV)/.base: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	@echo "Installing Labeler into $(VENV) (once, about a minute) ..."
-	@$(INSTALL) ".[korean]" || $(INSTALL) .
+	@$(INSTALL) .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt

@@ -48,7 +48,6 @@ the missing ones. Labeler itself takes {base} MB of disk; the sizes below come o
 _BASE = 430
 _SIZES = {
     "e5": ("91 MB, 100 MB", "Linux (x86_64, arm64), macOS (arm64)"),
-    "korean": ("100 MB, 150 MB", "Linux, macOS, Windows"),
     "parquet": ("55 MB, 180 MB", "Linux, macOS, Windows"),
     "local": (
         "1.2 GB on disk with PyTorch for the CPU, several GB more with CUDA; and the weights",

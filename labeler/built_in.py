@@ -62,14 +62,14 @@ class TransformersFactory:
 
 
 class NearestFactory:
-    """The vote of the nearest approved examples; needs the project's embedder."""
+    """The vote of the nearest approved examples."""
 
     name = "nearest"
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
         from labeler.backends.nearest import NearestBackend
 
-        return NearestBackend(settings["embed"])
+        return NearestBackend()
 
 
 class EnsembleFactory:

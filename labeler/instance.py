@@ -45,7 +45,7 @@ from labeler.task import GROUP, Task
 from labeler.text import checked_name
 
 if TYPE_CHECKING:
-    from labeler.backends.ensemble.backend import EnsembleBackend
+    from labeler.backends.ensemble.learner import Learner
 
 DEFAULT_FOLDER = "instance"
 DATABASE = "labeler.db"
@@ -96,7 +96,7 @@ class Instance:
         self._lock = threading.RLock()
         self._embeddings: dict[str, Embeddings] = {}
         self._indexes: dict[tuple[int, str, str], ExampleIndex] = {}
-        self._ensembles: dict[tuple[int, str, str], EnsembleBackend] = {}
+        self._ensembles: dict[tuple[int, str, str, str], Learner[Any]] = {}
         self._settings = KeptFile(folder / "settings.json", _read_settings)
         self._prices = KeptFile(folder / "prices.json", _read_prices)
         self._suggesters = Suggesters(self)
@@ -430,14 +430,15 @@ class Instance:
             index.use(task)
             return index
 
-    def ensemble(self, project: Mapping[str, Any], task: Task) -> EnsembleBackend:
-        from labeler.backends.ensemble.backend import EnsembleBackend
+    def ensemble(self, project: Mapping[str, Any], task: Task) -> Learner[Any]:
+        """Return what learns from the approvals of a task; it is made again where another kind of value is learned."""
+        from labeler.backends.ensemble import learner_for
 
         index = self.index(project, task)
-        key = (int(project["id"]), task.name, index.embeddings.embedder.id)
+        key = (int(project["id"]), task.name, index.embeddings.embedder.id, task.schema.kind)
         with self._lock:
             if key not in self._ensembles:
-                self._ensembles[key] = EnsembleBackend(index, self.lexical_embeddings(project), project["language"])
+                self._ensembles[key] = learner_for(index, self.lexical_embeddings(project), project["language"])
             self._ensembles[key].columns = self.sent_columns(project, task)
             return self._ensembles[key]
 
@@ -469,15 +470,16 @@ class Instance:
 
     def free_suggester(self, project: Mapping[str, Any], task: Task, own: Suggester | None) -> Suggester:
         """Return what stands in while a page waits for ``own``, the task's own suggester; ``own`` if it can itself."""
+        stands_in = self.ensemble(project, task).stands_in
         if own is not None and not own.backend.billed:
             learning: Any = own.backend if own.backend.name in LEARNING else None
             if learning is None or learning.fitted is not None or learning.starts():
                 return own
-            # The background worker fits, the neighbours answer meanwhile.
+            # The background worker fits, and the neighbours answer meanwhile if they can.
             if not self.read_only and not self.store.upkeep.is_due(int(project["id"]), task.name):
                 self.store.write(lambda tx: self.store.upkeep.ask(tx, int(project["id"]), task.name))
             self.wake()
-        return self.suggester(project, task, {"backend": "nearest"})
+        return self.suggester(project, task, {"backend": stands_in})
 
     def pace(self, settings: Mapping[str, Any]) -> Pace:
         """Return the pace of a run with these settings of its task."""

@@ -124,7 +124,7 @@ TASK = (
             empty="balanced for prompts, similar for free backends"),
     Setting("pinned", "list", [], help="Keys of the example records for the fixed retriever and the cascade"),
     Setting("backend", "text", "", help="What makes the suggestions",
-            empty="openai if set up, otherwise ensemble for tasks with labels, and nearest"),
+            empty="openai if set up, otherwise ensemble where it can learn, and nearest"),
     Setting("model_id", "text", "", help="The model, by its name at the backend",
             empty="that of the instance"),
     Setting("style", "choice", "few-shot", choices=STYLES, help="The way of prompting"),

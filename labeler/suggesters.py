@@ -29,7 +29,7 @@ from labeler.store.limits import SetLimits
 from labeler.task import Task
 
 if TYPE_CHECKING:
-    from labeler.backends.ensemble.backend import EnsembleBackend
+    from labeler.backends.ensemble.learner import Learner
     from labeler.prelabel.calibration import Calibration
 
 # So many backends are kept, those used last: forms name models that nobody asks again.
@@ -60,7 +60,7 @@ class Opened(Protocol):
     def embeddings(self, project: Mapping[str, Any]) -> Embeddings: ...
     def lexical_embeddings(self, project: Mapping[str, Any]) -> Embeddings: ...
     def index(self, project: Mapping[str, Any], task: Task) -> ExampleIndex: ...
-    def ensemble(self, project: Mapping[str, Any], task: Task) -> EnsembleBackend: ...
+    def ensemble(self, project: Mapping[str, Any], task: Task) -> Learner[Any]: ...
 
 
 class Suggesters:
@@ -75,7 +75,7 @@ class Suggesters:
     # Backends
 
     def default_backend(self, project: Mapping[str, Any], task: Task, model_id: str = "") -> str:
-        """Return "openai" if a key or base URL is set, else "ensemble" for tasks with labels, else "nearest".
+        """Return "openai" if a key or base URL is set, else "ensemble" for what it can learn, else "nearest".
 
         ``model_id`` is one that was named for this run alone.
         """
@@ -263,8 +263,7 @@ class Suggesters:
     def _second_opinions(self, project: Mapping[str, Any], task: Task) -> Sequence[Backend]:
         nearest = self.backend(project, task, "nearest")
         ensemble = self.opened.ensemble(project, task)
-        fitted = ensemble.fitted
-        return [ensemble, nearest] if fitted is not None and fitted.learned.compared else [nearest]
+        return [ensemble, nearest] if ensemble.trusted else [nearest]
 
     def _joint(
         self, project: Mapping[str, Any], task: Task, backend: str, settings: Mapping[str, Any],

@@ -22,6 +22,7 @@ from fake_openai import FakeOpenAI
 from labeler import demo, strictjson
 from labeler.accounts import add_reviewer
 from labeler.annotation.decisions import Decision
+from labeler.backends.ensemble.extracting import ExtractingBackend
 from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.labels import safe_agreement
@@ -200,15 +201,20 @@ def test_suggestions_get_better_with_approvals(instance: Instance, tmp_path: Pat
 
 
 def test_gold_of_the_demonstration(instance: Instance) -> None:
-    """All seven tasks on the reviews that came with Labeler: the free suggestions against the labels kept aside."""
+    """The free suggestions of the demonstration against the labels kept aside; of some tasks there are none."""
     project = demo.create(instance, add_reviewer(instance.store, "demo", None, "admin"))
     gold = demo.gold(instance, project)
     store = instance.store
     scores: dict[str, tuple[str, int, float, float]] = {}
+    blank: set[str] = set()
     for name, task in instance.tasks_of(project).items():
         ids = list(runs.select(store, project["id"], name, None, True))
-        run_id = runs.start(store, project["id"], name, ids, {"backend": "nearest"})
-        assert Worker(instance).move_run(run_id) == "finished"
+        cuts = ExtractingBackend.supports(task.schema)
+        run_id = runs.start(store, project["id"], name, ids, {"backend": "ensemble" if cuts else "nearest"})
+        if Worker(instance).move_run(run_id) == "paused":
+            assert "helps less than a blank form" in store.ledger.run(run_id)["message"]
+            blank.add(name)
+            continue
         common = Counter(
             strictjson.dumps(gold[row["id"]][name], sort_keys=True) for row in demo.reviews() if row["approved"]
         ).most_common(1)[0][0]
@@ -222,11 +228,14 @@ def test_gold_of_the_demonstration(instance: Instance) -> None:
             same = name in ("sentiment", "emotion", "categories", "usage")
             constant.append((safe_agreement(task.schema, strictjson.loads(common), truth) or 0.0) if same else 0.0)
         scores[name] = (task.schema.kind, len(mine), sum(mine) / len(mine), sum(constant) / len(constant))
-    print("\n| task | schema | held out | nearest | always the most frequent value |")
+    print("\n| task | schema | held out | suggested | always the most frequent value |")
     print("|---|---|--:|--:|--:|")
     for name, (kind, count, score, constant_score) in scores.items():
         print(f"| {name} | {kind} | {count} | {score:.3f} | {constant_score:.3f} |")
     assert all(count >= 190 for _, count, _, _ in scores.values())
     assert scores["sentiment"][2] >= scores["sentiment"][3] + 0.05
-    for name in ("emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage"):
+    for name in ("emotion", "keywords", "categories"):
         assert 0.03 < scores[name][2] < 0.98, name
+    assert scores["keywords"][2] > 0.4
+    # Sixty approved texts are too few for clauses to help more than a blank form.
+    assert blank == {"summary_polarity", "summary_category", "usage"}

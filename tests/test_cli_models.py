@@ -423,7 +423,7 @@ def test_backends_says_what_each_needs(shell: Shell, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     lines = dict(line.split(": ", 1) for line in shell.ok("backends").splitlines())
     assert lines["transformers"].startswith("install torch, transformers, accelerate: pip install 'labeler-rag[local]'")
-    assert "Not installed: kiwipiepy; it would give keywords" in lines["nearest"]
+    assert lines["nearest"].startswith("ready, and free")
 
 
 def test_a_test_of_a_server_is_kept_and_shown(served: Shell, server: FakeOpenAI) -> None:

@@ -263,7 +263,7 @@ def test_neighbours_that_are_alike_in_what_is_sent_count_for_more():
     said = {}
     for sent in ((), ("rating",), ("rating", "unknown")):
         request = BackendRequest(record, "sentiment", SENTIMENT.schema, examples=examples, columns=sent)
-        (answer,) = NearestBackend(LEXICAL.embed).complete([request])
+        (answer,) = NearestBackend().complete([request])
         said[sent] = SENTIMENT.parse_completion(answer.text, record)
     assert said == {(): "positive", ("rating",): "negative", ("rating", "unknown"): "negative"}
 

@@ -97,13 +97,13 @@ def test_what_is_left_over_is_no_second_opinion(world: World) -> None:
         world.approve(id_, [name])
     (record_id,) = world.add(["사과"])
     index = world.index()
-    backend = NearestBackend(world.embedder.embed)
+    backend = NearestBackend()
     suggester = Suggester(world.store, world.project_id, task, index, backend, Similar({}), 8)
     record = world.store.records.get(record_id)
     (suggestion,) = suggester.now([record])
     assert isinstance(suggestion, Suggestion) and suggestion.value == []
     assert not clearly_meant(world.store, task.schema, suggestion)
-    other = Other(world.embedder.embed)
+    other = Other()
     suggester = Suggester(world.store, world.project_id, task, index, other, Similar({}), 8, second=[backend])
     (suggestion,) = suggester.now([record])
     assert isinstance(suggestion, Suggestion) and suggestion.second is None

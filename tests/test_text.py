@@ -142,6 +142,11 @@ def test_guess_language(text, language):
         ("3.5kg인데 1.2kg 같아요", ["3.5kg인데 1.2kg 같아요"]),
         ("첫 줄\n둘째 줄\n\n셋째", ["첫 줄", "둘째 줄", "셋째"]),
         ('"최고!" 라고 했어요', ['"최고!"', "라고 했어요"]),
+        ("배송 빨라요 맛도 좋네요 또 살게요", ["배송 빨라요", "맛도 좋네요", "또 살게요"]),
+        ("포장 터짐 국물 다 샜음 환불함", ["포장 터짐", "국물 다 샜음", "환불함"]),
+        ("잘 먹었습니다 다음에 또 주문했다 ㅎㅎ 굿", ["잘 먹었습니다", "다음에 또 주문했다 ㅎㅎ", "굿"]),
+        ("우리 동네 마트보다 처음 받은 게 필요 이상", ["우리 동네 마트보다 처음 받은 게 필요 이상"]),
+        ("좋아요, 배송도", ["좋아요, 배송도"]),
         ("Really good. Would buy again!", ["Really good.", "Would buy again!"]),
         ("What?! Half of it was gone...", ["What?!", "Half of it was gone..."]),
         ("ㅋㅋㅋ", ["ㅋㅋㅋ"]),
@@ -151,11 +156,11 @@ def test_guess_language(text, language):
     ],
 )
 def test_split_sentences(text, sentences):
-    """Short reviews end sentences with points, marks, laughter, tears and line breaks."""
+    """Short reviews end sentences with points, marks, laughter, tears, line breaks and, in Korean, with endings."""
     assert [text[start:end] for start, end in split_sentences(text)] == sentences
 
 
-@given(st.text(st.sampled_from("가나ab1 .!?~…ㅋㅎㅠㅜ^♡'\")\n😀")))
+@given(st.text(st.sampled_from("가나ab1 .!?~…ㅋㅎㅠㅜ^♡요음네'\")\n😀")))
 def test_sentences_cover_the_text_in_order(text):
     """Spans are in order, do not overlap, have no outer white space, and lose nothing but white space."""
     spans = split_sentences(text)

@@ -12,17 +12,16 @@ import click
 from labeler.cli.base import cli, with_instance
 from labeler.cli.words import can, day, described, ending, learned
 from labeler.errors import BackendError, InputError, MissingExtra
-from labeler.extras import EXTRAS
 
 if TYPE_CHECKING:
     from labeler.backends.base import Backend
     from labeler.backends.prices import ModelInfo
     from labeler.instance import Instance
 
-OPENAI, LOCAL, NEAREST = "openai", "transformers", "nearest"
+OPENAI, LOCAL = "openai", "transformers"
 _FREE = {
-    NEAREST: "ready, and free; it votes by the nearest approved records",
-    "ensemble": "ready, and free; it learns from approved records, for tasks with labels",
+    "nearest": "ready, and free; it votes by the nearest approved records",
+    "ensemble": "ready, and free; it learns from approved records: labels, keywords and texts",
     "probe": "ready, and free; the ensemble's model of the vectors alone",
 }
 _LIBRARIES = ("torch", "transformers", "accelerate")
@@ -67,8 +66,6 @@ def _state(instance: Instance, name: str) -> str:
         if missing:
             return f"install {', '.join(missing)}: {MissingExtra.remedy('local')}"
         return _with_model(instance, "transformers_model")
-    if name == NEAREST and (lacking := EXTRAS["korean"].lacking()):
-        return f"{_FREE[name]}. {lacking}"
     return _FREE.get(name, f"registered by {instance.plugins.owners[('backends', name)]}")
 
 

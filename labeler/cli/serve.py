@@ -46,16 +46,12 @@ def demo(folder: str | None, host: str, port: int, sample: Path | None) -> None:
     It is in the folder "demo" of the usual instance folder, unless --instance names another.
     """
     from labeler import demo as demonstration
-    from labeler.extras import EXTRAS
     from labeler.instance import instance_folder
     from labeler.serving import Serving, first_account, refuse_strangers, run_server
 
     if sample is not None:
         _say_what_next(demonstration.write_sample(sample))
         return
-    if lacking := EXTRAS["korean"].lacking():
-        click.echo(lacking, err=True)
-
     with opened(folder or str(instance_folder() / "demo"), make=True) as instance:
         # The account that it makes has no password, and is no reason to let strangers knock.
         people = instance.store.people

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from labeler import strictjson
+from labeler.backends.ensemble.extract import extracted
 from labeler.errors import InputError, not_written
 from labeler.ingest.cells import read_label
 from labeler.ingest.clusters import sign_reviews
@@ -87,7 +88,7 @@ def gold(instance: Instance, project: Mapping[str, Any]) -> dict[str, dict[str, 
 
 
 def create(instance: Instance, reviewer_id: int) -> dict[str, Any]:
-    """Make the demonstration project if it is not there, and return it. Suggestions are queued for the worker."""
+    """Make the demonstration project if it is not there, and return it; its labels are queued for the worker."""
     existing = [project for project in instance.store.projects.all() if project["name"] in (NAME, _NAME_BEFORE)]
     if existing:
         return existing[0]
@@ -108,7 +109,8 @@ def create(instance: Instance, reviewer_id: int) -> dict[str, Any]:
 
     store.write(work)
     sign_reviews(store, project_id)
-    for name in tasks:
+    # Texts and keywords are suggested as records are opened, where that helps.
+    for name in (name for name in tasks if not extracted(instance.task_of(project, name).schema)):
         pending = runs.select(store, project_id, name, None, False)
         settings = {"backend": instance.default_backend(project, instance.task_of(project, name))}
         runs.start(store, project_id, name, pending, settings, reviewer_id=reviewer_id)

@@ -15,7 +15,7 @@ from labeler.suggesters import Opened, Suggesters
 from labeler.task import Task
 
 if TYPE_CHECKING:
-    from labeler.backends.ensemble.backend import EnsembleBackend
+    from labeler.backends.ensemble.learner import Learner
 
 
 class _NoFits(Fits):
@@ -38,7 +38,7 @@ class Past:
         self.store.fits = _NoFits(self.store.db)
         self.read_only = True
         self._indexes: dict[tuple[int, str, str], ExampleIndex] = {}
-        self._ensembles: dict[tuple[int, str, str], EnsembleBackend] = {}
+        self._ensembles: dict[tuple[int, str, str], Learner[Any]] = {}
         self._suggesters = Suggesters(cast(Opened, self))
 
     def __getattr__(self, name: str) -> Any:
@@ -55,14 +55,13 @@ class Past:
             self._indexes[key] = ExampleIndex(self.store, key[0], task, embeddings)
         return self._indexes[key]
 
-    def ensemble(self, project: Mapping[str, Any], task: Task) -> EnsembleBackend:
-        from labeler.backends.ensemble.backend import EnsembleBackend
+    def ensemble(self, project: Mapping[str, Any], task: Task) -> Learner[Any]:
+        from labeler.backends.ensemble import learner_for
 
         index = self.index(project, task)
         key = (int(project["id"]), task.name, index.embeddings.embedder.id)
         if key not in self._ensembles:
-            lexical = self._instance.lexical_embeddings(project)
-            self._ensembles[key] = EnsembleBackend(index, lexical, project["language"])
+            self._ensembles[key] = learner_for(index, self._instance.lexical_embeddings(project), project["language"])
         self._ensembles[key].columns = self._instance.sent_columns(project, task)
         return self._ensembles[key]
 

@@ -70,13 +70,15 @@ class Readiness:
 
 def readiness(instance: Instance, project: Mapping[str, Any], task: Task) -> Readiness:
     """Count the examples of a task, near-duplicates once, and read what was measured of it."""
+    from labeler.backends.ensemble.backend import EnsembleBackend
+
     entries = [entry for _, entry in instance.index(project, task).entries()]
     approved = Counter(name for entry in entries for name in entry.strata)
     different = {(entry.cluster or entry.content_hash): entry for entry in entries}
     distinct = Counter(name for entry in different.values() for name in entry.strata)
     offered = list(task.schema.candidates()) or list(task.schema.names)
-    fitted = instance.ensemble(project, task).fitted
-    learned = fitted.learned if fitted is not None and fitted.learned.compared else None
+    ensemble = instance.ensemble(project, task)
+    learned = ensemble.measured if isinstance(ensemble, EnsembleBackend) else None
     growth, replay_id = _growth(instance, project, task)
     return Readiness(
         [Standing(name, approved[name], distinct[name]) for name in offered], len(entries), len(different),

@@ -16,7 +16,7 @@ class Text(LabelSchema):
     """A text of ``minimum`` to ``maximum`` code points. Canonical value: the cleaned text.
 
     ``minimum=0`` allows the empty text, which says "nothing of this in the record". ``sentences`` is how many
-    sentences of the record the extraction of the ``nearest`` backend takes.
+    clauses of the record the extraction of the ``ensemble`` takes.
     """
 
     kind = "text"

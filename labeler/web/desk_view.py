@@ -13,6 +13,7 @@ from flask import render_template
 from labeler import strictjson
 from labeler.annotation.queue import Opened
 from labeler.backends.base import LEARNING
+from labeler.backends.ensemble.extracting import BLANK, PREPARING
 from labeler.backends.ensemble.learn import SEEDS
 from labeler.errors import InputError, LabelerError, LabelError, NotFound
 from labeler.instance import Instance
@@ -33,8 +34,6 @@ from labeler.web.words import word
 
 log = logging.getLogger("labeler.web.desk")
 NO_EXAMPLES, NO_ANSWER, UNCLEAR, OLDER, FAILED = "no_examples", "no_answer", "unclear", "older", "failed"
-PREPARING = "preparing"
-"""Why there is no suggestion yet: the examples are still being read. The page asks again."""
 RAW, CALIBRATED = "raw", "calibrated"
 _EVEN = 0.5
 _CLIP = 160
@@ -411,7 +410,7 @@ def _why(failure: BackendFailure | None) -> str | None:
     """Return the hint for a record without a suggestion."""
     if failure is None:
         return None
-    return failure.kind if failure.kind in (NO_EXAMPLES, NO_ANSWER, PREPARING) else FAILED
+    return failure.kind if failure.kind in (NO_EXAMPLES, NO_ANSWER, PREPARING, BLANK) else FAILED
 
 
 def clipped_steps(steps: Sequence[Step]) -> list[Step]:

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Blueprint, flash, g, render_template, request, url_for
 
 from labeler import accounts, strictjson
+from labeler.backends.ensemble.backend import EnsembleBackend
 from labeler.backends.ensemble.learn import Learned
 from labeler.errors import InputError, NotFound
 from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
@@ -104,8 +105,8 @@ def _standing(project_id: int, task: Task) -> dict[str, Any]:
 
 def _learned(task: Task) -> Learned | None:
     """Return what cross-validation says of the free suggestion; None where too little is approved for it."""
-    fitted = instance().ensemble(g.project, task).fitted
-    return fitted.learned if fitted is not None and fitted.learned.compared else None
+    ensemble = instance().ensemble(g.project, task)
+    return ensemble.measured if isinstance(ensemble, EnsembleBackend) else None
 
 
 def _agreement(project_id: int, task: Task) -> list[dict[str, Any]]:

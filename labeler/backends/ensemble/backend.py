@@ -7,9 +7,7 @@ descriptions of the labels and the neighbours answer.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +25,13 @@ from labeler.backends.ensemble.learn import (
     VOTE,
     WORDS,
     Data,
+    Learned,
     first,
     learn,
     seeds,
     weighed,
 )
+from labeler.backends.ensemble.learner import Learner
 from labeler.backends.ensemble.words import without
 from labeler.backends.nearest import votes_of
 from labeler.labels import Choice, Choices, LabelSchema
@@ -50,60 +50,37 @@ if TYPE_CHECKING:
 MIN_EXAMPLES = 8
 """With fewer approved examples members are not compared."""
 _PER_LABEL = 2
-_MOST = 20_000
-# Refitted after so many decisions, or where they are more than this share of what was learned from.
-_REFIT, _GROWTH = 5, 10
 _QUEUE = 300
 # The directions that the lexical embedder was taught are a small part of its vectors.
 _TAUGHT_SCALE = 3.0
 
 
-class EnsembleBackend:
-    """Learns one project's task. ``lexical`` are the vectors of the built-in embedder, ``index`` has the project's own.
-
-    Safe for several threads.
-    """
-
-    name = "ensemble"
-    model_id: str | None = None
-    billed = False
+class EnsembleBackend(Learner[Fit]):
+    """Learns one project's task with labels."""
 
     def __init__(self, index: ExampleIndex, lexical: Embeddings, language: str) -> None:
-        self.index, self.lexical, self.language = index, lexical, language
+        super().__init__(index, lexical)
+        self.language = language
         self.columns: tuple[str, ...] = ()
-        self._fitted: Fit | None = None
-        # What was learned where nothing can be stored.
-        self._unstored: Fit | None = None
         self._described: tuple[tuple[str, ...], Array] | None = None
-        self._lock = threading.Lock()
 
     @staticmethod
     def supports(schema: LabelSchema) -> bool:
         return isinstance(schema, (Choice, Choices))
 
     @property
-    def fitted(self) -> Fit | None:
-        """The newest fit of any process; None while there is none, or none from the columns that models see now."""
-        fits, known = self.index.store.fits, self._fitted
-        if fits.current(*self._place) != (None if known is None else known.id):
-            found = fits.get(*self._place)
-            # Where records were removed there is none any more: it had learned from them.
-            self._fitted = known = None if found is None else unpacked(found)
-        return next((fit for fit in (known, self._unstored) if fit is not None and self._usable(fit)), None)
+    def measured(self) -> Learned | None:
+        """What cross-validation says of the fit; None where too little is approved for it."""
+        fitted = self.fitted
+        return fitted.learned if fitted is not None and fitted.learned.compared else None
+
+    @property
+    def trusted(self) -> bool:
+        return self.measured is not None
 
     def _usable(self, fit: Fit) -> bool:
         # One that learned labels which are not offered any more would spread their records over the others.
         return fit.columns == self.columns and set(fit.labels) <= set(self.index.task.schema.names)
-
-    @property
-    def learned(self) -> str:
-        """Which fit answers now; empty before the first."""
-        fitted = self.fitted
-        return "" if fitted is None else fitted.id
-
-    @property
-    def _place(self) -> tuple[int, str, str]:
-        return self.index.project_id, self.index.task.name, self.index.embeddings.embedder.id
 
     @property
     def _is_lexical(self) -> bool:
@@ -119,45 +96,11 @@ class EnsembleBackend:
         index.refresh()
         return len(index) < MIN_EXAMPLES and self.fit()
 
-    def stale(self) -> bool:
-        """Whether so much was decided since the last fit (five decisions or a tenth) that it is worth another.
+    def _packed(self, fit: Fit) -> tuple[str, dict[str, Any], bytes]:
+        return packed(fit)
 
-        Decisions, not examples: a correction changes what is learned and leaves their number as it is.
-        """
-        self.index.refresh()
-        fitted = self.fitted
-        if fitted is None or fitted.task_version != self.index.task.version:
-            return True
-        enough = max(_REFIT, fitted.examples // _GROWTH)
-        project_id, task, _ = self._place
-        return self.index.store.annotations.count_since(project_id, task, fitted.seq, enough) >= enough
-
-    def behind(self) -> bool:
-        """Whether anything was decided since the last fit, or there is none."""
-        fitted = self.fitted
-        return fitted is None or fitted.task_version != self.index.task.version or fitted.seq != self.index.refresh()
-
-    def fit(self) -> bool:
-        """Fit on all approved examples and store that; False if there is nothing to go by."""
-        from threadpoolctl import threadpool_limits
-
-        if not self.supports(self.index.task.schema):
-            return False
-        with self._lock, threadpool_limits(1):
-            seq = self.index.refresh()
-            entries = _once(self.index.entries())
-            fit = self._fit(seq, entries)
-            if fit is None:
-                return False
-            id_, head, numbers = packed(fit)
-            store = self.index.store
-            if store.db.read_only:
-                self._unstored = replace(fit, id=id_)
-                return True
-            store.write(lambda tx: store.fits.save(tx, *self._place, id_, seq, head, numbers))
-            # As other processes read it: rounded, so that all of them give the same answers.
-            self._fitted = unpacked({"id": id_, "seq": seq, "head": head, "numbers": numbers})
-            return True
+    def _unpacked(self, stored: Mapping[str, Any]) -> Fit | None:
+        return unpacked(stored)
 
     def _fit(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> Fit | None:
         import numpy as np
@@ -247,11 +190,7 @@ class EnsembleBackend:
 
     # Answers
 
-    def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
-        for request in requests:
-            yield self.answer(request)
-
-    def answer(self, request: BackendRequest, only: str = "", name: str = name) -> Completion | BackendFailure:
+    def answer(self, request: BackendRequest, only: str = "", name: str = Learner.name) -> Completion | BackendFailure:
         """Answer by all members, or by ``only`` one of them."""
         import numpy as np
 
@@ -366,7 +305,7 @@ class ProbeBackend:
     model_id: str | None = None
     billed = False
 
-    def __init__(self, ensemble: EnsembleBackend) -> None:
+    def __init__(self, ensemble: Learner[Any]) -> None:
         self.ensemble = ensemble
 
     @property
@@ -377,7 +316,7 @@ class ProbeBackend:
     def fitted(self) -> Fit | None:
         """The ensemble's fit, if it has the model: before there is enough to learn it from, it has not."""
         fitted = self.ensemble.fitted
-        return fitted if fitted is not None and VECTORS in fitted.members else None
+        return fitted if isinstance(fitted, Fit) and VECTORS in fitted.members else None
 
     def starts(self) -> bool:
         return self.ensemble.starts() and self.fitted is not None
@@ -398,10 +337,3 @@ def _offered(schema: LabelSchema) -> Sequence[Any]:
 def _fewest(schema: LabelSchema) -> int:
     """Return how many labels have to be known to answer by them alone: as many as a set has at least."""
     return max(2, schema.minimum) if isinstance(schema, Choices) else 2
-
-
-def _once(entries: Sequence[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
-    """Return the newest examples, oldest first. Of near-duplicates the newest: none is left out beside its own copy."""
-    ordered = sorted(entries, key=lambda pair: pair[1].annotation_id)
-    newest = {pair[1].cluster or pair[1].content_hash: pair for pair in ordered}
-    return sorted(newest.values(), key=lambda pair: pair[1].annotation_id)[-_MOST:]
