@@ -3,7 +3,10 @@
 The model is one more member of the ensemble's pool: its opinion, in log odds, is added to that of the free suggestion,
 each with a weight of its own, and with a bias for each label that takes away what a small model prefers whatever the
 text says (:mod:`labeler.prelabel.calibration` has the sources). All of it is one small convex fit, drawn towards the
-better of the two alone. It competes with both in cross-validation, and is used only if it loses to neither.
+better of the two alone.
+
+What has to be beaten in cross-validation is the free suggestion, which costs nothing. The stack is used if it tells
+better by more than one standard error and agrees no less, the model alone if it agrees better than that by as much.
 
 A written answer has no scores. It counts as a vote, with the confidence that its kind earned on the approved records.
 """
@@ -37,7 +40,9 @@ _FOLDS, _REPEATS = 5, 5
 _FIRM, _BIAS_SPREAD = 5.0, 0.5
 # A weight of the model, in standard deviations of its opinion, that is as good as none.
 _NO_WEIGHT = 0.05
-_SURE = 1.96
+# Opinions that move less than this say the same of every text.
+_NO_SPREAD = 1e-6
+_SURE, _NO_DIFFERENCE = 1.96, 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +141,26 @@ def fit(schema: LabelSchema, cases: Sequence[Case], rule: str, learned_from: int
     data = _Data.of(schema, cases, rule, learned_from)
     model, free = (np.array([_agreement(schema, v, c.gold) for v, c in zip(values, cases, strict=True)])
                    for values in ([c.value for c in cases], [c.free_value for c in cases]))  # fmt: skip
-    best = MODEL if model.mean() > free.mean() else FREE
     if len(data.read) < LEAST:
-        return Stack(best, _judged(cases, model, free, np.where(best == MODEL, model, free)))
-    together, gain = np.zeros(len(cases)), np.zeros(len(data.read))
+        return Stack(MODEL if _better(model, free) else FREE, _judged(cases, model, free, np.maximum(model, free)))
+    both, gain = np.zeros(len(cases)), np.zeros(len(data.read))
     for part in _folds(data, np.random.default_rng(seed)):
-        agreement, won = data.tested(part, best)
-        together[data.read[part]] += agreement / _REPEATS
+        agreement, won = data.tested(part)
+        both[data.read[part]] += agreement / _REPEATS
         gain[part] += won / _REPEATS
     stack = data.stack(np.ones(len(data.read), dtype=bool))
-    better = gain.mean() > np.std(gain, ddof=1) / math.sqrt(len(gain))
-    worse = together.mean() < max(model.mean(), free.mean())
-    use = TOGETHER if better and not worse and data.weight(stack) > _NO_WEIGHT else best
-    return replace(stack, use=use, judged=_judged(cases, model, free, together))
+    helps = _better(gain, np.zeros(len(gain))) and both.mean() >= free.mean() and data.weight(stack) > _NO_WEIGHT
+    use = TOGETHER if helps else FREE
+    use = MODEL if _better(model, both if helps else free) else use
+    return replace(stack, use=use, judged=_judged(cases, model, free, both))
+
+
+def _better(a: Array, b: Array) -> bool:
+    """Whether ``a`` is larger than ``b`` by more than one standard error of their paired difference."""
+    import numpy as np
+
+    gain = a - b
+    return float(gain.mean()) > float(np.std(gain, ddof=1)) / math.sqrt(len(gain)) + _NO_DIFFERENCE
 
 
 def _judged(cases: Sequence[Case], *agreements: Array) -> list[tuple[int, float, float, float]]:
@@ -203,17 +215,19 @@ class _Data:
         hit, miss = ((gold[part].sum() + 1) / (part.sum() + 2) for part in (named, ~named))
         return max(float(hit), 1 / gold.shape[1] if self.one else float(miss)), float(miss)
 
-    def tested(self, part: Array, best: str) -> tuple[Array, Array]:
-        """Return how far a stack fitted on the others agrees on ``part``, and by how much its log loss is lower."""
+    def tested(self, part: Array) -> tuple[Array, Array]:
+        """Return how far a stack fitted on the others agrees on ``part``, and how much less it loses than the free one.
+
+        The losses are logarithmic, in nats.
+        """
         import numpy as np
 
         rest = np.ones(len(self.cases), dtype=bool)
         rest[part] = False
         stack, gold = self.stack(rest), self.gold[part]
         said = self.said(stack.trust)[part]
-        alone = self.free[part] if best == FREE else said
         odds = stack.model * said + stack.free * self.free[part] + np.array(stack.bias)
-        won = pool.losses(alone, gold, self.one) - pool.losses(odds, gold, self.one)
+        won = pool.losses(self.free[part], gold, self.one) - pool.losses(odds, gold, self.one)
         chances, sizes = pool.chances(odds, self.one), np.array(stack.size_odds)
         values = [decided(self.schema, stack.labels, row, sizes, self.rule)[0] for row in chances]
         golds = [self.cases[n].gold for n in part]
@@ -231,7 +245,7 @@ class _Data:
         trust = self.trust(rows)
         said, free, gold, one = self.said(trust)[rows], self.free[rows], self.gold[rows], self.one
         mean, spread = _spread(said)
-        scale = spread or 1.0
+        scale = spread if spread > _NO_SPREAD else 1.0
         unit = (said - mean) / scale
         alone = pool.loss(said, gold, one) < pool.loss(free, gold, one)
         start = np.concatenate([[spread, 0.0], mean] if alone else [[0.0, 1.0], np.zeros(len(mean))])
