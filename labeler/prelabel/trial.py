@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from labeler import strictjson
 from labeler.backends.ensemble.learn import COMPARED
 from labeler.prelabel import stack
-from labeler.prelabel.stack import FREE, TOGETHER, Case, Stack
+from labeler.prelabel.stack import FREE, MODEL, TOGETHER, Case, Stack
 from labeler.settings import DIRECT
 from labeler.store import Tx
 from labeler.store.ledger import OPEN, PAUSED
@@ -105,10 +105,10 @@ def _fitted(suggester: Suggester, ensemble: EnsembleBackend) -> Stack | None:
 def sentence(found: Stack) -> str:
     """Return what came of a trial as one sentence for people."""
     (model, free, both), (low, high) = found.means, found.interval
-    used = {TOGETHER: "both together are used", FREE: "the free suggestion is used"}.get(found.use, "the model is used")
+    used = {TOGETHER: "both together are used", FREE: "the free suggestion is used", MODEL: "the model is used"}
     return (
         f"On {len(found.judged)} approved records this model agrees {model:.2f}, the free suggestion {free:.2f}, "
-        f"both together {both:.2f} [{low:.2f}, {high:.2f}]; {used}"
+        f"both together {both:.2f} [{low:.2f}, {high:.2f}]; {used[found.use]}"
     )
 
 

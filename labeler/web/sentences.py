@@ -521,16 +521,11 @@ SENTENCES = (
     N_("The %(name)s was fitted on labels that the task no longer has"),
     N_(
         "On %(n)s approved records this model agrees %(model)s, the free suggestion %(free)s, both together %(both)s "
-        "[%(low)s, %(high)s]; both together are used"
+        "[%(low)s, %(high)s]; %(what)s"
     ),
-    N_(
-        "On %(n)s approved records this model agrees %(model)s, the free suggestion %(free)s, both together %(both)s "
-        "[%(low)s, %(high)s]; the free suggestion is used"
-    ),
-    N_(
-        "On %(n)s approved records this model agrees %(model)s, the free suggestion %(free)s, both together %(both)s "
-        "[%(low)s, %(high)s]; the model is used"
-    ),
+    N_("both together are used"),
+    N_("the free suggestion is used"),
+    N_("the model is used"),
     N_(
         "The model adds nothing to the free suggestion, so the rest was not asked. Resume to ask it all the same: its "
         "answers then stand beside the free suggestions"
