@@ -19,7 +19,7 @@ from labeler.stored import StoredSettings
 
 GENERATION = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")
 """The settings of a task that say how a completion is generated, by the names of :class:`Generation`."""
-BATCH_EXECUTOR = "openai-batch"
+LOCAL_EXECUTOR, BATCH_EXECUTOR = "local", "openai-batch"
 CALIBRATE = "calibrate"
 """The purpose of a run over records whose labels are approved; other runs leave out what people decided."""
 REPLAY = "replay"
@@ -138,6 +138,7 @@ TASK = (
     Setting("joint", "list", [], help="Other tasks of the same record to ask in the same call"),
     Setting("answering", "choice", "auto", choices=ANSWERING, help="Score the labels, or generate the answers"),
     Setting("calibrate", "bool", True, help="Calibrate the scores if that wins in cross-validation"),
+    Setting("trial", "bool", True, help="Ask about approved records first, and pool with the free suggestion"),
     Setting("max_tokens", "int", 1024, 1, 100_000, help="The longest answer, in tokens"),
     Setting("temperature", "float", 0.0, 0, 2, help="0 takes the likeliest token each time, above 0 samples"),
     Setting("top_k", "int", None, 1, 1000, help="Sample from the k likeliest tokens, if the backend can",

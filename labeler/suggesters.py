@@ -226,6 +226,7 @@ class Suggesters:
             calibration_of=_calibrations(store, project_id, task, backend) if settings["calibrate"] else None,
             joint=self._joint(project, task, name, settings, given, keep) if backend.billed or "joint" in given else {},
             context=info.context if backend.billed and (info := self.opened.price_of(backend)) else None,
+            stacks=settings["trial"],
         )  # fmt: skip
 
     def _check_executor(self, name: str, backend: Backend, executor: str, given: Mapping[str, Any]) -> None:

@@ -22,10 +22,11 @@ from labeler.ingest.service import HOPELESS
 from labeler.ingest.upkeep import refresh_groups
 from labeler.instance import Instance
 from labeler.plugins import find
+from labeler.prelabel import trial
 from labeler.prelabel.meant import FREE
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
-from labeler.settings import BATCH_EXECUTOR, REPLAY, overrides, read_settings
+from labeler.settings import BATCH_EXECUTOR, LOCAL_EXECUTOR, REPLAY, overrides, read_settings
 from labeler.store.database import HELD_BACK, held_back
 from labeler.store.ledger import OPEN
 from labeler.store.upkeep import DERIVED, VECTORS
@@ -218,10 +219,13 @@ class Worker:
         pace = instance.pace(settings)
         info = instance.price_of(suggester.backend)
         try:
-            # Whatever moves the task's runs by now: what is in a batch comes back through the executor that sent it.
-            executor = BATCH_EXECUTOR if store.batches.open(run_id) else settings["executor"]
-            make = find(instance.plugins.executors, executor, "executor")
-            state: str = make(store, run_id, suggester, pace, info, self.stopping).run()
+            while True:
+                if self._trial_over(run_id):
+                    trial.judge(suggester, instance.ensemble(project, task), run_id)
+                make = find(instance.plugins.executors, self._executor(run_id, settings["executor"]), "executor")
+                state: str = make(store, run_id, suggester, pace, info, self.stopping).run()
+                if not self._trial_over(run_id):
+                    break
         except LabelerError as error:
             message = str(error)
             store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", message, ("queued", "running")))
@@ -253,6 +257,19 @@ class Worker:
         if suggester.backend.name in LEARNING and (ensemble := instance.ensemble(project, task)).behind():
             ensemble.fit()
         return suggester
+
+    def _trial_over(self, run_id: int) -> bool:
+        ledger = self.instance.store.ledger
+        return ledger.run(run_id)["state"] in OPEN and ledger.trial_over(run_id)
+
+    def _executor(self, run_id: int, chosen: str) -> str:
+        """Return what moves a run now, as far as it is not the one that was ``chosen``."""
+        store = self.instance.store
+        # Whatever moves the task's runs by now: what is in a batch comes back through the executor that sent it.
+        if store.batches.open(run_id):
+            return BATCH_EXECUTOR
+        # Half the price of a few dozen calls is not worth a day's wait for what the model is worth.
+        return LOCAL_EXECUTOR if chosen == BATCH_EXECUTOR and store.ledger.in_trial(store.db, run_id) else chosen
 
     def _calibrate(self, run_id: int) -> None:
         """Learn from the scores that a run gave to records whose labels are approved, if there are enough."""

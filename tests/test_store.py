@@ -47,10 +47,10 @@ def world(tmp_path):
 
 
 def dump(path: Path) -> list[str]:
-    """Everything in a database, as text."""
+    """Everything in a database, as text; in which order its parts were made does not matter."""
     connection = sqlite3.connect(path)
     try:
-        return list(connection.iterdump())
+        return sorted(connection.iterdump())
     finally:
         connection.close()
 

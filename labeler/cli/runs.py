@@ -35,7 +35,7 @@ def prelabel(
     instance: Instance, project: str, task_name: str, limit: int | None, again: bool, dry_run: bool, **given: Any
 ) -> None:
     """Suggest labels for the pending records of a task. Options that you leave out are as set for the task."""
-    from labeler.prelabel import runs
+    from labeler.prelabel import runs, trial
     from labeler.prelabel.current import kind_of
 
     found = instance.store.projects.in_use(project)
@@ -48,16 +48,18 @@ def prelabel(
     set_ = instance.task_settings(found, task.name) | settings
     kind = kind_of(suggester)
     chosen = runs.select(instance.store, found["id"], task_name, limit, again, kind)
+    tried = trial.chosen(suggester, instance.ensemble(found, task))
     _warn(instance, suggester)
     if not again and (known := runs.left_out(instance.store, found["id"], task_name, kind)):
         click.echo(f"Left out: {known:,} pending records that have such a suggestion; --again takes them too", err=True)
     if dry_run:
         info, batch = instance.price_of(suggester.backend), set_["executor"] == BATCH_EXECUTOR
-        seen = runs.estimate(suggester, chosen, info, instance.pace(set_), batch)
+        seen = runs.estimate(suggester, chosen, info, instance.pace(set_), batch, trial=tried)
         show_estimate(seen, set_["executor"])
         return
     budget = set_["budget"] if budget is None else budget
-    run_id = runs.start(instance.store, found["id"], task_name, chosen, settings | {AGAIN: again}, budget)
+    settings |= {AGAIN: again}
+    run_id = runs.start(instance.store, found["id"], task_name, chosen, settings, budget, trial=tried)
     _say_how(set_["executor"])
     watch_run(instance, run_id)
 
@@ -141,7 +143,8 @@ def show_estimate(seen: Estimate, executor: str) -> None:
     time = "unknown until a call was made" if seen.seconds is None else f"about {duration(seen.seconds)}"
     if executor == BATCH_EXECUTOR:
         time = "within a day"
-    click.echo(f"{seen.items} records with {seen.backend} {seen.model_id or ''}".rstrip())
+    first = f", {seen.trial} of them approved ones that say what the model is worth" if seen.trial else ""
+    click.echo(f"{seen.items} records with {seen.backend} {seen.model_id or ''}".rstrip() + first)
     click.echo(
         f"About {seen.calls:,} calls, {seen.tokens_in:,} tokens in, {seen.tokens_out:,} out; cost {cost}; time {time}."
         " Nothing was called."
@@ -154,6 +157,7 @@ def watch_run(instance: Instance, run_id: int) -> None:
     """Move a run in the foreground with a progress bar; Ctrl-C leaves it queued, and nothing paid is lost."""
     import threading
 
+    from labeler.prelabel import trial
     from labeler.worker import Worker
 
     background = Worker(instance)
@@ -163,9 +167,13 @@ def watch_run(instance: Instance, run_id: int) -> None:
     try:
         with click.progressbar(length=run["total"], label=f"Run {run_id}", file=sys.stderr) as bar:
             shown, said = 0, None
+            told = trial.of_run(run) is not None
             while True:
                 mover.join(0.2)
                 run = instance.store.ledger.run(run_id)
+                if not told and (found := trial.of_run(run)) is not None:
+                    click.echo(f"\n{trial.sentence(found)}.", err=True)
+                    told = True
                 waits = run["state"] == "running" or run["away_since"] is not None
                 if run["message"] != said and run["message"] and waits and mover.is_alive():
                     click.echo(f"\n{run['message']}", err=True)
@@ -189,17 +197,19 @@ def _left_out(run: Mapping[str, Any]) -> str:
 
 def _show_run(instance: Instance, run_id: int) -> None:
     run = instance.store.ledger.run(run_id)
-    made = run["done"] - run["decided"]
+    tried = instance.store.ledger.trials(run_id)
+    made = run["done"] - run["decided"] - tried
+    asked_first = f"; {tried} approved records were asked first" if tried else ""
     click.echo(
         f"Run {run_id} {run['state']}: {made} suggestions ({run['parse_failures']} unreadable), {run['failed']} failed"
-        f"{_left_out(run)}; {run['calls']} calls ({run['repeats']} repeats, {run['reused']} from the ledger), "
-        f"{run['tokens_in']:,} tokens in, {run['tokens_out']:,} out, cost {_cost(run)}."
+        f"{_left_out(run)}{asked_first}; {run['calls']} calls ({run['repeats']} repeats, {run['reused']} from the "
+        f"ledger), {run['tokens_in']:,} tokens in, {run['tokens_out']:,} out, cost {_cost(run)}."
     )
     for failure in instance.store.ledger.failures(run_id):
         click.echo(f"  {failure['n']} x {failure['kind']}: {failure['message']}", err=True)
     if run["state"] != "finished":
         raise InputError(f"The run is {run['state']}: {run['message']}")
-    if made == run["parse_failures"] and run["total"] > run["decided"]:
+    if made == run["parse_failures"] and run["total"] > run["decided"] + tried:
         raise InputError("No label was suggested; what stands above says why")
 
 

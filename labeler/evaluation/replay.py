@@ -259,7 +259,7 @@ class Replaying(Suggester):
     @classmethod
     def of(cls, suggester: Suggester, run_settings: Mapping[str, Any]) -> Replaying:
         own = {one.name: getattr(suggester, one.name) for one in fields(Suggester)}
-        made = cls(**{**own, "second": (), "calibration_of": None})
+        made = cls(**{**own, "second": (), "calibration_of": None, "stacks": False})
         made.place = int(run_settings[REPLAY]), int(run_settings["arm"])
         return made
 

@@ -54,10 +54,11 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An item that is leased to us: its record, and the token that says so."""
+    """An item that is leased to us: its record, the token that says so, and whether it belongs to the run's trial."""
 
     record_id: int
     token: str
+    trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +233,14 @@ class Book:
     def claim(self, limit: int) -> list[Claim]:
         """Lease items that are due; decided ones end here, so there may be fewer, and more to come."""
         token, lease, billed = self.fresh_token(), self.pace.lease, self.suggester.backend.billed
-        only_answered = self.closed or self.held_back
-        ids = self.store.write(
-            lambda tx: self.store.ledger.claim_items(
-                tx, self.run_id, token, limit, lease, billed, only_answered, self.only_pending
-            )
-        )
-        return [Claim(id_, token) for id_ in ids]
+        only_answered, ledger = self.closed or self.held_back, self.store.ledger
+
+        def work(tx: Tx) -> list[Claim]:
+            trial = ledger.in_trial(tx, self.run_id)
+            ids = ledger.claim_items(tx, self.run_id, token, limit, lease, billed, only_answered, self.only_pending)
+            return [Claim(id_, token, trial) for id_ in ids]
+
+        return self.store.write(work)
 
     def give_back(self, claims: Sequence[Claim]) -> None:
         """Give back items that were not stepped on: no try, and what the ledger has for them is still to be seen."""
@@ -467,12 +469,16 @@ class Book:
     ) -> None:
         """End an item with its suggestions, the first of which is that of the run's own task, if it is still ours.
 
-        ``reused`` is how many of the answers behind them the ledger had.
+        ``reused`` is how many of the answers behind them the ledger had. Of a trial record no suggestion comes: what
+        the model said of it is kept with the item, where no desk, statistic or export looks.
         """
-        failure = suggestions[0].failure
-        kind, message = (f"parse: {failure.kind}", failure.message) if failure else (None, None)
+        own = suggestions[0]
+        kind, message = (f"parse: {own.failure.kind}", own.failure.message) if own.failure else (None, None)
         if self.end(tx, counts, claim, "done", kind, message):
             counts["reused"] += reused
+            if claim.trial:
+                self.store.ledger.keep_said(tx, self.run_id, claim.record_id, own.value, own.scores)
+                return
             for suggestion in suggestions:
                 self.suggester.save(tx, replace(suggestion, run_id=self.run_id, call_id=call_id))
 

@@ -69,7 +69,7 @@ class Item:
         if asks is not None:
             return None
         assert self.flow.outcomes is not None
-        return book.suggester.finish_all(self.prepared, self.flow.outcomes)
+        return book.suggester.finish_all(self.prepared, self.flow.outcomes, alone=self.claim.trial)
 
     def _asks_again(self, book: Book) -> bool:
         outcomes = (self.flow.outcomes or {}).values()

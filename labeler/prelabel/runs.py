@@ -12,6 +12,7 @@ from labeler.backends.prices import ModelInfo, cost
 from labeler.errors import Conflict, InputError
 from labeler.prelabel.calls import Pace
 from labeler.prelabel.suggest import Suggester
+from labeler.prelabel.trial import Trial
 from labeler.prompts.styles import SELF_CONSISTENCY, WAYS
 from labeler.settings import AGAIN, CASCADE
 from labeler.store import Store, Tx
@@ -30,7 +31,7 @@ class Estimate:
 
     ``calls`` is how many are made at most, one record with another. ``cost`` in US dollars, None when the price is
     unknown; ``seconds`` None where no call of this model was made yet. ``measured`` is how many earlier calls the
-    lengths and times of answers were taken from.
+    lengths and times of answers were taken from. ``trial`` is how many of the items are approved records, asked first.
     """
 
     items: int
@@ -42,6 +43,7 @@ class Estimate:
     measured: int
     model_id: str | None
     backend: str
+    trial: int = 0
 
 
 def select(
@@ -71,22 +73,26 @@ def start(
     settings: Mapping[str, Any],
     budget: float | None = None,
     reviewer_id: int | None = None,
+    trial: Trial | None = None,
 ) -> int:
     """Create a run over records and return its number; workers pick it up once all its items stand.
 
     Until then it stands paused, and nobody can move or end it; it can be cancelled, and then it is filled no further.
     If this process dies, it can be cancelled or resumed with the records that it has. With ``again`` among the
-    ``settings`` it asks anew for answers of earlier runs that could not be read.
+    ``settings`` it asks anew for answers of earlier runs that could not be read. The records of a ``trial`` are asked
+    about before all others, unless they are more than these.
     """
     ids = iter(record_ids)
     first = list(islice(ids, _SLICE))
     if not first:
         raise InputError("Nothing to do: every pending record has such a suggestion already (see the option --again)")
-    ledger = store.ledger
+    ledger, kind = store.ledger, trial.kind if trial is not None and _is_worth_it(trial, len(first)) else None
 
     def create(tx: Tx) -> int:
         kept, again = {n: value for n, value in settings.items() if n != AGAIN}, bool(settings.get(AGAIN))
-        run_id = ledger.create_run(tx, project_id, task, kept, budget, reviewer_id, filling=True, again=again)
+        run_id = ledger.create_run(tx, project_id, task, kept, budget, reviewer_id, True, again, kind)
+        if trial is not None and kind is not None:
+            ledger.add_items(tx, run_id, trial.record_ids, trial=True)
         ledger.add_items(tx, run_id, first)
         return run_id
 
@@ -103,6 +109,11 @@ def start(
             return run_id
     store.write(lambda tx: ledger.still_filling(tx, run_id) and ledger.set_run(tx, run_id, QUEUED))
     return run_id
+
+
+def _is_worth_it(trial: Trial, records: int) -> bool:
+    """Whether a trial asks about no more records than the run itself."""
+    return len(trial.record_ids) <= records
 
 
 def extend(store: Store, run_id: int, record_ids: Iterable[int]) -> None:
@@ -168,6 +179,7 @@ def estimate(
     pace: Pace = _USUAL,
     batch: bool = False,
     sample: int = 40,
+    trial: Trial | None = None,
 ) -> Estimate:
     """Estimate tokens, cost and time of a run from the prompts of its first records, without any call.
 
@@ -175,8 +187,11 @@ def estimate(
     step of a cascade) are taken to be as long. Tokens of prompts are counted as earlier answers of the model taught.
     The length of answers and the time of a call come from earlier calls of the same model in the same task, where
     there are any. ``batch`` says that the calls go through a batch service: at its price, and within a day.
+    The records of a ``trial`` come first.
     """
     ids = list(record_ids)
+    tried = trial.record_ids if trial is not None and _is_worth_it(trial, len(ids)) else ()
+    ids = [*tried, *ids]
     backend = suggester.backend
     if not backend.billed or not ids:
         return Estimate(len(ids), 0, 0, 0, 0.0, None, 0, backend.model_id, backend.name)
@@ -190,7 +205,7 @@ def estimate(
     seconds = _seconds(suggester, past["seconds"], calls, tokens_in, pace, batch)
     return Estimate(
         len(ids), calls, tokens_in, tokens_out, cost(tokens_in, tokens_out, 0, info, batch=batch), seconds,
-        int(past["n"]), backend.model_id, backend.name,
+        int(past["n"]), backend.model_id, backend.name, len(tried),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
@@ -14,11 +15,12 @@ from labeler.backends import endings
 from labeler.backends.base import AUTO, LEARNING, Backend, BackendRequest
 from labeler.errors import InputError, LabelerError, PluginError
 from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text, safe_agreement
-from labeler.prelabel import flows
+from labeler.prelabel import flows, trial
 from labeler.prelabel.calibration import Calibration
 from labeler.prelabel.fitting import fit_joint, flags_of, longest_answer, room
 from labeler.prelabel.flows import Ask, Case, Flow, Outcome
 from labeler.prelabel.meant import left_over
+from labeler.prelabel.stack import FREE, MODEL, TOGETHER, Stack
 from labeler.prelabel.tokens import Refused, Tokens
 from labeler.prompts import FRAME_VERSION, PromptStyle, shown, suspicious, unmarked
 from labeler.records import (
@@ -30,6 +32,7 @@ from labeler.records import (
     ParseFailure,
     Record,
     SecondOpinion,
+    Step,
     Suggestion,
     Value,
 )
@@ -48,6 +51,8 @@ EXTRACTION_NEIGHBOURS = 24
 EVIDENCE, AGAINST = 16, 2
 _FREE = 2
 """A cascade goes by what two free backends say alike."""
+STACKED = {TOGETHER: "stacked", FREE: "free instead"}
+"""What the note of a suggestion says that is not the model's alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class Suggester:
     retrieves the examples of a cascade's second step, the same ones for nearly all records. ``joint`` are the
     suggesters of other tasks that are asked in the same call, by task. ``calibration_of`` returns the calibration of
     a model id and a way of prompting. ``context`` is how many tokens the model reads, where that is known and the
-    backend does not say it.
+    backend does not say it. ``stacks`` says that answers are pooled with the free suggestion as a trial bore it out.
     """
 
     store: Store
@@ -98,6 +103,7 @@ class Suggester:
     calibration_of: Callable[[str | None, str], Calibration | None] | None = None
     joint: Mapping[str, Suggester] = field(default_factory=dict)
     context: int | None = None
+    stacks: bool = False
 
     def prepare(self, records: Sequence[Record]) -> list[Prepared]:
         """Retrieve for several records; their vectors are read (or made) together."""
@@ -342,12 +348,19 @@ class Suggester:
         """Name what was learned from approvals and takes part in an answer now: a fit, or a calibration of scores."""
         if not self.backend.billed:
             return str(getattr(self.backend, "learned", ""))
+        if (stack := self.stack) is not None:
+            return " ".join([stack.digest, *(str(getattr(free, "learned", "")) for free in self.second[:1])])
         calibration = self._calibration(model_id) if scores else None
         return "" if calibration is None else calibration.digest
 
-    def finish(self, prepared: Prepared, outcome: Outcome) -> Suggestion:
-        """Turn an outcome into a suggestion, with evidence and second opinion; an unreadable one says why."""
-        outcome = self._calibrated(outcome)
+    def finish(self, prepared: Prepared, outcome: Outcome, alone: bool = False) -> Suggestion:
+        """Turn an outcome into a suggestion, with evidence and second opinion; an unreadable one says why.
+
+        ``alone`` leaves the answer of the model as it is: what it is worth is about to be found out.
+        """
+        second = next(self._free_said(prepared), None)
+        stack = None if alone else self.stack
+        outcome = self._calibrated(outcome) if stack is None else self._stacked(prepared, outcome, stack, second)
         completion = outcome.completion
         examples = prepared.examples if outcome.examples is None else outcome.examples
         failure = outcome.value if isinstance(outcome.value, ParseFailure) else None
@@ -364,7 +377,7 @@ class Suggester:
             score=completion.score,
             note=completion.note,
             evidence=self._evidence(prepared, examples, None if failure else outcome.value),
-            second=next(iter(self._free_answers(prepared, 1)), None),
+            second=None if second is None else second[0],
             flags=[*(["instruction"] if speaks else []), *outcome.flags],
             scores=completion.scores,
             steps=outcome.steps,
@@ -377,9 +390,9 @@ class Suggester:
             columns=self.columns,
         )
 
-    def finish_all(self, prepared: Prepared, outcomes: Mapping[str, Outcome]) -> list[Suggestion]:
+    def finish_all(self, prepared: Prepared, outcomes: Mapping[str, Outcome], alone: bool = False) -> list[Suggestion]:
         """Turn the outcomes of a flow into suggestions, that of the run's own task first."""
-        made = [self.finish(prepared, outcomes[self.task.name])]
+        made = [self.finish(prepared, outcomes[self.task.name], alone)]
         others = ((name, other) for name, other in prepared.joint.items() if name in outcomes)
         return [*made, *(self.joint[name].finish(other, outcomes[name]) for name, other in others)]
 
@@ -401,6 +414,36 @@ class Suggester:
         completion = replace(completion, score=sum(certain) / len(certain), note=note)
         return replace(outcome, value=value, completion=completion)
 
+    @property
+    def stack(self) -> Stack | None:
+        """How answers are pooled with the free suggestion; None where they stay as the model gave them."""
+        found = trial.in_force(self) if self.stacks and self.backend.billed else None
+        return found if found is not None and found.use != MODEL else None
+
+    def _stacked(
+        self, prepared: Prepared, outcome: Outcome, stack: Stack, second: tuple[SecondOpinion, Completion] | None
+    ) -> Outcome:
+        """Let the model and the free suggestion decide together, or the free one alone where the model adds nothing.
+
+        The completion keeps the model's own scores; its own answer is a step where it is another one.
+        """
+        if second is None or isinstance(outcome.value, ParseFailure):
+            return outcome
+        free, said = second
+        found: tuple[Value, float | None] | None = (free.value, free.score)
+        if stack.use == TOGETHER:
+            own = outcome.completion.scores
+            found = stack.pooled(self.task.schema, outcome.value, own, said.scores) if said.scores else None
+        near = [(example.value, example.similarity) for example in prepared.neighbours]
+        if found is None or left_over(self.task.schema, found[0], near):
+            return outcome
+        value, score = found
+        note = STACKED[stack.use]
+        note = f"{outcome.completion.note}, {note}" if outcome.completion.note else note
+        step = [Step("model", self.task.answer(outcome.value))] if outcome.value != value else []
+        completion = replace(outcome.completion, score=score, note=note)
+        return replace(outcome, value=value, completion=completion, steps=(*outcome.steps, *step))
+
     def _calibration(self, model_id: str | None) -> Calibration | None:
         """Return the calibration that corrects the scores of a model; None if there is none that won."""
         found = self.calibration_of(model_id or self.backend.model_id, self.way) if self.calibration_of else None
@@ -421,7 +464,10 @@ class Suggester:
 
     def _free_answers(self, prepared: Prepared, limit: int) -> list[SecondOpinion]:
         """Return what the first ``limit`` free backends that have an answer say of a record."""
-        found: list[SecondOpinion] = []
+        return [opinion for opinion, _ in islice(self._free_said(prepared), limit)]
+
+    def _free_said(self, prepared: Prepared) -> Iterator[tuple[SecondOpinion, Completion]]:
+        """Yield what the free backends that have an answer say of a record."""
         request = None
         near = [(example.value, example.similarity) for example in prepared.neighbours]
         for backend in self.second:
@@ -432,10 +478,7 @@ class Suggester:
             if isinstance(answer, Completion):
                 value = self.task.parse_completion(answer.text, prepared.record)
                 if not isinstance(value, ParseFailure) and not left_over(self.task.schema, value, near):
-                    found.append(SecondOpinion(backend.name, value, answer.score))
-            if len(found) == limit:
-                break
-        return found
+                    yield SecondOpinion(backend.name, value, answer.score), answer
 
     def save(self, tx: Tx, suggestion: Suggestion) -> int:
         """Store a suggestion and point the queue at it; a decided record or a touched draft keeps what it has."""

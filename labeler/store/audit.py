@@ -55,6 +55,8 @@ _CHECKS = (
         "Record {record_id} of run {id} was answered and paid, and has neither a suggestion nor a parse failure of it",
         """SELECT i.record_id, i.run_id AS id FROM run_items i JOIN runs r ON r.id = i.run_id
            WHERE i.state = 'done' AND COALESCE(i.error_kind, '') <> 'decided' AND NOT EXISTS (
+             SELECT 1 FROM trial_items t WHERE t.run_id = i.run_id AND t.record_id = i.record_id AND t.said IS NOT NULL)
+           AND NOT EXISTS (
              SELECT 1 FROM suggestions s WHERE s.record_id = i.record_id AND s.task = r.task AND s.run_id = i.run_id)
            AND EXISTS (SELECT 1 FROM calls c WHERE c.run_id = i.run_id AND c.record_id = i.record_id
                        AND c.task = r.task AND c.state = 'answered')""",

@@ -16,7 +16,7 @@ What a run spent is the sum of the costs of the calls with its number.
 from __future__ import annotations
 
 from labeler.store.ledger_calls import ERASED, LOST, Calls
-from labeler.store.ledger_items import DECIDED
+from labeler.store.ledger_items import DECIDED, UNDER_WAY
 from labeler.store.ledger_runs import (
     CANCELLED,
     FILL_LEASE,
@@ -41,6 +41,7 @@ __all__ = [
     "PAUSED",
     "QUEUED",
     "RUNNING",
+    "UNDER_WAY",
     "Budgets",
     "Ledger",
 ]

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labeler.store.database import Tx
+from labeler import strictjson
+from labeler.records import Value
+from labeler.store.database import Database, Tx
 from labeler.store.ledger_runs import OPEN, Runs
 
 DECIDED = "decided"
 """The kind of an item that ended without a suggestion, because people decided on its record first."""
+UNDER_WAY = ""
+"""What ``trial`` of a run says while its trial items are asked, and nobody has said yet what came of them."""
 # What ``answers`` of an item says: no answer, one that this run paid for, or perhaps one that another run paid for.
 _OWN, _KNOWN = 1, 2
 # No item waits longer than this: one that seems to was put back by a clock that went ahead.
 _LONGEST_WAIT = 7200.0
 _MOST_DECIDED = 2000
+# In this order: a trial has a few items, its run perhaps a million others.
+_OF_TRIAL = """(SELECT i.* FROM trial_items t CROSS JOIN run_items i
+    WHERE t.run_id = :id AND i.run_id = t.run_id AND i.record_id = t.record_id) AS items"""
+_OF_KIND = "r.project_id = :p AND r.task = :t AND r.trial_kind = :kind"
+Scores = Mapping[str, float]
 
 
 class Items(Runs):
@@ -32,6 +41,7 @@ class Items(Runs):
     ) -> list[int]:
         """Lease up to ``limit`` items that are due and return their records, in order.
 
+        While a trial is under way, those are its items alone: approved records, which are not left out for that.
         Items whose answer this run has paid for come first. Over its budget (with ``billed``), or with
         ``only_answered``, a run hands out only those that the ledger may have an answer for; paused or cancelled, only
         those that it paid for itself. With ``only_pending`` an item whose record people decided ends here as
@@ -73,8 +83,10 @@ class Items(Runs):
         Items that have ended are never walked over, however many there are.
         """
 
+        items = self._items(tx, params["id"])
+
         def read(where: str, order: str = "record_id", **more: Any) -> list[int]:
-            sql = f"SELECT record_id FROM run_items WHERE run_id = :id AND {where} ORDER BY {order} LIMIT :limit"
+            sql = f"SELECT record_id FROM {items} WHERE run_id = :id AND {where} ORDER BY {order} LIMIT :limit"
             named = {name: value for name, value in {**params, **more, "limit": limit}.items() if f":{name}" in sql}
             return [row["record_id"] for row in tx.all(sql, named) if row["record_id"] not in found]
 
@@ -93,10 +105,14 @@ class Items(Runs):
         return paid, [id_ for id_ in others if id_ not in known]
 
     def _decided(self, tx: Tx, run_id: int, record_ids: Sequence[int]) -> set[int]:
-        """Return the records that are pending no more: decided, or of a unit that the task does not label now."""
+        """Return the records that are pending no more: decided, or of a unit that the task does not label now.
+
+        Those of a trial were approved before, and are none of them.
+        """
         marks = ",".join(str(int(id_)) for id_ in record_ids) or "NULL"
         sql = f"""SELECT w.record_id FROM work w WHERE w.record_id IN ({marks}) AND w.state = 'pending'
-                  AND w.task = (SELECT task FROM runs WHERE id = :id)"""
+                  AND w.task = (SELECT task FROM runs WHERE id = :id)
+                  UNION SELECT record_id FROM trial_items WHERE run_id = :id AND record_id IN ({marks})"""
         return {*record_ids} - {row["record_id"] for row in tx.all(sql, {"id": run_id})}
 
     def _end_decided(self, tx: Tx, run_id: int, record_ids: set[int]) -> None:
@@ -173,10 +189,12 @@ class Items(Runs):
         """
         levels, db, now = self._levels(run_id, tx, billed, only_answered), tx or self.db, time.time()
         params = {"id": run_id, "far": now + _LONGEST_WAIT, "latest": now + 2 * lease}
+        items = self._items(db, run_id)
         if levels is None:
-            sql = """SELECT (SELECT MIN(not_before) FROM run_items WHERE run_id = :id AND state = 'waiting') AS waiting,
-                     (SELECT MIN(lease_until) FROM run_items WHERE run_id = :id AND state = 'leased') AS first,
-                     (SELECT MAX(lease_until) FROM run_items WHERE run_id = :id AND state = 'leased') AS last"""
+            here = f"FROM {items} WHERE run_id = :id AND state"
+            sql = f"""SELECT (SELECT MIN(not_before) {here} = 'waiting') AS waiting,
+                     (SELECT MIN(lease_until) {here} = 'leased') AS first,
+                     (SELECT MAX(lease_until) {here} = 'leased') AS last"""
             row = db.one(sql, {"id": run_id})
             assert row is not None
             waiting = row["waiting"] if row["waiting"] is None or row["waiting"] <= params["far"] else 0.0
@@ -185,7 +203,7 @@ class Items(Runs):
         marks = ",".join(str(level) for level in levels)
         sql = f"""SELECT MIN(CASE WHEN state = 'waiting' AND not_before <= :far THEN not_before
                              WHEN state = 'leased' AND lease_until <= :latest THEN lease_until ELSE 0 END)
-                  FROM run_items WHERE run_id = :id AND answers > 0 AND answers IN ({marks})
+                  FROM {items} WHERE run_id = :id AND answers > 0 AND answers IN ({marks})
                   AND state IN ('waiting', 'leased')"""
         due: float | None = db.value(sql, params)
         return due
@@ -205,6 +223,50 @@ class Items(Runs):
                  shown = NULL WHERE run_id = :id AND record_id = :r AND token = :token"""
         params = {"state": state, "kind": kind, "error": error, "id": run_id, "r": record_id, "token": token}
         return tx.run(sql, params) > 0
+
+    # The trial of a run: approved records that are asked first, by which its model is compared with the free answers.
+
+    def in_trial(self, db: Tx | Database, run_id: int) -> bool:
+        """Whether a run asks the records of its trial now, and no others."""
+        found: str | None = db.value("SELECT trial FROM runs WHERE id = :id", {"id": run_id})
+        return found == UNDER_WAY
+
+    def _items(self, db: Tx | Database, run_id: int) -> str:
+        """Return which items of a run (``:id``) may be claimed now, for a query to read from."""
+        return _OF_TRIAL if self.in_trial(db, run_id) else "run_items"
+
+    def trial_over(self, run_id: int) -> bool:
+        """Whether all records of a trial were asked, and nobody has said yet what came of it."""
+        sql = f"""SELECT 1 FROM {_OF_TRIAL} WHERE state IN ('waiting', 'leased', 'batched') LIMIT 1"""
+        return self.in_trial(self.db, run_id) and self.db.value(sql, {"id": run_id}) is None
+
+    def trials(self, run_id: int) -> int:
+        """Return how many records of a run were answered for its trial: they have no suggestion of it."""
+        sql = f"SELECT COUNT(*) FROM {_OF_TRIAL} WHERE state = 'done' AND error_kind IS NULL"
+        return int(self.db.value(sql, {"id": run_id}))
+
+    def keep_said(self, tx: Tx, run_id: int, record_id: int, value: Value | None, scores: Scores | None) -> None:
+        """Keep what the model said of a trial record: its value (None: it could not be read) and its label scores."""
+        sql = "UPDATE trial_items SET said = :said WHERE run_id = :id AND record_id = :r"
+        tx.run(sql, {"said": strictjson.dumps([value, scores]), "id": run_id, "r": record_id})
+
+    def said(self, project_id: int, task: str, kind: str) -> dict[int, tuple[Value | None, Scores | None]]:
+        """Return what one kind of model and prompt said in the trials of all its runs: value and scores by record."""
+        sql = f"""SELECT t.record_id, t.said FROM runs r JOIN trial_items t ON t.run_id = r.id
+                  WHERE {_OF_KIND} AND t.said IS NOT NULL ORDER BY r.id"""
+        rows = self.db.all(sql, {"p": project_id, "t": task, "kind": kind})
+        return {row["record_id"]: tuple(strictjson.loads(row["said"])) for row in rows}
+
+    def end_trial(self, tx: Tx, run_id: int, found: Mapping[str, Any]) -> bool:
+        """Store what came of a trial, and let the run go on to the rest; False where another worker was faster."""
+        sql = "UPDATE runs SET trial = :found WHERE id = :id AND trial = :open"
+        return tx.run(sql, {"found": strictjson.dumps(found), "id": run_id, "open": UNDER_WAY}) > 0
+
+    def last_trial(self, project_id: int, task: str, kind: str) -> dict[str, Any] | None:
+        """Return what came of the newest trial of a kind; None before there is one."""
+        sql = f"SELECT r.trial FROM runs r WHERE {_OF_KIND} AND r.trial <> '' ORDER BY r.id DESC LIMIT 1"
+        found = self.db.value(sql, {"p": project_id, "t": task, "kind": kind})
+        return None if found is None else dict(strictjson.loads(found))
 
     def put_back(
         self, tx: Tx, run_id: int, record_id: int, token: str, delay: float, kind: str | None, error: str | None,

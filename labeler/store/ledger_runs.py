@@ -45,15 +45,19 @@ class Runs:
         reviewer_id: int | None,
         filling: bool = False,
         again: bool = False,
+        trial_kind: str | None = None,
     ) -> int:
         """Create a run. With ``filling`` it stands paused until it is queued: nobody moves or ends it before.
 
-        ``again`` says that it asks anew for answers of earlier runs that could not be read.
+        ``again`` says that it asks anew for answers of earlier runs that could not be read. ``trial_kind`` is what
+        answers in it, if that is compared with the free answers first, on the trial items.
         """
         sql = """INSERT INTO runs (project_id, task, state, message, settings, budget, reviewer_id, created_at,
-                 filling_until, again)
-                 VALUES (:p, :t, :state, :message, :settings, :budget, :r, :now, :until, :again) RETURNING id"""
+                 filling_until, again, trial, trial_kind)
+                 VALUES (:p, :t, :state, :message, :settings, :budget, :r, :now, :until, :again,
+                 CASE WHEN :kind IS NOT NULL THEN '' END, :kind) RETURNING id"""
         params = {"p": project_id, "t": task, "settings": strictjson.dumps(settings), "budget": budget, "again": again}
+        params["kind"] = trial_kind
         now = time.time()
         standing = (PAUSED, FILLING, now + FILL_LEASE) if filling else (QUEUED, None, None)
         params |= dict(zip(("state", "message", "until"), standing, strict=True))
@@ -64,7 +68,7 @@ class Runs:
         sql = "UPDATE runs SET filling_until = :until WHERE id = :id AND state = 'paused' AND filling_until IS NOT NULL"
         return tx.run(sql, {"until": time.time() + FILL_LEASE, "id": run_id}) > 0
 
-    def add_items(self, tx: Tx, run_id: int, record_ids: Sequence[int]) -> None:
+    def add_items(self, tx: Tx, run_id: int, record_ids: Sequence[int], trial: bool = False) -> None:
         """Add records to a run, each once; those of which the ledger has an answer in this task are marked."""
         tx.many(
             """INSERT INTO run_items (run_id, record_id, answers) VALUES (?, ?, CASE WHEN EXISTS (
@@ -72,6 +76,9 @@ class Runs:
                  AND c.task = (SELECT task FROM runs WHERE id = ?)) THEN 2 ELSE 0 END) ON CONFLICT DO NOTHING""",
             [(run_id, id_, id_, run_id) for id_ in record_ids],
         )
+        if trial:
+            sql = "INSERT INTO trial_items (run_id, record_id) VALUES (?, ?)"
+            tx.many(sql, [(run_id, id_) for id_ in record_ids])
         total = sum(Counts(self.db).of(ITEMS, run_id, tx=tx).values())
         tx.run("UPDATE runs SET total = :total WHERE id = :id", {"total": total, "id": run_id})
 

@@ -646,6 +646,24 @@ def m019_going(db: SqliteUtils) -> None:
     _keep_counts(db, tuple(counting), len(_COUNTING))
 
 
+# The trial of a run: see labeler/store/ledger_items.py.
+_TRIALS = """
+ALTER TABLE runs ADD COLUMN trial TEXT;
+ALTER TABLE runs ADD COLUMN trial_kind TEXT;
+CREATE TABLE trial_items (
+    run_id INTEGER NOT NULL REFERENCES runs(id), record_id INTEGER NOT NULL REFERENCES records(id), said TEXT,
+    PRIMARY KEY (run_id, record_id)) WITHOUT ROWID;
+CREATE INDEX trial_items_record ON trial_items (record_id);
+CREATE INDEX runs_trial ON runs (project_id, task, trial_kind, id) WHERE trial_kind IS NOT NULL;
+"""
+
+
+@migrations()
+def m022_trials(db: SqliteUtils) -> None:
+    """What a model is worth beside the free suggestion is found out on approved records, before the rest is asked."""
+    _execute(db, _TRIALS)
+
+
 @migrations()
 def m023_replays(db: SqliteUtils) -> None:
     """Replays: which approvals are predicted again, by which settings, and what these said."""

@@ -38,7 +38,16 @@ _OF_RECORDS = (
     f"DELETE FROM suggestions WHERE record_id {_IN}",
     *(
         f"DELETE FROM {table} WHERE record_id {_IN}"
-        for table in ("claims", "skips", "embeddings", "dropped_vectors", "run_items", "replay_items", "replayed")
+        for table in (
+            "claims",
+            "skips",
+            "embeddings",
+            "dropped_vectors",
+            "trial_items",
+            "run_items",
+            "replay_items",
+            "replayed",
+        )
     ),
     f"{_ERASE} WHERE record_id {_IN}",
 )
@@ -56,6 +65,7 @@ _OF_PROJECTS = (
     "DELETE FROM batch_calls WHERE batch_id IN (SELECT b.id FROM batches b JOIN runs r ON r.id = b.run_id"
     " WHERE r.project_id = :p)",
     "DELETE FROM batches WHERE run_id IN (SELECT id FROM runs WHERE project_id = :p)",
+    "DELETE FROM trial_items WHERE run_id IN (SELECT id FROM runs WHERE project_id = :p)",
     "DELETE FROM run_items WHERE run_id IN (SELECT id FROM runs WHERE project_id = :p)",
     *(
         f"DELETE FROM {table} WHERE project_id = :p"

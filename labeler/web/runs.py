@@ -11,13 +11,14 @@ from flask import Blueprint, flash, g, render_template, request, url_for
 from labeler import accounts, strictjson
 from labeler import settings as tables
 from labeler.errors import Forbidden, InputError, LabelerError, NotFound
-from labeler.prelabel import calibration
+from labeler.prelabel import calibration, trial
 from labeler.prelabel import runs as service
 from labeler.prelabel.calibration import Calibration
 from labeler.prelabel.current import kind_of
 from labeler.prelabel.runs import Estimate
 from labeler.prelabel.suggest import Suggester
-from labeler.store.ledger import CANCELLED, OPEN, PAUSED
+from labeler.prelabel.trial import Trial
+from labeler.store.ledger import CANCELLED, OPEN, PAUSED, UNDER_WAY
 from labeler.task import Task
 from labeler.web import models
 from labeler.web.access import instance, project_task
@@ -67,6 +68,7 @@ def start(project_id: int) -> Any:
             },
             given["budget"],
             g.person["id"],
+            _trial(suggester),
         )
     except (InputError, NotFound) as error:
         return _page(project_id, task, _typed(), message=str(error)), error.status
@@ -109,7 +111,11 @@ def _estimate(suggester: Suggester, given: Mapping[str, Any], settings: Mapping[
     ids = _chosen(suggester, given)
     chosen = instance().task_settings(g.project, suggester.task.name) | dict(settings)
     info, batch = instance().price_of(suggester.backend), chosen["executor"] == tables.BATCH_EXECUTOR
-    return service.estimate(suggester, ids, info, instance().pace(chosen), batch)
+    return service.estimate(suggester, ids, info, instance().pace(chosen), batch, trial=_trial(suggester))
+
+
+def _trial(suggester: Suggester) -> Trial | None:
+    return trial.chosen(suggester, instance().ensemble(g.project, suggester.task))
 
 
 def _chosen(suggester: Suggester, given: Mapping[str, Any]) -> Iterator[int]:
@@ -263,8 +269,12 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
     ended = run["done"] + run["failed"]
     task = instance().plugins.tasks.get(run["task"])
     running, store = run["state"] in OPEN, instance().store
+    found = trial.of_run(run)
     return {
         "run": run,
+        "trial": None if found is None else trial.sentence(found),
+        "in_trial": run["trial"] == UNDER_WAY,
+        "trials": store.ledger.trials(run_id),
         "settings": {name: _plain(value) for name, value in tables.overrides(run["settings"]).items()},
         "notes": [] if running else store.suggestions.notes_of_run(run_id, run["task"]),
         "batches": store.batches.of_run(run_id),

@@ -538,6 +538,17 @@ SENTENCES = (
     N_("No retriever %(name)s; loaded: %(names)s"),
     N_("No embedder %(name)s; loaded: %(names)s"),
     N_("The %(name)s was fitted on labels that the task no longer has"),
+    N_(
+        "On %(n)s approved records this model agrees %(model)s, the free suggestion %(free)s, both together %(both)s "
+        "[%(low)s, %(high)s]; %(what)s"
+    ),
+    N_("both together are used"),
+    N_("the free suggestion is used"),
+    N_("the model is used"),
+    N_(
+        "The model adds nothing to the free suggestion, so the rest was not asked. Resume to ask it all the same: its "
+        "answers then stand beside the free suggestions"
+    ),
     N_("A stored calibration cannot be read (%(reason)s); fit it again"),
     N_("A stored calibration has the kind %(kind)s and the temperature %(value)s; fit it again"),
     N_("%(file)s: cannot be read (%(reason)s); create it or remove the setting"),

@@ -62,7 +62,7 @@ GROUPS: Mapping[str, tuple[Group, ...]] = {
     "task": (
         Group(N_("What is asked"), ("guidelines", "labels", "unit")),
         Group(N_("Examples"), ("k", "retriever", "pinned")),
-        Group(N_("Model"), ("backend", "model_id", "answering", "calibrate", "executor")),
+        Group(N_("Model"), ("backend", "model_id", "answering", "calibrate", "trial", "executor")),
         Group(
             N_("Way of prompting"),
             ("style", "samples", "mode", "cascade_score", "joint", "persona", "answer_wording"),
@@ -106,7 +106,9 @@ _REST = Group(N_("More settings"), (), folded=True)
 # stands beside its number of records.
 _NOT_OF_A_RUN = ("guidelines", "labels", "unit", "pinned", "persona", "answer_wording", "budget", "backend")
 RUN_GROUPS = (
-    Group(N_("Model and prompt"), ("model_id", "style", "k", "retriever", "answering", "calibrate", "executor")),
+    Group(
+        N_("Model and prompt"), ("model_id", "style", "k", "retriever", "answering", "calibrate", "trial", "executor")
+    ),
     Group(N_("Several calls for one record"), ("mode", "cascade_score", "samples", "joint")),
     *GROUPS["task"][4:6],
     Group(N_("Pace"), ("concurrency", "max_tries")),

@@ -138,6 +138,8 @@ WORDS = {
     "note.seeds": N_("by the descriptions of the labels: too little is approved yet"),
     "note.scored": N_("labels scored"),
     "note.calibrated": N_("calibrated"),
+    "note.stacked": N_("together with the free suggestion"),
+    "note.free instead": N_("the free suggestion, since the model adds nothing to it"),
     "note.repaired": N_("answer repaired"),
     "note.joint": N_("asked together with other tasks"),
     "note.self-consistency": N_("majority of several answers"),
@@ -155,6 +157,7 @@ WORDS = {
     "step.draft": N_("Draft"),
     "step.check": N_("Check"),
     "step.unreadable": N_("Unreadable answer, asked once more"),
+    "step.model": N_("Answer of the model alone"),
     "step.free": N_("Answer of the free backends"),
     "step.fixed": N_("Answer with fixed examples"),
     "step.medoid": N_("The answer most like the others"),
@@ -299,6 +302,10 @@ SETTINGS = {
     "calibrate": (
         N_("Calibrate scores"),
         N_("Correct the scores of the labels where that agrees better with approved labels"),
+    ),
+    "trial": (
+        N_("Ask approved records first"),
+        N_("That says what the model is worth; its answers are pooled with the free suggestion where that is better"),
     ),
     "executor": (N_("Executor"), N_("Separate calls, or a batch that is answered within a day")),
     # The way of prompting

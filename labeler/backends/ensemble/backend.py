@@ -8,6 +8,7 @@ descriptions of the labels and the neighbours answer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from labeler.backends.ensemble.learn import (
     Learned,
     first,
     learn,
+    left_out,
     seeds,
     weighed,
 )
@@ -102,7 +104,33 @@ class EnsembleBackend(Learner[Fit]):
     def _unpacked(self, stored: Mapping[str, Any]) -> Fit | None:
         return unpacked(stored)
 
-    def _fit(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> Fit | None:
+    def left_out(self) -> LeftOut | None:
+        """Return what the ensemble says of the newest examples, each as if it had not seen it.
+
+        None where there is too little to compare members on.
+        """
+        from threadpoolctl import threadpool_limits
+
+        schema = self.index.task.schema
+        with self._lock, threadpool_limits(1):
+            labels, entries, member, enough = self._known(self.examples())
+            if not enough:
+                return None
+            numbers = self._numbers(entries)
+            data = self._data(entries, labels, member, numbers, self._seeds(labels, numbers)[0])
+            found = left_out(data)
+        fitted, size_odds = self.fitted, pool.size_odds(found, data.member[-COMPARED:].sum(axis=1))
+        rule = pool.EXPECTED if fitted is None else fitted.learned.rule
+        values = [decided(schema, labels, chances, size_odds, rule)[0] for chances in found]
+        newest = [entry for _, entry in entries[-COMPARED:]]
+        one = isinstance(schema, Choice)
+        golds = [e.strata[0] if one else [name for name in schema.names if name in e.strata] for e in newest]
+        return LeftOut([entry.record_id for entry in newest], golds, labels, found, values, rule, len(entries))
+
+    def _known(
+        self, entries: Sequence[tuple[int, Entry]]
+    ) -> tuple[list[str], Sequence[tuple[int, Entry]], Array, bool]:
+        """Return the labels that are known by now, the examples of them, which has which, and if these are enough."""
         import numpy as np
 
         schema = self.index.task.schema
@@ -116,11 +144,19 @@ class EnsembleBackend(Learner[Fit]):
         if not enough:
             kept, rows = np.arange(len(names)), np.arange(len(entries))
         labels, entries = [names[n] for n in kept.tolist()], [entries[n] for n in rows.tolist()]
-        member = member[rows][:, kept]
-        sent, numbers = self.columns, list[dict[str, Any]]()
-        if sent and enough:
-            stored = self.index.store.records.metadata([entry.record_id for _, entry in entries])
-            numbers = columns.learn(sent, list(stored.values()))
+        return labels, entries, member[rows][:, kept], enough
+
+    def _numbers(self, entries: Sequence[tuple[int, Entry]]) -> list[dict[str, Any]]:
+        if not self.columns:
+            return []
+        stored = self.index.store.records.metadata([entry.record_id for _, entry in entries])
+        return columns.learn(self.columns, list(stored.values()))
+
+    def _fit(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> Fit | None:
+        schema = self.index.task.schema
+        labels, entries, member, enough = self._known(entries)
+        one = isinstance(schema, Choice)
+        numbers = self._numbers(entries) if enough else []
         seeded, queue = self._seeds(labels, numbers)
         block = self._seeded
         if enough:
@@ -130,7 +166,9 @@ class EnsembleBackend(Learner[Fit]):
         else:
             least = 1 if one else int(getattr(schema, "minimum", 0))
             learned = first(member, seeded, queue, one, least)
-        return Fit("", tuple(labels), learned, len(entries), seq, self.index.task.version, sent, tuple(numbers), block)
+        return Fit(
+            "", tuple(labels), learned, len(entries), seq, self.index.task.version, self.columns, tuple(numbers), block
+        )
 
     @property
     def _seeded(self) -> str:
@@ -192,8 +230,6 @@ class EnsembleBackend(Learner[Fit]):
 
     def answer(self, request: BackendRequest, only: str = "", name: str = Learner.name) -> Completion | BackendFailure:
         """Answer by all members, or by ``only`` one of them."""
-        import numpy as np
-
         schema = request.schema
         if not isinstance(schema, (Choice, Choices)):
             return BackendFailure("setup", f"The {name} labels choices only, not {schema.kind}", fatal=True)
@@ -205,15 +241,11 @@ class EnsembleBackend(Learner[Fit]):
             return BackendFailure("no_examples", reason, fatal=True)
         if request.vector is None:
             return BackendFailure("no_vector", "The record has no vector yet")
-        found = pool.doubted(pool.chances(self._odds(fitted, request, only)[0], one := isinstance(schema, Choice)), one)
-        scores = dict(zip(fitted.labels, found.tolist(), strict=True))
-        score, size = float(np.max(found)), None
-        if isinstance(schema, Choices):
-            most = len(found) if schema.maximum is None else min(schema.maximum, len(found))
-            learned = fitted.learned
-            size, score = pool.size_of(found, learned.size_odds, min(schema.minimum, most), most, learned.rule)
-            score *= learned.ratio
-        value = schema.decide(scores, size)
+        odds, one = self._odds(fitted, request, only)[0], isinstance(schema, Choice)
+        found = pool.doubted(pool.chances(odds, one), one)
+        scores, learned = dict(zip(fitted.labels, found.tolist(), strict=True)), fitted.learned
+        value, score = decided(schema, fitted.labels, found, learned.size_odds, learned.rule)
+        score *= 1.0 if one else learned.ratio
         if value is None:
             return BackendFailure("no_answer", f"The {name} was fitted on labels that the task no longer has")
         text = answer_text(request.task, schema, value)
@@ -328,6 +360,33 @@ class ProbeBackend:
     def moved_by(self, request: BackendRequest, value: Value) -> dict[str, list[tuple[str, float]]]:
         """Return what the ensemble's :meth:`EnsembleBackend.moved_by` returns, of this model alone."""
         return self.ensemble.moved_by(request, value, VECTORS)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What the ensemble says of n examples that it has not seen: ``chances`` of the ``labels`` it knows, (n, labels).
+
+    ``golds`` are the approved values, ``values`` its answers, by ``rule``; ``learned_from`` counts all examples.
+    """
+
+    record_ids: Sequence[int]
+    golds: Sequence[Value]
+    labels: Sequence[str]
+    chances: Array
+    values: Sequence[Value | None]
+    rule: str
+    learned_from: int
+
+
+def decided(
+    schema: LabelSchema, labels: Sequence[str], chances: Array, size_odds: Array, rule: str
+) -> tuple[Value | None, float]:
+    """Return the value that the chances of the labels speak for, (labels,), and its score; see :func:`pool.size_of`."""
+    size, score = None, float(chances.max())
+    if isinstance(schema, Choices):
+        most = len(chances) if schema.maximum is None else min(schema.maximum, len(chances))
+        size, score = pool.size_of(chances, size_odds, min(schema.minimum, most), most, rule)
+    return schema.decide(dict(zip(labels, chances.tolist(), strict=True)), size), score
 
 
 def _offered(schema: LabelSchema) -> Sequence[Any]:

@@ -117,21 +117,8 @@ def learn(data: Data) -> Learned:
     """Learn from examples of at least two labels."""
     import numpy as np
 
-    newest = slice(-COMPARED, None)
-    member = data.member[newest]
-    base = _base(data.member, data.one)
-    vocabulary, idf, grams = _weighed(data.grams, len(member))
-    opinions = [_vote(data, base)]
-    if data.seeds is not None:
-        weights, offset = data.seeds
-        said = data.blocks[data.seeded] @ weights.T + offset
-        opinions.append(_best(SEEDS, [(said, weights, offset)], data, base, _SEEDED))
-    for name, features in data.blocks.items():
-        opinions.append(_best(name, _ridge(features, data.member), data, base, _SCALES))
-    compared = replace(data, member=member)
-    if len(vocabulary):
-        opinions.append(_best(NGRAMS, _kernel_ridge(grams, member), compared, base, _SCALES))
-        opinions.append(_best(WORDS, _bayes(grams, member), compared, base, _COUNTS))
+    member = data.member[-COMPARED:]
+    opinions, vocabulary, idf = _opinions(data)
     shares = pool.weights([opinion.odds for opinion in opinions], member, data.one)
     found = pool.chances(np.tensordot(shares, np.stack([opinion.odds for opinion in opinions]), 1), data.one)
     size_odds = np.zeros(0) if data.one else pool.size_odds(found, member.sum(axis=1))
@@ -144,6 +131,41 @@ def learn(data: Data) -> Learned:
         members, vocabulary, idf, size_odds, rule, ratio, len(member), float(agreement.mean()), _constant(data),
         calibration_error(np.minimum(ratio * scores, 1), agreement),
     )  # fmt: skip
+
+
+def _opinions(data: Data) -> tuple[list[_Opinion], Array, Array]:
+    """Return the members, and which n-grams count with their idf."""
+    member, base = data.member[-COMPARED:], _base(data.member, data.one)
+    vocabulary, idf, grams = _weighed(data.grams, len(member))
+    opinions = [_vote(data, base)]
+    if data.seeds is not None:
+        weights, offset = data.seeds
+        said = data.blocks[data.seeded] @ weights.T + offset
+        opinions.append(_best(SEEDS, [(said, weights, offset)], data, base, _SEEDED))
+    for name, features in data.blocks.items():
+        opinions.append(_best(name, _ridge(features, data.member), data, base, _SCALES))
+    compared = replace(data, member=member)
+    if len(vocabulary):
+        opinions.append(_best(NGRAMS, _kernel_ridge(grams, member), compared, base, _SCALES))
+        opinions.append(_best(WORDS, _bayes(grams, member), compared, base, _COUNTS))
+    return opinions, vocabulary, idf
+
+
+def left_out(data: Data) -> Array:
+    """Return the chances of the labels of the compared examples, float (compared, labels), as if none had been seen.
+
+    The members' opinions are left out one by one. What each counts is learned without the examples that it pools.
+    """
+    import numpy as np
+
+    member = data.member[-COMPARED:]
+    opinions, _, _ = _opinions(data)
+    odds = np.stack([opinion.odds for opinion in opinions])
+    fold, pooled = np.arange(len(member)) % _FOLDS, np.zeros(member.shape)
+    for n in range(_FOLDS):
+        here = fold == n
+        pooled[here] = np.tensordot(pool.weights(list(odds[:, ~here]), member[~here], data.one), odds[:, here], 1)
+    return pool.chances(pooled, data.one)
 
 
 def _constant(data: Data) -> float:

@@ -130,6 +130,10 @@ class Learner(ABC, Generic[F]):
         project_id, task, _ = self._place
         return self.index.store.annotations.count_since(project_id, task, fitted.seq, enough) >= enough
 
+    def examples(self) -> list[tuple[int, Entry]]:
+        """Return position and entry of what is learned from: newest examples, oldest first, near-duplicates once."""
+        return _once(self.index.entries())[-self.most :]
+
     def behind(self) -> bool:
         """Whether anything was decided since the last fit, or there is none."""
         fitted = self.fitted
@@ -143,7 +147,7 @@ class Learner(ABC, Generic[F]):
             return False
         with self._lock, threadpool_limits(1):
             seq = self.index.refresh()
-            fit = self._fit(seq, _once(self.index.entries())[-self.most :])
+            fit = self._fit(seq, self.examples())
             if fit is None:
                 return False
             id_, head, numbers = self._packed(fit)

@@ -48,12 +48,17 @@ def doubted(found: Array, one: bool) -> Array:
 
 def loss(odds: Array, member: Array, one: bool) -> float:
     """Return the sum of the log losses, in nats; ``member`` is bool (records, labels)."""
+    return float(losses(odds, member, one).sum())
+
+
+def losses(odds: Array, member: Array, one: bool) -> Array:
+    """Return the log loss of each record, in nats (records,)."""
     import numpy as np
 
     if one:
         top = odds.max(axis=1)
-        return float((top + np.log(np.exp(odds - top[:, None]).sum(axis=1)) - odds[member]).sum())
-    return float(np.logaddexp(0, np.where(member, -odds, odds)).sum())
+        return np.asarray(top + np.log(np.exp(odds - top[:, None]).sum(axis=1)) - odds[member])
+    return np.asarray(np.logaddexp(0, np.where(member, -odds, odds)).sum(axis=1))
 
 
 def weights(opinions: Sequence[Array], member: Array, one: bool) -> Array:
