@@ -15,7 +15,7 @@ from labeler.backends import endings
 from labeler.backends.base import AUTO, LEARNING, Backend, BackendRequest
 from labeler.errors import InputError, LabelerError, PluginError
 from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text, safe_agreement
-from labeler.prelabel import flows, trial
+from labeler.prelabel import flows
 from labeler.prelabel.calibration import Calibration
 from labeler.prelabel.fitting import fit_joint, flags_of, longest_answer, room
 from labeler.prelabel.flows import Ask, Case, Flow, Outcome
@@ -417,7 +417,10 @@ class Suggester:
     @property
     def stack(self) -> Stack | None:
         """How answers are pooled with the free suggestion; None where they stay as the model gave them."""
-        found = trial.in_force(self) if self.stacks and self.backend.billed else None
+        if not (self.stacks and self.backend.billed):
+            return None
+        told = self.store.ledger.last_trial(self.project_id, self.task.name, self.kind)
+        found = Stack.from_json(told) if told else None
         return found if found is not None and found.use != MODEL else None
 
     def _stacked(

@@ -115,13 +115,5 @@ def sentence(found: Stack) -> str:
 
 def of_run(run: Mapping[str, Any]) -> Stack | None:
     """Return what came of the trial of a run, by its row; None for one without, or whose trial is under way."""
-    return _read(strictjson.loads(run["trial"]) if run["trial"] else None)
-
-
-def in_force(suggester: Suggester) -> Stack | None:
-    """Return what came of the newest trial of what answers in ``suggester``; None where there was none."""
-    return _read(suggester.store.ledger.last_trial(suggester.project_id, suggester.task.name, suggester.kind))
-
-
-def _read(raw: Mapping[str, Any] | None) -> Stack | None:
-    return Stack.from_json(raw) if raw else None
+    told = strictjson.loads(run["trial"]) if run["trial"] else None
+    return Stack.from_json(told) if told else None
