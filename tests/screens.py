@@ -33,8 +33,8 @@ from labeler.worker import Worker
 
 # Routes that GET a part of a page, data for the desk's script, or a file.
 NO_SCREENS = {
-    "static", "desk.strip", "desk.counts", "desk.example", "imports.progress", "imports.report", "runs.progress",
-    "replays.progress", "exports.download", "settings.trial",
+    "static", "desk.strip", "desk.counts", "desk.example", "desk.moved", "imports.progress", "imports.report",
+    "runs.progress", "replays.progress", "exports.download", "settings.trial",
 }  # fmt: skip
 TASKS = ("sentiment", "emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage")
 BY_PRODUCT = "summary_category"
