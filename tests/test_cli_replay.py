@@ -10,6 +10,8 @@ import pytest
 from test_cli import Shell
 from test_replay import BAD, GOOD
 
+from labeler.evaluation import replay
+
 TASK = ("--project", "shop", "--task", "sentiment")
 
 
@@ -54,6 +56,21 @@ def test_a_dry_run_calls_and_stores_nothing(shell: Any) -> None:
     )
     assert shown.count("40 records with openai") == 4 and "k 4" in shown
     assert "There is no replay number 1" in shell.fails("replay", *TASK, "--show", "1")
+
+
+def test_a_server_that_was_faster_is_waited_for(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker may take the replay up before the command does: the table comes all the same."""
+    walk, calls = replay.walk, list[int]()
+
+    def by_a_server(instance: Any, replay_id: int, **how: Any) -> bool:
+        calls.append(replay_id)
+        if len(calls) == 2:
+            assert walk(instance, replay_id)
+        return False
+
+    monkeypatch.setattr(replay, "walk", by_a_server)
+    assert "40 records, 95 % intervals" in shell.ok("replay", *TASK)
+    assert len(calls) == 2
 
 
 def test_settings_are_checked_by_their_table(shell: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # As labeler.evaluation.replay and .results have them, which load slowly.
 _GRID, _SAMPLE, _WITHIN = ("backend", "model_id", "retriever", "k", "style"), 200, 0.05
 _MISTAKES = 4
+_LOOK = 0.3
 
 
 def _grid_options(command: Command) -> Command:
@@ -107,7 +109,9 @@ def _watch(instance: Instance, number: int) -> None:
                 bar.length = total
                 bar.update(done - bar.pos)
 
-            replay.walk(instance, number, progress=progress)
+            # The worker of a server may have been faster: then it is waited for.
+            while not replay.walk(instance, number, progress=progress) and _is_walked_through(instance, number):
+                time.sleep(_LOOK)
     except KeyboardInterrupt:
         click.echo(f"\nStopped; replay {number} goes on with 'labeler worker' or 'labeler serve'.", err=True)
         sys.exit(130)
@@ -115,6 +119,14 @@ def _watch(instance: Instance, number: int) -> None:
         if arm["run_id"]:
             click.echo(f"Arm {arm['arm'] + 1}: {named(arm['settings'])}", err=True)
             watch_run(instance, arm["run_id"])
+
+
+def _is_walked_through(instance: Instance, number: int) -> bool:
+    """Whether another process walks through a replay now."""
+    from labeler.store.replays import WAITING
+
+    row = instance.store.replays.get(number)
+    return row["state"] == WAITING and row["message"] is None
 
 
 def _show_estimates(
