@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 LEAST = 50
 """So many different records a label should have: fine-tuning guides name 50 to 100 (OpenAI 2024)."""
-_ENOUGH_RANGE = 1.5
+# A slope needs some range of examples, and the newest replays tell the most.
+_ENOUGH_RANGE, _LOOKED_AT = 1.5, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def _growth(instance: Instance, project: Mapping[str, Any], task: Task) -> tuple
     """Return the slope of agreement over the logarithm of how many examples there were, by the newest replay."""
     import numpy as np
 
-    for row in instance.store.replays.of_task(project["id"], task.name):
+    for row in instance.store.replays.of_task(project["id"], task.name, _LOOKED_AT):
         results = Results(instance, row["id"])
         free = next((n for n, run in enumerate(results.runs) if run is None), None)
         known = np.array([item["known"] or 0 for item, _ in results.items])
