@@ -31,10 +31,12 @@ def no_key_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(autouse=True)
-def vectors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def vectors_at_once() -> Iterator[None]:
     """A project that names no embedder compares letters: e5, its default, takes tens of milliseconds a text."""
-    monkeypatch.setattr("labeler.extras.best_embedder", lambda: "lexical")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("labeler.extras.best_embedder", lambda: "lexical")
+        yield
 
 
 @pytest.fixture
