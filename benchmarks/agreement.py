@@ -452,13 +452,13 @@ def negation_table(texts: Mapping[str, str], results: Sequence[Measurement], nam
     return "\n".join(lines)
 
 
-def written(document: str, tables: str) -> str:
-    """Return the document with ``tables`` between its marks; the prose around them stays."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def written(document: str, tables: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
+    """Return the document with ``tables`` between its ``marks``; the prose around them stays."""
+    before, begin, rest = document.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise SystemExit(f"The document has no marks {BEGIN} and {END}; put them where the tables belong")
-    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
+        raise SystemExit(f"The document has no marks {marks[0]} and {marks[1]}; put them where the tables belong")
+    return f"{before}{begin}\n\n{tables}\n\n{end}{after}"
 
 
 def machine() -> str:

@@ -30,6 +30,7 @@ from agreement import (
     numbers,
     read,
     small_models,
+    written,
 )
 
 from labeler.instance import Instance
@@ -37,7 +38,7 @@ from labeler.prelabel import runs, trial
 from labeler.worker import Worker
 
 COMMAND = "python benchmarks/stacking.py"
-BEGIN, END = "<!-- stacking: begin -->", "<!-- stacking: end -->"
+MARKS = ("<!-- stacking: begin -->", "<!-- stacking: end -->")
 COLUMNS = (
     "model", "examples", "approved", "trial: model", "free", "together", "used", "n", "model", "free", "shown",
     "shown vs free",
@@ -79,15 +80,6 @@ def row(study: Study, model: Model, way: Way) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def written(document: str, tables: str) -> str:
-    """Return the document with ``tables`` between its marks; the prose around them stays."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"The document has no marks {BEGIN} and {END}; put them where the tables belong")
-    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
-
-
 def table(study: Study, models: Sequence[Model], approved: Sequence[int]) -> str:
     lines = [f"| {' | '.join(COLUMNS)} |", f"|---|---|{'--:|' * 4}---|{'--:|' * 5}"]
     for count in approved:
@@ -114,7 +106,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, Instance(Path(folder) / "instance") as instance:
             study = Study(instance, data, rows, sizes)
             parts.append(f"### {data.task}: {data.name}\n\n{table(study, models, given.approved)}")
-    given.document.write_text(written(given.document.read_text(encoding="utf-8"), "\n\n".join(parts)), encoding="utf-8")
+    document = given.document.read_text(encoding="utf-8")
+    given.document.write_text(written(document, "\n\n".join(parts), MARKS), encoding="utf-8")
 
 
 if __name__ == "__main__":

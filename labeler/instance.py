@@ -45,6 +45,8 @@ from labeler.task import GROUP, Task
 from labeler.text import checked_name
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from labeler.backends.ensemble.learner import Learner
 
 DEFAULT_FOLDER = "instance"
@@ -491,15 +493,18 @@ class Instance:
         def nearest(text: str) -> Sequence[int]:
             place, name = (int(project["id"]), task.name), text.removeprefix(LIKE_LABEL)
             if text != name and name in task.schema.names:
-                index, label = self.index(project, task), task.schema.label(name)
-                described = f"{label.titled(project['language'])}. {label.defined(project['language'])}"
-                vector = index.towards(name)
-                embedder = index.embeddings.embedder
-                return self._rankings.pending(*place, embedder, described if vector is None else text, vector)
+                query = partial(self._towards, index := self.index(project, task), name, project["language"])
+                return self._rankings.pending(*place, index.embeddings.embedder, text, query)
             return self._rankings.pending(*place, self.best_embeddings(project).embedder, text)
 
         settings = self.project_settings(project)
         return Queue(self.store, int(project["id"]), task, settings, nearest, lambda: self._answering(project, task))
+
+    def _towards(self, index: ExampleIndex, name: str, language: str) -> np.ndarray:
+        """Return where records of a label lie: by its examples, or by its description where there are none."""
+        found, label = index.towards(name), index.task.schema.label(name)
+        described = f"{label.titled(language)}. {label.defined(language)}"
+        return index.embeddings.embedder.embed([described])[0] if found is None else found
 
     def _answering(self, project: Mapping[str, Any], task: Task) -> str:
         """Return the name of the backend that suggests now; one that is not set up still has its older scores."""

@@ -24,6 +24,9 @@ CALIBRATE = "calibrate"
 """The purpose of a run over records whose labels are approved; other runs leave out what people decided."""
 REPLAY = "replay"
 """The purpose of a run that makes what one arm of a replay says; its settings name both."""
+REPLAY_GRID, REPLAY_SAMPLE, REPLAY_WITHIN = ("backend", "model_id", "retriever", "k", "style"), 200, 0.05
+"""What arms of a replay may differ in, how many of the newest approvals it takes, and how much worse than the best an
+arm may be to be chosen for what it costs."""
 AGAIN = "again"
 """What a run is started with, beside its settings, to ask anew for answers that could not be read."""
 COLUMNS = ("hidden_columns", "blind_columns", "sent_columns")

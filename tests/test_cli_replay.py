@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_openai import FakeOpenAI
 from test_cli import Shell
 from test_replay import BAD, GOOD
 
@@ -71,6 +72,17 @@ def test_a_server_that_was_faster_is_waited_for(shell: Any, monkeypatch: pytest.
     monkeypatch.setattr(replay, "walk", by_a_server)
     assert "40 records, 95 % intervals" in shell.ok("replay", *TASK)
     assert len(calls) == 2
+
+
+def test_what_stops_one_arm_stops_no_other(shell: Any) -> None:
+    """The table comes all the same, and the last line says how to go on."""
+    with FakeOpenAI() as server:
+        shell.ok("settings", f"openai_base_url={server.base_url}", "openai_model=gpt-4o-mini")
+        models = ("--backend", "openai", "--model", "gpt-4o-mini", "--model", "gpt-4o")
+        done = shell("replay", *TASK, *models, "--sample", "8", "--budget", "0.00001")
+    assert done.exit_code == 1 and "labeler runs --resume" in done.stderr
+    assert "Arm 1:" in done.stdout and "Arm 2:" in done.stdout
+    assert done.stderr.count("The budget of $0.00001 is reached") >= 2
 
 
 def test_settings_are_checked_by_their_table(shell: Any) -> None:

@@ -16,6 +16,7 @@ from labeler.app import create_app
 from labeler.cli.replay import stands
 from labeler.evaluation import readiness
 from labeler.evaluation.readiness import LEAST
+from labeler.retrieval.index import ExampleIndex
 
 
 @pytest.fixture
@@ -93,6 +94,18 @@ def test_the_queue_of_a_label_brings_what_is_like_its_approved_records(lab: Lab)
     assert set(ranked[:2]) == set(bad) and set(ranked[2:]) == set(good)
     # Nobody gave this one yet: its description says what to look for.
     assert set(lab.instance.queue(lab.project, lab.task).nearest(LIKE_LABEL + "neutral")) == {*good, *bad}
+
+
+def test_where_a_label_lies_is_found_out_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each record that is asked for: a key press must not read thousands of vectors."""
+    approve(lab, list(GOOD), "positive")
+    approve(lab, list(BAD), "negative")
+    lab.add("달고 신선해서 또 살게요", "시고 상해서 다시는 안 사요")
+    towards, calls = ExampleIndex.towards, list[str]()
+    monkeypatch.setattr(ExampleIndex, "towards", lambda self, name: [calls.append(name), towards(self, name)][1])
+    for _ in range(3):
+        assert list(lab.instance.queue(lab.project, lab.task).nearest(LIKE_LABEL + "negative"))
+    assert calls == ["negative"]
 
 
 def test_the_button_of_a_label_opens_its_queue(lab: Lab) -> None:

@@ -224,6 +224,29 @@ def test_a_walk_that_was_stopped_is_gone_through_again(lab: Lab) -> None:
     assert not replay.walk(lab.instance, id_)
 
 
+def test_a_run_of_a_replay_waits_where_its_task_was_changed(lab: Lab) -> None:
+    """Half of its answers would be to other guidelines: it pauses with the reason, and nothing is asked."""
+    lab.stream(12)
+    id_ = lab.start(backend=["openai"])
+    assert replay.walk(lab.instance, id_)
+    lab.instance.change_task(lab.id, "sentiment", {"guidelines": {"en": "Choose by the last sentence alone."}})
+    Worker(lab.instance).run_until_idle()
+    run = lab.store.ledger.run(lab.store.replays.arms(id_)[0]["run_id"])
+    assert run["state"] == "paused" and "start the replay again" in run["message"]
+    assert not lab.server.requests
+
+
+def test_an_arm_is_used_as_it_was_measured(lab: Lab) -> None:
+    """What the task had then comes with it, and what was by default is so again, whatever was changed meanwhile."""
+    lab.stream(12)
+    lab.instance.change_task(lab.id, "sentiment", {"retriever": "similar", "concurrency": 3})
+    id_ = lab.replayed(backend=["nearest"])
+    lab.instance.change_task(lab.id, "sentiment", {"retriever": "mmr", "k": 2, "concurrency": 5})
+    replay.use(lab.instance, id_, 0)
+    settings = lab.instance.task_settings(lab.project, "sentiment")
+    assert (settings["retriever"], settings["k"], settings["concurrency"]) == ("similar", None, 5)
+
+
 def test_a_task_that_changes_under_a_replay_ends_it_with_a_reason(lab: Lab) -> None:
     """Other labels are another question; the reason is kept, and no worker tries it for ever."""
     lab.stream(12)

@@ -91,6 +91,26 @@ def test_a_replay_that_goes_on_is_looked_at_again(lab: Lab, as_: Any) -> None:
     assert "hx-trigger" not in client.get(f"{answer.location}/progress").text
 
 
+def test_a_replay_that_stopped_is_not_asked_for_again_and_again(lab: Lab, as_: Any) -> None:
+    """Its run is paused: the page shows how far each came, and does not ask the server every few seconds."""
+    client = as_("admin")
+    address = started(client, lab, backend=["openai"], budget="0.00001")
+    page = client.get(address).text
+    assert "hx-trigger" not in page and "Paused" in Page(page).said
+
+
+def test_a_replay_is_started_again_over_the_approvals_of_now(lab: Lab, as_: Any) -> None:
+    """The same settings and as many records; the one before stays."""
+    client = as_("admin")
+    address = started(client, lab, backend=["nearest"], sample="10")
+    again = client.post(f"{address}/again").location
+    Worker(lab.instance).run_until_idle()
+    assert again != address and "10 records" in Page(client.get(again).text).said
+    assert [arm["settings"] for arm in lab.store.replays.arms(2)] == [
+        arm["settings"] for arm in lab.store.replays.arms(1)
+    ]
+
+
 def test_only_an_admin_starts_what_costs_and_sets_the_task(lab: Lab, as_: Any) -> None:
     """A reviewer may compare the free backends, and look."""
     client, form = as_("reviewer"), {"task": "sentiment", "action": "start"}

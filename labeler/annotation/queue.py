@@ -25,28 +25,19 @@ MOST_OF_IT = 0.5
 # Why an order brings the oldest after all, and what to do about it: nothing was made, made without it, or made of few.
 _NOTHING, _WITHOUT, _FEW, _ALIKE = "nothing", "without", "few", "alike"
 _LACKING = {
-    (
-        SCORE,
-        _NOTHING,
-    ): "No pending record has a score yet, so the oldest come first; start a run to suggest all of them",
-    (
-        SCORE,
-        _WITHOUT,
-    ): "The suggestions here have no score, so the oldest come first; choose a backend that scores labels",
-    (SCORE, _FEW): "Fewer than half of the pending records have a score, and the others come last; start a run",
-    (
-        DISAGREEMENT,
-        _NOTHING,
-    ): "No pending record has a second opinion yet, so the oldest come first; start a run to suggest all of them",
-    (
-        DISAGREEMENT,
-        _WITHOUT,
-    ): "The suggestions here have no second opinion, so the oldest come first; approve more, or suggest by a model",
-    (
-        DISAGREEMENT,
-        _FEW,
-    ): "Fewer than half of the pending records have a second opinion, and the others come last; start a run",
-    (DISAGREEMENT, _ALIKE): "No second opinion differs from its suggestion, so the oldest come first",
+    SCORE: {
+        _NOTHING: "No pending record has a score yet, so the oldest come first; start a run to suggest all of them",
+        _WITHOUT: "The suggestions here have no score, so the oldest come first; choose a backend that scores labels",
+        _FEW: "Fewer than half of the pending records have a score, and the others come last; start a run",
+    },
+    DISAGREEMENT: {
+        _NOTHING: "No pending record has a second opinion yet, so the oldest come first; start a run to suggest all of "
+        "them",
+        _WITHOUT: "The suggestions here have no second opinion, so the oldest come first; approve more, or suggest by "
+        "a model",
+        _FEW: "Fewer than half of the pending records have a second opinion, and the others come last; start a run",
+        _ALIKE: "No second opinion differs from its suggestion, so the oldest come first",
+    },
 }
 LIKE_LABEL = "label:"
 """What a typed text of the order "similar" begins with that names a label: like the records that were approved so."""
@@ -164,10 +155,10 @@ class Queue:
             return ""
         found = self.store.work.ground(*self._place, name)
         if 2 * found.known >= found.pending:
-            return "" if found.apart or not found.pending else _LACKING[name, _ALIKE]
+            return "" if found.apart or not found.pending else _LACKING[name][_ALIKE]
         if 2 * found.known < found.suggested:
-            return _LACKING[name, _WITHOUT]
-        return _LACKING[name, _FEW if found.known else _NOTHING]
+            return _LACKING[name][_WITHOUT]
+        return _LACKING[name][_FEW if found.known else _NOTHING]
 
     @property
     def _place(self) -> tuple[int, str]:

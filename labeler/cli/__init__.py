@@ -28,19 +28,8 @@ from labeler.cli.base import cli
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
-    "calibration",
-    "care",
-    "cli",
-    "data",
-    "main",
-    "models",
-    "people",
-    "removal",
-    "replay",
-    "runs",
-    "serve",
-    "settings",
-]
+    "calibration", "care", "cli", "data", "main", "models", "people", "removal", "replay", "runs", "serve", "settings",
+]  # fmt: skip
 
 
 def main() -> None:

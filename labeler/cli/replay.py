@@ -13,6 +13,7 @@ from labeler.cli.base import Command, clean, cli, task_options, with_instance
 from labeler.cli.run_options import METAVARS, SETTINGS, option_of
 from labeler.cli.runs import show_estimate, watch_run
 from labeler.errors import InputError
+from labeler.settings import REPLAY_GRID, REPLAY_SAMPLE, REPLAY_WITHIN
 
 if TYPE_CHECKING:
     from labeler.evaluation.measures import Measure
@@ -22,14 +23,12 @@ if TYPE_CHECKING:
     from labeler.instance import Instance
     from labeler.task import Task
 
-# As labeler.evaluation.replay and .results have them, which load slowly.
-_GRID, _SAMPLE, _WITHIN = ("backend", "model_id", "retriever", "k", "style"), 200, 0.05
 _MISTAKES = 4
 _LOOK = 0.3
 
 
 def _grid_options(command: Command) -> Command:
-    for name in reversed(_GRID):
+    for name in reversed(REPLAY_GRID):
         setting = SETTINGS[name]
         metavar = "|".join(setting.choices) or METAVARS.get(name) or ("N" if setting.kind == "int" else "TEXT")
         several = f"{setting.help}; can be given several times"
@@ -40,11 +39,13 @@ def _grid_options(command: Command) -> Command:
 @cli.command(name="replay")
 @task_options
 @_grid_options
-@click.option("--sample", type=click.IntRange(1), default=_SAMPLE, show_default=True, help="The newest N approvals")
+@click.option(
+    "--sample", type=click.IntRange(1), default=REPLAY_SAMPLE, show_default=True, help="The newest N approvals"
+)
 @click.option("--all", "whole", is_flag=True, help="All approvals, in place of --sample")
 @click.option("--budget", metavar="X", help="Stop each model at so many US dollars")
 @click.option(
-    "--within", type=click.FloatRange(0, 1), default=_WITHIN, show_default=True,
+    "--within", type=click.FloatRange(0, 1), default=REPLAY_WITHIN, show_default=True,
     help="How much worse than the best a cheaper one may be",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what it would take; call nothing")
@@ -81,6 +82,11 @@ def replay_(
         return
     for line in told(results):
         click.echo(line)
+    stopped = [arm.run["id"] for arm in results.report().arms if arm.run and not arm.ended]
+    if stopped:
+        raise InputError(
+            f"Not all were measured; resume with 'labeler runs --resume {stopped[0]}', then look with --show {show}"
+        )
 
 
 def _read(given: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
@@ -118,7 +124,11 @@ def _watch(instance: Instance, number: int) -> None:
     for arm in instance.store.replays.arms(number):
         if arm["run_id"]:
             click.echo(f"Arm {arm['arm'] + 1}: {named(arm['settings'])}", err=True)
-            watch_run(instance, arm["run_id"])
+            try:
+                watch_run(instance, arm["run_id"])
+            except InputError as error:
+                # What stops one arm is none of the others' business; the table says how far each came.
+                click.echo(str(error), err=True)
 
 
 def _is_walked_through(instance: Instance, number: int) -> bool:
@@ -133,14 +143,12 @@ def _show_estimates(
     instance: Instance, project: Mapping[str, Any], task: Task, arms: Sequence[Arm], sample: int | None
 ) -> None:
     from labeler.evaluation import replay
-    from labeler.prelabel import runs
 
-    ids = [record_id for record_id, _, _ in replay.chosen(instance, project, task, sample)]
-    for n, arm in enumerate(arms, 1):
+    executor = instance.task_settings(project, task.name)["executor"]
+    found = replay.estimates(instance, project, task, arms, sample)
+    for n, (arm, estimate) in enumerate(zip(arms, found, strict=True), 1):
         click.echo(f"Arm {n}: {named(arm.settings)}")
-        settings = instance.task_settings(project, task.name) | dict(arm.settings)
-        info, pace = instance.price_of(arm.suggester.backend), instance.pace(settings)
-        show_estimate(runs.estimate(arm.suggester, ids, info, pace), settings["executor"])
+        show_estimate(estimate, executor)
 
 
 @cli.command()

@@ -12,7 +12,7 @@ was answered before is not paid again, budgets hold, and a run can be watched, p
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice, product
 from typing import Any
@@ -21,19 +21,18 @@ from labeler import strictjson
 from labeler.errors import Conflict, InputError, LabelError
 from labeler.evaluation.past import Past
 from labeler.instance import Instance
+from labeler.prelabel import runs
 from labeler.prelabel.rounds import shown_text
+from labeler.prelabel.runs import Estimate
 from labeler.prelabel.suggest import Suggester
 from labeler.records import BackendFailure, Record, Suggestion
-from labeler.settings import DIRECT, REPLAY
+from labeler.settings import BATCH_EXECUTOR, DIRECT, REPLAY, REPLAY_GRID
 from labeler.store import Row, Tx
 from labeler.store.replays import Said
 from labeler.task import Task
 
-SAMPLE = 200
-GRID = ("backend", "model_id", "retriever", "k", "style")
-"""The settings that arms of a replay may differ in."""
 MOST_ARMS = 24
-_SLICE = 25
+_SLICE, _PAGE = 25, 200
 # Each record on its own: no cheaper step before it, no other task beside it.
 _ALONE: Mapping[str, Any] = {"mode": DIRECT, "joint": []}
 
@@ -51,7 +50,7 @@ def arms_of(instance: Instance, project: Mapping[str, Any], task: Task, grid: Ma
 
     With an empty grid the free backends stand beside the task as it is set. Raises :class:`InputError` for too many.
     """
-    names = [name for name in GRID if grid.get(name)]
+    names = [name for name in REPLAY_GRID if grid.get(name)]
     rest: Sequence[Mapping[str, Any]] = [
         dict(zip(names, values, strict=True)) for values in product(*(grid[n] for n in names))
     ]
@@ -68,10 +67,22 @@ def arms_of(instance: Instance, project: Mapping[str, Any], task: Task, grid: Ma
 
 
 def arm_of(instance: Instance, project: Mapping[str, Any], task: Task, settings: Mapping[str, Any]) -> Arm:
-    """Return the arm of some settings; backend and model are written down, as they would be decided anew each time."""
-    suggester = instance.suggester(project, task, {**_ALONE, **settings}, keep=False)
-    named = {"backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}
-    return Arm({**settings, **named}, suggester)
+    """Return the arm of some settings. All that arms may differ in is written down: the task may be changed since."""
+    raw = instance.task_settings_raw(project, task.name)
+    own = {**{name: raw[name] for name in REPLAY_GRID if name in raw}, **settings}
+    suggester = instance.suggester(project, task, {**_ALONE, **own}, keep=False)
+    return Arm({**own, "backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}, suggester)
+
+
+def estimates(
+    instance: Instance, project: Mapping[str, Any], task: Task, arms: Sequence[Arm], sample: int | None
+) -> list[Estimate]:
+    """Return what each arm would take, before anyone pays."""
+    ids = [record_id for record_id, _, _ in chosen(instance, project, task, sample)]
+    set_ = instance.task_settings(project, task.name)
+    pace, batch = instance.pace(set_), set_["executor"] == BATCH_EXECUTOR
+    made = [arm.suggester for arm in arms]
+    return [runs.estimate(one, ids, instance.price_of(one.backend), pace, batch) for one in made]
 
 
 def chosen(
@@ -85,16 +96,21 @@ def chosen(
     found: dict[int, tuple[int, int, int]] = {}
     for row in instance.store.replays.log(project["id"], task.name, task.unit):
         place = row["cluster"] or row["content_hash"]
-        if firsts.setdefault(place, row["record_id"]) != row["record_id"]:
-            continue
-        first = found.get(row["record_id"], (0, 0, row["id"] - 1))[2]
-        found[row["record_id"]] = (row["record_id"], row["id"] if _is_truth(task, row) else 0, first)
-    approved = sorted((one for one in found.values() if one[1]), key=lambda one: one[2])
-    return approved[-sample:] if sample else approved
+        if firsts.setdefault(place, row["record_id"]) == row["record_id"]:
+            first = found.get(row["record_id"], (0, 0, row["id"] - 1))[2]
+            found[row["record_id"]] = (row["record_id"], row["id"] if row["approved"] else 0, first)
+    newest = sorted((one for one in found.values() if one[1]), key=lambda one: -one[2])
+    return list(islice(_with_truth(instance, task, newest), sample))[::-1]
 
 
-def _is_truth(task: Task, row: Row) -> bool:
-    return bool(row["approved"]) and truth(task, row) is not None
+def _with_truth(
+    instance: Instance, task: Task, items: Sequence[tuple[int, int, int]]
+) -> Iterator[tuple[int, int, int]]:
+    """Yield those whose approved value a backend could give today, reading no more of them than are wanted."""
+    for start in range(0, len(items), _PAGE):
+        page = items[start : start + _PAGE]
+        rows = instance.store.annotations.examples([annotation_id for _, annotation_id, _ in page])
+        yield from (one for one in page if one[1] in rows and truth(task, rows[one[1]]) is not None)
 
 
 def truth(task: Task, row: Row) -> Any:
@@ -156,8 +172,7 @@ class _Walk:
         self.replay = self.room.get(replay_id)
         self.project = instance.store.projects.get(self.replay["project_id"])
         self.task = instance.project_task(self.project, self.replay["task"])
-        if self.task.version != self.replay["task_version"]:
-            raise Conflict(f"The task {self.task.name} was changed since; start the replay again")
+        _check_version(self.task, self.replay)
         self.arms = self.room.arms(replay_id)
         self.items = self.room.items(replay_id)
         # What the prompts of each model show, by arm.
@@ -227,10 +242,16 @@ class _Walk:
         return run_id
 
 
+def _check_version(task: Task, replay: Mapping[str, Any]) -> None:
+    """Raise :class:`Conflict` where a replay asks another question than its task does by now."""
+    if task.version != replay["task_version"]:
+        raise Conflict(f"The task {task.name} was changed since; start the replay again")
+
+
 def use(instance: Instance, replay_id: int, arm: int, reviewer_id: int | None = None) -> int:
     """Set the task to what an arm of a replay has, note that, and return the task's new version.
 
-    What was changed of the task since the replay stays, but for what the arm names.
+    All in which arms may differ is set, also to what it is by default; what else was changed of the task stays.
     """
     room = instance.store.replays
     replay, arms = room.get(replay_id), room.arms(replay_id)
@@ -238,7 +259,8 @@ def use(instance: Instance, replay_id: int, arm: int, reviewer_id: int | None = 
         raise InputError(f"Replay {replay_id} has {len(arms)} arms, and none with the number {arm + 1}")
     now = instance.task_settings_raw(instance.store.projects.get(replay["project_id"]), replay["task"])
     place = replay["project_id"], replay["task"]
-    version = instance.change_task(*place, {**now, **arms[arm]["settings"]}, reviewer_id, seen=now)
+    own = {name: arms[arm]["settings"].get(name) for name in REPLAY_GRID}
+    version = instance.change_task(*place, {**now, **own}, reviewer_id, seen=now)
     instance.store.write(lambda tx: room.use(tx, replay_id, arm, reviewer_id))
     return version
 
@@ -258,6 +280,8 @@ class Replaying(Suggester):
 
     @classmethod
     def of(cls, suggester: Suggester, run_settings: Mapping[str, Any]) -> Replaying:
+        """Return what moves a run of a replay. Raises :class:`Conflict` where the task was changed since."""
+        _check_version(suggester.task, suggester.store.replays.get(int(run_settings[REPLAY])))
         own = {one.name: getattr(suggester, one.name) for one in fields(Suggester)}
         made = cls(**{**own, "second": (), "calibration_of": None, "stacks": False})
         made.place = int(run_settings[REPLAY]), int(run_settings["arm"])

@@ -16,6 +16,7 @@ from labeler.evaluation.replay import truth
 from labeler.instance import Instance
 from labeler.labels import Choice, LabelSchema
 from labeler.records import Value
+from labeler.settings import REPLAY_WITHIN
 from labeler.store import Row
 from labeler.store.ledger import FINISHED
 from labeler.store.replays import WALKED, Said
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-WITHIN = 0.05
-"""How much worse than the best an arm may be to be chosen for what it costs."""
 _POINTS, _POINT = 6, 20
 NOTHING = ""
 """In a table of labels: no suggestion."""
@@ -74,8 +73,8 @@ class ArmResult:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A replay with its arms; ``n`` records count of ``total``. ``best`` agrees best, ``cheapest`` is the arm that
-    costs least of those that are at most :data:`WITHIN` worse, with 95 %.
+    """A replay with its arms; ``n`` records count of ``total``, and ``walked`` were walked through. ``best`` agrees
+    best, ``cheapest`` is the arm that costs least of those that are a little worse at most, with 95 %.
     """
 
     replay: Mapping[str, Any]
@@ -85,6 +84,11 @@ class Report:
     walked: int
     best: int = 0
     cheapest: int = 0
+
+    @property
+    def walking(self) -> bool:
+        """Whether somebody walks through it, or is going to."""
+        return bool(self.replay["state"] != WALKED and self.replay["message"] is None)
 
     @property
     def ended(self) -> bool:
@@ -105,9 +109,9 @@ class Cell:
 
 
 class Results:
-    """Reads one replay. ``within``: see :data:`WITHIN`."""
+    """Reads one replay. ``within`` is how much worse than the best an arm may be to be chosen for what it costs."""
 
-    def __init__(self, instance: Instance, replay_id: int, within: float = WITHIN) -> None:
+    def __init__(self, instance: Instance, replay_id: int, within: float = REPLAY_WITHIN) -> None:
         self.instance, self.within = instance, within
         self.room = instance.store.replays
         self.replay = self.room.get(replay_id)
@@ -124,13 +128,11 @@ class Results:
         return self.task.schema
 
     def _counting(self) -> list[tuple[Row, Value]]:
-        """Return the records that count so far, each with what is approved."""
-        walked = self.replay["state"] == WALKED
-        open_ = [
-            said
-            for run, said in zip(self.runs, self.said, strict=True)
-            if not walked or (run is not None and run["state"] != FINISHED)
-        ]
+        """Return the records that count so far, each with what is approved: none before all are walked through."""
+        if self.replay["state"] != WALKED:
+            return []
+        pairs = zip(self.runs, self.said, strict=True)
+        open_ = [said for run, said in pairs if run is not None and run["state"] != FINISHED]
         rows = [row for row in self.rows if all(row["record_id"] in said for said in open_)]
         return [(row, value) for row in rows if (value := truth(self.task, row)) is not None]
 

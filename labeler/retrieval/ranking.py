@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from labeler.store import Store
 if TYPE_CHECKING:
     import numpy as np
 
+Query = Callable[[], "np.ndarray"]
 # Each ranking takes some 40 bytes a record; a person goes on with one text for a while.
 _KEPT = 8
 # Every vector is read again after so many seconds: texts of products change, and undone records are pending again.
@@ -46,11 +47,11 @@ class Rankings:
         self._kept: OrderedDict[tuple[int, str, str, str], _Ranking] = OrderedDict()
 
     def pending(
-        self, project_id: int, task: str, embedder: Embedder, text: str, vector: np.ndarray | None = None
+        self, project_id: int, task: str, embedder: Embedder, text: str, query: Query | None = None
     ) -> Sequence[int]:
         """Return the ids of records to look at for ``text``, most similar first; the first of them is pending.
 
-        ``vector`` is what is compared in place of that of the text, which is its name then.
+        ``query`` returns what is compared in place of the vector of the text, which is its name then.
         """
         key = (project_id, task, embedder.id, text)
         with self._lock:
@@ -59,12 +60,12 @@ class Rankings:
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         with ranking.lock:
-            self._bring_up_to_date(ranking, project_id, task, embedder, text, vector)
+            self._bring_up_to_date(ranking, project_id, task, embedder, query or (lambda: embedder.embed([text])[0]))
             self._cut(ranking, project_id, task)
             return ranking.ids
 
     def _bring_up_to_date(
-        self, ranking: _Ranking, project_id: int, task: str, embedder: Embedder, text: str, vector: np.ndarray | None
+        self, ranking: _Ranking, project_id: int, task: str, embedder: Embedder, query: Query
     ) -> None:
         import numpy as np
 
@@ -72,16 +73,16 @@ class Rankings:
             ranking.ids, ranking.similarities, ranking.through = [], None, 0
             ranking.made = time.monotonic()
         wanted: set[int] | None = None
-        query = None
+        vector = None
         found_ids: list[int] = []
         found: list[np.ndarray] = []
         for page in self.store.vectors.pages(embedder.id, project_id, after=ranking.through):
-            if wanted is None or query is None:
+            if wanted is None or vector is None:
                 wanted = set(self.store.work.all_pending(project_id, task, ranking.through))
-                query = embedder.embed([text])[0] if vector is None else vector
+                vector = query()
             rows = [row for row in page if row["id"] in wanted]
-            matrix = np.frombuffer(b"".join(row["vector"] for row in rows), dtype="<f4").reshape(len(rows), query.size)
-            found.append(matrix @ query)
+            matrix = np.frombuffer(b"".join(row["vector"] for row in rows), dtype="<f4").reshape(len(rows), vector.size)
+            found.append(matrix @ vector)
             found_ids += [row["id"] for row in rows]
             ranking.through = page[-1]["id"]
         if found_ids:

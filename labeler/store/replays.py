@@ -149,7 +149,7 @@ class Replays:
 
         ``approved`` is 1 for one in force that approves; near-duplicates share ``cluster``, copies ``content_hash``.
         """
-        sql = """SELECT a.id, a.record_id, a.value, a.task_version, r.cluster, r.content_hash, r.text,
+        sql = """SELECT a.id, a.record_id, r.cluster, r.content_hash,
                  a.state = 'approved' AND a.superseded_by IS NULL AS approved
                  FROM annotations a JOIN records r ON r.id = a.record_id
                  WHERE a.project_id = :p AND a.task = :t AND r.kind = :kind AND a.id > :after

@@ -14,9 +14,9 @@ from labeler.errors import Forbidden, InputError, NotFound
 from labeler.evaluation import replay as service
 from labeler.evaluation.readiness import LEAST, readiness
 from labeler.evaluation.replay import Arm
-from labeler.evaluation.results import WITHIN, Report, Results
-from labeler.prelabel import runs
+from labeler.evaluation.results import Report, Results
 from labeler.prelabel.runs import Estimate
+from labeler.store.ledger import OPEN
 from labeler.task import Task
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts, whole
@@ -57,7 +57,7 @@ def start(project_id: int) -> Any:
 def _arms(task: Task) -> list[Arm]:
     """Return the arms that were asked for, if this person may have them: what costs money is an admin's to start."""
     grid = {name: [_SETTINGS[name].read(value) for value in values] for name, values in _typed().items()
-            if name in service.GRID and values}  # fmt: skip
+            if name in tables.REPLAY_GRID and values}  # fmt: skip
     arms = service.arms_of(instance(), g.project, task, grid)
     if g.role != accounts.ADMIN and any(arm.suggester.backend.billed for arm in arms):
         raise Forbidden("Only an admin may start a replay that costs money; choose free backends")
@@ -66,7 +66,7 @@ def _arms(task: Task) -> list[Arm]:
 
 def _typed() -> dict[str, Any]:
     """Return the form as it was typed; models and numbers of examples are separated by commas or lines."""
-    found: dict[str, Any] = {name: texts(name) for name in service.GRID}
+    found: dict[str, Any] = {name: texts(name) for name in tables.REPLAY_GRID}
     for name in ("model_id", "k"):
         found[name] = [part.strip() for part in text(name).replace("\n", ",").split(",") if part.strip()]
     return found | {name: request.form.get(name, "") for name in ("sample", "budget")}
@@ -74,18 +74,15 @@ def _typed() -> dict[str, Any]:
 
 def _asked() -> dict[str, Any]:
     """Return the form as an address asks for it: other pages link here with settings to compare."""
-    return {name: request.args.getlist(name) for name in service.GRID} | {"sample": str(service.SAMPLE), "budget": ""}
+    return {name: request.args.getlist(name) for name in tables.REPLAY_GRID} | {
+        "sample": str(tables.REPLAY_SAMPLE),
+        "budget": "",
+    }
 
 
 def _estimates(task: Task, arms: Sequence[Arm], sample: int | None) -> list[tuple[str, Estimate]]:
-    ids = [record_id for record_id, _, _ in service.chosen(instance(), g.project, task, sample)]
-    found = []
-    for arm in arms:
-        settings = instance().task_settings(g.project, task.name) | dict(arm.settings)
-        info, pace = instance().price_of(arm.suggester.backend), instance().pace(settings)
-        batch = settings["executor"] == tables.BATCH_EXECUTOR
-        found.append((named(arm.settings), runs.estimate(arm.suggester, ids, info, pace, batch)))
-    return found
+    found = service.estimates(instance(), g.project, task, arms, sample)
+    return [(named(arm.settings), estimate) for arm, estimate in zip(arms, found, strict=True)]
 
 
 def named(settings: Mapping[str, Any]) -> str:
@@ -110,7 +107,8 @@ def _page(
         options=task_options(task, g.project),
         given=given,
         estimates=estimates,
-        ready=readiness(instance(), g.project, task),
+        # Right after a start the examples are still being read: no page waits for that.
+        ready=readiness(instance(), g.project, task) if instance().index(g.project, task).ready() else None,
         least=LEAST,
         like=LIKE_LABEL,
         message=message,
@@ -203,9 +201,10 @@ def _shown(project_id: int, replay_id: int) -> dict[str, Any]:
         "labels": names,
         "frontier": _frontier(report) if measured and report.ended else None,
         "curves": _curves(report) if measured else None,
-        "within": WITHIN,
+        "within": tables.REPLAY_WITHIN,
         "person_used": results.used_by(),
-        "going": not report.ended and not results.replay["message"],
+        "walking": report.walking,
+        "going": report.walking or any(arm.run and arm.run["state"] in OPEN for arm in report.arms),
         "here": url_for("replays.progress", project_id=project_id, replay_id=replay_id),
     }
 

@@ -63,7 +63,6 @@ class EnsembleBackend(Learner[Fit]):
     def __init__(self, index: ExampleIndex, lexical: Embeddings, language: str) -> None:
         super().__init__(index, lexical)
         self.language = language
-        self.columns: tuple[str, ...] = ()
         self._described: tuple[tuple[str, ...], Array] | None = None
 
     @staticmethod
