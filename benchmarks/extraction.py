@@ -29,7 +29,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from labeler.backends.ensemble.extract import corrections, parts_of
+from labeler.backends.ensemble.extract import corrections
 from labeler.backends.ensemble.pieces import clauses_of, words_of
 from labeler.demo import reviews
 from labeler.errors import LabelError
@@ -122,7 +122,7 @@ def trivial(schema: LabelSchema, labels: Sequence[Any]) -> dict[str, Way]:
             found[f"each {size} words"] = lambda text, size=size: keywords(schema, text, chunks(text, size))
         del found["commonest answer"]
     elif not isinstance(schema, Choices):
-        held = Counter(name for label in labels for name in schema.strata(label) if name in parts_of(schema))
+        held = Counter(name for label in labels for name in schema.strata(label) if name in schema.split())
         first = held.most_common(1)[0][0] if held else ""
         for what, cut in (("first sentence", first_sentence), ("whole text", str)):
             found[what] = lambda text, cut=cut: filled(schema, cut(text), [first])
@@ -157,7 +157,7 @@ def judged(schema: LabelSchema, given: Any, label: Any) -> tuple[float, int]:
     agreement = 0.0 if value is None else schema.agreement(value, label)
     if not isinstance(schema, Fields):
         return agreement, corrections(schema, value, label)
-    both = schema.full(value), schema.full(label)
+    both = schema.spread(value), schema.spread(label)
     return agreement, sum(corrections(part, both[0][name], both[1][name]) for name, part in schema.parts.items())
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from labeler import prompts, strictjson
 from labeler.errors import JsonError, LabelError, SettingError
-from labeler.labels import Choices, Label, LabelSchema, Lineage, Moves
+from labeler.labels import Label, LabelSchema, Lineage, Moves
 from labeler.labels.moves import carried
 from labeler.prompts import PromptStyle, titled
 from labeler.records import Example, Generation, Message, ParseFailure, Record, Value
@@ -152,10 +152,7 @@ class Task:
         return replace(self, version=f"{self.version}.{version}" if version else self.version, **changes)
 
     def _with_labels(self, labels: Sequence[Label], lineage: Lineage) -> LabelSchema:
-        alone = self.schema.exclusive if isinstance(self.schema, Choices) else None
-        if isinstance(self.schema, Choices) and alone is not None and lineage.renamed(alone) != alone:
-            return self.schema.with_labels(labels, lineage.renamed(alone))
-        return self.schema.with_labels(labels)
+        return self.schema.relabelled(labels, lineage.renamed)
 
 
 def read_json(completion: str) -> Any:

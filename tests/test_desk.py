@@ -29,7 +29,7 @@ from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
 from labeler.store import NewRecord
 from labeler.store.calibrations import Calibrations
-from labeler.web.desk_view import color_of, guide_blocks, metadata_pairs, text_pieces
+from labeler.web.desk_view import guide_blocks, metadata_pairs, text_pieces
 
 TEXTS = (
     "사과가 아삭하고 달아요",
@@ -1031,9 +1031,9 @@ def test_metadata_is_short_and_never_empty() -> None:
 
 def test_colour_of_the_first_label() -> None:
     red = Label("red", color="#ff0000")
-    assert color_of(Choice(red), "red") == "#ff0000"
-    assert color_of(Choices(red, Label("b")), ["red", "b"]) == "#ff0000"
-    assert color_of(Spans(red), [{"label": "red", "text": "x", "start": 0, "end": 1}]) == "#ff0000"
-    assert color_of(Fields((red, Text())), {"red": "words"}) == "#ff0000"
+    assert Choice(red).color("red") == "#ff0000"
+    assert Choices(red, Label("b")).color(["red", "b"]) == "#ff0000"
+    assert Spans(red).color([{"label": "red", "text": "x", "start": 0, "end": 1}]) == "#ff0000"
+    assert Fields((red, Text())).color({"red": "words"}) == "#ff0000"
     for schema, value in ((Rating(), 3), (Text(), "words"), (Keywords(), []), (Choices(red), None)):
-        assert color_of(schema, value) == ""
+        assert schema.color(value) == ""

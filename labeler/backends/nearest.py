@@ -11,11 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from labeler.backends.base import BackendRequest
-from labeler.errors import LabelError
-from labeler.labels import Fields, LabelSchema, Spans
-from labeler.labels.base import Vote
+from labeler.labels import Vote
 from labeler.prompts import answer_text, sent_values
-from labeler.records import BackendFailure, Completion, Value
+from labeler.records import BackendFailure, Completion
 
 EXTRACTION, VOTE = "extraction", "vote"
 _WEIGHT_POWER = 4
@@ -42,24 +40,10 @@ class NearestBackend:
         if voted is not None:
             value, score = voted
             return Completion(answer_text(request.task, request.schema, value), score=score, note=VOTE)
-        value = self._extract(request.schema, votes, request.record.text)
+        value = request.schema.extract(votes, request.record.text)
         if value is None:
             return BackendFailure("no_answer", "The nearest examples do not help with this record")
         return Completion(answer_text(request.task, request.schema, value), note=EXTRACTION)
-
-    def _extract(self, schema: LabelSchema, votes: Sequence[Vote], text: str) -> Value | None:
-        """Return what votes and shared phrases give of a value; texts and keywords are left empty."""
-        if isinstance(schema, Fields):
-            parts: dict[str, Any] = {}
-            for name, part in schema.parts.items():
-                inner = [(schema.full(value)[name], w) for value, w in votes]
-                parts[name] = self._extract(part, [(v, w) for v, w in inner if v is not None], text)
-            found = {name: value for name, value in parts.items() if value is not None}
-            return schema.parse(found, text) if found else None
-        voted = schema.vote(votes)
-        if voted is not None:
-            return voted[0]
-        return shared_spans(schema, votes, text) if isinstance(schema, Spans) else None
 
 
 def votes_of(request: BackendRequest) -> list[Vote]:
@@ -80,20 +64,3 @@ def _likeness(own: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     """Return by what a vote is multiplied for the columns in which both records say the same."""
     same = sum(other.get(name) == value for name, value in own.items())
     return _ALIKE ** (same / len(own)) if own else 1.0
-
-
-def shared_spans(schema: Spans, votes: Sequence[tuple[Value, float]], text: str) -> Value:
-    """Return the neighbours' labelled phrases that stand in the text too."""
-    support: dict[tuple[str, str], float] = {}
-    for value, w in votes:
-        for span in value:
-            if span["text"] in text:
-                pair = (span["label"], span["text"])
-                support[pair] = support.get(pair, 0.0) + w
-    found: Value = []
-    for label, phrase in sorted(support, key=lambda pair: (-support[pair], pair)):
-        try:
-            found = schema.parse([*schema.answer(found), {"label": label, "text": phrase}], text)
-        except LabelError:
-            continue
-    return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from labeler.labels import Choice, LabelSchema, safe_agreement
+from labeler.labels import LabelSchema, safe_agreement
 from labeler.records import Value
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Answers:
         """Return the agreement beyond chance: float (1 + draws,); None where labels are not chosen one by one."""
         import numpy as np
 
-        if not isinstance(self.schema, Choice):
+        if not self.schema.one_of_labels:
             return None
         names = sorted({str(value) for value in (*self.truths, *self.said)})
         true, said = (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from labeler.evaluation.measures import Answers, Measure, measured, weights
 from labeler.evaluation.replay import truth
 from labeler.instance import Instance
-from labeler.labels import Choice, LabelSchema
+from labeler.labels import LabelSchema
 from labeler.records import Value
 from labeler.settings import REPLAY_WITHIN
 from labeler.store import Row
@@ -215,7 +215,7 @@ class Results:
 
     def confusion(self, arm: int) -> Counter[tuple[str, str]]:
         """Return how often each label was approved where the arm said each: of choices, one label by another."""
-        if not isinstance(self.schema, Choice):
+        if not self.schema.one_of_labels:
             return Counter()
         pairs = ((value, self._said(arm, row).value) for row, value in self.items)
         return Counter((value, NOTHING if said is None else said) for value, said in pairs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,15 +11,12 @@ from labeler.errors import InputError, JsonError, LabelError, TextError
 from labeler.ingest.columns import lost_digits
 from labeler.ingest.rows import composed
 from labeler.ingest.shapes import Several, plain_answer
-from labeler.labels import Choices, Keywords, LabelSchema, Rating
+from labeler.labels import LabelSchema
 from labeler.records import Value
 from labeler.text import clean_text, is_blank, one_line
 
 MAX_TEXT = 100_000
 _DEEPEST = 4
-_SEPARATORS = re.compile(r"\s*[;|]\s*")
-_WHOLE = re.compile(r"(-?\d{1,9})(?:\.0+)?")
-_STARS = re.compile("(★*)(☆*)")
 _TOTAL = re.compile(r"합\s?계|총\s?계|소\s?계|총\s?합계|누\s?계|(?:grand |sub)?total|sum", re.IGNORECASE)
 _MEAN = re.compile(r"평균|average|mean", re.IGNORECASE)
 _COUNT = re.compile(r"(?:총\s*)?[-+]?[\d.,]+\s*(?:건|개|명|점|원|%|rows?|reviews?)?", re.IGNORECASE)
@@ -102,19 +98,8 @@ def read_label(schema: LabelSchema, raw: object, text: str) -> Value:
         raise LabelError(f"People disagree about it in the file: {'; '.join(str(each)[:40] for each in raw[:5])}")
     raw = composed(raw)
     if isinstance(raw, str):
-        raw = _from_text(schema, raw.strip())
-    raw = plain_answer(raw)
-    if isinstance(raw, list) and len(raw) == 1 and schema.kind in ("choice", "rating", "text"):
-        raw = raw[0]
-    if isinstance(schema, Rating):
-        raw = _rating(schema, raw)
-    elif isinstance(schema, Choices):
-        raw = [_name(schema, item) for item in (raw if isinstance(raw, list) else [raw])]
-    elif isinstance(schema, Keywords) and isinstance(raw, list):
-        raw = [{key: item[key] for key in item if key != "label"} if isinstance(item, dict) else item for item in raw]
-    elif schema.kind == "choice":
-        raw = _name(schema, raw)
-    return schema.parse(raw, text)
+        raw = _decoded(schema, raw.strip())
+    return schema.parse(schema.read_cell(plain_answer(raw)), text)
 
 
 def holds_labels(schema: LabelSchema, cells: Sequence[tuple[object, str]], named: bool) -> bool:
@@ -123,7 +108,8 @@ def holds_labels(schema: LabelSchema, cells: Sequence[tuple[object, str]], named
     A column that is not ``named`` after them must hold words of a closed list: numbers and texts may mean anything.
     """
     filled = [(cell, text) for cell, text in cells if cell not in (None, "")]
-    if not named and (schema.kind not in ("choice", "choices") or any(_is_number(cell) for cell, _ in filled)):
+    closed = schema.one_of_labels or schema.set_of_labels
+    if not named and (not closed or any(_is_number(cell) for cell, _ in filled)):
         return False
     try:
         for cell, text in filled:
@@ -137,41 +123,13 @@ def _is_number(cell: object) -> bool:
     return not isinstance(cell, str | list) or (isinstance(cell, str) and _COUNT.fullmatch(cell.strip()) is not None)
 
 
-def _from_text(schema: LabelSchema, cell: str) -> Any:
-    if cell[:1] in ("[", "{") and schema.kind != "text":
-        try:
-            return strictjson.loads(cell)
-        except JsonError as error:
-            if schema.kind == "choice":
-                return cell
-            raise LabelError(f"{cell[:40]!r} is not JSON: {error}", "not_json") from error
-    if isinstance(schema, Choices | Keywords):
-        return [part for part in _SEPARATORS.split(cell) if part]
-    return cell
-
-
-def _name(schema: LabelSchema, raw: Any) -> Any:
-    """Return the name of a label for its exact title, and for a number as a spreadsheet writes it."""
-    names = {title: label.name for label in schema.labels for title in label.title.values()}
-    names |= {label.name: label.name for label in schema.labels}
-    names = {unicodedata.normalize("NFC", known): name for known, name in names.items()}
-    if isinstance(raw, int | float) and not isinstance(raw, bool):
-        raw = str(raw)
-    if not isinstance(raw, str) or raw in names:
-        return names.get(raw, raw) if isinstance(raw, str) else raw
-    number = _WHOLE.fullmatch(raw)
-    return names.get(number[1], raw) if number else raw
-
-
-def _rating(schema: Rating, raw: Any) -> Any:
-    """Return a rating as it is written in tables: 4, 4.0, 4점, 4/5 and ★★★★☆ on a scale up to 5."""
-    if isinstance(raw, float) and raw.is_integer():
-        return int(raw)
-    if not isinstance(raw, str):
-        return raw
-    cell = unicodedata.normalize("NFKC", raw).strip()
-    stars = _STARS.fullmatch(cell)
-    if stars and len(cell) == schema.high:
-        return len(stars[1])
-    number = re.fullmatch(rf"{_WHOLE.pattern}\s*(?:점|/\s*{schema.high})?", cell)
-    return int(number[1]) if number else raw
+def _decoded(schema: LabelSchema, cell: str) -> Any:
+    """Return what a cell says that is JSON; a name or a text may begin with a bracket too."""
+    if cell[:1] not in ("[", "{") or schema.free_text:
+        return cell
+    try:
+        return strictjson.loads(cell)
+    except JsonError as error:
+        if schema.one_of_labels:
+            return cell
+        raise LabelError(f"{cell[:40]!r} is not JSON: {error}", "not_json") from error

@@ -347,7 +347,7 @@ class Importer:
         for task, column in options.labels.items():
             raw = value_at(row.values, column)
             # An empty cell of a table is no label; an empty text in JSON is one, where the schema has it.
-            if raw is None or (raw == "" and not (self._json and self.tasks[task].schema.kind == "text")):
+            if raw is None or (raw == "" and not (self._json and self.tasks[task].schema.reads_blank)):
                 continue
             try:
                 labels[task] = column, read_label(self.tasks[task].schema, raw, new.text)

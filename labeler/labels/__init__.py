@@ -1,7 +1,17 @@
 """Label schemas: each describes the value a task gives to a record, and everything else derives from it."""
 
-from labeler.labels.base import Label, LabelSchema, safe_agreement
-from labeler.labels.choice import NO_LABEL, Choice, Choices
+from labeler.labels.base import (
+    CLAUSES,
+    EMPTY,
+    NO_LABEL,
+    PHRASES,
+    WHOLE,
+    Label,
+    LabelSchema,
+    Vote,
+    safe_agreement,
+)
+from labeler.labels.choice import Choice, Choices
 from labeler.labels.fields import Fields
 from labeler.labels.moves import Answers, Lineage, Moves
 from labeler.labels.rating import Rating
@@ -9,7 +19,11 @@ from labeler.labels.spans import Keywords, Spans
 from labeler.labels.text import Text, chrf
 
 __all__ = [
+    "CLAUSES",
+    "EMPTY",
     "NO_LABEL",
+    "PHRASES",
+    "WHOLE",
     "Answers",
     "Choice",
     "Choices",
@@ -22,6 +36,7 @@ __all__ = [
     "Rating",
     "Spans",
     "Text",
+    "Vote",
     "chrf",
     "safe_agreement",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +16,16 @@ from labeler.records import Value
 
 Vote = tuple[Value, float]
 """A value and the weight (at least 0) that speaks for it."""
+EMPTY = ""
+"""The canonical value of a schema that is ``optional``, where nothing was given."""
+NO_LABEL = "∅"
+"""The stratum of an empty value."""
+WHOLE = ""
+"""The name of the only part of a schema that has no parts."""
+MANY = 24
+"""How many neighbours are seen where phrases are extracted rather than voted on."""
+CLAUSES, PHRASES = "clauses", "phrases"
+"""The pieces of a text that a value may be made of: see :attr:`LabelSchema.cuts`."""
 
 # No red and no green: on the desks of a product they say bad and good.
 _COLORS = ("#1565c0", "#b26a00", "#6a1b9a", "#00838f", "#757575", "#a0298f", "#546e7a", "#3949ab", "#827717", "#0288d1")
@@ -76,14 +88,28 @@ class LabelSchema(ABC):
     """Describes the value that a task gives to a record; everything else derives from it.
 
     Canonical values are plain JSON values: what ``parse`` returns is equal to itself after a round trip
-    through JSON, and ``parse(parse(x)) == parse(x)``.
+    through JSON, and ``parse(parse(x)) == parse(x)``. No other module asks for a kind: what it needs to know of one
+    is an attribute or a method here, whose default suits a kind that nobody has thought of yet.
     """
 
     kind: ClassVar[str]
     widget: ClassVar[str]
+    """The name of its form: of a template and a script, see docs/plugins.md."""
     labels: tuple[Label, ...] = ()
     retired: tuple[Label, ...] = ()
     """Labels that are not offered any more, and that records may still have: see :attr:`past`."""
+    optional: bool = False
+    """Whether the value may be left out (:data:`EMPTY`), for kinds that have no empty value of their own."""
+    one_of_labels: bool = False
+    """Whether each value is the name of one label of a closed list: classifiers, confusion, kappa."""
+    set_of_labels: bool = False
+    """Whether each value is a list of names of a closed list: classifiers."""
+    cuts: str = ""
+    """Of which pieces of the text a value is made, so that it can be learned what to cut out; empty for none."""
+    free_text: bool = False
+    """Whether a value is a text: brackets in a cell are part of it."""
+    neighbours: int = 8
+    """How many neighbours the free backends see."""
 
     @abstractmethod
     def json_schema(self) -> dict[str, Any]:
@@ -132,6 +158,61 @@ class LabelSchema(ABC):
         """
         return None
 
+    def chosen(self, value: Value) -> tuple[str, ...]:
+        """Return the names of the :meth:`candidates` that a value is or holds."""
+        known = self.candidates()
+        return tuple(name for name in self.strata(value) if name in known)
+
+    def beside(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """Return the scores that stand beside the choices of the form, by label; empty where the form has no place."""
+        return {}
+
+    def extract(self, votes: Sequence[Vote], text: str) -> Value | None:
+        """Return what neighbours say of a text: their vote, or what of theirs stands in the text too; None for nothing.
+
+        The values that speak are canonical, and so is what comes out.
+        """
+        voted = self.vote(votes)
+        return None if voted is None else voted[0]
+
+    def distance(self, a: Value, b: Value) -> float | None:
+        """Return how far apart two canonical values are, in their own unit; None where there is no such number."""
+        return None
+
+    def color(self, value: Value) -> str:
+        """Return the colour of the (first) label of a value, of today's or older labels; empty if there is none."""
+        return ""
+
+    def read_cell(self, cell: object) -> object:
+        """Return what a cell of a file says in the form that :meth:`parse` takes, by the habits of tables.
+
+        ``cell`` is a text without white space around, or what JSON or a spreadsheet holds. What is not a habit is
+        returned as it is, for :meth:`parse` to refuse.
+        """
+        return cell
+
+    @property
+    def reads_blank(self) -> bool:
+        """Whether an empty text is to be parsed as a value, rather than taken for a missing one."""
+        return self.empty() == EMPTY
+
+    def split(self) -> Mapping[str, LabelSchema]:
+        """Return the parts with a schema of their own, by name; a schema without parts is its own, :data:`WHOLE`."""
+        return {WHOLE: self}
+
+    def spread(self, value: Value) -> dict[str, Value]:
+        """Return a value by the parts of :meth:`split`, the empty ones filled in."""
+        return {WHOLE: value}
+
+    def together(self, parts: Mapping[str, Value]) -> Value | None:
+        """Return the value of some parts of :meth:`split`; None where one is missing that may not be."""
+        return parts.get(WHOLE, self.empty())
+
+    @property
+    def widgets(self) -> tuple[str, ...]:
+        """The names of all widgets that the form needs."""
+        return (self.widget,)
+
     def describe(self, language: str) -> str:
         """Return the labels and their definitions for a prompt, one a line; empty if there are none."""
         lines = []
@@ -143,8 +224,12 @@ class LabelSchema(ABC):
         return "\n".join(lines)
 
     def empty(self) -> Value | None:
-        """Return the value that a form without a suggestion starts with, or None for "nothing chosen"."""
-        return None
+        """Return the value that says "nothing of this in the record", or None where there is no such value."""
+        return EMPTY if self.optional else None
+
+    def is_left_out(self, raw: object) -> bool:
+        """Return whether ``raw`` says that an ``optional`` value was left out."""
+        return self.optional and (raw is None or raw == EMPTY)
 
     def says_nothing(self, value: Value | None) -> bool:
         """Return whether a canonical value is the empty one: there is nothing of this in the record."""
@@ -154,16 +239,45 @@ class LabelSchema(ABC):
         """Return a copy with other labels. Raises :class:`SettingError` for schemas that have none."""
         raise SettingError(f"A {self.kind} schema has no labels to change")
 
+    def relabelled(self, labels: Sequence[Label], renamed: Callable[[str], str]) -> LabelSchema:
+        """Return :meth:`with_labels` for labels that are called by other names now, as ``renamed`` says."""
+        return self.with_labels(labels)
+
+    @property
+    def sizes(self) -> tuple[int, int | None]:
+        """How many labels a value has at least and at most; None for no bound."""
+        return 1, 1
+
+    @property
+    def leaves(self) -> tuple[Label, ...]:
+        """The labels that can be chosen, in order."""
+        return self.labels
+
     def to_json(self) -> dict[str, Any]:
         """Return a description of the schema for manifests and the JSON API."""
         found: dict[str, Any] = {"kind": self.kind}
         if self.labels:
             found["labels"] = [label.to_json() for label in (*self.labels, *self.retired)]
-        return found
+        return found | ({"optional": True} if self.optional else {})
 
     def label(self, name: str) -> Label:
         """Return the label called ``name``, or a bare one, so that old values can still be shown."""
         return self._by_name.get(name) or Label(name)
+
+    def name_in(self, cell: object) -> object:
+        """Return the name of a label for its exact title, and for a number as a spreadsheet writes it."""
+        if isinstance(cell, int | float) and not isinstance(cell, bool):
+            cell = str(cell)
+        if not isinstance(cell, str) or cell in self._in_cells:
+            return self._in_cells[cell] if isinstance(cell, str) else cell
+        return self._in_cells.get(whole_number(cell) or "", cell)
+
+    @cached_property
+    def _in_cells(self) -> dict[str, str]:
+        """The names of the labels by what a cell may call them."""
+        names = {title: label.name for label in self.labels for title in label.title.values()}
+        names |= {label.name: label.name for label in self.labels}
+        return {unicodedata.normalize("NFC", known): name for known, name in names.items()}
 
     @cached_property
     def _by_name(self) -> dict[str, Label]:
@@ -232,6 +346,33 @@ def known_label(raw: object, names: Mapping[str, Any] | Sequence[str]) -> str:
         raise LabelError(f"{raw[:80]!r} is not the label {folded[0]!r}: it differs in case or white space", "case")
     listed = ", ".join(list(names)[:12]) + (", …" if len(names) > 12 else "")
     raise LabelError(f"{raw[:80]!r} is not one of the labels: {listed}", "unknown_label")
+
+
+_WHOLE_NUMBER = re.compile(r"(-?\d{1,9})(?:\.0+)?")
+
+
+def whole_number(cell: str) -> str | None:
+    """Return the digits of a whole number as spreadsheets write it: 4 and 4.0; None for any other text."""
+    found = _WHOLE_NUMBER.fullmatch(cell)
+    return found[1] if found else None
+
+
+def single(cell: object) -> object:
+    """Return the only entry of a list of one; anything else as it is."""
+    return cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
+
+
+_SEPARATORS = re.compile(r"\s*[;|]\s*")
+
+
+def several(cell: str) -> list[str]:
+    """Return what a cell lists with ``;`` or ``|`` between."""
+    return [part for part in _SEPARATORS.split(cell) if part]
+
+
+def or_left_out(schema: LabelSchema, json_schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of a value that may be left out where ``schema`` is optional."""
+    return {"anyOf": [json_schema, {"type": "string", "enum": [EMPTY]}]} if schema.optional else json_schema
 
 
 def weigh(votes: Sequence[tuple[str, float]]) -> dict[str, float]:

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from labeler.errors import LabelError, SettingError
-from labeler.labels.base import Label, LabelSchema, Vote, describe_type, known_label, unique_labels, weigh
+from labeler.labels.base import (
+    EMPTY,
+    NO_LABEL,
+    Label,
+    LabelSchema,
+    Vote,
+    describe_type,
+    known_label,
+    or_left_out,
+    several,
+    single,
+    unique_labels,
+    weigh,
+)
 from labeler.records import Value
 
 _LEAST_SHARE = 0.2
-NO_LABEL = "∅"
-"""The stratum of an empty set of labels."""
 
 
 class Choice(LabelSchema):
-    """One of the labels. Canonical value: the name of the label."""
+    """One of the labels. Canonical value: the name of the label.
+
+    With ``optional`` the label may be left out. Such a schema has no closed list: models write its values and
+    neighbours vote, but nothing scores the labels, as no score would stand for none of them.
+    """
 
     kind = "choice"
     widget = "choice"
 
-    def __init__(self, *labels: Label) -> None:
+    def __init__(self, *labels: Label, optional: bool = False) -> None:
         self.labels, self.retired = unique_labels(labels)
+        self.optional, self.one_of_labels = optional, not optional
         self._names = {label.name: label for label in self.labels}
 
     @property
@@ -29,13 +45,13 @@ class Choice(LabelSchema):
         return tuple(self._names)
 
     def json_schema(self) -> dict[str, Any]:
-        return {"type": "string", "enum": list(self._names)}
+        return or_left_out(self, {"type": "string", "enum": list(self._names)})
 
     def parse(self, raw: object, text: str | None = None) -> str:
-        return known_label(raw, self._names)
+        return EMPTY if self.is_left_out(raw) else known_label(raw, self._names)
 
     def strata(self, value: Value) -> tuple[str, ...]:
-        return (value,)
+        return (value or NO_LABEL,)
 
     def agreement(self, a: Value, b: Value) -> float:
         """Nominal: equal or not."""
@@ -43,26 +59,37 @@ class Choice(LabelSchema):
 
     def vote(self, votes: Sequence[Vote]) -> tuple[str, float] | None:
         """The label with the largest summed weight; ties go to the one named first in the schema."""
-        weights = weigh([(value, weight) for value, weight in votes if value in self._names])
+        known = [*self._names, EMPTY] if self.optional else [*self._names]
+        weights = weigh([(value, weight) for value, weight in votes if value in known])
         total = sum(weights.values())
         if total <= 0:
             return None
-        best = max(self._names, key=lambda name: weights.get(name, 0.0))
+        best = max(known, key=lambda name: weights.get(name, 0.0))
         return best, weights[best] / total
 
     def candidates(self) -> dict[str, Value]:
-        return {name: name for name in self._names}
+        return {} if self.optional else {name: name for name in self._names}
 
     def decide(self, scores: Mapping[str, float], size: float | None = None) -> str | None:
         """The label with the highest score; ties go to the one named first in the schema."""
         known = [name for name in self._names if name in scores]
         return max(known, key=scores.__getitem__) if known else None
 
+    def beside(self, scores: Mapping[str, float]) -> dict[str, float]:
+        return {name: scores[name] for name in self._names if name in scores}
+
     def render(self, value: Value, language: str) -> str:
         return self.label(value).titled(language)
 
+    def color(self, value: Value) -> str:
+        return self.label(value).color if isinstance(value, str) else ""
+
+    def read_cell(self, cell: object) -> object:
+        """A name or a title."""
+        return self.name_in(single(cell))
+
     def with_labels(self, labels: Sequence[Label]) -> Choice:
-        return Choice(*labels)
+        return Choice(*labels, optional=self.optional)
 
 
 class Choices(LabelSchema):
@@ -74,6 +101,7 @@ class Choices(LabelSchema):
 
     kind = "choices"
     widget = "choices"
+    set_of_labels = True
 
     def __init__(
         self, *labels: Label, minimum: int = 0, maximum: int | None = None, exclusive: str | None = None
@@ -103,6 +131,10 @@ class Choices(LabelSchema):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._leaves)
+
+    @property
+    def sizes(self) -> tuple[int, int | None]:
+        return self.minimum, self.maximum
 
     @property
     def leaves(self) -> tuple[Label, ...]:
@@ -221,9 +253,20 @@ class Choices(LabelSchema):
     def empty(self) -> Value | None:
         return [] if self.minimum == 0 else None
 
-    def with_labels(self, labels: Sequence[Label], exclusive: str | None = None) -> Choices:
-        """``exclusive`` is what the exclusive label is called now, if that is not what it was called."""
-        alone = exclusive or self.exclusive
+    def color(self, value: Value) -> str:
+        first = next(iter(value), None) if isinstance(value, list) else None
+        return self.label(first).color if isinstance(first, str) else ""
+
+    def read_cell(self, cell: object) -> object:
+        """Names or titles, with ``;`` or ``|`` between."""
+        found = several(cell) if isinstance(cell, str) else cell
+        return [self.name_in(item) for item in (found if isinstance(found, list) else [found])]
+
+    def with_labels(self, labels: Sequence[Label]) -> Choices:
+        return self.relabelled(labels, lambda name: name)
+
+    def relabelled(self, labels: Sequence[Label], renamed: Callable[[str], str]) -> Choices:
+        alone = None if self.exclusive is None else renamed(self.exclusive)
         alone = alone if any(label.name == alone and not label.retired for label in labels) else None
         return Choices(*labels, minimum=self.minimum, maximum=self.maximum, exclusive=alone)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labeler.errors import LabelError, SettingError
-from labeler.labels.base import Label, LabelSchema, Vote, describe_type
-from labeler.labels.choice import NO_LABEL
+from labeler.labels.base import NO_LABEL, Label, LabelSchema, Vote, describe_type
 from labeler.records import Value
 
 
@@ -29,6 +28,21 @@ class Fields(LabelSchema):
             raise SettingError("A Fields schema needs parts with different names")
         if any(isinstance(schema, Fields) for schema in self.parts.values()):
             raise SettingError("A part of Fields cannot be Fields again")
+        self.neighbours = max(schema.neighbours for schema in self.parts.values())
+
+    @property
+    def widgets(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([self.widget, *(schema.widget for schema in self.parts.values())]))
+
+    def split(self) -> Mapping[str, LabelSchema]:
+        return self.parts
+
+    def spread(self, value: Value) -> dict[str, Any]:
+        return {name: value.get(name, schema.empty()) for name, schema in self.parts.items()}
+
+    def together(self, parts: Mapping[str, Value]) -> Value | None:
+        missing = [name for name, part in self.parts.items() if name not in parts and part.empty() is None]
+        return None if missing else {name: parts[name] for name in self.parts if name in parts}
 
     def json_schema(self) -> dict[str, Any]:
         return {
@@ -61,12 +75,8 @@ class Fields(LabelSchema):
 
     def answer(self, value: Value) -> dict[str, Any]:
         return {
-            name: None if part is None else self.parts[name].answer(part) for name, part in self.full(value).items()
+            name: None if part is None else self.parts[name].answer(part) for name, part in self.spread(value).items()
         }
-
-    def full(self, value: Value) -> dict[str, Any]:
-        """Return the value with its empty parts filled in, as a backend is asked to answer."""
-        return {name: value.get(name, schema.empty()) for name, schema in self.parts.items()}
 
     def strata(self, value: Value) -> tuple[str, ...]:
         return tuple(name for name in self.parts if name in value) or (NO_LABEL,)
@@ -76,7 +86,7 @@ class Fields(LabelSchema):
         names = [name for name in self.parts if name in a or name in b]
         if not names:
             return 1.0
-        full_a, full_b = self.full(a), self.full(b)
+        full_a, full_b = self.spread(a), self.spread(b)
         return sum(self._part_agreement(name, full_a[name], full_b[name]) for name in names) / len(names)
 
     def _part_agreement(self, name: str, a: Value, b: Value) -> float:
@@ -89,13 +99,27 @@ class Fields(LabelSchema):
         value: dict[str, Any] = {}
         scores = []
         for name, schema in self.parts.items():
-            result = schema.vote([(self.full(v)[name], w) for v, w in votes if self.full(v)[name] is not None])
+            result = schema.vote([(self.spread(v)[name], w) for v, w in votes if self.spread(v)[name] is not None])
             if result is None:
                 return None
             if result[0] != schema.empty():
                 value[name] = result[0]
             scores.append(result[1])
         return value, sum(scores) / len(scores)
+
+    def extract(self, votes: Sequence[Vote], text: str) -> Value | None:
+        """What each part extracts; parts of which the neighbours say nothing are left out."""
+        found: dict[str, Any] = {}
+        for name, part in self.parts.items():
+            inner = [(self.spread(value)[name], weight) for value, weight in votes]
+            value = part.extract([(v, w) for v, w in inner if v is not None], text)
+            if value is not None:
+                found[name] = value
+        return self.parse(found, text) if found else None
+
+    def color(self, value: Value) -> str:
+        first = next(iter(value), None) if isinstance(value, dict) else None
+        return self.label(first).color if isinstance(first, str) else ""
 
     def render(self, value: Value, language: str) -> str:
         return "\n".join(

@@ -6,8 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from labeler.errors import LabelError
-from labeler.labels.base import Label, LabelSchema, describe_type, known_label, overlap_f1, unique_labels
-from labeler.labels.choice import NO_LABEL
+from labeler.labels.base import (
+    MANY,
+    NO_LABEL,
+    PHRASES,
+    Label,
+    LabelSchema,
+    Vote,
+    describe_type,
+    known_label,
+    overlap_f1,
+    several,
+    unique_labels,
+)
 from labeler.records import Value
 
 
@@ -20,6 +31,8 @@ class Keywords(LabelSchema):
 
     kind = "keywords"
     widget = "keywords"
+    cuts = PHRASES
+    neighbours = MANY
 
     def __init__(self, maximum: int = 10, longest: int = 60) -> None:
         self.maximum, self.longest = maximum, longest
@@ -77,6 +90,14 @@ class Keywords(LabelSchema):
     def empty(self) -> Value:
         return []
 
+    def read_cell(self, cell: object) -> object:
+        """Phrases with ``;`` or ``|`` between; of labelled ones the label is nothing to a keyword."""
+        if isinstance(cell, str):
+            return several(cell)
+        if not isinstance(cell, list):
+            return cell
+        return [{key: item[key] for key in item if key != "label"} if isinstance(item, dict) else item for item in cell]
+
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"maximum": self.maximum}
 
@@ -89,6 +110,7 @@ class Spans(LabelSchema):
 
     kind = "spans"
     widget = "spans"
+    neighbours = MANY
 
     def __init__(self, *labels: Label) -> None:
         self.labels, self.retired = unique_labels(labels)
@@ -150,6 +172,27 @@ class Spans(LabelSchema):
 
     def empty(self) -> Value:
         return []
+
+    def extract(self, votes: Sequence[Vote], text: str) -> Value | None:
+        """The neighbours' labelled phrases that stand in the text too, each at its first free place."""
+        support: dict[tuple[str, str], float] = {}
+        for value, weight in votes:
+            for span in value:
+                if span["text"] in text:
+                    pair = (span["label"], span["text"])
+                    support[pair] = support.get(pair, 0.0) + weight
+        found: Value = []
+        for label, phrase in sorted(support, key=lambda pair: (-support[pair], pair)):
+            try:
+                found = self.parse([*self.answer(found), {"label": label, "text": phrase}], text)
+            except LabelError:
+                continue
+        return found
+
+    def color(self, value: Value) -> str:
+        first = next(iter(value), None) if isinstance(value, list) else None
+        name = first.get("label") if isinstance(first, dict) else None
+        return self.label(name).color if isinstance(name, str) else ""
 
     def with_labels(self, labels: Sequence[Label]) -> Spans:
         return Spans(*labels)

@@ -6,8 +6,7 @@ from collections import Counter
 from typing import Any
 
 from labeler.errors import LabelError, TextError
-from labeler.labels.base import LabelSchema, describe_type
-from labeler.labels.choice import NO_LABEL
+from labeler.labels.base import CLAUSES, MANY, NO_LABEL, LabelSchema, describe_type, single
 from labeler.records import Value
 from labeler.text import clean_text
 
@@ -21,6 +20,9 @@ class Text(LabelSchema):
 
     kind = "text"
     widget = "text"
+    cuts = CLAUSES
+    free_text = True
+    neighbours = MANY
 
     def __init__(self, minimum: int = 0, maximum: int = 400, sentences: int = 1) -> None:
         self.minimum, self.maximum, self.sentences = minimum, maximum, sentences
@@ -54,6 +56,14 @@ class Text(LabelSchema):
 
     def empty(self) -> Value | None:
         return "" if self.minimum == 0 else None
+
+    @property
+    def reads_blank(self) -> bool:
+        """An empty text is one, too short or not."""
+        return True
+
+    def read_cell(self, cell: object) -> object:
+        return single(cell)
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"minimum": self.minimum, "maximum": self.maximum}

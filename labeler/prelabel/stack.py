@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from labeler import strictjson
 from labeler.backends.ensemble import pool
 from labeler.backends.ensemble.backend import decided
-from labeler.labels import Choice, LabelSchema
+from labeler.labels import LabelSchema
 from labeler.records import Value
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Stack:
 
         if self.labels != schema.names or (self.trust is None and not scores):
             return None
-        one = isinstance(schema, Choice)
+        one = schema.one_of_labels
         said = _said(self.labels, value, scores, self.trust, one)
         odds = self.model * said + self.free * _free(self.labels, free, self.rare, one) + np.array(self.bias)
         chances = pool.doubted(pool.chances(odds, one), one)
@@ -187,7 +187,7 @@ class _Data:
         import numpy as np
 
         read = np.array([n for n, case in enumerate(cases) if case.value is not None], dtype=int)
-        found, names, one = [cases[n] for n in read], schema.names, isinstance(schema, Choice)
+        found, names, one = [cases[n] for n in read], schema.names, schema.one_of_labels
         # What the ensemble starts from for a label that was never approved.
         rare = 0.5 / (learned_from + 1)
         gold = np.array([[name in _names(case.gold) for name in names] for case in found], dtype=bool)

@@ -14,7 +14,7 @@ from labeler import strictjson
 from labeler.backends import endings
 from labeler.backends.base import AUTO, LEARNING, Backend, BackendRequest
 from labeler.errors import InputError, LabelerError, PluginError
-from labeler.labels import Fields, Keywords, LabelSchema, Spans, Text, safe_agreement
+from labeler.labels import safe_agreement
 from labeler.prelabel import flows
 from labeler.prelabel.calibration import Calibration
 from labeler.prelabel.fitting import fit_joint, flags_of, longest_answer, room
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 JointFlow = Generator[list[Ask], list[Completion], dict[str, Outcome]]
-NEIGHBOURS = 8
-EXTRACTION_NEIGHBOURS = 24
 EVIDENCE, AGAINST = 16, 2
 _FREE = 2
 """A cascade goes by what two free backends say alike."""
@@ -148,8 +146,8 @@ class Suggester:
 
     def _neighbours(self, query: Query) -> list[Hit]:
         if isinstance(self.retriever, Similar) and self.backend.name == "nearest":
-            return self.retriever.retrieve(self.index, query, neighbour_count(self.task.schema))
-        return self.index.search(query, neighbour_count(self.task.schema))
+            return self.retriever.retrieve(self.index, query, self.task.schema.neighbours)
+        return self.index.search(query, self.task.schema.neighbours)
 
     def shown_now(self, record: Record, value: Value | None) -> list[int]:
         """Return the annotations that a suggestion of ``value`` for a record would have as evidence now, in order.
@@ -408,8 +406,9 @@ class Suggester:
         value = self.task.schema.decide(adjusted)
         if value is None:
             return outcome
-        names = [str(name) for name in (value if isinstance(value, list) else [value])]
-        certain = [adjusted[name] for name in names] or [1 - max(adjusted.values(), default=0.0)]
+        certain = [adjusted[name] for name in self.task.schema.chosen(value)] or [
+            1 - max(adjusted.values(), default=0.0)
+        ]
         note = f"{completion.note}, calibrated" if completion.note else "calibrated"
         completion = replace(completion, score=sum(certain) / len(certain), note=note)
         return replace(outcome, value=value, completion=completion)
@@ -565,13 +564,6 @@ def _settings_of(generation: Generation) -> list[Any]:
     """What of the settings decides an answer; who chose them does not."""
     g = generation
     return [g.max_tokens, g.temperature, g.top_k, g.top_p, g.seed, list(g.stop)]
-
-
-def neighbour_count(schema: LabelSchema) -> int:
-    """How many neighbours the free backends see: more where phrases are extracted rather than voted on."""
-    parts = list(schema.parts.values()) if isinstance(schema, Fields) else [schema]
-    extracts = any(isinstance(part, (Keywords, Spans, Text)) for part in parts)
-    return EXTRACTION_NEIGHBOURS if extracts else NEIGHBOURS
 
 
 def _shown(error: Exception) -> str:

@@ -17,7 +17,6 @@ from labeler.backends.ensemble.extracting import BLANK, PREPARING
 from labeler.backends.ensemble.learn import SEEDS
 from labeler.errors import InputError, LabelerError, LabelError, NotFound
 from labeler.instance import Instance
-from labeler.labels import Choice, LabelSchema, Rating
 from labeler.prelabel import calibration
 from labeler.prelabel.current import CURRENT, OTHER
 from labeler.prelabel.current import OLDER as OLDER_EXAMPLES
@@ -226,7 +225,7 @@ class DeskView:
         """Return the labels of a suggestion that words are named for."""
         if made.backend not in LEARNING or value is None:
             return []
-        return [str(name) for name in (value if isinstance(value, list) else [value])][:_LABELS]
+        return list(self.task.schema.chosen(value)[:_LABELS])
 
     def _metadata(self, record: Record, blind: bool = False) -> list[tuple[str, str]]:
         """Return the columns that people may see: a blind record shows those alone that the project chose for it.
@@ -287,10 +286,9 @@ class DeskView:
         Stored are the backend's own. The calibration that decided may have been fitted anew since: its scores are
         shown only where today's still gives the score that was stored.
         """
-        if not suggestion.scores or not isinstance(self.task.schema, Choice):
+        own = self.task.schema.beside(suggestion.scores or {})
+        if not suggestion.scores or not own:
             return None, RAW
-        own = {label.name: suggestion.scores[label.name] for label in self.task.schema.labels
-               if label.name in suggestion.scores}  # fmt: skip
         if suggestion.backend in LEARNING:
             return own, RAW if suggestion.note == SEEDS else CALIBRATED
         if suggestion.score is None or CALIBRATED not in (suggestion.note or ""):
@@ -388,7 +386,7 @@ class DeskView:
             return strictjson.dumps(value)
 
     def _color(self, value: Value | None) -> str:
-        return color_of(self.task.schema, value)
+        return "" if value is None else self.task.schema.color(value)
 
 
 def _is_blind(opened: Opened) -> bool:
@@ -445,16 +443,6 @@ def text_pieces(text: str) -> list[Piece]:
 
 def _pictures(character: str) -> bool:
     return bool(character) and (character == "\ufe0f" or unicodedata.category(character) in ("So", "Sk"))
-
-
-def color_of(schema: LabelSchema, value: Value | None) -> str:
-    """Return the colour of the value's (first) label, or an empty text."""
-    if isinstance(schema, (Choice, Rating)) or not value or not isinstance(value, (list, dict)):
-        name = value if isinstance(schema, Choice) else None
-    else:
-        first = next(iter(value))
-        name = first.get("label") if isinstance(first, dict) else first
-    return schema.label(name).color if isinstance(name, str) else ""
 
 
 def clip(text: str, limit: int) -> str:

@@ -36,7 +36,7 @@ from labeler.backends.ensemble.learn import (
 from labeler.backends.ensemble.learner import Learner
 from labeler.backends.ensemble.words import without
 from labeler.backends.nearest import votes_of
-from labeler.labels import Choice, Choices, LabelSchema
+from labeler.labels import LabelSchema
 from labeler.prompts import answer_text
 from labeler.records import BackendFailure, Completion, Value
 from labeler.retrieval.embedding import Embeddings
@@ -67,7 +67,7 @@ class EnsembleBackend(Learner[Fit]):
 
     @staticmethod
     def supports(schema: LabelSchema) -> bool:
-        return isinstance(schema, (Choice, Choices))
+        return schema.one_of_labels or schema.set_of_labels
 
     @property
     def measured(self) -> Learned | None:
@@ -122,7 +122,7 @@ class EnsembleBackend(Learner[Fit]):
         rule = pool.EXPECTED if fitted is None else fitted.learned.rule
         values = [decided(schema, labels, chances, size_odds, rule)[0] for chances in found]
         newest = [entry for _, entry in entries[-COMPARED:]]
-        one = isinstance(schema, Choice)
+        one = schema.one_of_labels
         golds = [e.strata[0] if one else [name for name in schema.names if name in e.strata] for e in newest]
         return LeftOut([entry.record_id for entry in newest], golds, labels, found, values, rule, len(entries))
 
@@ -133,8 +133,8 @@ class EnsembleBackend(Learner[Fit]):
         import numpy as np
 
         schema = self.index.task.schema
-        names = [label.name for label in _offered(schema)]
-        one = isinstance(schema, Choice)
+        names = [label.name for label in schema.leaves]
+        one = schema.one_of_labels
         member = np.array([[name in entry.strata for name in names] for _, entry in entries], dtype=bool)
         member = member.reshape(len(entries), len(names))
         kept = np.flatnonzero(member.sum(axis=0) >= _PER_LABEL)
@@ -154,7 +154,7 @@ class EnsembleBackend(Learner[Fit]):
     def _fit(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> Fit | None:
         schema = self.index.task.schema
         labels, entries, member, enough = self._known(entries)
-        one = isinstance(schema, Choice)
+        one = schema.one_of_labels
         numbers = self._numbers(entries) if enough else []
         seeded, queue = self._seeds(labels, numbers)
         block = self._seeded
@@ -163,8 +163,7 @@ class EnsembleBackend(Learner[Fit]):
         elif seeded is None and not entries:
             return None
         else:
-            least = 1 if one else int(getattr(schema, "minimum", 0))
-            learned = first(member, seeded, queue, one, least)
+            learned = first(member, seeded, queue, one, schema.sizes[0])
         return Fit(
             "", tuple(labels), learned, len(entries), seq, self.index.task.version, self.columns, tuple(numbers), block
         )
@@ -211,7 +210,7 @@ class EnsembleBackend(Learner[Fit]):
         def agree(a: Sequence[int], b: Sequence[int]) -> float:
             return schema.agreement([labels[n] for n in a], [labels[n] for n in b])
 
-        return Data(blocks, vectors, grams, member, isinstance(schema, Choice), agree, seeded, self._seeded)
+        return Data(blocks, vectors, grams, member, schema.one_of_labels, agree, seeded, self._seeded)
 
     def _blocks(
         self, lexical: Array, vectors: Array, metadata: Sequence[Mapping[str, Any]],
@@ -230,7 +229,7 @@ class EnsembleBackend(Learner[Fit]):
     def answer(self, request: BackendRequest, only: str = "", name: str = Learner.name) -> Completion | BackendFailure:
         """Answer by all members, or by ``only`` one of them."""
         schema = request.schema
-        if not isinstance(schema, (Choice, Choices)):
+        if not self.supports(schema):
             return BackendFailure("setup", f"The {name} labels choices only, not {schema.kind}", fatal=True)
         fitted = self.fitted
         if fitted is None and self.fit():
@@ -240,7 +239,7 @@ class EnsembleBackend(Learner[Fit]):
             return BackendFailure("no_examples", reason, fatal=True)
         if request.vector is None:
             return BackendFailure("no_vector", "The record has no vector yet")
-        odds, one = self._odds(fitted, request, only)[0], isinstance(schema, Choice)
+        odds, one = self._odds(fitted, request, only)[0], schema.one_of_labels
         found = pool.doubted(pool.chances(odds, one), one)
         scores, learned = dict(zip(fitted.labels, found.tolist(), strict=True)), fitted.learned
         value, score = decided(schema, fitted.labels, found, learned.size_odds, learned.rule)
@@ -258,7 +257,7 @@ class EnsembleBackend(Learner[Fit]):
         label against its absence. Of ``only`` one member, or of all but the neighbours' vote, whose evidence are the
         neighbours, and models on vectors that are too slow to be made for each word. Empty without a fit.
         """
-        fitted, one = self.fitted, isinstance(request.schema, Choice)
+        fitted, one = self.fitted, request.schema.one_of_labels
         if fitted is None or request.vector is None or (only and only not in fitted.members):
             return {}
         left_out = without(request.record.text)
@@ -382,16 +381,13 @@ def decided(
 ) -> tuple[Value | None, float]:
     """Return the value that the chances of the labels speak for, (labels,), and its score; see :func:`pool.size_of`."""
     size, score = None, float(chances.max())
-    if isinstance(schema, Choices):
-        most = len(chances) if schema.maximum is None else min(schema.maximum, len(chances))
-        size, score = pool.size_of(chances, size_odds, min(schema.minimum, most), most, rule)
+    if schema.set_of_labels:
+        least, bound = schema.sizes
+        most = len(chances) if bound is None else min(bound, len(chances))
+        size, score = pool.size_of(chances, size_odds, min(least, most), most, rule)
     return schema.decide(dict(zip(labels, chances.tolist(), strict=True)), size), score
-
-
-def _offered(schema: LabelSchema) -> Sequence[Any]:
-    return schema.leaves if isinstance(schema, Choices) else schema.labels
 
 
 def _fewest(schema: LabelSchema) -> int:
     """Return how many labels have to be known to answer by them alone: as many as a set has at least."""
-    return max(2, schema.minimum) if isinstance(schema, Choices) else 2
+    return max(2, schema.sizes[0])

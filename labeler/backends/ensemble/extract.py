@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labeler.backends.ensemble.pieces import Embed, Pieces, Span, clauses, runs
-from labeler.labels import Fields, Keywords, LabelSchema, Text
+from labeler.labels import CLAUSES, PHRASES, WHOLE, LabelSchema
 from labeler.records import Value
 from labeler.text import edit_distance
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
     Choose = Callable[[str, Sequence[Span], Array], dict[str, Value]]
 
-WHOLE = ""
-"""The name of the part of a schema that has no parts."""
 _FOLDS = 8
 _STRENGTHS = (0.1, 0.3, 1.0, 3.0)
 # How many standard errors the mean gain has to be above 0: 5 % by chance, shared by the twenty ways that are compared.
@@ -69,22 +67,17 @@ class _Case:
     value: Mapping[str, Value]
 
 
-def parts_of(schema: LabelSchema) -> dict[str, LabelSchema]:
-    """Return the parts of a schema by name; of one that has none, itself."""
-    return dict(schema.parts) if isinstance(schema, Fields) else {WHOLE: schema}
-
-
 def extracted(schema: LabelSchema) -> bool:
     """Whether values of this schema are cut out of the text, all parts of them."""
-    return all(isinstance(part, (Text, Keywords)) for part in parts_of(schema).values())
+    return all(part.cuts for part in schema.split().values())
 
 
 def learn(schema: LabelSchema, approved: Sequence[tuple[str, Value]], embed: Embed) -> list[Model]:
     """Learn from texts with their canonical values, near-duplicates once: one model for each kind of parts."""
     kinds: dict[str, dict[str, LabelSchema]] = {}
-    for name, part in parts_of(schema).items():
+    for name, part in schema.split().items():
         kinds.setdefault(part.kind, {})[name] = part
-    full = [(text, schema.full(value) if isinstance(schema, Fields) else {WHOLE: value}) for text, value in approved]
+    full = [(text, schema.spread(value)) for text, value in approved]
     return [_learned(kind, parts, full, embed) for kind, parts in kinds.items()]
 
 
@@ -93,15 +86,15 @@ def cut_out(schema: LabelSchema, models: Sequence[Model], text: str, embed: Embe
     found: dict[str, Value] = {}
     for model in models:
         if model.used:
-            parts = {name: part for name, part in parts_of(schema).items() if name in model.parts}
-            pieces = _cut(model.kind)(text, embed)
+            parts = {name: part for name, part in schema.split().items() if name in model.parts}
+            pieces = _cut(parts)(text, embed)
             scores = pieces.features @ model.weights.T + model.offset
             found |= _chooser(parts, model.most)(text, pieces.spans, scores - model.least)
     return found
 
 
-def _cut(kind: str) -> Callable[[str, Embed], Pieces]:
-    return runs if kind == Keywords.kind else clauses
+def _cut(parts: Mapping[str, LabelSchema]) -> Callable[[str, Embed], Pieces]:
+    return runs if _are_phrases(parts) else clauses
 
 
 def _learned(
@@ -112,23 +105,22 @@ def _learned(
 
     cases = []
     for text, value in approved:
-        pieces = _cut(kind)(text, embed)
-        aims = [_aims(kind, text, pieces.spans, value[name]) for name in parts]
+        pieces = _cut(parts)(text, embed)
+        aims = [_aims(part, text, pieces.spans, value[name]) for name, part in parts.items()]
         cases.append(_Case(text, pieces, np.stack(aims, axis=1), {name: value[name] for name in parts}))
-    most = max((len(v) for c in cases for v in c.value.values()), default=0) if kind == Keywords.kind else 0
+    most = max((len(v) for c in cases for v in c.value.values()), default=0) if _are_phrases(parts) else 0
     best = _Compared(parts, cases, most).best() if len(cases) >= _FOLDS else None
     strength, least, told = best if best is not None else (_STRENGTHS[0], 0.0, {})
     weights, offset = next(_ridge(_sums(cases), [strength]))
     return Model(kind, tuple(parts), weights, offset, most, least, best is not None, len(cases), **told)
 
 
-def _aims(kind: str, text: str, spans: Sequence[Span], value: Value) -> Array:
+def _aims(part: LabelSchema, text: str, spans: Sequence[Span], value: Value) -> Array:
     """Return how far each piece agrees with one part of an approved value: float (pieces,)."""
     import numpy as np
 
-    if kind == Text.kind:
-        whole = Text()
-        return np.array([whole.agreement(text[a:b], value) if value else -_TOO_MUCH for a, b in spans], dtype="f4")
+    if part.cuts == CLAUSES:
+        return np.array([part.agreement(text[a:b], value) if value else -_TOO_MUCH for a, b in spans], dtype="f4")
     wanted = [(keyword["start"], keyword["end"]) for keyword in value]
     return np.array([max((_overlap(span, one) for one in wanted), default=0.0) ** 2 for span in spans], dtype="f4")
 
@@ -249,16 +241,16 @@ def _ridge(sums: Sequence[Any], strengths: Sequence[float]) -> Iterator[tuple[Ar
 
 
 def _leasts(parts: Mapping[str, LabelSchema]) -> Sequence[float]:
-    return _PHRASE_LEASTS if _are_keywords(parts) else _TEXT_LEASTS
+    return _PHRASE_LEASTS if _are_phrases(parts) else _TEXT_LEASTS
 
 
 def _chooser(parts: Mapping[str, LabelSchema], most: int) -> Choose:
     """Return what makes values by part of the pieces of a text and their scores (pieces, parts), if above 0."""
-    return partial(_phrases, parts, most) if _are_keywords(parts) else partial(_sentences, parts)
+    return partial(_phrases, parts, most) if _are_phrases(parts) else partial(_sentences, parts)
 
 
-def _are_keywords(parts: Mapping[str, LabelSchema]) -> bool:
-    return any(isinstance(part, Keywords) for part in parts.values())
+def _are_phrases(parts: Mapping[str, LabelSchema]) -> bool:
+    return any(part.cuts == PHRASES for part in parts.values())
 
 
 def _sentences(parts: Mapping[str, Any], text: str, spans: Sequence[Span], scores: Array) -> dict[str, Value]:

@@ -14,12 +14,12 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.backends.base import BackendRequest
-from labeler.backends.ensemble.extract import WHOLE, Model, cut_out, extracted, learn, parts_of
+from labeler.backends.ensemble.extract import Model, cut_out, extracted, learn
 from labeler.backends.ensemble.learner import Learner
 from labeler.backends.nearest import EXTRACTION
-from labeler.labels import Fields, LabelSchema
+from labeler.labels import LabelSchema
 from labeler.prompts import answer_text
-from labeler.records import BackendFailure, Completion, Value
+from labeler.records import BackendFailure, Completion
 from labeler.retrieval.index import Entry, Hit
 
 FEWEST = 20
@@ -66,7 +66,7 @@ class ExtractingBackend(Learner[ExtractionFit]):
         return len(self.index) >= FEWEST
 
     def _usable(self, fit: ExtractionFit) -> bool:
-        return {name for model in fit.models for name in model.parts} == parts_of(self.index.task.schema).keys()
+        return {name for model in fit.models for name in model.parts} == self.index.task.schema.split().keys()
 
     def _fit(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> ExtractionFit | None:
         # Of many near-duplicates few examples are left; they too get a fit, or all would wait for one.
@@ -112,7 +112,7 @@ class ExtractingBackend(Learner[ExtractionFit]):
         if not any(model.used for model in fitted.models):
             reason = "What can be cut out of the text helps less than a blank form; a language model would help"
             return BackendFailure(BLANK, reason, fatal=True)
-        value = _value(request.schema, cut_out(request.schema, fitted.models, request.record.text, self._embed))
+        value = request.schema.together(cut_out(request.schema, fitted.models, request.record.text, self._embed))
         if value is None:
             return BackendFailure("no_answer", "No piece of the text is like what was approved")
         return Completion(answer_text(request.task, request.schema, value), note=EXTRACTION, fit=fitted.id)
@@ -125,11 +125,3 @@ class ExtractingBackend(Learner[ExtractionFit]):
         if self.fitted is None and self.index.store.db.read_only:
             self.fit()
         return self.fitted
-
-
-def _value(schema: LabelSchema, parts: Mapping[str, Value]) -> Value | None:
-    """Return what was cut out as a value of the schema; None where a part is missing that may not be."""
-    if not isinstance(schema, Fields):
-        return parts.get(WHOLE, schema.empty())
-    missing = [name for name, part in schema.parts.items() if name not in parts and part.empty() is None]
-    return None if missing else {name: parts[name] for name in schema.parts if name in parts}
