@@ -13,7 +13,7 @@ from flask_wtf.csrf import CSRFProtect
 
 from labeler.errors import InputError
 from labeler.instance import Instance
-from labeler.web import access, delivery, errors, screens, show, words
+from labeler.web import access, delivery, errors, screens, show, widgets, words
 from labeler.web.address import Edge, PublicUrl
 
 LANGUAGES = ("ko", "en")
@@ -25,13 +25,13 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
     ``config`` may set any Flask setting, and LABELER_PUBLIC_URL: the address that people open, LABELER_HOSTS: the names
     that the server answers to besides those of its own machine, LABELER_PROXIES: the networks of trusted proxies.
     """
-    static = _package_folder("labeler_static")
+    static, widgets_ = _package_folder("labeler_static"), instance.plugins.widgets
     app = Flask(
         "labeler",
         instance_path=str(instance.folder),
         template_folder=_package_folder("labeler_templates"),
         static_folder=static,
-        static_url_path=delivery.static_address(static),
+        static_url_path=delivery.static_address(static, [folder / f"{name}.js" for name, folder in widgets_.items()]),
     )
     app.config.from_mapping(
         SECRET_KEY=instance.secret_key,
@@ -63,6 +63,7 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
     app.jinja_env.globals["_"] = words._
     errors.install(app)
     show.install(app)
+    widgets.install(app, widgets_)
     app.context_processor(_page_context)
     for blueprint in screens.blueprints():
         app.register_blueprint(blueprint)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import click
     from flask import Blueprint
 
@@ -31,6 +33,15 @@ def register_tasks() -> list[Task]:
     """Return the tasks this plugin adds.
 
     Example: ``return [Task("spam", Choice(Label("spam"), Label("ham")))]``.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def register_widgets() -> list[tuple[str, Path]]:
+    """Return (name, folder) pairs: the forms of label schemas of one's own, whose ``widget`` is the name.
+
+    The folder has ``NAME.html`` and ``NAME.js``; it may have ``NAME.value.html`` and ``NAME.keys.html``.
     """
     raise NotImplementedError
 

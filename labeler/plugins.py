@@ -14,10 +14,11 @@ import importlib.util
 import inspect
 import os
 import pkgutil
+import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ import pluggy
 from labeler import hookspecs
 from labeler.backends.base import BackendFactory
 from labeler.errors import DuplicateName, LabelerError, NotFound, PluginError
+from labeler.labels import KINDS
 from labeler.records import Record, Value
 from labeler.retrieval.retrievers import RetrieverFactory
 from labeler.task import Task
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _PATIENCE = 10.0
-_REGISTERS = ("tasks", "backends", "embedders", "retrievers", "importers", "exporters", "executors")
+_OWN = "instance/plugins/"
+_WIDGET = re.compile("[a-z][a-z0-9_]{0,39}")
+_REGISTERS = ("widgets", "tasks", "backends", "embedders", "retrievers", "importers", "exporters", "executors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class Disabled:
 class Plugins:
     """What all plugins of one app registered, by name."""
 
+    widgets: dict[str, Path] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     backends: dict[str, BackendFactory] = field(default_factory=dict)
     embedders: dict[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
@@ -161,12 +166,13 @@ def load_plugins(
     """Load everything and return it. ``patience`` is how many seconds a plugin may take to load, and for each hook."""
     plugins = Plugins(patience=patience)
     plugins.manager.add_hookspecs(hookspecs)
+    plugins.owners.update({("widgets", kind.widget): "labeler" for kind in KINDS})
     sources: list[tuple[str, Callable[[], Any]]] = [("labeler.built_in", lambda: built_in)]
     sources += [(name, lambda name=name: importlib.import_module(name)) for name in _shipped()]  # type: ignore[misc]
     if entry_points:
         sources += [(entry.name, entry.load) for entry in metadata.entry_points(group="labeler")]
     for path in sorted(drop_in.glob("*.py")) if drop_in is not None and drop_in.is_dir() else []:
-        sources.append((f"instance/plugins/{path.name}", lambda path=path: _load_own(path)))  # type: ignore[misc]
+        sources.append((f"{_OWN}{path.name}", lambda path=path: _load_own(path)))  # type: ignore[misc]
     for name, load in sources:
         _add(plugins, name, load)
     return plugins
@@ -183,13 +189,17 @@ def _shipped() -> Iterator[str]:
 
 def _load_own(path: Path) -> ModuleType:
     """Load a plugin of the instance. Raises :class:`PluginError` for one that somebody else could have written."""
-    for place in (path, path.parent, path.parent.parent) if hasattr(os, "geteuid") else ():
+    _check_owners([path, path.parent, path.parent.parent])
+    return _load_file(path)
+
+
+def _check_owners(places: Iterable[Path]) -> None:
+    for place in places if hasattr(os, "geteuid") else ():
         found = place.stat()
         if found.st_uid not in (0, os.geteuid()):
             raise PluginError(f"{place} belongs to another user; run: chown {os.geteuid()} {place}")
         if found.st_mode & 0o022:
             raise PluginError(f"others can write {place}; run: chmod go-w {place}")
-    return _load_file(path)
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -222,6 +232,7 @@ def _add(plugins: Plugins, name: str, load: Callable[[], Any]) -> None:
                 owner = plugins.owners.get((kind, key))
                 if owner is not None:
                     raise DuplicateName(f"the {kind[:-1]} {key!r} is already registered by {owner}")
+        _check_widgets(plugins, name, found)
         for kind, entries in found.items():
             getattr(plugins, kind).update(entries)
             plugins.owners.update({(kind, key): name for key in entries})
@@ -230,6 +241,24 @@ def _add(plugins: Plugins, name: str, load: Callable[[], Any]) -> None:
         if plugin is not None:
             plugins.manager.unregister(plugin)
         plugins.disabled.append(_disabled(name, error))
+
+
+def _check_widgets(plugins: Plugins, plugin: str, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise :class:`PluginError` for a widget without its files, or a task whose widget nobody registered."""
+    for widget, folder in found.get("widgets", {}).items():
+        if not _WIDGET.fullmatch(widget) or not isinstance(folder, Path):
+            raise PluginError(f"the widget {widget!r} must be named in lower-case letters, digits and _, with a Path")
+        for file in (f"{widget}.html", f"{widget}.js"):
+            if not (folder / file).is_file():
+                raise PluginError(f"the widget {widget!r} has no {file} in {folder}")
+        if plugin.startswith(_OWN):
+            # Templates are programs, as plugins are.
+            _check_owners([folder, *folder.glob(f"{widget}.*")])
+    known = {*found.get("widgets", ()), *(name for kind, name in plugins.owners if kind == "widgets")}
+    for name, task in found.get("tasks", {}).items():
+        unknown = next((widget for widget in task.schema.widgets if widget not in known), None)
+        if unknown is not None:
+            raise PluginError(f"the task {name!r} has the widget {unknown!r}, which no plugin before it registers")
 
 
 def _disabled(name: str, error: Exception) -> Disabled:

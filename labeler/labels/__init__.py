@@ -18,9 +18,12 @@ from labeler.labels.rating import Rating
 from labeler.labels.spans import Keywords, Spans
 from labeler.labels.text import Text, chrf
 
+KINDS: tuple[type[LabelSchema], ...] = (Choice, Choices, Rating, Keywords, Spans, Text, Fields)
+
 __all__ = [
     "CLAUSES",
     "EMPTY",
+    "KINDS",
     "NO_LABEL",
     "PHRASES",
     "WHOLE",

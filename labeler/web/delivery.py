@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import io
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from flask import Flask, Response, request
@@ -24,17 +25,22 @@ _QUICK, _SMALL = 4, 9
 _BLUR = 64
 
 
-def static_address(folder: str) -> str:
-    """Return the address of the static files: it has a hash of all of them in it.
+def static_address(folder: str, more: Iterable[Path] = ()) -> str:
+    """Return the address of the static files: it has a hash of all of them in it, and of ``more`` files.
 
     So a browser may keep each for good, and scripts that import one another by relative names are of one version.
     """
     digest = hashlib.sha256()
     for path in sorted(Path(folder).rglob("*")):
         if path.is_file() and path.suffix not in (".py", ".pyc"):
-            content = path.read_bytes()
-            digest.update(f"{path.relative_to(folder).as_posix()} {len(content)} ".encode() + content)
+            _add(digest, path.relative_to(folder).as_posix(), path.read_bytes())
+    for path in sorted(more):
+        _add(digest, path.name, path.read_bytes())
     return f"/static/{digest.hexdigest()[:12]}"
+
+
+def _add(digest: hashlib._Hash, name: str, content: bytes) -> None:
+    digest.update(f"{name} {len(content)} ".encode() + content)
 
 
 def install(app: Flask) -> None:

@@ -1,5 +1,5 @@
 // The dialogs of the desk. While one is open, the keys of the desk rest.
-import { diff, valueLines } from "./diff.js";
+import { diff } from "./diff.js";
 import { Seen } from "./seen.js";
 import { make, paint, say } from "./words.js";
 
@@ -7,9 +7,8 @@ import { make, paint, say } from "./words.js";
 const GUARD = 400;
 
 export class Dialogs {
-  constructor(root, language) {
+  constructor(root) {
     this.root = root;
-    this.language = language;
     this.all = Object.fromEntries([...root.querySelectorAll("dialog")].map((dialog) => [dialog.dataset.dialog, dialog]));
     for (const dialog of Object.values(this.all)) {
       for (const button of dialog.querySelectorAll("[data-close]")) button.addEventListener("click", () => dialog.close());
@@ -39,7 +38,7 @@ export class Dialogs {
   }
 
   // Show what stands beside what was sent; resolves to "theirs", "yours" or "later".
-  conflict(schema, item, error) {
+  conflict(form, item, error) {
     const dialog = this.all.conflict;
     const part = (name) => dialog.querySelector(`[data-conflict="${name}"]`);
     const current = error.current ?? {};
@@ -47,8 +46,8 @@ export class Dialogs {
     part("title").textContent = current.held_by ? say("conflictHeld", { name }) : current.reviewer ? say("conflictDecided", { name }) : error.message;
     part("text").textContent = item.text;
     // Who only holds the record has not said anything yet.
-    const theirs = this.#lines(schema, "value" in current ? current.state : "pending", current.value);
-    const yours = this.#lines(schema, item.content.action === "approve" ? "approved" : "rejected", item.content.value);
+    const theirs = this.#lines(form, "value" in current ? current.state : "pending", current.value);
+    const yours = this.#lines(form, item.content.action === "approve" ? "approved" : "rejected", item.content.value);
     part("theirs").replaceChildren(...compared(theirs, yours, "del"));
     part("yours").replaceChildren(...compared(theirs, yours, "ins"));
     return new Promise((resolve) => {
@@ -80,10 +79,10 @@ export class Dialogs {
     });
   }
 
-  #lines(schema, state, value) {
+  #lines(form, state, value) {
     if (state === "rejected") return [say("rejected")];
     if (state !== "approved") return [say("notYet")];
-    const lines = valueLines(schema, value, this.language);
+    const lines = form.lines(value);
     return lines.length && lines.some(Boolean) ? lines : [say("empty")];
   }
 }

@@ -47,22 +47,3 @@ export function showDiff(element, before, after) {
     }),
   );
 }
-
-// A value in words, one thing a line, for showing two of them side by side.
-export function valueLines(schema, value, language) {
-  if (value === null || value === undefined) return [];
-  const title = (name) => {
-    const label = schema.labels?.find((other) => other.name === name);
-    const parent = label?.parent ? `${title(label.parent)} › ` : "";
-    return parent + (label?.title?.[language] || name);
-  };
-  switch (schema.kind) {
-    case "choice": return [title(value)];
-    case "choices": return value.map(title);
-    case "keywords": return value.map((phrase) => phrase.text);
-    case "spans": return value.map((span) => `${span.text} [${title(span.label)}]`);
-    case "fields": return Object.entries(value).map(([name, part]) =>
-      `${title(name)}: ${valueLines(schema.parts[name] ?? {}, part, language).join(", ")}`);
-    default: return [typeof value === "object" ? JSON.stringify(value) : String(value)];
-  }
-}

@@ -1,21 +1,24 @@
 // The form of the task: mounts the widget of its schema, and knows whether a person has touched it.
-import * as choice from "./choice.js";
-import * as choices from "./choices.js";
-import * as fields from "./fields.js";
-import * as keywords from "./keywords.js";
-import * as rating from "./rating.js";
-import * as spans from "./spans.js";
-import * as text from "./text.js";
 import { say } from "./words.js";
 
 // A double click is one press.
 const DOUBLE = 400;
-const WIDGETS = { choice, choices, fields, keywords, rating, spans, text };
+const modules = new Map();
 
-export function mount(element, schema, value, onChange, context) {
-  const widget = WIDGETS[element.dataset.widget];
-  if (!widget) throw new Error(`No widget ${element.dataset.widget}`);
-  return widget.mount(element, schema, value, onChange, context);
+// Load the scripts of all widgets in `root`: each names its own, so that a plugin may bring one.
+export async function loadWidgets(root) {
+  const addresses = new Set([...root.querySelectorAll("[data-module]")].map((element) => element.dataset.module));
+  await Promise.all([...addresses].map(async (address) => modules.set(address, await import(address))));
+}
+
+function mount(element, schema, value, onChange, context) {
+  return modules.get(element.dataset.module).mount(element, schema, value, onChange, context);
+}
+
+// A value in words, one thing a line, for showing two of them side by side.
+function lines(widget, value) {
+  if (value === null || value === undefined) return [];
+  return widget.lines?.(value) ?? [typeof value === "object" ? JSON.stringify(value) : String(value)];
 }
 
 export class Form {
@@ -29,9 +32,9 @@ export class Form {
     this.suggested = null;
     this.touched = false;
     const holder = this.element.querySelector("[data-widget]");
-    this.schema = JSON.parse(holder.dataset.schema);
-    const context = { pane, language, mount, approve, complain: (words) => this.complain(words) };
-    this.widget = mount(holder, this.schema, null, () => this.#changed(), context);
+    const schema = JSON.parse(holder.dataset.schema);
+    const context = { pane, language, mount, lines, approve, complain: (words) => this.complain(words) };
+    this.widget = mount(holder, schema, null, () => this.#changed(), context);
   }
 
   // Fill the form. `origin`: "suggestion", "decision" (what stands), "draft" (a person's own), or "empty".
@@ -50,6 +53,10 @@ export class Form {
 
   value() {
     return this.widget.value();
+  }
+
+  lines(value) {
+    return lines(this.widget, value);
   }
 
   // Returns what keeps the value from being approved, in words, or null.
@@ -93,7 +100,8 @@ export class Form {
   #changed() {
     this.complain("");
     this.touched = true;
-    if (this.schema.kind !== "fields") this.element.classList.remove("is-suggested");
+    // Where parts are marked, each turns solid by itself.
+    if (!this.widget.markSuggested) this.element.classList.remove("is-suggested");
     this.#showState();
     this.onTouch();
   }

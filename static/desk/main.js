@@ -2,7 +2,7 @@
 import { Api } from "./api.js";
 import { Banners } from "./banners.js";
 import { Dialogs } from "./dialogs.js";
-import { Form } from "./form.js";
+import { Form, loadWidgets } from "./form.js";
 import { commandOf } from "./keys.js";
 import { recall, remember } from "./memory.js";
 import { Drafts, Outbox } from "./outbox.js";
@@ -49,7 +49,7 @@ class Desk {
     this.sign = new Sign(root);
     this.progress = new Progress(root, this.api, (recordId) => this.openRecord(recordId));
     this.pane = new TextPane(root.querySelector('[data-slot="text"]'));
-    this.dialogs = new Dialogs(root, this.config.language);
+    this.dialogs = new Dialogs(root);
     this.form = new Form(root, {
       pane: this.pane, language: this.config.language, onTouch: () => this.touched(), approve: (event) => this.decide("approve", event),
     });
@@ -529,7 +529,7 @@ class Desk {
     this.settling = true;
     while (this.conflicts.length) {
       const { item, error } = this.conflicts[0];
-      const choice = await this.dialogs.conflict(this.form.schema, item, error);
+      const choice = await this.dialogs.conflict(this.form, item, error);
       if (choice === "later") break;
       this.conflicts.shift();
       if (choice === "yours") this.outbox.again(item, { force: true, version: error.current?.version ?? item.content.version });
@@ -702,9 +702,9 @@ class Desk {
 
   digit(digit, shift, event) {
     if (!this.counts(event)) return false;
-    const known = this.form.widget.onDigit(digit);
-    // One key for the label and the approval, where a label is the whole value.
-    if (known && shift && ["choice", "rating"].includes(this.form.schema.kind)) this.decide("approve", event);
+    const known = this.form.widget.onDigit?.(digit) ?? false;
+    // One key for the label and the approval, where a digit is the whole value.
+    if (known && shift && this.form.widget.whole) this.decide("approve", event);
     return known;
   }
 
@@ -754,5 +754,17 @@ function clip(text) {
   return [...line].length > 120 ? `${[...line].slice(0, 120).join("")}…` : line;
 }
 
+// Scripts of widgets come from plugins, too: one that fails must not look like a desk that has nothing to do.
+async function begin(root) {
+  try {
+    await loadWidgets(root);
+    new Desk(root).start();
+  } catch (error) {
+    const banners = new Banners(root);
+    banners.show("failed", say("noForm", { why: error.message }), banners.reloadButton());
+    throw error;
+  }
+}
+
 const root = document.getElementById("desk");
-if (root) new Desk(root).start();
+if (root) begin(root);

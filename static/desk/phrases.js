@@ -1,6 +1,6 @@
-// Phrases marked in the text, with or without labels: what keywords.js and spans.js have in common.
+// Phrases marked in the text, with or without labels: what the widgets of keywords and spans have in common.
 import { codePointAt, tidy, wordsOf } from "./offsets.js";
-import { make, say } from "./words.js";
+import { make, say, titleOf } from "./words.js";
 
 export function mountPhrases(element, schema, value, onChange, context) {
   const { pane, complain } = context;
@@ -153,6 +153,7 @@ export function mountPhrases(element, schema, value, onChange, context) {
 
   const widget = {
     value: () => standing().map(({ gone, ...item }) => item),
+    lines: (phrases) => phrases.map(({ text, label: name }) => (name ? `${text} [${titleOf(schema, name, context.language)}]` : text)),
     setValue(next) {
       items = (next ?? []).map((item) => ({ ...item })).sort(order);
       words = wordsOf(pane.text);

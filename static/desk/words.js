@@ -19,6 +19,13 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+// What a label is called in `language`, with its category before it.
+export function titleOf(schema, name, language) {
+  const label = schema.labels?.find((other) => other.name === name);
+  const parent = label?.parent ? `${titleOf(schema, label.parent, language)} › ` : "";
+  return parent + (label?.title?.[language] || name);
+}
+
 // Colours and bar lengths travel as data attributes: the Content-Security-Policy allows no style attribute.
 export function paint(root) {
   for (const element of root.querySelectorAll("[data-color]")) {

@@ -1,5 +1,5 @@
 // Free text, with what was changed of the suggestion and how long it is.
-import { showDiff } from "./diff.js";
+import { showDiff } from "../diff.js";
 
 export function mount(element, schema, value, onChange) {
   const area = element.querySelector("textarea");
@@ -37,7 +37,6 @@ export function mount(element, schema, value, onChange) {
       area.focus();
       area.setSelectionRange(area.value.length, area.value.length);
     },
-    onDigit: () => false,
     problem() {
       const n = count();
       if (n > schema.maximum) return { name: "long", values: { n: n - schema.maximum } };

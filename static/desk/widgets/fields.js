@@ -1,4 +1,6 @@
 // Named parts, each with a widget of its own. The digits go to the part that has the focus, else to the first.
+import { titleOf } from "../words.js";
+
 export function mount(element, schema, value, onChange, context) {
   const parts = [...element.querySelectorAll(":scope > .part")].map((section) => {
     const name = section.dataset.part;
@@ -27,15 +29,19 @@ export function mount(element, schema, value, onChange, context) {
         part.section.classList.remove("is-suggested");
       }
     },
+    lines: (whole) => Object.entries(whole).map(([name, inner]) => {
+      const part = parts.find((other) => other.name === name);
+      return `${titleOf(schema, name, context.language)}: ${context.lines(part?.widget ?? {}, inner).join(", ")}`;
+    }),
     suggest(next) {
-      for (const part of parts) part.widget.suggest(next ? (next[part.name] ?? null) : null);
+      for (const part of parts) part.widget.suggest?.(next ? (next[part.name] ?? null) : null);
     },
     // Each part turns solid by itself once it is touched.
     markSuggested(next) {
       for (const part of parts) part.section.classList.toggle("is-suggested", next?.[part.name] !== undefined);
     },
     focus: () => active()?.widget.focus(),
-    onDigit: (n) => active()?.widget.onDigit(n) ?? false,
+    onDigit: (n) => active()?.widget.onDigit?.(n) ?? false,
     onCommand: (name, shift) => active()?.widget.onCommand?.(name, shift) ?? false,
     problem() {
       for (const part of parts) {

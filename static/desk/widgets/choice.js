@@ -1,13 +1,15 @@
 // One of the labels: radio buttons, chosen by their number. Scores stand beside them in a place that is always there.
-import { make, say } from "./words.js";
+import { make, say, titleOf } from "../words.js";
 
-export function mount(element, schema, value, onChange) {
+export function mount(element, schema, value, onChange, { language }) {
   const inputs = [...element.querySelectorAll("input")];
 
   element.addEventListener("change", () => onChange());
 
   const widget = {
-    value: () => inputs.find((input) => input.checked)?.value ?? null,
+    whole: true,
+    value: () => inputs.find((input) => input.checked)?.value ?? (schema.optional ? "" : null),
+    lines: (label) => [titleOf(schema, label, language)],
     setValue(next) {
       for (const input of inputs) input.checked = input.value === next;
     },

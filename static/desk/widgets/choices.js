@@ -1,5 +1,5 @@
 // A set of labels: chips that digits toggle. In a tree a digit opens a category and the next chooses in it.
-import { say } from "./words.js";
+import { say, titleOf } from "../words.js";
 
 export function mount(element, schema, value, onChange, context) {
   const inputs = [...element.querySelectorAll('input[type="checkbox"]')];
@@ -95,6 +95,7 @@ export function mount(element, schema, value, onChange, context) {
 
   const widget = {
     value: () => chosen().map((input) => input.value),
+    lines: (labels) => labels.map((label) => titleOf(schema, label, context.language)),
     setValue(next) {
       const names = new Set(next ?? []);
       for (const input of inputs) input.checked = names.has(input.value);

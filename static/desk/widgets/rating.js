@@ -5,9 +5,10 @@ export function mount(element, schema, value, onChange) {
   element.addEventListener("change", () => onChange());
 
   const widget = {
+    whole: true,
     value() {
       const input = inputs.find((other) => other.checked);
-      return input ? Number(input.value) : null;
+      return input ? Number(input.value) : schema.optional ? "" : null;
     },
     setValue(next) {
       for (const input of inputs) input.checked = Number(input.value) === next;

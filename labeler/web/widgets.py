@@ -1,0 +1,70 @@
+"""What the page shows of a label kind: the templates and the script of its widget, Labeler's own or a plugin's.
+
+The templates are ``labels/<widget>.html`` (the form), ``labels/<widget>.value.html`` (a value, as a macro) and
+``labels/<widget>.keys.html`` (the keys, for the help). The script is ``desk/widgets/<widget>.js`` of the static files,
+so that scripts of plugins import ours by relative names, and have the hash of all of them in their address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from flask import Flask, Response, current_app, json, send_from_directory, url_for
+from jinja2 import ChoiceLoader, FunctionLoader
+from markupsafe import Markup
+
+from labeler.labels import EMPTY, LabelSchema
+from labeler.records import Value
+from labeler.web.words import _
+
+_SCRIPTS = "desk/widgets"
+_DEFAULTS = {"value": "labels/text.value.html", "keys": "labels/text.keys.html"}
+"""What stands for a template that a plugin does without."""
+
+
+def install(app: Flask, widgets: Mapping[str, Path]) -> None:
+    """Add templates and scripts of the plugins' ``widgets``, folders by name, and what templates show kinds with."""
+    ours = app.jinja_loader
+    assert ours is not None
+
+    def source(template: str) -> str | None:
+        place, _, file = template.rpartition("/")
+        name, _, part = file.removesuffix(".html").partition(".")
+        if place != "labels" or name not in widgets:
+            return None
+        path = widgets[name] / file
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+        return ours.get_source(app.jinja_env, _DEFAULTS[part])[0] if part in _DEFAULTS else None
+
+    def static(filename: str) -> Response:
+        name = Path(filename).stem
+        if filename == f"{_SCRIPTS}/{name}.js" and name in widgets:
+            return send_from_directory(widgets[name], f"{name}.js", max_age=app.get_send_file_max_age(filename))
+        return app.send_static_file(filename)
+
+    app.jinja_loader = ChoiceLoader([ours, FunctionLoader(source)])
+    app.view_functions["static"] = static
+    app.jinja_env.globals["value_of"] = value_of
+    for function in (mounted, widget_script):
+        app.add_template_filter(function, function.__name__)
+
+
+def value_of(schema: LabelSchema, value: Value | None, language: str) -> Markup:
+    """Return a value as people see it. Raises what the widget's macro ``value`` raises for one of another kind."""
+    if value is None or value == EMPTY:
+        return Markup('<span class="muted">{}</span>').format("—" if value is None else _("empty"))
+    template = current_app.jinja_env.get_template(f"labels/{schema.widget}.value.html")
+    return Markup(template.module.value(schema, value, language))  # type: ignore[attr-defined]
+
+
+def mounted(schema: LabelSchema) -> Markup:
+    """Return the attributes of the element that a widget's script is mounted on."""
+    return Markup('data-widget="{}" data-module="{}" data-schema="{}"').format(
+        schema.widget, widget_script(schema.widget), json.dumps(schema.to_json())
+    )
+
+
+def widget_script(widget: str) -> str:
+    return url_for("static", filename=f"{_SCRIPTS}/{widget}.js")
