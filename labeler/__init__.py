@@ -3,7 +3,21 @@
 from labeler.backends.base import BackendRequest
 from labeler.errors import LabelerError, LabelError
 from labeler.hookspecs import hookimpl
-from labeler.labels import Choice, Choices, Fields, Keywords, Label, LabelSchema, Rating, Spans, Text
+from labeler.labels import (
+    Choice,
+    Choices,
+    Date,
+    Fields,
+    Keywords,
+    Label,
+    LabelSchema,
+    Number,
+    Ranking,
+    Rating,
+    Spans,
+    Text,
+    most_voted,
+)
 from labeler.prompts import PromptStyle
 from labeler.records import (
     BackendFailure,
@@ -25,6 +39,7 @@ __all__ = [
     "Choice",
     "Choices",
     "Completion",
+    "Date",
     "Example",
     "Fields",
     "Generation",
@@ -34,8 +49,10 @@ __all__ = [
     "LabelSchema",
     "LabelerError",
     "Message",
+    "Number",
     "ParseFailure",
     "PromptStyle",
+    "Ranking",
     "Rating",
     "Record",
     "Spans",
@@ -45,4 +62,5 @@ __all__ = [
     "__version__",
     "guideline_files",
     "hookimpl",
+    "most_voted",
 ]

@@ -10,7 +10,23 @@ from hypothesis import strategies as st
 
 from labeler import strictjson
 from labeler.errors import LabelError, SettingError
-from labeler.labels import NO_LABEL, Choice, Choices, Fields, Keywords, Label, LabelSchema, Rating, Spans, Text, chrf
+from labeler.labels import (
+    EMPTY,
+    NO_LABEL,
+    Choice,
+    Choices,
+    Date,
+    Fields,
+    Keywords,
+    Label,
+    LabelSchema,
+    Number,
+    Ranking,
+    Rating,
+    Spans,
+    Text,
+    chrf,
+)
 from labeler.labels.base import overlap_f1
 
 settings.register_profile("labeler", deadline=None)
@@ -40,10 +56,25 @@ FIELDS = Fields(
     (Label("good", {"ko": "좋은 점", "en": "Good"}), TEXT), (Label("mood", {"ko": "기분", "en": "Mood"}), CHOICE)
 )
 SUMMARY = Fields((Label("good"), Text()), (Label("bad"), Text()))
+NUMBER = Number(0, 10, 0.5, "kg")
+COUNT = Number(minimum=1)
+DATE = Date()
+RANKING = Ranking(Label("taste", {"ko": "맛", "en": "Taste"}), Label("price"), Label("service"))
+ANY_CHOICE = Choice(*CHOICE.labels, optional=True)
+ANY_RATING = Rating(optional=True)
+ANY_NUMBER = Number(optional=True)
+ANY_DATE = Date(optional=True)
+ANY_RANKING = Ranking(*RANKING.labels, optional=True)
+OPTIONAL = {
+    "any choice": ANY_CHOICE, "any rating": ANY_RATING, "any number": ANY_NUMBER, "any date": ANY_DATE,
+    "any ranking": ANY_RANKING,
+}  # fmt: skip
 SCHEMAS = {
     "choice": CHOICE, "choices": FLAT, "tree": TREE, "rating": RATING, "keywords": KEYWORDS, "spans": SPANS,
     "text": TEXT, "bounded text": LONG, "fields": FIELDS, "summary": SUMMARY,
+    "number": NUMBER, "count": COUNT, "date": DATE, "ranking": RANKING, **OPTIONAL,
 }  # fmt: skip
+VOTES = ["choice", "choices", "tree", "rating", "number", "date", "ranking", *OPTIONAL]
 
 
 def keyword(words: str, start: int) -> dict[str, Any]:
@@ -60,6 +91,16 @@ def stretches(draw: st.DrawFn, longest: int = 4) -> list[dict[str, Any]]:
 
 def answers(schema: LabelSchema) -> st.SearchStrategy[Any]:
     """Raw values that the schema accepts for REVIEW."""
+    if schema.optional:
+        given = next(s for s in (CHOICE, RATING, COUNT, DATE, RANKING) if type(s) is type(schema))
+        return st.just(EMPTY) | answers(given)
+    if isinstance(schema, Number):
+        low, step = schema.minimum or 0, schema.step or 1
+        return st.integers(0, 20).map(lambda n: low + n * step)
+    if isinstance(schema, Date):
+        return st.dates().map(lambda day: day.isoformat())
+    if isinstance(schema, Ranking):
+        return st.permutations([label.name for label in schema.labels])
     if isinstance(schema, Choice):
         return st.sampled_from([label.name for label in schema.labels])
     if isinstance(schema, Choices):
@@ -88,8 +129,11 @@ def values(schema: LabelSchema) -> st.SearchStrategy[Any]:
 
 def fits(schema: dict[str, Any], value: Any) -> bool:
     """Whether a JSON value fits a JSON schema; knows only the keywords that we send, and insists on knowing them."""
+    types = {"string": [str], "array": [list], "object": [dict], "integer": [int], "number": [int, float]}
     checks = {
-        "type": lambda kind: type(value) is {"string": str, "array": list, "object": dict, "integer": int}[kind],
+        "type": lambda kind: type(value) in types[kind],
+        "anyOf": lambda ways: any(fits(way, value) for way in ways),
+        "format": lambda name: name == "date" and len(value) == 10,
         "enum": lambda names: value in names,
         "minLength": lambda least: len(value) >= least,
         "maxLength": lambda most: len(value) <= most,
@@ -125,6 +169,13 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
         (FIELDS, {"mood": "neutral", "good": None}, {"mood": "neutral"}),
         (SUMMARY, {"good": " ", "bad": ""}, {}),
         (SUMMARY, {}, {}),
+        (NUMBER, 3.0, 3),
+        (NUMBER, 2.5, 2.5),
+        (Number(step=0.1), 0.3, 0.3),
+        (Number(minimum=-1.5, step=1), -0.5, -0.5),
+        (DATE, "2024-02-29", "2024-02-29"),
+        (RANKING, ("price", "taste", "service"), ["price", "taste", "service"]),
+        *((schema, raw, EMPTY) for schema in OPTIONAL.values() for raw in (None, "")),
         (KEYWORDS, [], []),
         (KEYWORDS, ["달아요", "사과"], [keyword("사과", 0), keyword("달아요", 4)]),
         (KEYWORDS, ["사과", "사과", "사과"], [keyword("사과", 0), keyword("사과", 10), keyword("사과", 50)]),
@@ -192,6 +243,27 @@ def test_good_answer_becomes_its_canonical_value(schema, raw, value):
         (TEXT, "a\x00b", "text"),
         (TEXT, "\ud800", "text"),
         (LONG, " a ", "length"),
+        (NUMBER, "3", "type"),
+        (NUMBER, True, "type"),
+        (NUMBER, None, "type"),
+        (NUMBER, 10.5, "range"),
+        (NUMBER, -0.5, "range"),
+        (NUMBER, 0.25, "range"),
+        (Number(), float("nan"), "range"),
+        (Number(), 10**20, "range"),
+        (DATE, "2023-02-29", "range"),
+        (DATE, "20240229", "range"),
+        (DATE, "2024-W09-4", "range"),
+        (DATE, "2024-02-29T00:00", "range"),
+        (DATE, "", "range"),
+        (DATE, 20240229, "type"),
+        (RANKING, "taste", "type"),
+        (RANKING, ["taste", "price"], "count"),
+        (RANKING, ["taste", "price", "service", "price"], "count"),
+        (RANKING, ["taste", "price", "mood"], "unknown_label"),
+        (RANKING, ["taste", "price", "Service"], "case"),
+        (CHOICE, "", "unknown_label"),
+        (RATING, "", "type"),
         (FIELDS, None, "type"),
         (FIELDS, ["달다.", "neutral"], "type"),
         (FIELDS, {"good": "달다."}, "missing_part"),
@@ -412,6 +484,13 @@ def test_agreement_is_a_similarity(name, data):
             [{"label": "aspect", **keyword("사과", 0)}, {"label": "aspect", **keyword("껍질", 13)}],
             2 / 3,
         ),
+        (NUMBER, 2.5, 2.5, 1.0),
+        (NUMBER, 2.5, 3, 0.0),
+        (DATE, "2024-02-29", "2024-03-01", 0.0),
+        (RANKING, ["taste", "price", "service"], ["service", "price", "taste"], 0.0),
+        (RANKING, ["taste", "price", "service"], ["price", "taste", "service"], 2 / 3),
+        (ANY_RATING, "", 3, 0.0),
+        (ANY_RANKING, "", ["price", "taste", "service"], 0.0),
         (TEXT, "abc", "abd", (2 / 3 + 1 / 2 + 0) / 3),
         (SUMMARY, {"good": "abc"}, {"good": "abc", "bad": "x"}, 0.5),
         (SUMMARY, {"good": "abc"}, {"good": "abd"}, 7 / 18),
@@ -420,7 +499,7 @@ def test_agreement_is_a_similarity(name, data):
     ],
 )
 def test_agreement_by_hand(schema, a, b, agreement):
-    """MASI, interval, soft span F1, exact span F1, chrF and the mean of parts, worked out by hand."""
+    """MASI, interval, Kendall's tau, span F1 soft and exact, chrF and the mean of parts, worked out by hand."""
     assert schema.agreement(a, b) == pytest.approx(agreement)
 
 
@@ -483,6 +562,22 @@ def test_soft_f1_by_hand(a, b, score):
         (RATING, [(9, 5.0), (2, 1.0)], (2, 1.0)),
         (RATING, [(3, 0.0)], None),
         (RATING, [], None),
+        (NUMBER, [(1, 1.0), (2.5, 1.0), (9, 1.0)], (2.5, 1 / 3)),
+        (NUMBER, [(1, 1.0), (9, 1.0)], (1, 0.5)),
+        (NUMBER, [(0.25, 9.0), (3, 1.0)], (3, 1.0)),
+        (NUMBER, [("gone", 9.0)], None),
+        (ANY_NUMBER, [("", 3.0), (2, 1.0), (4, 1.0)], ("", 0.6)),
+        (ANY_NUMBER, [("", 1.0), (2, 1.0), (4, 2.0)], (4, 0.5)),
+        (DATE, [("2024-01-01", 1.0), ("2024-01-03", 1.5)], ("2024-01-03", 0.6)),
+        (DATE, [("2024-01-03", 1.0), ("2024-01-01", 1.0)], ("2024-01-03", 0.5)),
+        (DATE, [("", 1.0)], None),
+        (
+            RANKING,
+            [(["taste", "price", "service"], 1.0), (["service", "price", "taste"], 2.0)],
+            (["service", "price", "taste"], 1 / 3),
+        ),
+        (RANKING, [(["taste", "price"], 1.0)], None),
+        (ANY_CHOICE, [("", 2.0), ("positive", 1.0)], ("", 2 / 3)),
         (KEYWORDS, [([], 1.0)], None),
         (SPANS, [([], 1.0)], None),
         (TEXT, [("달다.", 1.0)], None),
@@ -507,7 +602,7 @@ def test_parts_vote_alone():
     assert schema.vote(votes) == ({"mood": "neutral"}, pytest.approx(2 / 3))
 
 
-@pytest.mark.parametrize("name", ["choice", "choices", "tree", "rating"])
+@pytest.mark.parametrize("name", VOTES)
 @given(data=st.data())
 def test_winner_is_a_value_of_the_schema(name, data):
     """Whatever the votes, the winner is canonical, was voted for, and its score is in [0, 1]."""
@@ -524,7 +619,7 @@ def test_winner_is_a_value_of_the_schema(name, data):
         assert set(schema.strata(value)) <= voted | {NO_LABEL}
 
 
-@pytest.mark.parametrize("name", ["choice", "choices", "tree", "rating"])
+@pytest.mark.parametrize("name", VOTES)
 @given(data=st.data())
 def test_unanimous_vote_is_certain(name, data):
     """Where all agree, they win with a score of 1."""
@@ -548,6 +643,9 @@ def test_unanimous_vote_is_certain(name, data):
             ["[맛]", "- taste/sweetness: 단맛. 단 정도", "- taste/texture: 식감", "[가격]", "- price/value: 가성비"],
         ),
         (RATING, "en", ["- 1: Bad", "- 5: Good"]),
+        (NUMBER, "ko", ["- 숫자, 0 이상, 10 이하, 0.5 간격, 단위 kg (답변에는 숫자만)"]),
+        (ANY_DATE, "en", ["- a date: YYYY-MM-DD", '- "": nothing of this in the text']),
+        (RANKING, "en", ["- taste (Taste)", "- price", "- service"]),
         (KEYWORDS, "ko", [""]),
         (
             FIELDS,
@@ -570,6 +668,9 @@ def test_describe(schema, language, lines):
         (TREE, ["taste/sweetness", "price/value"], "en", "Taste > Sweetness, Price > Value"),
         (RATING, 5, "ko", "5 (좋음)"),
         (RATING, 3, "ko", "3"),
+        (NUMBER, 2.5, "ko", "2.5 kg"),
+        (DATE, "2024-02-29", "ko", "2024-02-29"),
+        (RANKING, ["price", "taste", "service"], "ko", "price > 맛 > service"),
         (KEYWORDS, [keyword("사과", 0), keyword("달아요", 4)], "ko", "사과, 달아요"),
         (SPANS, [{"label": "aspect", **keyword("사과", 0)}], "ko", "사과 [대상]"),
         (TEXT, "달다.", "en", "달다."),
@@ -585,7 +686,8 @@ def test_render(schema, value, language, shown):
     ("schema", "empty"),
     [
         (CHOICE, None), (FLAT, None), (TREE, []), (RATING, None), (KEYWORDS, []), (SPANS, []), (TEXT, ""), (LONG, None),
-        (SUMMARY, {}), (FIELDS, None),
+        (SUMMARY, {}), (FIELDS, None), (NUMBER, None), (DATE, None), (RANKING, None),
+        *((schema, "") for schema in OPTIONAL.values()),
     ],
 )  # fmt: skip
 def test_empty(schema, empty):
@@ -613,9 +715,9 @@ def test_with_labels_keeps_the_bounds():
     assert (gone.minimum, gone.maximum, gone.exclusive) == (1, 2, None)
 
 
-@pytest.mark.parametrize("schema", [RATING, KEYWORDS, TEXT], ids=lambda schema: schema.kind)
+@pytest.mark.parametrize("schema", [RATING, KEYWORDS, TEXT, NUMBER, DATE, RANKING], ids=lambda schema: schema.kind)
 def test_schema_without_labels_refuses_labels(schema):
-    """A scale, keywords and a text have no labels to replace."""
+    """A scale, keywords, a text, a number, a day and an order have no labels to replace."""
     with pytest.raises(SettingError, match="no labels to change"):
         schema.with_labels([Label("new")])
 
@@ -632,6 +734,10 @@ def test_schema_without_labels_refuses_labels(schema):
         (lambda: Choices(Label("a"), minimum=2, maximum=1), "cannot both hold"),
         (lambda: Choices(Label("a"), maximum=0), "cannot both hold"),
         (lambda: Rating(5, 5), "no points between"),
+        (lambda: Number(3, 3), "no numbers from 3 to 3"),
+        (lambda: Number(step=0), "must be above 0"),
+        (lambda: Ranking(Label("a")), "at least two items"),
+        (lambda: Ranking(Label("a"), Label("b", retired=True)), "none of them retired"),
         (lambda: Fields(), "different names"),
         (lambda: Fields((Label("a"), TEXT), (Label("a"), TEXT)), "different names"),
         (lambda: Fields((Label("a"), SUMMARY)), "cannot be Fields again"),
@@ -641,6 +747,70 @@ def test_impossible_schema_is_refused(make, message):
     """A schema that cannot be meant fails when it is made, not when it is used."""
     with pytest.raises(SettingError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("schema", "cell", "value"),
+    [
+        (NUMBER, "2.5", 2.5),
+        (NUMBER, "3 kg", 3),
+        (NUMBER, "３．５ｋｇ", 3.5),
+        (Number(unit="원"), "12,500원", 12500),
+        (Number(), "-1,200.50", -1200.5),
+        (Number(), 4.0, 4),
+        (DATE, "2024-02-29 00:00:00", "2024-02-29"),
+        (DATE, "2024. 2. 9.", "2024-02-09"),
+        (DATE, "2024년 12월 9일", "2024-12-09"),
+        (DATE, "2024/02/09", "2024-02-09"),
+        (RANKING, "맛 > service > price", ["taste", "service", "price"]),
+        (RANKING, ["맛", "price", "service"], ["taste", "price", "service"]),
+        (ANY_RATING, "", ""),
+        (ANY_RANKING, "", ""),
+    ],
+)
+def test_cells_are_read_as_tables_write_them(schema, cell, value):
+    """A unit, separators of thousands, the ways to write a day, titles and signs between items."""
+    assert schema.parse(schema.read_cell(cell), REVIEW) == value
+
+
+@pytest.mark.parametrize(
+    ("schema", "cell"),
+    [
+        (NUMBER, "2.5 lb"), (NUMBER, "about 3"), (Number(), "1,20"), (Number(), "1.200,5"), (DATE, "02/09/2024"),
+        (DATE, "24-02-09"), (DATE, "2024-02-09 13:00"), (RANKING, "taste > price"),
+        (RANKING, "taste = price > service"),
+    ],
+)  # fmt: skip
+def test_cells_that_could_mean_two_things_are_refused(schema, cell):
+    """Another unit, a comma that may be a point, a day that may be a month: nothing is guessed."""
+    with pytest.raises(LabelError):
+        schema.parse(schema.read_cell(cell), REVIEW)
+
+
+@pytest.mark.parametrize(
+    ("schema", "a", "b", "distance"),
+    [
+        (NUMBER, 2.5, 4, 1.5), (DATE, "2024-02-28", "2024-03-01", 2.0), (ANY_NUMBER, "", 3, None),
+        (ANY_DATE, "", "", None), (RATING, 1, 5, None), (CHOICE, "positive", "negative", None),
+    ],
+)  # fmt: skip
+def test_distance_is_in_the_unit_of_the_label(schema, a, b, distance):
+    assert schema.distance(a, b) == distance
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_what_may_be_left_out_has_no_closed_list(name):
+    """No score stands for nothing, so nothing scores or learns the labels; and nothing counts as the empty stratum."""
+    schema = OPTIONAL[name]
+    assert schema.candidates() == {} and not schema.one_of_labels
+    assert schema.strata(EMPTY) == (NO_LABEL,) and schema.says_nothing(EMPTY)
+
+
+def test_a_part_that_is_left_out_is_none_of_the_value():
+    """An optional rating is to Fields what an empty text is."""
+    schema = Fields((Label("taste"), ANY_RATING), (Label("delivery"), ANY_RATING))
+    assert schema.parse({"taste": 4, "delivery": None}) == schema.parse({"taste": 4, "delivery": ""}) == {"taste": 4}
+    assert schema.empty() == {} and schema.answer({"taste": 4}) == {"taste": 4, "delivery": ""}
 
 
 def test_tree_knows_leaves_and_groups():

@@ -45,6 +45,7 @@ def register_tasks():
 # One plugin that uses every hook there is.
 EVERYTHING = """
 import csv
+from pathlib import Path
 
 import click
 from flask import Blueprint
@@ -84,6 +85,15 @@ def read_colons(path, options):
 @hookimpl
 def register_tasks():
     return [Task("spam", Choice(Label("spam"), Label("ham")))]
+
+
+@hookimpl
+def register_widgets():
+    folder = Path(__file__).parent / "dial"
+    folder.mkdir(exist_ok=True)
+    for name in ("dial.html", "dial.js"):
+        (folder / name).write_text("")
+    return [("dial", folder)]
 
 
 @hookimpl
@@ -311,6 +321,9 @@ def test_plugin_that_comes_back_late_registers_nothing(load: Callable[..., Plugi
         ("register_backends", "[object()]", "register_backends returned something without a name"),
         ("register_retrievers", "{'mine': 1}", "register_retrievers must return a list, not dict"),
         ("register_embedders", "[(3, 4)]", "register_embedders returned something without a name"),
+        ("register_widgets", "[('Dial', 1)]", "the widget 'Dial' must be named in lower-case letters"),
+        ("register_widgets", "[('choice', 1)]", "the widget 'choice' is already registered by labeler"),
+        ("register_widgets", "[('dial', __import__('pathlib').Path('/nowhere'))]", "has no dial.html in /nowhere"),
     ],
 )
 def test_plugin_that_registers_a_wrong_type_is_disabled(
@@ -565,7 +578,7 @@ def test_every_hook_is_used_by_a_test_plugin(load: Callable[..., Plugins]) -> No
     assert set(re.findall(r"@hookimpl\ndef (\w+)", EVERYTHING)) == set(HOOKS)
     assert plugins.disabled == []
     kinds = {"tasks": "spam", "backends": "parrot", "embedders": "twin", "retrievers": "blind", "exporters": "loud"}
-    for kind, name in {**kinds, "importers": ".colons", "executors": "mine"}.items():
+    for kind, name in {**kinds, "importers": ".colons", "executors": "mine", "widgets": "dial"}.items():
         assert name in getattr(plugins, kind)
     assert [blueprint.name for blueprint in plugins.blueprints()] == ["extra"]
 
@@ -632,6 +645,12 @@ def test_blueprint_hook_is_typed() -> None:
     from labeler.backends.base import BackendFactory
     from labeler.task import Task
 
-    names: dict[str, Any] = {"click": click, "Blueprint": Blueprint, "BackendFactory": BackendFactory, "Task": Task}
+    names: dict[str, Any] = {
+        "click": click,
+        "Blueprint": Blueprint,
+        "BackendFactory": BackendFactory,
+        "Task": Task,
+        "Path": Path,
+    }
     for spec in HOOKS.values():
         assert "return" in get_type_hints(spec, vars(hookspecs) | names | {"Record": Record})

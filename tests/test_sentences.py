@@ -30,7 +30,10 @@ ROOMS = (
 # What no page shows, by what it begins with, and why.
 NOT_SHOWN = {
     "the log, by way of an error": ("this tokenizer does not",),
-    "the model": ("Answer with the word ok.", "Answer with the JSON object"),
+    "the model": (
+        "Answer with the word ok.", "Answer with the JSON object", "- 날짜:", "- a date:", '- "": ', "at least …",
+        "at most …", "… 이상", "… 이하", "… 간격", "in steps of", "단위 …", "in … (answer", "a number",
+    ),
     "the command line; the page has words of its own": ("… answered in … ms.",),
     "programmers": (
         "Calls of a billed backend", "… results for a batch", "Prompt … has no tokens", "Candidate … of prompt",
@@ -39,6 +42,7 @@ NOT_SHOWN = {
     "authors of tasks, before the page is there": (
         "The task name …", "The task … has the unit", "No guidelines …", "At most … labels and at least",
         "A … schema has no labels", "A Fields schema needs", "A part of Fields", "A scale from …",
+        "A ranking needs", "There are no numbers from", "The step of a number is",
     ),
     "the command line": ("Or leave the column out: ",),
     "tests, as a reason": ("text: ", "id: ", "group: ", "by its name", "has the longest texts"),

@@ -238,7 +238,7 @@ def _mistaken(results: Results, arm: int) -> list[str]:
 
 _TITLES = {
     "agreement": "agreement", "corrections": "corrections per 1,000", "macro_f1": "macro F1", "kappa": "kappa",
-    "ece": "ECE",
+    "distance": "mean error", "ece": "ECE",
 }  # fmt: skip
 
 

@@ -108,6 +108,17 @@ class Answers:
         by_chance = ((drawn @ true) * (drawn @ said)).sum(axis=1) / total**2
         return np.asarray((seen - by_chance) / np.maximum(1 - by_chance, 1e-9))
 
+    def distance(self, drawn: Array) -> Array | None:
+        """Return how far off suggestions are on average, in the labels' own unit; None where labels have none."""
+        import numpy as np
+
+        pairs = zip(self.said, self.truths, strict=True)
+        far = [None if said is None else self.schema.distance(said, truth) for said, truth in pairs]
+        known = np.array([one is not None for one in far], float)
+        if not known.any():
+            return None
+        return np.asarray(drawn @ np.array([one or 0.0 for one in far]) / np.maximum(drawn @ known, 1))
+
     def calibration_error(self, drawn: Array) -> Array | None:
         """Return how far scores are from agreement, by tenths: float (1 + draws,); None where there are no scores."""
         import numpy as np
@@ -128,6 +139,7 @@ class Answers:
             "corrections": 1000 * (drawn @ self.wrong) / n,
             "macro_f1": self.macro_f1(drawn),
             "kappa": self.kappa(drawn),
+            "distance": self.distance(drawn),
             "ece": self.calibration_error(drawn),
         }
         return {name: measured(one) for name, one in found.items() if one is not None}

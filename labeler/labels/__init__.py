@@ -9,16 +9,19 @@ from labeler.labels.base import (
     Label,
     LabelSchema,
     Vote,
+    most_voted,
     safe_agreement,
 )
 from labeler.labels.choice import Choice, Choices
 from labeler.labels.fields import Fields
 from labeler.labels.moves import Answers, Lineage, Moves
+from labeler.labels.number import Date, Number
+from labeler.labels.ranking import Ranking
 from labeler.labels.rating import Rating
 from labeler.labels.spans import Keywords, Spans
 from labeler.labels.text import Text, chrf
 
-KINDS: tuple[type[LabelSchema], ...] = (Choice, Choices, Rating, Keywords, Spans, Text, Fields)
+KINDS: tuple[type[LabelSchema], ...] = (Choice, Choices, Rating, Number, Date, Ranking, Keywords, Spans, Text, Fields)
 
 __all__ = [
     "CLAUSES",
@@ -30,16 +33,20 @@ __all__ = [
     "Answers",
     "Choice",
     "Choices",
+    "Date",
     "Fields",
     "Keywords",
     "Label",
     "LabelSchema",
     "Lineage",
     "Moves",
+    "Number",
+    "Ranking",
     "Rating",
     "Spans",
     "Text",
     "Vote",
     "chrf",
+    "most_voted",
     "safe_agreement",
 ]

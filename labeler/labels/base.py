@@ -221,7 +221,12 @@ class LabelSchema(ABC):
             shown = label.name if title == label.name else f"{label.name} ({title})"
             definition = label.defined(language)
             lines.append(f"- {shown}: {definition}" if definition else f"- {shown}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.left_out_line(language)])
+
+    def left_out_line(self, language: str) -> list[str]:
+        """Return the line of :meth:`describe` that says how to leave an ``optional`` value out."""
+        said = '- "": 본문에 없음' if language == "ko" else '- "": nothing of this in the text'
+        return [said] if self.optional else []
 
     def empty(self) -> Value | None:
         """Return the value that says "nothing of this in the record", or None where there is no such value."""
@@ -373,6 +378,19 @@ def several(cell: str) -> list[str]:
 def or_left_out(schema: LabelSchema, json_schema: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON schema of a value that may be left out where ``schema`` is optional."""
     return {"anyOf": [json_schema, {"type": "string", "enum": [EMPTY]}]} if schema.optional else json_schema
+
+
+def most_voted(votes: Sequence[Vote]) -> Vote | None:
+    """Return the value with the largest summed weight, of equal ones the first, and its share; None without weight."""
+    total = sum(weight for _, weight in votes)
+    if total <= 0:
+        return None
+
+    def weight_of(value: Value) -> float:
+        return sum(weight for other, weight in votes if other == value)
+
+    best = max((value for value, _ in votes), key=weight_of)
+    return best, weight_of(best) / total
 
 
 def weigh(votes: Sequence[tuple[str, float]]) -> dict[str, float]:

@@ -83,10 +83,11 @@ class Rating(LabelSchema):
         return f"{value} ({point.titled(language)})" if point else str(value)
 
     def describe(self, language: str) -> str:
-        return "\n".join(
+        lines = [
             f"- {n}: {p.titled(language)}" + (f". {p.defined(language)}" if p.definition else "")
             for n, p in sorted(self.points.items())
-        )
+        ]
+        return "\n".join([*lines, *self.left_out_line(language)])
 
     def read_cell(self, cell: object) -> object:
         """A rating as it is written in tables: 4, 4.0, 4점, 4/5 and ★★★★☆ on a scale up to 5."""

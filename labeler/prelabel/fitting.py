@@ -42,6 +42,8 @@ _PER_MESSAGE, _PER_PROMPT = 32, 256
 _KEPT = 0.75
 _LONGEST_GRAPHEME = 64
 _UNKNOWN_ANSWER = 256
+# The characters of the longest number that a program writes, and of more than a date.
+_LONGEST_NUMBER = 24
 # Of an answer: tokens a character where the model is not known (small ones spell Hangul in bytes), what is kept more
 # than it needs, and for the fence, the white space and the words around it.
 _A_CHARACTER, _SPARE, _AROUND = 3.0, 1.5, 32
@@ -90,6 +92,12 @@ def _longest_json(schema: Mapping[str, Any]) -> tuple[int, int] | None:
         return _longest_list(schema)
     if choices is not None:
         return max((_bytes(choice) for choice in choices), default=2), 0
+    if "anyOf" in schema:
+        ways = [_longest_json(part) for part in schema["anyOf"]]
+        known = [way for way in ways if way is not None]
+        return max(known, key=sum) if len(known) == len(ways) else None
+    if kind == "number" or schema.get("format") == "date":
+        return _LONGEST_NUMBER, 0
     if kind == "string" and "maxLength" in schema:
         return 2, int(schema["maxLength"])
     if kind in ("integer", "boolean") and (kind == "boolean" or "maximum" in schema):

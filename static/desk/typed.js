@@ -1,0 +1,65 @@
+// A value of one line: typed in the field, or digit by digit from the desk, where the hand does not leave the keys.
+import { say } from "./words.js";
+
+// `read` returns {value} or {problem} of a text, `typed` the text with one more key, `moved` the value some steps on.
+export function mountTyped(element, schema, onChange, context, { read, typed, moved, words, missing }) {
+  const field = element.querySelector("input");
+  const hint = element.querySelector("[data-hint]");
+  let suggestion = null;
+  // The first key on a record begins a new value; the next ones go on with it.
+  let fresh = true;
+
+  const text = () => field.value.trim();
+  const found = () => (text() ? read(text()) : schema.optional ? { value: "" } : { problem: { name: missing } });
+  const value = () => found().value ?? null;
+
+  function show() {
+    const other = suggestion !== null && value() !== suggestion;
+    hint.textContent = other ? `${say("suggested")}: ${words(suggestion)}` : "";
+  }
+
+  function put(next) {
+    field.value = next;
+    fresh = false;
+    show();
+    onChange();
+    return true;
+  }
+
+  field.addEventListener("input", () => put(field.value));
+  field.addEventListener("keydown", (event) => {
+    // Enter that ends a syllable belongs to the input method.
+    if (event.isComposing || event.keyCode === 229 || event.ctrlKey || event.metaKey) return;
+    if (event.code !== "Enter" && event.code !== "NumpadEnter") return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (!event.repeat) context.approve(event);
+  });
+
+  return {
+    value,
+    lines: (one) => [words(one)],
+    setValue(next) {
+      field.value = next ?? "";
+      fresh = true;
+      show();
+    },
+    suggest(next) {
+      suggestion = next;
+      show();
+    },
+    focus() {
+      field.focus();
+      field.select();
+    },
+    onDigit: (n) => put(typed(fresh ? "" : field.value, String(n))),
+    onCommand(name) {
+      const now = value();
+      if (name === "delete") return put("");
+      if ((name === "up" || name === "down") && now !== null && now !== "") return put(String(moved(now, name === "up" ? 1 : -1)));
+      const next = typed(fresh ? "" : field.value, { point: ".", minus: "-" }[name]);
+      return next === undefined ? false : put(next);
+    },
+    problem: () => found().problem ?? null,
+  };
+}
