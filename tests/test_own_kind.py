@@ -158,7 +158,7 @@ def test_its_form_takes_suggestions_digits_and_approvals(desk: Desk) -> None:
     assert desk.state() == "corrected"
     first = desk.decide("Enter")
     assert desk.value(first) == {"number": 5000, "unit": "g"}
-    assert "5000 g" in desk.page.inner_text("[data-strip]")
+    desk.until(lambda: "5000 g" in desk.page.inner_text("[data-strip]"))
 
 
 @pytest.mark.browser

@@ -1,0 +1,198 @@
+"""Numbers, dates, orders and what may be left out, at the desk: with one hand, also with a Hangul input method on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsers import CHROMIUM, opened_browser, served, session_cookie
+from test_desk_browser import Desk, hangul
+
+from labeler import accounts
+from labeler.app import create_app
+from labeler.export import export_task
+from labeler.ingest.options import ImportOptions
+from labeler.instance import Instance
+from labeler.store import NewRecord
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)"),
+]
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
+
+PLUGIN = """
+from labeler import Choice, Date, Fields, Label, Number, Ranking, Rating, Task, hookimpl
+
+@hookimpl
+def register_tasks():
+    items = [Label(name, {"en": name.title()}) for name in ("taste", "price", "service")]
+    stars = Rating(1, 5, optional=True)
+    return [
+        Task("weight", Number(0, 100, 0.5, "kg")),
+        Task("change", Number()),
+        Task("bought", Date()),
+        Task("order", Ranking(*items)),
+        Task("stars", Fields((Label("taste"), stars), (Label("delivery"), stars))),
+        Task("mood", Choice(Label("good"), Label("bad"), optional=True)),
+    ]
+"""
+TASKS = ["weight", "change", "bought", "order", "stars", "mood"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with opened_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def desk(browser: Any, tmp_path: Path) -> Iterator[Desk]:
+    folder = tmp_path / "instance"
+    (folder / "plugins").mkdir(parents=True)
+    (folder / "plugins" / "kinds.py").write_text(PLUGIN, encoding="utf-8")
+    with Instance(folder) as instance:
+        assert instance.plugins.disabled == []
+        kim = accounts.add_reviewer(instance.store, "kim", None)
+        project = instance.create_project("fruit", "en", {"tasks": TASKS, "blind_share": 0.0}, kim)
+        rows = [NewRecord(f"r{n}", f"사과 {n} 상자") for n in range(4)]
+        instance.store.write(lambda tx: instance.store.records.add(tx, project, rows, TASKS))
+        app = create_app(instance)
+        with served(app) as address:
+            context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
+            context.add_cookies([session_cookie(app, kim) | {"url": address}])
+            page = context.new_page()
+            errors: list[str] = []
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            yield Desk(instance, project, [kim], page, address)
+            context.close()
+        assert errors == []
+
+
+def shown(desk: Desk) -> str:
+    return str(desk.page.input_value("[data-form] input"))
+
+
+def complaint(desk: Desk) -> str:
+    return str(desk.page.inner_text("[data-complaint]"))
+
+
+def test_a_number_is_typed_without_going_into_the_field(desk: Desk) -> None:
+    """The first digit takes the place of the suggestion, the next ones go on; the arrows go by the step."""
+    desk.suggest("r0", 12, "weight")
+    desk.go("weight")
+    assert (shown(desk), desk.state()) == ("12", "suggested")
+    desk.press("Digit7", "Period", "Numpad5")
+    assert (shown(desk), desk.state()) == ("7.5", "corrected")
+    assert desk.page.inner_text("[data-hint]") == "suggested: 12 kg"
+    desk.press("ArrowUp", "ArrowUp", "ArrowDown")
+    assert desk.value(desk.decide("Enter")) == 8
+    desk.until(lambda: "8 kg" in desk.page.inner_text("[data-strip]"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (["Digit7", "Period", "Digit2"], "a multiple of 0.5"), (["Digit1", "Digit0", "Digit1"], "The most is 100"),
+        (["Minus", "Digit1"], "The least is 0"), (["Delete"], "Type a number first"), (["Minus"], "not a number"),
+    ],
+)  # fmt: skip
+def test_a_number_that_cannot_be_stays_and_says_why(desk: Desk, keys: list[str], said: str) -> None:
+    desk.suggest("r0", 12, "weight")
+    before = desk.go("weight").record
+    desk.press(*keys)
+    desk.settle()
+    desk.press("Enter")
+    assert said in complaint(desk) and desk.record == before
+
+
+def test_a_number_in_the_field_is_approved_with_enter(desk: Desk) -> None:
+    """The field takes what is typed, also a sign; E goes into it, and Enter in it approves."""
+    desk.blank("change").press("KeyE")
+    desk.page.keyboard.type("-3")
+    assert desk.value(desk.decide("Enter")) == -3
+
+
+def test_a_date_is_eight_digits(desk: Desk) -> None:
+    """With the input method on, too; the arrows go on by days, over the end of a month."""
+    desk.blank("bought")
+    for digit in "20240228":
+        hangul(desk, f"Digit{digit}", "Process", composing=False)
+    assert shown(desk) == "2024-02-28"
+    desk.press("ArrowUp", "ArrowUp")
+    assert desk.value(desk.decide("Enter")) == "2024-03-01"
+    before = desk.record
+    desk.press(*(f"Digit{digit}" for digit in "20230229"))
+    desk.settle()
+    desk.press("Enter")
+    assert complaint(desk) == "This is no day of the calendar" and desk.record == before
+
+
+def test_an_order_takes_a_key_less_than_it_has_items(desk: Desk) -> None:
+    """Over a suggested order the first key begins a new one; the last item takes the place that is left."""
+    desk.suggest("r0", ["taste", "price", "service"], "order")
+    desk.go("order")
+    assert desk.page.inner_text("[data-hint]") == "Taste > Price > Service"
+    hangul(desk, "Digit3", "Process", composing=False)
+    desk.settle()
+    desk.press("Enter")
+    assert complaint(desk) == "Put all of them in order first"
+    desk.press("Digit1")
+    assert "Service > Taste > Price" in desk.page.inner_text("[data-hint]") and desk.state() == "corrected"
+    assert desk.value(desk.decide("Enter")) == ["service", "taste", "price"]
+
+
+def test_a_click_takes_an_item_out_again(desk: Desk) -> None:
+    desk.blank("order")
+    desk.page.click("text=Price")
+    desk.page.click("text=Price")
+    desk.page.click("text=Taste")
+    desk.page.click("text=Price")
+    assert desk.value(desk.decide("Enter")) == ["taste", "price", "service"]
+
+
+def test_a_rating_that_is_not_given_is_left_out(desk: Desk) -> None:
+    desk.blank("stars").press("Digit4")
+    assert desk.value(desk.decide("Enter")) == {"taste": 4}
+
+
+def test_a_choice_that_is_left_out_is_approved_knowingly(desk: Desk) -> None:
+    """As with other empty values, Enter alone is not enough."""
+    before = desk.blank("mood").record
+    desk.settle()
+    desk.press("Enter")
+    assert "This is empty" in complaint(desk) and desk.record == before
+    assert desk.value(desk.decide("Shift+Enter")) == ""
+
+
+def test_their_keys_stand_in_the_help(desk: Desk) -> None:
+    desk.go("order").press("Shift+Slash")
+    assert "Put an item in the next place" in desk.page.inner_text("[data-dialog=keys]")
+
+
+@pytest.mark.parametrize(
+    ("task", "value"),
+    [("weight", 2.5), ("change", -3), ("bought", "2024-02-29"), ("order", ["price", "service", "taste"])],
+)
+def test_an_export_brings_it_into_the_next_project(desk: Desk, tmp_path: Path, task: str, value: Any) -> None:
+    """A table holds each as it is read again."""
+    desk.suggest("r0", value, task)
+    record = desk.go(task).decide("Enter")
+    assert desk.value(record) == value
+    project = desk.instance.store.projects.get(desk.project)
+    made = export_task(
+        desk.instance.store, project, desk.instance.task_of(project, task), "csv", tmp_path / "made",
+        formats=desk.instance.plugins.exporters,
+    )  # fmt: skip
+    file = Path(made.folder) / "train.csv"
+    with file.open(encoding="utf-8", newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == 1
+    again = desk.instance.store.projects.get(desk.instance.create_project("again", "en", {"tasks": [task]}))
+    desk.instance.importer(again).run(file, ImportOptions(text="text", id="key", labels={task: "value"}))
+    found = desk.instance.store.records.by_key(again["id"], "r0")
+    assert found is not None
+    assert json.loads(desk.instance.store.annotations.current(found.id, task)["value"]) == value
