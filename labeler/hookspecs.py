@@ -39,7 +39,7 @@ def register_tasks() -> list[Task]:
 
 @hookspec
 def register_widgets() -> list[tuple[str, Path]]:
-    """Return (name, folder) pairs: the forms of label schemas of one's own, whose ``widget`` is the name.
+    """Return (name, folder) pairs: the forms of your own label schemas, whose ``widget`` is the name.
 
     The folder has ``NAME.html`` and ``NAME.js``; it may have ``NAME.value.html`` and ``NAME.keys.html``.
     """

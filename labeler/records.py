@@ -13,6 +13,9 @@ from typing import Any, TypedDict
 Value = Any
 """A label value in canonical form: str, int, list or dict as its schema says; always JSON-able."""
 
+Part = tuple[str, int, int]
+"""A named part of a text: its title, and where it begins and ends, in code points."""
+
 
 class Message(TypedDict):
     """One message of a prompt, as chat backends take it."""
@@ -23,7 +26,10 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One item to label. ``cluster`` is the id of the first record of its near-duplicate cluster."""
+    """One item to label. ``cluster`` is the id of the first record of its near-duplicate cluster.
+
+    ``parts`` are the named parts of the text, where it has some (a question and its answers).
+    """
 
     id: int
     project_id: int
@@ -34,13 +40,15 @@ class Record:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     content_hash: str = ""
     cluster: int | None = None
+    parts: Sequence[Part] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """An approved annotation with its text, as shown in a prompt and as evidence.
 
-    ``similarity`` is the cosine to the record it was retrieved for, in [-1, 1]. ``metadata`` is its record's.
+    ``similarity`` is the cosine to the record it was retrieved for, in [-1, 1]. ``metadata`` and ``parts`` are its
+    record's.
     """
 
     annotation_id: int
@@ -51,6 +59,7 @@ class Example:
     reviewer: str = ""
     approved_at: float = 0.0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    parts: Sequence[Part] = ()
 
 
 @dataclass(frozen=True, slots=True)

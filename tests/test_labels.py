@@ -21,6 +21,7 @@ from labeler.labels import (
     Label,
     LabelSchema,
     Number,
+    Pairwise,
     Ranking,
     Rating,
     Spans,
@@ -60,6 +61,7 @@ NUMBER = Number(0, 10, 0.5, "kg")
 COUNT = Number(minimum=1)
 DATE = Date()
 RANKING = Ranking(Label("taste", {"ko": "맛", "en": "Taste"}), Label("price"), Label("service"))
+PAIR = Pairwise(Label("answer a"), Label("answer b"))
 ANY_CHOICE = Choice(*CHOICE.labels, optional=True)
 ANY_RATING = Rating(optional=True)
 ANY_NUMBER = Number(optional=True)
@@ -72,9 +74,9 @@ OPTIONAL = {
 SCHEMAS = {
     "choice": CHOICE, "choices": FLAT, "tree": TREE, "rating": RATING, "keywords": KEYWORDS, "spans": SPANS,
     "text": TEXT, "bounded text": LONG, "fields": FIELDS, "summary": SUMMARY,
-    "number": NUMBER, "count": COUNT, "date": DATE, "ranking": RANKING, **OPTIONAL,
+    "number": NUMBER, "count": COUNT, "date": DATE, "ranking": RANKING, "pairwise": PAIR, **OPTIONAL,
 }  # fmt: skip
-VOTES = ["choice", "choices", "tree", "rating", "number", "date", "ranking", *OPTIONAL]
+VOTES = ["choice", "choices", "tree", "rating", "number", "date", "ranking", "pairwise", *OPTIONAL]
 
 
 def keyword(words: str, start: int) -> dict[str, Any]:
@@ -174,6 +176,8 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
         (Number(step=0.1), 0.3, 0.3),
         (Number(minimum=-1.5, step=1), -0.5, -0.5),
         (DATE, "2024-02-29", "2024-02-29"),
+        (PAIR, "tie", "tie"),
+        (PAIR, "answer b", "answer b"),
         (RANKING, ("price", "taste", "service"), ["price", "taste", "service"]),
         *((schema, raw, EMPTY) for schema in OPTIONAL.values() for raw in (None, "")),
         (KEYWORDS, [], []),
@@ -257,6 +261,7 @@ def test_good_answer_becomes_its_canonical_value(schema, raw, value):
         (DATE, "2024-02-29T00:00", "range"),
         (DATE, "", "range"),
         (DATE, 20240229, "type"),
+        (PAIR, "both", "unknown_label"),
         (RANKING, "taste", "type"),
         (RANKING, ["taste", "price"], "count"),
         (RANKING, ["taste", "price", "service", "price"], "count"),
@@ -737,6 +742,9 @@ def test_schema_without_labels_refuses_labels(schema):
         (lambda: Number(3, 3), "no numbers from 3 to 3"),
         (lambda: Number(step=0), "must be above 0"),
         (lambda: Ranking(Label("a")), "at least two items"),
+        (lambda: Pairwise(Label("a"), Label("a")), "'a' appears twice"),
+        (lambda: Pairwise(Label("a"), Label("b", retired=True)), "none of them retired"),
+        (lambda: PAIR.with_labels([Label("answer a"), Label("other"), Label("tie")]), "only their titles"),
         (lambda: Ranking(Label("a"), Label("b", retired=True)), "none of them retired"),
         (lambda: Fields(), "different names"),
         (lambda: Fields((Label("a"), TEXT), (Label("a"), TEXT)), "different names"),
@@ -811,6 +819,13 @@ def test_a_part_that_is_left_out_is_none_of_the_value():
     schema = Fields((Label("taste"), ANY_RATING), (Label("delivery"), ANY_RATING))
     assert schema.parse({"taste": 4, "delivery": None}) == schema.parse({"taste": 4, "delivery": ""}) == {"taste": 4}
     assert schema.empty() == {} and schema.answer({"taste": 4}) == {"taste": 4, "delivery": ""}
+
+
+def test_a_comparison_may_be_titled_otherwise():
+    """What is compared stays, in its order: two parts of the record by their names, and the tie."""
+    changed = PAIR.with_labels([Label("tie"), Label("answer b", {"en": "B"}), Label("answer a")])
+    assert isinstance(changed, Pairwise) and changed.sides == PAIR.sides == ("answer a", "answer b")
+    assert changed.render("answer b", "en") == "B"
 
 
 def test_tree_knows_leaves_and_groups():

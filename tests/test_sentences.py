@@ -42,7 +42,7 @@ NOT_SHOWN = {
     "authors of tasks, before the page is there": (
         "The task name …", "The task … has the unit", "No guidelines …", "At most … labels and at least",
         "A … schema has no labels", "A Fields schema needs", "A part of Fields", "A scale from …",
-        "A ranking needs", "There are no numbers from", "The step of a number is",
+        "A ranking needs", "Two texts are compared", "There are no numbers from", "The step of a number is",
     ),
     "the command line": ("Or leave the column out: ",),
     "tests, as a reason": ("text: ", "id: ", "group: ", "by its name", "has the longest texts"),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--project", required=True, metavar="NAME", help="The first import of an instance creates it")
 @click.option("--new", is_flag=True, help="Create the project")
 @click.option("--text", metavar="COL", help="The column of the review [guessed]")
+@click.option("--part", multiple=True, metavar="TITLE=COL", help="A column of a text in parts, in place of --text")
 @click.option("--id", "id_", metavar="COL", help="The column of a stable id [guessed]")
 @click.option("--group", metavar="COL", help="The column of the product [guessed]")
 @click.option("--label", multiple=True, metavar="TASK=COL", help="A column of labels, imported as approved")
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 @with_new_instance
 def import_(
     instance: Instance, file: Path, project: str, tasks: tuple[str, ...], language: str, label: tuple[str, ...],
-    report_file: Path | None, new: bool, no_header: bool, id_: str | None, **options: Any,
+    part: tuple[str, ...], report_file: Path | None, new: bool, no_header: bool, id_: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Import FILE (CSV, TSV, JSONL, JSON, xlsx, Parquet; also .gz) into a project.
 
@@ -67,7 +68,9 @@ def import_(
     if found is not None and new:
         raise InputError(f"There is already a project called {project!r}; leave out --new to import into it")
     readers = instance.plugins.importers
-    asked = ImportOptions(id=id_, labels=labels, header=not no_header, **options)
+    if part and options["text"]:
+        raise InputError("Give --text or --part, not both: the parts are the text")
+    asked = ImportOptions(id=id_, labels=labels, parts=pairs(part, "--part"), header=not no_header, **options)
     seen = preview(file, asked, readers)
     chosen = seen.resolve(asked)
     every = instance.plugins.tasks

@@ -226,7 +226,7 @@ def built_in() -> dict[str, Format]:
 def prompt(row: ExportRow, context: Context) -> list[Message]:
     """Return the zero-shot prompt of a row, checked: what a trainer gets are role and content, and both are sound."""
     # As served, but for equal files from equal rows: the word of the marks is a hash of the text.
-    record = replace(row.record, text=context.style.sent(row.record.text, row.record.metadata))
+    record = replace(row.record, text=context.style.sent(row.record.text, row.record.metadata, row.record.parts))
     style = replace(context.style, fence=context.style.mark(record.text))
     messages = context.task.build_prompt(record, [], style)
     for place, message in enumerate(messages):
@@ -251,10 +251,12 @@ def completion(row: ExportRow, context: Context) -> Message:
 def record_line(row: ExportRow) -> str:
     """Return the whole record with its label, as the import reads it again."""
     record = row.record
+    parts = {title: record.text[start:end] for title, start, end in record.parts}
     return json_line(
         {
             "id": record.key,
             "text": record.text,
+            **({"parts": parts} if parts else {}),
             "label": row.label,
             "group": record.group,
             "metadata": dict(record.metadata),

@@ -44,6 +44,7 @@ from labeler.prompts.styles import ZERO_SHOT
 from labeler.records import Record, Value
 from labeler.store import Row, Store
 from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
+from labeler.store.records import as_parts
 from labeler.store.suggestions import as_suggestion
 from labeler.task import Task
 from labeler.text import content_hash, guess_language
@@ -470,6 +471,7 @@ def _export_row(job: _Job, stored: Row, split: str) -> ExportRow:
         group=stored["grp"],
         metadata=strictjson.loads(stored["metadata"]),
         cluster=stored["cluster"],
+        parts=as_parts(stored["parts"]),
     )
     return ExportRow(stored["id"], record, value, _portable(job.task, value, text), split)
 

@@ -12,11 +12,12 @@ from labeler.ingest.columns import lost_digits
 from labeler.ingest.rows import composed
 from labeler.ingest.shapes import Several, plain_answer
 from labeler.labels import LabelSchema
-from labeler.records import Value
+from labeler.records import Part, Value
 from labeler.text import clean_text, is_blank, one_line
 
 MAX_TEXT = 100_000
 _DEEPEST = 4
+_BETWEEN = "\n\n"
 _TOTAL = re.compile(r"합\s?계|총\s?계|소\s?계|총\s?합계|누\s?계|(?:grand |sub)?total|sum", re.IGNORECASE)
 _MEAN = re.compile(r"평균|average|mean", re.IGNORECASE)
 _COUNT = re.compile(r"(?:총\s*)?[-+]?[\d.,]+\s*(?:건|개|명|점|원|%|rows?|reviews?)?", re.IGNORECASE)
@@ -65,6 +66,21 @@ def text_of(raw: Any) -> str:
     if len(text) > MAX_TEXT:
         raise TextError(f"The text has {len(text):,} characters; at most {MAX_TEXT:,} are taken")
     return text
+
+
+def text_of_parts(cells: Mapping[str, Any]) -> tuple[str, list[Part]]:
+    """Return the cells of the parts of a text as one text, and where each is in it; an empty part is in none.
+
+    Raises :class:`TextError` for one that is no text, or if all are empty or too long together.
+    """
+    parts, pieces, place = list[Part](), list[str](), 0
+    for title, raw in cells.items():
+        piece = "" if raw is None or not str(raw).strip() else text_of(raw)
+        if piece:
+            parts.append((title, place, place + len(piece)))
+            pieces.append(piece)
+            place += len(piece) + len(_BETWEEN)
+    return text_of(_BETWEEN.join(pieces)), parts
 
 
 def name_of(raw: Any, column: str) -> str | None:

@@ -57,7 +57,7 @@ class Reading:
             both = [self.text, *self.rivals]
             raise _question(f"Several columns could hold the review: {_listed(both)}", both)
         chosen = replace(options, text=self.text, id=self.id, group=self.group)
-        for column in (chosen.text, chosen.id, chosen.group, *options.labels.values()):
+        for column in (chosen.text, chosen.id, chosen.group, *options.labels.values(), *options.parts.values()):
             if column is not None and column not in self.columns:
                 raise FileRefused(f"There is no column {column!r}; there are: {_listed(self.columns)}")
         self._check_text(self.text)

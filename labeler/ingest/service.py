@@ -33,7 +33,7 @@ from labeler.errors import (
     TextError,
     TooLarge,
 )
-from labeler.ingest.cells import is_totals, name_of, read_label, text_of, value_at, without
+from labeler.ingest.cells import is_totals, name_of, read_label, text_of, text_of_parts, value_at, without
 from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.reading import Readers, open_file, resolve
@@ -357,9 +357,13 @@ class Importer:
         return _Incoming(row.number, ready(new), labels)
 
     def _new_record(self, row: Row, options: ImportOptions) -> NewRecord:
-        text = text_of(value_at(row.values, options.text or ""))
+        if options.parts:
+            cells = {title: value_at(row.values, column) for title, column in options.parts.items()}
+            text, parts = text_of_parts(cells)
+        else:
+            text, parts = text_of(value_at(row.values, options.text or "")), []
         group = name_of(value_at(row.values, options.group), options.group) if options.group else None
-        used = {options.text, options.id, options.group, *options.labels.values()}
+        used = {options.text, options.id, options.group, *options.labels.values(), *options.parts.values()}
         metadata = without(row.values, {name for name in used if name})
         if isinstance(inner := metadata.get("metadata"), dict):
             # What was metadata where the file comes from is metadata here, beside the other columns.
@@ -380,8 +384,10 @@ class Importer:
             record = self.prepare(Record(0, self.project_id, key, text, group=group, metadata=metadata))
             if isinstance(record, str):
                 raise InputError(record)
+            # Where a plugin cleaned the text, nobody knows any more where its parts are.
+            parts = parts if record.text == text else []
             text, group, metadata = clean_text(record.text), record.group, dict(record.metadata)
-        return NewRecord(key, text, group, metadata)
+        return NewRecord(key, text, group, metadata, parts=parts)
 
     def _store_slice(
         self, slice_: _Slice, report: Report, ours: _Claim, reviewer_id: int | None, position: int

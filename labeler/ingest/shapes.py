@@ -71,7 +71,8 @@ def _is_own_record(row: Values) -> bool:
 
 
 def _own_record(row: Values) -> Values:
-    return {name: row.get(name) for name in ("id", "text", "label", "group", "metadata")}
+    parts = {"parts": row["parts"]} if isinstance(row.get("parts"), dict) else {}
+    return {name: row.get(name) for name in ("id", "text", "label", "group", "metadata")} | parts
 
 
 # Label Studio

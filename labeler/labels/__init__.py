@@ -12,7 +12,7 @@ from labeler.labels.base import (
     most_voted,
     safe_agreement,
 )
-from labeler.labels.choice import Choice, Choices
+from labeler.labels.choice import Choice, Choices, Pairwise
 from labeler.labels.fields import Fields
 from labeler.labels.moves import Answers, Lineage, Moves
 from labeler.labels.number import Date, Number
@@ -21,7 +21,19 @@ from labeler.labels.rating import Rating
 from labeler.labels.spans import Keywords, Spans
 from labeler.labels.text import Text, chrf
 
-KINDS: tuple[type[LabelSchema], ...] = (Choice, Choices, Rating, Number, Date, Ranking, Keywords, Spans, Text, Fields)
+KINDS: tuple[type[LabelSchema], ...] = (
+    Choice,
+    Choices,
+    Pairwise,
+    Rating,
+    Number,
+    Date,
+    Ranking,
+    Keywords,
+    Spans,
+    Text,
+    Fields,
+)
 
 __all__ = [
     "CLAUSES",
@@ -41,6 +53,7 @@ __all__ = [
     "Lineage",
     "Moves",
     "Number",
+    "Pairwise",
     "Ranking",
     "Rating",
     "Spans",

@@ -108,6 +108,8 @@ class LabelSchema(ABC):
     """Of which pieces of the text a value is made, so that it can be learned what to cut out; empty for none."""
     free_text: bool = False
     """Whether a value is a text: brackets in a cell are part of it."""
+    sides: tuple[str, ...] = ()
+    """The parts of a record that stand side by side at the desk, by their titles."""
     neighbours: int = 8
     """How many neighbours the free backends see."""
 

@@ -92,6 +92,30 @@ class Choice(LabelSchema):
         return Choice(*labels, optional=self.optional)
 
 
+class Pairwise(Choice):
+    """Which of two parts of the record is the better one, or a tie. Canonical value: the title of the part, or "tie".
+
+    ``first`` and ``second`` are called as the two parts of the record that stand side by side at the desk.
+    """
+
+    kind = "pairwise"
+
+    def __init__(self, first: Label, second: Label, tie: Label | None = None) -> None:
+        super().__init__(first, second, tie or Label("tie", {"ko": "비슷함", "en": "Tie"}))
+        if len(self.labels) < 3:
+            raise SettingError("Two texts are compared by three labels, none of them retired")
+        self.sides = (first.name, second.name)
+
+    def with_labels(self, labels: Sequence[Label]) -> Choice:
+        """The titles and definitions may be others; what is compared may not."""
+        by_name = {label.name: label for label in labels if not label.retired}
+        if len(labels) != len(self.labels) or by_name.keys() != self._names.keys():
+            raise SettingError(
+                f"A comparison has the labels {', '.join(self._names)}; only their titles may be changed"
+            )
+        return Pairwise(*(by_name[name] for name in self._names))
+
+
 class Choices(LabelSchema):
     """A set of labels. Canonical value: a list of names in the order of the schema.
 

@@ -28,6 +28,7 @@ class Fields(LabelSchema):
             raise SettingError("A Fields schema needs parts with different names")
         if any(isinstance(schema, Fields) for schema in self.parts.values()):
             raise SettingError("A part of Fields cannot be Fields again")
+        self.sides = next((schema.sides for schema in self.parts.values() if schema.sides), ())
         self.neighbours = max(schema.neighbours for schema in self.parts.values())
 
     @property

@@ -196,7 +196,9 @@ class Suggester:
     def case(self, prepared: Prepared) -> Case:
         """Return what the flow of a record works with; the record's fence is a fresh random one."""
         whole = prepared.record
-        record = replace(whole, text=self.style.sent(whole.text, whole.metadata)) if self.columns else whole
+        record = whole
+        if self.columns or whole.parts:
+            record = replace(whole, text=self.style.sent(whole.text, whole.metadata, whole.parts))
         texts = [record.text, *(example.text for example in prepared.examples)]
         longest = None if getattr(self.backend, "thinks", False) else self._longest(self.task.json_schema())
 
@@ -271,8 +273,11 @@ class Suggester:
         return self._sent(self.index.examples(self.fixed.retrieve(self.index, query, self.k))) if self.fixed else []
 
     def _sent(self, examples: Sequence[Example]) -> list[Example]:
-        """Return examples for a prompt, with the columns that the model sees."""
-        return [replace(e, text=self.style.sent(e.text, e.metadata)) for e in examples] if self.columns else [*examples]
+        """Return examples for a prompt, with the columns that the model sees and the titles of their parts."""
+        return [
+            replace(e, text=self.style.sent(e.text, e.metadata, e.parts)) if self.columns or e.parts else e
+            for e in examples
+        ]
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from labeler import strictjson
 from labeler.errors import SettingError
 from labeler.prompts.styles import FEW_SHOT, STYLES, WAYS
-from labeler.records import Example, Message, Record, Value
+from labeler.records import Example, Message, Part, Record, Value
 from labeler.said import in_language
 from labeler.text import as_read
 
@@ -99,8 +99,16 @@ class PromptStyle:
             fence = secrets.token_hex(_MARK_BYTES)
         return replace(self, fence=fence)
 
-    def sent(self, text: str, metadata: Mapping[str, Any]) -> str:
-        """Return what stands between the marks of a text: the text, behind the columns that the model sees."""
+    def sent(self, text: str, metadata: Mapping[str, Any], parts: Sequence[Part] = ()) -> str:
+        """Return what stands between the marks of a text: the text, behind the columns that the model sees.
+
+        Of a text with parts each stands between marks with its title. Their word is that of an example's, so a part
+        cannot end itself, nor begin another.
+        """
+        if parts:
+            word = self.mark(text)
+            marked = (f"<{title}-{word}>\n{text[start:end]}\n</{title}-{word}>" for title, start, end in parts)
+            text = "\n".join(marked)
         if not self.columns:
             return text
         return f"{strictjson.dumps(sent_values(metadata, self.columns), separators=(', ', ': '))}\n{text}"

@@ -32,7 +32,7 @@ from labeler.memory import give_back
 from labeler.records import Example, Record, Value
 from labeler.retrieval.embedding import Embeddings
 from labeler.store import Row, Store
-from labeler.store.records import kind_of
+from labeler.store.records import as_parts, kind_of
 from labeler.task import GROUP, Task
 
 if TYPE_CHECKING:
@@ -365,6 +365,7 @@ class ExampleIndex:
             reviewer=row["reviewer"] or "",
             approved_at=row["created_at"],
             metadata=strictjson.loads(row["metadata"]),
+            parts=as_parts(row["parts"]),
         )
 
     def rebuild(self) -> None:
@@ -558,4 +559,6 @@ def _without_annotation(record_id: int, content_hash: str) -> Entry:
 
 def _at(e: Example, similarity: float) -> Example:
     # dataclasses.replace takes ten times as long, and this is done for every example of every prompt.
-    return Example(e.annotation_id, e.record_id, e.text, e.value, similarity, e.reviewer, e.approved_at, e.metadata)
+    return Example(
+        e.annotation_id, e.record_id, e.text, e.value, similarity, e.reviewer, e.approved_at, e.metadata, e.parts
+    )  # fmt: skip

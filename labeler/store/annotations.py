@@ -140,7 +140,7 @@ class Annotations:
         ``unit`` is the one that the task has now: what was approved while it had another is left out. None yields all.
         """
         sql = """SELECT a.id, a.value, a.how, a.blind, a.task_version, a.created_at, a.origin, r.id AS record_id,
-                 r.key, r.text, r.grp, r.cluster, r.metadata, r.language, p.name AS reviewer
+                 r.key, r.text, r.grp, r.cluster, r.metadata, r.parts, r.language, p.name AS reviewer
                  FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN reviewers p ON p.id = a.reviewer_id
                  WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL
                  AND (:kind IS NULL OR r.kind = :kind) AND a.id > :after ORDER BY a.id LIMIT :size"""
@@ -242,7 +242,7 @@ class Annotations:
             return {}
         marks = ",".join("?" * len(annotation_ids))
         sql = f"""SELECT a.id, a.record_id, a.value, a.state, a.superseded_by, a.created_at, a.task_version, r.text,
-                  r.metadata, r.key, p.name AS reviewer, a.how, a.origin
+                  r.metadata, r.parts, r.key, p.name AS reviewer, a.how, a.origin
                   FROM annotations a JOIN records r ON r.id = a.record_id
                   LEFT JOIN reviewers p ON p.id = a.reviewer_id WHERE a.id IN ({marks})"""
         return {row["id"]: row for row in self.db.all(sql, list(annotation_ids))}

@@ -694,6 +694,12 @@ def _execute(db: SqliteUtils, script: str) -> None:
             db.execute(statement)
 
 
+@migrations()
+def m027_parts(db: SqliteUtils) -> None:
+    """A text may have named parts: a list of [title, begin, end], in code points; NULL where it has none."""
+    _execute(db, "ALTER TABLE records ADD COLUMN parts TEXT")
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from labeler import strictjson
 from labeler.errors import Conflict, NotFound
-from labeler.records import Record
+from labeler.records import Part, Record
 from labeler.store.counts import GOING, RECORDS, WORK, Counts, count
 from labeler.store.database import Database, Row, Tx
 from labeler.store.search import index_tokens, search_tokens
@@ -48,6 +48,7 @@ class NewRecord:
     group: str | None = None
     metadata: dict[str, Any] | None = None
     kind: str = REVIEW
+    parts: Sequence[Part] = ()
 
 
 class Ready(NamedTuple):
@@ -281,7 +282,13 @@ def as_record(row: Row) -> Record:
         metadata=strictjson.loads(row["metadata"]),
         content_hash=row["content_hash"],
         cluster=row["cluster"],
+        parts=as_parts(row["parts"]),
     )
+
+
+def as_parts(stored: str | None) -> tuple[Part, ...]:
+    """Return the named parts of a text as they are stored with it."""
+    return tuple((title, start, end) for title, start, end in strictjson.loads(stored)) if stored else ()
 
 
 class Placed(NamedTuple):
@@ -301,12 +308,12 @@ def next_number(tx: Tx) -> int:
 def insert(tx: Tx, project_id: int, rows: Sequence[Placed], import_id: int | None = None) -> None:
     """Store records, so that a search finds them."""
     columns = """id, project_id, key, text, language, grp, metadata, content_hash, kind, duplicate_of, cluster, \
-import_id, created_at"""
+import_id, created_at, parts"""
     now = time.time()
     _count(tx, project_id, rows, import_id)
     tx.insert("records", columns, [
         (id_, project_id, new.key, new.text, guess_language(new.text), new.group, metadata, digest, new.kind, original,
-         cluster, import_id, now)
+         cluster, import_id, now, strictjson.dumps(new.parts) if new.parts else None)
         for id_, (new, digest, _, metadata), original, cluster in rows
     ])  # fmt: skip
     index_tokens(tx, [(one.id, one.row.tokens) for one in rows])

@@ -603,6 +603,8 @@ SENTENCES = (
     N_("The part %(name)s is missing"),
     N_("Expected a whole number, got %(got)s"),
     N_("%(value)s is not on the scale from %(low)s to %(high)s"),
+    N_("A part cannot be called %(title)s; take a name of letters, digits, _ and spaces, at most 40"),
+    N_("A comparison has the labels %(names)s; only their titles may be changed"),
     N_("Expected a number, got %(got)s"),
     N_("%(value)s is too large a number"),
     N_("%(value)s is less than %(low)s, the least there may be"),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flask import Flask, Response, current_app, json, send_from_directory, url_for
-from jinja2 import ChoiceLoader, FunctionLoader
+from jinja2 import ChoiceLoader, DictLoader
 from markupsafe import Markup
 
 from labeler.labels import EMPTY, LabelSchema
@@ -19,24 +19,20 @@ from labeler.records import Value
 from labeler.web.words import _
 
 _SCRIPTS = "desk/widgets"
-_DEFAULTS = {"value": "labels/text.value.html", "keys": "labels/text.keys.html"}
-"""What stands for a template that a plugin does without."""
+_PARTS = {"": "", ".value": "text", ".keys": "text"}
+"""The templates of a widget, and whose stands for one that a plugin does without."""
 
 
 def install(app: Flask, widgets: Mapping[str, Path]) -> None:
     """Add templates and scripts of the plugins' ``widgets``, folders by name, and what templates show kinds with."""
-    ours = app.jinja_loader
-    assert ours is not None
-
-    def source(template: str) -> str | None:
-        place, _, file = template.rpartition("/")
-        name, _, part = file.removesuffix(".html").partition(".")
-        if place != "labels" or name not in widgets:
-            return None
-        path = widgets[name] / file
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-        return ours.get_source(app.jinja_env, _DEFAULTS[part])[0] if part in _DEFAULTS else None
+    assert app.jinja_loader is not None and app.template_folder is not None
+    ours = Path(app.template_folder) / "labels"
+    templates = {}
+    for name, folder in widgets.items():
+        for part, default in _PARTS.items():
+            file = folder / f"{name}{part}.html"
+            source = file if file.is_file() else ours / f"{default}{part}.html"
+            templates[f"labels/{name}{part}.html"] = source.read_text(encoding="utf-8")
 
     def static(filename: str) -> Response:
         name = Path(filename).stem
@@ -44,7 +40,7 @@ def install(app: Flask, widgets: Mapping[str, Path]) -> None:
             return send_from_directory(widgets[name], f"{name}.js", max_age=app.get_send_file_max_age(filename))
         return app.send_static_file(filename)
 
-    app.jinja_loader = ChoiceLoader([ours, FunctionLoader(source)])
+    app.jinja_loader = ChoiceLoader([app.jinja_loader, DictLoader(templates)])
     app.view_functions["static"] = static
     app.jinja_env.globals["value_of"] = value_of
     for function in (mounted, widget_script):

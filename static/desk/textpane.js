@@ -9,6 +9,7 @@ export class TextPane {
     this.owner = null;
     this.text = "";
     this.unseen = [];
+    this.parts = [];
     this.unfinished = null;
     // On a busy page the next press is heard before the end of a click or drag: that comes first all the same.
     for (const press of ["keydown", "pointerdown"]) document.addEventListener(press, () => this.#finish(), true);
@@ -45,6 +46,13 @@ export class TextPane {
       }
       position += node.textContent.length;
     }
+    // Named parts stand in panes; the titles are no text, so that places stay what they are.
+    const sides = JSON.parse(slot.dataset.sides ?? "[]");
+    this.parts = JSON.parse(slot.dataset.parts ?? "[]").map(([title, start, end]) => ({
+      title, start: this.at[start], end: this.at[end], side: sides.includes(title),
+    }));
+    this.element.classList.toggle("has-parts", this.parts.length > 0);
+    if (this.parts.length) this.#draw([]);
     this.element.scrollTop = 0;
   }
 
@@ -58,15 +66,23 @@ export class TextPane {
     const borders = new Set([0, this.text.length]);
     for (const { from, to } of ranges) borders.add(from).add(to);
     for (const { start, end } of this.unseen) borders.add(start).add(end);
+    for (const { start, end } of this.parts) borders.add(start).add(end);
     const cuts = [...borders].sort((a, b) => a - b);
     const fragment = document.createDocumentFragment();
+    let pane = null;
     for (let n = 0; n + 1 < cuts.length; n += 1) {
       const [from, to] = [cuts[n], cuts[n + 1]];
       let node = document.createTextNode(this.text.slice(from, to));
       const unseen = this.unseen.find((piece) => piece.start === from);
       if (unseen) node = make("span", { class: "unseen", title: unseen.mark, data: { mark: unseen.mark } }, node);
       for (const range of ranges) if (range.from <= from && to <= range.to) node = this.#wrap(node, range, from, to);
-      fragment.append(node);
+      const part = this.parts.find((one) => one.start <= from && to <= one.end);
+      if (part && part !== pane?.part) {
+        pane = { part, element: make("section", { class: part.side ? "pane side-by-side" : "pane", data: { title: part.title } }) };
+        fragment.append(pane.element);
+      }
+      if (part) pane.element.append(node);
+      else fragment.append(this.parts.length ? make("span", { class: "between" }, node) : node);
     }
     this.element.replaceChildren(fragment);
   }
