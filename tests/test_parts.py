@@ -193,6 +193,12 @@ def test_the_desk_shows_panes_and_keeps_places(instance: Instance, project: Any)
         assert desk.value(desk.decide("Enter"))[0]["start"] == first.text.index("달아요")
 
 
+def test_no_classifier_guesses_which_side_is_better(instance: Instance, project: Any) -> None:
+    """A model of the whole text knows nothing of its sides: before the first approval nothing is suggested."""
+    task = instance.task_of(project, "better")
+    assert instance.default_backend(project, task) == "nearest"
+
+
 def test_tasks_without_parts_are_asked_as_before() -> None:
     assert PromptStyle().sent("text", {}) == "text"
     assert Task("a", Keywords()).schema.sides == () and Pairwise(Label("a"), Label("b")).sides == ("a", "b")

@@ -67,7 +67,8 @@ class EnsembleBackend(Learner[Fit]):
 
     @staticmethod
     def supports(schema: LabelSchema) -> bool:
-        return schema.one_of_labels or schema.set_of_labels
+        # What is known of a text as a whole does not tell one of its sides from the other.
+        return (schema.one_of_labels or schema.set_of_labels) and not schema.sides
 
     @property
     def measured(self) -> Learned | None:
