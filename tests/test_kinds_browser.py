@@ -126,6 +126,7 @@ def test_a_date_is_eight_digits(desk: Desk) -> None:
     desk.press("ArrowUp", "ArrowUp")
     assert desk.value(desk.decide("Enter")) == "2024-03-01"
     before = desk.record
+    desk.settle()
     desk.press(*(f"Digit{digit}" for digit in "20230229"))
     desk.settle()
     desk.press("Enter")
