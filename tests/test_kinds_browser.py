@@ -157,7 +157,7 @@ def test_a_click_takes_an_item_out_again(desk: Desk) -> None:
 
 
 def test_a_rating_that_is_not_given_is_left_out(desk: Desk) -> None:
-    desk.blank("stars").press("Digit4")
+    desk.blank("stars").press("Digit3", "Delete", "Digit4")
     assert desk.value(desk.decide("Enter")) == {"taste": 4}
 
 
@@ -167,6 +167,10 @@ def test_a_choice_that_is_left_out_is_approved_knowingly(desk: Desk) -> None:
     desk.settle()
     desk.press("Enter")
     assert "This is empty" in complaint(desk) and desk.record == before
+    desk.press("Digit1")
+    assert desk.chosen() == ["good"]
+    desk.press("Delete")
+    assert desk.chosen() == []
     assert desk.value(desk.decide("Shift+Enter")) == ""
 
 

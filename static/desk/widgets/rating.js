@@ -25,6 +25,13 @@ export function mount(element, schema, value, onChange) {
       onChange();
       return true;
     },
+    // What may be left out can be taken out again.
+    onCommand(name) {
+      if (name !== "delete" || !schema.optional) return false;
+      widget.setValue(null);
+      onChange();
+      return true;
+    },
     problem: () => (widget.value() === null ? { name: "chooseNumber" } : null),
   };
   widget.setValue(value);
