@@ -274,7 +274,6 @@ def test_record_is_found_by_its_key(tmp_path):
 
 def test_tokens_are_overlapping_pairs():
     """What the index holds can be read: pairs of a word, its last character alone, and code points of pictures."""
-    assert search_tokens("사과가 A") == "사과 과가 가 a"
-    assert search_tokens("A👍👍") == "a u1f44d"
+    assert search_tokens(["사과가 A", "A👍👍"]) == ["사과 과가 가 a", "a u1f44d"]
     assert search_query("사과가 a") == '"사과 과가" AND "a"*'
     assert search_query("!") is None

@@ -354,7 +354,7 @@ class Importer:
             except LabelError as error:
                 # The review itself is fine: it goes in, without this label.
                 report.say("left_out", row.number, column, f"the label was left out: {error}")
-        return _Incoming(row.number, ready(new), labels)
+        return _Incoming(row.number, ready([new])[0], labels)
 
     def _new_record(self, row: Row, options: ImportOptions) -> NewRecord:
         text = text_of(value_at(row.values, options.text or ""))
@@ -415,7 +415,7 @@ class Importer:
     def _count(self, row: _Incoming, result: Stored, report: Report) -> None:
         """Say in the report what became of a row."""
         if result.outcome == OTHER_TEXT:
-            report.refuse(row.number, None, _taken(row.record.new.key, result.kind))
+            report.refuse(row.number, None, _taken(row.record.key, result.kind))
             return
         report.added += result.outcome == ADDED
         report.known += result.outcome == KNOWN
@@ -437,7 +437,7 @@ class Importer:
         if not labelled:
             return
         ids = list({result.duplicate_of or result.id for _, result in labelled})
-        new = {result.id: row.record.new for row, result in zip(rows, stored, strict=True) if result.outcome == ADDED}
+        new = {result.id: row.record for row, result in zip(rows, stored, strict=True) if result.outcome == ADDED}
         owners = new | self.store.records.many([id_ for id_ in ids if id_ not in new], tx)
         tasks = list(dict.fromkeys(task for row, _ in labelled for task in row.labels))
         pending = {task: self.store.work.pending_among(self.project_id, task, ids, tx) for task in tasks}
@@ -463,7 +463,7 @@ class Importer:
             report.say("left_out", row.number, column, _other_unit(self.tasks[task]))
             return
         try:
-            value = self._placed(task, value, row.record.new.text, owner.text)
+            value = self._placed(task, value, row.record.text, owner.text)
         except LabelError as error:
             report.say("left_out", row.number, column, f"the label was left out: {error}")
             return
@@ -522,7 +522,7 @@ class Importer:
     def _rehearse_row(
         self, row: _Incoming, texts: dict[str, str], labels: dict[tuple[int | str, str], Value], report: Report
     ) -> None:
-        new, digest = row.record.new, row.record.digest
+        new, digest = row.record, row.record.digest
         known = self.store.records.standing(self.project_id, new.key)
         kind = known["kind"] if known is not None else new.kind
         exact = hashlib.blake2b(new.text.encode(), digest_size=8).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 from labeler import strictjson
@@ -39,8 +39,7 @@ def kind_of(unit: str) -> str:
     return GROUP if unit == "group" else REVIEW
 
 
-@dataclass(frozen=True, slots=True)
-class NewRecord:
+class NewRecord(NamedTuple):
     """A record on its way in. What JSON does not know in the metadata, such as a date, is stored as text."""
 
     key: str
@@ -51,22 +50,31 @@ class NewRecord:
 
 
 class Ready(NamedTuple):
-    """A new record with what is computed from it, so that no transaction waits for that: see :func:`ready`."""
+    """A new record as it is stored, with what is computed from it, so that no transaction waits for that."""
 
-    new: NewRecord
-    digest: str
-    tokens: str
+    key: str
+    text: str
+    language: str
+    group: str | None
     metadata: str
+    digest: str
+    kind: str
+    tokens: str
 
 
-def ready(new: NewRecord) -> Ready:
-    """Return a record with its content hash, the words that a search finds it by, and its metadata as stored."""
-    metadata = strictjson.dumps(new.metadata, default=str) if new.metadata else "{}"
-    return Ready(new, content_hash(new.text), search_tokens(new.text), metadata)
+def ready(rows: Sequence[NewRecord]) -> list[Ready]:
+    """Return records with their content hashes, the words that a search finds them by, and their metadata as JSON."""
+    return [
+        Ready(
+            new.key, new.text, guess_language(new.text), new.group,
+            strictjson.dumps(new.metadata, default=str) if new.metadata else "{}",
+            content_hash(new.text), new.kind, tokens,
+        )
+        for new, tokens in zip(rows, search_tokens([new.text for new in rows]), strict=True)
+    ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """What became of a new record: ``outcome`` is "added", "known" (nothing new) or "other_text" (refused).
 
     ``kind`` is that of the record that stands under its key.
@@ -164,7 +172,7 @@ class Records:
         self, tx: Tx, project_id: int, rows: Sequence[NewRecord], tasks: Sequence[str], import_id: int | None = None
     ) -> list[Stored]:
         """Store a slice of records and queue them for ``tasks``: see :meth:`add_ready`."""
-        return self.add_ready(tx, project_id, list(map(ready, rows)), tasks, import_id)
+        return self.add_ready(tx, project_id, ready(rows), tasks, import_id)
 
     def add_ready(
         self, tx: Tx, project_id: int, rows: Sequence[Ready], tasks: Sequence[str], import_id: int | None = None
@@ -176,31 +184,29 @@ class Records:
         """
         known = {
             row["key"]: (row["id"], row["text"], row["duplicate_of"], row["kind"])
-            for row in _found(tx, "id, key, text, duplicate_of, kind", "key", project_id, [row.new.key for row in rows])
+            for row in _found(tx, "id, key, text, duplicate_of, kind", "key", project_id, [row.key for row in rows])
         }
         # Also of those that come in here.
         first = _originals(tx, project_id, [row.digest for row in rows])
         stored, added, next_id = list[Stored](), list[Placed](), next_number(tx)
         for row in rows:
-            new = row.new
-            if new.key in known:
-                id_, text, duplicate_of, kind = known[new.key]
-                stored.append(Stored(id_, KNOWN if text == new.text else OTHER_TEXT, duplicate_of, kind))
+            if row.key in known:
+                id_, text, duplicate_of, kind = known[row.key]
+                stored.append(Stored(id_, KNOWN if text == row.text else OTHER_TEXT, duplicate_of, kind))
                 continue
-            original, cluster = first.get(row.digest, (None, next_id)) if new.kind == REVIEW else (None, next_id)
+            original, cluster = first.get(row.digest, (None, next_id)) if row.kind == REVIEW else (None, next_id)
             added.append(Placed(next_id, row, original, cluster))
-            stored.append(Stored(next_id, ADDED, original, new.kind))
-            known[new.key] = next_id, new.text, original, new.kind
-            if new.kind == REVIEW:
+            stored.append(Stored(next_id, ADDED, original, row.kind))
+            known[row.key] = next_id, row.text, original, row.kind
+            if row.kind == REVIEW:
                 first.setdefault(row.digest, (next_id, cluster))
             next_id += 1
         insert(tx, project_id, added, import_id)
         alone = [one for one in added if one.original is None]
-        enqueue(tx, project_id, [one.id for one in alone], tasks)
-        unsigned = [(project_id, one.id) for one in alone if one.row.new.kind == REVIEW]
+        _enqueue_new(tx, project_id, alone, tasks)
+        unsigned = [(project_id, one.id) for one in alone if one.row.kind == REVIEW]
         tx.insert("unsigned_reviews", "project_id, record_id", unsigned)
-        news = [one.row.new for one in added]
-        groups = {new.group for new in news if new.group is not None and new.kind == REVIEW}
+        groups = {one.row.group for one in added if one.row.group is not None and one.row.kind == REVIEW}
         mark_products(tx, project_id, sorted(groups))
         return stored
 
@@ -304,20 +310,19 @@ def insert(tx: Tx, project_id: int, rows: Sequence[Placed], import_id: int | Non
 import_id, created_at"""
     now = time.time()
     _count(tx, project_id, rows, import_id)
+    # The tokens of a row, its last part, go into the search.
     tx.insert("records", columns, [
-        (id_, project_id, new.key, new.text, guess_language(new.text), new.group, metadata, digest, new.kind, original,
-         cluster, import_id, now)
-        for id_, (new, digest, _, metadata), original, cluster in rows
+        (id_, project_id, *row[:-1], original, cluster, import_id, now) for id_, row, original, cluster in rows
     ])  # fmt: skip
     index_tokens(tx, [(one.id, one.row.tokens) for one in rows])
 
 
 def _count(tx: Tx, project_id: int, rows: Sequence[Placed], import_id: int | None) -> None:
     """Count records that are about to be stored."""
-    reviews = [one for one in rows if one.row.new.kind == REVIEW]
+    reviews = [one for one in rows if one.row.kind == REVIEW]
     copies = sum(one.original is not None for one in reviews)
     near = sum(one.original is None and one.cluster != one.id for one in reviews)
-    groups = {one.row.new.group for one in reviews} - {None}
+    groups = {one.row.group for one in reviews} - {None}
     known = """SELECT COUNT(*) FROM json_each(:groups) g WHERE EXISTS (SELECT 1 FROM records r
                WHERE r.project_id = :p AND r.grp = g.value AND r.kind = 'review')"""
     products = len(groups) - int(tx.value(known, {"groups": strictjson.dumps(list(groups)), "p": project_id}))
@@ -352,6 +357,17 @@ def enqueue(tx: Tx, project_id: int, record_ids: Sequence[int], tasks: Sequence[
         count(tx, WORK, project_id, "pending", queued, task)
 
 
+def _enqueue_new(tx: Tx, project_id: int, rows: Sequence[Placed], tasks: Sequence[str]) -> None:
+    """Queue records that were just stored for tasks, as :func:`enqueue` would: nobody knows another version of them."""
+    other = f"""SELECT 1 FROM queued q, (SELECT :kind AS kind) r
+                WHERE q.project_id = :p AND q.task = :t AND {OTHER_UNIT}"""
+    for kind, task in product(dict.fromkeys(one.row.kind for one in rows), tasks):
+        if tx.one(other, {"kind": kind, "p": project_id, "t": task}) is None:
+            new = [(one.id, task, project_id, shuffle(one.id), 0, 0) for one in rows if one.row.kind == kind]
+            queued = tx.insert("work", "record_id, task, project_id, shuffle, version, text_version", new)
+            count(tx, WORK, project_id, "pending", queued, task)
+
+
 def shuffle(record_id: int) -> int:
     """Return a fixed pseudo-random place of a record in the random queue order (a 31-bit mix of its id)."""
     mixed = (record_id * 0x9E3779B1) & 0xFFFFFFFF
@@ -361,11 +377,8 @@ def shuffle(record_id: int) -> int:
 
 def _found(tx: Tx, columns: str, where: str, project_id: int, values: Sequence[str]) -> Iterator[Row]:
     """Yield the records of a project in which the column ``where`` has one of the values."""
-    for start in range(0, len(values), _MOST_VARIABLES):
-        part = values[start : start + _MOST_VARIABLES]
-        marks = ",".join("?" * len(part))
-        sql = f"SELECT {columns} FROM records WHERE project_id = ? AND {where} IN ({marks})"
-        yield from tx.all(sql, (project_id, *part))
+    sql = f"SELECT {columns} FROM records WHERE project_id = ? AND {where} IN (SELECT value FROM json_each(?))"
+    yield from tx.all(sql, (project_id, strictjson.dumps(list(values))))
 
 
 def _originals(tx: Tx, project_id: int, hashes: Sequence[str]) -> dict[str, tuple[int, int]]:
