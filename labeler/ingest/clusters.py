@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _FEWEST, _MOST = 10_000, 50_000
 """Reviews that are looked at together; more where there are many, since all signatures are read for them."""
-_SLICE, _GAP = 1000, 0.015
-"""Reviews of one transaction, and the seconds between two: others wait meanwhile."""
+_SLICE, _PAIRS, GAP = 5000, 1000, 0.015
+"""Reviews of one transaction, near-duplicates from which on it ends, and the seconds between two: others wait
+meanwhile."""
 _READ = 50_000
 """Signatures that are compared at once."""
 
@@ -80,9 +81,11 @@ class _Search:
         """
         done = 0
         while done < len(self.ids) and not stop():
-            last = min(done + _SLICE, len(self.ids))
+            last, pairs = done, list[tuple[int, int]]()
+            while last < min(done + _SLICE, len(self.ids)) and len(pairs) < _PAIRS:
+                pairs += self.pairs.get(last, ())
+                last += 1
             ids, first = self.ids[done:last], self.first[done:last]
-            pairs = [pair for place in range(done, last) for pair in self.pairs.get(place, ())]
             block = Block(
                 _bytes([id_ for id_, own in zip(ids, first.tolist(), strict=True) if own]),
                 self.signed.shapes[done:last][first].tobytes(),
@@ -97,7 +100,7 @@ class _Search:
             done = last
             if done < len(self.ids):
                 # SQLite's lock has no queue: another process that waits for it must find it free between two slices.
-                time.sleep(_GAP)
+                time.sleep(GAP)
         return done
 
     def _look(self) -> None:

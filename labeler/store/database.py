@@ -234,6 +234,10 @@ class Database:
 
         If ``work`` raises, nothing of it stays and the exception is raised here. It must not call ``write``.
         """
+        return self.begin_write(work).result()
+
+    def begin_write(self, work: Callable[[Tx], T]) -> Future[T]:
+        """Hand ``work`` to the writer thread, as :meth:`write` does, and return at once."""
         if self.read_only:
             raise StoreReadOnly(f"The store {self.path} is open read-only; nothing was changed")
         future: Future[T] = Future()
@@ -245,7 +249,7 @@ class Database:
                 self._writer.start()
                 self._mover.start()
             self._queue.put((work, future))
-        return future.result()
+        return future
 
     def backup(self, target: Path) -> None:
         """Copy the database to ``target`` with VACUUM INTO: consistent, complete, without its -wal beside it."""

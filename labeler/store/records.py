@@ -22,8 +22,10 @@ ADDED, KNOWN, OTHER_TEXT = "added", "known", "other_text"
 OTHER_UNIT = "(q.unit = 'group') <> (r.kind = 'group')"
 DEAD = 120.0
 """Seconds after which an import that nobody has touched belongs to nobody."""
-_ORIGINAL = """SELECT id, duplicate_of FROM records WHERE project_id = :p AND content_hash = :hash
-               AND kind = 'review' ORDER BY id LIMIT 1"""
+# As much of a hash as the index of copies holds; nearly all records differ in it.
+_HEAD = "substr(content_hash, 1, 8)"
+_ORIGINAL = f"""SELECT id, duplicate_of FROM records WHERE project_id = :p AND {_HEAD} = substr(:hash, 1, 8)
+                AND +content_hash = :hash AND kind = 'review' ORDER BY +id LIMIT 1"""
 _MOST_VARIABLES = 500
 _MOST_EXAMPLES = 3
 
@@ -133,8 +135,8 @@ class Records:
         """
         newest = "SELECT id FROM imports WHERE project_id = :p ORDER BY id DESC LIMIT 20"
         of_import = "SELECT metadata FROM records WHERE import_id = :i ORDER BY id LIMIT 20"
-        spread = """SELECT metadata FROM records WHERE project_id = :p AND kind = 'review'
-                    ORDER BY content_hash LIMIT 300"""
+        spread = f"""SELECT metadata FROM records WHERE project_id = :p AND kind = 'review'
+                     ORDER BY {_HEAD} LIMIT 300"""
         imports = self.db.all(newest, {"p": project_id})
         rows = [row for one in imports for row in self.db.all(of_import, {"i": one["id"]})]
         rows += self.db.all(spread, {"p": project_id})
@@ -376,7 +378,7 @@ def shuffle(record_id: int) -> int:
 
 
 def _found(tx: Tx, columns: str, where: str, project_id: int, values: Sequence[str]) -> Iterator[Row]:
-    """Yield the records of a project in which the column ``where`` has one of the values."""
+    """Yield the records of a project in which the column ``where``, or what is made of it, is one of the values."""
     sql = f"SELECT {columns} FROM records WHERE project_id = ? AND {where} IN (SELECT value FROM json_each(?))"
     yield from tx.all(sql, (project_id, strictjson.dumps(list(values))))
 
@@ -384,7 +386,7 @@ def _found(tx: Tx, columns: str, where: str, project_id: int, values: Sequence[s
 def _originals(tx: Tx, project_id: int, hashes: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return number and cluster of the first review of each content hash that is there."""
     first: dict[str, tuple[int, int]] = {}
-    for row in _found(tx, "id, content_hash, cluster, kind", "content_hash", project_id, hashes):
+    for row in _found(tx, "id, content_hash, cluster, kind", _HEAD, project_id, [hash_[:8] for hash_ in hashes]):
         known = first.get(row["content_hash"])
         if row["kind"] == REVIEW and (known is None or row["id"] < known[0]):
             first[row["content_hash"]] = row["id"], row["cluster"]

@@ -35,10 +35,10 @@ def folded(text: str) -> str:
 def search_tokens(texts: Sequence[str]) -> list[str]:
     """Return what the index holds for each of the texts."""
     wide = [folded(text) for text in texts]
-    words = _word_tokens(wide)
-    if not _MAY_HAVE_PICTURES.search("".join(wide)):
-        return words
-    return [" ".join(filter(None, [of, *_picture_tokens(text)])) for of, text in zip(words, wide, strict=True)]
+    return [
+        " ".join(filter(None, [words, *_picture_tokens(text)])) if _MAY_HAVE_PICTURES.search(text) else words
+        for words, text in zip(_word_tokens(wide), wide, strict=True)
+    ]
 
 
 def _word_tokens(wide: Sequence[str]) -> list[str]:
