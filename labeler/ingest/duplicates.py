@@ -44,6 +44,8 @@ _KEPT = 8192
 _VERSION = b"labeler 3"
 """Part of every key. If keys change, it must too, and a migration must have all reviews signed again."""
 _LAUGHTER = re.compile("[ㅋㅎㅠㅜ]+")
+_NOT_LETTERS = re.compile(r"[\W_]+")
+_REPEATED = re.compile(r"(.)\1{2,}")
 
 
 class Signatures(NamedTuple):
@@ -145,10 +147,10 @@ def _shingles(text: str) -> Codes:
     """Return the different shingles in order, each as one number."""
     import numpy as np
 
-    points, _ = _folded([text])
-    if len(points) < MIN_LENGTH:
+    folded = _fold(text)
+    if len(folded) < MIN_LENGTH:
         return np.zeros(0, dtype=np.uint64)
-    codes = _coded(points)
+    codes = _coded(points_of([folded])[0])
     codes.sort()
     return codes[_first_of_each(codes)]
 
@@ -195,18 +197,23 @@ def _mixed(numbers: Codes) -> Codes:
     return numbers ^ numbers >> np.uint64(31)
 
 
-def _folded(texts: Sequence[str]) -> tuple[Points, npt.NDArray[np.int64]]:
-    """Return letters and digits of texts, folded, without ㅋㅋ and ㅠㅠ, and the number of the text each belongs to.
+def _fold(text: str) -> str:
+    """Keep letters and digits, folded, without ㅋㅋ and ㅠㅠ; a letter said three times or more stands twice."""
+    return _REPEATED.sub(r"\1\1", _NOT_LETTERS.sub("", _spoken(text)))
 
-    A letter said three times or more stands twice.
-    """
+
+def _folded(texts: Sequence[str]) -> tuple[Points, npt.NDArray[np.int64]]:
+    """Return what :func:`_fold` makes of many texts, and for each letter the number of the text that it belongs to."""
     import numpy as np
 
-    # Before NFKC, which would make the syllable 큐 of ㅋㅠ.
-    spoken = [_LAUGHTER.sub("", text) for text in texts]
-    points, ends = points_of([unicodedata.normalize("NFKC", text).casefold() for text in spoken])
+    points, ends = points_of([_spoken(text) for text in texts])
     kept = of_words()[points] & (points != ord("_"))
     points, owner = points[kept], np.repeat(np.arange(len(texts)), np.diff(ends, prepend=0))[kept]
     once = np.ones(len(points), dtype=bool)
     once[2:] = (points[2:] != points[1:-1]) | (points[2:] != points[:-2]) | (owner[2:] != owner[:-2])
     return points[once], owner[once]
+
+
+def _spoken(text: str) -> str:
+    # Before NFKC, which would make the syllable 큐 of ㅋㅠ.
+    return unicodedata.normalize("NFKC", _LAUGHTER.sub("", text)).casefold()

@@ -25,7 +25,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.errors import FileRefused, InputError, LabelerError, MissingExtra, PluginError, TooLarge
-from labeler.ingest.clusters import GAP, sign_reviews
+from labeler.ingest.clusters import GAP, Signing, sign_reviews
 from labeler.ingest.labelled import Decisions, Labels
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.reading import Readers, open_file, resolve
@@ -44,8 +44,6 @@ BRIEF, LONG = 0.03, 0.3
 """The seconds that a slice should hold the store: while people label, whose decisions wait so long, and else."""
 _MOST_BYTES = 4 * 1024**2
 """So much of a file is read for a slice at most."""
-_UNSIGNED = 20_000
-"""So many reviews of a file come in, or an eighth of it, before their near-duplicates are looked for."""
 _BEAT = 20.0
 """Seconds between two signs of life of an import."""
 HOPELESS = (InputError, TooLarge, MissingExtra, PluginError)
@@ -143,7 +141,7 @@ class Importer:
                 started = self._start(file_name, options, reviewer_id, source.size)
                 ours = stack.enter_context(self._alive(*started, file_name))
             try:
-                signed = report.added
+                signing = stack.enter_context(Signing(self.store, self.project_id, stop, report.added))
                 slices = self._slices(source, options, done)
                 slice_: _Slice | None = next(slices)
                 while slice_ is not None:
@@ -155,9 +153,10 @@ class Importer:
                     on_progress(position, source.size, report)
                     if stop():
                         return report
-                    if report.added - signed >= max(_UNSIGNED, report.added // 8):
-                        sign_reviews(self.store, self.project_id, stop)
-                        signed = report.added
+                    signing.came_in(report.added)
+                    if self._brief:
+                        signing.wait()
+                signing.wait()
             except HOPELESS as error:
                 # Too large, or torn in the middle: what went in before stays, and the report says where it ended.
                 self._fail(ours, error)
