@@ -209,15 +209,14 @@ with Instance(Path(sys.argv[1])) as instance:
 @pytest.mark.parametrize(
     ("labels", "brief", "long", "most"),
     [
-        (True, 1e-9, 60.0, FEWEST_ROWS), (True, 60.0, 1e-9, 600),
-        (False, 1e-9, 60.0, 600), (False, 60.0, 1e-9, FEWEST_ROWS),
+        (True, 1e-9, 60.0, FEWEST_ROWS), (True, 60.0, 1e-9, MOST_ROWS),
+        (False, 1e-9, 60.0, MOST_ROWS), (False, 60.0, 1e-9, FEWEST_ROWS),
     ],
 )  # fmt: skip
 def test_slice_is_brief_while_somebody_labels(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, labels: bool, brief: float, long: float, most: int
 ) -> None:
     """FAULTS 17: a decision waits for one slice, which holds few rows where a record lies open on a desk."""
-    monkeypatch.setattr(service, "MOST_ROWS", 600)
     monkeypatch.setattr(service, "BRIEF", brief)
     monkeypatch.setattr(service, "LONG", long)
     run = shop.instance.importer(shop.project).run
@@ -664,9 +663,8 @@ def test_people_decide_while_an_import_runs(shop: Shop) -> None:
 
 
 @pytest.mark.slow
-def test_memory_is_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_flat(tmp_path: Path) -> None:
     """FAULTS 52: after the first slices an import of many rows needs no more memory than before."""
-    monkeypatch.setattr(service, "MOST_ROWS", 1000)
     shop = open_shop(tmp_path, ["sentiment"])
     path = write_csv(tmp_path / "many.csv", 8000)
     held: list[tuple[int, int]] = []

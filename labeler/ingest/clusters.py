@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _FEWEST, _MOST = 10_000, 50_000
 """Reviews that are looked at together; more where there are many, since all signatures are read for them."""
-_SLICE, _PAIRS, GAP = 5000, 1000, 0.015
+_SLICE, _PAIRS, _GAP = 5000, 1000, 0.015
 """Reviews of one transaction, near-duplicates from which on it ends, and the seconds between two: others wait
 meanwhile."""
 _UNSIGNED = 20_000
@@ -131,7 +131,7 @@ class _Search:
             done = last
             if done < len(self.ids):
                 # SQLite's lock has no queue: another process that waits for it must find it free between two slices.
-                time.sleep(GAP)
+                time.sleep(_GAP)
         return done
 
     def _look(self) -> None:

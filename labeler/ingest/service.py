@@ -1,10 +1,10 @@
 """Imports: a file becomes records, slice by slice, with a report of every row that was refused.
 
 A slice is one transaction. While people label it has as many rows as are stored in a thirtieth of a second, so that
-they hardly wait, and ten times as many while nobody does. A killed import loses nothing: what an import did is counted
-in the transaction that does it, so that the next worker goes on where this one ended, and a file that is imported again
-finds what is there by its key. Without an id column a record's key is a hash of its content, so that the same file
-twice adds nothing.
+they hardly wait. While nobody does it may have ten times as many, and the next slice is read while one is stored. A
+killed import loses nothing: what an import did is counted in the transaction that does it, so that the next worker goes
+on where this one ended, and a file that is imported again finds what is there by its key. Without an id column a
+record's key is a hash of its content, so that the same file twice adds nothing.
 
 A worker proves with a token that an import is its own, in each transaction, and says all the while that it lives: two
 never import one file beside each other.
@@ -25,7 +25,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.errors import FileRefused, InputError, LabelerError, MissingExtra, PluginError, TooLarge
-from labeler.ingest.clusters import GAP, Signing, sign_reviews
+from labeler.ingest.clusters import Signing, sign_reviews
 from labeler.ingest.labelled import Decisions, Labels
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.reading import Readers, open_file, resolve
@@ -38,10 +38,12 @@ from labeler.store import Store, Stored, Tx
 from labeler.store.records import ADDED, KNOWN, OTHER_TEXT
 from labeler.task import GROUP, Task
 
-FEWEST_ROWS, MOST_ROWS = 20, 8000
+FEWEST_ROWS, MOST_ROWS = 20, 2000
 """Rows of a slice."""
 BRIEF, LONG = 0.03, 0.3
 """The seconds that a slice should hold the store: while people label, whose decisions wait so long, and else."""
+_GAP = 0.005
+"""Seconds between two slices while nobody labels."""
 _MOST_BYTES = 4 * 1024**2
 """So much of a file is read for a slice at most."""
 _BEAT = 20.0
@@ -243,7 +245,7 @@ class Importer:
         if not self._brief:
             # The lock of SQLite has no queue: another process that waits for it must find it free now and then.
             wait([storing])
-            time.sleep(GAP)
+            time.sleep(_GAP)
         return ahead
 
     def _next(self, rows: Iterator[Row | RowError], source: RowSource) -> list[Row | RowError]:
