@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 _FEWEST, _MOST = 10_000, 50_000
 """Reviews that are looked at together; more where there are many, since all signatures are read for them."""
-_SLICE, _PAIRS, _GAP = 5000, 1000, 0.015
-"""Reviews of one transaction, near-duplicates from which on it ends, and the seconds between two: others wait
-meanwhile."""
+_SLICE, _GAP = 1000, 0.005
+"""Reviews of one transaction, and the seconds between two: others wait meanwhile."""
 _UNSIGNED = 20_000
 """So many reviews of a file come in, or an eighth of it, before their near-duplicates are looked for."""
 _READ = 50_000
@@ -112,11 +111,9 @@ class _Search:
         """
         done = 0
         while done < len(self.ids) and not stop():
-            last, pairs = done, list[tuple[int, int]]()
-            while last < min(done + _SLICE, len(self.ids)) and len(pairs) < _PAIRS:
-                pairs += self.pairs.get(last, ())
-                last += 1
+            last = min(done + _SLICE, len(self.ids))
             ids, first = self.ids[done:last], self.first[done:last]
+            pairs = [pair for place in range(done, last) for pair in self.pairs.get(place, ())]
             block = Block(
                 _bytes([id_ for id_, own in zip(ids, first.tolist(), strict=True) if own]),
                 self.signed.shapes[done:last][first].tobytes(),

@@ -109,7 +109,7 @@ class Importer:
         self.labels, self.prepare = Labels(store, project_id, tasks, decisions), prepare
         self.readers, self.limits = readers, limits
         self._rows = FEWEST_ROWS
-        self._brief = True
+        self._brief, self._held = True, 0.0
 
     def run(
         self,
@@ -241,11 +241,11 @@ class Importer:
         """Read the next slice while one is stored; while people label, behind it: to compute makes storing slower."""
         if self._brief:
             wait([storing])
+        free = time.perf_counter()
         ahead = next(slices, None)
-        if not self._brief:
-            # The lock of SQLite has no queue: another process that waits for it must find it free now and then.
-            wait([storing])
-            time.sleep(_GAP)
+        wait([storing])
+        # The lock of SQLite has no queue: others must find it free, while people label half of the time.
+        time.sleep(max(self._held - (time.perf_counter() - free), 0) if self._brief else _GAP)
         return ahead
 
     def _next(self, rows: Iterator[Row | RowError], source: RowSource) -> list[Row | RowError]:
@@ -275,7 +275,8 @@ class Importer:
             progress = {**after.columns(report), "rows_read": slice_.read, "position": slice_.position}
             room.progress_import(tx, ours.id, progress, ours.token)
             self._brief = self.store.work.anybody(tx)
-            self._pace(len(news), time.perf_counter() - began, BRIEF if self._brief else LONG)
+            self._held = time.perf_counter() - began
+            self._pace(len(news), self._held, BRIEF if self._brief else LONG)
             return after
 
         return self.store.begin_write(work)
