@@ -356,7 +356,8 @@ class Instance:
         check_in_use(project)
         tasks = self.tasks_of(project)
         decisions = {name: self.decisions(project, task) for name, task in tasks.items()}
-        return Importer(self.store, int(project["id"]), tasks, decisions, self.plugins.prepare, self.plugins.importers)
+        prepare = self.plugins.prepare if self.plugins.prepare_records else None
+        return Importer(self.store, int(project["id"]), tasks, decisions, prepare, self.plugins.importers)
 
     # Background work
 

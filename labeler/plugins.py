@@ -76,6 +76,10 @@ class Plugins:
     def task(self, name: str) -> Task:
         return find(self.tasks, name, "task")
 
+    @property
+    def prepare_records(self) -> bool:
+        return bool(self.manager.hook.prepare_record.get_hookimpls())
+
     def prepare(self, record: Record) -> Record | str:
         """Run every ``prepare_record`` hook in turn; a text says why the record is refused.
 

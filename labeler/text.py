@@ -6,7 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 
@@ -71,6 +71,16 @@ def clean_text(text: str, what: str = "text") -> str:
         )
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", text).strip()
+
+
+def clean_texts(texts: Sequence[str]) -> list[str] | None:
+    """Return what :func:`clean_text` makes of each, all at once; None if it refuses one of them."""
+    # Nothing is composed across a NUL, and what is joined is looked through much faster than each.
+    joined = "\x00".join(texts)
+    if joined.count("\x00") != max(len(texts) - 1, 0) or _SURROGATE.search(joined):
+        return None
+    joined = unicodedata.normalize("NFC", joined.replace("\r\n", "\n").replace("\r", "\n"))
+    return [text.strip() for text in joined.split("\x00")] if texts else []
 
 
 def is_blank(text: str) -> bool:

@@ -379,6 +379,6 @@ def test_columns_are_found_without_reading_the_project(instance, tmp_path):
     assert (found["rating"], found["price"], found["empty"], len(found["shop"])) == (["5"], ["3"], [], 3)
     read = store.db.all(
         "EXPLAIN QUERY PLAN SELECT metadata FROM records WHERE project_id = 1 AND kind = 'review' "
-        "ORDER BY content_hash LIMIT 300"
+        "ORDER BY substr(content_hash, 1, 8) LIMIT 300"
     )
     assert ["records_hash" in row["detail"] for row in read] == [True]

@@ -6,8 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from labeler.ingest.duplicates import THRESHOLD, signatures, similarity
+from labeler.ingest.duplicates import THRESHOLD, _fold, _folded, signatures, similarity
 
 REVIEW = (
     "배송이 정말 빠르고 포장도 꼼꼼해서 좋았어요. 맛도 기대보다 훨씬 담백하고 아이들이 잘 먹네요 다음에 또 주문할게요"
@@ -42,6 +44,15 @@ def test_signature_of_a_text_does_not_depend_on_the_others():
         alone = signatures([text])
         assert alone.shapes[0] == together.shapes[n]
         assert alone.bands[0].tolist() == together.bands[n].tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.text("가나다ㅋㅠaaabB1_ .\n\u0301ﬁ①ß👍", max_size=30), max_size=8))
+def test_texts_are_folded_together_as_each_alone(texts):
+    """What is signed at once is what is compared two by two, whatever the texts hold."""
+    points, owner = _folded(texts)
+    together = ["".join(map(chr, points[owner == n])) for n in range(len(texts))]
+    assert together == [_fold(text) for text in texts]
 
 
 def test_texts_of_the_same_shingles_have_one_shape():

@@ -34,7 +34,8 @@ from labeler.ingest.cells import read_label
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.readers import Limits
 from labeler.ingest.reading import preview, resolve
-from labeler.ingest.service import FEWEST_ROWS, MOST_ROWS, Report, queue_import
+from labeler.ingest.report import Report
+from labeler.ingest.service import FEWEST_ROWS, MOST_ROWS, queue_import
 from labeler.ingest.upkeep import refresh_groups
 from labeler.instance import Instance
 from labeler.worker import Worker

@@ -272,9 +272,15 @@ def test_record_is_found_by_its_key(tmp_path):
     world.store.close()
 
 
+@settings(deadline=None)
+@given(st.lists(st.text("가나a1_ .\n\u0301ﬁ①ß👍❤", max_size=20), max_size=8))
+def test_tokens_of_a_text_do_not_depend_on_the_others(texts):
+    """What the index holds of a text is the same alone and among others, empty ones too."""
+    assert search_tokens(texts) == [search_tokens([text])[0] for text in texts]
+
+
 def test_tokens_are_overlapping_pairs():
     """What the index holds can be read: pairs of a word, its last character alone, and code points of pictures."""
-    assert search_tokens("사과가 A") == "사과 과가 가 a"
-    assert search_tokens("A👍👍") == "a u1f44d"
+    assert search_tokens(["사과가 A", "A👍👍"]) == ["사과 과가 가 a", "a u1f44d"]
     assert search_query("사과가 a") == '"사과 과가" AND "a"*'
     assert search_query("!") is None

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeler.errors import TextError
-from labeler.text import clean_text, content_hash, guess_language, one_line, split_sentences, visible
+from labeler.text import clean_text, clean_texts, content_hash, guess_language, one_line, split_sentences, visible
 
 settings.register_profile("labeler", deadline=None)
 settings.load_profile("labeler")
@@ -37,6 +37,16 @@ TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs
 def test_clean_text(raw, clean):
     """NFC, line feeds, no outer white space; everything else is what the customer wrote."""
     assert clean_text(raw) == clean
+
+
+@given(st.lists(st.text("가a\u1100\u1161\u0301 \r\n\x00\ud800", max_size=6), max_size=6))
+def test_many_texts_are_cleaned_as_each_alone(texts):
+    """Cleaned at once they are what each alone is; if one of them cannot be stored, none is."""
+    try:
+        alone = [clean_text(text) for text in texts]
+    except TextError:
+        alone = None
+    assert clean_texts(texts) == alone
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from labeler.errors import InputError, NotFound
 
 if TYPE_CHECKING:
     from labeler.ingest.options import ImportOptions
-    from labeler.ingest.service import Importer, Report
+    from labeler.ingest.report import Report
+    from labeler.ingest.service import Importer
     from labeler.instance import Instance
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from labeler import strictjson
 from labeler.errors import InputError, JsonError, LabelError, TextError
@@ -13,7 +13,7 @@ from labeler.ingest.rows import composed
 from labeler.ingest.shapes import Several, plain_answer
 from labeler.labels import LabelSchema
 from labeler.records import Part, Value
-from labeler.text import clean_text, is_blank, one_line
+from labeler.text import clean_text, clean_texts, is_blank, one_line
 
 MAX_TEXT = 100_000
 _DEEPEST = 4
@@ -21,6 +21,9 @@ _BETWEEN = "\n\n"
 _TOTAL = re.compile(r"합\s?계|총\s?계|소\s?계|총\s?합계|누\s?계|(?:grand |sub)?total|sum", re.IGNORECASE)
 _MEAN = re.compile(r"평균|average|mean", re.IGNORECASE)
 _COUNT = re.compile(r"(?:총\s*)?[-+]?[\d.,]+\s*(?:건|개|명|점|원|%|rows?|reviews?)?", re.IGNORECASE)
+
+_NO_PROSE = re.compile(f"(?:{_TOTAL.pattern}|{_COUNT.pattern})?", re.IGNORECASE)
+T = TypeVar("T")
 
 
 def value_at(values: Mapping[str, Any], name: str) -> Any:
@@ -38,6 +41,8 @@ def value_at(values: Mapping[str, Any], name: str) -> Any:
 def without(values: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
     """Return the filled values that no column of ``used`` names, also inside of objects."""
     rest = {name: value for name, value in values.items() if name not in used and value not in (None, "")}
+    if dict not in map(type, rest.values()):
+        return rest
     for name, value in rest.items():
         inner = {path[len(name) + 1 :] for path in used if path.startswith(f"{name}.")}
         if inner and isinstance(value, dict):
@@ -51,6 +56,34 @@ def paths(values: Mapping[str, Any], depth: int = 1) -> Iterator[str]:
         yield name
         if isinstance(value, dict) and depth < _DEEPEST:
             yield from (f"{name}.{inner}" for inner in paths(value, depth + 1))
+
+
+def texts_of(raws: Sequence[Any]) -> list[str | InputError]:
+    """Return the cells of a column as texts of reviews, or what is wrong with each; all at once if they are texts."""
+    clean = clean_texts(raws) if set(map(type, raws)) <= {str} else None
+    if clean is None:
+        return [or_error(text_of, raw) for raw in raws]
+    return [
+        text if text and len(text) <= MAX_TEXT and not is_blank(text) else or_error(text_of, raw)
+        for raw, text in zip(raws, clean, strict=True)
+    ]
+
+
+def names_of(raws: Sequence[Any], column: str) -> list[str | InputError | None]:
+    """Return the ids or products in the cells of a column, or what is wrong with each; all at once if they can be."""
+    texts = raws if set(map(type, raws)) <= {str} and not any("+" in raw for raw in raws) else None
+    clean = None if texts is None else clean_texts(texts)
+    if clean is None:
+        return [or_error(name_of, raw, column) for raw in raws]
+    return [name or None for name in clean]
+
+
+def or_error(read: Callable[..., T], *arguments: Any) -> T | InputError:
+    """Return what ``read`` returns, or the :class:`InputError` that it raises."""
+    try:
+        return read(*arguments)
+    except InputError as error:
+        return error
 
 
 def text_of(raw: Any) -> str:
@@ -94,6 +127,9 @@ def name_of(raw: Any, column: str) -> str | None:
 
 def is_totals(values: Mapping[str, Any], text: str) -> bool:
     """Tell whether a row holds the totals of the rows above it: such a word, and else nothing but numbers."""
+    cell = values.get(text)
+    if isinstance(cell, str) and not _NO_PROSE.fullmatch(cell.strip()):
+        return False
     total = False
     for name, value in values.items():
         cell = "" if value is None else str(value).strip()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 
 _FEWEST, _MOST = 10_000, 50_000
 """Reviews that are looked at together; more where there are many, since all signatures are read for them."""
-_SLICE, _GAP = 1000, 0.015
+_SLICE, _GAP = 1000, 0.005
 """Reviews of one transaction, and the seconds between two: others wait meanwhile."""
+_UNSIGNED = 20_000
+"""So many reviews of a file come in, or an eighth of it, before their near-duplicates are looked for."""
 _READ = 50_000
 """Signatures that are compared at once."""
 
@@ -43,6 +47,33 @@ def sign_reviews(store: Store, project_id: int, stop: Callable[[], bool] = never
             break
         done += _Search(store, project_id, rows).write(stop)
     return done
+
+
+class Signing:
+    """Looks for the near-duplicates of what an import stores, in a thread beside it; ``added`` reviews are there."""
+
+    def __init__(self, store: Store, project_id: int, stop: Callable[[], bool], added: int) -> None:
+        self._sign = partial(sign_reviews, store, project_id, stop)
+        self._threads = ThreadPoolExecutor(1, "labeler-signing")
+        self._signed = added
+        self._going: Future[int] | None = None
+
+    def came_in(self, added: int) -> None:
+        """Say how many reviews there are. Where it cannot keep up, the import waits."""
+        if added - self._signed >= max(_UNSIGNED, added // 8):
+            self.wait()
+            self._going, self._signed = self._threads.submit(self._sign), added
+
+    def wait(self) -> None:
+        """Wait until what was begun is done. Raises what was raised there."""
+        if self._going is not None:
+            self._going.result()
+
+    def __enter__(self) -> Signing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
 
 
 class _Search:

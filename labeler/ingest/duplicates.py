@@ -21,9 +21,13 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from labeler.codepoints import of_words, points_of
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from labeler.codepoints import Points
 
     Codes = npt.NDArray[np.uint64]
     Numbers = npt.NDArray[np.uint32]
@@ -34,8 +38,8 @@ MIN_LENGTH = 5
 """A text with fewer letters and digits than this has no near-duplicates, only exact ones."""
 
 BANDS, _ROWS = 24, 5
-_TEXTS, _AT_ONCE = 1000, 32
-_LONG = 4096
+_TEXTS, _AT_ONCE = 1000, 128
+_LONG = 2048
 _KEPT = 8192
 _VERSION = b"labeler 3"
 """Part of every key. If keys change, it must too, and a migration must have all reviews signed again."""
@@ -66,17 +70,19 @@ def signatures(texts: Sequence[str]) -> Signatures:
 def _signatures(texts: Sequence[str]) -> Signatures:
     import numpy as np
 
-    folded = [_fold(text) for text in texts]
     signed = Signatures(np.zeros(len(texts), dtype=np.int64), np.zeros((len(texts), BANDS), dtype=np.int32))
-    long = np.array([n for n, text in enumerate(folded) if len(text) >= MIN_LENGTH], dtype=np.int64)
-    if not len(long):
-        return signed
+    points, owner = _folded(texts)
     # A hash of 40 bits for each shingle, behind the number of its text: sorted as one number, which is quickest.
-    owner, codes = _all_shingles([folded[n] for n in long])
-    keys = owner << np.uint64(40) | _mixed(codes) >> np.uint64(24)
+    inside = owner[:-2] == owner[2:]
+    inside &= np.bincount(owner, minlength=len(texts))[owner[:-2]] >= MIN_LENGTH
+    if not inside.any():
+        return signed
+    owner = owner[:-2][inside].astype(np.uint64)
+    keys = owner << np.uint64(40) | _mixed(_coded(points)[inside]) >> np.uint64(24)
     keys.sort()
     keys = keys[_first_of_each(keys)]
     starts = np.flatnonzero(_first_of_each(keys >> np.uint64(40)))
+    long = (keys[starts] >> np.uint64(40)).astype(np.int64)
     hashes = keys & np.uint64((1 << 40) - 1)
     sums = np.add.reduceat(_mixed(hashes), starts)
     signed.shapes[long] = (_mixed(sums) >> np.uint64(2) | np.uint64(1 << 62)).astype(np.int64)
@@ -87,34 +93,38 @@ def _signatures(texts: Sequence[str]) -> Signatures:
     return signed
 
 
-def _all_shingles(folded: Sequence[str]) -> tuple[Codes, Codes]:
-    """Return the shingles of several texts, and the number of the text that each belongs to."""
-    import numpy as np
-
-    points = _points("".join(folded))
-    owner = np.repeat(np.arange(len(folded), dtype=np.uint64), [len(text) for text in folded])
-    inside = owner[:-2] == owner[2:]
-    return owner[:-2][inside], _coded(points)[inside]
-
-
 def _smallest(hashes: Numbers, starts: npt.NDArray[np.int64]) -> Numbers:
     """Return the MinHash of each text, uint32 (texts, 120); ``hashes`` of a text begin at its number in ``starts``."""
     import numpy as np
 
+    sizes = np.diff(starts, append=len(hashes))
+    order = np.argsort(sizes, kind="stable")
+    short = int(np.searchsorted(sizes[order], _LONG, "right"))
+    smallest = np.empty((len(starts), BANDS * _ROWS), dtype=np.uint32)
+    for first in range(0, short, _AT_ONCE):
+        # Texts of about one length, which stay in the cache together.
+        some = order[first : min(first + _AT_ONCE, short)]
+        smallest[some] = _smallest_of(hashes, starts[some], sizes[some])
+    for n in order[short:].tolist():
+        # As if its pieces were texts.
+        pieces = np.arange(starts[n], starts[n] + sizes[n], _LONG)
+        each = np.minimum(_LONG, starts[n] + sizes[n] - pieces)
+        smallest[n] = _smallest_of(hashes, pieces, each).min(axis=0)
+    return smallest
+
+
+def _smallest_of(hashes: Numbers, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> Numbers:
+    """Return the MinHash of texts of about one length: of each the first shingle, then the second, to the last."""
+    import numpy as np
+
     factors, offsets, _ = _constants()
-    ends = np.append(starts[1:], len(hashes))
-    smallest = np.empty((len(starts), len(factors)), dtype=np.uint32)
-    for first in range(0, len(starts), _AT_ONCE):
-        last = min(first + _AT_ONCE, len(starts))
-        # A few texts at a time stay in the cache; one that is longer than many goes in pieces.
-        if ends[last - 1] - starts[first] <= _LONG:
-            numbers = factors[:, None] * hashes[starts[first] : ends[last - 1]] + offsets[:, None]
-            smallest[first:last] = np.minimum.reduceat(numbers, starts[first:last] - starts[first], axis=1).T
-            continue
-        for n in range(first, last):
-            parts = (hashes[at : min(at + _LONG, ends[n])] for at in range(starts[n], ends[n], _LONG))
-            each = [(factors[:, None] * part + offsets[:, None]).min(axis=1) for part in parts]
-            smallest[n] = np.minimum.reduce(each)
+    smallest = np.full((len(starts), len(factors)), np.iinfo(np.uint32).max, dtype=np.uint32)
+    numbers = np.empty_like(smallest)
+    for n in range(int(sizes.max())):
+        # A text that has ended says its last one again: that changes nothing.
+        np.multiply(hashes[starts + np.minimum(n, sizes - 1)][:, None], factors, out=numbers)
+        numbers += offsets
+        np.minimum(smallest, numbers, out=smallest)
     return smallest
 
 
@@ -140,22 +150,16 @@ def _shingles(text: str) -> Codes:
     folded = _fold(text)
     if len(folded) < MIN_LENGTH:
         return np.zeros(0, dtype=np.uint64)
-    codes = _coded(_points(folded))
+    codes = _coded(points_of([folded])[0])
     codes.sort()
     return codes[_first_of_each(codes)]
 
 
-def _points(text: str) -> Codes:
-    import numpy as np
-
-    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4").astype(np.uint64)
-
-
-def _coded(points: Codes) -> Codes:
+def _coded(points: Points) -> Codes:
     """Return each three code points that follow one another as one number, of 21 bits each."""
     import numpy as np
 
-    bits = np.uint64(21)
+    bits, points = np.uint64(21), points.astype(np.uint64)
     return (points[:-2] << bits | points[1:-1]) << bits | points[2:]
 
 
@@ -195,7 +199,21 @@ def _mixed(numbers: Codes) -> Codes:
 
 def _fold(text: str) -> str:
     """Keep letters and digits, folded, without ㅋㅋ and ㅠㅠ; a letter said three times or more stands twice."""
+    return _REPEATED.sub(r"\1\1", _NOT_LETTERS.sub("", _spoken(text)))
+
+
+def _folded(texts: Sequence[str]) -> tuple[Points, npt.NDArray[np.int64]]:
+    """Return what :func:`_fold` makes of many texts, and for each letter the number of the text that it belongs to."""
+    import numpy as np
+
+    points, ends = points_of([_spoken(text) for text in texts])
+    kept = of_words()[points] & (points != ord("_"))
+    points, owner = points[kept], np.repeat(np.arange(len(texts)), np.diff(ends, prepend=0))[kept]
+    once = np.ones(len(points), dtype=bool)
+    once[2:] = (points[2:] != points[1:-1]) | (points[2:] != points[:-2]) | (owner[2:] != owner[:-2])
+    return points[once], owner[once]
+
+
+def _spoken(text: str) -> str:
     # Before NFKC, which would make the syllable 큐 of ㅋㅠ.
-    text = _LAUGHTER.sub("", text)
-    letters = _NOT_LETTERS.sub("", unicodedata.normalize("NFKC", text).casefold())
-    return _REPEATED.sub(r"\1\1", letters)
+    return unicodedata.normalize("NFKC", _LAUGHTER.sub("", text)).casefold()

@@ -53,6 +53,7 @@ def _source(format_: str, stream: Stream, encoding: Encoding, rows: Iterator[Row
         rows=chain(begun, rows),
         position=stream.position,
         close_file=stream.close,
+        unpacked=lambda: stream.unpacked,
         encoding=encoding.name,
         guessed=encoding.note is not None,
         notes=[encoding.note] if encoding.note else [],

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +23,14 @@ class Limits:
     max_cells: int = 20_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row. ``number`` is what a person sees: the line it starts on, the sheet row, or the place in a list."""
 
     number: int
     values: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class RowError:
+class RowError(NamedTuple):
     """One row that was not read, and why. ``column`` is None when the whole row is meant."""
 
     number: int
@@ -47,6 +45,14 @@ def composed(value: Any) -> Any:
     if isinstance(value, dict):
         return {composed(name): composed(inner) for name, inner in value.items()}
     return type(value)(map(composed, value)) if isinstance(value, list) else value
+
+
+def _are_composed(values: dict[str, Any]) -> bool:
+    """Tell whether a row is plain texts in NFC. What stands within a text in NFC is in NFC, too."""
+    try:
+        return unicodedata.is_normalized("NFC", "".join([*values, *values.values()]))
+    except TypeError:
+        return False
 
 
 @dataclass
@@ -66,6 +72,8 @@ class RowSource:
     position: Callable[[], int]
     """Bytes of the file on disk that were consumed so far, for a progress bar."""
     close_file: Callable[[], None]
+    unpacked: Callable[[], int] = lambda: 0
+    """Bytes that were unpacked so far, where the rows are read from a stream."""
     encoding: str | None = None
     delimiter: str | None = None
     guessed: bool = False
@@ -79,7 +87,9 @@ class RowSource:
     def __iter__(self) -> Iterator[Row | RowError]:
         try:
             for row in self.rows:
-                yield Row(row.number, composed(row.values)) if isinstance(row, Row) else row
+                if isinstance(row, Row) and not _are_composed(row.values):
+                    row = Row(row.number, composed(row.values))
+                yield row
         finally:
             self.close()
 

@@ -61,6 +61,7 @@ def open_table(
         rows=_named_rows(begun, rows, columns, header, notes),
         position=stream.position,
         close_file=stream.close,
+        unpacked=lambda: stream.unpacked,
         encoding=encoding.name,
         delimiter=None if dialect.delimiter == NONE else dialect.delimiter,
         guessed=encoding.note is not None,
@@ -223,10 +224,16 @@ def _named_rows(
         number, cells = row
         while len(cells) > width and not cells[-1].strip():
             cells.pop()
-        if header and [cell.strip().lstrip("\ufeff") for cell in cells] == columns:
+        if (
+            header
+            and cells[0].strip().lstrip("\ufeff") == columns[0]
+            and [cell.strip().lstrip("\ufeff") for cell in cells] == columns
+        ):
             again += 1
-        elif len(cells) == width or (len(cells) < width and _fits(cells, numeric)):
-            padded += len(cells) < width
+        elif len(cells) == width:
+            yield Row(number, dict(zip(columns, cells, strict=True)))
+        elif len(cells) < width and _fits(cells, numeric):
+            padded += 1
             yield Row(number, dict.fromkeys(columns) | dict(zip(columns, cells, strict=False)))
         else:
             yield RowError(number, None, ragged(len(cells), width, header))

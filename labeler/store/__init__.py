@@ -7,6 +7,7 @@ together and hands to :meth:`Store.write`: what must happen at once happens at o
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,6 +83,10 @@ class Store:
     def write(self, work: Callable[[Tx], T]) -> T:
         """Run ``work`` in one transaction; return its result once it is durable, or raise and change nothing."""
         return self.db.write(work)
+
+    def begin_write(self, work: Callable[[Tx], T]) -> Future[T]:
+        """Begin to write and return at once; the result of what is returned is that of :meth:`write`."""
+        return self.db.begin_write(work)
 
     def search(
         self, project_id: int, words: str, limit: int = 50, before: int | None = None, after: int | None = None

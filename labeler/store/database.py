@@ -19,10 +19,10 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labeler import strictjson
 from labeler.errors import (
     Conflict,
     InputError,
@@ -39,6 +39,8 @@ T = TypeVar("T")
 Params = Mapping[str, Any] | Sequence[Any]
 Row = sqlite3.Row
 _BATCH = 128
+# SQLite takes 32,766 values by one statement.
+_MOST_VALUES = 32_000
 _LOCK_PATIENCE = 60.0
 # In bytes: what a -wal that has grown for a while is cut back to; what a reader holds back in it that is worth a word.
 _WAL_SIZE, HELD_BACK = 16 * 1024 * 1024, 64 * 1024 * 1024
@@ -85,20 +87,28 @@ class Tx:
         return max(self.connection.executemany(sql, rows).rowcount, 0)
 
     def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]], conflict: str = "") -> int:
-        """Insert rows (no blobs) by one statement and return how many went in; ``columns`` are names with commas.
+        """Insert rows by as few statements as can be and return how many went in; ``columns`` are names with commas.
 
-        A statement gives the interpreter to another thread while it runs, and waits up to 5 ms until it has it back.
-        With one for each row, a slice holds the store sixty times as long while somebody computes.
+        The first column of no row is None. A statement gives the interpreter to another thread while it runs, and waits
+        up to 5 ms until it has it back: with one for each row, a slice holds the store sixty times as long while
+        somebody computes.
         """
         names = columns.split(", ")
-        sent = strictjson.dumps(rows)
-        if "\\u0000" in sent:
-            # SQLite's JSON ends a text at NUL.
-            return self.many(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(names))}) {conflict}", rows)
-        values = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(len(names)))
-        return self.run(
-            f"INSERT INTO {table} ({columns}) SELECT {values} FROM json_each(?) WHERE true {conflict}", [sent]
-        )
+        most, added = _MOST_VALUES // len(names), 0
+        for start in range(0, len(rows), most):
+            part = rows[start : start + most]
+            # Filled up to a power of two, so that few statements are made, and each once: that takes longer than a run.
+            size = min(1 << (len(part) - 1).bit_length(), most)
+            values = [value for row in part for value in row] + [None] * ((size - len(part)) * len(names))
+            added += self.run(_insertion(table, columns, len(names), size, conflict), values)
+        return added
+
+
+@lru_cache(256)
+def _insertion(table: str, columns: str, width: int, size: int, conflict: str) -> str:
+    rows = ", ".join([f"({', '.join('?' * width)})"] * size)
+    return f"""INSERT INTO {table} ({columns}) SELECT * FROM (VALUES {rows}) AS rows WHERE column1 IS NOT NULL
+               {conflict}"""
 
 
 class _Connection(sqlite3.Connection):
@@ -224,6 +234,10 @@ class Database:
 
         If ``work`` raises, nothing of it stays and the exception is raised here. It must not call ``write``.
         """
+        return self.begin_write(work).result()
+
+    def begin_write(self, work: Callable[[Tx], T]) -> Future[T]:
+        """Hand ``work`` to the writer thread, as :meth:`write` does, and return at once."""
         if self.read_only:
             raise StoreReadOnly(f"The store {self.path} is open read-only; nothing was changed")
         future: Future[T] = Future()
@@ -235,7 +249,7 @@ class Database:
                 self._writer.start()
                 self._mover.start()
             self._queue.put((work, future))
-        return future.result()
+        return future
 
     def backup(self, target: Path) -> None:
         """Copy the database to ``target`` with VACUUM INTO: consistent, complete, without its -wal beside it."""

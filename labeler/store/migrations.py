@@ -688,6 +688,16 @@ def m023_replays(db: SqliteUtils) -> None:
     )
 
 
+@migrations()
+def m025_short_hashes(db: SqliteUtils) -> None:
+    """Copies are found by the head of a hash: with a million records an import writes to all pages of that index."""
+    _execute(
+        db,
+        """DROP INDEX records_hash;
+        CREATE INDEX records_hash ON records (project_id, substr(content_hash, 1, 8));""",
+    )
+
+
 def _execute(db: SqliteUtils, script: str) -> None:
     for statement in script.split(";\n"):
         if statement.strip():

@@ -63,7 +63,7 @@ class Products:
         if known is None:
             new = NewRecord(_free_key(tx, project_id, group), derived.text, group, derived.metadata, kind=GROUP)
             id_ = next_number(tx)
-            insert(tx, project_id, [Placed(id_, ready(new), None, id_)])
+            insert(tx, project_id, [Placed(id_, ready([new])[0], None, id_)])
         else:
             id_ = known["id"]
             if not known["labelled"]:

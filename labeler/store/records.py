@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 from labeler import strictjson
@@ -22,8 +22,10 @@ ADDED, KNOWN, OTHER_TEXT = "added", "known", "other_text"
 OTHER_UNIT = "(q.unit = 'group') <> (r.kind = 'group')"
 DEAD = 120.0
 """Seconds after which an import that nobody has touched belongs to nobody."""
-_ORIGINAL = """SELECT id, duplicate_of FROM records WHERE project_id = :p AND content_hash = :hash
-               AND kind = 'review' ORDER BY id LIMIT 1"""
+# As much of a hash as the index of copies holds; nearly all records differ in it.
+_HEAD = "substr(content_hash, 1, 8)"
+_ORIGINAL = f"""SELECT id, duplicate_of FROM records WHERE project_id = :p AND {_HEAD} = substr(:hash, 1, 8)
+                AND +content_hash = :hash AND kind = 'review' ORDER BY +id LIMIT 1"""
 _MOST_VARIABLES = 500
 _MOST_EXAMPLES = 3
 
@@ -39,8 +41,7 @@ def kind_of(unit: str) -> str:
     return GROUP if unit == "group" else REVIEW
 
 
-@dataclass(frozen=True, slots=True)
-class NewRecord:
+class NewRecord(NamedTuple):
     """A record on its way in. What JSON does not know in the metadata, such as a date, is stored as text."""
 
     key: str
@@ -52,22 +53,32 @@ class NewRecord:
 
 
 class Ready(NamedTuple):
-    """A new record with what is computed from it, so that no transaction waits for that: see :func:`ready`."""
+    """A new record as it is stored, with what is computed from it, so that no transaction waits for that."""
 
-    new: NewRecord
-    digest: str
-    tokens: str
+    key: str
+    text: str
+    language: str
+    group: str | None
     metadata: str
+    digest: str
+    kind: str
+    parts: str | None
+    tokens: str
 
 
-def ready(new: NewRecord) -> Ready:
-    """Return a record with its content hash, the words that a search finds it by, and its metadata as stored."""
-    metadata = strictjson.dumps(new.metadata, default=str) if new.metadata else "{}"
-    return Ready(new, content_hash(new.text), search_tokens(new.text), metadata)
+def ready(rows: Sequence[NewRecord]) -> list[Ready]:
+    """Return records with their content hashes, the words that a search finds them by, and their metadata as JSON."""
+    return [
+        Ready(
+            new.key, new.text, guess_language(new.text), new.group,
+            strictjson.dumps(new.metadata, default=str) if new.metadata else "{}",
+            content_hash(new.text), new.kind, strictjson.dumps(new.parts) if new.parts else None, tokens,
+        )
+        for new, tokens in zip(rows, search_tokens([new.text for new in rows]), strict=True)
+    ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """What became of a new record: ``outcome`` is "added", "known" (nothing new) or "other_text" (refused).
 
     ``kind`` is that of the record that stands under its key.
@@ -126,8 +137,8 @@ class Records:
         """
         newest = "SELECT id FROM imports WHERE project_id = :p ORDER BY id DESC LIMIT 20"
         of_import = "SELECT metadata FROM records WHERE import_id = :i ORDER BY id LIMIT 20"
-        spread = """SELECT metadata FROM records WHERE project_id = :p AND kind = 'review'
-                    ORDER BY content_hash LIMIT 300"""
+        spread = f"""SELECT metadata FROM records WHERE project_id = :p AND kind = 'review'
+                     ORDER BY {_HEAD} LIMIT 300"""
         imports = self.db.all(newest, {"p": project_id})
         rows = [row for one in imports for row in self.db.all(of_import, {"i": one["id"]})]
         rows += self.db.all(spread, {"p": project_id})
@@ -165,7 +176,7 @@ class Records:
         self, tx: Tx, project_id: int, rows: Sequence[NewRecord], tasks: Sequence[str], import_id: int | None = None
     ) -> list[Stored]:
         """Store a slice of records and queue them for ``tasks``: see :meth:`add_ready`."""
-        return self.add_ready(tx, project_id, list(map(ready, rows)), tasks, import_id)
+        return self.add_ready(tx, project_id, ready(rows), tasks, import_id)
 
     def add_ready(
         self, tx: Tx, project_id: int, rows: Sequence[Ready], tasks: Sequence[str], import_id: int | None = None
@@ -177,31 +188,29 @@ class Records:
         """
         known = {
             row["key"]: (row["id"], row["text"], row["duplicate_of"], row["kind"])
-            for row in _found(tx, "id, key, text, duplicate_of, kind", "key", project_id, [row.new.key for row in rows])
+            for row in _found(tx, "id, key, text, duplicate_of, kind", "key", project_id, [row.key for row in rows])
         }
         # Also of those that come in here.
         first = _originals(tx, project_id, [row.digest for row in rows])
         stored, added, next_id = list[Stored](), list[Placed](), next_number(tx)
         for row in rows:
-            new = row.new
-            if new.key in known:
-                id_, text, duplicate_of, kind = known[new.key]
-                stored.append(Stored(id_, KNOWN if text == new.text else OTHER_TEXT, duplicate_of, kind))
+            if row.key in known:
+                id_, text, duplicate_of, kind = known[row.key]
+                stored.append(Stored(id_, KNOWN if text == row.text else OTHER_TEXT, duplicate_of, kind))
                 continue
-            original, cluster = first.get(row.digest, (None, next_id)) if new.kind == REVIEW else (None, next_id)
+            original, cluster = first.get(row.digest, (None, next_id)) if row.kind == REVIEW else (None, next_id)
             added.append(Placed(next_id, row, original, cluster))
-            stored.append(Stored(next_id, ADDED, original, new.kind))
-            known[new.key] = next_id, new.text, original, new.kind
-            if new.kind == REVIEW:
+            stored.append(Stored(next_id, ADDED, original, row.kind))
+            known[row.key] = next_id, row.text, original, row.kind
+            if row.kind == REVIEW:
                 first.setdefault(row.digest, (next_id, cluster))
             next_id += 1
         insert(tx, project_id, added, import_id)
         alone = [one for one in added if one.original is None]
-        enqueue(tx, project_id, [one.id for one in alone], tasks)
-        unsigned = [(project_id, one.id) for one in alone if one.row.new.kind == REVIEW]
+        _enqueue_new(tx, project_id, alone, tasks)
+        unsigned = [(project_id, one.id) for one in alone if one.row.kind == REVIEW]
         tx.insert("unsigned_reviews", "project_id, record_id", unsigned)
-        news = [one.row.new for one in added]
-        groups = {new.group for new in news if new.group is not None and new.kind == REVIEW}
+        groups = {one.row.group for one in added if one.row.group is not None and one.row.kind == REVIEW}
         mark_products(tx, project_id, sorted(groups))
         return stored
 
@@ -307,24 +316,23 @@ def next_number(tx: Tx) -> int:
 
 def insert(tx: Tx, project_id: int, rows: Sequence[Placed], import_id: int | None = None) -> None:
     """Store records, so that a search finds them."""
-    columns = """id, project_id, key, text, language, grp, metadata, content_hash, kind, duplicate_of, cluster, \
-import_id, created_at, parts"""
+    columns = """id, project_id, key, text, language, grp, metadata, content_hash, kind, parts, duplicate_of, \
+cluster, import_id, created_at"""
     now = time.time()
     _count(tx, project_id, rows, import_id)
+    # The tokens of a row, its last part, go into the search.
     tx.insert("records", columns, [
-        (id_, project_id, new.key, new.text, guess_language(new.text), new.group, metadata, digest, new.kind, original,
-         cluster, import_id, now, strictjson.dumps(new.parts) if new.parts else None)
-        for id_, (new, digest, _, metadata), original, cluster in rows
+        (id_, project_id, *row[:-1], original, cluster, import_id, now) for id_, row, original, cluster in rows
     ])  # fmt: skip
     index_tokens(tx, [(one.id, one.row.tokens) for one in rows])
 
 
 def _count(tx: Tx, project_id: int, rows: Sequence[Placed], import_id: int | None) -> None:
     """Count records that are about to be stored."""
-    reviews = [one for one in rows if one.row.new.kind == REVIEW]
+    reviews = [one for one in rows if one.row.kind == REVIEW]
     copies = sum(one.original is not None for one in reviews)
     near = sum(one.original is None and one.cluster != one.id for one in reviews)
-    groups = {one.row.new.group for one in reviews} - {None}
+    groups = {one.row.group for one in reviews} - {None}
     known = """SELECT COUNT(*) FROM json_each(:groups) g WHERE EXISTS (SELECT 1 FROM records r
                WHERE r.project_id = :p AND r.grp = g.value AND r.kind = 'review')"""
     products = len(groups) - int(tx.value(known, {"groups": strictjson.dumps(list(groups)), "p": project_id}))
@@ -359,6 +367,17 @@ def enqueue(tx: Tx, project_id: int, record_ids: Sequence[int], tasks: Sequence[
         count(tx, WORK, project_id, "pending", queued, task)
 
 
+def _enqueue_new(tx: Tx, project_id: int, rows: Sequence[Placed], tasks: Sequence[str]) -> None:
+    """Queue records that were just stored for tasks, as :func:`enqueue` would: nobody knows another version of them."""
+    other = f"""SELECT 1 FROM queued q, (SELECT :kind AS kind) r
+                WHERE q.project_id = :p AND q.task = :t AND {OTHER_UNIT}"""
+    for kind, task in product(dict.fromkeys(one.row.kind for one in rows), tasks):
+        if tx.one(other, {"kind": kind, "p": project_id, "t": task}) is None:
+            new = [(one.id, task, project_id, shuffle(one.id), 0, 0) for one in rows if one.row.kind == kind]
+            queued = tx.insert("work", "record_id, task, project_id, shuffle, version, text_version", new)
+            count(tx, WORK, project_id, "pending", queued, task)
+
+
 def shuffle(record_id: int) -> int:
     """Return a fixed pseudo-random place of a record in the random queue order (a 31-bit mix of its id)."""
     mixed = (record_id * 0x9E3779B1) & 0xFFFFFFFF
@@ -367,18 +386,15 @@ def shuffle(record_id: int) -> int:
 
 
 def _found(tx: Tx, columns: str, where: str, project_id: int, values: Sequence[str]) -> Iterator[Row]:
-    """Yield the records of a project in which the column ``where`` has one of the values."""
-    for start in range(0, len(values), _MOST_VARIABLES):
-        part = values[start : start + _MOST_VARIABLES]
-        marks = ",".join("?" * len(part))
-        sql = f"SELECT {columns} FROM records WHERE project_id = ? AND {where} IN ({marks})"
-        yield from tx.all(sql, (project_id, *part))
+    """Yield the records of a project in which the column ``where``, or what is made of it, is one of the values."""
+    sql = f"SELECT {columns} FROM records WHERE project_id = ? AND {where} IN (SELECT value FROM json_each(?))"
+    yield from tx.all(sql, (project_id, strictjson.dumps(list(values))))
 
 
 def _originals(tx: Tx, project_id: int, hashes: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return number and cluster of the first review of each content hash that is there."""
     first: dict[str, tuple[int, int]] = {}
-    for row in _found(tx, "id, content_hash, cluster, kind", "content_hash", project_id, hashes):
+    for row in _found(tx, "id, content_hash, cluster, kind", _HEAD, project_id, [hash_[:8] for hash_ in hashes]):
         known = first.get(row["content_hash"])
         if row["kind"] == REVIEW and (known is None or row["id"] < known[0]):
             first[row["content_hash"]] = row["id"], row["cluster"]

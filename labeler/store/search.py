@@ -13,13 +13,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from labeler.codepoints import of_words, points_of, texts_of
 from labeler.store.database import Database, Row, Tx
 
 _WORD = re.compile(r"\w+")
-# At each character of a word: it and the next one, the last one alone.
-_TOKEN = re.compile(r"(?=(\w\w?))")
 _PICTURES = "\u00a9\u00ae\u20e3\u2190-\u2bff\u3030\u303d\U0001f000-\U0001faff"
 _PICTURE = re.compile(rf"(?!\w)[{_PICTURES}]")
+_MAY_HAVE_PICTURES = re.compile(rf"[{_PICTURES}]")
 # Pictures with what joins them to one, and the letters of a flag's region.
 _SEQUENCE = re.compile(rf"(?:(?!\w)[{_PICTURES}\u200d\U000e0020-\U000e007f])+")
 # They choose between a coloured and a plain picture; keyboards set them as they like.
@@ -32,14 +32,31 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-def search_tokens(text: str) -> str:
-    """Return what the index holds for ``text``."""
-    return " ".join([*_word_tokens(text), *_picture_tokens(folded(text))])
+def search_tokens(texts: Sequence[str]) -> list[str]:
+    """Return what the index holds for each of the texts."""
+    wide = [folded(text) for text in texts]
+    return [
+        " ".join(filter(None, [words, *_picture_tokens(text)])) if _MAY_HAVE_PICTURES.search(text) else words
+        for words, text in zip(_word_tokens(wide), wide, strict=True)
+    ]
 
 
-def _word_tokens(text: str) -> list[str]:
+def _word_tokens(wide: Sequence[str]) -> list[str]:
+    """Return the bigrams of folded texts: each character of a word with the next one, the last one alone."""
+    import numpy as np
+
     # An underscore is a word character for us but a separator for unicode61.
-    return _TOKEN.findall(folded(text).replace("_", ""))
+    points, ends = points_of([text.replace("_", "") for text in wide])
+    first = of_words()[points]
+    second = np.zeros_like(first)
+    second[:-1] = first[1:]
+    second[ends[ends > 0] - 1] = False
+    second &= first
+    tokens = np.full((len(points), 3), ord(" "), dtype="<u4")
+    tokens[:, 0], tokens[:-1, 1] = points, points[1:]
+    sizes = np.cumsum(first * (2 + second))
+    kept = tokens[np.stack([first, second, first], axis=1)]
+    return [text[:-1] for text in texts_of(kept, np.append(0, sizes)[ends])]
 
 
 def _picture_tokens(text: str) -> list[str]:
@@ -65,7 +82,7 @@ def search_query(words: str) -> str | None:
 
 def index_texts(tx: Tx, rows: list[tuple[int, str]]) -> None:
     """Add (record id, text) pairs to the index."""
-    index_tokens(tx, [(id_, search_tokens(text)) for id_, text in rows])
+    index_tokens(tx, list(zip([id_ for id_, _ in rows], search_tokens([text for _, text in rows]), strict=True)))
 
 
 def index_tokens(tx: Tx, rows: Sequence[tuple[int, str]]) -> None:
@@ -90,9 +107,10 @@ def forget_texts(tx: Tx, rows: list[tuple[int, str]]) -> None:
     """Take (record id, text) pairs out of the index."""
     sql = "INSERT INTO record_search (record_search, rowid, tokens) VALUES ('delete', ?, ?)"
     through, newest = _without_pictures(tx)
+    held = zip(rows, search_tokens([text for _, text in rows]), strict=True)
     tx.many(
         sql,
-        [(id_, " ".join(_word_tokens(text)) if through < id_ <= newest else search_tokens(text)) for id_, text in rows],
+        [(id_, _word_tokens([folded(text)])[0] if through < id_ <= newest else tokens) for (id_, text), tokens in held],
     )
 
 

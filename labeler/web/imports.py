@@ -12,7 +12,8 @@ from labeler.errors import Doubt, InputError
 from labeler.export.formats import csv_line
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.reading import preview as look_at
-from labeler.ingest.service import Report, queue_import
+from labeler.ingest.report import Report
+from labeler.ingest.service import queue_import
 from labeler.web import uploads
 from labeler.web.access import admin_only, instance, takes_upload
 from labeler.web.forms import go_on, text
