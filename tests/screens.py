@@ -308,11 +308,11 @@ def _search(instance: Instance, project: Any, admin: int) -> int:
     store, task = instance.store, instance.task_of(project, "sentiment")
     items = replay.chosen(instance, project, task, None)
     settings = {"backend": "openai", "model_id": "gpt-4o-mini"}
-    standing = task.guided("ko")
+    standing = task.guided("ko").strip()
     written: list[str | ParseFailure] = [
         standing.replace("고릅니다", "선택합니다") + "\n- 비꼬는 말은 속뜻으로 판단합니다.",
         standing + "\n- 짧은 글도 판단합니다.",
-        ParseFailure("not_json", "The answer is not JSON", "더 좋은 가이드라인은 다음과 같습니다."),
+        ParseFailure("shape", "Expected one object with the only key 'edited_guidelines', got list", "[1, 2]"),
     ]
 
     def work(tx: Tx) -> int:

@@ -509,6 +509,8 @@ def test_a_person_reads_a_draft_and_adopts_it_in_the_browser(shop: Shop) -> None
         Worker(shop.instance).run_until_idle()
         page.get_by_text("It is shown to gain.").wait_for()
         assert page.locator(".draft .diff .added").all_inner_texts()[-1].endswith(RULE)
+        page.get_by_text("Made from 12 corrections").click()
+        assert page.locator(".draft li", has_text="Negative → Positive").count() == 12
         page.get_by_role("button", name="Adopt draft 1").click()
         page.get_by_text("Adopted: Draft 1").wait_for()
         page.get_by_role("link", name="Versions").click()

@@ -247,7 +247,8 @@ def _shown(project_id: int, replay_id: int) -> dict[str, Any]:
         "names": [named(arm.settings, results) for arm in report.arms],
         "tables": [results.confusion(arm.number) for arm in report.arms] if measured else [],
         "labels": names,
-        "frontier": _frontier(report) if measured and report.ended else None,
+        # Drafts differ in words, not in what they cost.
+        "frontier": _frontier(report) if measured and report.ended and not results.drafts else None,
         "curves": _curves(report) if measured else None,
         "within": tables.REPLAY_WITHIN,
         "person_used": results.used_by(),
