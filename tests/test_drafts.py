@@ -303,10 +303,11 @@ def test_what_a_search_takes_is_said_before(shop: Shop) -> None:
 
 def test_drafts_say_nothing_of_how_long_a_label_takes(shop: Shop) -> None:
     """The answers of a draft are texts: the estimate of a run of labels goes by labels."""
-    before = shop.store.ledger.past_calls("sentiment", "openai", "gpt-4o-mini")
+    place = shop.id, "sentiment", "openai", "gpt-4o-mini"
+    before, pace = shop.store.ledger.past_calls(*place[1:]), shop.store.ledger.past_pace(*place)
     id_ = shop.begin(answer("Choose. " * 200))
     Worker(shop.instance).move_run(shop.store.replays.get(id_)["drafts_run"])
-    assert shop.store.ledger.past_calls("sentiment", "openai", "gpt-4o-mini") == before
+    assert shop.store.ledger.past_calls(*place[1:]) == before and shop.store.ledger.past_pace(*place) == pace
     assert shop.store.ledger.past_calls(drafts.NAME, "openai", "gpt-4o-mini")["n"] == 1
 
 

@@ -152,6 +152,11 @@ class Results:
         self.together = max(1, self.room.judged(self.replay)) if self.drafts else 1
 
     @property
+    def draws(self) -> int:
+        """How often the records are drawn: an interval that is to hold for many has ends that few draws reach."""
+        return DRAWS * min(self.together, _MOST_TIMES)
+
+    @property
     def schema(self) -> LabelSchema:
         return self.task.schema
 
@@ -169,8 +174,7 @@ class Results:
         if not self.items:
             plain = [self._plain(n) for n in range(len(self.arms))]
             return Report(self.replay, plain, 0, len(self.rows), walked)
-        # An interval that is to hold for many has ends that few draws reach.
-        drawn = weights(len(self.items), DRAWS * min(self.together, _MOST_TIMES))
+        drawn = weights(len(self.items), self.draws)
         answers = [self.answers(n) for n in range(len(self.arms))]
         agreement = [drawn @ one.agreement / len(self.items) for one in answers]
         best = max(range(len(self.arms)), key=lambda n: (float(agreement[n][0]), -n))

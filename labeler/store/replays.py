@@ -72,14 +72,15 @@ class Replays:
             raise NotFound(f"There is no replay number {replay_id}")
         return dict(row)
 
-    def of_task(self, project_id: int, task: str, limit: int = 20) -> list[Row]:
-        """Return the newest replays of a task, with how many records and arms each has."""
+    def of_task(self, project_id: int, task: str, limit: int = 20, drafts: bool = True) -> list[Row]:
+        """Return the newest replays of a task, with how many records and arms each has; ``drafts``: also of drafts."""
         sql = """SELECT r.*, p.name AS reviewer,
                  (SELECT COUNT(*) FROM replay_items i WHERE i.replay_id = r.id) AS items,
                  (SELECT COUNT(*) FROM replay_arms a WHERE a.replay_id = r.id) AS arms
                  FROM replays r LEFT JOIN reviewers p ON p.id = r.reviewer_id
-                 WHERE r.project_id = :p AND r.task = :t ORDER BY r.id DESC LIMIT :limit"""
-        return self.db.all(sql, {"p": project_id, "t": task, "limit": limit})
+                 WHERE r.project_id = :p AND r.task = :t AND (:drafts OR r.drafts_run IS NULL)
+                 ORDER BY r.id DESC LIMIT :limit"""
+        return self.db.all(sql, {"p": project_id, "t": task, "limit": limit, "drafts": drafts})
 
     def arms(self, replay_id: int) -> list[dict[str, Any]]:
         """Return ``settings`` and ``run_id`` of each arm, the one that is compared with first."""

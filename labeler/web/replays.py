@@ -257,6 +257,7 @@ def _shown(project_id: int, replay_id: int) -> dict[str, Any]:
         "drafting": results.drafting,
         "drafts": _drafts(results, report),
         "together": results.together,
+        "draws": results.draws,
         "here": url_for("replays.progress", project_id=project_id, replay_id=replay_id),
     }
 
