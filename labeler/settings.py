@@ -24,9 +24,17 @@ CALIBRATE = "calibrate"
 """The purpose of a run over records whose labels are approved; other runs leave out what people decided."""
 REPLAY = "replay"
 """The purpose of a run that makes what one arm of a replay says; its settings name both."""
+DRAFT = "draft"
+"""The purpose of a run that asks for drafts of guidelines; its settings name the replay that judges them. In those of
+an arm it is the number of the draft that is judged."""
+ON_APPROVED = (CALIBRATE, REPLAY, DRAFT)
+"""The purposes of runs over records that people decided on."""
 REPLAY_GRID, REPLAY_SAMPLE, REPLAY_WITHIN = ("backend", "model_id", "retriever", "k", "style"), 200, 0.05
 """What arms of a replay may differ in, how many of the newest approvals it takes, and how much worse than the best an
 arm may be to be chosen for what it costs."""
+SEARCH_DRAFTS, MOST_DRAFTS, MOST_JUDGED = 3, 8, 2_000
+"""How many drafts of guidelines a search asks for, how many at most, and on how many approvals they are judged at most.
+"""
 AGAIN = "again"
 """What a run is started with, beside its settings, to ask anew for answers that could not be read."""
 COLUMNS = ("hidden_columns", "blind_columns", "sent_columns")
@@ -185,7 +193,7 @@ def lease(instance: Mapping[str, Any]) -> float:
     return float(instance.get("lease_seconds") or max(_LEASE, 1.5 * float(instance.get("timeout_seconds") or 0)))
 
 
-_OF_A_RUN = ("purpose", AGAIN, REPLAY, "arm")
+_OF_A_RUN = ("purpose", AGAIN, REPLAY, "arm", DRAFT)
 
 
 def overrides(run_settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,15 @@ class Task:
     def guided(self, language: str) -> str:
         return titled(self.guidelines, language)
 
+    def guided_in(self, language: str) -> str:
+        """Return the language of the guidelines that are shown in ``language``."""
+        there = (name for name, text in self.guidelines.items() if text)
+        return language if self.guidelines.get(language) else next(there, language)
+
+    def edited(self, guidelines: str, language: str) -> Self:
+        """Return the task with other guidelines in place of those that are shown in ``language``."""
+        return replace(self, guidelines={**self.guidelines, self.guided_in(language): guidelines})
+
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON schema of a whole answer: an object whose only key is the task's name."""
         return {

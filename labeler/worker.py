@@ -26,7 +26,7 @@ from labeler.prelabel import trial
 from labeler.prelabel.meant import FREE
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
-from labeler.settings import BATCH_EXECUTOR, LOCAL_EXECUTOR, REPLAY, overrides, read_settings
+from labeler.settings import BATCH_EXECUTOR, DRAFT, LOCAL_EXECUTOR, REPLAY, overrides, read_settings
 from labeler.store.database import HELD_BACK, held_back
 from labeler.store.ledger import OPEN
 from labeler.store.upkeep import DERIVED, VECTORS
@@ -244,6 +244,10 @@ class Worker:
         self, run: Mapping[str, Any], project: dict[str, Any], task: Task, own: Mapping[str, Any]
     ) -> Suggester:
         instance = self.instance
+        if run["settings"].get("purpose") == DRAFT:
+            from labeler.evaluation.drafts import Drafting
+
+            return Drafting.of_run(instance.suggester(project, task, own), run["settings"])
         if run["settings"].get("purpose") == REPLAY:
             from labeler.evaluation.replay import Replaying
 

@@ -16,7 +16,7 @@ from browsers import served
 from flask import Flask
 from test_web_access import address
 
-from labeler import accounts, demo, removal
+from labeler import accounts, demo, removal, strictjson
 from labeler.annotation.decisions import Decision
 from labeler.app import create_app
 from labeler.evaluation import replay
@@ -28,7 +28,7 @@ from labeler.instance import Instance
 from labeler.prelabel import runs
 from labeler.records import Evidence, ParseFailure, Record, SecondOpinion, Step, Suggestion
 from labeler.store import NewRecord, Store, Tx
-from labeler.store.replays import Said
+from labeler.store.replays import Draft, Said
 from labeler.worker import Worker
 
 # Routes that GET a part of a page, data for the desk's script, or a file.
@@ -126,6 +126,7 @@ def _of_records(place: Place) -> list[Screen]:
         Screen("projects.overview.archived", f"/projects/{values['archived']}"),
         Screen("settings.task.tree", f"{project}/settings/categories"),
         Screen("runs.show.paused", f"{project}/runs/{values['paused']}"),
+        Screen("replays.show.drafts", f"{project}/replays/{values['search']}"),
         Screen("replays.cells.changed", f"{project}/replays/{values['replay_id']}/records?arm=1&changed=1"),
         Screen("error", "/nothing"),
         Screen("error.door", "/welcome?token=spent", submitted, False),
@@ -220,7 +221,8 @@ def _furnish(instance: Instance, people: list[int]) -> tuple[dict[str, Any], dic
     values = {
         "project_id": project_id, "task": "sentiment", "reviewer_id": people[1], "upload": UPLOAD, "run_id": run_id,
         "import_id": import_id, "export_id": made.id, "name": "manifest.json", "record_id": records["short"],
-        "paused": paused, "replay_id": _replay(instance, project, admin), **_other_projects(instance, admin),
+        "paused": paused, "replay_id": _replay(instance, project, admin), "search": _search(instance, project, admin),
+        **_other_projects(instance, admin),
     }  # fmt: skip
     return values, records | products
 
@@ -298,6 +300,44 @@ def _replay(instance: Instance, project: Any, admin: int) -> int:
         if arm["run_id"] is not None:
             said = [Said(row["record_id"], "negative" if n else "positive", None, 0.8) for n, row in enumerate(rows)]
             store.write(lambda tx, arm=arm, said=said: _answered(store, tx, id_, arm, said))  # type: ignore[misc]
+    return id_
+
+
+def _search(instance: Instance, project: Any, admin: int) -> int:
+    """Let a model have drafted guidelines: one draft that gains, one that does not, and one that cannot be read."""
+    store, task = instance.store, instance.task_of(project, "sentiment")
+    items = replay.chosen(instance, project, task, None)
+    settings = {"backend": "openai", "model_id": "gpt-4o-mini"}
+    standing = task.guided("ko").strip()
+    written: list[str | ParseFailure] = [
+        standing.replace("고릅니다", "선택합니다") + "\n- 비꼬는 말은 속뜻으로 판단합니다.",
+        standing + "\n- 짧은 글도 판단합니다.",
+        ParseFailure("shape", "Expected one object with the only key 'edited_guidelines', got list", "[1, 2]"),
+    ]
+
+    def work(tx: Tx) -> int:
+        arms = [settings, {**settings, "draft": 1}, {**settings, "draft": 2}]
+        id_ = store.replays.create(tx, project["id"], "sentiment", task.version, arms, items, None, admin)
+        asked = [Draft(n, items[n][0], [items[n][1]]) for n in range(1, 4)]
+        run_ids = [
+            store.ledger.create_run(tx, project["id"], "sentiment", settings | {"replay": id_}, None, admin)
+            for _ in range(4)
+        ]
+        store.replays.ask_drafts(tx, id_, run_ids[0], standing, asked)
+        store.ledger.set_run(tx, run_ids[0], "finished")
+        for draft, text in zip(asked, written, strict=True):
+            store.replays.drafted(tx, id_, draft.record_id, text)
+        assert store.replays.claim(tx, id_, "screens")
+        store.replays.known(tx, id_, [(record_id, n) for n, (record_id, _, _) in enumerate(items)])
+        store.replays.walked(tx, id_, "screens", dict(enumerate(run_ids[1:])))
+        return id_
+
+    id_ = store.write(work)
+    rows, good = store.replays.items(id_), strictjson.loads
+    for arm in store.replays.arms(id_):
+        every = (3, 1, 3)[arm["arm"]]
+        said = [Said(r["record_id"], good(r["value"]) if n % every == 0 else "neutral") for n, r in enumerate(rows)]
+        store.write(lambda tx, arm=arm, said=said: _answered(store, tx, id_, arm, said))  # type: ignore[misc]
     return id_
 
 

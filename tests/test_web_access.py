@@ -89,6 +89,8 @@ TABLE: dict[str, set[str]] = {
     "replays.cells": MEMBERS,
     "replays.again": MEMBERS,
     "replays.use": PROJECT_ADMINS,
+    "replays.search": PROJECT_ADMINS,
+    "replays.adopt": PROJECT_ADMINS,
     "exports.form": PROJECT_ADMINS,
     "exports.make": PROJECT_ADMINS,
     "exports.download": PROJECT_ADMINS,
@@ -118,6 +120,8 @@ FORMS = {
     "exports.make": {"task": "sentiment", "format": "csv"},
     "replays.start": {"task": "sentiment", "backend": "nearest"},
     "replays.use": {"arm": "0"},
+    "replays.search": {"task": "sentiment"},
+    "replays.adopt": {"draft": "1"},
     "signin.sign_in": {"name": "admin", "password": PASSWORD},
 }
 

@@ -13,7 +13,7 @@ from labeler.cli.base import Command, clean, cli, task_options, with_instance
 from labeler.cli.run_options import METAVARS, SETTINGS, option_of
 from labeler.cli.runs import show_estimate, watch_run
 from labeler.errors import InputError
-from labeler.settings import REPLAY_GRID, REPLAY_SAMPLE, REPLAY_WITHIN
+from labeler.settings import DRAFT, REPLAY_GRID, REPLAY_SAMPLE, REPLAY_WITHIN
 
 if TYPE_CHECKING:
     from labeler.evaluation.measures import Measure
@@ -74,19 +74,15 @@ def replay_(
             return
         read = None if budget is None else SETTINGS["budget"].read(budget)
         show = replay.start(instance, found, task, arms, None if whole else sample, read)
-        _watch(instance, show)
-    results = _results(instance, found, task, show, within)
+        watch(instance, show)
+    results = results_of(instance, found, task, show, within)
     if use is not None:
         replay.use(instance, show, use - 1)
         click.echo(f"{task_name} is set to arm {use} of replay {show}: {named(results.arms[use - 1]['settings'])}.")
         return
     for line in told(results):
         click.echo(line)
-    stopped = [arm.run["id"] for arm in results.report().arms if arm.run and not arm.ended]
-    if stopped:
-        raise InputError(
-            f"Not all were measured; resume with 'labeler runs --resume {stopped[0]}', then look with --show {show}"
-        )
+    check_measured(results)
 
 
 def _read(given: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
@@ -94,7 +90,7 @@ def _read(given: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
     return {name: [SETTINGS[name].read(clean(name, raw)) for raw in values] for name, values in given.items() if values}
 
 
-def _results(instance: Instance, project: Mapping[str, Any], task: Task, number: int, within: float) -> Results:
+def results_of(instance: Instance, project: Mapping[str, Any], task: Task, number: int, within: float) -> Results:
     from labeler.errors import NotFound
     from labeler.evaluation.results import Results
 
@@ -104,7 +100,7 @@ def _results(instance: Instance, project: Mapping[str, Any], task: Task, number:
     return found
 
 
-def _watch(instance: Instance, number: int) -> None:
+def watch(instance: Instance, number: int) -> None:
     """Walk through a replay and see its runs through; Ctrl-C leaves the rest to a worker."""
     from labeler.evaluation import replay
 
@@ -129,6 +125,17 @@ def _watch(instance: Instance, number: int) -> None:
             except InputError as error:
                 # What stops one arm is none of the others' business; the table says how far each came.
                 click.echo(str(error), err=True)
+
+
+def check_measured(results: Results) -> None:
+    """Raise :class:`InputError` that says how to go on, where a run of a replay was stopped."""
+    runs = [results.drafting, *results.runs]
+    stopped = [run["id"] for run in runs if run is not None and run["state"] != "finished"]
+    if stopped:
+        raise InputError(
+            f"Not all were measured; resume with 'labeler runs --resume {stopped[0]}', then look with "
+            f"--show {results.replay['id']}"
+        )
 
 
 def _is_walked_through(instance: Instance, number: int) -> bool:
@@ -173,7 +180,7 @@ def stands(found: Readiness) -> list[str]:
     if found.agreement is not None:
         lines.append(f"The free suggestion agrees {found.agreement:.2f} in cross-validation (n {found.compared:,}).")
     if found.growth is not None:
-        lines.append(f"Twice as many approvals add {_signed(found.growth)} to that, by replay {found.replay_id}.")
+        lines.append(f"Twice as many approvals add {signed(found.growth)} to that, by replay {found.replay_id}.")
     return [*lines, _advice(found)]
 
 
@@ -211,9 +218,9 @@ def _told(arm: ArmResult) -> list[str]:
     numbers = ", ".join(f"{_TITLES[name]} {_number(name, one)}" for name, one in arm.numbers.items())
     said = [numbers + "."]
     if arm.against is not None:
-        said.append(f"Agreement to arm 1: {_signed(arm.against)}; other labels on {arm.changed:.0%} of the records.")
+        said.append(f"Agreement to arm 1: {signed(arm.against)}; other labels on {arm.changed:.0%} of the records.")
     if arm.blind and arm.assisted and arm.anchored:
-        gap = _signed(arm.anchored)
+        gap = signed(arm.anchored)
         said.append(f"Decided blind {interval(arm.blind)}, with a suggestion in sight {interval(arm.assisted)}: {gap}.")
     if len(arm.curve) > 1:
         said.append(
@@ -256,7 +263,11 @@ def verdict(report: Report, within: float) -> str:
 def named(settings: Mapping[str, Any]) -> str:
     """Return the settings of an arm in one line."""
     plain = [str(settings[name]) for name in ("backend", "model_id") if settings.get(name)]
-    more = [f"{name} {settings[name]}" for name in ("retriever", "k", "style") if settings.get(name) not in (None, "")]
+    more = [
+        f"{name} {settings[name]}"
+        for name in ("retriever", "k", "style", DRAFT)
+        if settings.get(name) not in (None, "")
+    ]
     return ", ".join([" ".join(plain), *more])
 
 
@@ -264,7 +275,7 @@ def interval(one: Measure) -> str:
     return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
 
 
-def _signed(one: Measure) -> str:
+def signed(one: Measure) -> str:
     return f"{one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DRAWS, SEED = 1000, 1
 _BINS = 10
-_LOW, _HIGH = 0.025, 0.975
+_TAIL = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,14 @@ def weights(n: int, draws: int = DRAWS, seed: int = SEED) -> Array:
     return np.vstack([np.ones(n), drawn]).astype(np.float32)
 
 
-def measured(drawn: Array) -> Measure:
-    """Return the first of some numbers (1 + draws,) with the interval that the others give."""
+def measured(drawn: Array, together: int = 1) -> Measure:
+    """Return the first of some numbers (1 + draws,) with the interval that the others give.
+
+    It holds with 95 %; of so many that are looked at ``together``, all hold with 95 % (Bonferroni).
+    """
     import numpy as np
 
-    low, high = np.quantile(drawn[1:], [_LOW, _HIGH])
+    low, high = np.quantile(drawn[1:], [_TAIL / together, 1 - _TAIL / together])
     # A calibration error is larger in nearly every draw than it was measured.
     value = float(drawn[0])
     return Measure(value, min(float(low), value), max(float(high), value))

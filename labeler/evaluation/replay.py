@@ -26,7 +26,7 @@ from labeler.prelabel.rounds import shown_text
 from labeler.prelabel.runs import Estimate
 from labeler.prelabel.suggest import Suggester
 from labeler.records import BackendFailure, Record, Suggestion
-from labeler.settings import BATCH_EXECUTOR, DIRECT, REPLAY, REPLAY_GRID
+from labeler.settings import BATCH_EXECUTOR, DIRECT, DRAFT, REPLAY, REPLAY_GRID, overrides
 from labeler.store import Row, Tx
 from labeler.store.replays import Said
 from labeler.task import Task
@@ -34,7 +34,7 @@ from labeler.task import Task
 MOST_ARMS = 24
 _SLICE, _PAGE = 25, 200
 # Each record on its own: no cheaper step before it, no other task beside it.
-_ALONE: Mapping[str, Any] = {"mode": DIRECT, "joint": []}
+ALONE: Mapping[str, Any] = {"mode": DIRECT, "joint": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def arm_of(instance: Instance, project: Mapping[str, Any], task: Task, settings:
     """Return the arm of some settings. All that arms may differ in is written down: the task may be changed since."""
     raw = instance.task_settings_raw(project, task.name)
     own = {**{name: raw[name] for name in REPLAY_GRID if name in raw}, **settings}
-    suggester = instance.suggester(project, task, {**_ALONE, **own}, keep=False)
+    suggester = instance.suggester(project, task, {**ALONE, **own}, keep=False)
     return Arm({**own, "backend": suggester.backend.name, "model_id": suggester.backend.model_id or ""}, suggester)
 
 
@@ -79,28 +79,38 @@ def estimates(
 ) -> list[Estimate]:
     """Return what each arm would take, before anyone pays."""
     ids = [record_id for record_id, _, _ in chosen(instance, project, task, sample)]
-    set_ = instance.task_settings(project, task.name)
-    pace, batch = instance.pace(set_), set_["executor"] == BATCH_EXECUTOR
-    made = [arm.suggester for arm in arms]
-    return [runs.estimate(one, ids, instance.price_of(one.backend), pace, batch) for one in made]
+    return [estimated(instance, project, arm.suggester, ids) for arm in arms]
+
+
+def estimated(instance: Instance, project: Mapping[str, Any], suggester: Suggester, ids: Sequence[int]) -> Estimate:
+    """Return what asking about some records would take as the task is sent now."""
+    set_ = instance.task_settings(project, suggester.task.name)
+    batch = set_["executor"] == BATCH_EXECUTOR
+    return runs.estimate(suggester, ids, instance.price_of(suggester.backend), instance.pace(set_), batch)
 
 
 def chosen(
-    instance: Instance, project: Mapping[str, Any], task: Task, sample: int | None
-) -> list[tuple[int, int, int]]:
+    instance: Instance, project: Mapping[str, Any], task: Task, sample: int | None,
+    among: Callable[[Row], bool] = lambda row: True,
+) -> list[tuple[int, int, int]]:  # fmt: skip
     """Return the newest ``sample`` approvals that can be replayed, oldest first; None takes all.
 
-    Each as (record, its approval, the last decision before the first one on it).
+    Each as (record, its approval, the last decision before the first one on it). ``among`` says of the rows of
+    :meth:`labeler.store.replays.Replays.log` which may be taken.
     """
     firsts: dict[Any, int] = {}
     found: dict[int, tuple[int, int, int]] = {}
     for row in instance.store.replays.log(project["id"], task.name, task.unit):
-        place = row["cluster"] or row["content_hash"]
-        if firsts.setdefault(place, row["record_id"]) == row["record_id"]:
+        if firsts.setdefault(place_of(row), row["record_id"]) == row["record_id"] and among(row):
             first = found.get(row["record_id"], (0, 0, row["id"] - 1))[2]
             found[row["record_id"]] = (row["record_id"], row["id"] if row["approved"] else 0, first)
     newest = sorted((one for one in found.values() if one[1]), key=lambda one: -one[2])
     return list(islice(_with_truth(instance, task, newest), sample))[::-1]
+
+
+def place_of(row: Row) -> int | str:
+    """Return what a record has in common with its near-duplicates and copies alone."""
+    return row["cluster"] or row["content_hash"]  # type: ignore[no-any-return]
 
 
 def _with_truth(
@@ -113,7 +123,7 @@ def _with_truth(
         yield from (one for one in page if one[1] in rows and truth(task, rows[one[1]]) is not None)
 
 
-def truth(task: Task, row: Row) -> Any:
+def truth(task: Task, row: Row | Mapping[str, Any]) -> Any:
     """Return an approved value in the labels of today; None for one that no backend could give any more."""
     try:
         return task.schema.parse(
@@ -172,18 +182,42 @@ class _Walk:
         self.replay = self.room.get(replay_id)
         self.project = instance.store.projects.get(self.replay["project_id"])
         self.task = instance.project_task(self.project, self.replay["task"])
-        _check_version(self.task, self.replay)
+        check_version(self.task, self.replay)
         self.arms = self.room.arms(replay_id)
         self.items = self.room.items(replay_id)
         # What the prompts of each model show, by arm.
         self.shown: dict[int, list[tuple[int, str]]] = {}
 
+    def _give_drafts_arms(self) -> bool:
+        """Let each draft that can be used have an arm, behind that of the guidelines as is; equal ones share it.
+
+        Return whether there is any; else say so.
+        """
+        asked: dict[str, int] = {}
+        for draft in self.room.drafts(self.id):
+            if draft.guidelines is not None:
+                asked.setdefault(draft.guidelines, draft.number)
+        arms = [{**self.arms[0]["settings"], DRAFT: number} for number in asked.values()]
+        reason = None if arms else "No draft of the guidelines can be used; the reasons stand with each"
+
+        def work(tx: Tx) -> None:
+            self.room.add_arms(tx, self.id, arms)
+            if reason is not None:
+                self.room.let_go(tx, self.id, self.token, reason)
+
+        self.instance.store.write(work)
+        self.arms = self.room.arms(self.id)
+        return bool(arms)
+
+    def _made(self, past: Past, settings: Mapping[str, Any]) -> Suggester:
+        made = past.suggester(self.project, self.task, {**ALONE, **overrides(settings)})
+        return replace(made, second=(), task=drafted(made, self.id, settings))
+
     def run(self, stopped: Callable[[], bool], progress: Callable[[int, int], None]) -> bool:
+        if self.replay["drafts_run"] and not self._give_drafts_arms():
+            return True
         with Past(self.instance) as past:
-            made = {
-                arm["arm"]: replace(past.suggester(self.project, self.task, {**_ALONE, **arm["settings"]}), second=())
-                for arm in self.arms
-            }
+            made = {arm["arm"]: self._made(past, arm["settings"]) for arm in self.arms}
             places, done = iter(self.items), 0
             while rows := list(islice(places, _SLICE)):
                 records = self.instance.store.records.many([row["record_id"] for row in rows])
@@ -234,7 +268,7 @@ class _Walk:
 
     def _queue(self, tx: Tx, arm: Mapping[str, Any]) -> int:
         ledger, shown = self.instance.store.ledger, self.shown[arm["arm"]]
-        settings = {**_ALONE, **arm["settings"], "purpose": REPLAY, REPLAY: self.id, "arm": arm["arm"]}
+        settings = {**ALONE, **arm["settings"], "purpose": REPLAY, REPLAY: self.id, "arm": arm["arm"]}
         place = self.project["id"], self.task.name
         run_id = ledger.create_run(tx, *place, settings, self.replay["budget"], self.replay["reviewer_id"])
         ledger.add_items(tx, run_id, [record_id for record_id, _ in shown])
@@ -242,7 +276,15 @@ class _Walk:
         return run_id
 
 
-def _check_version(task: Task, replay: Mapping[str, Any]) -> None:
+def drafted(suggester: Suggester, replay_id: int, settings: Mapping[str, Any]) -> Task:
+    """Return the task of an arm by its settings: with the guidelines of a draft, where it judges one."""
+    if DRAFT not in settings:
+        return suggester.task
+    texts = {draft.number: draft.guidelines for draft in suggester.store.replays.drafts(replay_id)}
+    return suggester.task.edited(texts[settings[DRAFT]] or "", suggester.style.language)
+
+
+def check_version(task: Task, replay: Mapping[str, Any]) -> None:
     """Raise :class:`Conflict` where a replay asks another question than its task does by now."""
     if task.version != replay["task_version"]:
         raise Conflict(f"The task {task.name} was changed since; start the replay again")
@@ -257,6 +299,8 @@ def use(instance: Instance, replay_id: int, arm: int, reviewer_id: int | None = 
     replay, arms = room.get(replay_id), room.arms(replay_id)
     if arm >= len(arms):
         raise InputError(f"Replay {replay_id} has {len(arms)} arms, and none with the number {arm + 1}")
+    if replay["drafts_run"]:
+        raise Conflict(f"Replay {replay_id} judges drafts of guidelines; adopt one that gains")
     now = instance.task_settings_raw(instance.store.projects.get(replay["project_id"]), replay["task"])
     place = replay["project_id"], replay["task"]
     own = {name: arms[arm]["settings"].get(name) for name in REPLAY_GRID}
@@ -281,9 +325,10 @@ class Replaying(Suggester):
     @classmethod
     def of(cls, suggester: Suggester, run_settings: Mapping[str, Any]) -> Replaying:
         """Return what moves a run of a replay. Raises :class:`Conflict` where the task was changed since."""
-        _check_version(suggester.task, suggester.store.replays.get(int(run_settings[REPLAY])))
+        check_version(suggester.task, suggester.store.replays.get(int(run_settings[REPLAY])))
         own = {one.name: getattr(suggester, one.name) for one in fields(Suggester)}
-        made = cls(**{**own, "second": (), "calibration_of": None, "stacks": False})
+        task = drafted(suggester, int(run_settings[REPLAY]), run_settings)
+        made = cls(**{**own, "task": task, "second": (), "calibration_of": None, "stacks": False})
         made.place = int(run_settings[REPLAY]), int(run_settings["arm"])
         return made
 

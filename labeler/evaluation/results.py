@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from labeler.evaluation.measures import Answers, Measure, measured, weights
+from labeler.evaluation.measures import DRAWS, Answers, Measure, measured, weights
 from labeler.evaluation.replay import truth
 from labeler.instance import Instance
 from labeler.labels import LabelSchema
 from labeler.records import Value
-from labeler.settings import REPLAY_WITHIN
+from labeler.settings import DRAFT, REPLAY_WITHIN
 from labeler.store import Row
 from labeler.store.ledger import FINISHED
-from labeler.store.replays import WALKED, Said
+from labeler.store.replays import WALKED, Draft, Said
 from labeler.task import Task
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _POINTS, _POINT = 6, 20
+_MOST_TIMES = 10
 NOTHING = ""
 """In a table of labels: no suggestion."""
 
@@ -43,7 +44,8 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
-    """What one arm came to. ``against`` is its agreement minus that of the first arm, ``changed`` the share of records
+    """What one arm came to. ``against`` is its agreement minus that of the first arm (where drafts of guidelines are
+    judged, with an interval for all of them together), ``changed`` the share of records
     where it says something else than that. ``cost`` is in US dollars for 1,000 records, None where it is not known;
     tokens are those of a record. ``blind`` and ``assisted`` are the agreement on records decided without and with a
     suggestion in sight, ``anchored`` the second minus the first.
@@ -108,6 +110,26 @@ class Cell:
     score: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A draft of guidelines with the arm that judges it: that of the draft ``same_as``, where both are equal."""
+
+    draft: Draft
+    arm: ArmResult | None
+    same_as: int | None
+    ended: bool
+
+    @property
+    def gain(self) -> Measure | None:
+        """How much better it agrees than the guidelines as they are, once every arm has ended."""
+        return self.arm.against if self.arm is not None and self.ended else None
+
+    @property
+    def kept(self) -> bool:
+        """Whether it can be adopted: the whole interval of its gain lies above zero."""
+        return self.gain is not None and self.gain.low > 0
+
+
 class Results:
     """Reads one replay. ``within`` is how much worse than the best an arm may be to be chosen for what it costs."""
 
@@ -122,6 +144,17 @@ class Results:
         self.runs = [instance.store.ledger.run(arm["run_id"]) if arm["run_id"] else None for arm in self.arms]
         self.said = [self.room.said(replay_id, arm["arm"]) for arm in self.arms]
         self.items = self._counting()
+        self.drafts = self.room.drafts(replay_id)
+        self.drafting = instance.store.ledger.run(self.replay["drafts_run"]) if self.replay["drafts_run"] else None
+        # The more drafts are tried, the likelier one of them looks better by luck: all that were judged so far count,
+        # so that whoever searches again and again finds no gain in that. A part of the approvals that confirms the
+        # best one alone would need more of them for the same certainty, up to nine drafts.
+        self.together = max(1, self.room.judged(self.replay)) if self.drafts else 1
+
+    @property
+    def draws(self) -> int:
+        """How often the records are drawn: an interval that is to hold for many has ends that few draws reach."""
+        return DRAWS * min(self.together, _MOST_TIMES)
 
     @property
     def schema(self) -> LabelSchema:
@@ -141,7 +174,8 @@ class Results:
         if not self.items:
             plain = [self._plain(n) for n in range(len(self.arms))]
             return Report(self.replay, plain, 0, len(self.rows), walked)
-        drawn, answers = weights(len(self.items)), [self.answers(n) for n in range(len(self.arms))]
+        drawn = weights(len(self.items), self.draws)
+        answers = [self.answers(n) for n in range(len(self.arms))]
         agreement = [drawn @ one.agreement / len(self.items) for one in answers]
         best = max(range(len(self.arms)), key=lambda n: (float(agreement[n][0]), -n))
         arms = [self._result(n, answers, agreement, best, drawn) for n in range(len(self.arms))]
@@ -175,7 +209,7 @@ class Results:
         return ArmResult(
             n, self.arms[n]["settings"], run, run is not None,
             numbers=own.all(drawn),
-            against=measured(agreement[n] - agreement[0]) if n else None,
+            against=measured(agreement[n] - agreement[0], self.together) if n else None,
             behind=measured(agreement[best] - agreement[n]) if n != best else None,
             changed=sum(differ) / len(differ),
             silent=sum(value is None for value in own.said),
@@ -209,6 +243,18 @@ class Results:
             known = float(np.mean([self.items[n][0]["known"] or 0 for n in part.tolist()]))
             drawn = weights(len(part)) @ own.agreement[part] / len(part)
             found.append(Point(known, len(part), measured(drawn)))
+        return found
+
+    # Drafts of guidelines
+
+    def judged(self, report: Report) -> list[Judged]:
+        """Return the drafts that are judged here, each with what came of it."""
+        arms = {arm.settings[DRAFT]: arm for arm in report.arms if DRAFT in arm.settings}
+        firsts: dict[str, int] = {}
+        found = []
+        for draft in self.drafts:
+            first = draft.number if draft.guidelines is None else firsts.setdefault(draft.guidelines, draft.number)
+            found.append(Judged(draft, arms.get(first), first if first != draft.number else None, report.ended))
         return found
 
     # The table of labels

@@ -21,7 +21,7 @@ from labeler.prelabel.flows import Ask
 from labeler.prelabel.suggest import Suggester
 from labeler.prelabel.tokens import Refused, Size
 from labeler.records import AWAY, TOO_LONG, BackendFailure, Completion, RateLimits, Suggestion
-from labeler.settings import CALIBRATE, REPLAY
+from labeler.settings import ON_APPROVED, REPLAY
 from labeler.store import Row, Store, Tx
 from labeler.store.batches import BATCHED
 from labeler.store.ledger import DECIDED, OPEN, PAUSED, RUNNING
@@ -133,7 +133,7 @@ class Book:
         run = store.ledger.run(run_id)
         self.again = bool(run["again"])
         purpose = run["settings"].get("purpose")
-        self.only_pending = purpose not in (CALIBRATE, REPLAY)
+        self.only_pending = purpose not in ON_APPROVED
         # What its prompts show was chosen when the run was made, from what was approved at another time.
         self.as_shown = purpose == REPLAY
         self._waits_for: str | None = None

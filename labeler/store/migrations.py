@@ -689,6 +689,19 @@ def m023_replays(db: SqliteUtils) -> None:
 
 
 @migrations()
+def m024_drafts(db: SqliteUtils) -> None:
+    """Drafts of guidelines that a model wrote for a replay to judge, and the run that asks for them."""
+    _execute(
+        db,
+        """ALTER TABLE replays ADD COLUMN drafts_run INTEGER;
+        ALTER TABLE replays ADD COLUMN guidelines TEXT;
+        CREATE TABLE replay_drafts (
+            replay_id INTEGER NOT NULL, draft INTEGER NOT NULL, record_id INTEGER NOT NULL, shown TEXT NOT NULL,
+            guidelines TEXT, failure TEXT, PRIMARY KEY (replay_id, draft)) WITHOUT ROWID;""",
+    )
+
+
+@migrations()
 def m025_short_hashes(db: SqliteUtils) -> None:
     """Copies are found by the head of a hash: with a million records an import writes to all pages of that index."""
     _execute(

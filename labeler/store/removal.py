@@ -59,7 +59,7 @@ _OF_PROJECTS = (
     "DELETE FROM batch_calls WHERE call_id IN (SELECT id FROM calls WHERE project_id = :p)",
     *(
         f"DELETE FROM {table} WHERE replay_id IN (SELECT id FROM replays WHERE project_id = :p)"
-        for table in ("replayed", "replay_items", "replay_arms")
+        for table in ("replayed", "replay_items", "replay_arms", "replay_drafts")
     ),
     "DELETE FROM export_annotations WHERE export_id IN (SELECT id FROM exports WHERE project_id = :p)",
     "DELETE FROM batch_calls WHERE batch_id IN (SELECT b.id FROM batches b JOIN runs r ON r.id = b.run_id"
@@ -85,6 +85,8 @@ _ELSEWHERE = (
     ("suggestions", ("value", "failure", "note", "steps"), "suggestions for other records"),
     ("calls", ("answer", "note", "error"), "answers of models on other records"),
     ("replayed", ("value", "failure"), "replays of other records"),
+    ("replays", ("guidelines",), "guidelines that were to be edited"),
+    ("replay_drafts", ("guidelines", "failure"), "drafts of guidelines"),
     ("run_items", ("error", "shown"), "runs"),
     ("imports", ("file", "report", "notes", "message"), "reports of imports"),
     ("exports", ("manifest", "folder"), "manifests of exports"),

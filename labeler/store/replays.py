@@ -1,4 +1,8 @@
-"""Replays: approvals that are predicted again as it stood before them, by several settings, and what was said."""
+"""Replays: approvals that are predicted again as it stood before them, by several settings, and what was said.
+
+A replay may judge drafts of guidelines that a model is asked for first, in a run of its own: it is walked through once
+that run has finished.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,10 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.errors import NotFound
+from labeler.records import ParseFailure
 from labeler.store.annotations import Annotations
 from labeler.store.database import Database, Row, Tx
+from labeler.store.ledger_runs import FINISHED
 from labeler.store.records import kind_of
 
 WAITING, WALKED = "waiting", "walked"
@@ -26,6 +32,20 @@ class Said:
     value: Any = None
     failure: str | None = None
     score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A draft of guidelines: asked for with the approvals ``shown``, as an answer on one record among them.
+
+    It has ``guidelines``, or a ``failure`` that says why there are none, or neither as long as no answer came.
+    """
+
+    number: int
+    record_id: int
+    shown: Sequence[int]
+    guidelines: str | None = None
+    failure: ParseFailure | None = None
 
 
 class Replays:
@@ -52,14 +72,15 @@ class Replays:
             raise NotFound(f"There is no replay number {replay_id}")
         return dict(row)
 
-    def of_task(self, project_id: int, task: str, limit: int = 20) -> list[Row]:
-        """Return the newest replays of a task, with how many records and arms each has."""
+    def of_task(self, project_id: int, task: str, limit: int = 20, drafts: bool = True) -> list[Row]:
+        """Return the newest replays of a task, with how many records and arms each has; ``drafts``: also of drafts."""
         sql = """SELECT r.*, p.name AS reviewer,
                  (SELECT COUNT(*) FROM replay_items i WHERE i.replay_id = r.id) AS items,
                  (SELECT COUNT(*) FROM replay_arms a WHERE a.replay_id = r.id) AS arms
                  FROM replays r LEFT JOIN reviewers p ON p.id = r.reviewer_id
-                 WHERE r.project_id = :p AND r.task = :t ORDER BY r.id DESC LIMIT :limit"""
-        return self.db.all(sql, {"p": project_id, "t": task, "limit": limit})
+                 WHERE r.project_id = :p AND r.task = :t AND (:drafts OR r.drafts_run IS NULL)
+                 ORDER BY r.id DESC LIMIT :limit"""
+        return self.db.all(sql, {"p": project_id, "t": task, "limit": limit, "drafts": drafts})
 
     def arms(self, replay_id: int) -> list[dict[str, Any]]:
         """Return ``settings`` and ``run_id`` of each arm, the one that is compared with first."""
@@ -91,14 +112,14 @@ class Replays:
     # The walk: by one process at a time, from the beginning where that of another came to no end
 
     def waiting(self) -> list[int]:
-        """Return the replays that wait, and that nobody is walking through."""
-        sql = f"SELECT id FROM replays WHERE state = '{WAITING}' AND message IS NULL AND {_FREE} ORDER BY id"
+        """Return the replays that wait, whose drafts are there, and that nobody is walking through."""
+        sql = f"SELECT id FROM replays WHERE message IS NULL AND {_FREE} ORDER BY id"
         return [row["id"] for row in self.db.all(sql, _now())]
 
     def claim(self, tx: Tx, replay_id: int, token: str) -> bool:
         """Take a replay that waits, for a minute; False if another is walking through it."""
         sql = f"""UPDATE replays SET token = :token, until = :now + {_LEASE}, message = NULL
-                  WHERE id = :id AND state = '{WAITING}' AND {_FREE}"""
+                  WHERE id = :id AND {_FREE}"""
         return tx.run(sql, {"id": replay_id, "token": token} | _now()) > 0
 
     def keep(self, tx: Tx, replay_id: int, token: str) -> bool:
@@ -142,6 +163,62 @@ class Replays:
         sql = "UPDATE replays SET used_arm = :arm, used_at = :now, used_by = :who WHERE id = :id"
         tx.run(sql, {"arm": arm, "now": time.time(), "who": reviewer_id, "id": replay_id})
 
+    # Drafts of guidelines: asked for before the walk, each judged by an arm of its own
+
+    def ask_drafts(self, tx: Tx, replay_id: int, run_id: int, guidelines: str, drafts: Sequence[Draft]) -> None:
+        """Let a replay wait for the drafts of a run, whose items are their records; ``guidelines`` are to be edited."""
+        sql = "UPDATE replays SET drafts_run = :run, guidelines = :guidelines WHERE id = :id"
+        tx.run(sql, {"run": run_id, "guidelines": guidelines, "id": replay_id})
+        rows = [(replay_id, one.number, one.record_id, strictjson.dumps(list(one.shown))) for one in drafts]
+        tx.insert("replay_drafts", "replay_id, draft, record_id, shown", rows)
+
+    def drafted(self, tx: Tx, replay_id: int, record_id: int, said: str | ParseFailure) -> None:
+        """Store what came of the draft that was asked for on a record."""
+        failed = isinstance(said, ParseFailure)
+        sql = """UPDATE replay_drafts SET guidelines = :guidelines, failure = :failure
+                 WHERE replay_id = :id AND record_id = :record"""
+        failure = strictjson.dumps([said.kind, said.message, said.raw]) if isinstance(said, ParseFailure) else None
+        params = {"guidelines": None if failed else said, "failure": failure, "id": replay_id, "record": record_id}
+        tx.run(sql, params)
+
+    def drafts(self, replay_id: int) -> list[Draft]:
+        """Return the drafts of a replay by number; none of one that compares settings."""
+        sql = "SELECT * FROM replay_drafts WHERE replay_id = :id ORDER BY draft"
+        return [
+            Draft(
+                row["draft"], row["record_id"], strictjson.loads(row["shown"]), row["guidelines"],
+                ParseFailure(*strictjson.loads(row["failure"])) if row["failure"] else None,
+            )
+            for row in self.db.all(sql, {"id": replay_id})
+        ]  # fmt: skip
+
+    def add_arms(self, tx: Tx, replay_id: int, arms: Sequence[Mapping[str, Any]]) -> None:
+        """Add arms behind the first, where they are not there yet: a walk may begin again."""
+        sql = "INSERT INTO replay_arms (replay_id, arm, settings) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        tx.many(sql, [(replay_id, n, strictjson.dumps(dict(settings))) for n, settings in enumerate(arms, 1)])
+
+    def judged(self, replay: Mapping[str, Any]) -> int:
+        """Return how many drafts were judged against the guidelines of a replay: by it, and by those before it."""
+        sql = """SELECT COUNT(*) FROM replay_arms a JOIN replays r ON r.id = a.replay_id
+                 WHERE r.project_id = :p AND r.task = :t AND r.task_version = :version AND r.drafts_run IS NOT NULL
+                 AND a.arm > 0 AND r.id <= :id"""
+        params = {"p": replay["project_id"], "t": replay["task"], "version": replay["task_version"]}
+        return int(self.db.value(sql, params | {"id": replay["id"]}))
+
+    def corrections(self, project_id: int, task: str, unit: str, limit: int) -> list[Row]:
+        """Return the newest approvals in force that are not what a model had suggested, with what it was.
+
+        Of records that a task of this ``unit`` labels; ``cluster`` and ``content_hash`` as for :meth:`log`.
+        """
+        sql = f"""{_CORRECTIONS} WHERE a.project_id = :p AND a.task = :t AND r.kind = :kind AND a.state = 'approved'
+                  AND a.superseded_by IS NULL AND s.billed = 1 AND s.value <> a.value ORDER BY a.id DESC LIMIT :limit"""
+        return self.db.all(sql, {"p": project_id, "t": task, "kind": kind_of(unit), "limit": limit})
+
+    def corrected(self, annotation_ids: Sequence[int]) -> dict[int, Row]:
+        """Return what :meth:`corrections` says of some of them, by annotation."""
+        marks = ",".join(str(int(id_)) for id_ in annotation_ids) or "NULL"
+        return {row["id"]: row for row in self.db.all(f"{_CORRECTIONS} WHERE a.id IN ({marks})")}
+
     # What there is to replay
 
     def log(self, project_id: int, task: str, unit: str) -> Iterator[Row]:
@@ -158,7 +235,13 @@ class Replays:
             yield from page
 
 
-_FREE = "(until <= :now OR until > :latest)"
+_FREE = f"""state = '{WAITING}' AND (until <= :now OR until > :latest) AND (drafts_run IS NULL
+    OR EXISTS (SELECT 1 FROM runs d WHERE d.id = drafts_run AND d.state = '{FINISHED}'))"""
+
+
+_CORRECTIONS = """SELECT a.id, a.record_id, a.value, a.task_version, s.value AS suggested,
+    s.task_version AS suggested_version, r.text, r.key, r.cluster, r.content_hash
+    FROM annotations a JOIN suggestions s ON s.id = a.suggestion_id JOIN records r ON r.id = a.record_id"""
 
 
 def _now() -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""Replays: measure settings on what is approved, see what each costs, open the mistakes, and choose."""
+"""Replays: measure settings on what is approved, see what each costs, open the mistakes, and choose.
+
+And prompt search: let a model draft guidelines, see what each changes and gains, and adopt one.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,19 @@ from labeler import accounts
 from labeler import settings as tables
 from labeler.annotation.queue import LIKE_LABEL
 from labeler.errors import Forbidden, InputError, NotFound
+from labeler.evaluation import drafts as material
 from labeler.evaluation import replay as service
+from labeler.evaluation import search as searching
 from labeler.evaluation.readiness import LEAST, readiness
 from labeler.evaluation.replay import Arm
 from labeler.evaluation.results import Report, Results
 from labeler.prelabel.runs import Estimate
-from labeler.store.ledger import OPEN
+from labeler.store.ledger import FINISHED, OPEN
 from labeler.task import Task
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts, whole
 from labeler.web.settings import task_options
+from labeler.web.versions import differences
 from labeler.web.words import _, setting_of, word
 
 _MOST = 100_000
@@ -85,8 +91,10 @@ def _estimates(task: Task, arms: Sequence[Arm], sample: int | None) -> list[tupl
     return [(named(arm.settings), estimate) for arm, estimate in zip(arms, found, strict=True)]
 
 
-def named(settings: Mapping[str, Any]) -> str:
-    """Return the settings of an arm in words."""
+def named(settings: Mapping[str, Any], of: Results | None = None) -> str:
+    """Return the settings of an arm in words; of a search, which guidelines it has."""
+    if of is not None and of.drafts:
+        return _("Draft %(n)s", n=settings[tables.DRAFT]) if tables.DRAFT in settings else _("Guidelines as they were")
     # Without what a list of backends says of each beside its name.
     plain = [str(word(settings["backend"])).split(":")[0], settings.get("model_id") or ""]
     more = [setting_of(name, settings[name]) for name in ("retriever", "style") if settings.get(name)]
@@ -96,7 +104,7 @@ def named(settings: Mapping[str, Any]) -> str:
 
 def _page(
     project_id: int, task: Task, given: Mapping[str, Any], estimates: Sequence[tuple[str, Estimate]] = (),
-    message: str = "",
+    message: str = "", search: Mapping[str, Any] | None = None,
 ) -> str:  # fmt: skip
     return render_template(
         "replays.html",
@@ -112,7 +120,32 @@ def _page(
         least=LEAST,
         like=LIKE_LABEL,
         message=message,
+        search={"drafts": str(tables.SEARCH_DRAFTS), "sample": str(tables.REPLAY_SAMPLE), **(search or {})},
+        most_drafts=tables.MOST_DRAFTS,
+        most_judged=tables.MOST_JUDGED,
     )
+
+
+@blueprint.post("/projects/<int:project_id>/replays/search")
+@admin_only
+def search(project_id: int) -> Any:
+    """Estimate a search for better guidelines, or start it, as the button says. It asks a model, so only admins may."""
+    task = project_task(text("task"))
+    typed: dict[str, Any] = {name: request.form.get(name, "") for name in ("drafts", "sample", "budget")}
+    try:
+        count = whole("drafts", 1, tables.MOST_DRAFTS) or tables.SEARCH_DRAFTS
+        sample = whole("sample", 1, tables.MOST_JUDGED) or tables.REPLAY_SAMPLE
+        budget = decimal("budget", 0, 1e6)
+        plan = searching.plan(instance(), g.project, task, count, sample)
+        if text("action") != "start":
+            names, found = (_("Drafts"), _("Judging")), searching.estimates(instance(), g.project, plan)
+            typed["estimates"] = list(zip(names, found, strict=True))
+            return _page(project_id, task, _asked(), search=typed)
+        id_ = searching.start(instance(), g.project, task, plan, budget, g.person["id"])
+    except (InputError, NotFound) as error:
+        return _page(project_id, task, _asked(), search=typed | {"message": str(error)}), error.status
+    instance().wake()
+    return go_on("replays.show", project_id=project_id, replay_id=id_)
 
 
 @blueprint.get("/projects/<int:project_id>/replays/<int:replay_id>")
@@ -140,7 +173,7 @@ def cells(project_id: int, replay_id: int) -> Any:
     return render_template(
         "replay_records.html",
         results=results,
-        name=named(own["settings"]),
+        name=named(own["settings"], results),
         approved=approved,
         said=said,
         changed=changed,
@@ -165,10 +198,25 @@ def use(project_id: int, replay_id: int) -> Any:
     return go_on("replays.show", project_id=project_id, replay_id=replay_id)
 
 
+@blueprint.post("/projects/<int:project_id>/replays/<int:replay_id>/adopt")
+@admin_only
+def adopt(project_id: int, replay_id: int) -> Any:
+    """Make a draft that gained the next version of the guidelines."""
+    _results(project_id, replay_id)
+    number = whole("draft", 1, tables.MOST_DRAFTS)
+    if number is None:
+        raise InputError("Choose one of the settings")
+    version = searching.adopt(instance(), replay_id, number, g.person["id"])
+    flash(_("Saved as version %(version)s", version=version))
+    return go_on("replays.show", project_id=project_id, replay_id=replay_id)
+
+
 @blueprint.post("/projects/<int:project_id>/replays/<int:replay_id>/again")
 def again(project_id: int, replay_id: int) -> Any:
     """Start a replay of the same settings over the approvals of now."""
     results = _results(project_id, replay_id)
+    if results.drafts:
+        raise InputError("A search is started from its own form: drafts are made from the corrections of now")
     grid = [arm["settings"] for arm in results.arms]
     spends = any(instance().spends(g.project, results.task, settings) for settings in grid)
     if spends and g.role != accounts.ADMIN:
@@ -196,17 +244,44 @@ def _shown(project_id: int, replay_id: int) -> dict[str, Any]:
         "report": report,
         "task": results.task,
         "schema": results.schema,
-        "names": [named(arm.settings) for arm in report.arms],
+        "names": [named(arm.settings, results) for arm in report.arms],
         "tables": [results.confusion(arm.number) for arm in report.arms] if measured else [],
         "labels": names,
-        "frontier": _frontier(report) if measured and report.ended else None,
+        # Drafts differ in words, not in what they cost.
+        "frontier": _frontier(report) if measured and report.ended and not results.drafts else None,
         "curves": _curves(report) if measured else None,
         "within": tables.REPLAY_WITHIN,
         "person_used": results.used_by(),
         "walking": report.walking,
-        "going": report.walking or any(arm.run and arm.run["state"] in OPEN for arm in report.arms),
+        "going": _is_going(results, report),
+        "drafting": results.drafting,
+        "drafts": _drafts(results, report),
+        "together": results.together,
+        "draws": results.draws,
         "here": url_for("replays.progress", project_id=project_id, replay_id=replay_id),
     }
+
+
+def _is_going(results: Results, report: Report) -> bool:
+    """Whether there is more to come without anybody's doing."""
+    if results.drafting is not None and results.drafting["state"] != FINISHED:
+        return results.drafting["state"] in OPEN
+    return report.walking or any(arm.run and arm.run["state"] in OPEN for arm in report.arms)
+
+
+def _drafts(results: Results, report: Report) -> list[dict[str, Any]]:
+    """Return each draft with what it changes, what it was made from, and what came of it."""
+    before = (results.replay["guidelines"] or "").splitlines()
+    rows = instance().store.replays.corrected([id_ for draft in results.drafts for id_ in draft.shown])
+    known = {one.annotation_id: one for one in material.corrections(results.task, rows.values())}
+    return [
+        {
+            "judged": one,
+            "lines": differences(before, one.draft.guidelines.splitlines()) if one.draft.guidelines else [],
+            "shown": [known[id_] for id_ in one.draft.shown if id_ in known],
+        }
+        for one in results.judged(report)
+    ]
 
 
 # Drawings

@@ -68,6 +68,19 @@ SENTENCES = (
     N_("Replay %(number)s has %(n)s arms, and none with the number %(arm)s"),
     N_("Only an admin may start a replay that costs money; choose free backends"),
     N_("Choose one of the settings"),
+    N_("Guidelines are drafted and judged by a model; choose a backend that asks one for the task"),
+    N_(
+        "Drafts are made from suggestions of a model that people corrected, and there are too few; label more of what "
+        "a model suggested"
+    ),
+    N_("%(n)s approvals can judge a draft, and %(least)s are needed; label more first"),
+    N_("No draft of the guidelines can be used; the reasons stand with each"),
+    N_("The draft is the text that stands"),
+    N_("The draft quotes a review (%(text)s); a rule has to hold for others"),
+    N_("Replay %(number)s judges drafts of guidelines; adopt one that gains"),
+    N_("Replay %(replay)s has no draft with the number %(number)s"),
+    N_("Draft %(number)s is not shown to gain, so it is not adopted"),
+    N_("A search is started from its own form: drafts are made from the corrections of now"),
     N_("There is no import number %(number)s in this project"),
     N_("There is no export number %(number)s in this project"),
     N_("There is no record number %(number)s"),

@@ -237,6 +237,8 @@ WORDS = {
     "parse.refusal": N_("Refused to answer"),
     "parse.removed": N_("A label that was removed"),
     "parse.elsewhere": N_("No text in the answer"),
+    "parse.unchanged": N_("Nothing changed"),
+    "parse.quoted": N_("Quotes a review"),
 }
 
 # Title and explanation of each setting that the pages show.
