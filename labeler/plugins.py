@@ -28,8 +28,9 @@ import pluggy
 
 from labeler import hookspecs
 from labeler.backends.base import BackendFactory
+from labeler.door import REGISTERS, check_marks, line_of, named
 from labeler.errors import DuplicateName, LabelerError, NotFound, PluginError
-from labeler.records import Record, Value
+from labeler.records import Record
 from labeler.retrieval.retrievers import RetrieverFactory
 from labeler.task import Task
 
@@ -39,16 +40,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _PATIENCE = 10.0
-_REGISTERS = ("tasks", "backends", "embedders", "retrievers", "importers", "exporters", "executors")
+_OWN = ("labeler.", "labeler_plugins.")
 
 
 @dataclass(frozen=True, slots=True)
 class Disabled:
-    """A plugin that was left out: its name, one sentence why, and the trace for the log."""
+    """A plugin that was left out: its name, one sentence why, and for its author the place in its file and the trace.
+
+    ``where`` is like "spam.py, line 7", empty where nothing of the plugin's own was met.
+    """
 
     name: str
     reason: str
     trace: str = ""
+    where: str = ""
+
+    @property
+    def said(self) -> str:
+        return f"{self.reason} ({self.where})" if self.where else self.reason
 
 
 @dataclass
@@ -77,7 +86,7 @@ class Plugins:
         A hook that raises or returns anything else refuses the record too: what it was to clean must not slip in.
         Raises :class:`PluginError` for one that hangs.
         """
-        for implementation in self.manager.hook.prepare_record.get_hookimpls():
+        for implementation in _in_turn(self.manager.hook.prepare_record):
             name = implementation.plugin_name
             try:
                 result = self._call(implementation, {"record": record})
@@ -92,29 +101,33 @@ class Plugins:
             record = record if result is None else result
         return record
 
-    @property
-    def hear_approvals(self) -> bool:
-        return bool(self.manager.hook.label_approved.get_hookimpls())
+    def listeners(self) -> list[pluggy.HookImpl]:
+        """Return the ``label_approved`` hooks, in the order in which they are told."""
+        return _in_turn(self.manager.hook.label_approved)
 
-    def approved(self, project: str, task: str, record: Record, value: Value) -> list[Disabled]:
-        """Tell every ``label_approved`` hook; return those that failed, for the log. One that hangs is disabled."""
-        arguments = {"project": project, "task": task, "record": record, "value": value}
-        failed = []
-        for implementation in self.manager.hook.label_approved.get_hookimpls():
-            try:
-                self._call(implementation, arguments)
-            except Exception as error:
-                failed.append(Disabled(implementation.plugin_name, _shown(error), traceback.format_exc()))
-                if isinstance(error, PluginHangs):
-                    self._disable(implementation, error)
-        return failed
+    def told(self, listener: pluggy.HookImpl, said: Mapping[str, Any], patience: float) -> str | None:
+        """Tell one ``label_approved`` hook, within ``patience`` seconds; return why that failed, None if it did not."""
+        try:
+            self._call(listener, said, patience)
+        except Exception as error:
+            return _disabled(listener.plugin_name, error, listener.plugin).said
+        return None
+
+    def blamed(self, error: BaseException) -> Disabled | None:
+        """Return what a plugin did wrong if ``error`` was raised in its code, for its author; else None."""
+        for name, plugin in self.manager.list_name_plugin():
+            if plugin is not None and name in self.loaded and not name.startswith(_OWN):
+                found = _disabled(name, error, plugin)
+                if found.where:
+                    return found
+        return None
 
     def blueprints(self, taken: Collection[str] = ()) -> list[Blueprint]:
         """Return the blueprints of plugins whose names are not ``taken``; a plugin that fails is disabled."""
         from flask import Blueprint
 
         found: list[Blueprint] = []
-        for implementation in self.manager.hook.register_blueprints.get_hookimpls():
+        for implementation in _in_turn(self.manager.hook.register_blueprints):
             try:
                 made = self._call(implementation, {})
                 if not isinstance(made, (list, tuple)) or not all(isinstance(item, Blueprint) for item in made):
@@ -129,19 +142,26 @@ class Plugins:
 
     def commands(self, cli: click.Group) -> None:
         """Let plugins add their commands; a plugin that fails is disabled."""
-        for implementation in self.manager.hook.register_commands.get_hookimpls():
+        for implementation in _in_turn(self.manager.hook.register_commands):
             try:
                 self._call(implementation, {"cli": cli})
             except Exception as error:
                 self._disable(implementation, error)
 
-    def _call(self, implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
+    def _call(
+        self, implementation: pluggy.HookImpl, arguments: Mapping[str, Any], patience: float | None = None
+    ) -> Any:
         given = [arguments[name] for name in implementation.argnames]
-        return _within(self.patience, lambda: implementation.function(*given))
+        return _within(patience or self.patience, lambda: implementation.function(*given))
 
     def _disable(self, implementation: pluggy.HookImpl, error: Exception) -> None:
         self.manager.unregister(implementation.plugin)
-        self.disabled.append(_disabled(implementation.plugin_name, error))
+        self.disabled.append(_disabled(implementation.plugin_name, error, implementation.plugin))
+
+
+def _in_turn(hook: pluggy.HookCaller) -> list[pluggy.HookImpl]:
+    """Return who is called for a hook: those that asked to be first, then in the order of loading, then the last."""
+    return sorted(hook.get_hookimpls(), key=lambda implementation: implementation.trylast - implementation.tryfirst)
 
 
 class PluginHangs(PluginError):
@@ -205,18 +225,17 @@ def _load_file(path: Path) -> ModuleType:
 
 def _add(plugins: Plugins, name: str, load: Callable[[], Any]) -> None:
     """Load one plugin and take what it registers, all or nothing."""
-    plugin = None
+    plugin = loaded = None
     try:
         loaded = _within(plugins.patience, load)
         version = getattr(loaded, "LABELER_API", hookspecs.API_VERSION)
         if version != hookspecs.API_VERSION:
             raise PluginError(f"it was made for plugin API {version}; this Labeler has {hookspecs.API_VERSION}")
+        check_marks(loaded)
         plugins.manager.register(loaded, name=name)
         plugin = loaded
-        # pluggy ignores a misspelled hook until somebody asks.
-        plugins.manager.check_pending()
         # Another call than the load: what comes back after it was given up on must not register anything.
-        found = _within(plugins.patience, lambda: _registered(loaded))
+        found = _within(plugins.patience, lambda: _registered(plugins.manager, loaded))
         for kind, entries in found.items():
             for key in entries:
                 owner = plugins.owners.get((kind, key))
@@ -229,12 +248,29 @@ def _add(plugins: Plugins, name: str, load: Callable[[], Any]) -> None:
     except Exception as error:
         if plugin is not None:
             plugins.manager.unregister(plugin)
-        plugins.disabled.append(_disabled(name, error))
+        plugins.disabled.append(_disabled(name, error, loaded))
 
 
-def _disabled(name: str, error: Exception) -> Disabled:
-    """Say why a plugin is disabled. Called where ``error`` is being handled."""
-    return Disabled(name, " ".join(_shown(error).split()), traceback.format_exc())
+def _disabled(name: str, error: BaseException, plugin: Any) -> Disabled:
+    """Say why a plugin is disabled. ``plugin`` is None if it did not load."""
+    trace = "".join(traceback.format_exception(error))
+    return Disabled(name, " ".join(_shown(error).split()), trace, _where(name, error, plugin))
+
+
+def _where(name: str, error: BaseException, plugin: Any) -> str:
+    """Return the line of a plugin's own file where ``error`` was met last, as "spam.py, line 7"."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}, line {error.lineno}"
+    file = getattr(plugin, "__file__", None) or getattr(inspect.getmodule(type(plugin)), "__file__", None)
+    # What did not load is known by the name of its file.
+    file = file or Path(name).name
+    # A package has more files than the one it is imported by.
+    place = str(Path(file).parent) if Path(file).name == "__init__.py" else file
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if place in frame.filename]
+    if own:
+        return f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
+    line = getattr(error, "line", None)
+    return "" if line is None else f"{Path(file).name}, line {line}"
 
 
 def _shown(error: BaseException) -> str:
@@ -266,28 +302,20 @@ def _within(seconds: float, work: Callable[[], T]) -> T:
     return result[0]
 
 
-def _registered(plugin: Any) -> dict[str, dict[str, Any]]:
+def _registered(manager: pluggy.PluginManager, plugin: Any) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for kind in _REGISTERS:
-        function = getattr(plugin, f"register_{kind}", None)
-        if function is not None and getattr(function, "labeler_impl", None) is not None:
-            if inspect.signature(function).parameters:
-                raise PluginError(f"register_{kind} takes no arguments")
-            found[kind] = _named(kind, function())
+    for kind in REGISTERS:
+        hook = getattr(manager.hook, f"register_{kind}")
+        for implementation in hook.get_hookimpls():
+            if implementation.plugin is plugin:
+                found[kind] = _checked(hook.name, implementation)
     return found
 
 
-def _named(kind: str, returned: Any) -> dict[str, Any]:
-    if not isinstance(returned, (list, tuple)):
-        raise PluginError(f"register_{kind} must return a list, not {type(returned).__name__}")
-    named: dict[str, Any] = {}
-    for item in returned:
-        if kind == "tasks" and not isinstance(item, Task):
-            raise PluginError(f"register_tasks must return Task objects, not {type(item).__name__}")
-        key, value = item if isinstance(item, tuple) else (getattr(item, "name", None), item)
-        if not isinstance(key, str) or not key:
-            raise PluginError(f"register_{kind} returned something without a name: {str(item)[:80]}")
-        if key in named:
-            raise DuplicateName(f"it registers the {kind[:-1]} {key!r} twice")
-        named[key] = value
-    return named
+def _checked(hook: str, implementation: pluggy.HookImpl) -> dict[str, Any]:
+    returned = implementation.function()
+    try:
+        return named(hook, returned)
+    except PluginError as error:
+        error.line = line_of(implementation.function)
+        raise

@@ -92,7 +92,7 @@ def run_server(instance: Instance, how: Serving) -> None:
     ended = end_signal()
     worker = None if how.no_worker or instance.read_only else _worker(instance)
     for disabled in instance.plugins.disabled:
-        click.echo(f"Plugin {disabled.name} is disabled: {disabled.reason}", err=True)
+        click.echo(f"Plugin {disabled.name} is disabled: {disabled.said}", err=True)
     here = f"http://{_shown(how.host)}:{bound.getsockname()[1]}"
     click.echo(_ready(instance, str(app.config["LABELER_PUBLIC_URL"] or here), person, how.path))
     server.serve_until(ended)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from labeler import telling
 from labeler.backends.base import LEARNING
 from labeler.errors import Conflict, LabelerError
 from labeler.ingest.clusters import sign_reviews
@@ -58,15 +59,17 @@ class Worker:
         self._held_back = 0
         # Of runs whose server is away: how many records had ended, when to ask for it again, and how long that was.
         self._asked: dict[int, tuple[int, float, float]] = {}
+        telling.begin(instance)
 
     def start(self) -> None:
-        """Start the threads: imports, runs, upkeep, and what must not wait behind a long run (refreshes, replays)."""
+        """Start the threads: imports, runs, upkeep, and what must not wait for them (refreshes, replays, plugins)."""
         loops = {
             "imports": self._imports,
             "runs": lambda: self._runs(False),
             "refreshes": lambda: self._runs(True),
             "replays": self._replays,
             "upkeep": self._upkeep,
+            "plugins": self._tell,
         }
         for name, loop in loops.items():
             thread = threading.Thread(target=self._loop, args=(loop,), name=f"labeler-{name}", daemon=True)
@@ -84,7 +87,7 @@ class Worker:
     def run_until_idle(self) -> None:
         """Do everything there is to do in this thread, then return."""
         while not self.stopping.is_set() and (
-            self._imports() | self._replays() | self._runs(False) | self._runs(True) | self._upkeep()
+            self._imports() | self._replays() | self._runs(False) | self._runs(True) | self._upkeep() | self._tell()
         ):
             pass
 
@@ -298,6 +301,9 @@ class Worker:
         from labeler.evaluation import replay
 
         return replay.walk(self.instance, waiting[0], self.stopping.is_set)
+
+    def _tell(self) -> bool:
+        return telling.tell(self.instance, self.stopping.is_set)
 
     # Upkeep: vectors, and what decisions call for
 

@@ -52,4 +52,4 @@ def _add_plugin_commands(words: list[str]) -> None:
     plugins = load_plugins(built_in, instance_folder(next(chain(after, joined), None)) / "plugins")
     plugins.commands(cli)
     for disabled in plugins.disabled:
-        click.echo(f"Plugin {disabled.name} is disabled: {disabled.reason}", err=True)
+        click.echo(f"Plugin {disabled.name} is disabled: {disabled.said}", err=True)

@@ -44,7 +44,7 @@ def plugins(instance: Instance) -> None:
     for name in instance.plugins.loaded:
         click.echo(name)
     for disabled in instance.plugins.disabled:
-        click.echo(f"{disabled.name}: disabled: {disabled.reason}", err=True)
+        click.echo(f"{disabled.name}: disabled: {disabled.said}", err=True)
 
 
 @cli.command()
