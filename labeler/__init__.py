@@ -1,6 +1,6 @@
 """Labeler: data labeling with retrieval. This module exports what a plugin needs, and nothing slow."""
 
-from labeler.backends.base import BackendRequest
+from labeler.backends.base import Backend, BackendFactory, BackendRequest
 from labeler.errors import LabelerError, LabelError
 from labeler.hookspecs import hookimpl
 from labeler.labels import Choice, Choices, Fields, Keywords, Label, LabelSchema, Rating, Spans, Text
@@ -20,6 +20,8 @@ from labeler.task import Task, guideline_files
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backend",
+    "BackendFactory",
     "BackendFailure",
     "BackendRequest",
     "Choice",

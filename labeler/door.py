@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from labeler import hookspecs
+from labeler.backends.base import BackendFactory
 from labeler.errors import DuplicateName, PluginError
 from labeler.task import Task
 
@@ -85,10 +86,9 @@ def _factory(hook: str, item: Any) -> tuple[str, Any]:
     name = _name(hook, getattr(item, "name", None), item)
     if isinstance(item, type):
         raise PluginError(f"{hook} must return objects, and {item.__name__} is a class; write {item.__name__}()")
-    if not callable(getattr(item, "create", None)):
-        raise PluginError(f"the backend {name!r} needs a function create(settings) that returns a Backend")
-    options = getattr(item, "options", ())
-    if isinstance(options, str) or not all(isinstance(option, str) for option in options):
+    if not isinstance(item, BackendFactory):
+        raise PluginError(f"the backend {name!r} must be made by an object that derives from BackendFactory")
+    if isinstance(item.options, str) or not all(isinstance(option, str) for option in item.options):
         raise PluginError(f"options of the backend {name!r} must be a tuple of names, like ('model_id',)")
     return name, item
 

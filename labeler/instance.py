@@ -22,7 +22,7 @@ from labeler.annotation import relabel
 from labeler.annotation.decisions import Decisions
 from labeler.annotation.queue import LIKE_LABEL, Queue
 from labeler.annotation.relabel import TaskSettings
-from labeler.backends.base import LEARNING, Backend
+from labeler.backends.base import Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly, not_written
 from labeler.extras import AUTO, check_embedder, extra_of_embedder
@@ -188,7 +188,7 @@ class Instance:
 
     def price_of(self, backend: Backend) -> ModelInfo | None:
         """Return what a backend's calls cost, None where that is unknown; local weights cost no fee."""
-        if getattr(backend, "local", False):
+        if backend.local:
             return ModelInfo(backend.model_id or backend.name, input=0.0, output=0.0)
         return self.model_info(backend.model_id)
 
@@ -474,8 +474,7 @@ class Instance:
         """Return what stands in while a page waits for ``own``, the task's own suggester; ``own`` if it can itself."""
         stands_in = self.ensemble(project, task).stands_in
         if own is not None and not own.backend.billed:
-            learning: Any = own.backend if own.backend.name in LEARNING else None
-            if learning is None or learning.fitted is not None or learning.starts():
+            if own.backend.answers_now():
                 return own
             # The background worker fits, and the neighbours answer meanwhile if they can.
             if not self.read_only and not self.store.upkeep.is_due(int(project["id"]), task.name):

@@ -185,7 +185,7 @@ def load_plugins(
     sources += [(name, lambda name=name: importlib.import_module(name)) for name in _shipped()]  # type: ignore[misc]
     if entry_points:
         sources += [(entry.name, entry.load) for entry in metadata.entry_points(group="labeler")]
-    for path in sorted(drop_in.glob("*.py")) if drop_in is not None and drop_in.is_dir() else []:
+    for path in sorted(drop_in.glob("[!_]*.py")) if drop_in is not None and drop_in.is_dir() else []:
         sources.append((f"instance/plugins/{path.name}", lambda path=path: _load_own(path)))  # type: ignore[misc]
     for name, load in sources:
         _add(plugins, name, load)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from labeler import telling
-from labeler.backends.base import LEARNING
 from labeler.errors import Conflict, LabelerError
 from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
@@ -200,7 +199,7 @@ class Worker:
         try:
             project = instance.store.projects.get(run["project_id"])
             suggester = instance.suggester(project, instance.task_of(project, run["task"]), overrides(run["settings"]))
-            there = getattr(suggester.backend, "answers", lambda: True)()
+            there = suggester.backend.answers()
         except LabelerError:
             return False
         return bool(there) and instance.store.write(lambda tx: ledger.go_on(tx, run_id))
@@ -257,7 +256,7 @@ class Worker:
         except Exception:
             log.exception("run %s: no fit of the task %s", run["id"], task.name)
         suggester = instance.suggester(project, task, own)
-        if suggester.backend.name in LEARNING and (ensemble := instance.ensemble(project, task)).behind():
+        if suggester.backend.learns and (ensemble := instance.ensemble(project, task)).behind():
             ensemble.fit()
         return suggester
 

@@ -17,7 +17,7 @@ from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.plugins import Disabled, Plugins, load_plugins
 
-HEAD = "from labeler import Choice, Label, Record, Task, hookimpl\nfrom labeler.export import TrainingFormat\n"
+HEAD = "from labeler import BackendFactory, Choice, Label, Record, Task, hookimpl\nfrom labeler.export import TrainingFormat\n"
 LABELS = "Choice(Label('spam'), Label('ham'))"
 
 
@@ -95,10 +95,10 @@ MISTAKES = {
     ),
     "backend that cannot be made": (
         "class Mine:\n    name = 'mine'\n@hookimpl\ndef register_backends():\n    return [Mine()]\n",
-        "the backend 'mine' needs a function create(settings) that returns a Backend (mine.py, line 5)",
+        "the backend 'mine' must be made by an object that derives from BackendFactory (mine.py, line 5)",
     ),
     "options of a backend that are one text": (
-        "class Mine:\n    name, options = 'mine', 'model_id'\n    def create(self, settings): ...\n"
+        "class Mine(BackendFactory):\n    name, options = 'mine', 'model_id'\n    def create(self, settings): ...\n"
         "@hookimpl\ndef register_backends():\n    return [Mine()]\n",
         "options of the backend 'mine' must be a tuple of names, like ('model_id',) (mine.py, line 6)",
     ),

@@ -49,7 +49,7 @@ import csv
 import click
 from flask import Blueprint
 
-from labeler import Choice, Label, Record, Task, hookimpl
+from labeler import BackendFactory, Choice, Label, Record, Task, hookimpl
 from labeler.export import TrainingFormat
 from labeler.ingest.rows import Row, RowSource
 from labeler.prelabel.executor import LocalExecutor
@@ -59,7 +59,7 @@ from labeler.retrieval.retrievers import Nothing
 approved = []
 
 
-class Parrot:
+class Parrot(BackendFactory):
     name = "parrot"
 
     def create(self, settings):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from labeler.backends.base import BackendRequest
+from labeler.backends.base import Backend, BackendRequest
 from labeler.errors import LabelError
 from labeler.labels import Fields, LabelSchema, Spans
 from labeler.labels.base import Vote
@@ -23,12 +23,10 @@ _WEIGHT_POWER = 4
 _ALIKE = 8.0
 
 
-class NearestBackend:
+class NearestBackend(Backend):
     """Answers from ``request.examples``, the nearest approved examples."""
 
     name = "nearest"
-    model_id: str | None = None
-    billed = False
 
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
         for request in requests:

@@ -14,7 +14,7 @@ from flask_babel import get_locale
 from labeler import accounts, prompts, strictjson
 from labeler import settings as tables
 from labeler.annotation.relabel import KEPT, NEW, RENAMED, Preview
-from labeler.backends.base import Backend
+from labeler.backends.base import Backend, made_by
 from labeler.backends.openai import OpenAIBackend, openai_settings
 from labeler.errors import Forbidden, InputError, LabelerError, MissingExtra, NotFound, SettingError
 from labeler.extras import AUTO, extra_of_embedder
@@ -366,9 +366,11 @@ def _tested(backend: str, model_id: str) -> Mapping[str, Any] | Trial:
 def _checked(store: Store, made: Backend, place: tuple[str, str, str]) -> Mapping[str, Any]:
     """Test a backend and close it; keep what its model can under ``place`` (backend, address, model id)."""
     try:
-        found: dict[str, Any] = made.check()  # type: ignore[attr-defined]
+        found = made.check()
     finally:
-        made.close()  # type: ignore[attr-defined]
+        made.close()
+    if found is None:
+        raise SettingError(f"The backend {place[0]} needs no test")
     if found["ok"] and found.get("capabilities"):
         store.write(lambda tx: store.models.record(tx, *place, found["capabilities"]))
     return found
@@ -379,8 +381,7 @@ def _made(backend: str, model_id: str, settings: Mapping[str, Any]) -> Backend:
     if backend == models.OPENAI:
         key, base_url = openai_settings(settings)
         return OpenAIBackend(base_url, key, model_id, timeout=min(_TEST_SECONDS, _timeout(settings)))
-    made: Backend = find(instance().plugins.backends, backend, "backend").create({**settings, "model_id": model_id})
-    return made
+    return made_by(find(instance().plugins.backends, backend, "backend"), {**settings, "model_id": model_id})
 
 
 def _timeout(settings: Mapping[str, Any]) -> float:
