@@ -43,7 +43,8 @@ def _functions(plugin: Any) -> Iterator[tuple[str, Any]]:
     own = getattr(plugin, "__name__", None)
     for name in dir(plugin):
         function = inspect.getattr_static(plugin, name)
-        if callable(function) and (hasattr(function, _MARK) or getattr(function, "__module__", own) == own):
+        # Not asked of anything else: what is imported may be a proxy that answers inside of a request only.
+        if inspect.isroutine(function) and (hasattr(function, _MARK) or getattr(function, "__module__", own) == own):
             yield name, function
 
 
@@ -111,6 +112,7 @@ def _reader(hook: str, item: Any) -> tuple[str, Any]:
 
 def _format(hook: str, item: Any) -> tuple[str, Any]:
     from labeler.export import TrainingFormat
+    from labeler.export.files import FILE_NAME
     from labeler.export.formats import Format
 
     name = _name(hook, getattr(item, "name", None), item)
@@ -119,7 +121,7 @@ def _format(hook: str, item: Any) -> tuple[str, Any]:
     if not isinstance(item, Format):
         raise PluginError(f"the export format {name!r} must derive from {TrainingFormat.__name__}")
     suffix = getattr(item, "suffix", None)
-    if not isinstance(suffix, str) or not _SUFFIX.fullmatch(suffix):
+    if not isinstance(suffix, str) or not FILE_NAME.fullmatch(f"train{suffix}"):
         raise PluginError(f"the export format {name!r} needs a suffix that begins with a dot, like '.jsonl'")
     if not isinstance(getattr(item, "description", None), str):
         raise PluginError(f"the export format {name!r} needs a description: one line for people")

@@ -17,7 +17,7 @@ import pkgutil
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -176,9 +176,17 @@ def find(registry: Mapping[str, T], name: str, what: str) -> T:
 
 
 def load_plugins(
-    built_in: ModuleType, drop_in: Path | None = None, *, entry_points: bool = True, patience: float = _PATIENCE
+    built_in: ModuleType,
+    drop_in: Path | None = None,
+    *,
+    files: Sequence[Path] = (),
+    entry_points: bool = True,
+    patience: float = _PATIENCE,
 ) -> Plugins:
-    """Load everything and return it. ``patience`` is how many seconds a plugin may take to load, and for each hook."""
+    """Load everything and return it: what is built in and installed, all of the folder ``drop_in``, and ``files``.
+
+    ``patience`` is how many seconds a plugin may take to load, and for each hook.
+    """
     plugins = Plugins(patience=patience)
     plugins.manager.add_hookspecs(hookspecs)
     sources: list[tuple[str, Callable[[], Any]]] = [("labeler.built_in", lambda: built_in)]
@@ -187,6 +195,7 @@ def load_plugins(
         sources += [(entry.name, entry.load) for entry in metadata.entry_points(group="labeler")]
     for path in sorted(drop_in.glob("[!_]*.py")) if drop_in is not None and drop_in.is_dir() else []:
         sources.append((f"instance/plugins/{path.name}", lambda path=path: _load_own(path)))  # type: ignore[misc]
+    sources += [(str(path), lambda path=path: _load_file(path)) for path in files]  # type: ignore[misc]
     for name, load in sources:
         _add(plugins, name, load)
     return plugins
@@ -213,7 +222,10 @@ def _load_own(path: Path) -> ModuleType:
 
 
 def _load_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"labeler_instance_{path.stem}", path)
+    name, within = path.stem, None
+    if path.name == "__init__.py":
+        name, within = path.parent.name, [str(path.parent)]
+    spec = importlib.util.spec_from_file_location(f"labeler_instance_{name}", path, submodule_search_locations=within)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path.name} is not a Python file")
     module = importlib.util.module_from_spec(spec)

@@ -17,7 +17,9 @@ from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.plugins import Disabled, Plugins, load_plugins
 
-HEAD = "from labeler import BackendFactory, Choice, Label, Record, Task, hookimpl\nfrom labeler.export import TrainingFormat\n"
+HEAD = """from labeler import BackendFactory, Choice, Label, Record, Task, hookimpl
+from labeler.export import TrainingFormat
+"""
 LABELS = "Choice(Label('spam'), Label('ham'))"
 
 

@@ -38,7 +38,8 @@ NOT_SHOWN = {
     ),
     "authors of tasks, before the page is there": (
         "The task name …", "The task … has the unit", "No guidelines …", "At most … labels and at least",
-        "A … schema has no labels", "A label must be made by Label", "The task … needs a", "The … of the task … must map",
+        "A … schema has no labels", "A label must be made by Label", "The task … needs a",
+        "The … of the task … must map",
         "A Fields schema needs", "A part of Fields", "A scale from …",
     ),
     "the command line": ("Or leave the column out: ",),

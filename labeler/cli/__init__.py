@@ -13,7 +13,8 @@
     words.py        what is said of models and calibrations
     people.py       user
     removal.py      remove, imports, rename, archive
-    care.py         projects, tasks, plugins, backup, doctor
+    plugin.py       plugins, plugin new, plugin check
+    care.py         projects, tasks, backup, doctor
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from itertools import chain, pairwise
 
 import click
 
-from labeler.cli import calibration, care, data, models, people, removal, replay, runs, serve, settings
+from labeler.cli import calibration, care, data, models, people, plugin, removal, replay, runs, serve, settings
 from labeler.cli.base import cli
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
-    "calibration", "care", "cli", "data", "main", "models", "people", "removal", "replay", "runs", "serve", "settings",
+    "calibration", "care", "cli", "data", "main", "models", "people", "plugin", "removal", "replay", "runs",
+    "serve", "settings",
 ]  # fmt: skip
 
 

@@ -38,16 +38,6 @@ def tasks(instance: Instance) -> None:
 
 
 @cli.command()
-@with_readable_instance
-def plugins(instance: Instance) -> None:
-    """List the plugins, and those that were disabled, with the reason."""
-    for name in instance.plugins.loaded:
-        click.echo(name)
-    for disabled in instance.plugins.disabled:
-        click.echo(f"{disabled.name}: disabled: {disabled.said}", err=True)
-
-
-@cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @with_readable_instance
 def backup(instance: Instance, file: Path) -> None:
