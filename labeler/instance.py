@@ -49,18 +49,12 @@ if TYPE_CHECKING:
 
     from labeler.backends.ensemble.learner import Learner
 
-DEFAULT_FOLDER = "instance"
 DATABASE = "labeler.db"
 # So few missing vectors of a slow embedder are made while a page waits; more are left to the background.
 _FEW = 16
 _RECHECK = 30.0
 E5 = "e5"
 _NEW_KEY = "delete it, and the next start makes a new one (everybody signs in again)"
-
-
-def instance_folder(given: str | None = None) -> Path:
-    """Return the folder of ``--instance``, else of LABELER_INSTANCE, else ./instance."""
-    return Path(given or os.environ.get("LABELER_INSTANCE") or DEFAULT_FOLDER).expanduser().absolute()
 
 
 def require_instance(folder: Path) -> None:
@@ -268,9 +262,11 @@ class Instance:
         Safe against another who changes other settings at the same time: the changes are put together with what
         stands in the transaction that stores them.
         """
-        for name in changes.get("tasks") or []:
+        stands = self.store.projects.get(project_id)["settings"]
+        # What a plugin that is gone brought along may stay: its labels wait for it.
+        for name in set(changes.get("tasks") or []).difference(stands.get("tasks", [])):
             self.plugins.task(name)
-        if changes.get("embedder") not in (None, "", AUTO):
+        if changes.get("embedder") not in (None, "", AUTO, stands.get("embedder")):
             find(self.plugins.embedders, changes["embedder"], "embedder")
             check_embedder(changes["embedder"])
 

@@ -19,6 +19,7 @@ import labeler_plugins
 import pytest
 from fake_openai import FakeOpenAI
 from flask import Blueprint
+from helpers import serving
 
 import labeler
 from labeler import Record, built_in, hookspecs
@@ -445,6 +446,47 @@ def test_commands_reach_the_command_line(tmp_path: Path) -> None:
     found = shell("hello", LABELER_INSTANCE=str(tmp_path))
     assert (found.returncode, found.stdout) == (0, "안녕하세요\n")
     assert found.stderr == "Plugin instance/plugins/broken.py is disabled: OSError: broken (broken.py, line 4)\n"
+
+
+def test_commands_of_plugins_stand_in_the_help(tmp_path: Path) -> None:
+    """``labeler --help`` lists them beside its own."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "everything.py").write_text(EVERYTHING, encoding="utf-8")
+    assert re.search("^  hello$", shell("--help", LABELER_INSTANCE=str(tmp_path)).stdout, re.MULTILINE)
+    assert "hello" not in shell("--help", LABELER_INSTANCE=str(tmp_path / "nowhere")).stdout
+
+
+def test_labels_of_a_plugin_that_is_gone_wait_for_it(tmp_path: Path) -> None:
+    """Settings are saved as before while it is away, and its task is there again with it."""
+    (tmp_path / "plugins").mkdir()
+    file = tmp_path / "plugins" / "spam.py"
+    file.write_text(SPAM)
+    with Instance(tmp_path) as instance:
+        id_ = instance.create_project("shop", "ko", {"tasks": ["sentiment", "spam"]})
+    file.rename(tmp_path / "spam.away")
+    with Instance(tmp_path) as instance:
+        instance.change_project(id_, {"tasks": ["spam", "sentiment", "emotion"], "blind_share": 0.1})
+        assert list(instance.tasks_of(instance.store.projects.get(id_))) == ["sentiment", "emotion"]
+        with pytest.raises(NotFound, match="No task 'ham'"):
+            instance.change_project(id_, {"tasks": ["spam", "ham"]})
+    (tmp_path / "spam.away").rename(file)
+    with Instance(tmp_path) as instance:
+        assert list(instance.tasks_of(instance.store.projects.get(id_))) == ["spam", "sentiment", "emotion"]
+
+
+@pytest.mark.slow
+def test_server_starts_again_when_a_plugin_changes(tmp_path: Path) -> None:
+    """``serve --reload-plugins``: what is written into the folder of plugins works without a hand on the server."""
+    folder = tmp_path / "instance" / "plugins"
+    folder.mkdir(parents=True)
+    with serving(tmp_path, "serve", "--reload-plugins", "--no-worker") as server:
+        (folder / "broken.py").write_text("1 / 0\n")
+        assert server.process.stdout is not None
+        lines = [server.process.stdout.readline() for _ in range(2)]
+        assert lines[0] == "Plugins have changed; starting again.\n"
+        assert lines[1].startswith("Labeler is ready.")
+        assert "broken.py is disabled: ZeroDivisionError" in server.log.read_text()
+        assert server.end()[0] == 0
 
 
 def test_commands_are_found_in_the_instance_that_is_named(tmp_path: Path) -> None:

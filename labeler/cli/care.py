@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labeler.cli.base import cli, instance_option, with_readable_instance
+from labeler.cli.base import cli, instance_folder, instance_option, with_readable_instance
 from labeler.errors import InputError
 from labeler.text import one_line
 
@@ -53,7 +53,6 @@ def backup(instance: Instance, file: Path) -> None:
 def doctor(folder: str | None, deep: bool, repair: bool) -> None:
     """Check the instance and say what is wrong and what to do."""
     from labeler.doctor import examine
-    from labeler.instance import instance_folder
 
     findings = examine(instance_folder(folder), deep, repair)
     for finding in findings:
