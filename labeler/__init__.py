@@ -15,6 +15,7 @@ from labeler.records import (
     Record,
     Value,
 )
+from labeler.settings import Setting
 from labeler.task import Task, guideline_files
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "PromptStyle",
     "Rating",
     "Record",
+    "Setting",
     "Spans",
     "Task",
     "Text",

@@ -389,7 +389,7 @@ def _written(instance: Any, made: Any) -> dict[str, bytes]:
 
 def _prepares(plugins: Plugins) -> None:
     for text in HOSTILE:
-        prepared = plugins.prepare(_record(text))
+        prepared = plugins.prepare("check", _record(text))
         failed = isinstance(prepared, str) and prepared.startswith("the plugin ")
         _keep(not failed, f"{prepared} ({text[:20]!r})")
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from labeler import hookspecs
 from labeler.backends.base import BackendFactory
-from labeler.errors import DuplicateName, PluginError
+from labeler.errors import DuplicateName, PluginError, SettingError
+from labeler.labels.base import maps_texts
+from labeler.settings import TABLES, Setting
 from labeler.task import Task
 
 HOOKS: Mapping[str, Callable[..., Any]] = {
@@ -21,6 +23,8 @@ HOOKS: Mapping[str, Callable[..., Any]] = {
 }
 _MARK = "labeler_impl"
 _NAME = re.compile(r"\w[\w.-]*")
+_SETTING = re.compile(r"[a-z][a-z0-9_]{0,59}")
+_SETTING_KINDS = ("int", "float", "bool", "text", "choice")
 _SUFFIX = re.compile(r"(\.[\w-]+)+")
 
 
@@ -128,9 +132,29 @@ def _format(hook: str, item: Any) -> tuple[str, Any]:
     return name, item
 
 
+def _setting(hook: str, item: Any) -> tuple[str, Any]:
+    if not isinstance(item, Setting):
+        raise PluginError(f"{hook} must return Setting objects, not {_shown(item)}")
+    if not isinstance(item.name, str) or not _SETTING.fullmatch(item.name):
+        raise PluginError(f"the name of the setting {str(item.name)[:40]!r} must be lower-case letters, digits and _")
+    if any(item.name == known.name for table in TABLES.values() for known in table):
+        raise DuplicateName(f"Labeler has a setting {item.name!r} of its own; begin the name with that of the plugin")
+    if item.kind not in _SETTING_KINDS:
+        kinds = ", ".join(_SETTING_KINDS)
+        raise PluginError(f"the setting {item.name!r} has the kind {item.kind!r}; there are: {kinds}")
+    for what in ("title", "help"):
+        if not isinstance(getattr(item, what), str) and not maps_texts(getattr(item, what)):
+            raise PluginError(f"the {what} of the setting {item.name!r} must be a text, or map languages to texts")
+    try:
+        item.read(item.default)
+    except SettingError as error:
+        raise PluginError(f"the default of the setting {item.name!r} does not fit: {error}") from error
+    return item.name, item
+
+
 _CHECKS: Mapping[str, Callable[[str, Any], tuple[str, Any]]] = {
     "tasks": _task, "backends": _factory, "embedders": _pair, "retrievers": _pair, "importers": _reader,
-    "exporters": _format, "executors": _pair,
+    "exporters": _format, "executors": _pair, "settings": _setting,
 }  # fmt: skip
 REGISTERS = tuple(_CHECKS)
 """What plugins register, in the order in which it is asked for."""

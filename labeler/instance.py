@@ -36,7 +36,7 @@ from labeler.prelabel.suggest import Suggester
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.ranking import Rankings
-from labeler.settings import changed_settings, check_columns, read_settings
+from labeler.settings import INSTANCE, Setting, changed_settings, check_columns, read_settings
 from labeler.store import Store, Tx, check_new
 from labeler.store.projects import check_in_use
 from labeler.store.work import Work
@@ -117,7 +117,7 @@ class Instance:
     def plugins(self) -> Plugins:
         from labeler import built_in
 
-        return load_plugins(built_in, self.folder / "plugins")
+        return load_plugins(built_in, self.folder / "plugins", settings=lambda: self.settings)
 
     # Instance settings and secrets
 
@@ -125,6 +125,11 @@ class Instance:
     def settings(self) -> dict[str, Any]:
         """The instance's own settings, from settings.json. Raises :class:`SettingError` that names the file."""
         return dict(self._settings.now())
+
+    @property
+    def table(self) -> Mapping[str, Setting]:
+        """The settings that the instance has, by name, with those of its plugins."""
+        return {setting.name: setting for setting in INSTANCE} | self.plugins.settings
 
     def change_settings(self, changes: Mapping[str, Any], by: int | None = None) -> None:
         """Change some instance settings; None or an empty text removes one. The file is readable by its owner only.
@@ -134,7 +139,7 @@ class Instance:
         """
         from labeler.backends.openai import openai_settings, refuse_metadata, same_server
 
-        checked = changed_settings("instance", changes)
+        checked = changed_settings(self.table, changes)
         if checked.get("openai_base_url"):
             refuse_metadata(checked["openai_base_url"])
         # A bad address would be met again by everything that is done with this instance.
@@ -352,7 +357,14 @@ class Instance:
         check_in_use(project)
         tasks = self.tasks_of(project)
         decisions = {name: self.decisions(project, task) for name, task in tasks.items()}
-        return Importer(self.store, int(project["id"]), tasks, decisions, self.plugins.prepare, self.plugins.importers)
+        return Importer(
+            self.store,
+            int(project["id"]),
+            tasks,
+            decisions,
+            partial(self.plugins.prepare, project["name"]),
+            self.plugins.importers,
+        )
 
     # Background work
 

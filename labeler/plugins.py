@@ -32,6 +32,7 @@ from labeler.door import REGISTERS, check_marks, line_of, named
 from labeler.errors import DuplicateName, LabelerError, NotFound, PluginError
 from labeler.records import Record
 from labeler.retrieval.retrievers import RetrieverFactory
+from labeler.settings import Setting
 from labeler.task import Task
 
 if TYPE_CHECKING:
@@ -71,16 +72,18 @@ class Plugins:
     importers: dict[str, Any] = field(default_factory=dict)
     exporters: dict[str, Any] = field(default_factory=dict)
     executors: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Setting] = field(default_factory=dict)
     loaded: list[str] = field(default_factory=list)
     disabled: list[Disabled] = field(default_factory=list)
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager("labeler"))
     patience: float = _PATIENCE
+    given: Callable[[], Mapping[str, Any]] = dict
 
     def task(self, name: str) -> Task:
         return find(self.tasks, name, "task")
 
-    def prepare(self, record: Record) -> Record | str:
+    def prepare(self, project: str, record: Record) -> Record | str:
         """Run every ``prepare_record`` hook in turn; a text says why the record is refused.
 
         A hook that raises or returns anything else refuses the record too: what it was to clean must not slip in.
@@ -89,7 +92,7 @@ class Plugins:
         for implementation in _in_turn(self.manager.hook.prepare_record):
             name = implementation.plugin_name
             try:
-                result = self._call(implementation, {"record": record})
+                result = self._call(implementation, {"record": record, "project": project})
             except PluginHangs as error:
                 raise PluginError(f"The plugin {name} hangs in prepare_record: {error}; mend or remove it") from error
             except Exception as error:
@@ -151,7 +154,8 @@ class Plugins:
     def _call(
         self, implementation: pluggy.HookImpl, arguments: Mapping[str, Any], patience: float | None = None
     ) -> Any:
-        given = [arguments[name] for name in implementation.argnames]
+        known = {**arguments, "settings": self.given()}
+        given = [known[name] for name in implementation.argnames]
         return _within(patience or self.patience, lambda: implementation.function(*given))
 
     def _disable(self, implementation: pluggy.HookImpl, error: Exception) -> None:
@@ -182,12 +186,14 @@ def load_plugins(
     files: Sequence[Path] = (),
     entry_points: bool = True,
     patience: float = _PATIENCE,
+    settings: Callable[[], Mapping[str, Any]] = dict,
 ) -> Plugins:
     """Load everything and return it: what is built in and installed, all of the folder ``drop_in``, and ``files``.
 
-    ``patience`` is how many seconds a plugin may take to load, and for each hook.
+    ``patience`` is how many seconds a plugin may take to load, and for each hook. ``settings`` returns those of the
+    instance, for hooks that take them.
     """
-    plugins = Plugins(patience=patience)
+    plugins = Plugins(patience=patience, given=settings)
     plugins.manager.add_hookspecs(hookspecs)
     sources: list[tuple[str, Callable[[], Any]]] = [("labeler.built_in", lambda: built_in)]
     sources += [(name, lambda name=name: importlib.import_module(name)) for name in _shipped()]  # type: ignore[misc]

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from labeler import Record, accounts, built_in
 from labeler.app import create_app
+from labeler.cli import cli
 from labeler.errors import FileRefused
 from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.plugins import Disabled, Plugins, load_plugins
 
-HEAD = """from labeler import BackendFactory, Choice, Label, Record, Task, hookimpl
+HEAD = """from labeler import BackendFactory, Choice, Label, Record, Setting, Task, hookimpl
 from labeler.export import TrainingFormat
 """
 LABELS = "Choice(Label('spam'), Label('ham'))"
@@ -81,7 +83,8 @@ MISTAKES = {
     ),
     "hook with an argument that it does not have": (
         "@hookimpl\ndef label_approved(label):\n    ...\n",
-        "label_approved takes 'label'; label_approved is called with project, task, record, value (mine.py, line 3)",
+        "label_approved takes 'label'; label_approved is called with project, task, record, value, settings "
+        "(mine.py, line 3)",
     ),
     "wrapper": (
         "@hookimpl(wrapper=True)\ndef prepare_record(record):\n    return (yield)\n",
@@ -126,6 +129,19 @@ MISTAKES = {
         "@hookimpl\ndef register_exporters():\n    return [Mine()]\n",
         "the export format 'mine' needs a suffix that begins with a dot, like '.jsonl' (mine.py, line 6)",
     ),
+    "setting of a kind that there is not": (
+        "@hookimpl\ndef register_settings():\n    return [Setting('mine_key', 'password')]\n",
+        "the setting 'mine_key' has the kind 'password'; there are: int, float, bool, text, choice (mine.py, line 3)",
+    ),
+    "setting that Labeler has": (
+        "@hookimpl\ndef register_settings():\n    return [Setting('openai_api_key', 'text')]\n",
+        "Labeler has a setting 'openai_api_key' of its own; begin the name with that of the plugin (mine.py, line 3)",
+    ),
+    "default that does not fit": (
+        "@hookimpl\ndef register_settings():\n    return [Setting('mine_size', 'int', 0, 1, 9)]\n",
+        "the default of the setting 'mine_size' does not fit: mine_size is 0; it must lie between 1 and 9 "
+        "(mine.py, line 3)",
+    ),
     "name with a space": (
         "@hookimpl\ndef register_retrievers():\n    return [('my best', print)]\n",
         "the name 'my best' must be letters, digits, _, - and dots (mine.py, line 3)",
@@ -164,7 +180,7 @@ def test_hooks_come_in_the_order_that_they_ask_for(tmp_path: Path) -> None:
     for name, mark in {"a": "(trylast=True)", "b": "", "c": "", "d": "(tryfirst=True)"}.items():
         adds = f"@hookimpl{mark}\ndef prepare_record(record):\n    return Record(0, 0, 'r', record.text + '{name}')\n"
         (tmp_path / f"{name}.py").write_text(HEAD + adds, encoding="utf-8")
-    prepared = load_plugins(built_in, tmp_path, entry_points=False).prepare(Record(0, 0, "r", ""))
+    prepared = load_plugins(built_in, tmp_path, entry_points=False).prepare("shop", Record(0, 0, "r", ""))
     assert isinstance(prepared, Record)
     assert prepared.text == "dbca"
 
@@ -313,3 +329,59 @@ def test_upload_page_takes_what_plugins_read(instance: Instance) -> None:
     answer = browser.post(f"/projects/{project}/import", data=sent, follow_redirects=True)
     assert answer.status_code == 200
     assert "colons read" in answer.get_data(as_text=True)
+
+
+# Settings of a plugin
+
+CLAUDE = Path(__file__).parent.parent / "examples" / "plugins" / "claude.py"
+
+
+def test_settings_of_a_plugin_are_on_the_page(instance: Instance) -> None:
+    """They are shown with their titles in the page's language, saved, and checked as all others."""
+    (instance.folder / "plugins" / "claude.py").write_text(CLAUDE.read_text(encoding="utf-8"), encoding="utf-8")
+    browser = client(instance)
+    page = browser.get("/settings").get_data(as_text=True)
+    assert "Address of Claude" in page
+    assert re.search('name="claude_api_key" type="password" value=""', page)
+    token = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert token
+    sent = {"csrf_token": token[1], "claude_api_key": "sk-ant-1", "claude_base_url": "http://127.0.0.1:9"}
+    assert browser.post("/settings", data=sent).status_code == 303
+    assert instance.settings == {"claude_api_key": "sk-ant-1", "claude_base_url": "http://127.0.0.1:9"}
+    page = browser.get("/settings").get_data(as_text=True)
+    assert "sk-ant-1" not in page
+    browser.post("/settings", data={"csrf_token": token[1], "forget": "claude_api_key"})
+    assert "claude_api_key" not in instance.settings
+
+
+def test_settings_of_a_plugin_are_set_by_command(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``labeler settings`` lists them with their meaning, and never shows a secret."""
+    (instance.folder / "plugins" / "claude.py").write_text(CLAUDE.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setenv("LABELER_INSTANCE", str(instance.folder))
+    assert CliRunner().invoke(cli, ["settings", "claude_api_key=sk-ant-1"]).output.startswith("Saved.")
+    shown = CliRunner().invoke(cli, ["settings"]).output
+    assert "* claude_api_key = (set)\n      Key of Claude (default: none)" in shown
+
+
+def test_settings_of_a_plugin_that_is_gone_wait_for_it(instance: Instance) -> None:
+    """What is saved meanwhile leaves them in the file, and they come back with the plugin."""
+    file = instance.folder / "plugins" / "claude.py"
+    file.write_text(CLAUDE.read_text(encoding="utf-8"), encoding="utf-8")
+    instance.change_settings({"claude_api_key": "sk-ant-1"})
+    file.unlink()
+    with Instance(instance.folder) as again:
+        assert client(again).get("/settings").status_code == 200
+        again.change_settings({"timeout_seconds": 5})
+        assert again.settings == {"claude_api_key": "sk-ant-1", "timeout_seconds": 5.0}
+
+
+def test_hook_gets_the_project_and_the_settings(instance: Instance) -> None:
+    """A hook that names them as arguments has them."""
+    add(
+        instance,
+        "@hookimpl\ndef register_settings():\n    return [Setting('mine_word', 'text', 'x')]\n"
+        "@hookimpl\ndef prepare_record(record, project, settings):\n"
+        "    return f\"{project} {settings.get('mine_word')}\"\n",
+    )
+    instance.change_settings({"mine_word": "spam"})
+    assert instance.plugins.prepare("shop", Record(0, 0, "r", "")) == "shop spam"

@@ -54,7 +54,7 @@ def test_phone_numbers_are_masked() -> None:
     plugins = load("phones")
 
     def prepared(text: str) -> str:
-        made = plugins.prepare(Record(0, 0, "r", text))
+        made = plugins.prepare("shop", Record(0, 0, "r", text))
         return made if isinstance(made, str) else made.text
 
     assert prepared("문의는 010-1234-5678로 주세요, 1234개 샀어요") == "문의는 [전화번호]로 주세요, 1234개 샀어요"
@@ -103,11 +103,11 @@ def server() -> Iterator[tuple[str, type[Heard]]]:
     thread.join()
 
 
-def test_webhook_sends_what_was_approved(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webhook_sends_what_was_approved(server: Any) -> None:
     """The server gets project, task, key, text and value; one that refuses is a failure, to be told again."""
     address, heard = server
-    monkeypatch.setenv("LABELER_WEBHOOK", address)
     plugins = load("webhook")
+    plugins.given = lambda: {"webhook_url": address}
     (listener,) = plugins.listeners()
     said = {"project": "shop", "task": "sentiment", "record": Record(1, 1, "r1", "맛있어요"), "value": "positive"}
     heard.answers.append((503, {}))
@@ -125,11 +125,10 @@ def request() -> BackendRequest:
     )
 
 
-def test_ollama_is_asked_in_its_own_words(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ollama_is_asked_in_its_own_words(server: Any) -> None:
     """The messages, the JSON schema as format, and the settings by their names there; tokens are counted."""
     address, heard = server
-    monkeypatch.setenv("OLLAMA_HOST", address)
-    backend = load("ollama").backends["ollama"].create({"model_id": "exaone3.5"})
+    backend = load("ollama").backends["ollama"].create({"model_id": "exaone3.5", "ollama_base_url": address})
     counted = {"prompt_eval_count": 40, "eval_count": 7, "done_reason": "stop"}
     heard.answers += [(200, {"message": {"content": '{"tone": "good"}'}, **counted}), (500, {}), (404, {})]
     answer, busy, missing = backend.complete([request()] * 3)
@@ -141,12 +140,11 @@ def test_ollama_is_asked_in_its_own_words(server: Any, monkeypatch: pytest.Monke
     backend.close()
 
 
-def test_claude_is_asked_in_its_own_words(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claude_is_asked_in_its_own_words(server: Any) -> None:
     """The system message stands apart; a key that is refused ends the run, a rate limit is waited for."""
     address, heard = server
-    monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-1")
-    backend = load("claude").backends["claude"].create({"model_id": "claude-x"})
+    settings = {"model_id": "claude-x", "claude_base_url": address, "claude_api_key": "sk-ant-1"}
+    backend = load("claude").backends["claude"].create(settings)
     usage = {"input_tokens": 40, "output_tokens": 7}
     found = {"content": [{"type": "text", "text": '{"tone": "good"}'}], "usage": usage, "stop_reason": "end_turn"}
     heard.answers += [(200, found), (401, {}), (429, {})]

@@ -50,7 +50,7 @@ import csv
 import click
 from flask import Blueprint
 
-from labeler import BackendFactory, Choice, Label, Record, Task, hookimpl
+from labeler import BackendFactory, Choice, Label, Record, Setting, Task, hookimpl
 from labeler.export import TrainingFormat
 from labeler.ingest.rows import Row, RowSource
 from labeler.prelabel.executor import LocalExecutor
@@ -115,6 +115,11 @@ def register_exporters():
 @hookimpl
 def register_executors():
     return [("mine", LocalExecutor)]
+
+
+@hookimpl
+def register_settings():
+    return [Setting("everything_key", "text", secret=True)]
 
 
 @hookimpl
@@ -300,7 +305,7 @@ def test_plugin_that_comes_back_late_registers_nothing(load: Callable[..., Plugi
     for thread in set(threading.enumerate()) - before:
         thread.join()
     assert "spam" not in plugins.tasks
-    assert plugins.prepare(a_record()) == a_record()
+    assert plugins.prepare("shop", a_record()) == a_record()
 
 
 @pytest.mark.parametrize(
@@ -350,7 +355,7 @@ def test_disabled_plugin_leaves_nothing_behind(load: Callable[..., Plugins]) -> 
     )
     plugins = load(mine=source)
     assert "spam" not in plugins.tasks
-    assert plugins.prepare(a_record()) == a_record()
+    assert plugins.prepare("shop", a_record()) == a_record()
 
 
 def test_second_entry_point_of_one_name_is_disabled_and_the_first_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +364,7 @@ def test_second_entry_point_of_one_name_is_disabled_and_the_first_stays(monkeypa
     install(monkeypatch, door=first, door_=SPAM)
     plugins = load_plugins(built_in)
     assert [disabled.name for disabled in plugins.disabled] == ["door"]
-    assert plugins.prepare(a_record()) == "refused by the first"
+    assert plugins.prepare("shop", a_record()) == "refused by the first"
     assert "spam" not in plugins.tasks
 
 
@@ -418,20 +423,20 @@ def test_prepare_record_changes_and_refuses_records(tmp_path: Path) -> None:
 def test_record_is_refused_where_prepare_record_fails(load: Callable[..., Plugins], body: str, said: str) -> None:
     """What a plugin was to clean does not slip in when the plugin fails: the record is refused and the plugin named."""
     plugins = load(door=HEAD + f"@hookimpl\ndef prepare_record(record):\n    {body}\n")
-    assert plugins.prepare(a_record()) == said
+    assert plugins.prepare("shop", a_record()) == said
 
 
 def test_prepare_record_that_hangs_stops_the_import(load: Callable[..., Plugins]) -> None:
     """A hook that does not come back is not waited for row by row: the import ends and names the plugin."""
     source = "import threading\n" + HEAD + "@hookimpl\ndef prepare_record(record):\n    threading.Event().wait(5)\n"
     with pytest.raises(PluginError, match=r"instance/plugins/door\.py hangs in prepare_record"):
-        load(patience=0.2, door=source).prepare(a_record())
+        load(patience=0.2, door=source).prepare("shop", a_record())
 
 
 def test_hooks_may_leave_arguments_out(load: Callable[..., Plugins]) -> None:
     """A hook names only the arguments it wants."""
     plugins = load(door=HEAD + "@hookimpl\ndef prepare_record():\n    return 'closed'\n")
-    assert plugins.prepare(a_record()) == "closed"
+    assert plugins.prepare("shop", a_record()) == "closed"
 
 
 def test_commands_reach_the_command_line(tmp_path: Path) -> None:
@@ -576,7 +581,7 @@ def test_every_hook_is_used_by_a_test_plugin(load: Callable[..., Plugins]) -> No
     assert set(re.findall(r"@hookimpl\ndef (\w+)", EVERYTHING)) == set(HOOKS)
     assert plugins.disabled == []
     kinds = {"tasks": "spam", "backends": "parrot", "embedders": "twin", "retrievers": "blind", "exporters": "loud"}
-    for kind, name in {**kinds, "importers": ".colons", "executors": "mine"}.items():
+    for kind, name in {**kinds, "importers": ".colons", "executors": "mine", "settings": "everything_key"}.items():
         assert name in getattr(plugins, kind)
     assert [blueprint.name for blueprint in plugins.blueprints()] == ["extra"]
 
@@ -643,6 +648,13 @@ def test_blueprint_hook_is_typed() -> None:
     from labeler.backends.base import BackendFactory
     from labeler.task import Task
 
-    names: dict[str, Any] = {"click": click, "Blueprint": Blueprint, "BackendFactory": BackendFactory, "Task": Task}
+    names: dict[str, Any] = {
+        "Setting": labeler.Setting,
+        "Record": Record,
+        "click": click,
+        "Blueprint": Blueprint,
+        "BackendFactory": BackendFactory,
+        "Task": Task,
+    }
     for spec in HOOKS.values():
-        assert "return" in get_type_hints(spec, vars(hookspecs) | names | {"Record": Record})
+        assert "return" in get_type_hints(spec, vars(hookspecs) | names)

@@ -1,10 +1,8 @@
-"""The backend "claude": models behind Anthropic's Messages API, with the key in ANTHROPIC_API_KEY."""
-
-import os
+"""The backend "claude": models behind Anthropic's Messages API, with your own key."""
 
 import httpx2
 
-from labeler import Backend, BackendFactory, BackendFailure, Completion, LabelerError, hookimpl
+from labeler import Backend, BackendFactory, BackendFailure, Completion, LabelerError, Setting, hookimpl
 
 ADDRESS = "https://api.anthropic.com"
 FINISH = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
@@ -60,7 +58,7 @@ class Claude(Backend):
 def _refused(answer):
     status = answer.status_code
     if status in (401, 403):
-        return BackendFailure("auth", "The server does not accept the key; check ANTHROPIC_API_KEY.", fatal=True)
+        return BackendFailure("auth", "The server does not accept the key; check claude_api_key.", fatal=True)
     if status == 429:
         wait = float(answer.headers.get("retry-after") or 5)
         return BackendFailure("rate_limit", "The server limits the rate.", retryable=True, retry_after=wait)
@@ -71,10 +69,19 @@ class ClaudeFactory(BackendFactory):
     name, shared = "claude", True
 
     def create(self, settings):
-        key, model_id = os.environ.get("ANTHROPIC_API_KEY"), settings.get("model_id")
+        key, model_id = settings.get("claude_api_key"), settings.get("model_id")
         if not key or not model_id:
-            raise LabelerError("The claude backend needs ANTHROPIC_API_KEY, and a model id in the settings of the task")
-        return Claude(os.environ.get("ANTHROPIC_BASE_URL", ADDRESS), key, model_id)
+            raise LabelerError("The claude backend needs claude_api_key, and a model id in the settings of the task")
+        return Claude(settings.get("claude_base_url") or ADDRESS, key, model_id)
+
+
+@hookimpl
+def register_settings():
+    address = Setting(
+        "claude_base_url", "text", "", title={"ko": "Claude 주소", "en": "Address of Claude"}, empty=ADDRESS
+    )
+    key = Setting("claude_api_key", "text", title={"ko": "Claude 키", "en": "Key of Claude"}, secret=True, empty="none")
+    return [address, key]
 
 
 @hookimpl

@@ -1,10 +1,10 @@
-"""The backend "ollama": a model of a server that speaks Ollama's own protocol, at OLLAMA_HOST."""
-
-import os
+"""The backend "ollama": a model of a server that speaks Ollama's own protocol."""
 
 import httpx2
 
-from labeler import Backend, BackendFactory, BackendFailure, Completion, LabelerError, hookimpl
+from labeler import Backend, BackendFactory, BackendFailure, Completion, LabelerError, Setting, hookimpl
+
+ADDRESS = "http://127.0.0.1:11434"
 
 
 class Ollama(Backend):
@@ -59,7 +59,13 @@ class OllamaFactory(BackendFactory):
     def create(self, settings):
         if not settings.get("model_id"):
             raise LabelerError("The ollama backend needs a model id; set it for the task")
-        return Ollama(os.environ.get("OLLAMA_HOST", "http://127.0.0.1:11434"), settings["model_id"])
+        return Ollama(settings.get("ollama_base_url") or ADDRESS, settings["model_id"])
+
+
+@hookimpl
+def register_settings():
+    title = {"ko": "Ollama 주소", "en": "Address of Ollama"}
+    return [Setting("ollama_base_url", "text", "", title=title, empty=ADDRESS)]
 
 
 @hookimpl
