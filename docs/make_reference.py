@@ -121,7 +121,7 @@ def _option(context: click.Context, option: click.Option) -> str:
 
 
 def _settings(table: Sequence[Setting]) -> str:
-    rows = "".join(f"| `{one.name}` | {_cell(one.help)} | {_allowed(one)} | {_cell(one.unset)} |\n" for one in table)
+    rows = "".join(f"| `{one.name}` | {_cell(one.meaning)} | {_allowed(one)} | {_cell(one.unset)} |\n" for one in table)
     return f"| setting | meaning | kind | default |\n|---|---|---|---|\n{rows}"
 
 

@@ -1,6 +1,6 @@
 """Labeler: data labeling with retrieval. This module exports what a plugin needs, and nothing slow."""
 
-from labeler.backends.base import BackendRequest
+from labeler.backends.base import Backend, BackendFactory, BackendRequest
 from labeler.errors import LabelerError, LabelError
 from labeler.hookspecs import hookimpl
 from labeler.labels import (
@@ -30,11 +30,14 @@ from labeler.records import (
     Record,
     Value,
 )
+from labeler.settings import Setting
 from labeler.task import Task, guideline_files
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backend",
+    "BackendFactory",
     "BackendFailure",
     "BackendRequest",
     "Choice",
@@ -57,6 +60,7 @@ __all__ = [
     "Ranking",
     "Rating",
     "Record",
+    "Setting",
     "Spans",
     "Task",
     "Text",

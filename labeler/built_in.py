@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from labeler.backends.base import Backend
+from labeler.backends.base import Backend, BackendFactory
 from labeler.errors import SettingError
 from labeler.export import built_in as export_formats
 from labeler.hookspecs import hookimpl
@@ -13,7 +13,7 @@ from labeler.retrieval import retrievers
 from labeler.settings import BATCH_EXECUTOR
 
 
-class OpenAIFactory:
+class OpenAIFactory(BackendFactory):
     """Any OpenAI-compatible server. Reads base URL, key, model id and time-out."""
 
     name = "openai"
@@ -34,7 +34,7 @@ class OpenAIFactory:
         )
 
 
-class TransformersFactory:
+class TransformersFactory(BackendFactory):
     """Local weights by hub id or folder; loaded at the first call."""
 
     name = "transformers"
@@ -61,7 +61,7 @@ class TransformersFactory:
         return backend
 
 
-class NearestFactory:
+class NearestFactory(BackendFactory):
     """The vote of the nearest approved examples."""
 
     name = "nearest"
@@ -72,7 +72,7 @@ class NearestFactory:
         return NearestBackend()
 
 
-class EnsembleFactory:
+class EnsembleFactory(BackendFactory):
     """What several small models learned from the approvals; an open instance has one for each task."""
 
     name = "ensemble"
@@ -82,7 +82,7 @@ class EnsembleFactory:
         return made
 
 
-class ProbeFactory:
+class ProbeFactory(BackendFactory):
     """The ensemble's model on the stored vectors alone."""
 
     name = "probe"

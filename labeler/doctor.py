@@ -86,7 +86,7 @@ def _store(instance: Instance) -> list[Finding]:
 
 
 def _plugins(instance: Instance) -> list[Finding]:
-    found = [Finding(False, f"Plugin {d.name} is disabled: {d.reason}") for d in instance.plugins.disabled]
+    found = [Finding(False, f"Plugin {d.name} is disabled: {d.said}") for d in instance.plugins.disabled]
     return found or [Finding(True, f"{len(instance.plugins.loaded)} plugins, none disabled")]
 
 

@@ -189,7 +189,8 @@ class MissingExtra(LabelerError):
 
 
 class PluginError(LabelerError):
-    pass
+    line: int | None = None
+    """Where in the plugin's file the mistake is, if that is known."""
 
 
 class DuplicateName(PluginError):

@@ -7,6 +7,7 @@ disable the plugin that came second, by name. See docs/plugins.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from labeler.backends.base import BackendFactory
     from labeler.records import Record
+    from labeler.settings import Setting
     from labeler.task import Task
 
 API_VERSION = 1
@@ -86,7 +88,17 @@ def register_executors() -> list[tuple[str, Any]]:
 
 
 @hookspec
-def prepare_record(record: Record) -> Record | str | None:
+def register_settings() -> list[Setting]:
+    """Return settings of the instance that this plugin needs, such as an address or a key.
+
+    They are on the settings page and in ``labeler settings``. A backend gets them in ``create(settings)``, and a hook
+    that takes ``settings`` has those of the instance in it.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def prepare_record(record: Record, project: str, settings: Mapping[str, Any]) -> Record | str | None:
     """Clean or drop a record at the door, before it is stored.
 
     Return a changed Record, a text that says why the record is refused, or None to leave it as it is. A hook that
@@ -96,8 +108,11 @@ def prepare_record(record: Record) -> Record | str | None:
 
 
 @hookspec
-def label_approved(project: str, task: str, record: Record, value: Any) -> None:
-    """Called after an annotation was approved and committed. Its exceptions are logged, never shown."""
+def label_approved(project: str, task: str, record: Record, value: Any, settings: Mapping[str, Any]) -> None:
+    """Called after a person approved an annotation: in the background, in order.
+
+    What raises is tried again, later each time, before what was approved after it; after eight tries it is passed over.
+    """
     raise NotImplementedError
 
 

@@ -22,7 +22,7 @@ from labeler.annotation import relabel
 from labeler.annotation.decisions import Decisions
 from labeler.annotation.queue import LIKE_LABEL, Queue
 from labeler.annotation.relabel import TaskSettings
-from labeler.backends.base import LEARNING, Backend
+from labeler.backends.base import Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly, not_written
 from labeler.extras import AUTO, check_embedder, extra_of_embedder
@@ -36,7 +36,7 @@ from labeler.prelabel.suggest import Suggester
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.ranking import Rankings
-from labeler.settings import changed_settings, check_columns, read_settings
+from labeler.settings import INSTANCE, Setting, changed_settings, check_columns, read_settings
 from labeler.store import Store, Tx, check_new
 from labeler.store.projects import check_in_use
 from labeler.store.work import Work
@@ -49,18 +49,12 @@ if TYPE_CHECKING:
 
     from labeler.backends.ensemble.learner import Learner
 
-DEFAULT_FOLDER = "instance"
 DATABASE = "labeler.db"
 # So few missing vectors of a slow embedder are made while a page waits; more are left to the background.
 _FEW = 16
 _RECHECK = 30.0
 E5 = "e5"
 _NEW_KEY = "delete it, and the next start makes a new one (everybody signs in again)"
-
-
-def instance_folder(given: str | None = None) -> Path:
-    """Return the folder of ``--instance``, else of LABELER_INSTANCE, else ./instance."""
-    return Path(given or os.environ.get("LABELER_INSTANCE") or DEFAULT_FOLDER).expanduser().absolute()
 
 
 def require_instance(folder: Path) -> None:
@@ -123,7 +117,7 @@ class Instance:
     def plugins(self) -> Plugins:
         from labeler import built_in
 
-        return load_plugins(built_in, self.folder / "plugins")
+        return load_plugins(built_in, self.folder / "plugins", settings=lambda: self.settings)
 
     # Instance settings and secrets
 
@@ -131,6 +125,11 @@ class Instance:
     def settings(self) -> dict[str, Any]:
         """The instance's own settings, from settings.json. Raises :class:`SettingError` that names the file."""
         return dict(self._settings.now())
+
+    @property
+    def table(self) -> Mapping[str, Setting]:
+        """The settings that the instance has, by name, with those of its plugins."""
+        return {setting.name: setting for setting in INSTANCE} | self.plugins.settings
 
     def change_settings(self, changes: Mapping[str, Any], by: int | None = None) -> None:
         """Change some instance settings; None or an empty text removes one. The file is readable by its owner only.
@@ -140,7 +139,7 @@ class Instance:
         """
         from labeler.backends.openai import openai_settings, refuse_metadata, same_server
 
-        checked = changed_settings("instance", changes)
+        checked = changed_settings(self.table, changes)
         if checked.get("openai_base_url"):
             refuse_metadata(checked["openai_base_url"])
         # A bad address would be met again by everything that is done with this instance.
@@ -188,7 +187,7 @@ class Instance:
 
     def price_of(self, backend: Backend) -> ModelInfo | None:
         """Return what a backend's calls cost, None where that is unknown; local weights cost no fee."""
-        if getattr(backend, "local", False):
+        if backend.local:
             return ModelInfo(backend.model_id or backend.name, input=0.0, output=0.0)
         return self.model_info(backend.model_id)
 
@@ -268,9 +267,11 @@ class Instance:
         Safe against another who changes other settings at the same time: the changes are put together with what
         stands in the transaction that stores them.
         """
-        for name in changes.get("tasks") or []:
+        stands = self.store.projects.get(project_id)["settings"]
+        # What a plugin that is gone brought along may stay: its labels wait for it.
+        for name in set(changes.get("tasks") or []).difference(stands.get("tasks", [])):
             self.plugins.task(name)
-        if changes.get("embedder") not in (None, "", AUTO):
+        if changes.get("embedder") not in (None, "", AUTO, stands.get("embedder")):
             find(self.plugins.embedders, changes["embedder"], "embedder")
             check_embedder(changes["embedder"])
 
@@ -356,7 +357,7 @@ class Instance:
         check_in_use(project)
         tasks = self.tasks_of(project)
         decisions = {name: self.decisions(project, task) for name, task in tasks.items()}
-        prepare = self.plugins.prepare if self.plugins.prepare_records else None
+        prepare = partial(self.plugins.prepare, project["name"]) if self.plugins.prepare_records else None
         return Importer(self.store, int(project["id"]), tasks, decisions, prepare, self.plugins.importers)
 
     # Background work
@@ -475,8 +476,7 @@ class Instance:
         """Return what stands in while a page waits for ``own``, the task's own suggester; ``own`` if it can itself."""
         stands_in = self.ensemble(project, task).stands_in
         if own is not None and not own.backend.billed:
-            learning: Any = own.backend if own.backend.name in LEARNING else None
-            if learning is None or learning.fitted is not None or learning.starts():
+            if own.backend.answers_now():
                 return own
             # The background worker fits, and the neighbours answer meanwhile if they can.
             if not self.read_only and not self.store.upkeep.is_due(int(project["id"]), task.name):

@@ -18,7 +18,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -29,10 +29,12 @@ import pluggy
 
 from labeler import hookspecs
 from labeler.backends.base import BackendFactory
+from labeler.door import REGISTERS, check_marks, line_of, named
 from labeler.errors import DuplicateName, LabelerError, NotFound, PluginError
 from labeler.labels import KINDS
-from labeler.records import Record, Value
+from labeler.records import Record
 from labeler.retrieval.retrievers import RetrieverFactory
+from labeler.settings import Setting
 from labeler.task import Task
 
 if TYPE_CHECKING:
@@ -41,18 +43,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _PATIENCE = 10.0
-_OWN = "instance/plugins/"
+_INSTANCE = "instance/plugins/"
+_OWN = ("labeler.", "labeler_plugins.")
 _WIDGET = re.compile("[a-z][a-z0-9_]{0,39}")
-_REGISTERS = ("widgets", "tasks", "backends", "embedders", "retrievers", "importers", "exporters", "executors")
 
 
 @dataclass(frozen=True, slots=True)
 class Disabled:
-    """A plugin that was left out: its name, one sentence why, and the trace for the log."""
+    """A plugin that was left out: its name, one sentence why, and for its author the place in its file and the trace.
+
+    ``where`` is like "spam.py, line 7", empty where nothing of the plugin's own was met.
+    """
 
     name: str
     reason: str
     trace: str = ""
+    where: str = ""
+
+    @property
+    def said(self) -> str:
+        return f"{self.reason} ({self.where})" if self.where else self.reason
 
 
 @dataclass
@@ -67,11 +77,13 @@ class Plugins:
     importers: dict[str, Any] = field(default_factory=dict)
     exporters: dict[str, Any] = field(default_factory=dict)
     executors: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Setting] = field(default_factory=dict)
     loaded: list[str] = field(default_factory=list)
     disabled: list[Disabled] = field(default_factory=list)
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager("labeler"))
     patience: float = _PATIENCE
+    given: Callable[[], Mapping[str, Any]] = dict
 
     def task(self, name: str) -> Task:
         return find(self.tasks, name, "task")
@@ -80,50 +92,78 @@ class Plugins:
     def prepare_records(self) -> bool:
         return bool(self.manager.hook.prepare_record.get_hookimpls())
 
-    def prepare(self, record: Record) -> Record | str:
-        """Run every ``prepare_record`` hook in turn; a text says why the record is refused.
+    def prepare(self, project: str, records: Sequence[Record]) -> list[Record | str]:
+        """Run every ``prepare_record`` hook in turn on some records; a text says why one is refused.
 
         A hook that raises or returns anything else refuses the record too: what it was to clean must not slip in.
         Raises :class:`PluginError` for one that hangs.
         """
-        for implementation in self.manager.hook.prepare_record.get_hookimpls():
-            name = implementation.plugin_name
-            try:
-                result = self._call(implementation, {"record": record})
-            except PluginHangs as error:
-                raise PluginError(f"The plugin {name} hangs in prepare_record: {error}; mend or remove it") from error
-            except Exception as error:
-                return f"the plugin {name} failed on it: {_shown(error)}"
-            if isinstance(result, str):
-                return result
-            if result is not None and not isinstance(result, Record):
-                return f"the plugin {name} made it a {type(result).__name__}, not a Record"
-            record = record if result is None else result
-        return record
+        prepared: list[Record | str] = list(records)
+        for implementation in _in_turn(self.manager.hook.prepare_record):
+            prepared = self._prepared(implementation, project, prepared)
+        return prepared
 
-    @property
-    def hear_approvals(self) -> bool:
-        return bool(self.manager.hook.label_approved.get_hookimpls())
+    def _prepared(
+        self, implementation: pluggy.HookImpl, project: str, records: Sequence[Record | str]
+    ) -> list[Record | str]:
+        """Run one hook on all records in one thread, as long as each takes less than the patience."""
+        name, found = implementation.plugin_name, list[Record | str]()
+        known = {"project": project, "settings": self.given()}
 
-    def approved(self, project: str, task: str, record: Record, value: Value) -> list[Disabled]:
-        """Tell every ``label_approved`` hook; return those that failed, for the log. One that hangs is disabled."""
-        arguments = {"project": project, "task": task, "record": record, "value": value}
-        failed = []
-        for implementation in self.manager.hook.label_approved.get_hookimpls():
-            try:
-                self._call(implementation, arguments)
-            except Exception as error:
-                failed.append(Disabled(implementation.plugin_name, _shown(error), traceback.format_exc()))
-                if isinstance(error, PluginHangs):
-                    self._disable(implementation, error)
-        return failed
+        def run() -> None:
+            for record in records:
+                if isinstance(record, str):
+                    found.append(record)
+                    continue
+                try:
+                    given = {**known, "record": record}
+                    result = implementation.function(*(given[argument] for argument in implementation.argnames))
+                except BaseException as error:
+                    said = _shown(error) if isinstance(error, Exception) else f"it raised {_shown(error)}"
+                    result = f"the plugin {name} failed on it: {said}"
+                if result is None:
+                    result = record
+                elif not isinstance(result, (str, Record)):
+                    result = f"the plugin {name} made it a {type(result).__name__}, not a Record"
+                found.append(result)
+
+        thread = threading.Thread(target=run, name="labeler-plugin", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            before = len(found)
+            thread.join(self.patience)
+            if thread.is_alive() and len(found) == before:
+                late = f"it did not come back within {self.patience:g} seconds"
+                raise PluginError(f"The plugin {name} hangs in prepare_record: {late}; mend or remove it")
+        return found
+
+    def listeners(self) -> list[pluggy.HookImpl]:
+        """Return the ``label_approved`` hooks, in the order in which they are told."""
+        return _in_turn(self.manager.hook.label_approved)
+
+    def told(self, listener: pluggy.HookImpl, said: Mapping[str, Any], patience: float) -> str | None:
+        """Tell one ``label_approved`` hook, within ``patience`` seconds; return why that failed, None if it did not."""
+        try:
+            self._call(listener, said, patience)
+        except Exception as error:
+            return _disabled(listener.plugin_name, error, listener.plugin).said
+        return None
+
+    def blamed(self, error: BaseException) -> Disabled | None:
+        """Return what a plugin did wrong if ``error`` was raised in its code, for its author; else None."""
+        for name, plugin in self.manager.list_name_plugin():
+            if plugin is not None and name in self.loaded and not name.startswith(_OWN):
+                found = _disabled(name, error, plugin)
+                if found.where:
+                    return found
+        return None
 
     def blueprints(self, taken: Collection[str] = ()) -> list[Blueprint]:
         """Return the blueprints of plugins whose names are not ``taken``; a plugin that fails is disabled."""
         from flask import Blueprint
 
         found: list[Blueprint] = []
-        for implementation in self.manager.hook.register_blueprints.get_hookimpls():
+        for implementation in _in_turn(self.manager.hook.register_blueprints):
             try:
                 made = self._call(implementation, {})
                 if not isinstance(made, (list, tuple)) or not all(isinstance(item, Blueprint) for item in made):
@@ -138,19 +178,27 @@ class Plugins:
 
     def commands(self, cli: click.Group) -> None:
         """Let plugins add their commands; a plugin that fails is disabled."""
-        for implementation in self.manager.hook.register_commands.get_hookimpls():
+        for implementation in _in_turn(self.manager.hook.register_commands):
             try:
                 self._call(implementation, {"cli": cli})
             except Exception as error:
                 self._disable(implementation, error)
 
-    def _call(self, implementation: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
-        given = [arguments[name] for name in implementation.argnames]
-        return _within(self.patience, lambda: implementation.function(*given))
+    def _call(
+        self, implementation: pluggy.HookImpl, arguments: Mapping[str, Any], patience: float | None = None
+    ) -> Any:
+        known = {**arguments, "settings": self.given()}
+        given = [known[name] for name in implementation.argnames]
+        return _within(patience or self.patience, lambda: implementation.function(*given))
 
     def _disable(self, implementation: pluggy.HookImpl, error: Exception) -> None:
         self.manager.unregister(implementation.plugin)
-        self.disabled.append(_disabled(implementation.plugin_name, error))
+        self.disabled.append(_disabled(implementation.plugin_name, error, implementation.plugin))
+
+
+def _in_turn(hook: pluggy.HookCaller) -> list[pluggy.HookImpl]:
+    """Return who is called for a hook: those that asked to be first, then in the order of loading, then the last."""
+    return sorted(hook.get_hookimpls(), key=lambda implementation: implementation.trylast - implementation.tryfirst)
 
 
 class PluginHangs(PluginError):
@@ -165,18 +213,29 @@ def find(registry: Mapping[str, T], name: str, what: str) -> T:
 
 
 def load_plugins(
-    built_in: ModuleType, drop_in: Path | None = None, *, entry_points: bool = True, patience: float = _PATIENCE
+    built_in: ModuleType,
+    drop_in: Path | None = None,
+    *,
+    files: Sequence[Path] = (),
+    entry_points: bool = True,
+    patience: float = _PATIENCE,
+    settings: Callable[[], Mapping[str, Any]] = dict,
 ) -> Plugins:
-    """Load everything and return it. ``patience`` is how many seconds a plugin may take to load, and for each hook."""
-    plugins = Plugins(patience=patience)
+    """Load everything and return it: what is built in and installed, all of the folder ``drop_in``, and ``files``.
+
+    ``patience`` is how many seconds a plugin may take to load, and for each hook. ``settings`` returns those of the
+    instance, for hooks that take them.
+    """
+    plugins = Plugins(patience=patience, given=settings)
     plugins.manager.add_hookspecs(hookspecs)
     plugins.owners.update({("widgets", kind.widget): "labeler" for kind in KINDS})
     sources: list[tuple[str, Callable[[], Any]]] = [("labeler.built_in", lambda: built_in)]
     sources += [(name, lambda name=name: importlib.import_module(name)) for name in _shipped()]  # type: ignore[misc]
     if entry_points:
         sources += [(entry.name, entry.load) for entry in metadata.entry_points(group="labeler")]
-    for path in sorted(drop_in.glob("*.py")) if drop_in is not None and drop_in.is_dir() else []:
-        sources.append((f"{_OWN}{path.name}", lambda path=path: _load_own(path)))  # type: ignore[misc]
+    for path in sorted(drop_in.glob("[!_]*.py")) if drop_in is not None and drop_in.is_dir() else []:
+        sources.append((f"{_INSTANCE}{path.name}", lambda path=path: _load_own(path)))  # type: ignore[misc]
+    sources += [(str(path), lambda path=path: _load_file(path)) for path in files]  # type: ignore[misc]
     for name, load in sources:
         _add(plugins, name, load)
     return plugins
@@ -207,7 +266,10 @@ def _check_owners(places: Iterable[Path]) -> None:
 
 
 def _load_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"labeler_instance_{path.stem}", path)
+    name, within = path.stem, None
+    if path.name == "__init__.py":
+        name, within = path.parent.name, [str(path.parent)]
+    spec = importlib.util.spec_from_file_location(f"labeler_instance_{name}", path, submodule_search_locations=within)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path.name} is not a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -219,18 +281,17 @@ def _load_file(path: Path) -> ModuleType:
 
 def _add(plugins: Plugins, name: str, load: Callable[[], Any]) -> None:
     """Load one plugin and take what it registers, all or nothing."""
-    plugin = None
+    plugin = loaded = None
     try:
         loaded = _within(plugins.patience, load)
         version = getattr(loaded, "LABELER_API", hookspecs.API_VERSION)
         if version != hookspecs.API_VERSION:
             raise PluginError(f"it was made for plugin API {version}; this Labeler has {hookspecs.API_VERSION}")
+        check_marks(loaded)
         plugins.manager.register(loaded, name=name)
         plugin = loaded
-        # pluggy ignores a misspelled hook until somebody asks.
-        plugins.manager.check_pending()
         # Another call than the load: what comes back after it was given up on must not register anything.
-        found = _within(plugins.patience, lambda: _registered(loaded))
+        found = _within(plugins.patience, lambda: _registered(plugins.manager, loaded))
         for kind, entries in found.items():
             for key in entries:
                 owner = plugins.owners.get((kind, key))
@@ -244,7 +305,7 @@ def _add(plugins: Plugins, name: str, load: Callable[[], Any]) -> None:
     except Exception as error:
         if plugin is not None:
             plugins.manager.unregister(plugin)
-        plugins.disabled.append(_disabled(name, error))
+        plugins.disabled.append(_disabled(name, error, loaded))
 
 
 def _check_widgets(plugins: Plugins, plugin: str, found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -255,7 +316,7 @@ def _check_widgets(plugins: Plugins, plugin: str, found: Mapping[str, Mapping[st
         for file in (f"{widget}.html", f"{widget}.js"):
             if not (folder / file).is_file():
                 raise PluginError(f"the widget {widget!r} has no {file} in {folder}")
-        if plugin.startswith(_OWN):
+        if plugin.startswith(_INSTANCE):
             # Templates are programs, as plugins are.
             _check_owners([folder, *folder.glob(f"{widget}.*")])
     known = {*found.get("widgets", ()), *(name for kind, name in plugins.owners if kind == "widgets")}
@@ -265,9 +326,26 @@ def _check_widgets(plugins: Plugins, plugin: str, found: Mapping[str, Mapping[st
             raise PluginError(f"the task {name!r} has the widget {unknown!r}, which no plugin before it registers")
 
 
-def _disabled(name: str, error: Exception) -> Disabled:
-    """Say why a plugin is disabled. Called where ``error`` is being handled."""
-    return Disabled(name, " ".join(_shown(error).split()), traceback.format_exc())
+def _disabled(name: str, error: BaseException, plugin: Any) -> Disabled:
+    """Say why a plugin is disabled. ``plugin`` is None if it did not load."""
+    trace = "".join(traceback.format_exception(error))
+    return Disabled(name, " ".join(_shown(error).split()), trace, _where(name, error, plugin))
+
+
+def _where(name: str, error: BaseException, plugin: Any) -> str:
+    """Return the line of a plugin's own file where ``error`` was met last, as "spam.py, line 7"."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}, line {error.lineno}"
+    file = getattr(plugin, "__file__", None) or getattr(inspect.getmodule(type(plugin)), "__file__", None)
+    # What did not load is known by the name of its file.
+    file = file or Path(name).name
+    # A package has more files than the one it is imported by.
+    place = str(Path(file).parent) if Path(file).name == "__init__.py" else file
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if place in frame.filename]
+    if own:
+        return f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
+    line = getattr(error, "line", None)
+    return "" if line is None else f"{Path(file).name}, line {line}"
 
 
 def _shown(error: BaseException) -> str:
@@ -299,28 +377,20 @@ def _within(seconds: float, work: Callable[[], T]) -> T:
     return result[0]
 
 
-def _registered(plugin: Any) -> dict[str, dict[str, Any]]:
+def _registered(manager: pluggy.PluginManager, plugin: Any) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for kind in _REGISTERS:
-        function = getattr(plugin, f"register_{kind}", None)
-        if function is not None and getattr(function, "labeler_impl", None) is not None:
-            if inspect.signature(function).parameters:
-                raise PluginError(f"register_{kind} takes no arguments")
-            found[kind] = _named(kind, function())
+    for kind in REGISTERS:
+        hook = getattr(manager.hook, f"register_{kind}")
+        for implementation in hook.get_hookimpls():
+            if implementation.plugin is plugin:
+                found[kind] = _checked(hook.name, implementation)
     return found
 
 
-def _named(kind: str, returned: Any) -> dict[str, Any]:
-    if not isinstance(returned, (list, tuple)):
-        raise PluginError(f"register_{kind} must return a list, not {type(returned).__name__}")
-    named: dict[str, Any] = {}
-    for item in returned:
-        if kind == "tasks" and not isinstance(item, Task):
-            raise PluginError(f"register_tasks must return Task objects, not {type(item).__name__}")
-        key, value = item if isinstance(item, tuple) else (getattr(item, "name", None), item)
-        if not isinstance(key, str) or not key:
-            raise PluginError(f"register_{kind} returned something without a name: {str(item)[:80]}")
-        if key in named:
-            raise DuplicateName(f"it registers the {kind[:-1]} {key!r} twice")
-        named[key] = value
-    return named
+def _checked(hook: str, implementation: pluggy.HookImpl) -> dict[str, Any]:
+    returned = implementation.function()
+    try:
+        return named(hook, returned)
+    except PluginError as error:
+        error.line = line_of(implementation.function)
+        raise

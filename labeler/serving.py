@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
+import threading
+import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
     from labeler.worker import Worker
 
+# In seconds: how often the folder of plugins is looked at.
+_LOOK_EVERY = 0.5
 WILDCARDS = ("0.0.0.0", "::", "")
 
 
@@ -62,6 +68,7 @@ class Serving:
 
     ``public_url`` is the address that people open, if it is another; ``trusted_proxy`` are the addresses or networks of
     proxies that say who asks. With a public address that is a proxy on this machine, unless another is named.
+    ``reload_plugins`` ends the server when a file in the folder of plugins changes, to be started again.
     """
 
     host: str
@@ -73,16 +80,21 @@ class Serving:
     person: int | None = None
     path: str = "/"
     next_free: bool = False
+    reload_plugins: bool = False
 
 
-def run_server(instance: Instance, how: Serving) -> None:
-    """Serve until SIGINT or SIGTERM. Prints one line with the address, and a one-time sign-in where one is due.
+def run_server(instance: Instance, how: Serving) -> bool:
+    """Serve until SIGINT or SIGTERM; return whether it ended because plugins changed.
 
+    Prints one line with the address, and a one-time sign-in where one is due.
     Raises :class:`InputError` for an address beyond this machine while nobody has an account.
     """
     from labeler.web.access import body_limit
 
     _set_up_logging()
+    folder = instance.folder / "plugins"
+    # Before they are loaded: what changes from then on is not what runs.
+    before = _files(folder)
     refuse_strangers(how.host, instance.store.people.count() > 0)
     app = _app(instance, how)
     person = _to_sign_in(instance, how)
@@ -92,13 +104,36 @@ def run_server(instance: Instance, how: Serving) -> None:
     ended = end_signal()
     worker = None if how.no_worker or instance.read_only else _worker(instance)
     for disabled in instance.plugins.disabled:
-        click.echo(f"Plugin {disabled.name} is disabled: {disabled.reason}", err=True)
+        click.echo(f"Plugin {disabled.name} is disabled: {disabled.said}", err=True)
     here = f"http://{_shown(how.host)}:{bound.getsockname()[1]}"
     click.echo(_ready(instance, str(app.config["LABELER_PUBLIC_URL"] or here), person, how.path))
+    changed = threading.Event()
+    if how.reload_plugins:
+        threading.Thread(target=_watch, args=(folder, before, ended, changed), daemon=True).start()
     server.serve_until(ended)
     if worker is not None:
         worker.stop()
-    click.echo("Labeler has ended.")
+    click.echo("Plugins have changed; starting again." if changed.is_set() else "Labeler has ended.")
+    return changed.is_set()
+
+
+def _watch(folder: Path, before: dict[str, int], ended: Ended, changed: threading.Event) -> None:
+    """End the server once a file in ``folder`` is changed, new or gone."""
+    while _files(folder) == before:
+        time.sleep(_LOOK_EVERY)
+    changed.set()
+    ended.set()
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Return when each file of plugins was changed, guidelines too, in nanoseconds."""
+    found = {}
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if path.suffix in (".py", ".md"):
+            # A file may be gone between the two looks at it.
+            with contextlib.suppress(OSError):
+                found[str(path)] = path.stat().st_mtime_ns
+    return found
 
 
 def _set_up_logging() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from labeler import strictjson
 from labeler.backends.base import ANSWERING
 from labeler.errors import SettingError
-from labeler.prompts import LANGUAGES
+from labeler.prompts import LANGUAGES, titled
 from labeler.prompts.styles import STYLES
 from labeler.stored import StoredSettings
 
@@ -47,11 +47,18 @@ _LEASE = 90.0
 _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
 
 
+def N_(text: str) -> str:
+    """Mark a text for the catalogue."""
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. ``kind``: "int", "float", "bool", "text", "list" (of texts), "map" (language to text), "choice".
+    """All that is known of one setting; pages, command line, checks and docs/reference.md follow from it.
 
-    ``empty`` says what holds where nothing is set, if that is not ``default`` itself.
+    ``kind``: "int", "float", "bool", "text", "list" (of texts), "map" (language to text), "choice". ``title`` and
+    ``help`` are English and in the catalogue, or map languages to texts. ``empty`` says what holds where nothing is
+    set, if that is not ``default`` itself. A ``secret`` is never shown again. ``group`` is the heading on its page.
     """
 
     name: str
@@ -60,8 +67,17 @@ class Setting:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
-    help: str = ""
+    title: str | Mapping[str, str] = ""
+    help: str | Mapping[str, str] = ""
     empty: str = ""
+    group: str = ""
+    secret: bool = False
+
+    @property
+    def meaning(self) -> str:
+        """Title and help as one line, in English, for the command line."""
+        title, said = (titled(text, "en") if isinstance(text, Mapping) else text for text in (self.title, self.help))
+        return f"{title}. {said}" if title and said else title or said or self.name
 
     @property
     def unset(self) -> str:
@@ -104,88 +120,330 @@ class Setting:
 
 # fmt: off
 PROJECT = (
-    Setting("tasks", "list", [], help="The tasks of the project, in the order of the pages"),
-    Setting("embedder", "text", "auto", help="What turns texts into vectors: lexical, e5, sentence-transformers, or "
-            "auto: e5 where it is installed, otherwise lexical"),
-    Setting("embedding_model", "text", "", help="The model for sentence-transformers: a name or a folder"),
-    Setting("blind_share", "float", 0.05, 0, 1, help="The share of the queue shown without a suggestion"),
-    Setting("order", "choice", "oldest", choices=("oldest", "score", "disagreement", "random"), help="Queue order"),
-    Setting("hidden_columns", "list", [], help="Columns of the metadata that people never see"),
-    Setting("blind_columns", "list", [], help="Columns of the metadata that people also see on blind records"),
-    Setting("sent_columns", "list", [], help="Columns of the metadata that the model sees next to the text"),
-    Setting("claim_minutes", "float", 10.0, 0.01, 1440, help="How long an opened record stays with a reviewer"),
-    Setting("max_share_reviewer", "float", None, 0, 1, help="Largest share of the k examples from one reviewer",
-            empty="0.5 if several reviewers label, otherwise 1"),
-    Setting("max_share_group", "float", 1.0, 0, 1, help="Largest share of the k examples from one product"),
-    Setting("budget_project", "float", None, 0, 1e6,
-            help="The most all runs of the project may cost, in US dollars", empty="no limit"),
-    Setting("budget_day", "float", None, 0, 1e6, help="The most the project may cost in one day, in US dollars",
-            empty="no limit"),
-    Setting("refresh", "bool", True, help="Renew suggestions at the front of the queue when their examples changed"),
-    Setting("refresh_ahead", "int", 20, 0, 500, help="How many records at the front of the queue are renewed"),
+    Setting(
+        "tasks", "list", [], group="tasks",
+        title=N_("Tasks"),
+        help=N_("The tasks of the project, in the order of the pages"),
+    ),
+    Setting(
+        "embedder", "text", "auto", group="examples",
+        title=N_("Embedder"),
+        help=N_("Turns texts into vectors, to find similar examples"),
+    ),
+    Setting(
+        "embedding_model", "text", "", group="examples",
+        title=N_("Embedding model"),
+        help=N_("For sentence-transformers: a model name or a folder"),
+    ),
+    Setting(
+        "order", "choice", "oldest", choices=("oldest", "score", "disagreement", "random"), group="queue",
+        title=N_("Queue order"),
+        help=N_("Which record comes next on the desk"),
+    ),
+    Setting(
+        "blind_share", "float", 0.05, 0, 1, group="queue",
+        title=N_("Blind share"),
+        help=N_("The share of records shown without a suggestion, to measure agreement without bias (0 to 1)"),
+    ),
+    Setting(
+        "hidden_columns", "list", [], group="columns",
+        title=N_("Hidden from people"),
+        help=N_("Reviewers see it on no record"),
+    ),
+    Setting(
+        "blind_columns", "list", [], group="columns",
+        title=N_("Shown on blind records"),
+        help=N_("Reviewers see it also where no suggestion is shown"),
+    ),
+    Setting(
+        "sent_columns", "list", [], group="columns",
+        title=N_("Sent to the model"),
+        help=N_("It is in the prompt next to the text, and free suggestions learn from it; all are made again"),
+    ),
+    Setting(
+        "claim_minutes", "float", 10.0, 0.01, 1440, group="queue",
+        title=N_("Minutes per record"),
+        help=N_("How long an opened record stays reserved for a reviewer"),
+    ),
+    Setting(
+        "max_share_reviewer", "float", None, 0, 1, group="examples",
+        title=N_("Largest share of one reviewer"),
+        help=N_("How many of the examples in a prompt may come from one reviewer (0 to 1)"),
+        empty="0.5 if several reviewers label, otherwise 1",
+    ),
+    Setting(
+        "max_share_group", "float", 1.0, 0, 1, group="examples",
+        title=N_("Largest share of one product"),
+        help=N_("How many of the examples in a prompt may come from one product (0 to 1)"),
+    ),
+    Setting(
+        "budget_project", "float", None, 0, 1000000.0, group="budgets",
+        title=N_("Budget of the project"),
+        help=N_("The most all runs together may cost, in US dollars"),
+        empty="no limit",
+    ),
+    Setting(
+        "budget_day", "float", None, 0, 1000000.0, group="budgets",
+        title=N_("Budget of a day"),
+        help=N_("The most the project may cost in one day (UTC), in US dollars"),
+        empty="no limit",
+    ),
+    Setting(
+        "refresh", "bool", True, group="queue",
+        title=N_("Renew suggestions after approvals"),
+        help=N_("Pending suggestions near the front of the queue are made again when their examples changed"),
+    ),
+    Setting(
+        "refresh_ahead", "int", 20, 0, 500, group="queue",
+        title=N_("Records kept fresh"),
+        help=N_("How many records from the front of the queue are renewed"),
+    ),
 )
-
 TASK = (
-    Setting("guidelines", "map", help="The guidelines, by language", empty="the plugin's own"),
-    Setting("labels", "labels", help="The labels as JSON", empty="the plugin's own"),
-    Setting("unit", "choice", choices=("record", "group"), help="One review, or all reviews of a product",
-            empty="the task's own"),
-    Setting("k", "int", None, 0, 64, help="How many examples a prompt shows", empty="the task's own"),
-    Setting("retriever", "text", "", help="What chooses the examples for a prompt",
-            empty="balanced for prompts, similar for free backends"),
-    Setting("pinned", "list", [], help="Keys of the example records for the fixed retriever and the cascade"),
-    Setting("backend", "text", "", help="What makes the suggestions",
-            empty="openai if set up, otherwise ensemble where it can learn, and nearest"),
-    Setting("model_id", "text", "", help="The model, by its name at the backend",
-            empty="that of the instance"),
-    Setting("style", "choice", "few-shot", choices=STYLES, help="The way of prompting"),
-    Setting("persona", "map", help="Who the model is told to be, by language", empty="an experienced reviewer"),
-    Setting("answer_wording", "map", help="How the prompt asks for an answer, by language", empty="one JSON object"),
-    Setting("samples", "int", 5, 2, 40, help="How many answers self-consistency asks for"),
-    Setting("mode", "choice", "direct", choices=MODES, help="direct, or cascade: try the cheapest step first"),
-    Setting("cascade_score", "float", None, 0, 1,
-            help="Cascade: call no model if the free answers agree with at least this score",
-            empty="the model is always called"),
-    Setting("joint", "list", [], help="Other tasks of the same record to ask in the same call"),
-    Setting("answering", "choice", "auto", choices=ANSWERING, help="Score the labels, or generate the answers"),
-    Setting("calibrate", "bool", True, help="Calibrate the scores if that wins in cross-validation"),
-    Setting("trial", "bool", True, help="Ask about approved records first, and pool with the free suggestion"),
-    Setting("max_tokens", "int", 1024, 1, 100_000, help="The longest answer, in tokens"),
-    Setting("temperature", "float", 0.0, 0, 2, help="0 takes the likeliest token each time, above 0 samples"),
-    Setting("top_k", "int", None, 1, 1000, help="Sample from the k likeliest tokens, if the backend can",
-            empty="all tokens"),
-    Setting("top_p", "float", None, 0, 1, help="Sample from the likeliest tokens with this total probability",
-            empty="all tokens"),
-    Setting("seed", "int", None, 0, 2**31, help="A fixed seed, if the backend takes one", empty="none"),
-    Setting("stop", "list", [], help="Texts that end an answer"),
-    Setting("quantization", "choice", "auto", choices=QUANTIZATIONS, help="Of local weights: nf4 (4 bits), int8, none"),
-    Setting("device", "choice", "auto", choices=("auto", "cuda", "mps", "cpu"), help="Where local weights are loaded"),
-    Setting("gguf_file", "text", "", help="The GGUF file in the model's folder or repository"),
-    Setting("adapter", "text", "", help="The folder of a LoRA adapter for the local weights"),
-    Setting("batch_size", "int", 16, 1, 512, help="How many prompts local weights read at once"),
-    Setting("executor", "text", "local", help="How a run is sent: local, or openai-batch (half price, within a day)"),
-    Setting("budget", "float", None, 0, 1e6, help="The most a run may cost, in US dollars", empty="no limit"),
-    Setting("concurrency", "int", 16, 1, 256, help="How many calls are in flight at once"),
-    Setting("max_tries", "int", 6, 1, 50, help="How many times a call is tried that fails temporarily"),
+    Setting(
+        "guidelines", "map", group="asked",
+        title=N_("Guidelines"),
+        help=N_("Reviewers and the model read the same guidelines. Empty: those of the plugin."),
+        empty="the plugin's own",
+    ),
+    Setting(
+        "labels", "labels", group="asked",
+        title=N_("Labels"),
+        help=N_(
+            "The name is what is stored and exported. A parent makes a label a subcategory. A new name in the same "
+            "row renames the label wherever it was given; what becomes of a row that is removed is asked before it is "
+            "saved."
+        ),
+        empty="the plugin's own",
+    ),
+    Setting(
+        "unit", "choice", choices=("record", "group"), group="asked",
+        title=N_("What is labeled"),
+        help=N_("Each review, or all reviews of a product as one record; pending records change with it"),
+        empty="the task's own",
+    ),
+    Setting(
+        "k", "int", None, 0, 64, group="shown",
+        title=N_("Examples per prompt"),
+        help=N_("0 means zero-shot"),
+        empty="the task's own",
+    ),
+    Setting(
+        "retriever", "text", "", group="shown",
+        title=N_("Retriever"),
+        help=N_("Chooses the examples that a prompt shows"),
+        empty="balanced for prompts, similar for free backends",
+    ),
+    Setting(
+        "pinned", "list", [], group="shown",
+        title=N_("Pinned records"),
+        help=N_("Record keys for the fixed retriever and the cascade, one a line"),
+    ),
+    Setting(
+        "backend", "text", "", group="model",
+        title=N_("Backend"),
+        help=N_("What makes the suggestions"),
+        empty="openai if set up, otherwise ensemble where it can learn, and nearest",
+    ),
+    Setting(
+        "model_id", "text", "", group="model",
+        title=N_("Model"),
+        help=N_("The name of the model on the server or the hub"),
+        empty="that of the instance",
+    ),
+    Setting(
+        "style", "choice", "few-shot", choices=STYLES, group="prompting",
+        title=N_("Prompt style"),
+        help=N_("What the model is asked to do before it answers"),
+    ),
+    Setting(
+        "samples", "int", 5, 2, 40, group="prompting",
+        title=N_("Samples"),
+        help=N_("How many answers self-consistency asks for"),
+    ),
+    Setting(
+        "mode", "choice", "direct", choices=MODES, group="prompting",
+        title=N_("Mode"),
+        help=N_("A cascade asks the free backends first, then with fixed examples, then with retrieved ones"),
+    ),
+    Setting(
+        "cascade_score", "float", None, 0, 1, group="prompting",
+        title=N_("Score that saves the call"),
+        help=N_(
+            "Where the free backends agree with at least this score (0 to 1), no call is made. Empty: always call."
+        ),
+        empty="the model is always called",
+    ),
+    Setting(
+        "joint", "list", [], group="prompting",
+        title=N_("Asked in the same call"),
+        help=N_("Other tasks of the same record; one call answers all of them, without reasoning"),
+    ),
+    Setting(
+        "persona", "map", group="prompting",
+        title=N_("Persona"),
+        help=N_("Who the model is told to be; empty: an experienced reviewer"),
+        empty="an experienced reviewer",
+    ),
+    Setting(
+        "answer_wording", "map", group="prompting",
+        title=N_("Wording of the answer"),
+        help=N_("How the answer is asked for; empty: as one JSON object"),
+        empty="one JSON object",
+    ),
+    Setting(
+        "answering", "choice", "auto", choices=ANSWERING, group="model",
+        title=N_("Way of answering"),
+        help=N_(
+            "Scoring costs almost no output tokens and gives real scores. Styles that reason need generated answers."
+        ),
+    ),
+    Setting(
+        "calibrate", "bool", True, group="model",
+        title=N_("Calibrate scores"),
+        help=N_("Correct the scores of the labels where that agrees better with approved labels"),
+    ),
+    Setting(
+        "trial", "bool", True, group="model",
+        title=N_("Ask approved records first"),
+        help=N_(
+            "That says what the model is worth; its answers are pooled with the free suggestion where that is better"
+        ),
+    ),
+    Setting(
+        "max_tokens", "int", 1024, 1, 100000, group="generation",
+        title=N_("Longest answer"),
+        help=N_("In tokens"),
+    ),
+    Setting(
+        "temperature", "float", 0.0, 0, 2, group="generation",
+        title=N_("Temperature"),
+        help=N_("0 gives the most likely answer each time"),
+    ),
+    Setting(
+        "top_k", "int", None, 1, 1000, group="generation",
+        title=N_("Top-k"),
+        help=N_("Sample from the k likeliest tokens, where the backend can"),
+        empty="all tokens",
+    ),
+    Setting(
+        "top_p", "float", None, 0, 1, group="generation",
+        title=N_("Top-p"),
+        help=N_("Sample from the likeliest tokens of this joint probability (0 to 1)"),
+        empty="all tokens",
+    ),
+    Setting(
+        "seed", "int", None, 0, 2147483648, group="generation",
+        title=N_("Seed"),
+        help=N_("For repeatable answers, where the backend can"),
+        empty="none",
+    ),
+    Setting(
+        "stop", "list", [], group="generation",
+        title=N_("Stop texts"),
+        help=N_("Texts that end an answer, one a line; \\n is a line break"),
+    ),
+    Setting(
+        "quantization", "choice", "auto", choices=QUANTIZATIONS, group="weights",
+        title=N_("Quantization"),
+        help=N_("Fewer bits need less memory, but answers get a little worse"),
+    ),
+    Setting(
+        "device", "choice", "auto", choices=("auto", "cuda", "mps", "cpu"), group="weights",
+        title=N_("Device"),
+        help=N_("Where the weights are put"),
+    ),
+    Setting(
+        "gguf_file", "text", "", group="weights",
+        title=N_("GGUF file"),
+        help=N_("The file in the model's folder or repository, if it is one"),
+    ),
+    Setting(
+        "adapter", "text", "", group="weights",
+        title=N_("LoRA adapter"),
+        help=N_("The folder of an adapter, trained for these weights"),
+    ),
+    Setting(
+        "batch_size", "int", 16, 1, 512, group="weights",
+        title=N_("Prompts at once"),
+        help=N_("How many prompts the model reads together; halved when memory runs out"),
+    ),
+    Setting(
+        "executor", "text", "local", group="model",
+        title=N_("Executor"),
+        help=N_("Separate calls, or a batch that is answered within a day"),
+    ),
+    Setting(
+        "budget", "float", None, 0, 1000000.0, group="pace",
+        title=N_("Budget per run"),
+        help=N_("In US dollars; a run pauses when it is reached"),
+        empty="no limit",
+    ),
+    Setting(
+        "concurrency", "int", 16, 1, 256, group="pace",
+        title=N_("Calls at once"),
+        help=N_("How many calls are in flight at the same time"),
+    ),
+    Setting(
+        "max_tries", "int", 6, 1, 50, group="pace",
+        title=N_("Tries per call"),
+        help=N_("How many times a call is tried that fails temporarily"),
+    ),
 )
 INSTANCE = (
-    Setting("openai_base_url", "text", help="The address of an OpenAI-compatible server", empty="OpenAI's own"),
-    Setting("openai_api_key", "text", help="The key of that server; never shown again", empty="none"),
-    Setting("openai_model", "text", help="The model of tasks that name none, by its id", empty="none"),
-    Setting("transformers_model", "text", help="The local model of tasks that name none: a hub id or a folder",
-            empty="none"),
-    Setting("requests_per_minute", "int", None, 1, 10_000_000, help="The server's limit of requests",
-            empty="learned from the server"),
-    Setting("tokens_per_minute", "int", None, 1, 10**10, help="The server's limit of tokens",
-            empty="learned from the server"),
-    Setting("timeout_seconds", "float", None, 0.1, 3600, help="How long one call may take", empty="60"),
-    Setting("lease_seconds", "float", None, 0.1, 86400, help="After how long a call of a dead worker is sent again",
-            empty="1.5 times timeout_seconds, at least 90"),
+    Setting(
+        "openai_base_url", "text", group="server",
+        title=N_("Address"),
+        help=N_("http or https, up to where the API begins (/v1)"),
+        empty="OpenAI's own",
+    ),
+    Setting(
+        "openai_api_key", "text", group="server",
+        title=N_("Key"),
+        help=N_("Stored on the server, readable by its owner only, and never shown again"),
+        empty="none",
+        secret=True,
+    ),
+    Setting(
+        "openai_model", "text", group="server",
+        title=N_("Model"),
+        help=N_("For tasks without a model of their own: the name of the model on the server"),
+        empty="none",
+    ),
+    Setting(
+        "transformers_model", "text", group="local",
+        title=N_("Local model"),
+        help=N_("For tasks without a model of their own: a hub id or a folder on this computer"),
+        empty="none",
+    ),
+    Setting(
+        "requests_per_minute", "int", None, 1, 10000000, group="limits",
+        title=N_("Requests per minute"),
+        help=N_("The most requests sent to the server"),
+        empty="learned from the server",
+    ),
+    Setting(
+        "tokens_per_minute", "int", None, 1, 10000000000, group="limits",
+        title=N_("Tokens per minute"),
+        help=N_("The most tokens sent and received, as estimated beforehand"),
+        empty="learned from the server",
+    ),
+    Setting(
+        "timeout_seconds", "float", None, 0.1, 3600, group="server",
+        title=N_("Time-out in seconds"),
+        help=N_("How long one whole answer may take"),
+        empty="60",
+    ),
+    Setting(
+        "lease_seconds", "float", None, 0.1, 86400, group="limits",
+        title=N_("Seconds until a call is resent"),
+        help=N_("When a worker dies, its call is sent again after this time. Empty: longer than the time-out."),
+        empty="1.5 times timeout_seconds, at least 90",
+    ),
 )
 # fmt: on
-_TABLES = {
-    name: {s.name: s for s in table} for name, table in (("project", PROJECT), ("task", TASK), ("instance", INSTANCE))
-}
+TABLES = {"project": PROJECT, "task": TASK, "instance": INSTANCE}
+_TABLES = {name: {s.name: s for s in table} for name, table in TABLES.items()}
 
 
 def lease(instance: Mapping[str, Any]) -> float:
@@ -214,27 +472,32 @@ def check_columns(project: Mapping[str, Any]) -> None:
         raise SettingError(f"sent_columns names {len(sent)} columns; at most {MOST_SENT} can be sent beside a text")
 
 
-def read_settings(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all settings of "project", "task" or "instance": those in ``raw`` checked, the others by default.
+Table = str | Mapping[str, Setting]
+"""The settings of "project", "task" or "instance", or others by name: those of the instance with those of plugins."""
+
+
+def read_settings(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of a table: those in ``raw`` checked, the others by default.
 
     Raises :class:`SettingError` for a name that does not exist.
     """
-    if not isinstance(raw, StoredSettings):
+    if not isinstance(table, str) or not isinstance(raw, StoredSettings):
         return _checked(table, raw)
     if table not in raw.checked:
         raw.checked[table] = _checked(table, raw)
     return dict(raw.checked[table])
 
 
-def _checked(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-    known = _TABLES[table]
+def _checked(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
+    known = _TABLES[table] if isinstance(table, str) else table
     strange = [name for name in raw if name not in known]
     if strange:
-        raise SettingError(f"No {table} setting {strange[0]!r}; there are: {', '.join(known)}")
+        of = table if isinstance(table, str) else "instance"
+        raise SettingError(f"No {of} setting {strange[0]!r}; there are: {', '.join(known)}")
     return {name: raw.get(name) if s.kind == "labels" else s.read(raw.get(name)) for name, s in known.items()}
 
 
-def differing(table: str, given: Mapping[str, Any], seen: Mapping[str, Any]) -> list[str]:
+def differing(table: Table, given: Mapping[str, Any], seen: Mapping[str, Any]) -> list[str]:
     """Return the names of those settings in ``given`` that are not as in ``seen``. Raises :class:`SettingError`."""
     new, old = read_settings(table, given), read_settings(table, seen)
     return [name for name in given if new[name] != old[name]]
@@ -257,7 +520,7 @@ def merged_settings(
     return changed_settings(table, {**now, **changes})
 
 
-def changed_settings(table: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+def changed_settings(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of ``raw`` that differ from the defaults: what is stored."""
-    known = _TABLES[table]
+    known = _TABLES[table] if isinstance(table, str) else table
     return {name: value for name, value in read_settings(table, raw).items() if value != known[name].default}

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from labeler import strictjson
-from labeler.backends.base import Backend
+from labeler.backends.base import Backend, BackendFactory, made_by
 from labeler.backends.prices import ModelInfo
 from labeler.errors import SettingError
 from labeler.plugins import Plugins, find
@@ -100,7 +100,7 @@ class Suggesters:
         # A server or local weights are the same for every task; what reads examples is made for one.
         place: list[Any] = []
         extra: dict[str, Any] = {}
-        if not getattr(factory, "shared", False):
+        if not factory.shared:
             embeddings = self.opened.embeddings(project)
             # Sentences are compared while a page waits: a slow embedder leaves that to the lexical one.
             fast = embeddings if embeddings.embedder.fast else self.opened.lexical_embeddings(project)
@@ -119,7 +119,7 @@ class Suggesters:
         """Keep a backend as the one used last; the oldest goes, of weights only to make room for weights."""
         self._backends.pop(key, None)
         self._backends[key] = made
-        alike = [one for one, other in self._backends.items() if _is_local(other) == _is_local(made)]
+        alike = [one for one, other in self._backends.items() if other.local == made.local]
         if len(alike) > _KEPT:
             self._forget([self._backends.pop(alike[0])])
 
@@ -131,15 +131,15 @@ class Suggesters:
         chosen = read_settings("task", {**self.opened.task_settings_raw(project, task.name), **(overrides or {})})
         name = chosen["backend"] or self.default_backend(project, task, chosen["model_id"])
         factory = find(self.opened.plugins.backends, name, "backend")
-        return bool(getattr(factory, "billed", getattr(factory, "shared", False)))
+        return factory.spends
 
-    def _new(self, factory: Any, settings: Mapping[str, Any]) -> Backend:
-        made: Backend = factory.create(settings)
-        if _is_local(made):
-            made.before_loading = lambda: self._free_others(made)  # type: ignore[attr-defined]
+    def _new(self, factory: BackendFactory, settings: Mapping[str, Any]) -> Backend:
+        made = made_by(factory, settings)
+        if made.local:
+            made.before_loading = lambda: self._free_others(made)
         return made
 
-    def _backend_settings(self, name: str, factory: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _backend_settings(self, name: str, factory: BackendFactory, options: Mapping[str, Any]) -> dict[str, Any]:
         from labeler.backends.openai import openai_settings
 
         instance = self.opened.settings
@@ -147,7 +147,7 @@ class Suggesters:
         settings = {
             **instance,
             "openai_api_key": api_key, "openai_base_url": base_url,
-            **{option: options.get(option) or None for option in getattr(factory, "options", ("model_id",))},
+            **{option: options.get(option) or None for option in factory.options},
         }  # fmt: skip
         if name == "openai":
             model_id = settings["model_id"] or settings.get("openai_model") or ""
@@ -166,7 +166,7 @@ class Suggesters:
         A batch that is being read is waited for, but not for ever: two that load at once would wait for each other.
         """
         with self._lock:
-            others = [one for one in self._backends.values() if one is not mine and _is_local(one)]
+            others = [one for one in self._backends.values() if one is not mine and (lambda b: b.local)(one)]
         if others:
             _close_beside(others).join(_PATIENCE)
 
@@ -182,7 +182,7 @@ class Suggesters:
         self._forget(forgotten)
 
     def _forget(self, forgotten: Iterable[Backend]) -> None:
-        local = [backend for backend in forgotten if _is_local(backend)]
+        local = [backend for backend in forgotten if (lambda b: b.local)(backend)]
         if local:
             _close_beside(local)
 
@@ -234,9 +234,9 @@ class Suggesters:
         find(self.opened.plugins.executors, executor, "executor")
         # As with generation: the settings of a task are also there for the free backends beside its own.
         sent = executor if backend.billed else given.get("executor")
-        if sent == BATCH_EXECUTOR and not hasattr(backend, "batches"):
+        if sent == BATCH_EXECUTOR and backend.batches is None:
             raise SettingError(f"The backend {name} has no batches; choose the executor local, or the backend openai")
-        if sent == BATCH_EXECUTOR and "/deployments/" in (getattr(backend, "base_url", None) or ""):
+        if sent == BATCH_EXECUTOR and "/deployments/" in (backend.base_url or ""):
             raise SettingError(
                 "Azure takes no batches under an address with /deployments/; set openai_base_url to "
                 "https://NAME.openai.azure.com/openai/v1 and the model id to the deployment, or choose the executor "
@@ -286,10 +286,6 @@ class Suggesters:
         return found
 
 
-def _is_local(backend: Backend) -> bool:
-    return bool(getattr(backend, "local", False))
-
-
 def _close_beside(backends: Sequence[Backend]) -> threading.Thread:
     """Close backends without keeping the caller; return the thread that does it."""
     thread = threading.Thread(target=_close, args=(backends,), name="labeler-free-weights", daemon=True)
@@ -299,9 +295,7 @@ def _close_beside(backends: Sequence[Backend]) -> threading.Thread:
 
 def _close(backends: Iterable[Backend]) -> None:
     for backend in backends:
-        close = getattr(backend, "close", None)
-        if close is not None:
-            close()
+        backend.close()
 
 
 def refuse_joint_cascade(settings: Mapping[str, Any]) -> None:
@@ -332,15 +326,18 @@ def _calibrations(
     return of
 
 
-def _identity(backend: Backend, settings: Mapping[str, Any], factory: Any) -> dict[str, Any]:
+def _identity(backend: Backend, settings: Mapping[str, Any], factory: BackendFactory) -> dict[str, Any]:
     """Return what, beside the messages and the generation, decides an answer."""
     # Where and how fast local weights run changes nothing that is meant.
-    options = set(getattr(factory, "options", ())) - {"model_id", "device", "batch_size"}
+    options = set(factory.options) - {"model_id", "device", "batch_size"}
     # The backend's own address: OPENAI_BASE_URL may have won over the settings.
-    found = {"backend": backend.name, "model": backend.model_id, "base_url": getattr(backend, "base_url", None)}
+    found = {"backend": backend.name, "model": backend.model_id, "base_url": backend.base_url}
     # Other weights may lie under the same name since.
-    weights = getattr(backend, "weights", "")
-    return found | ({"weights": weights} if weights else {}) | {name: settings.get(name) for name in sorted(options)}
+    return (
+        found
+        | ({"weights": backend.weights} if backend.weights else {})
+        | {name: settings.get(name) for name in sorted(options)}
+    )
 
 
 def _generation(
@@ -352,7 +349,9 @@ def _generation(
     settings of a task are also there for its other backends.
     """
     explicit = frozenset(name for name in GENERATION if chosen.get(name) not in (None, "", []))
-    known: frozenset[str] | None = getattr(backend, "generation_settings", None if backend.billed else frozenset())
+    known = backend.generation_settings
+    if known is None and not backend.billed:
+        known = frozenset()
     asked = explicit if backend.billed else explicit & given.keys()
     strange = sorted(asked - known) if known is not None else []
     if strange:

@@ -13,6 +13,7 @@ from typing import Any, Self
 from labeler import prompts, strictjson
 from labeler.errors import JsonError, LabelError, SettingError
 from labeler.labels import Label, LabelSchema, Lineage, Moves
+from labeler.labels.base import maps_texts
 from labeler.labels.moves import carried
 from labeler.prompts import PromptStyle, titled
 from labeler.records import Example, Generation, Message, ParseFailure, Record, Value
@@ -45,10 +46,17 @@ class Task:
     lineage: Lineage = field(default=_UNMOVED, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise SettingError(f"The task name {self.name!r} must be lower-case letters, digits and _, at most 40")
         if self.unit not in (RECORD, GROUP):
             raise SettingError(f"The task {self.name!r} has the unit {self.unit!r}; there are: {RECORD}, {GROUP}")
+        if not isinstance(self.schema, LabelSchema):
+            raise SettingError(f"The task {self.name!r} needs a label schema like Choice(...), not {self.schema!r:.50}")
+        for what in ("title", "guidelines"):
+            if not maps_texts(getattr(self, what)):
+                raise SettingError(f'The {what} of the task {self.name!r} must map languages to texts: {{"en": "..."}}')
+        if not isinstance(self.version, str) or not isinstance(self.generation, Generation) or type(self.k) is not int:
+            raise SettingError(f"The task {self.name!r} needs a text as version, a number as k, and a Generation")
 
     def titled(self, language: str) -> str:
         return titled(self.title, language, self.name)

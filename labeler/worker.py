@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from labeler.backends.base import LEARNING
+from labeler import telling
 from labeler.errors import Conflict, LabelerError
 from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
@@ -58,15 +58,17 @@ class Worker:
         self._held_back = 0
         # Of runs whose server is away: how many records had ended, when to ask for it again, and how long that was.
         self._asked: dict[int, tuple[int, float, float]] = {}
+        telling.begin(instance)
 
     def start(self) -> None:
-        """Start the threads: imports, runs, upkeep, and what must not wait behind a long run (refreshes, replays)."""
+        """Start the threads: imports, runs, upkeep, and what must not wait for them (refreshes, replays, plugins)."""
         loops = {
             "imports": self._imports,
             "runs": lambda: self._runs(False),
             "refreshes": lambda: self._runs(True),
             "replays": self._replays,
             "upkeep": self._upkeep,
+            "plugins": self._tell,
         }
         for name, loop in loops.items():
             thread = threading.Thread(target=self._loop, args=(loop,), name=f"labeler-{name}", daemon=True)
@@ -84,7 +86,7 @@ class Worker:
     def run_until_idle(self) -> None:
         """Do everything there is to do in this thread, then return."""
         while not self.stopping.is_set() and (
-            self._imports() | self._replays() | self._runs(False) | self._runs(True) | self._upkeep()
+            self._imports() | self._replays() | self._runs(False) | self._runs(True) | self._upkeep() | self._tell()
         ):
             pass
 
@@ -197,7 +199,7 @@ class Worker:
         try:
             project = instance.store.projects.get(run["project_id"])
             suggester = instance.suggester(project, instance.task_of(project, run["task"]), overrides(run["settings"]))
-            there = getattr(suggester.backend, "answers", lambda: True)()
+            there = suggester.backend.answers()
         except LabelerError:
             return False
         return bool(there) and instance.store.write(lambda tx: ledger.go_on(tx, run_id))
@@ -258,7 +260,7 @@ class Worker:
         except Exception:
             log.exception("run %s: no fit of the task %s", run["id"], task.name)
         suggester = instance.suggester(project, task, own)
-        if suggester.backend.name in LEARNING and (ensemble := instance.ensemble(project, task)).behind():
+        if suggester.backend.learns and (ensemble := instance.ensemble(project, task)).behind():
             ensemble.fit()
         return suggester
 
@@ -302,6 +304,9 @@ class Worker:
         from labeler.evaluation import replay
 
         return replay.walk(self.instance, waiting[0], self.stopping.is_set)
+
+    def _tell(self) -> bool:
+        return telling.tell(self.instance, self.stopping.is_set)
 
     # Upkeep: vectors, and what decisions call for
 

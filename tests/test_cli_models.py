@@ -164,7 +164,7 @@ def test_settings_lists_each_with_value_default_and_help(shell: Shell, place: st
     for n, setting in enumerate(table):
         value, help_ = lines[1 + 2 * n : 3 + 2 * n]
         assert value.startswith(f"{'*' if setting.name in changed else ' '} {setting.name} = ")
-        assert help_.startswith(f"      {setting.help} (default: ")
+        assert help_.startswith(f"      {setting.meaning} (default: ")
         assert "null" not in help_
 
 

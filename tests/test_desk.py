@@ -22,7 +22,6 @@ from helpers import Points, until
 from labeler import Choice, Choices, Fields, Keywords, Label, Rating, Spans, Text, accounts
 from labeler.app import create_app
 from labeler.instance import Instance
-from labeler.plugins import Disabled
 from labeler.prelabel.calibration import Calibration
 from labeler.records import BackendFailure, Evidence, ParseFailure, SecondOpinion, Step, Suggestion
 from labeler.retrieval.embedding import Embeddings
@@ -413,29 +412,6 @@ def test_reject_needs_no_value(shop: Shop) -> None:
     opened = seat.next()
     answer = seat.decide(opened, action="reject").json
     assert answer["state"] == "rejected" and answer["strip"][0]["label"] == ""
-
-
-def test_an_approval_tells_the_plugins(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Once for each new approval; a plugin that fails is logged and changes nothing."""
-    told: list[Any] = []
-
-    def approved(*arguments: Any) -> list[Any]:
-        told.append(arguments)
-        return [Disabled("my_plugin", "it broke")]
-
-    monkeypatch.setattr(type(shop.instance.plugins), "hear_approvals", True)
-    monkeypatch.setattr(shop.instance.plugins, "approved", approved)
-    seat = shop.seat()
-    opened = seat.next()
-    for _ in range(2):
-        seat.decide(opened, "positive", request_key="only-once-1")
-    seat.decide(seat.next(), action="reject")
-    assert [(project, task, record.id, value) for project, task, record, value in told] == [
-        ("fruit", "sentiment", opened["record_id"], "positive")
-    ]
-    assert "my_plugin failed on an approval: it broke" in caplog.text
 
 
 def test_second_submit_of_an_older_version_is_409_and_may_overwrite(shop: Shop) -> None:

@@ -401,7 +401,7 @@ def test_the_probe_has_nothing_to_say_before_there_is_enough(tmp_path):
     world = World(tmp_path)
     probe = backends(world)[1]
     assert answer(world, probe, world.records[0])[1].kind == "no_examples"
-    assert probe.fitted is None and not probe.starts()
+    assert probe.fitted is None and not probe.answers_now()
     world.store.close()
     with open_instance(_sub(tmp_path)) as instance:
         instance.change_task(1, "sentiment", {"backend": "probe"})

@@ -125,7 +125,7 @@ def test_settings_in_errors_carry_the_title_of_the_page() -> None:
     for text in known.values():
         for before, name in re.findall(r"([^().]*)\((\w+)\)", re.sub(HOLE, "…", text)):
             title = (
-                known[SETTINGS[name][0]].removesuffix("(초)").removeprefix("프롬프트당 ") if name in SETTINGS else ""
+                known[SETTINGS[name].title].removesuffix("(초)").removeprefix("프롬프트당 ") if name in SETTINGS else ""
             )
             if not before.rstrip("’").endswith(title):
                 wrong.append(text)

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from labeler.annotation.decisions import Decisions
+from labeler.backends import base
 from labeler.backends.openai import CallFailed
 from labeler.backends.prices import ModelInfo
 from labeler.errors import Conflict
@@ -93,7 +94,7 @@ def completion(kind: str) -> Completion | BackendFailure:
     return Completion(text, tokens, 100, 0, "length" if kind == "cut" else "stop", model_id="m")
 
 
-class Backend:
+class Backend(base.Backend):
     """A billed backend, and its batch service, of one process that moves one run."""
 
     name, model_id, billed, base_url = "fake", "m", True, "http://fake/v1"

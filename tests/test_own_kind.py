@@ -192,7 +192,7 @@ def test_a_widget_without_its_files_is_named(tmp_path: Path, name: str) -> None:
 def test_a_task_without_its_widget_is_named(tmp_path: Path) -> None:
     """A task that nobody could label is refused when the program starts, not when a reviewer opens the desk."""
     (written(tmp_path).parent / "amount.py").write_text(
-        ("".join(blocks("python")) + TASK).replace("@hookimpl\ndef register_widgets", "def register_widgets")
+        ("".join(blocks("python")) + TASK).replace("@hookimpl\ndef register_widgets", "def widgets")
     )
     (disabled,) = load_plugins(labeler.built_in, tmp_path / "plugins", entry_points=False).disabled  # type: ignore[attr-defined]
     assert disabled.reason == "the task 'size' has the widget 'amount', which no plugin before it registers"

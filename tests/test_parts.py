@@ -159,7 +159,7 @@ def test_a_text_that_a_plugin_cleans_has_no_parts(instance: Instance, file: Path
     importer = instance.importer(
         instance.store.projects.get(instance.create_project("clean", "ko", {"tasks": ["better"]}))
     )
-    importer.prepare = lambda one: replace(one, text=one.text.replace("사과", "과일")) if "사과" in one.text else one
+    importer.prepare = lambda records: [replace(one, text=one.text.replace("사과", "과일")) for one in records]
     importer.run(file, ImportOptions(id="id", parts=PARTS))
     clean = instance.store.projects.named("clean")
     assert record(instance, clean, "r1").parts == () and len(record(instance, clean, "r2").parts) == 3

@@ -19,6 +19,7 @@ import labeler_plugins
 import pytest
 from fake_openai import FakeOpenAI
 from flask import Blueprint
+from helpers import serving
 
 import labeler
 from labeler import Record, built_in, hookspecs
@@ -50,7 +51,7 @@ from pathlib import Path
 import click
 from flask import Blueprint
 
-from labeler import Choice, Label, Record, Task, hookimpl
+from labeler import BackendFactory, Choice, Label, Record, Setting, Task, hookimpl
 from labeler.export import TrainingFormat
 from labeler.ingest.rows import Row, RowSource
 from labeler.prelabel.executor import LocalExecutor
@@ -60,7 +61,7 @@ from labeler.retrieval.retrievers import Nothing
 approved = []
 
 
-class Parrot:
+class Parrot(BackendFactory):
     name = "parrot"
 
     def create(self, settings):
@@ -124,6 +125,11 @@ def register_exporters():
 @hookimpl
 def register_executors():
     return [("mine", LocalExecutor)]
+
+
+@hookimpl
+def register_settings():
+    return [Setting("everything_key", "text", secret=True)]
 
 
 @hookimpl
@@ -309,7 +315,7 @@ def test_plugin_that_comes_back_late_registers_nothing(load: Callable[..., Plugi
     for thread in set(threading.enumerate()) - before:
         thread.join()
     assert "spam" not in plugins.tasks
-    assert plugins.prepare(a_record()) == a_record()
+    assert plugins.prepare("shop", [a_record()])[0] == a_record()
 
 
 @pytest.mark.parametrize(
@@ -320,7 +326,7 @@ def test_plugin_that_comes_back_late_registers_nothing(load: Callable[..., Plugi
         ("register_tasks", "[('spam', 1)]", "register_tasks must return Task objects, not tuple"),
         ("register_backends", "[object()]", "register_backends returned something without a name"),
         ("register_retrievers", "{'mine': 1}", "register_retrievers must return a list, not dict"),
-        ("register_embedders", "[(3, 4)]", "register_embedders returned something without a name"),
+        ("register_embedders", "[(3, 4)]", "register_embedders must return pairs of a name and a function, not (3, 4)"),
         ("register_widgets", "[('Dial', 1)]", "the widget 'Dial' must be named in lower-case letters"),
         ("register_widgets", "[('choice', 1)]", "the widget 'choice' is already registered by labeler"),
         ("register_widgets", "[('dial', __import__('pathlib').Path('/nowhere'))]", "has no dial.html in /nowhere"),
@@ -362,7 +368,7 @@ def test_disabled_plugin_leaves_nothing_behind(load: Callable[..., Plugins]) -> 
     )
     plugins = load(mine=source)
     assert "spam" not in plugins.tasks
-    assert plugins.prepare(a_record()) == a_record()
+    assert plugins.prepare("shop", [a_record()])[0] == a_record()
 
 
 def test_second_entry_point_of_one_name_is_disabled_and_the_first_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +377,7 @@ def test_second_entry_point_of_one_name_is_disabled_and_the_first_stays(monkeypa
     install(monkeypatch, door=first, door_=SPAM)
     plugins = load_plugins(built_in)
     assert [disabled.name for disabled in plugins.disabled] == ["door"]
-    assert plugins.prepare(a_record()) == "refused by the first"
+    assert plugins.prepare("shop", [a_record()])[0] == "refused by the first"
     assert "spam" not in plugins.tasks
 
 
@@ -430,51 +436,20 @@ def test_prepare_record_changes_and_refuses_records(tmp_path: Path) -> None:
 def test_record_is_refused_where_prepare_record_fails(load: Callable[..., Plugins], body: str, said: str) -> None:
     """What a plugin was to clean does not slip in when the plugin fails: the record is refused and the plugin named."""
     plugins = load(door=HEAD + f"@hookimpl\ndef prepare_record(record):\n    {body}\n")
-    assert plugins.prepare(a_record()) == said
+    assert plugins.prepare("shop", [a_record()])[0] == said
 
 
 def test_prepare_record_that_hangs_stops_the_import(load: Callable[..., Plugins]) -> None:
     """A hook that does not come back is not waited for row by row: the import ends and names the plugin."""
     source = "import threading\n" + HEAD + "@hookimpl\ndef prepare_record(record):\n    threading.Event().wait(5)\n"
     with pytest.raises(PluginError, match=r"instance/plugins/door\.py hangs in prepare_record"):
-        load(patience=0.2, door=source).prepare(a_record())
+        load(patience=0.2, door=source).prepare("shop", [a_record()])[0]
 
 
 def test_hooks_may_leave_arguments_out(load: Callable[..., Plugins]) -> None:
     """A hook names only the arguments it wants."""
-    source = HEAD + "@hookimpl\ndef prepare_record():\n    return 'closed'\n@hookimpl\ndef label_approved(task): ...\n"
-    plugins = load(door=source)
-    assert plugins.prepare(a_record()) == "closed"
-    assert plugins.approved("shop", "sentiment", a_record(), "positive") == []
-
-
-def test_label_approved_is_called_with_what_was_approved(load: Callable[..., Plugins]) -> None:
-    """The event carries project, task, record and value."""
-    plugins = load(everything=EVERYTHING)
-    assert plugins.approved("shop", "sentiment", a_record(), "positive") == []
-    module = plugins.manager.get_plugin("instance/plugins/everything.py")
-    assert module.approved == [("shop", "sentiment", "맛있어요", "positive")]
-
-
-@pytest.mark.parametrize("body", ["raise ValueError('full')", "import sys; sys.exit(1)"])
-def test_label_approved_that_fails_is_harmless(load: Callable[..., Plugins], body: str) -> None:
-    """An exception in one plugin's event is returned for the log, and the next plugin is still told."""
-    bad = HEAD + f"@hookimpl\ndef label_approved(value):\n    {body}\n"
-    good = HEAD + "seen = []\n@hookimpl\ndef label_approved(value):\n    seen.append(value)\n"
-    plugins = load(a_bad=bad, b_good=good, c_bad=bad)
-    failed = plugins.approved("shop", "sentiment", a_record(), "positive")
-    assert sorted(f.name for f in failed) == ["instance/plugins/a_bad.py", "instance/plugins/c_bad.py"]
-    assert plugins.manager.get_plugin("instance/plugins/b_good.py").seen == ["positive"]
-    assert plugins.disabled == []
-
-
-def test_label_approved_that_hangs_is_waited_for_once(load: Callable[..., Plugins]) -> None:
-    """A hook that hangs would cost every reviewer its patience, so it is disabled after the first time."""
-    source = "import threading\n" + HEAD + "@hookimpl\ndef label_approved(value):\n    threading.Event().wait(5)\n"
-    plugins = load(patience=0.2, slow=source)
-    assert len(plugins.approved("shop", "sentiment", a_record(), "positive")) == 1
-    assert plugins.approved("shop", "sentiment", a_record(), "positive") == []
-    assert reason(plugins, "slow") == "it did not come back within 0.2 seconds"
+    plugins = load(door=HEAD + "@hookimpl\ndef prepare_record():\n    return 'closed'\n")
+    assert plugins.prepare("shop", [a_record()])[0] == "closed"
 
 
 def test_commands_reach_the_command_line(tmp_path: Path) -> None:
@@ -488,7 +463,48 @@ def test_commands_reach_the_command_line(tmp_path: Path) -> None:
     )
     found = shell("hello", LABELER_INSTANCE=str(tmp_path))
     assert (found.returncode, found.stdout) == (0, "안녕하세요\n")
-    assert found.stderr == "Plugin instance/plugins/broken.py is disabled: OSError: broken\n"
+    assert found.stderr == "Plugin instance/plugins/broken.py is disabled: OSError: broken (broken.py, line 4)\n"
+
+
+def test_commands_of_plugins_stand_in_the_help(tmp_path: Path) -> None:
+    """``labeler --help`` lists them beside its own."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "everything.py").write_text(EVERYTHING, encoding="utf-8")
+    assert re.search("^  hello$", shell("--help", LABELER_INSTANCE=str(tmp_path)).stdout, re.MULTILINE)
+    assert "hello" not in shell("--help", LABELER_INSTANCE=str(tmp_path / "nowhere")).stdout
+
+
+def test_labels_of_a_plugin_that_is_gone_wait_for_it(tmp_path: Path) -> None:
+    """Settings are saved as before while it is away, and its task is there again with it."""
+    (tmp_path / "plugins").mkdir()
+    file = tmp_path / "plugins" / "spam.py"
+    file.write_text(SPAM)
+    with Instance(tmp_path) as instance:
+        id_ = instance.create_project("shop", "ko", {"tasks": ["sentiment", "spam"]})
+    file.rename(tmp_path / "spam.away")
+    with Instance(tmp_path) as instance:
+        instance.change_project(id_, {"tasks": ["spam", "sentiment", "emotion"], "blind_share": 0.1})
+        assert list(instance.tasks_of(instance.store.projects.get(id_))) == ["sentiment", "emotion"]
+        with pytest.raises(NotFound, match="No task 'ham'"):
+            instance.change_project(id_, {"tasks": ["spam", "ham"]})
+    (tmp_path / "spam.away").rename(file)
+    with Instance(tmp_path) as instance:
+        assert list(instance.tasks_of(instance.store.projects.get(id_))) == ["spam", "sentiment", "emotion"]
+
+
+@pytest.mark.slow
+def test_server_starts_again_when_a_plugin_changes(tmp_path: Path) -> None:
+    """``serve --reload-plugins``: what is written into the folder of plugins works without a hand on the server."""
+    folder = tmp_path / "instance" / "plugins"
+    folder.mkdir(parents=True)
+    with serving(tmp_path, "serve", "--reload-plugins", "--no-worker") as server:
+        (folder / "broken.py").write_text("1 / 0\n")
+        assert server.process.stdout is not None
+        lines = [server.process.stdout.readline() for _ in range(2)]
+        assert lines[0] == "Plugins have changed; starting again.\n"
+        assert lines[1].startswith("Labeler is ready.")
+        assert "broken.py is disabled: ZeroDivisionError" in server.log.read_text()
+        assert server.end()[0] == 0
 
 
 def test_commands_are_found_in_the_instance_that_is_named(tmp_path: Path) -> None:
@@ -578,7 +594,8 @@ def test_every_hook_is_used_by_a_test_plugin(load: Callable[..., Plugins]) -> No
     assert set(re.findall(r"@hookimpl\ndef (\w+)", EVERYTHING)) == set(HOOKS)
     assert plugins.disabled == []
     kinds = {"tasks": "spam", "backends": "parrot", "embedders": "twin", "retrievers": "blind", "exporters": "loud"}
-    for kind, name in {**kinds, "importers": ".colons", "executors": "mine", "widgets": "dial"}.items():
+    more = {"importers": ".colons", "executors": "mine", "widgets": "dial", "settings": "everything_key"}
+    for kind, name in {**kinds, **more}.items():
         assert name in getattr(plugins, kind)
     assert [blueprint.name for blueprint in plugins.blueprints()] == ["extra"]
 
@@ -646,6 +663,8 @@ def test_blueprint_hook_is_typed() -> None:
     from labeler.task import Task
 
     names: dict[str, Any] = {
+        "Setting": labeler.Setting,
+        "Record": Record,
         "click": click,
         "Blueprint": Blueprint,
         "BackendFactory": BackendFactory,
@@ -653,4 +672,4 @@ def test_blueprint_hook_is_typed() -> None:
         "Path": Path,
     }
     for spec in HOOKS.values():
-        assert "return" in get_type_hints(spec, vars(hookspecs) | names | {"Record": Record})
+        assert "return" in get_type_hints(spec, vars(hookspecs) | names)

@@ -17,6 +17,7 @@ from test_web_access import token_of
 
 from labeler import accounts
 from labeler.app import create_app
+from labeler.backends.base import Backend, BackendFactory
 from labeler.backends.openai import OpenAIBackend
 from labeler.doctor import examine
 from labeler.errors import LabelerError, MissingExtra, NotFound, SettingError
@@ -120,7 +121,7 @@ def test_a_plugin_that_others_can_write_is_disabled_by_name(tmp_path: Path, open
     folder = tmp_path / "instance"
     file = folder / "plugins" / "mine.py"
     file.parent.mkdir(parents=True)
-    file.write_text("")
+    file.write_text("from labeler import hookimpl\n@hookimpl\ndef register_tasks():\n    return []\n")
     for place in (folder, file.parent, file):
         place.chmod(0o755 if place.is_dir() else 0o644)
     with Instance(folder) as instance:
@@ -192,7 +193,7 @@ def test_a_key_goes_to_no_other_server(instance: Instance) -> None:
 # Backends: who may have them made, and how many stay
 
 
-class Weights:
+class Weights(Backend):
     """A stand-in for local weights: it says when it is made, loaded and closed."""
 
     name, model_id, billed, local = "weights", "m", True, True
@@ -210,7 +211,7 @@ class Weights:
         self.closed += 1
 
 
-class WeightsFactory:
+class WeightsFactory(BackendFactory):
     name, shared = "weights", True
 
     def create(self, settings: Any) -> Any:

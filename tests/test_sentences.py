@@ -41,14 +41,15 @@ NOT_SHOWN = {
     ),
     "authors of tasks, before the page is there": (
         "The task name …", "The task … has the unit", "No guidelines …", "At most … labels and at least",
-        "A … schema has no labels", "A Fields schema needs", "A part of Fields", "A scale from …",
+        "A … schema has no labels", "A label must be made by Label", "The task … needs a",
+        "The … of the task … must map", "A Fields schema needs", "A part of Fields", "A scale from …",
         "A ranking needs", "Two texts are compared", "There are no numbers from", "The step of a number is",
     ),
     "the command line": ("Or leave the column out: ",),
     "tests, as a reason": ("text: ", "id: ", "group: ", "by its name", "has the longest texts"),
     "``labeler doctor``": ("The product …: …", "The product … is to be renewed"),
     "the words that columns are known by": ("text 텍스트", "id reviewid", "group groupid", "rating score"),
-    "annotations of types": ("Record | str", "str | None"),
+    "annotations of types": ("list[Record | str]", "str | None"),
     "errors of other libraries, to be recognised": ("not a valid model identifier",),
 }  # fmt: skip
 # What is spliced into a sentence, or has a splice in the middle: the sentences that come of it stand below.

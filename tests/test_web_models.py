@@ -198,9 +198,8 @@ def test_no_shipped_setting_is_without_group_title_and_help() -> None:
         named = {name for group in GROUPS[table] for name in group.names}
         assert named == {setting.name for setting in settings}
         for setting in settings:
-            title, explanation = words.SETTINGS[setting.name]
-            assert title
-            assert explanation or setting.name == "tasks"
+            assert setting.title
+            assert setting.help
 
 
 def test_choices_of_settings_have_words() -> None:

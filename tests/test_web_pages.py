@@ -212,7 +212,7 @@ def test_a_saved_key_stays_until_it_is_replaced_or_forgotten(client: FlaskClient
     send(client, "/settings", openai_api_key=KEY, openai_model="m")
     send(client, "/settings", openai_model="other")
     assert instance.settings["openai_api_key"] == KEY
-    send(client, "/settings", openai_model="other", forget_key="1")
+    send(client, "/settings", openai_model="other", forget="openai_api_key")
     assert "openai_api_key" not in instance.settings
 
 
@@ -234,10 +234,10 @@ def catalogue() -> Catalog:
 def extracted() -> set[str]:
     """Return every text that templates and views mark for translation."""
     found = set()
-    for folder, method in ((ROOT / "templates", "jinja2"), (ROOT / "labeler/web", "python")):
-        for _, _, message, _, _ in extract_from_dir(
-            str(folder), [("**.html" if method == "jinja2" else "**.py", method)]
-        ):
+    for folder, pattern, method in (
+        ("templates", "**.html", "jinja2"), ("labeler/web", "**.py", "python"), ("labeler", "settings.py", "python"),
+    ):  # fmt: skip
+        for _, _, message, _, _ in extract_from_dir(str(ROOT / folder), [(pattern, method)]):
             found |= {message} if isinstance(message, str) else set(message)
     return found
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
+from labeler.errors import PluginError
 from labeler.labels import LabelSchema
-from labeler.records import BackendFailure, Completion, Example, Generation, Message, Record
+from labeler.records import BackendFailure, Completion, Example, Generation, Message, Record, Value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 AUTO, SCORED, GENERATED = "auto", "scored", "generated"
 ANSWERING = (AUTO, SCORED, GENERATED)
 LEARNING = ("ensemble", "probe")
-"""Free backends that answer by what was fitted on the approvals of a task."""
+"""The built-in backends that learn, by the names that stored suggestions have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,45 +47,106 @@ class BackendRequest:
     columns: Sequence[str] = ()
 
 
-@runtime_checkable
-class Backend(Protocol):
-    """Turns requests into completions, one answer for each request, in order.
+class Backend(ABC):
+    """Turns requests into completions. Derive from it, give ``name`` and :meth:`complete`, and what is not as below.
 
-    ``complete`` raises nothing for a call that fails: it yields a :class:`BackendFailure` in its place. It is
-    called from several threads at once. ``billed`` backends go through the ledger of calls; the others are
-    free, deterministic and fast enough to answer while a page waits.
-
-    Optional attributes: ``batch`` (default 1) is how many requests ``complete`` wants at once: with 1 the calls are
-    spread over threads, with more they come together from one thread. ``generation_settings`` names the fields of
-    :class:`Generation` that the backend has; one that a person chose and it has not is refused before a run.
-    ``local`` is True where a call costs no fee and the weights are in this process; ``close()`` frees them, and
-    ``before_loading()``, which it is given, is to be called before they are loaded: it frees those of others.
-    ``base_url`` is the server's address: answers of another one are others. ``check()`` makes one tiny call for a
-    "test" button and returns ``{"ok", "model", "ms", "message", "capabilities"}``, and ``"notes"`` where people should
-    know more: a list of sentences. ``context`` is how many tokens a prompt and its answer may have together, None where
-    that is not known (yet); ``count_tokens(messages)`` counts those of a prompt. ``weights`` tells the weights that lie
-    under the model id now from others that did before. ``learned`` names what a free backend has learned from approvals
-    so far, as the ``fit`` of its completions does: a suggestion of another fit is made again. ``ready()`` is called
-    before a run's first call, and raises :class:`LabelerError` where there is no use in calling. ``answers()`` says
-    whether the server can be reached now, ``thinks`` whether the model thinks before it answers, and ``slots`` how many
-    calls the server answers at once, None where that is not known.
+    A billed backend goes through the ledger of calls: budgets, rate limits, prices by ``model_id``, and no answered
+    call is made again. The others are free, deterministic and fast enough to answer while a page waits.
     """
 
     name: str
-    model_id: str | None
-    billed: bool
+    model_id: str | None = None
+    billed: bool = False
+    local: bool = False
+    """A call costs no fee and keeps no rate limit: weights in this process, loaded for one such backend at a time."""
+    learns: bool = False
+    """It answers by what was fitted on the approvals of a task."""
+    batch: int = 1
+    """How many requests :meth:`complete` wants at once: 1 spreads them over threads, more come from one thread."""
+    base_url: str | None = None
+    """The address of the server: answers of another one are others, and rate limits go by it."""
+    context: int | None = None
+    """How many tokens a prompt and its answer may have together; None where that is not known (yet)."""
+    generation_settings: frozenset[str] | None = None
+    """The fields of :class:`Generation` that it has, None for all; another that a person chose is refused."""
+    weights: str = ""
+    """What tells the weights that lie under the model id now from others that did before."""
+    learned: str = ""
+    """What it has learned from approvals so far, as the ``fit`` of its completions: another makes suggestions again."""
+    thinks: bool = False
+    """Whether the model thinks before it answers, which takes tokens of its answer."""
+    slots: int | None = None
+    """How many calls the server answers at once, None where that is not known."""
+    capabilities: Any = None
+    """What is known of the server now."""
+    before_loading: Callable[[], None] = staticmethod(lambda: None)
+    """Set from outside for a local backend, which calls it before it loads weights: it frees those of others."""
+    batches: Any = None
+    """What sends many calls as one batch, for the executor of that name; None without it."""
 
-    def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]: ...
+    @abstractmethod
+    def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
+        """Yield one answer for each request, in order. Called from several threads at once.
+
+        Raises nothing for a call that fails: a :class:`BackendFailure` stands in its place.
+        """
+
+    def ready(self) -> None:  # noqa: B027
+        """Called before a run's first call. Raises :class:`LabelerError` where there is no use in calling."""
+
+    def answers(self) -> bool:
+        """Whether the server can be reached now."""
+        return True
+
+    def answers_now(self) -> bool:
+        """Whether it can answer while a page waits: a free backend that would have to be fitted first cannot."""
+        return True
+
+    def moved_by(self, request: BackendRequest, value: Value) -> Mapping[str, Sequence[tuple[str, float]]]:
+        """Return what each word does for each label of ``value``, in nats, most first; empty where it cannot say."""
+        return {}
+
+    def check(self) -> Mapping[str, Any] | None:
+        """Make one tiny call for a "test" button; None where there is nothing to test.
+
+        Returns "ok", "model", "ms", "message" and "capabilities", and "notes": sentences with anything more to know.
+        """
+        return None
+
+    def count_tokens(self, messages: Sequence[Message]) -> int | None:
+        """Return how many tokens a prompt has, None where it cannot count them."""
+        return None
+
+    def close(self) -> None:  # noqa: B027
+        """Free what it holds; the next :meth:`complete` may still come."""
 
 
-class BackendFactory(Protocol):
+class BackendFactory(ABC):
     """What a plugin registers: makes a backend from the settings of a task and an instance.
 
-    Optional attributes: ``options`` names the settings of a task that it reads (default: ``model_id``); ``shared``
-    True says that it reads neither ``embed`` nor ``index``, so that one backend serves all tasks. ``billed`` says what
-    its backends will be (default: as ``shared``): only admins start runs of billed ones.
+    ``options`` names the settings of a task that it reads. ``shared`` True says that it reads neither ``embed`` nor
+    ``index``, so that one backend serves all tasks. ``billed`` says what its backends will be, None: as ``shared``;
+    only admins start runs of billed ones.
     """
 
     name: str
+    options: Sequence[str] = ("model_id",)
+    shared: bool = False
+    billed: bool | None = None
 
-    def create(self, settings: Mapping[str, Any]) -> Backend: ...
+    @property
+    def spends(self) -> bool:
+        """Whether its backends are billed."""
+        return self.shared if self.billed is None else self.billed
+
+    @abstractmethod
+    def create(self, settings: Mapping[str, Any]) -> Backend:
+        """Return a backend. Raises :class:`LabelerError` that says which setting is missing."""
+
+
+def made_by(factory: BackendFactory, settings: Mapping[str, Any]) -> Backend:
+    """Return what a factory makes. Raises :class:`PluginError` where that is no backend."""
+    made = factory.create(settings)
+    if not isinstance(made, Backend):
+        raise PluginError(f"The backend {factory.name} must derive from Backend, and is {type(made).__name__}")
+    return made

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from labeler.backends.base import BackendRequest
+from labeler.backends.base import Backend, BackendRequest
 from labeler.labels import Vote
 from labeler.prompts import answer_text, sent_values
 from labeler.records import BackendFailure, Completion
@@ -21,12 +21,10 @@ _WEIGHT_POWER = 4
 _ALIKE = 8.0
 
 
-class NearestBackend:
+class NearestBackend(Backend):
     """Answers from ``request.examples``, the nearest approved examples."""
 
     name = "nearest"
-    model_id: str | None = None
-    billed = False
 
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
         for request in requests:

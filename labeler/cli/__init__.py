@@ -14,7 +14,8 @@
     words.py        what is said of models and calibrations
     people.py       user
     removal.py      remove, imports, rename, archive
-    care.py         projects, tasks, plugins, backup, doctor
+    plugin.py       plugins, plugin new, plugin check
+    care.py         projects, tasks, backup, doctor
 """
 
 from __future__ import annotations
@@ -24,34 +25,39 @@ from itertools import chain, pairwise
 
 import click
 
-from labeler.cli import calibration, care, data, improve, models, people, removal, replay, runs, serve, settings
-from labeler.cli.base import cli
+from labeler.cli import calibration, care, data, improve, models, people, plugin, removal, replay, runs, serve, settings
+from labeler.cli.base import cli, instance_folder
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
-    "calibration", "care", "cli", "data", "improve", "main", "models", "people", "removal", "replay", "runs", "serve",
-    "settings",
+    "calibration", "care", "cli", "data", "improve", "main", "models", "people", "plugin", "removal", "replay", "runs",
+    "serve", "settings",
 ]  # fmt: skip
 
 
 def main() -> None:
-    """Entry point. Commands of plugins are added only when they may be needed, to keep --help fast."""
+    """Entry point. Commands of plugins are added only when they may be needed, to keep all others fast."""
     known = set(cli.commands)
-    named = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
-    if named is not None and named not in known:
-        _add_plugin_commands(sys.argv[1:])
+    words = sys.argv[1:]
+    named = next((word for word in words if not word.startswith("-")), None)
+    if named not in known and not {"--version"} & set(words):
+        _add_plugin_commands(words)
     cli()
 
 
 def _add_plugin_commands(words: list[str]) -> None:
-    from labeler import built_in
-    from labeler.instance import instance_folder
-    from labeler.plugins import load_plugins
+    from importlib import metadata
 
     # click has not read the options yet, and the plugins of the instance are wanted.
     after = (following for word, following in pairwise(words) if word == "--instance")
     joined = (word.partition("=")[2] for word in words if word.startswith("--instance="))
-    plugins = load_plugins(built_in, instance_folder(next(chain(after, joined), None)) / "plugins")
+    own = instance_folder(next(chain(after, joined), None)) / "plugins"
+    if not metadata.entry_points(group="labeler") and not any(own.glob("*.py")):
+        return
+    from labeler import built_in
+    from labeler.plugins import load_plugins
+
+    plugins = load_plugins(built_in, own)
     plugins.commands(cli)
     for disabled in plugins.disabled:
-        click.echo(f"Plugin {disabled.name} is disabled: {disabled.reason}", err=True)
+        click.echo(f"Plugin {disabled.name} is disabled: {disabled.said}", err=True)

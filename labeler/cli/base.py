@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,6 +19,7 @@ from labeler.text import clean_text
 if TYPE_CHECKING:
     from labeler.instance import Instance
 
+DEFAULT_FOLDER = "instance"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -52,6 +54,11 @@ class Cli(click.Group):
 @click.version_option(__version__)
 def cli() -> None:
     """Label customer reviews with retrieval: every approved label makes the next suggestion better."""
+
+
+def instance_folder(given: str | None = None) -> Path:
+    """Return the folder of ``--instance``, else of LABELER_INSTANCE, else ./instance."""
+    return Path(given or os.environ.get("LABELER_INSTANCE") or DEFAULT_FOLDER).expanduser().absolute()
 
 
 def instance_option(command: Command) -> Command:
@@ -94,7 +101,7 @@ def opened(folder: str | None, *, make: bool, read_only: bool = False, looks: bo
 
     ``looks`` opens it read-only where it cannot be written.
     """
-    from labeler.instance import DATABASE, Instance, instance_folder
+    from labeler.instance import DATABASE, Instance
 
     where = instance_folder(folder)
     new = not (where / DATABASE).exists()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labeler.cli.base import cli, instance_option, with_readable_instance
+from labeler.cli.base import cli, instance_folder, instance_option, with_readable_instance
 from labeler.errors import InputError
 from labeler.text import one_line
 
@@ -38,16 +38,6 @@ def tasks(instance: Instance) -> None:
 
 
 @cli.command()
-@with_readable_instance
-def plugins(instance: Instance) -> None:
-    """List the plugins, and those that were disabled, with the reason."""
-    for name in instance.plugins.loaded:
-        click.echo(name)
-    for disabled in instance.plugins.disabled:
-        click.echo(f"{disabled.name}: disabled: {disabled.reason}", err=True)
-
-
-@cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @with_readable_instance
 def backup(instance: Instance, file: Path) -> None:
@@ -63,7 +53,6 @@ def backup(instance: Instance, file: Path) -> None:
 def doctor(folder: str | None, deep: bool, repair: bool) -> None:
     """Check the instance and say what is wrong and what to do."""
     from labeler.doctor import examine
-    from labeler.instance import instance_folder
 
     findings = examine(instance_folder(folder), deep, repair)
     for finding in findings:

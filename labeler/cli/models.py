@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -49,7 +48,7 @@ def backends(
     try:
         _test(instance, tested, backend)
     finally:
-        getattr(backend, "close", lambda: None)()
+        backend.close()
     _show_known(instance, tested, backend)
 
 
@@ -90,7 +89,7 @@ def _made(instance: Instance, name: str, model_id: str | None, project: str | No
         found = instance.store.projects.named(project)
         task = instance.project_task(found, task_name)
         return instance.backend(found, task, name, instance.task_settings(found, task_name) | given)
-    if not getattr(factory, "shared", False):
+    if not factory.shared:
         raise InputError(f"The backend {name} is made for one task; name that with --project and --task")
     api_key, base_url = openai_settings(instance.settings)
     return factory.create({**instance.settings, "openai_api_key": api_key, "openai_base_url": base_url, **given})
@@ -98,10 +97,9 @@ def _made(instance: Instance, name: str, model_id: str | None, project: str | No
 
 def _test(instance: Instance, name: str, backend: Backend) -> None:
     """Make the call, say how it went and keep what was found. Raises :class:`BackendError` if it brought nothing."""
-    check = getattr(backend, "check", None)
-    if check is None:
+    found = backend.check()
+    if found is None:
         raise InputError(f"The backend {name} has no test; start a run with --limit 1")
-    found: Mapping[str, Any] = check()
     if not found["ok"]:
         raise BackendError(found["message"])
     click.echo("\n".join([found["message"], *found.get("notes", ())]))
@@ -121,7 +119,7 @@ def address(instance: Instance, name: str) -> str:
 
 def _show_known(instance: Instance, name: str, backend: Backend) -> None:
     info = instance.price_of(backend)
-    local = getattr(backend, "local", False)
+    local = backend.local
     click.echo(f"Known: {'local weights cost no fee' if local else described(_with_context(info, backend))}")
     limits = "" if local else _limits(instance, address(instance, name) or name, backend.model_id or "")
     if limits:
@@ -135,7 +133,7 @@ def _with_context(info: ModelInfo | None, backend: Backend) -> ModelInfo | None:
     """Return what is known of a model together with what its server said of it."""
     from labeler.backends.prices import ModelInfo, known_context
 
-    context = known_context(info, getattr(backend, "context", None))
+    context = known_context(info, backend.context)
     return info if context is None else replace(info or ModelInfo(backend.model_id or ""), context=context)
 
 

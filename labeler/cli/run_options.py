@@ -41,12 +41,12 @@ def option_of(setting: Setting) -> str:
 def _option(setting: Setting) -> Any:
     name = option_of(setting)
     if setting.kind == "bool":
-        return click.option(f"{name}/--no-{name[2:]}", setting.name, default=None, help=setting.help)
+        return click.option(f"{name}/--no-{name[2:]}", setting.name, default=None, help=setting.meaning)
     # Read as texts: what is wrong with a value is said by its setting, in the same words everywhere.
     several = setting.kind == "list"
     metavar = "|".join(setting.choices) or METAVARS.get(setting.name) or _KINDS.get(setting.kind, "TEXT")
     how = {"list": "; can be given several times", "map": " [for the project's language]"}.get(setting.kind, "")
-    return click.option(name, setting.name, multiple=several, metavar=metavar, help=setting.help + how)
+    return click.option(name, setting.name, multiple=several, metavar=metavar, help=setting.meaning + how)
 
 
 def read_options(given: Mapping[str, Any], language: str) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from labeler.cli.base import cli, instance_option, opened, with_instance
+from labeler.cli.base import cli, instance_folder, instance_option, opened, with_instance
 
 if TYPE_CHECKING:
     from labeler.instance import Instance
@@ -25,13 +27,17 @@ PORT = 8765
 @click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 256))
 @click.option("--no-worker", is_flag=True, help="Do no background work in this process (see: labeler worker)")
 @click.option("--read-only", is_flag=True, help="Change nothing: look and export only")
+@click.option("--reload-plugins", is_flag=True, help="For development: start again when a plugin changes")
 @instance_option
 def serve(folder: str | None, read_only: bool, **options: Any) -> None:
     """Serve the page and the background worker."""
     from labeler.serving import Serving, run_server
 
     with opened(folder, make=not read_only, read_only=read_only) as instance:
-        run_server(instance, Serving(**options))
+        changed = run_server(instance, Serving(**options))
+    if changed:
+        # A process of its own: modules that were imported cannot be taken back.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 @cli.command()
@@ -46,7 +52,6 @@ def demo(folder: str | None, host: str, port: int, sample: Path | None) -> None:
     It is in the folder "demo" of the usual instance folder, unless --instance names another.
     """
     from labeler import demo as demonstration
-    from labeler.instance import instance_folder
     from labeler.serving import Serving, first_account, refuse_strangers, run_server
 
     if sample is not None:

@@ -54,7 +54,7 @@ class Place:
         value = self.value(setting)
         if value == setting.default and setting.empty:
             return f"({self.unset(setting)})"
-        return "(set)" if setting.name.endswith("_key") and value else strictjson.dumps(value)
+        return "(set)" if setting.secret and value else strictjson.dumps(value)
 
     def value(self, setting: Setting) -> Any:
         return self.stored.get(setting.name, setting.default)
@@ -110,7 +110,7 @@ def _list(place: Place, setting: Setting) -> None:
     value = place.shown(setting)
     value = value if len(value) <= _SHORT else value[:_SHORT] + "…"
     click.echo(f"{'*' if setting.name in place.stored else ' '} {setting.name} = {value}")
-    click.echo(f"      {setting.help} (default: {place.unset(setting)})")
+    click.echo(f"      {setting.meaning} (default: {place.unset(setting)})")
 
 
 def _overruled() -> None:
@@ -162,7 +162,8 @@ def _place(instance: Instance, project: str | None, task_name: str | None, label
         if task_name is not None:
             raise InputError("--task needs --project: a task has settings in each project")
         return Place(
-            "instance", tables.INSTANCE, instance.settings, lambda changes: _change_instance(instance, changes),
+            "instance", tuple(instance.table.values()), instance.settings,
+            lambda changes: _change_instance(instance, changes),
             {"lease_seconds": f"{lease(instance.settings | {'lease_seconds': None}):g}"},
         )  # fmt: skip
     found = instance.store.projects.named(project)

@@ -6,13 +6,14 @@ not a guess: see :class:`~labeler.errors.Doubt`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from labeler.errors import Doubt, FileRefused
+from labeler.errors import Doubt, FileRefused, LabelerError
 from labeler.ingest.cells import holds_labels, paths, value_at
 from labeler.ingest.columns import guess_columns, is_named, lost_digits
 from labeler.ingest.options import ImportOptions
@@ -22,6 +23,7 @@ from labeler.task import GROUP, Task
 
 Readers = Mapping[str, Callable[[Path, ImportOptions], RowSource]]
 """Readers of other file formats, by suffix (".sav"): what plugins register."""
+log = logging.getLogger("labeler.ingest")
 _HEAD = 200
 _MOST_COLUMNS = 500
 
@@ -132,6 +134,25 @@ def _listed(columns: Sequence[str]) -> str:
     return ", ".join(map(repr, columns))
 
 
+def reader_of(name: str, readers: Readers) -> Any:
+    """Return a plugin's reader for a file of this name: that of the longest suffix; None without one."""
+    fitting = [suffix for suffix in readers if name.lower().endswith(suffix)]
+    return readers[max(fitting, key=len)] if fitting else None
+
+
+def _of_plugin(reader: Any, path: Path, options: ImportOptions, name: str) -> RowSource:
+    try:
+        source = reader(path, options)
+    except LabelerError:
+        raise
+    except Exception as error:
+        log.exception("the reader of a plugin failed on %s", name)
+        raise FileRefused(f"{name} cannot be read: {type(error).__name__}: {error}") from error
+    if not isinstance(source, RowSource):
+        raise FileRefused(f"{name} cannot be read: its plugin returned {type(source).__name__}, not a RowSource")
+    return source
+
+
 def open_file(
     path: Path,
     options: ImportOptions,
@@ -142,9 +163,9 @@ def open_file(
     """Open a file with the reader of a plugin or our own. Raises :class:`FileRefused`."""
     if not path.is_file():
         raise FileRefused(f"There is no file {name or path}")
-    reader = (readers or {}).get(path.suffix.lower())
+    reader = reader_of(path.name, readers or {})
     if reader is not None:
-        return recognise(reader(path, options))
+        return recognise(_of_plugin(reader, path, options, name or path.name))
     source = open_rows(
         path,
         encoding=options.encoding,

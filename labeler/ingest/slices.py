@@ -19,7 +19,7 @@ from labeler.task import Task
 from labeler.text import clean_text
 
 T = TypeVar("T")
-Prepare = Callable[[Record], "Record | str"]
+Prepare = Callable[[Sequence[Record]], "list[Record | str]"]
 
 
 class Incoming(NamedTuple):
@@ -50,23 +50,45 @@ class Door:
         options, values = self.options, [item.values for item in items if isinstance(item, Row)]
         texts = iter(self._texts(values))
         groups, ids = (self._names(column, values) for column in (options.group, options.id))
-        taken = []
+        read: list[NewRecord | TextError | InputError | RowError] = []
         for item in items:
             if isinstance(item, RowError):
-                report.refuse(item.number, item.column, item.reason)
+                read.append(item)
                 continue
             # Of every column one, whatever becomes of the row.
             text, group, key = next(texts), next(groups), next(ids)
             try:
                 if is_totals(item.values, options.text or ""):
                     raise InputError("The row holds totals, not a review")
-                new = self._record(item.values, *_good(text), _good(group), key)
+                read.append(self._record(item.values, *_good(text), _good(group), key))
             except (TextError, InputError) as error:
-                report.refuse(item.number, options.text if isinstance(error, TextError) else None, str(error))
-                continue
-            taken.append((item.number, new, self._labels(item, new.text, report)))
+                read.append(error)
+        return self._taken(items, self._prepared(read) if self.prepare else read, report)
+
+    def _taken(
+        self, items: Sequence[Row | RowError], read: Sequence[NewRecord | Exception | RowError], report: Report
+    ) -> list[Incoming]:
+        """Return what is taken of the rows, and report the rest, in the order of rows."""
+        taken = []
+        for item, new in zip(items, read, strict=True):
+            if isinstance(new, RowError):
+                report.refuse(new.number, new.column, new.reason)
+            elif isinstance(new, NewRecord) and isinstance(item, Row):
+                taken.append((item.number, new, self._labels(item, new.text, report)))
+            else:
+                report.refuse(item.number, self.options.text if isinstance(new, TextError) else None, str(new))
         records = ready([new for _, new, _ in taken])
         return [Incoming(number, one, labels) for (number, _, labels), one in zip(taken, records, strict=True)]
+
+    def _prepared(self, read: Sequence[Any]) -> list[Any]:
+        """Let plugins change or refuse the records among what was read."""
+        assert self.prepare is not None
+        new = [one for one in read if isinstance(one, NewRecord)]
+        before = [
+            Record(0, self.project_id, one.key, one.text, group=one.group, metadata=one.metadata or {}) for one in new
+        ]
+        after = iter(zip(new, self.prepare(before), strict=True))
+        return [_cleaned(*next(after)) if isinstance(one, NewRecord) else one for one in read]
 
     def _names(self, column: str | None, rows: Sequence[Mapping[str, Any]]) -> Any:
         cells = [value_at(row, column) for row in rows] if column else []
@@ -99,13 +121,6 @@ class Door:
         if not _are_plain(metadata):
             # Whatever it may be, it is stored as JSON: what that does not hold is refused here.
             metadata = strictjson.loads(strictjson.dumps(metadata, default=str))
-        if self.prepare is not None:
-            record = self.prepare(Record(0, self.project_id, key, text, group=group, metadata=metadata))
-            if isinstance(record, str):
-                raise InputError(record)
-            # Where a plugin cleaned the text, nobody knows any more where its parts are.
-            parts = parts if record.text == text else ()
-            text, group, metadata = clean_text(record.text), record.group, dict(record.metadata)
         return NewRecord(key, text, group, metadata, parts=parts)
 
     def _labels(self, row: Row, text: str, report: Report) -> dict[str, tuple[str, Value]]:
@@ -121,6 +136,18 @@ class Door:
                 # The review itself is fine: it goes in, without this label.
                 report.say("left_out", row.number, column, f"the label was left out: {error}")
         return labels
+
+
+def _cleaned(new: NewRecord, record: Record | str) -> NewRecord | InputError:
+    """Return a record as a plugin made it, or why it is refused."""
+    if isinstance(record, str):
+        return InputError(record)
+    # Where a plugin cleaned the text, nobody knows any more where its parts are.
+    parts = new.parts if record.text == new.text else ()
+    try:
+        return NewRecord(new.key, clean_text(record.text), record.group, dict(record.metadata), parts=parts)
+    except TextError as error:
+        return error
 
 
 def _good(cell: T | InputError) -> T:

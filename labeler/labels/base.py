@@ -47,6 +47,15 @@ class Label:
     parent: str | None = None
     retired: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise SettingError(f"A label needs a name: {str(self.name)[:80]}")
+        for key in ("title", "definition"):
+            if not maps_texts(getattr(self, key)):
+                raise SettingError(f"The {key} of label {self.name!r} must map languages to texts")
+        if not isinstance(self.color, str) or not isinstance(self.parent, str | None):
+            raise SettingError(f"The color and the parent of label {self.name!r} must be texts")
+
     def titled(self, language: str) -> str:
         """Return the title in ``language``, else the name."""
         return self.title.get(language) or self.name
@@ -71,17 +80,15 @@ class Label:
     @classmethod
     def from_json(cls, raw: Any) -> Label:
         """Read what :meth:`to_json` wrote. Raises :class:`SettingError` naming the label."""
-        if not isinstance(raw, dict) or not isinstance(raw.get("name"), str) or not raw["name"].strip():
+        if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
             raise SettingError(f"A label needs a name: {str(raw)[:80]}")
-        for key in ("title", "definition"):
-            texts = raw.get(key, {})
-            if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
-                raise SettingError(f"The {key} of label {raw['name']!r} must map languages to texts")
-        color, parent = raw.get("color") or "", raw.get("parent") or None
-        if not isinstance(color, str) or not isinstance(parent, str | None):
-            raise SettingError(f"The color and the parent of label {raw['name']!r} must be texts")
-        retired = raw.get("retired") is True
+        color, parent, retired = raw.get("color") or "", raw.get("parent") or None, raw.get("retired") is True
         return cls(raw["name"].strip(), raw.get("title", {}), raw.get("definition", {}), color, parent, retired)
+
+
+def maps_texts(given: object) -> bool:
+    """Return whether something maps languages to texts, as titles, definitions and guidelines do."""
+    return isinstance(given, Mapping) and all(isinstance(part, str) for pair in given.items() for part in pair)
 
 
 class LabelSchema(ABC):
@@ -329,6 +336,9 @@ def unique_labels(labels: Sequence[Label]) -> tuple[tuple[Label, ...], tuple[Lab
 
     Raises :class:`SettingError` if none is offered, or two have one name.
     """
+    for label in labels:
+        if not isinstance(label, Label):
+            raise SettingError(f"A label must be made by Label, like Label('good'), and this is {str(label)[:60]!r}")
     if all(label.retired for label in labels):
         raise SettingError("A label schema needs at least one label")
     names: set[str] = set()

@@ -139,9 +139,9 @@ class Book:
         self._waits_for: str | None = None
         self._went_on = False
         backend = suggester.backend
-        self.address = getattr(backend, "base_url", None) or backend.name
+        self.address = backend.base_url or backend.name
         # Local weights have no limits, and those of calls are not those of batches.
-        free = batch or getattr(backend, "local", False) or not backend.billed
+        free = batch or backend.local or not backend.billed
         by_model = "" if pace.limits != SetLimits() else f" {backend.model_id}"
         # Limits that a person set hold for the server, those that it tells hold for one of its models.
         self.server = None if free else f"{self.address}{by_model}"
@@ -200,10 +200,10 @@ class Book:
     def _keep_learned(self) -> None:
         """Write down what a tested model was found to be by this run: its server may have been started anew."""
         backend, models = self.suggester.backend, self.store.models
-        now = getattr(backend, "capabilities", None)
+        now = backend.capabilities
         if now is None or self.store.db.read_only:
             return
-        place = (backend.name, getattr(backend, "base_url", None) or "", backend.model_id or "")
+        place = (backend.name, backend.base_url or "", backend.model_id or "")
         found = {name: value for name in _LEARNED if (value := getattr(now, name, None)) is not None}
         known = models.capabilities(*place)
         if known is not None and {**known, **found} != known:

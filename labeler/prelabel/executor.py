@@ -49,7 +49,7 @@ class LocalExecutor:
         # Items that are leased by this executor and have not ended: prepared, or in the hands of a thread.
         self._under_way = 0
         self._fed = False
-        self._throttle = Throttle(pace.concurrency, getattr(suggester.backend, "slots", None))
+        self._throttle = Throttle(pace.concurrency, suggester.backend.slots)
         self._sending = 0
         self._broken = threading.Event()
         self._lock = threading.Lock()
@@ -72,8 +72,8 @@ class LocalExecutor:
     def _billed(self, moving: bool) -> None:
         if moving:
             self.book.check_price()
-        batch = getattr(self.suggester.backend, "batch", 1)
-        if batch > 1 or getattr(self.suggester.backend, "local", False):
+        batch = self.suggester.backend.batch
+        if batch > 1 or self.suggester.backend.local:
             self._in_rounds(batch, moving)
         else:
             self._with_threads()
@@ -134,10 +134,9 @@ class LocalExecutor:
     # Local weights: many records in rounds, in this thread
 
     def _in_rounds(self, batch: int, moving: bool) -> None:
-        ready = getattr(self.suggester.backend, "ready", None)
-        if moving and ready is not None:
+        if moving:
             # Before anything is claimed: what every record would fail for pauses the run here.
-            ready()
+            self.suggester.backend.ready()
         rounds = Rounds(self.book, self.stop)
         with rounds.keeping_leases():
             try:

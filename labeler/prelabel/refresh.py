@@ -94,7 +94,7 @@ def refresh_front(suggester: Suggester, order: str, ahead: int, budget: float | 
     must not load a model into the process that serves the page.
     """
     store = suggester.store
-    if getattr(suggester.backend, "local", False):
+    if suggester.backend.local:
         return 0
     place = (suggester.project_id, suggester.task.name)
     ids = store.work.front(*place, order, ahead, only_free=False, scored_by=suggester.backend.name)

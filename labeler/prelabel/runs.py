@@ -254,7 +254,7 @@ def _seconds(
 ) -> float | None:
     """Return how long the calls of a run take; ``each`` is how long one of this model took, None if not known."""
     backend = suggester.backend
-    if getattr(backend, "local", False):
+    if backend.local:
         # A batch of local weights answers together: how long each took is what whole runs took.
         ledger, task = suggester.store.ledger, suggester.task.name
         each = ledger.past_pace(suggester.project_id, task, backend.name, backend.model_id)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
 from labeler.backends import endings
-from labeler.backends.base import AUTO, LEARNING, Backend, BackendRequest
+from labeler.backends.base import AUTO, Backend, BackendRequest
 from labeler.errors import InputError, LabelerError, PluginError
 from labeler.labels import safe_agreement
 from labeler.prelabel import flows
@@ -165,12 +165,10 @@ class Suggester:
 
         In nats, most first: see :meth:`labeler.backends.ensemble.backend.EnsembleBackend.moved_by`.
         """
-        if self.backend.name not in LEARNING:
+        if not self.backend.learns:
             return {}
-        learning: Any = self.backend
         (prepared,) = self.prepare([record])
-        found: Mapping[str, Sequence[tuple[str, float]]] = learning.moved_by(self.request(prepared), value)
-        return found
+        return self.backend.moved_by(self.request(prepared), value)
 
     def _evidence(self, prepared: Prepared, examples: Sequence[Example], value: Value | None) -> list[Evidence]:
         """Return the examples that a suggestion was made from, and the nearest that speak against a free one.
@@ -200,7 +198,7 @@ class Suggester:
         if self.columns or whole.parts:
             record = replace(whole, text=self.style.sent(whole.text, whole.metadata, whole.parts))
         texts = [record.text, *(example.text for example in prepared.examples)]
-        longest = None if getattr(self.backend, "thinks", False) else self._longest(self.task.json_schema())
+        longest = None if self.backend.thinks else self._longest(self.task.json_schema())
 
         def parse(_: Record, completion: Completion) -> Any:
             # What is quoted from a text stands in the text itself, whatever is sent before it.
@@ -240,7 +238,7 @@ class Suggester:
         context = self.reads
         if context is None:
             return cases
-        limit = room(context, list(cases.values()), getattr(self.backend, "local", False))
+        limit = room(context, list(cases.values()), self.backend.local)
         count = getattr(self.backend, "count_tokens", None)
         if count is None:
             count, limit = partial(self.tokens.prompt, refused=refused), int(limit * self.tokens.margin)
@@ -254,13 +252,13 @@ class Suggester:
     @property
     def reads(self) -> int | None:
         """How many tokens a prompt and its answer may have together; None where that is not known (yet)."""
-        context: int | None = getattr(self.backend, "context", None)
+        context = self.backend.context
         return context or self.context
 
     @cached_property
     def tokens(self) -> Tokens:
         """What counts the tokens of prompts as the model's server does."""
-        server = getattr(self.backend, "base_url", None) or self.backend.name
+        server = self.backend.base_url or self.backend.name
         return Tokens(self.store, server, self.backend.model_id or "")
 
     def _longest(self, json_schema: Mapping[str, Any]) -> int | None:
@@ -350,9 +348,9 @@ class Suggester:
     def learned(self, model_id: str | None, scores: Mapping[str, float] | None) -> str:
         """Name what was learned from approvals and takes part in an answer now: a fit, or a calibration of scores."""
         if not self.backend.billed:
-            return str(getattr(self.backend, "learned", ""))
+            return self.backend.learned
         if (stack := self.stack) is not None:
-            return " ".join([stack.digest, *(str(getattr(free, "learned", "")) for free in self.second[:1])])
+            return " ".join([stack.digest, *(free.learned for free in self.second[:1])])
         calibration = self._calibration(model_id) if scores else None
         return "" if calibration is None else calibration.digest
 

@@ -106,6 +106,17 @@ class Annotations:
         sql = "SELECT MAX(id) FROM annotations WHERE project_id = :p AND task = :t"
         return (tx or self.db).value(sql, {"p": project_id, "t": task}) or 0
 
+    def newest(self) -> int:
+        """Return the number of the last decision of all projects, 0 if there is none."""
+        return int(self.db.value("SELECT MAX(id) FROM annotations") or 0)
+
+    def approvals(self, project_id: int, after: int, through: int, limit: int) -> list[Row]:
+        """Return what people approved in a project, oldest first, ``value`` as JSON: neither imports nor undos."""
+        sql = """SELECT id, record_id, task, value FROM annotations WHERE id > :after AND id <= :through
+                 AND project_id = :p AND state = 'approved' AND how <> 'imported' AND original_id IS NULL
+                 ORDER BY id LIMIT :limit"""
+        return self.db.all(sql, {"p": project_id, "after": after, "through": through, "limit": limit})
+
     def removals(self, project_id: int) -> int:
         """Return how often records of a project were removed: what was made from its log before is out of date."""
         return int(self.db.value("SELECT removals FROM projects WHERE id = :p", {"p": project_id}) or 0)

@@ -38,6 +38,24 @@ class Upkeep:
         sql = f"SELECT project_id, place FROM upkeep WHERE followed < newest AND {_FREE} ORDER BY until"
         return [(row["project_id"], row["place"]) for row in self.db.all(sql, _now())]
 
+    def begin(self, tx: Tx, project_id: int, place: str) -> None:
+        """Have a place that is new begin behind the newest decision there is."""
+        sql = """INSERT INTO upkeep (project_id, place, followed)
+                 VALUES (:p, :place, COALESCE((SELECT MAX(id) FROM annotations), 0)) ON CONFLICT DO NOTHING"""
+        tx.run(sql, {"p": project_id, "place": place})
+
+    def followed(self, project_id: int, place: str) -> int:
+        """Return the last decision that a place was taken up to, 0 for one that never was."""
+        return self._kept("followed", project_id, place)
+
+    def tries(self, project_id: int, place: str) -> int:
+        """Return how often a place failed in a row."""
+        return self._kept("tries", project_id, place)
+
+    def _kept(self, column: str, project_id: int, place: str) -> int:
+        sql = f"SELECT {column} FROM upkeep WHERE project_id = :p AND place = :place"
+        return int(self.db.value(sql, {"p": project_id, "place": place}) or 0)
+
     def is_due(self, project_id: int, task: str) -> bool:
         """Whether a task lags behind, be it that somebody works on it."""
         sql = "SELECT 1 FROM upkeep WHERE project_id = :p AND place = :place AND followed < newest"

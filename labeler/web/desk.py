@@ -15,7 +15,6 @@ from labeler.errors import InputError, LabelerError, NotFound
 from labeler.store.annotations import APPROVED
 from labeler.store.work import ORDERS, SIMILAR
 from labeler.task import Task
-from labeler.text import one_line
 from labeler.web.access import instance, json_body, project_task
 from labeler.web.desk_view import DeskView
 from labeler.web.sentences import said
@@ -130,8 +129,6 @@ def decide(project_id: int, task: str) -> Any:
         raise InputError("'then' must be an object with record_id, page and suggestion_id")
     ready = None if then is None else _ready(then)
     decided = _decisions(view.task).decide(g.person["id"], decision)
-    if not decided.repeated:
-        _tell(view.task, decided)
     return jsonify(
         annotation_id=decided.annotation_id,
         record_id=decided.record_id,
@@ -276,18 +273,6 @@ def _moved(view: DeskView, decision: Decision, decided: Decided) -> str | None:
         return None
     shown = view.task.schema.render(decided.value, view.language)
     return str(_("The labels of this task were changed meanwhile; your decision was saved as: %(label)s", label=shown))
-
-
-def _tell(task: Task, decided: Decided) -> None:
-    """Tell the plugins. The decision is durable: nothing here may undo it.
-
-    The background worker is not woken: it looks once a second, and follows all decisions since at once.
-    """
-    if decided.state != APPROVED or not instance().plugins.hear_approvals:
-        return
-    record = instance().store.records.get(decided.record_id)
-    for failed in instance().plugins.approved(g.project["name"], task.name, record, decided.value):
-        log.warning("The plugin %s failed on an approval: %s", failed.name, one_line(failed.reason))
 
 
 def _decision(body: dict[str, Any]) -> Decision:

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from labeler.errors import FULL, Conflict, JsonError, LabelerError, NotSignedIn, StoreFull, Throttled
 from labeler.text import one_line
+from labeler.web.access import instance
 
 log = logging.getLogger("labeler.web")
 
@@ -57,6 +58,9 @@ def install(app: Flask) -> None:
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Any:
         log.exception("%s %s failed", request.method, one_line(request.path))
+        blamed = instance().plugins.blamed(error)
+        if blamed:
+            return answer(500, f"The plugin {blamed.name} failed: {blamed.said}")
         return answer(500, "Something went wrong inside Labeler; the log says what")
 
 

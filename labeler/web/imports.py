@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, g, render_template, request, url_for
@@ -11,6 +12,7 @@ from labeler import strictjson
 from labeler.errors import Doubt, InputError
 from labeler.export.formats import csv_line
 from labeler.ingest.options import ImportOptions
+from labeler.ingest.reading import Reading
 from labeler.ingest.reading import preview as look_at
 from labeler.ingest.report import Report
 from labeler.ingest.service import queue_import
@@ -30,7 +32,8 @@ blueprint = Blueprint("imports", __name__)
 @blueprint.get("/projects/<int:project_id>/import")
 @admin_only
 def form(project_id: int) -> Any:
-    return render_template("import.html", imports=instance().store.records.imports(project_id))
+    imports = instance().store.records.imports(project_id)
+    return render_template("import.html", imports=imports, kinds=uploads.kinds())
 
 
 @blueprint.post("/projects/<int:project_id>/import")
@@ -65,7 +68,7 @@ def start(project_id: int, upload: str) -> Any:
         return _preview_page(project_id, upload, options, "Choose the column that holds the review text"), 400
     chosen = ImportOptions(**options)
     try:
-        look_at(path, chosen, name=file_name).resolve(chosen)
+        _look(path, chosen, file_name).resolve(chosen)
     except InputError as error:
         return _preview_page(project_id, upload, options, str(error)), 400
     uploads.take(path)
@@ -81,11 +84,15 @@ def _how_to_read(given: Any) -> dict[str, Any]:
     return read | {"header": given.get("header", "1") != "0"}
 
 
+def _look(path: Path, options: ImportOptions, name: str) -> Reading:
+    return look_at(path, options, instance().plugins.importers, name)
+
+
 def _preview_page(project_id: int, upload: str, options: dict[str, Any], message: str = "") -> str:
     path, file_name = uploads.find(project_id, upload)
     seen, readings, tasks = None, [], instance().tasks_of(g.project)
     try:
-        seen = look_at(path, ImportOptions(**options), name=file_name)
+        seen = _look(path, ImportOptions(**options), file_name)
     except Doubt as doubt:
         message = str(doubt)
         readings = [_reading(project_id, upload, options | dict(choice), choice) for choice in doubt.choices]
@@ -115,7 +122,7 @@ def _reading(project_id: int, upload: str, options: dict[str, Any], choice: Mapp
     how = {name: options[name] for name in ("encoding", "delimiter", "sheet", "header_row") if options[name]}
     here = url_for("imports.preview", project_id=project_id, upload=upload, header=int(options["header"]), **how)
     try:
-        seen = look_at(path, ImportOptions(**options), name=file_name)
+        seen = _look(path, ImportOptions(**options), file_name)
     except InputError as error:
         return {"choice": choice, "here": here, "seen": None, "message": str(error)}
     return {"choice": choice, "here": here, "seen": seen, "message": ""}

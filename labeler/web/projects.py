@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from flask import Blueprint, flash, g, render_template, request, url_for
+from flask_babel import get_locale
 
 from labeler import accounts, strictjson
 from labeler.backends.ensemble.backend import EnsembleBackend
@@ -17,6 +19,7 @@ from labeler.web.access import admin_only, instance, takes_upload
 from labeler.web.forms import go_on, text, texts, whole
 from labeler.web.words import _, setting_title, word
 
+log = logging.getLogger("labeler.web")
 PAGE = 50
 _MAX_ID = 2**62
 blueprint = Blueprint("projects", __name__)
@@ -69,7 +72,9 @@ def create() -> Any:
 def _new_page(form: dict[str, Any] | None = None, message: str = "") -> str:
     loaded = instance().plugins.tasks
     empty = {"name": "", "language": "ko", "tasks": list(loaded)}
-    return render_template("project_new.html", loaded=loaded, form=form or empty, message=message)
+    return render_template(
+        "project_new.html", loaded=loaded, form=form or empty, message=message, kinds=uploads.kinds()
+    )
 
 
 @blueprint.get("/projects/<int:project_id>")
@@ -78,7 +83,7 @@ def overview(project_id: int) -> Any:
     tasks = instance().tasks_of(g.project)
     return render_template(
         "project.html",
-        tasks=[_standing(project_id, task) for task in tasks.values()],
+        tasks=[_card(project_id, task) for task in tasks.values()],
         records=store.records.counts(project_id) | {"near": store.records.near_duplicates(project_id)},
         cost=store.ledger.project_cost(project_id),
         vectors=store.vectors.progress(instance().chosen_embeddings(g.project).embedder.id, project_id),
@@ -89,8 +94,19 @@ def overview(project_id: int) -> Any:
     )
 
 
+def _card(project_id: int, task: Task) -> dict[str, Any]:
+    """Return what the overview says of one task; what fails in a task of a plugin costs its own card alone."""
+    try:
+        return _standing(project_id, task) | {"title": task.titled(str(get_locale()))}
+    except Exception as error:
+        blamed = instance().plugins.blamed(error)
+        if blamed is None:
+            raise
+        log.exception("The task %s failed on the overview", task.name)
+        return {"task": task, "title": task.name, "failed": f"The plugin {blamed.name} failed: {blamed.said}"}
+
+
 def _standing(project_id: int, task: Task) -> dict[str, Any]:
-    """Return what the overview says of one task."""
     store = instance().store
     how = store.annotations.how_counts(project_id, task.name)
     return {

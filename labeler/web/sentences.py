@@ -542,6 +542,7 @@ SENTENCES = (
     N_("could not be sent"),
     N_("%(why)s, %(n)s of %(total)s answered"),
     # Of tasks, plugins and the work of the background
+    N_("The plugin %(name)s failed: %(why)s"),
     N_("The task %(task)s cannot build a prompt: %(reason)s"),
     N_("The parser of the task %(task)s failed: %(reason)s"),
     N_("%(error)s in the task or backend: %(reason)s"),

@@ -17,11 +17,10 @@ from labeler import settings as tables
 from labeler import strictjson
 from labeler.errors import InputError
 from labeler.prompts import LANGUAGES
-from labeler.settings import Setting
+from labeler.settings import TABLES, Setting
 from labeler.web.forms import text, texts
-from labeler.web.words import N_, setting_of
+from labeler.web.words import N_, known_settings, setting_of
 
-TABLES = {"project": tables.PROJECT, "task": tables.TASK, "instance": tables.INSTANCE}
 _LONGEST, _LONGEST_TEXT = 500, 50_000
 # Kept in the form and not stripped: what ends an answer may be a line break.
 _ESCAPED = "stop"
@@ -40,61 +39,60 @@ class Group:
     folded: bool = False
 
 
+def _of(name: str) -> tuple[str, ...]:
+    return tuple(setting.name for table in TABLES.values() for setting in table if setting.group == name)
+
+
 GROUPS: Mapping[str, tuple[Group, ...]] = {
     "project": (
-        Group(N_("Tasks"), ("tasks",), N_("A task that you remove keeps its labels; it is only hidden")),
-        Group(N_("Finding examples"), ("embedder", "embedding_model", "max_share_reviewer", "max_share_group")),
+        Group(N_("Tasks"), _of("tasks"), N_("A task that you remove keeps its labels; it is only hidden")),
+        Group(N_("Finding examples"), _of("examples")),
         Group(
             N_("Columns of the records"),
-            tables.COLUMNS,
+            _of("columns"),
             N_(
                 "As long as nothing is chosen here, people see every column, but none on a blind record, and the model "
                 "sees none."
             ),
         ),
-        Group(N_("Queue"), ("order", "blind_share", "claim_minutes", "refresh", "refresh_ahead")),
+        Group(N_("Queue"), _of("queue")),
         Group(
-            N_("Budgets"),
-            ("budget_project", "budget_day"),
-            N_("No new call starts once one of them is reached. Empty means no limit."),
+            N_("Budgets"), _of("budgets"), N_("No new call starts once one of them is reached. Empty means no limit.")
         ),
     ),
     "task": (
-        Group(N_("What is asked"), ("guidelines", "labels", "unit")),
-        Group(N_("Examples"), ("k", "retriever", "pinned")),
-        Group(N_("Model"), ("backend", "model_id", "answering", "calibrate", "trial", "executor")),
-        Group(
-            N_("Way of prompting"),
-            ("style", "samples", "mode", "cascade_score", "joint", "persona", "answer_wording"),
-        ),
+        Group(N_("What is asked"), _of("asked")),
+        Group(N_("Examples"), _of("shown")),
+        Group(N_("Model"), _of("model")),
+        Group(N_("Way of prompting"), _of("prompting")),
         Group(
             N_("Generation"),
-            tables.GENERATION,
+            _of("generation"),
             N_("A backend refuses settings that it does not support before a run starts"),
             True,
         ),
         Group(
             N_("Local weights"),
-            ("quantization", "device", "gguf_file", "adapter", "batch_size"),
+            _of("weights"),
             N_("For the backend transformers: models that run on this computer."),
             True,
         ),
-        Group(N_("Pace and budget"), ("budget", "concurrency", "max_tries")),
+        Group(N_("Pace and budget"), _of("pace")),
     ),
     "instance": (
         Group(
             N_("OpenAI-compatible server"),
-            ("openai_base_url", "openai_api_key", "openai_model", "timeout_seconds"),
+            _of("server"),
             N_("OpenAI, or your own server (vLLM, llama.cpp, Ollama ...). Without one, the free backends still work."),
         ),
         Group(
             N_("Model on this computer"),
-            ("transformers_model",),
+            _of("local"),
             N_("Local weights cost no fee; they use the processor and memory of this computer."),
         ),
         Group(
             N_("Limits and resending"),
-            ("requests_per_minute", "tokens_per_minute", "lease_seconds"),
+            _of("limits"),
             N_("All processes share one pace per server. Leave a field empty to learn it from the server's answers."),
             True,
         ),
@@ -209,7 +207,7 @@ def were_seen() -> dict[str, Any] | None:
     return found
 
 
-def changed(table: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def changed(table: tables.Table, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a person changed in the form: what they left as they saw it must not undo another's change."""
     before = were_seen()
     names = given if before is None else tables.differing(table, given, before)
@@ -242,8 +240,7 @@ def _typed(setting: Setting) -> Any:
 def named_in(message: str) -> str:
     """Return the setting that an error's sentence begins with, or an empty text."""
     found = re.match(r"(\w+)", message)
-    known = {setting.name for table in TABLES.values() for setting in table}
-    return found[1] if found and found[1] in known else ""
+    return found[1] if found and found[1] in known_settings() else ""
 
 
 def options_of(setting: Setting) -> list[Option]:

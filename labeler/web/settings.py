@@ -14,7 +14,7 @@ from flask_babel import get_locale
 from labeler import accounts, prompts, strictjson
 from labeler import settings as tables
 from labeler.annotation.relabel import KEPT, NEW, RENAMED, Preview
-from labeler.backends.base import Backend
+from labeler.backends.base import Backend, made_by
 from labeler.backends.openai import OpenAIBackend, openai_settings
 from labeler.errors import Forbidden, InputError, LabelerError, MissingExtra, NotFound, SettingError
 from labeler.extras import AUTO, extra_of_embedder
@@ -31,6 +31,7 @@ from labeler.web.label_rows import labels_of, rows_of, typed_answers, typed_rows
 from labeler.web.setting_fields import (
     GROUPS,
     Form,
+    Group,
     Option,
     changed,
     grouped,
@@ -292,8 +293,8 @@ def save_instance() -> Any:
     """
     given: dict[str, Any] = {}
     try:
-        given = typed(tables.INSTANCE)
-        changes = _with_key(changed("instance", given))
+        given = typed(tuple(instance().table.values()))
+        changes = _with_secrets(changed(instance().table, given))
         # The backend itself says what is wrong with an address or a key.
         OpenAIBackend(changes.get("openai_base_url"), changes.get(_SECRET), changes.get("openai_model") or "any")
         instance().change_settings(changes, g.person["id"])
@@ -303,10 +304,15 @@ def save_instance() -> Any:
     return go_on("settings.general")
 
 
-def _with_key(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the changes: the key is never sent back to the page, so an empty field means that it stays."""
-    changes = {name: value for name, value in given.items() if name != _SECRET or value}
-    return changes | {_SECRET: None} if request.form.get("forget_key") else changes
+def _with_secrets(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes: a secret is never sent back to the page, so an empty field means that it stays."""
+    secrets = _secrets()
+    changes = {name: value for name, value in given.items() if name not in secrets or value}
+    return changes | {name: None for name in texts("forget") if name in secrets}
+
+
+def _secrets() -> list[str]:
+    return [setting.name for setting in instance().table.values() if setting.secret]
 
 
 @blueprint.post("/settings/test")
@@ -366,9 +372,11 @@ def _tested(backend: str, model_id: str) -> Mapping[str, Any] | Trial:
 def _checked(store: Store, made: Backend, place: tuple[str, str, str]) -> Mapping[str, Any]:
     """Test a backend and close it; keep what its model can under ``place`` (backend, address, model id)."""
     try:
-        found: dict[str, Any] = made.check()  # type: ignore[attr-defined]
+        found = made.check()
     finally:
-        made.close()  # type: ignore[attr-defined]
+        made.close()
+    if found is None:
+        raise SettingError(f"The backend {place[0]} needs no test")
     if found["ok"] and found.get("capabilities"):
         store.write(lambda tx: store.models.record(tx, *place, found["capabilities"]))
     return found
@@ -379,8 +387,7 @@ def _made(backend: str, model_id: str, settings: Mapping[str, Any]) -> Backend:
     if backend == models.OPENAI:
         key, base_url = openai_settings(settings)
         return OpenAIBackend(base_url, key, model_id, timeout=min(_TEST_SECONDS, _timeout(settings)))
-    made: Backend = find(instance().plugins.backends, backend, "backend").create({**settings, "model_id": model_id})
-    return made
+    return made_by(find(instance().plugins.backends, backend, "backend"), {**settings, "model_id": model_id})
 
 
 def _timeout(settings: Mapping[str, Any]) -> float:
@@ -388,23 +395,26 @@ def _timeout(settings: Mapping[str, Any]) -> float:
 
 
 def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
-    # The key goes nowhere: not even the one that was just typed comes back.
-    shown = _without_key(values)
-    key_set = bool(instance().settings.get(_SECRET))
+    # A secret goes nowhere: not even the one that was just typed comes back.
+    shown = _without_secrets(values)
+    known = {name for name in _secrets() if instance().settings.get(name)}
+    secret_hints = {
+        name: _("Set; enter another one to replace it") if name in known else _("Not set") for name in _secrets()
+    }
     hints = {
         "openai_base_url": "https://api.openai.com/v1",
         "transformers_model": "meta-llama/Llama-3.1-8B-Instruct",
         "timeout_seconds": 60,
         "lease_seconds": tables.lease(instance().settings | {"lease_seconds": None}),
-        _SECRET: _("Set; enter another one to replace it") if key_set else _("Not set"),
+        **secret_hints,
         **dict.fromkeys(("requests_per_minute", "tokens_per_minute"), _("Learned from the server")),
     }
     return render_template(
         "settings.html",
         going_on=_trials().going_on(),
-        groups=grouped(tables.INSTANCE, GROUPS["instance"]),
-        form=Form(shown, hints=hints, wrong=named_in(message), seen=seen(_without_key(instance().settings))),
-        key_set=key_set,
+        groups=grouped(tuple(instance().table.values()), (*GROUPS["instance"], _plugins())),
+        form=Form(shown, hints=hints, wrong=named_in(message), seen=seen(_without_secrets(_own(instance().settings)))),
+        known_secrets=known,
         overruled=[name for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL") if os.environ.get(name, "").strip()],
         local_installed=all(importlib.util.find_spec(name) for name in ("torch", "transformers")),
         rows=models.model_rows(instance()),
@@ -415,8 +425,17 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
     )
 
 
-def _without_key(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name != _SECRET}
+def _plugins() -> Group:
+    return Group(_("Plugins"), tuple(instance().plugins.settings), _("What plugins need that are installed here."))
+
+
+def _own(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without those of plugins that are gone: these wait in the file."""
+    return {name: value for name, value in values.items() if name in instance().table}
+
+
+def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in _secrets()}
 
 
 def _embedders() -> dict[str, str | None]:

@@ -20,7 +20,7 @@ from labeler.web.access import instance
 
 _KINDS = ("csv", "tsv", "tab", "txt", "jsonl", "ndjson", "json", "xlsx", "xlsm", "parquet", "pq")
 _SUFFIX = re.compile(rf"\.(?:{'|'.join(_KINDS)})(?:\.gz)?\Z")
-_NAME = re.compile(rf"[0-9a-f]{{32}}{_SUFFIX.pattern}")
+_NAME = re.compile(r"[0-9a-f]{32}(\.[\w-]+)+")
 _KEEP_SECONDS = 24 * 3600.0
 _GONE = "There is no such upload any more; send the file again"
 
@@ -67,7 +67,15 @@ def take(path: Path) -> None:
         raise NotFound(_GONE) from None
 
 
+def kinds() -> list[str]:
+    """Return the suffixes of what can be uploaded, those of plugins too, as a form's file input takes them."""
+    return [*(f".{kind}" for kind in _KINDS), ".gz", *sorted(instance().plugins.importers)]
+
+
 def _suffix(name: str) -> str:
+    own = [suffix for suffix in instance().plugins.importers if name.lower().endswith(suffix)]
+    if own:
+        return max(own, key=len)
     found = _SUFFIX.search(name.lower())
     if found is None:
         raise InputError(

@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from flask import g
+from flask import current_app, g, has_app_context
 from flask_babel import get_locale, get_translations
 
+from labeler.prompts import titled
 from labeler.prompts.styles import WAYS
+from labeler.settings import N_ as N_
+from labeler.settings import TABLES, Setting
 
 
 def _(text: str, /, **values: Any) -> str:
@@ -24,11 +28,6 @@ def _(text: str, /, **values: Any) -> str:
         catalogue = g.catalogue = get_translations()
     said = str(catalogue.ugettext(text))
     return said % values if values else said
-
-
-def N_(text: str) -> str:
-    """Mark a text for the catalogue."""
-    return text
 
 
 WORDS = {
@@ -241,125 +240,8 @@ WORDS = {
     "parse.quoted": N_("Quotes a review"),
 }
 
-# Title and explanation of each setting that the pages show.
-SETTINGS = {
-    # Of a project
-    "tasks": (N_("Tasks"), ""),
-    "embedder": (N_("Embedder"), N_("Turns texts into vectors, to find similar examples")),
-    "embedding_model": (N_("Embedding model"), N_("For sentence-transformers: a model name or a folder")),
-    "blind_share": (
-        N_("Blind share"),
-        N_("The share of records shown without a suggestion, to measure agreement without bias (0 to 1)"),
-    ),
-    "hidden_columns": (N_("Hidden from people"), N_("Reviewers see it on no record")),
-    "blind_columns": (N_("Shown on blind records"), N_("Reviewers see it also where no suggestion is shown")),
-    "sent_columns": (
-        N_("Sent to the model"),
-        N_("It stands in the prompt beside the text, and free suggestions learn from it; all are made again"),
-    ),
-    "order": (N_("Queue order"), N_("Which record comes next on the desk")),
-    "claim_minutes": (N_("Minutes per record"), N_("How long an opened record stays reserved for a reviewer")),
-    "max_share_reviewer": (
-        N_("Largest share of one reviewer"),
-        N_("How many of the examples in a prompt may come from one reviewer (0 to 1)"),
-    ),
-    "max_share_group": (
-        N_("Largest share of one product"),
-        N_("How many of the examples in a prompt may come from one product (0 to 1)"),
-    ),
-    "budget_project": (N_("Budget of the project"), N_("The most all runs together may cost, in US dollars")),
-    "budget_day": (N_("Budget of a day"), N_("The most the project may cost in one day (UTC), in US dollars")),
-    "refresh": (
-        N_("Renew suggestions after approvals"),
-        N_("Pending suggestions near the front of the queue are made again when their examples changed"),
-    ),
-    "refresh_ahead": (N_("Records kept fresh"), N_("How many records from the front of the queue are renewed")),
-    # Of a task: what is asked, and with which examples
-    "guidelines": (
-        N_("Guidelines"),
-        N_("Reviewers and the model read the same guidelines. Empty: those of the plugin."),
-    ),
-    "labels": (
-        N_("Labels"),
-        N_(
-            "The name is what is stored and exported. A parent makes a label a subcategory. A new name in the same row "
-            "renames the label wherever it was given; what becomes of a row that is removed is asked before it is "
-            "saved."
-        ),
-    ),
-    "unit": (
-        N_("What is labeled"),
-        N_("Each review, or all reviews of a product as one record; pending records change with it"),
-    ),
-    "k": (N_("Examples per prompt"), N_("0 means zero-shot")),
-    "retriever": (N_("Retriever"), N_("Chooses the examples that a prompt shows")),
-    "pinned": (N_("Pinned records"), N_("Record keys for the fixed retriever and the cascade, one a line")),
-    # The model
-    "backend": (N_("Backend"), N_("What makes the suggestions")),
-    "model_id": (N_("Model"), N_("The name of the model on the server or the hub")),
-    "answering": (
-        N_("Way of answering"),
-        N_("Scoring costs almost no output tokens and gives real scores. Styles that reason need generated answers."),
-    ),
-    "calibrate": (
-        N_("Calibrate scores"),
-        N_("Correct the scores of the labels where that agrees better with approved labels"),
-    ),
-    "trial": (
-        N_("Ask approved records first"),
-        N_("That says what the model is worth; its answers are pooled with the free suggestion where that is better"),
-    ),
-    "executor": (N_("Executor"), N_("Separate calls, or a batch that is answered within a day")),
-    # The way of prompting
-    "style": (N_("Prompt style"), N_("What the model is asked to do before it answers")),
-    "samples": (N_("Samples"), N_("How many answers self-consistency asks for")),
-    "mode": (
-        N_("Mode"),
-        N_("A cascade asks the free backends first, then with fixed examples, then with retrieved ones"),
-    ),
-    "cascade_score": (
-        N_("Score that saves the call"),
-        N_("Where the free backends agree with at least this score (0 to 1), no call is made. Empty: always call."),
-    ),
-    "joint": (
-        N_("Asked in the same call"),
-        N_("Other tasks of the same record; one call answers all of them, without reasoning"),
-    ),
-    "persona": (N_("Persona"), N_("Who the model is told to be; empty: an experienced reviewer")),
-    "answer_wording": (N_("Wording of the answer"), N_("How the answer is asked for; empty: as one JSON object")),
-    # Generation
-    "max_tokens": (N_("Longest answer"), N_("In tokens")),
-    "temperature": (N_("Temperature"), N_("0 gives the most likely answer each time")),
-    "top_k": (N_("Top-k"), N_("Sample from the k likeliest tokens, where the backend can")),
-    "top_p": (N_("Top-p"), N_("Sample from the likeliest tokens of this joint probability (0 to 1)")),
-    "seed": (N_("Seed"), N_("For repeatable answers, where the backend can")),
-    "stop": (N_("Stop texts"), N_("Texts that end an answer, one a line; \\n is a line break")),
-    # Local weights
-    "quantization": (N_("Quantization"), N_("Fewer bits need less memory, but answers get a little worse")),
-    "device": (N_("Device"), N_("Where the weights are put")),
-    "gguf_file": (N_("GGUF file"), N_("The file in the model's folder or repository, if it is one")),
-    "adapter": (N_("LoRA adapter"), N_("The folder of an adapter, trained for these weights")),
-    "batch_size": (N_("Prompts at once"), N_("How many prompts the model reads together; halved when memory runs out")),
-    # Pace and budget
-    "budget": (N_("Budget per run"), N_("In US dollars; a run pauses when it is reached")),
-    "concurrency": (N_("Calls at once"), N_("How many calls are in flight at the same time")),
-    "max_tries": (N_("Tries per call"), N_("How many times a call is tried that fails temporarily")),
-    # Of the instance
-    "openai_base_url": (N_("Address"), N_("http or https, up to where the API begins (/v1)")),
-    "openai_api_key": (N_("Key"), N_("Stored on the server, readable by its owner only, and never shown again")),
-    "openai_model": (N_("Model"), N_("For tasks without a model of their own: the name of the model on the server")),
-    "transformers_model": (
-        N_("Local model"),
-        N_("For tasks without a model of their own: a hub id or a folder on this computer"),
-    ),
-    "timeout_seconds": (N_("Time-out in seconds"), N_("How long one whole answer may take")),
-    "requests_per_minute": (N_("Requests per minute"), N_("The most requests sent to the server")),
-    "tokens_per_minute": (N_("Tokens per minute"), N_("The most tokens sent and received, as estimated beforehand")),
-    "lease_seconds": (
-        N_("Seconds until a call is resent"),
-        N_("When a worker dies, its call is sent again after this time. Empty: longer than the time-out."),
-    ),
-}
+SETTINGS = {setting.name: setting for table in TABLES.values() for setting in table}
+"""The settings that Labeler has itself; those of plugins come beside them."""
 
 
 def word(name: str) -> str:
@@ -395,7 +277,22 @@ def failure_kind(kind: str) -> str:
 
 
 def setting_title(name: str) -> str:
-    return str(_(SETTINGS[name][0])) if name in SETTINGS else name
+    known = known_settings()
+    return _said(known[name].title) if name in known and known[name].title else name
+
+
+def known_settings() -> Mapping[str, Setting]:
+    """Return the settings by name, with those of the plugins of the instance."""
+    opened = current_app.extensions.get("labeler") if has_app_context() else None
+    return SETTINGS if opened is None else {**opened.plugins.settings, **SETTINGS}
+
+
+def _said(text: str | Mapping[str, str]) -> str:
+    """Return a text of the catalogue, or one of a plugin, in the page's language."""
+    if isinstance(text, str):
+        return str(_(text)) if text else ""
+    locale = get_locale()
+    return titled(text, locale.language if locale else "ko")
 
 
 def setting_named(names: str) -> str:
@@ -404,11 +301,11 @@ def setting_named(names: str) -> str:
     Several are separated by commas.
     """
     return ", ".join(
-        str(_("%(title)s (%(name)s)", title=setting_title(name), name=name)) if name in SETTINGS else name
+        str(_("%(title)s (%(name)s)", title=setting_title(name), name=name)) if name in known_settings() else name
         for name in names.split(", ")
     )
 
 
 def setting_help(name: str) -> str:
-    help_ = SETTINGS.get(name, ("", ""))[1]
-    return str(_(help_)) if help_ else ""
+    known = known_settings()
+    return _said(known[name].help) if name in known else ""

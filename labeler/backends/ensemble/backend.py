@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from labeler.backends import columns
-from labeler.backends.base import BackendRequest
+from labeler.backends.base import Backend, BackendRequest
 from labeler.backends.ensemble import pool
 from labeler.backends.ensemble.fit import Fit, packed, unpacked
 from labeler.backends.ensemble.learn import (
@@ -329,18 +329,17 @@ class EnsembleBackend(Learner[Fit]):
         return shares
 
 
-class ProbeBackend:
+class ProbeBackend(Backend):
     """The ensemble's model on the project's vectors, alone: ridge regression, which agrees with logistic regression."""
 
     name = "probe"
-    model_id: str | None = None
-    billed = False
+    learns = True
 
     def __init__(self, ensemble: Learner[Any]) -> None:
         self.ensemble = ensemble
 
     @property
-    def learned(self) -> str:
+    def learned(self) -> str:  # type: ignore[override]
         return self.ensemble.learned
 
     @property
@@ -349,8 +348,8 @@ class ProbeBackend:
         fitted = self.ensemble.fitted
         return fitted if isinstance(fitted, Fit) and VECTORS in fitted.members else None
 
-    def starts(self) -> bool:
-        return self.ensemble.starts() and self.fitted is not None
+    def answers_now(self) -> bool:
+        return self.fitted is not None
 
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
         for request in requests:

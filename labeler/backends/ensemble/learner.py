@@ -7,12 +7,12 @@ by the newest one.
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from labeler.backends.base import BackendRequest
+from labeler.backends.base import Backend, BackendRequest
 from labeler.labels import LabelSchema
 from labeler.records import BackendFailure, Completion, Value
 from labeler.retrieval.embedding import Embeddings
@@ -38,7 +38,7 @@ class Stored(Protocol):
 F = TypeVar("F", bound=Stored)
 
 
-class Learner(ABC, Generic[F]):
+class Learner(Backend, Generic[F]):
     """Learns one project's task. ``lexical`` are the vectors of the built-in embedder, ``index`` has the project's own.
 
     ``columns`` are those of the metadata that models see, ``most`` is how many of the newest examples are learned from,
@@ -46,8 +46,7 @@ class Learner(ABC, Generic[F]):
     """
 
     name = "ensemble"
-    model_id: str | None = None
-    billed = False
+    learns = True
     most: ClassVar[int] = 20_000
     stands_in: ClassVar[str] = "nearest"
 
@@ -68,6 +67,9 @@ class Learner(ABC, Generic[F]):
     @abstractmethod
     def trusted(self) -> bool:
         """Whether enough is learned to stand beside the suggestions of others."""
+
+    def answers_now(self) -> bool:
+        return self.fitted is not None or self.starts()
 
     @abstractmethod
     def starts(self) -> bool:
@@ -108,7 +110,7 @@ class Learner(ABC, Generic[F]):
         return next((fit for fit in (known, self._unstored) if fit is not None and self._usable(fit)), None)
 
     @property
-    def learned(self) -> str:
+    def learned(self) -> str:  # type: ignore[override]
         """Which fit answers now; empty before the first."""
         fitted = self.fitted
         return "" if fitted is None else fitted.id

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from labeler import strictjson
-from labeler.backends.base import GENERATED, SCORED, BackendRequest
+from labeler.backends.base import GENERATED, SCORED, Backend, BackendRequest
 from labeler.backends.local.chat import Chat, PromptRefused
 from labeler.backends.local.generating import CONTEXT, STOP, Generated, generate
 from labeler.backends.local.grammar import can_constrain
@@ -46,7 +46,7 @@ class _Job:
     candidates: dict[str, Value]
 
 
-class TransformersBackend:
+class TransformersBackend(Backend):
     """Answers with local weights. They are loaded at the first request, and by one thread: one forward at a time.
 
     ``batch`` is how many prompts are read at once; it halves for good when memory runs out.
@@ -71,7 +71,6 @@ class TransformersBackend:
         self._counter: Chat | None = None
         self._prefixes: PrefixCache | None = None
         self._answers: dict[tuple[str, ...], list[list[int]]] = {}
-        self.before_loading: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         return f"TransformersBackend({self.options!r}, batch_size={self.batch})"
@@ -83,12 +82,12 @@ class TransformersBackend:
         yield from results
 
     @property
-    def weights(self) -> str:
+    def weights(self) -> str:  # type: ignore[override]
         """What tells the weights on this disk from others under the same name; empty for those of the hub."""
         return weights_on_disk(self.options)
 
     @property
-    def context(self) -> int | None:
+    def context(self) -> int | None:  # type: ignore[override]
         """How many tokens a prompt and its answer may have together; None until the weights are loaded."""
         loaded = self._loaded
         return None if loaded is None else loaded.context

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from labeler.backends import endings
-from labeler.backends.base import GENERATED, SCORED, BackendRequest
+from labeler.backends.base import GENERATED, SCORED, Backend, BackendRequest
 from labeler.backends.openai import answers, context
 from labeler.backends.openai.answers import Refusal, Unreadable
 from labeler.backends.openai.batches import BatchClient
@@ -44,7 +44,7 @@ _NOTHING_KNOWN = Capabilities()
 log = logging.getLogger(__name__)
 
 
-class OpenAIBackend:
+class OpenAIBackend(Backend):
     """Completions over HTTP. Threads share one instance: one client, and one memory of what the server takes.
 
     ``timeout`` is in seconds and covers a whole answer, however slowly it trickles in. ``structured`` is ``auto``
@@ -91,22 +91,22 @@ class OpenAIBackend:
         return self._knowledge.now
 
     @property
-    def generation_settings(self) -> frozenset[str]:
+    def generation_settings(self) -> frozenset[str]:  # type: ignore[override]
         """The fields of :class:`Generation` that the server is not known to refuse."""
         return frozenset(name for name in SETTINGS if self.capabilities.takes(name) is not False)
 
     @property
-    def thinks(self) -> bool:
+    def thinks(self) -> bool:  # type: ignore[override]
         """Whether the model is known to think before it answers, which takes tokens of its answer."""
         return bool(self.capabilities.thinks) or self.capabilities.max_tokens_name == TOKEN_NAMES[1]
 
     @property
-    def slots(self) -> int | None:
+    def slots(self) -> int | None:  # type: ignore[override]
         """How many calls the server answers at once, where it said so."""
         return self.capabilities.slots
 
     @property
-    def context(self) -> int | None:
+    def context(self) -> int | None:  # type: ignore[override]
         """How many tokens a prompt and its answer may have together, as the server said; None where it did not."""
         return self.capabilities.context
 
