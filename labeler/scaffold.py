@@ -11,6 +11,7 @@ from labeler.errors import InputError
 
 EXAMPLES: Mapping[str, tuple[str, str]] = {
     "task": ("delivery.py", "delivery"),
+    "label": ("amount.py", "amount"),
     "backend": ("first.py", "first"),
     "embedder": ("letters.py", "letters"),
     "retriever": ("newest.py", "newest"),
@@ -34,8 +35,10 @@ dependencies = ["labeler-rag"]
 {name} = "{name}"
 
 [tool.setuptools]
-py-modules = ["{name}"]
+{holds}
 """
+_MODULE = 'py-modules = ["{name}"]'
+_PACKAGE = 'packages = ["{name}"]\npackage-data = {{ {name} = ["*.html", "*.js"] }}'
 _TEST = '''"""The plugin keeps what every plugin has to."""
 
 from pathlib import Path
@@ -44,7 +47,7 @@ import pytest
 from labeler.testing import checks_of
 
 
-@pytest.mark.parametrize("check", checks_of(Path(__file__).parent / "{name}.py"), ids=str)
+@pytest.mark.parametrize("check", checks_of(Path(__file__).parent), ids=str)
 def test_contract(check):
     check()
 '''
@@ -60,15 +63,25 @@ def write(name: str, kind: str, folder: Path) -> list[Path]:
     place = folder / name
     if place.exists():
         raise InputError(f"{place} is there already; choose another name")
-    files = {
-        f"{name}.py": source(kind, name),
-        f"test_{name}.py": _TEST.format(name=name),
-        "pyproject.toml": _PYPROJECT.format(name=name, dashed=name.replace("_", "-")),
-    }
-    place.mkdir(parents=True)
+    widget = _widget(kind, name)
+    # A form and a script travel with a package, not with a single file.
+    files = {f"{name}/__init__.py": source(kind, name), **widget} if widget else {f"{name}.py": source(kind, name)}
+    holds = (_PACKAGE if widget else _MODULE).format(name=name)
+    files[f"test_{name}.py"] = _TEST
+    files["pyproject.toml"] = _PYPROJECT.format(name=name, dashed=name.replace("_", "-"), holds=holds)
     for file, text in files.items():
+        (place / file).parent.mkdir(parents=True, exist_ok=True)
         (place / file).write_text(text, encoding="utf-8")
     return [place / file for file in files]
+
+
+def _widget(kind: str, name: str) -> dict[str, str]:
+    """Return the form and the script of a label schema of one's own, by file; nothing for other kinds."""
+    own = EXAMPLES[kind][1]
+    folder = resources.files("labeler_examples") / own
+    if not folder.is_dir():
+        return {}
+    return {f"{name}/{name}{end}": (folder / f"{own}{end}").read_text(encoding="utf-8") for end in (".html", ".js")}
 
 
 def source(kind: str, name: str) -> str:
@@ -79,4 +92,5 @@ def source(kind: str, name: str) -> str:
     text = re.sub(rf"\b{own.capitalize()}(?=[A-Z]|\b)", titled, text)
     # The suffix of an export format is that of its files, whatever it is called.
     before = r"\"\.?" if kind == "importer" else r"\""
-    return re.sub(rf"({before}){own}(?=[\"-])", rf"\g<1>{name}", text)
+    text = re.sub(rf"({before}){own}(?=[\"-])", rf"\g<1>{name}", text)
+    return text.replace(f'.parent / "{name}"', ".parent")

@@ -18,6 +18,7 @@ from labeler import Generation, Message, Record, built_in
 from labeler.app import create_app
 from labeler.backends.base import BackendRequest
 from labeler.cli import cli
+from labeler.conformance import plugin_file
 from labeler.errors import InputError
 from labeler.instance import Instance
 from labeler.labels import Choice, Label
@@ -173,13 +174,14 @@ def test_new_plugin_passes_its_own_test_and_check(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     made = CliRunner().invoke(cli, ["plugin", "new", "my_thing", "--kind", kind])
     assert made.exit_code == 0, made.output
-    files = ["my_thing.py", "pyproject.toml", "test_my_thing.py"]
+    files = ["my_thing" if kind == "label" else "my_thing.py", "pyproject.toml", "test_my_thing.py"]
     assert sorted(path.name for path in (tmp_path / "my_thing").iterdir()) == files
     checked = CliRunner().invoke(cli, ["plugin", "check", "my_thing"])
     assert checked.exit_code == 0, checked.output
     assert "BAD" not in checked.output
-    plugins = load_plugins(built_in, files=[tmp_path / "my_thing" / "my_thing.py"], entry_points=False)
-    registered = [name for (_, name), owner in plugins.owners.items() if owner.endswith("my_thing.py")]
+    file = plugin_file(tmp_path / "my_thing")
+    plugins = load_plugins(built_in, files=[file], entry_points=False)
+    registered = [name for (what, name), owner in plugins.owners.items() if owner == str(file) and what != "widgets"]
     assert registered == ({"hooks": [], "importer": [".my_thing"]}.get(kind, ["my_thing"]))
 
 
@@ -278,3 +280,18 @@ def test_check_says_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project.entry-points.labeler]\nodd = "odd"\n')
     with pytest.raises(InputError, match=r"names the plugin odd, and there is no .*odd\.py"):
         checks_of(tmp_path)
+
+
+PAGE = (FOLDER.parent.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", ["first.py", "amount.py", "amount/amount.html", "amount/amount.js"])
+def test_printed_examples_are_the_ones_that_run(file: str) -> None:
+    """What docs/plugins.md prints is the example, character for character."""
+    assert (FOLDER / file).read_text(encoding="utf-8").strip() in PAGE
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_example_is_in_the_document(file: str) -> None:
+    """The page leads to each example."""
+    assert f"](../examples/plugins/{file})" in PAGE

@@ -13,7 +13,7 @@ from labeler.errors import InputError
 if TYPE_CHECKING:
     from labeler.instance import Instance
 
-KINDS = ("task", "backend", "embedder", "retriever", "importer", "exporter", "hooks")
+KINDS = ("task", "label", "backend", "embedder", "retriever", "importer", "exporter", "hooks")
 
 
 @cli.command()
