@@ -101,7 +101,7 @@ class Projects:
         sql = """SELECT version, settings FROM task_settings WHERE project_id = :p AND task = :t
                  ORDER BY version DESC LIMIT 1"""
         row = (tx or self.db).one(sql, {"p": project_id, "t": task})
-        return (row["version"], stored_settings(row["settings"])) if row else (0, {})
+        return (row["version"], stored_settings(row["settings"])) if row else (0, stored_settings("{}"))
 
     def task_versions(self, project_id: int, task: str) -> list[Row]:
         sql = """SELECT s.version, s.settings, s.created_at, r.name AS reviewer FROM task_settings s
