@@ -105,7 +105,8 @@ class Worker:
 
     def _imports(self) -> bool:
         store = self.instance.store
-        claimed = store.write(store.records.claim_import)
+        # Nobody is kept from writing for a look.
+        claimed = store.write(store.records.claim_import) if store.records.waits_import() else None
         if claimed is None:
             return False
         if not claimed["path"]:
