@@ -305,6 +305,7 @@ class Worker:
     def _upkeep(self) -> bool:
         store = self.instance.store
         self._checkpoint()
+        self.instance.rest()
         busy = store.index_pictures()
         for project in store.projects.all():
             busy = self._derive(project) or busy
