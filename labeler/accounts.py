@@ -92,9 +92,9 @@ def sign_out(store: Store, reviewer_id: int, session: str, seconds: float) -> No
     store.write(lambda tx: store.people.end_session(tx, reviewer_id, _digest(session), time.time() + seconds))
 
 
-def has_ended(store: Store, session: str) -> bool:
-    """Whether a session was signed out."""
-    return store.people.has_ended(_digest(session))
+def of_session(store: Store, reviewer_id: int, session: str) -> Row | None:
+    """Return the account of a session; None if it was signed out."""
+    return store.people.of_session(reviewer_id, _digest(session))
 
 
 def _sign_in_to_look(store: Store, name: str, password: str, address: str) -> Row:

@@ -422,6 +422,14 @@ class Instance:
                 self._embeddings[key] = Embeddings(self.store, factory(settings), name)
             return self._embeddings[key]
 
+    def rest(self) -> None:
+        """Have embedders let go of what nobody has used for a while."""
+        with self._lock:
+            resting = [getattr(one.embedder, "rest", None) for one in self._embeddings.values()]
+        for rest in resting:
+            if rest is not None:
+                rest()
+
     def index(self, project: Mapping[str, Any], task: Task) -> ExampleIndex:
         """Return the example index of a task; its cache file lives in the folder index/."""
         embeddings = self.embeddings(project)

@@ -17,6 +17,7 @@ from labeler.backends.prices import ModelInfo
 from labeler.errors import SettingError
 from labeler.plugins import Plugins, find
 from labeler.prelabel.calls import Pace
+from labeler.prelabel.meant import FREE
 from labeler.prelabel.suggest import Suggester
 from labeler.prompts import PromptStyle
 from labeler.records import Generation
@@ -71,6 +72,8 @@ class Suggesters:
         self._lock = threading.RLock()
         # The one used last stands last.
         self._backends: dict[str, Backend] = {}
+        # By project, task and free backend, with all that each was made from.
+        self._suggesters: dict[tuple[int, str, str], tuple[list[Any], Suggester]] = {}
 
     # Backends
 
@@ -179,6 +182,7 @@ class Suggesters:
         with self._lock:
             forgotten = list(self._backends.values())
             self._backends.clear()
+            self._suggesters.clear()
         self._forget(forgotten)
 
     def _forget(self, forgotten: Iterable[Backend]) -> None:
@@ -200,9 +204,32 @@ class Suggesters:
         ``keep``: see :meth:`backend`.
         """
         given = {name: value for name, value in (overrides or {}).items() if value not in (None, "")}
-        chosen = {**self.opened.task_settings_raw(project, task.name), **given}
-        settings = read_settings("task", {k: v for k, v in chosen.items() if v is not None})
+        raw = self.opened.task_settings_raw(project, task.name)
+        settings = read_settings("task", {**raw, **given} if given else raw)
         name = settings["backend"] or self.default_backend(project, task, settings["model_id"])
+        if name not in FREE or settings["pinned"]:
+            return self._made(project, task, name, settings, raw, given, keep)
+        place = int(project["id"]), task.name, name
+        # All that it is made from; where nothing of it has changed, what was made before is as good as new.
+        ensemble = self.opened.ensemble(project, task)
+        grounds = [
+            task, raw, given, project["settings"], project["language"], self.opened.settings, ensemble,
+            ensemble.trusted, self.opened.index(project, task),
+        ]  # fmt: skip
+        with self._lock:
+            known = self._suggesters.get(place)
+        if known is not None and known[0] == grounds:
+            return known[1]
+        made = self._made(project, task, name, settings, raw, given, keep)
+        with self._lock:
+            self._suggesters[place] = grounds, made
+        return made
+
+    def _made(
+        self, project: Mapping[str, Any], task: Task, name: str, settings: Mapping[str, Any], raw: Mapping[str, Any],
+        given: Mapping[str, Any], keep: bool,
+    ) -> Suggester:  # fmt: skip
+        chosen = {**raw, **given}
         backend = self.backend(project, task, name, settings, keep)
         self._check_executor(name, backend, settings["executor"], given)
         store, project_id = self.opened.store, int(project["id"])
@@ -223,7 +250,9 @@ class Suggesters:
             cascade_score=settings["cascade_score"],
             fixed=self._retriever(project, {**settings, "retriever": "fixed"}, "") if settings["mode"] == CASCADE
             else None,
-            calibration_of=_calibrations(store, project_id, task, backend) if settings["calibrate"] else None,
+            calibration_of=_calibrations(store, project_id, task, backend)
+            if settings["calibrate"] and name not in FREE
+            else None,
             joint=self._joint(project, task, name, settings, given, keep) if backend.billed or "joint" in given else {},
             context=info.context if backend.billed and (info := self.opened.price_of(backend)) else None,
             stacks=settings["trial"],

@@ -107,7 +107,8 @@ class Worker:
 
     def _imports(self) -> bool:
         store = self.instance.store
-        claimed = store.write(store.records.claim_import)
+        # Nobody is kept from writing for a look.
+        claimed = store.write(store.records.claim_import) if store.records.waits_import() else None
         if claimed is None:
             return False
         if not claimed["path"]:
@@ -313,6 +314,7 @@ class Worker:
     def _upkeep(self) -> bool:
         store = self.instance.store
         self._checkpoint()
+        self.instance.rest()
         busy = store.index_pictures()
         for project in store.projects.all():
             busy = self._derive(project) or busy

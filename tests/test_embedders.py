@@ -216,6 +216,19 @@ def test_e5_knows_what_a_text_means(e5):
 
 
 @needs_e5
+def test_e5_lets_go_of_a_model_that_nobody_uses(monkeypatch):
+    """It stays while it is used; after a rest the same text gives the same vector."""
+    e5 = E5Embedder()
+    before = e5.embed([KOREAN])
+    e5.rest()
+    assert e5._model is not None
+    monkeypatch.setattr("labeler.retrieval.e5._RESTS", 0.0)
+    e5.rest()
+    assert e5._model is None
+    assert np.array_equal(e5.embed([KOREAN]), before)
+
+
+@needs_e5
 def test_e5_rows_keep_their_order_whatever_the_batch(e5):
     """Rows come back in the order of the texts, equal to those of single calls; blank texts are zero rows."""
     # More than one batch, lengths in no order, and one text longer than the model's window of 512 tokens.

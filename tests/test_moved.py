@@ -95,7 +95,7 @@ def test_what_a_word_did_is_what_the_odds_lose_without_it(tmp_path) -> None:  # 
     world, ensemble = learned(tmp_path, wrong=4)
 
     def margin(text: str) -> float:
-        scores = ensemble.answer(asked(world, ensemble.index, text)).scores
+        scores = next(ensemble.complete([asked(world, ensemble.index, text)])).scores
         # No score is above 0.99: beyond that it would not tell the odds.
         assert max(scores.values()) < MOST
         return float(np.log(scores["positive"] / scores["negative"]))

@@ -72,6 +72,16 @@ def test_settings_of_a_paid_backend_do_not_hinder_the_free_one_at_the_desk(insta
         make(backend="nearest", executor="openai-batch")
 
 
+def test_free_suggester_is_kept_until_what_it_is_made_of_changes(instance, make):
+    """A page asks for it with each decision. New settings of the task give another, and a paid one is always new."""
+    before = make(backend="nearest")
+    assert make(backend="nearest") is before
+    instance.change_task(make.project["id"], "sentiment", {"retriever": "mmr"})
+    after = make(backend="nearest")
+    assert type(after.retriever) is not type(before.retriever)
+    assert make() is not make()
+
+
 def test_joint_tasks_ask_the_same_model(instance, make):
     """The tasks of one call go to one backend and model, whatever their own settings say."""
     instance.change_task(make.project["id"], "keywords", {"backend": "nearest", "model_id": "other"})

@@ -144,7 +144,9 @@ class Queue:
                 rows.append(self._claimed(tx, record_id, reviewer_id, token, name))
             return rows
 
-        return [self._opened(row, token) for row in self.store.write(work)]
+        rows = self.store.write(work)
+        records = self.store.records.many([row["record_id"] for row in rows])
+        return [self._opened(row, token, record=records.get(row["record_id"])) for row in rows]
 
     def lacks(self, order: str = "", similar_to: str = "") -> str:
         """Return in a sentence what an order has too little of to go by, and what to do; empty if it has enough."""
@@ -250,10 +252,11 @@ class Queue:
             raise NotFound(f"Record {record_id} is not in the queue of the task {self.task.name}")
         return row
 
-    def _opened(self, row: Row, token: str, held_by: str | None = None) -> Opened:
+    def _opened(self, row: Row, token: str, held_by: str | None = None, record: Record | None = None) -> Opened:
         record_id = row["record_id"]
         return Opened(
-            record=self.store.records.get(record_id),
+            # One that is gone meanwhile is looked for once more, to say so.
+            record=record or self.store.records.get(record_id),
             task=self.task,
             token=token,
             version=row["version"],

@@ -106,7 +106,8 @@ class Suggester:
     def prepare(self, records: Sequence[Record]) -> list[Prepared]:
         """Retrieve for several records; their vectors are read (or made) together."""
         vectors = self.index.embeddings.vectors([(record.id, record.text) for record in records])
-        prepared = [self._prepare(record, vector) for record, vector in zip(records, vectors, strict=True)]
+        seq = self.index.refresh()
+        prepared = [self._prepare(record, vector, seq) for record, vector in zip(records, vectors, strict=True)]
         if self.backend.billed:
             ids = [record.id for record in records]
             found = self.store.ledger.refused(self.backend.name, self.backend.model_id, ids)
@@ -114,8 +115,8 @@ class Suggester:
             prepared = [replace(p, refused=refused.get(p.record.id)) for p in prepared] if refused else prepared
         return self._joined(prepared) if self.joint else prepared
 
-    def _prepare(self, record: Record, vector: np.ndarray) -> Prepared:
-        query, seq = Query.of(record, vector), self.index.refresh()
+    def _prepare(self, record: Record, vector: np.ndarray, seq: int) -> Prepared:
+        query = Query.of(record, vector, seq)
         if not self.backend.billed:
             neighbours = self.index.examples(self._neighbours(query))
             return Prepared(record, vector, neighbours, neighbours, seq)

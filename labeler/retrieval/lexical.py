@@ -100,17 +100,23 @@ class LexicalEmbedder:
         """Return float32 (len(texts), 256), rows of length 1; a blank text gives a zero row."""
         import numpy as np
 
-        vectors = np.zeros((len(texts), DIM), dtype=np.float32)
+        batches = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
+        made = [self.of_ngrams(count_ngrams(batch), len(batch)) for batch in batches]
+        return np.vstack(made) if made else np.zeros((0, DIM), dtype=np.float32)
+
+    def of_ngrams(self, counted: tuple[Array, Array, Array], texts: int) -> Array:
+        """Return the vectors of texts by their n-grams, as :func:`count_ngrams` gives them."""
+        import numpy as np
+
+        vectors = np.zeros((texts, DIM), dtype=np.float32)
         projection, scale = self._load()
-        for start in range(0, len(texts), _BATCH):
-            batch = texts[start : start + _BATCH]
-            rows, buckets, counts = count_ngrams(batch)
-            # scale holds the idf of the bucket times the step of its int8 row.
-            weights = ((1.0 + np.log(counts)) * scale[buckets]).astype(np.float32)
-            ends = np.searchsorted(rows, np.arange(len(batch) + 1))
-            for i, (a, b) in enumerate(pairwise(ends)):
-                # One product a text, so that a vector does not depend on what else is in the batch.
-                vectors[start + i] = weights[a:b] @ projection[buckets[a:b]].astype(np.float32)
+        rows, buckets, counts = counted
+        # scale holds the idf of the bucket times the step of its int8 row.
+        weights = ((1.0 + np.log(counts)) * scale[buckets]).astype(np.float32)
+        ends = np.searchsorted(rows, np.arange(texts + 1)).tolist()
+        for i, (a, b) in enumerate(pairwise(ends)):
+            # One product a text, so that a vector does not depend on what else is in the batch.
+            vectors[i] = weights[a:b] @ projection[buckets[a:b]].astype(np.float32)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.where(lengths > 0, lengths, 1)
 

@@ -251,12 +251,12 @@ class Annotations:
         """Return text, value, reviewer and time of annotations, by id."""
         if not annotation_ids:
             return {}
-        marks = ",".join("?" * len(annotation_ids))
+        # One statement for any number, which is prepared once.
         sql = f"""SELECT a.id, a.record_id, a.value, a.state, a.superseded_by, a.created_at, a.task_version, r.text,
                   r.metadata, r.parts, r.key, p.name AS reviewer, a.how, a.origin
                   FROM annotations a JOIN records r ON r.id = a.record_id
-                  LEFT JOIN reviewers p ON p.id = a.reviewer_id WHERE a.id IN ({marks})"""
-        return {row["id"]: row for row in self.db.all(sql, list(annotation_ids))}
+                  LEFT JOIN reviewers p ON p.id = a.reviewer_id WHERE a.id {_AMONG}"""
+        return {row["id"]: row for row in self.db.all(sql, {"ids": strictjson.dumps(list(annotation_ids))})}
 
     def agreement(self, project_id: int, task: str, task_version: str) -> list[dict[str, Any]]:
         """Return how far reviewers agree with the suggestions of each model: ``n``, means ``agreement`` and ``exact``.

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from labeler.errors import (
     Conflict,
     InputError,
+    LabelerError,
     NotFound,
     StoreDamaged,
     StoreError,
@@ -55,6 +56,7 @@ _NETWORK = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs", "davfs",
     "sshfs", "s3fs", "rclone", "gcsfuse", "davfs2",
 }  # fmt: skip
+_OF_SQLITE = (UnicodeDecodeError, OverflowError, sqlite3.DatabaseError)
 _TORN = ("malformed", "not a database", "disk I/O", "decode to UTF-8", "unsupported file format")
 
 
@@ -189,31 +191,40 @@ class Database:
                 raise
             return False
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[Tx]:
+    def _reader(self) -> _Connection:
         """The calling thread's read connection. It sees what was committed when each statement starts."""
-        held: _OfThread | None = getattr(self._local, "held", None)
         if self._closed:
             raise StoreError("The store is closed")
+        held: _OfThread | None = getattr(self._local, "held", None)
         if held is None:
             connection = self.connect()
             connection.execute("PRAGMA query_only = ON")
             self._readers.add(connection)
             held = self._local.held = _OfThread(connection)
-        with held.connection.busy:
-            yield Tx(held.connection)
+        return held.connection
+
+    # A page reads dozens of times: here every layer would be felt.
 
     def all(self, sql: str, params: Params = ()) -> list[Row]:
-        with mapped_errors(self.path), self._reading() as tx:
-            return tx.all(sql, params)
+        reader = self._reader()
+        try:
+            with reader.busy:
+                return reader.execute(sql, params).fetchall()
+        except _OF_SQLITE as error:
+            raise _ours(self.path, error) from error
 
     def one(self, sql: str, params: Params = ()) -> Row | None:
-        with mapped_errors(self.path), self._reading() as tx:
-            return tx.one(sql, params)
+        reader = self._reader()
+        try:
+            with reader.busy:
+                row: Row | None = reader.execute(sql, params).fetchone()
+                return row
+        except _OF_SQLITE as error:
+            raise _ours(self.path, error) from error
 
     def value(self, sql: str, params: Params = ()) -> Any:
-        with mapped_errors(self.path), self._reading() as tx:
-            return tx.value(sql, params)
+        row = self.one(sql, params)
+        return row[0] if row else None
 
     def pages(self, sql: str, params: Mapping[str, Any], size: int = 1000) -> Iterator[list[Row]]:
         """Yield the rows of ``sql`` in pages of ``size``; it must say ``id > :after ORDER BY id LIMIT :size``.
@@ -430,26 +441,28 @@ def mapped_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into ours, with a remedy."""
     try:
         yield
-    except UnicodeDecodeError as error:
+    except _OF_SQLITE as error:
+        raise _ours(path, error) from error
+
+
+def _ours(path: Path, error: Exception) -> LabelerError:
+    if isinstance(error, UnicodeDecodeError):
         # Torn text: in a row, or in the very message that says what is torn.
-        raise _damaged(path, str(error)) from error
-    except OverflowError as error:
+        return _damaged(path, str(error))
+    if isinstance(error, OverflowError):
         # An id of twenty digits in an address: SQLite's integers end at 2**63.
-        raise NotFound("There is nothing with a number so large") from error
-    except sqlite3.DatabaseError as error:
-        text = str(error)
-        if "FOREIGN KEY" in text:
-            # A suggestion for a record, a run in a project: what it belongs to has just been removed.
-            raise Conflict("What this belongs to was removed meanwhile; look again") from error
-        if "full" in text:
-            raise StoreFull(f"The disk of {path} is full; free some space and try again. Nothing was lost") from error
-        if _no_rights(text):
-            raise StoreReadOnly(
-                f"{path} cannot be opened for writing ({text}); check the folder's permissions"
-            ) from error
-        if any(word in text for word in _TORN):
-            raise _damaged(path, text) from error
-        raise StoreError(f"The store {path} refused: {text}") from error
+        return NotFound("There is nothing with a number so large")
+    text = str(error)
+    if "FOREIGN KEY" in text:
+        # A suggestion for a record, a run in a project: what it belongs to has just been removed.
+        return Conflict("What this belongs to was removed meanwhile; look again")
+    if "full" in text:
+        return StoreFull(f"The disk of {path} is full; free some space and try again. Nothing was lost")
+    if _no_rights(text):
+        return StoreReadOnly(f"{path} cannot be opened for writing ({text}); check the folder's permissions")
+    if any(word in text for word in _TORN):
+        return _damaged(path, text)
+    return StoreError(f"The store {path} refused: {text}")
 
 
 def _damaged(path: Path, text: str) -> StoreDamaged:

@@ -10,6 +10,8 @@ from labeler.errors import InputError, NotFound
 from labeler.store.database import Database, Row, Tx
 from labeler.text import clean_text, taken_name
 
+_ENDED = "SELECT 1 FROM tokens WHERE hash = :hash AND kind = 'ended session'"
+
 
 class People:
     def __init__(self, db: Database) -> None:
@@ -34,6 +36,11 @@ class People:
 
     def get(self, reviewer_id: int, tx: Tx | None = None) -> Row | None:
         return (tx or self.db).one("SELECT * FROM reviewers WHERE id = :id", {"id": reviewer_id})
+
+    def of_session(self, reviewer_id: int, digest: str) -> Row | None:
+        """Return an account, None if the session was signed out."""
+        sql = f"SELECT * FROM reviewers WHERE id = :id AND NOT EXISTS ({_ENDED})"
+        return self.db.one(sql, {"id": reviewer_id, "hash": digest})
 
     def admins(self, tx: Tx) -> int:
         """Return how many admins of the instance can sign in."""
@@ -89,11 +96,6 @@ class People:
         sql = """INSERT INTO tokens (reviewer_id, kind, hash, expires_at, created_at, used_at)
                  VALUES (:r, 'ended session', :hash, :until, :now, :now) ON CONFLICT (hash) DO NOTHING"""
         tx.run(sql, {"r": reviewer_id, "hash": digest, "until": until, "now": time.time()})
-
-    def has_ended(self, digest: str) -> bool:
-        """Whether a session was signed out."""
-        sql = "SELECT 1 FROM tokens WHERE hash = :hash AND kind = 'ended session'"
-        return self.db.value(sql, {"hash": digest}) is not None
 
     def add_attempt(self, tx: Tx, name: str, address: str) -> None:
         now = time.time()

@@ -32,6 +32,14 @@ class Projects:
             raise NotFound(f"There is no project number {project_id}")
         return _project(row)
 
+    def of_person(self, project_id: int, reviewer_id: int) -> tuple[str | None, dict[str, Any] | None]:
+        """Return the role of a person in a project, None for no member, and the project, None if there is none."""
+        sql = """SELECT p.*, m.role AS own_role FROM projects p
+                 LEFT JOIN members m ON m.project_id = p.id AND m.reviewer_id = :r WHERE p.id = :p"""
+        row = self.db.one(sql, {"p": project_id, "r": reviewer_id})
+        found = None if row is None else _project(row)
+        return (None, None) if found is None else (found.pop("own_role"), found)
+
     def named(self, name: str) -> dict[str, Any]:
         """Return the project called ``name``. Raises :class:`NotFound` that lists those there are."""
         row = self.db.one("SELECT * FROM projects WHERE name = :name", {"name": name})
@@ -101,7 +109,7 @@ class Projects:
         sql = """SELECT version, settings FROM task_settings WHERE project_id = :p AND task = :t
                  ORDER BY version DESC LIMIT 1"""
         row = (tx or self.db).one(sql, {"p": project_id, "t": task})
-        return (row["version"], stored_settings(row["settings"])) if row else (0, {})
+        return (row["version"], stored_settings(row["settings"])) if row else (0, stored_settings("{}"))
 
     def task_versions(self, project_id: int, task: str) -> list[Row]:
         sql = """SELECT s.version, s.settings, s.created_at, r.name AS reviewer FROM task_settings s

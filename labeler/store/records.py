@@ -26,6 +26,7 @@ DEAD = 120.0
 _HEAD = "substr(content_hash, 1, 8)"
 _ORIGINAL = f"""SELECT id, duplicate_of FROM records WHERE project_id = :p AND {_HEAD} = substr(:hash, 1, 8)
                 AND +content_hash = :hash AND kind = 'review' ORDER BY +id LIMIT 1"""
+_CLAIMABLE = "FROM imports WHERE state = 'queued' OR (state = 'running' AND alive_at < :dead)"
 _MOST_VARIABLES = 500
 _MOST_EXAMPLES = 3
 
@@ -249,15 +250,18 @@ class Records:
         if not tx.run(f"UPDATE imports SET {assignments} WHERE id = :id{mine}", params) and token is not None:
             raise Conflict(f"Another worker has taken over import {import_id}; this one writes nothing more")
 
+    def waits_import(self) -> bool:
+        """Whether there is an import to be claimed."""
+        return self.db.value(f"SELECT 1 {_CLAIMABLE} LIMIT 1", {"dead": time.time() - DEAD}) is not None
+
     def claim_import(self, tx: Tx) -> dict[str, Any] | None:
         """Take the oldest import that waits, or that a dead worker left (no sign of life for two minutes).
 
         ``token`` in what is returned proves the claim; whoever had the import before can write nothing more of it.
         """
         now = time.time()
-        sql = """UPDATE imports SET state = 'running', alive_at = :now, token = :token WHERE id = (
-                   SELECT id FROM imports WHERE state = 'queued' OR (state = 'running' AND alive_at < :dead)
-                   ORDER BY id LIMIT 1) RETURNING *"""
+        sql = f"""UPDATE imports SET state = 'running', alive_at = :now, token = :token WHERE id = (
+                   SELECT id {_CLAIMABLE} ORDER BY id LIMIT 1) RETURNING *"""
         row = tx.one(sql, {"now": now, "dead": now - DEAD, "token": secrets.token_hex(8)})
         if row is None:
             return None

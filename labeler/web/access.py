@@ -105,6 +105,14 @@ def end_session() -> None:
 class _Sessions(SecureCookieSessionInterface):
     """Renews the cookie with every answer but static files, which are kept by browsers and proxies."""
 
+    def __init__(self) -> None:
+        self._signer: Any = None
+
+    def get_signing_serializer(self, app: Flask) -> Any:
+        """Return what signs cookies, made once: every request needs it twice."""
+        self._signer = self._signer or super().get_signing_serializer(app)
+        return self._signer
+
     def should_set_cookie(self, app: Flask, session: SessionMixin) -> bool:
         return request.endpoint != "static" and super().should_set_cookie(app, session)
 
@@ -168,16 +176,16 @@ def body_limit(app: Flask, environ: Environ) -> int:
 
 def _signed_in() -> Any:
     id_ = session.get("reviewer")
-    person = instance().store.people.get(id_) if isinstance(id_, int) else None
+    person = accounts.of_session(instance().store, id_, _secret()) if isinstance(id_, int) else None
     # A new password or role raises the epoch: cookies from before it are worth nothing.
     if person is None or person["disabled"] or session.get("epoch") != person["epoch"]:
         return None
-    return None if accounts.has_ended(instance().store, _secret()) else person
+    return person
 
 
 def _secret() -> str:
     """Return what a session is known by; those from before sessions could be ended share one by account."""
-    return str(session.get("secret") or f"{session['reviewer']}/{session['epoch']}")
+    return str(session.get("secret") or f"{session['reviewer']}/{session.get('epoch')}")
 
 
 def _load_project(given: Any) -> None:
@@ -185,11 +193,10 @@ def _load_project(given: Any) -> None:
     if not str(given).isdecimal():
         raise NotFound("There is no such project")
     project_id = int(given)
-    store = instance().store
-    role = store.projects.member_role(project_id, g.person["id"])
-    if role is None and g.person["role"] != accounts.ADMIN:
+    role, project = instance().store.projects.of_person(project_id, g.person["id"])
+    if project is None or (role is None and g.person["role"] != accounts.ADMIN):
         raise NotFound("There is no such project")
-    g.project = store.projects.get(project_id)
+    g.project = project
     g.role = accounts.ADMIN if g.person["role"] == accounts.ADMIN else role
     changes = request.method not in ("GET", "HEAD", "OPTIONS")
     if changes and (request.endpoint or "").split(".")[0] not in _OF_ARCHIVED:

@@ -110,7 +110,9 @@ class DeskView:
 
     def payloads(self, opened: Sequence[Opened]) -> list[dict[str, Any]]:
         """Return opened records for the page. A blind one carries no suggestion, evidence or second opinion."""
-        return [self._payload(one, found) for one, found in zip(opened, self._found(opened), strict=True)]
+        found = self._found(opened)
+        examples = self._examples(found)
+        return [self._payload(one, its, examples) for one, its in zip(opened, found, strict=True)]
 
     def renewed(self, opened: Opened, shown_id: int | None) -> dict[str, Any]:
         """Return a pending record that lies ready on the page with the suggestion ``shown_id``.
@@ -121,11 +123,16 @@ class DeskView:
         made = found.suggestion
         if made is not None and made.id == shown_id and found.standing == CURRENT:
             return {"record_id": opened.record.id, "same": True, "lease": opened.lease}
-        return self._payload(opened, found)
+        return self._payload(opened, found, self._examples([found]))
 
-    def _payload(self, opened: Opened, found: AtOpening) -> dict[str, Any]:
+    def _examples(self, found: Sequence[AtOpening]) -> Mapping[int, Row]:
+        """Return the examples that suggestions have as evidence, by annotation: those of several are read at once."""
+        ids = {item.annotation_id: None for one in found if one.suggestion for item in one.suggestion.evidence}
+        return self.store.annotations.examples(list(ids))
+
+    def _payload(self, opened: Opened, found: AtOpening, examples: Mapping[int, Row]) -> dict[str, Any]:
         record, annotation, blind = opened.record, opened.annotation, _is_blind(opened)
-        suggestion_id, shown = self._suggestion(opened, found, blind)
+        suggestion_id, shown = self._suggestion(opened, found, blind, examples)
         decided = self._usable(annotation, record) if annotation is not None else None
         standing = annotation is not None and opened.state != "pending"
         html = render_template(
@@ -253,7 +260,9 @@ class DeskView:
             for one, kept in zip(opened, stored, strict=True)
         ]
 
-    def _suggestion(self, opened: Opened, found: AtOpening, blind: bool) -> tuple[int | None, Shown]:
+    def _suggestion(
+        self, opened: Opened, found: AtOpening, blind: bool, examples: Mapping[int, Row]
+    ) -> tuple[int | None, Shown]:
         suggestion, hint = found.suggestion, None
         # What was not clearly meant is no suggestion: nothing is compared with it later.
         meant = suggestion is not None and clearly_meant(self.store, self.task.schema, suggestion)
@@ -274,7 +283,7 @@ class DeskView:
             second = None if offered is None else replace(second, value=offered)
         agrees = second is not None and second.value == value
         scores, scale = (None, RAW) if value is None else self._scores(suggestion)
-        evidence, steps = self._evidence(suggestion.evidence, value), clipped_steps(suggestion.steps)
+        evidence, steps = self._evidence(suggestion.evidence, value, examples), clipped_steps(suggestion.steps)
         moved = [Moved(label) for label in self._labels(suggestion, value)] if opened.state == "pending" else []
         return number, Shown(
             suggestion, value, hint, second, agrees, evidence, steps, scores, scale, found.standing, found.since, moved
@@ -332,8 +341,9 @@ class DeskView:
             log.info("Task %s of project %d: %s", self.task.name, self.project["id"], error)
             return None
 
-    def _evidence(self, evidence: Sequence[Evidence], value: Value | None) -> list[dict[str, Any]]:
-        rows = self.store.annotations.examples([item.annotation_id for item in evidence])
+    def _evidence(
+        self, evidence: Sequence[Evidence], value: Value | None, rows: Mapping[int, Row]
+    ) -> list[dict[str, Any]]:
         return [
             {
                 "id": row["id"],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from labeler.backends import columns
 from labeler.backends.base import Backend, BackendRequest
@@ -55,6 +55,18 @@ _PER_LABEL = 2
 _QUEUE = 300
 # The directions that the lexical embedder was taught are a small part of its vectors.
 _TAUGHT_SCALE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Which n-grams of a text the fit knows, int (n,), what they weigh, float (n,), and the text's lexical vector.
+
+    That is empty where the project's own vectors are lexical.
+    """
+
+    place: Array
+    values: Array
+    lexical: Array
 
 
 class EnsembleBackend(Learner[Fit]):
@@ -227,20 +239,32 @@ class EnsembleBackend(Learner[Fit]):
 
     # Answers
 
-    def answer(self, request: BackendRequest, only: str = "", name: str = Learner.name) -> Completion | BackendFailure:
-        """Answer by all members, or by ``only`` one of them."""
-        schema = request.schema
-        if not self.supports(schema):
-            return BackendFailure("setup", f"The {name} labels choices only, not {schema.kind}", fatal=True)
+    def answered(
+        self, requests: Sequence[BackendRequest], only: str = "", name: str = Learner.name
+    ) -> Iterator[Completion | BackendFailure]:
+        """Yield answers by all members, or by ``only`` one of them. Their texts are read together."""
         fitted = self.fitted
-        if fitted is None and self.fit():
+        if fitted is None and requests and self.supports(requests[0].schema) and self.fit():
             fitted = self.fitted
-        if fitted is None or (only and only not in fitted.members):
-            reason = f"The {name} needs at least {MIN_EXAMPLES} approved examples, of two labels or more"
-            return BackendFailure("no_examples", reason, fatal=True)
-        if request.vector is None:
-            return BackendFailure("no_vector", "The record has no vector yet")
-        odds, one = self._odds(fitted, request, only)[0], schema.one_of_labels
+        read = self._read(fitted, [request.record.text for request in requests]) if fitted is not None else []
+        for n, request in enumerate(requests):
+            if not self.supports(request.schema):
+                reason = f"The {name} labels choices only, not {request.schema.kind}"
+                yield BackendFailure("setup", reason, fatal=True)
+            elif fitted is None or (only and only not in fitted.members):
+                reason = f"The {name} needs at least {MIN_EXAMPLES} approved examples, of two labels or more"
+                yield BackendFailure("no_examples", reason, fatal=True)
+            elif request.vector is None:
+                yield BackendFailure("no_vector", "The record has no vector yet")
+            else:
+                yield self._answer(fitted, request, read[n : n + 1], only, name)
+
+    def _answer(
+        self, fitted: Fit, request: BackendRequest, read: Sequence[_Read], only: str, name: str
+    ) -> Completion | BackendFailure:
+        schema: Any = request.schema
+        own = _row(request.vector)
+        odds, one = self._odds(fitted, request, only, own, read)[0], schema.one_of_labels
         found = pool.doubted(pool.chances(odds, one), one)
         scores, learned = dict(zip(fitted.labels, found.tolist(), strict=True)), fitted.learned
         value, score = decided(schema, fitted.labels, found, learned.size_odds, learned.rule)
@@ -262,7 +286,8 @@ class EnsembleBackend(Learner[Fit]):
         if fitted is None or request.vector is None or (only and only not in fitted.members):
             return {}
         left_out = without(request.record.text)
-        odds = self._odds(fitted, request, only, [text for _, text in left_out])
+        texts = [request.record.text, *(text for _, text in left_out)]
+        odds = self._odds(fitted, request, only, self._without(request, texts[1:]), self._read(fitted, texts))
         found: dict[str, list[tuple[str, float]]] = {}
         for name in [value] if one else value:
             if name not in fitted.labels:
@@ -277,43 +302,52 @@ class EnsembleBackend(Learner[Fit]):
             found[name] = sorted(pairs, key=lambda pair: -pair[1])
         return found
 
-    def _odds(self, fitted: Fit, request: BackendRequest, only: str, more: Sequence[str] = ()) -> Array:
-        """Return the log odds of the labels for a record, and as if it had each of ``more`` texts: (texts, labels)."""
+    def _without(self, request: BackendRequest, texts: Sequence[str]) -> Array:
+        """Return the vector of a record, and those of ``texts``: its own where others would take too long."""
         import numpy as np
 
-        record, own = request.record, np.asarray(request.vector, dtype=np.float32)[None]
-        texts, embedder = [record.text, *more], self.index.embeddings.embedder
-        if more:
-            own = np.vstack([own, embedder.embed(more) if embedder.fast else np.repeat(own, len(more), axis=0)])
-        lexical = own if self._is_lexical else self.lexical.embedder.embed(texts)
-        blocks = self._blocks(lexical, own, [record.metadata] * len(texts), fitted.numbers)
+        own, embedder = _row(request.vector), self.index.embeddings.embedder
+        return np.vstack([own, embedder.embed(texts) if embedder.fast else np.repeat(own, len(texts), axis=0)])
+
+    def _odds(self, fitted: Fit, request: BackendRequest, only: str, own: Array, read: Sequence[_Read]) -> Array:
+        """Return the log odds of the labels, if the record had each of the texts that were read: (texts, labels).
+
+        ``own`` are the vectors of the texts, float32 (texts, d).
+        """
+        import numpy as np
+
+        lexical = own if self._is_lexical else np.stack([one.lexical for one in read])
+        blocks = self._blocks(lexical, own, [request.record.metadata] * len(read), fitted.numbers)
         blocks |= {SEEDS: blocks[fitted.seeded], VOTE: self._shares(fitted, request)[None]}
-        grams = self._ngrams(fitted, texts)
-        odds: Array = np.zeros((len(texts), len(fitted.labels)))
+        odds: Array = np.zeros((len(read), len(fitted.labels)))
         for member in fitted.learned.members if not only else [fitted.members[only]]:
             if member.name == WORDS:
-                said = np.stack([member.weights[:, place].sum(axis=1) for place, _ in grams])
+                said = np.stack([member.weights[:, one.place].sum(axis=1) for one in read])
             elif member.name == NGRAMS:
-                said = np.stack([member.weights[:, place] @ values for place, values in grams])
+                said = np.stack([member.weights[:, one.place] @ one.values for one in read])
             else:
                 said = blocks[member.name] @ member.weights.T
             odds = odds + (1.0 if only else member.share) * (said + member.offset)
         return odds
 
-    def _ngrams(self, fitted: Fit, texts: Sequence[str]) -> list[tuple[Array, Array]]:
-        """Return which n-grams of each text the fit knows, and what they weigh: int and float, both (n,)."""
+    def _read(self, fitted: Fit, texts: Sequence[str]) -> list[_Read]:
+        """Read texts once for all members."""
         import numpy as np
 
-        vocabulary = fitted.learned.vocabulary
+        vocabulary, lexical = fitted.learned.vocabulary, cast(LexicalEmbedder, self.lexical.embedder)
+        counted = rows, buckets, counts = count_ngrams(texts)
+        vectors = np.zeros((len(texts), 0)) if self._is_lexical else lexical.of_ngrams(counted, len(texts))
         if not len(vocabulary):
-            return [(vocabulary, np.zeros(0))] * len(texts)
-        rows, buckets, counts = count_ngrams(texts)
+            return [_Read(vocabulary, np.zeros(0), vector) for vector in vectors]
         place = np.minimum(np.searchsorted(vocabulary, buckets), len(vocabulary) - 1)
         known = vocabulary[place] == buckets
         rows, place = rows[known], place[known]
         values = weighed(counts[known], fitted.learned.idf[place])
-        ends = np.searchsorted(rows, np.arange(len(texts) + 1)).tolist()
-        return [(place[a:b], values[a:b] / (float(np.linalg.norm(values[a:b])) or 1.0)) for a, b in pairwise(ends)]
+        ends = pairwise(np.searchsorted(rows, np.arange(len(texts) + 1)).tolist())
+        return [
+            _Read(place[a:b], values[a:b] / (float(np.linalg.norm(values[a:b])) or 1.0), vector)
+            for (a, b), vector in zip(ends, vectors, strict=True)
+        ]
 
     def _shares(self, fitted: Fit, request: BackendRequest) -> Array:
         """Return each label's share of the neighbours' votes, and a one behind them where there are none."""
@@ -352,8 +386,7 @@ class ProbeBackend(Backend):
         return self.fitted is not None
 
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
-        for request in requests:
-            yield self.ensemble.answer(request, VECTORS, self.name)
+        yield from self.ensemble.answered(requests, VECTORS, self.name)
 
     def moved_by(self, request: BackendRequest, value: Value) -> dict[str, list[tuple[str, float]]]:
         """Return what the ensemble's :meth:`EnsembleBackend.moved_by` returns, of this model alone."""
@@ -386,6 +419,13 @@ def decided(
         most = len(chances) if bound is None else min(bound, len(chances))
         size, score = pool.size_of(chances, size_odds, min(least, most), most, rule)
     return schema.decide(dict(zip(labels, chances.tolist(), strict=True)), size), score
+
+
+def _row(vector: Array | None) -> Array:
+    """Return a vector as the only row of a float32 matrix."""
+    import numpy as np
+
+    return np.asarray(vector, dtype=np.float32)[None]
 
 
 def _fewest(schema: LabelSchema) -> int:

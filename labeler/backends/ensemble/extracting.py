@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,9 +98,13 @@ class ExtractingBackend(Learner[ExtractionFit]):
             models.append(Model(**plain | {"parts": tuple(plain["parts"])}, weights=weights, offset=offset))
         return ExtractionFit(stored["id"], tuple(models), head["examples"], stored["seq"], head["task_version"])
 
-    def answer(
-        self, request: BackendRequest, only: str = "", name: str = Learner.name
-    ) -> Completion | BackendFailure:  # fmt: skip
+    def answered(
+        self, requests: Sequence[BackendRequest], only: str = "", name: str = Learner.name
+    ) -> Iterator[Completion | BackendFailure]:
+        for request in requests:
+            yield self._answer(request, only, name)
+
+    def _answer(self, request: BackendRequest, only: str, name: str) -> Completion | BackendFailure:
         if only:
             return BackendFailure("setup", f"The {name} labels choices only, not {request.schema.kind}", fatal=True)
         fitted = self._ready()

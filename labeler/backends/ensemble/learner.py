@@ -76,8 +76,10 @@ class Learner(Backend, Generic[F]):
         """Whether it can answer before there is a fit."""
 
     @abstractmethod
-    def answer(self, request: BackendRequest, only: str = "", name: str = name) -> Completion | BackendFailure:
-        """Answer by all that was learned, or by ``only`` one member of it."""
+    def answered(
+        self, requests: Sequence[BackendRequest], only: str = "", name: str = name
+    ) -> Iterator[Completion | BackendFailure]:
+        """Yield answers by all that was learned, or by ``only`` one member of it."""
 
     def moved_by(self, request: BackendRequest, value: Value, only: str = "") -> dict[str, list[tuple[str, float]]]:
         """Return which words moved it to a suggestion, by label: see :meth:`EnsembleBackend.moved_by`. Here none."""
@@ -96,8 +98,7 @@ class Learner(Backend, Generic[F]):
     def _unpacked(self, stored: Mapping[str, Any]) -> F | None: ...
 
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
-        for request in requests:
-            yield self.answer(request)
+        yield from self.answered(requests)
 
     @property
     def fitted(self) -> F | None:
