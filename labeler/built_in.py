@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,21 @@ class OpenAIFactory(BackendFactory):
 
     name = "openai"
     shared = True
+
+    def configured(self, settings: Mapping[str, Any]) -> bool:
+        # Without either there is nothing to read: what suggests for free loads none of this backend.
+        named = ("openai_api_key", "openai_base_url")
+        if not any(settings.get(name) or os.environ.get(name.upper(), "").strip() for name in named):
+            return False
+        from labeler.backends.openai import is_configured
+
+        return is_configured(settings)
+
+    def own(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        from labeler.backends.openai import openai_settings
+
+        api_key, base_url = openai_settings(settings)
+        return {"openai_api_key": api_key, "openai_base_url": base_url}
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
         from labeler.backends.openai import Capabilities, OpenAIBackend

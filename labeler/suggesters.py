@@ -78,16 +78,15 @@ class Suggesters:
     # Backends
 
     def default_backend(self, project: Mapping[str, Any], task: Task, model_id: str = "") -> str:
-        """Return "openai" if a key or base URL is set, else "ensemble" for what it can learn, else "nearest".
+        """Return the backend that is set up, such as "openai" by a key; else one that can learn, or "nearest".
 
         ``model_id`` is one that was named for this run alone.
         """
-        from labeler.backends.openai import is_configured
-
         settings = self.opened.settings
         named = model_id or settings.get("openai_model") or self.opened.task_settings(project, task.name)["model_id"]
-        if is_configured(settings) and named:
-            return "openai"
+        configured = (name for name, one in self.opened.plugins.backends.items() if one.configured(settings))
+        if named and (first := next(configured, None)):
+            return first
         return "ensemble" if self.opened.ensemble(project, task).supports(task.schema) else "nearest"
 
     def backend(
@@ -143,18 +142,15 @@ class Suggesters:
         return made
 
     def _backend_settings(self, name: str, factory: BackendFactory, options: Mapping[str, Any]) -> dict[str, Any]:
-        from labeler.backends.openai import openai_settings
-
         instance = self.opened.settings
-        api_key, base_url = openai_settings(instance)
         settings = {
             **instance,
-            "openai_api_key": api_key, "openai_base_url": base_url,
+            **factory.own(instance),
             **{option: options.get(option) or None for option in factory.options},
         }  # fmt: skip
         if name == "openai":
             model_id = settings["model_id"] or settings.get("openai_model") or ""
-            settings["capabilities"] = self._known_of(name, base_url or "", model_id)
+            settings["capabilities"] = self._known_of(name, settings["openai_base_url"] or "", model_id)
         return settings
 
     def _known_of(self, backend: str, base_url: str, model_id: str) -> dict[str, Any]:
@@ -169,7 +165,7 @@ class Suggesters:
         A batch that is being read is waited for, but not for ever: two that load at once would wait for each other.
         """
         with self._lock:
-            others = [one for one in self._backends.values() if one is not mine and (lambda b: b.local)(one)]
+            others = [one for one in self._backends.values() if one is not mine and one.local]
         if others:
             _close_beside(others).join(_PATIENCE)
 

@@ -113,6 +113,23 @@ def test_help_loads_nothing_slow() -> None:
     assert found.stdout.startswith("Usage: ")
 
 
+def test_a_free_run_loads_nothing_of_the_openai_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a provider needs is with its backend: a free suggestion enters none of its files."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    code = (
+        "import sys\nfrom labeler.cli import main\n"
+        "def run(*words):\n    sys.argv = ['labeler', *words]\n"
+        "    try:\n        main()\n    except SystemExit as ended:\n        assert not ended.code\n"
+        "run('demo', '--sample', 'sample')\n"
+        "task = ('--project', 'shop', '--task', 'sentiment')\n"
+        "run('import', 'sample/reviews-ko.csv', *task, '--label', 'sentiment=감성')\nrun('prelabel', *task)\n"
+        "print('LOADED', [name for name in sys.modules if 'openai' in name])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert found.stdout.endswith("LOADED []\n"), found.stderr
+
+
 def test_help_lists_every_command() -> None:
     """The commands of the contract are all there, each with a sentence."""
     shown = CliRunner().invoke(cli, ["--help"]).output

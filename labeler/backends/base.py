@@ -81,6 +81,8 @@ class Backend(ABC):
     """What is known of the server now."""
     before_loading: Callable[[], None] = staticmethod(lambda: None)
     """Set from outside for a local backend, which calls it before it loads weights: it frees those of others."""
+    count_tokens: Callable[[Sequence[Message]], int] | None = None
+    """Returns how many tokens a prompt has; None where it cannot count them."""
     batches: Any = None
     """What sends many calls as one batch, for the executor of that name; None without it."""
 
@@ -113,10 +115,6 @@ class Backend(ABC):
         """
         return None
 
-    def count_tokens(self, messages: Sequence[Message]) -> int | None:
-        """Return how many tokens a prompt has, None where it cannot count them."""
-        return None
-
     def close(self) -> None:  # noqa: B027
         """Free what it holds; the next :meth:`complete` may still come."""
 
@@ -138,6 +136,14 @@ class BackendFactory(ABC):
     def spends(self) -> bool:
         """Whether its backends are billed."""
         return self.shared if self.billed is None else self.billed
+
+    def configured(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the instance's ``settings`` are enough to be the backend of tasks that name none."""
+        return False
+
+    def own(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what :meth:`create` gets beside the instance's ``settings``, such as a key of the environment."""
+        return {}
 
     @abstractmethod
     def create(self, settings: Mapping[str, Any]) -> Backend:

@@ -240,7 +240,7 @@ class Suggester:
         if context is None:
             return cases
         limit = room(context, list(cases.values()), self.backend.local)
-        count = getattr(self.backend, "count_tokens", None)
+        count = self.backend.count_tokens
         if count is None:
             count, limit = partial(self.tokens.prompt, refused=refused), int(limit * self.tokens.margin)
         try:
