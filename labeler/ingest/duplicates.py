@@ -97,20 +97,18 @@ def _smallest(hashes: Numbers, starts: npt.NDArray[np.int64]) -> Numbers:
     """Return the MinHash of each text, uint32 (texts, 120); ``hashes`` of a text begin at its number in ``starts``."""
     import numpy as np
 
+    # A long text goes in pieces, as if they were texts. Those of about one length stay in the cache together.
     sizes = np.diff(starts, append=len(hashes))
-    order = np.argsort(sizes, kind="stable")
-    short = int(np.searchsorted(sizes[order], _LONG, "right"))
-    smallest = np.empty((len(starts), BANDS * _ROWS), dtype=np.uint32)
-    for first in range(0, short, _AT_ONCE):
-        # Texts of about one length, which stay in the cache together.
-        some = order[first : min(first + _AT_ONCE, short)]
-        smallest[some] = _smallest_of(hashes, starts[some], sizes[some])
-    for n in order[short:].tolist():
-        # As if its pieces were texts.
-        pieces = np.arange(starts[n], starts[n] + sizes[n], _LONG)
-        each = np.minimum(_LONG, starts[n] + sizes[n] - pieces)
-        smallest[n] = _smallest_of(hashes, pieces, each).min(axis=0)
-    return smallest
+    counts = -(-sizes // _LONG)
+    firsts = np.cumsum(counts) - counts
+    pieces = np.repeat(starts, counts) + _LONG * (np.arange(counts.sum()) - np.repeat(firsts, counts))
+    each = np.minimum(_LONG, np.repeat(starts + sizes, counts) - pieces)
+    order = np.argsort(each, kind="stable")
+    smallest = np.empty((len(pieces), BANDS * _ROWS), dtype=np.uint32)
+    for first in range(0, len(pieces), _AT_ONCE):
+        some = order[first : first + _AT_ONCE]
+        smallest[some] = _smallest_of(hashes, pieces[some], each[some])
+    return np.minimum.reduceat(smallest, firsts)
 
 
 def _smallest_of(hashes: Numbers, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> Numbers:
