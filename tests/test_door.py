@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import logging
 import re
@@ -373,6 +374,28 @@ def test_settings_of_a_plugin_that_is_gone_wait_for_it(instance: Instance) -> No
         assert client(again).get("/settings").status_code == 200
         again.change_settings({"timeout_seconds": 5})
         assert again.settings == {"claude_api_key": "sk-ant-1", "timeout_seconds": 5.0}
+
+
+def test_defaults_of_a_plugin_hold_until_they_are_changed(instance: Instance) -> None:
+    """The page shows them, saving the page does not change them, and hooks and backends get them."""
+    add(
+        instance,
+        "@hookimpl\ndef register_settings():\n"
+        "    return [Setting('mine_on', 'bool', True), Setting('mine_most', 'int', 5)]\n"
+        "@hookimpl\ndef prepare_record(record, settings):\n"
+        "    return f\"{settings['mine_on']} {settings['mine_most']}\"\n",
+    )
+    browser = client(instance)
+    page = browser.get("/settings").get_data(as_text=True)
+    assert re.search('name="mine_on" value="1" checked', page) and re.search('name="mine_most".*value="5"', page)
+    token, seen = (re.search(rf'name="{name}" value="([^"]*)"', page) for name in ("csrf_token", "seen"))
+    assert token and seen
+    sent = {"csrf_token": token[1], "seen": html.unescape(seen[1]), "mine_on": ["0", "1"], "mine_most": "5"}
+    assert browser.post("/settings", data=sent | {"timeout_seconds": "7"}).status_code == 303
+    assert instance.settings == {"timeout_seconds": 7.0}
+    assert instance.plugins.prepare("shop", [Record(0, 0, "r", "")])[0] == "True 5"
+    browser.post("/settings", data=sent | {"mine_on": "0", "timeout_seconds": "7"})
+    assert instance.plugins.prepare("shop", [Record(0, 0, "r", "")])[0] == "False 5"
 
 
 def test_hook_gets_the_project_and_the_settings(instance: Instance) -> None:
