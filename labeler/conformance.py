@@ -86,9 +86,8 @@ def plugin_file(path: Path) -> Path:
         return path
     pyproject = path / "pyproject.toml"
     if pyproject.is_file():
-        named = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {}).get("entry-points", {})
-        for module in named.get("labeler", {}).values():
-            place = module.partition(":")[0].replace(".", "/")
+        for module in _entry_points(pyproject):
+            place = module.replace(".", "/")
             tried = [path / lies / end for lies in ("", "src") for end in (f"{place}.py", f"{place}/__init__.py")]
             found = next((file for file in tried if file.is_file()), None)
             if found:
@@ -97,6 +96,18 @@ def plugin_file(path: Path) -> Path:
     raise InputError(
         f"{path} is no plugin: give its .py file, or a folder whose pyproject.toml has an entry point 'labeler'"
     )
+
+
+def _entry_points(pyproject: Path) -> list[str]:
+    try:
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
+    except ValueError as error:
+        raise InputError(f"{pyproject} cannot be read: {error}") from error
+    modules = [str(module) for module in project.get("entry-points", {}).get("labeler", {}).values()]
+    inside = next((module for module in modules if ":" in module), None)
+    if inside is not None:
+        raise InputError(f"{pyproject} names {inside}; only a plugin that is a module can be checked, not one in it")
+    return modules
 
 
 def _loaded(file: Path) -> Plugins:

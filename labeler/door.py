@@ -24,6 +24,8 @@ HOOKS: Mapping[str, Callable[..., Any]] = {
 _MARK = "labeler_impl"
 _NAME = re.compile(r"\w[\w.-]*")
 _SETTING = re.compile(r"[a-z][a-z0-9_]{0,59}")
+# Fields of the form that settings are in.
+_FIELDS = ("csrf_token", "forget", "seen")
 _SETTING_KINDS = ("int", "float", "bool", "text", "choice")
 _SUFFIX = re.compile(r"(\.[\w-]+)+")
 
@@ -137,7 +139,7 @@ def _setting(hook: str, item: Any) -> tuple[str, Any]:
         raise PluginError(f"{hook} must return Setting objects, not {_shown(item)}")
     if not isinstance(item.name, str) or not _SETTING.fullmatch(item.name):
         raise PluginError(f"the name of the setting {str(item.name)[:40]!r} must be lower-case letters, digits and _")
-    if any(item.name == known.name for table in TABLES.values() for known in table):
+    if item.name in _FIELDS or any(item.name == known.name for table in TABLES.values() for known in table):
         raise DuplicateName(f"Labeler has a setting {item.name!r} of its own; begin the name with that of the plugin")
     if item.kind not in _SETTING_KINDS:
         kinds = ", ".join(_SETTING_KINDS)
@@ -145,11 +147,25 @@ def _setting(hook: str, item: Any) -> tuple[str, Any]:
     for what in ("title", "help"):
         if not isinstance(getattr(item, what), str) and not maps_texts(getattr(item, what)):
             raise PluginError(f"the {what} of the setting {item.name!r} must be a text, or map languages to texts")
+    _check_values(item)
+    return item.name, item
+
+
+def _check_values(item: Setting) -> None:
+    """Raise :class:`PluginError` for bounds, choices or a default that no value could be checked by."""
+    if not all(bound is None or isinstance(bound, (int, float)) for bound in (item.low, item.high)):
+        raise PluginError(f"the bounds of the setting {item.name!r} must be numbers")
+    texts = isinstance(item.choices, (tuple, list)) and all(isinstance(choice, str) for choice in item.choices)
+    if not texts or bool(item.choices) != (item.kind == "choice"):
+        raise PluginError(
+            f"the choices of the setting {item.name!r} must be texts, and only the kind 'choice' has some"
+        )
     try:
-        item.read(item.default)
+        read = item.read(item.default)
     except SettingError as error:
         raise PluginError(f"the default of the setting {item.name!r} does not fit: {error}") from error
-    return item.name, item
+    if read != item.default:
+        raise PluginError(f"the default of the setting {item.name!r} is {item.default!r}; write {read!r}")
 
 
 def _widget(hook: str, item: Any) -> tuple[str, Any]:

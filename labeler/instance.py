@@ -117,7 +117,7 @@ class Instance:
     def plugins(self) -> Plugins:
         from labeler import built_in
 
-        return load_plugins(built_in, self.folder / "plugins", settings=lambda: self.settings)
+        return load_plugins(built_in, self.folder / "plugins", settings=lambda: self.in_force)
 
     # Instance settings and secrets
 
@@ -125,6 +125,11 @@ class Instance:
     def settings(self) -> dict[str, Any]:
         """The instance's own settings, from settings.json. Raises :class:`SettingError` that names the file."""
         return dict(self._settings.now())
+
+    @property
+    def in_force(self) -> dict[str, Any]:
+        """The settings with what holds where those of plugins are not set."""
+        return {name: setting.default for name, setting in self.plugins.settings.items()} | self.settings
 
     @property
     def table(self) -> Mapping[str, Setting]:

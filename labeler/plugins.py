@@ -334,14 +334,14 @@ def _disabled(name: str, error: BaseException, plugin: Any) -> Disabled:
 
 def _where(name: str, error: BaseException, plugin: Any) -> str:
     """Return the line of a plugin's own file where ``error`` was met last, as "spam.py, line 7"."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{Path(error.filename).name}, line {error.lineno}"
     file = getattr(plugin, "__file__", None) or getattr(inspect.getmodule(type(plugin)), "__file__", None)
     # What did not load is known by the name of its file.
     file = file or Path(name).name
     # A package has more files than the one it is imported by.
     place = str(Path(file).parent) if Path(file).name == "__init__.py" else file
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if place in frame.filename]
+    if isinstance(error, SyntaxError) and error.filename and (own or plugin is None):
+        return f"{Path(error.filename).name}, line {error.lineno}"
     if own:
         return f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
     line = getattr(error, "line", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 from labeler.errors import InputError
@@ -56,13 +57,16 @@ def test_contract(check):
 def write(name: str, kind: str, folder: Path) -> list[Path]:
     """Write a plugin of a kind into the new folder ``name`` and return its files.
 
-    Raises :class:`InputError` for a name that no plugin can have, or a folder that is there already.
+    Raises :class:`InputError` for a name that no plugin can have, or a folder or module that is there already.
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"The name {name[:40]!r} must be lower-case letters, digits and _, and begin with a letter")
     place = folder / name
     if place.exists():
         raise InputError(f"{place} is there already; choose another name")
+    if find_spec(name) is not None:
+        # Beside its test the plugin's file would stand in the way of the module.
+        raise InputError(f"Python has a module {name!r} already; choose another name")
     widget = _widget(kind, name)
     # A form and a script travel with a package, not with a single file.
     files = {f"{name}/__init__.py": source(kind, name), **widget} if widget else {f"{name}.py": source(kind, name)}

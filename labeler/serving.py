@@ -126,10 +126,10 @@ def _watch(folder: Path, before: dict[str, int], ended: Ended, changed: threadin
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """Return when each file of plugins was changed, guidelines too, in nanoseconds."""
+    """Return when each file of plugins was changed, guidelines and widgets too, in nanoseconds."""
     found = {}
     for path in folder.rglob("*") if folder.is_dir() else ():
-        if path.suffix in (".py", ".md"):
+        if path.suffix in (".py", ".md", ".html", ".js"):
             # A file may be gone between the two looks at it.
             with contextlib.suppress(OSError):
                 found[str(path)] = path.stat().st_mtime_ns

@@ -50,6 +50,8 @@ class Opened(Protocol):
     @property
     def settings(self) -> dict[str, Any]: ...
     @property
+    def in_force(self) -> dict[str, Any]: ...
+    @property
     def secret_key(self) -> str: ...
     def price_of(self, backend: Backend) -> ModelInfo | None: ...
     def model_info(self, model_id: str | None) -> ModelInfo | None: ...
@@ -142,7 +144,7 @@ class Suggesters:
         return made
 
     def _backend_settings(self, name: str, factory: BackendFactory, options: Mapping[str, Any]) -> dict[str, Any]:
-        instance = self.opened.settings
+        instance = self.opened.in_force
         settings = {
             **instance,
             **factory.own(instance),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import logging
 import re
@@ -137,6 +138,22 @@ MISTAKES = {
         "@hookimpl\ndef register_settings():\n    return [Setting('openai_api_key', 'text')]\n",
         "Labeler has a setting 'openai_api_key' of its own; begin the name with that of the plugin (mine.py, line 3)",
     ),
+    "setting called as a field of the form": (
+        "@hookimpl\ndef register_settings():\n    return [Setting('seen', 'text')]\n",
+        "Labeler has a setting 'seen' of its own; begin the name with that of the plugin (mine.py, line 3)",
+    ),
+    "bound that is a text": (
+        "@hookimpl\ndef register_settings():\n    return [Setting('mine_size', 'int', None, '1')]\n",
+        "the bounds of the setting 'mine_size' must be numbers (mine.py, line 3)",
+    ),
+    "choices that are one text": (
+        "@hookimpl\ndef register_settings():\n    return [Setting('mine_way', 'choice', 'a', choices='abc')]\n",
+        "the choices of the setting 'mine_way' must be texts, and only the kind 'choice' has some (mine.py, line 3)",
+    ),
+    "default of another type": (
+        "@hookimpl\ndef register_settings():\n    return [Setting('mine_size', 'int', '5')]\n",
+        "the default of the setting 'mine_size' is '5'; write 5 (mine.py, line 3)",
+    ),
     "default that does not fit": (
         "@hookimpl\ndef register_settings():\n    return [Setting('mine_size', 'int', 0, 1, 9)]\n",
         "the default of the setting 'mine_size' does not fit: mine_size is 0; it must lie between 1 and 9 "
@@ -165,6 +182,14 @@ def test_mistake_has_its_sentence_and_its_line(tmp_path: Path, mistake: str) -> 
 def test_syntax_error_has_its_line(tmp_path: Path) -> None:
     """A file that is not Python is disabled with the line that is wrong."""
     assert only(loaded(tmp_path, "x = 1\ndef (\n")).where == "mine.py, line 4"
+
+
+def test_syntax_error_of_another_file_is_nobodys_fault(tmp_path: Path) -> None:
+    """A plugin is blamed for what was raised in its own code only."""
+    plugins = loaded(tmp_path, tasks(f"Task('spam', {LABELS})"))
+    with pytest.raises(SyntaxError) as caught:
+        compile("x = [", "elsewhere.py", "exec")
+    assert plugins.blamed(caught.value) is None
 
 
 def test_name_of_a_hook_may_be_given_apart(tmp_path: Path) -> None:
@@ -373,6 +398,28 @@ def test_settings_of_a_plugin_that_is_gone_wait_for_it(instance: Instance) -> No
         assert client(again).get("/settings").status_code == 200
         again.change_settings({"timeout_seconds": 5})
         assert again.settings == {"claude_api_key": "sk-ant-1", "timeout_seconds": 5.0}
+
+
+def test_defaults_of_a_plugin_hold_until_they_are_changed(instance: Instance) -> None:
+    """The page shows them, saving the page does not change them, and hooks and backends get them."""
+    add(
+        instance,
+        "@hookimpl\ndef register_settings():\n"
+        "    return [Setting('mine_on', 'bool', True), Setting('mine_most', 'int', 5)]\n"
+        "@hookimpl\ndef prepare_record(record, settings):\n"
+        "    return f\"{settings['mine_on']} {settings['mine_most']}\"\n",
+    )
+    browser = client(instance)
+    page = browser.get("/settings").get_data(as_text=True)
+    assert re.search('name="mine_on" value="1" checked', page) and re.search('name="mine_most".*value="5"', page)
+    token, seen = (re.search(rf'name="{name}" value="([^"]*)"', page) for name in ("csrf_token", "seen"))
+    assert token and seen
+    sent = {"csrf_token": token[1], "seen": html.unescape(seen[1]), "mine_on": ["0", "1"], "mine_most": "5"}
+    assert browser.post("/settings", data=sent | {"timeout_seconds": "7"}).status_code == 303
+    assert instance.settings == {"timeout_seconds": 7.0}
+    assert instance.plugins.prepare("shop", [Record(0, 0, "r", "")])[0] == "True 5"
+    browser.post("/settings", data=sent | {"mine_on": "0", "timeout_seconds": "7"})
+    assert instance.plugins.prepare("shop", [Record(0, 0, "r", "")])[0] == "False 5"
 
 
 def test_hook_gets_the_project_and_the_settings(instance: Instance) -> None:

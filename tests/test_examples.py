@@ -76,15 +76,16 @@ class Heard(BaseHTTPRequestHandler):
     """A server of a few lines: it keeps what it is sent, and answers what it was given."""
 
     got: list[tuple[str, dict[str, str], Any]]
-    answers: list[tuple[int, Any]]
+    answers: list[tuple[Any, ...]]
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.got.append((self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(body)))
-        status, answer = self.answers.pop(0) if self.answers else (200, {})
+        status, answer, *headers = self.answers.pop(0) if self.answers else (200, {})
         sent = json.dumps(answer).encode()
         self.send_response(status)
-        self.send_header("Content-Length", str(len(sent)))
+        for header in [("Content-Length", str(len(sent))), *headers]:
+            self.send_header(*header)
         self.end_headers()
         self.wfile.write(sent)
 
@@ -148,13 +149,15 @@ def test_claude_is_asked_in_its_own_words(server: Any) -> None:
     backend = load("claude").backends["claude"].create(settings)
     usage = {"input_tokens": 40, "output_tokens": 7}
     found = {"content": [{"type": "text", "text": '{"tone": "good"}'}], "usage": usage, "stop_reason": "end_turn"}
-    heard.answers += [(200, found), (401, {}), (429, {})]
-    answer, refused, limited = backend.complete([request()] * 3)
+    limits = [(429, {}), (429, {}, ("retry-after", "30")), (429, {}, ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT"))]
+    heard.answers += [(200, found), (401, {}), *limits]
+    answer, refused, limited, *later = backend.complete([request()] * 5)
     path, headers, body = heard.got[0]
     assert (path, headers["x-api-key"], body["system"]) == ("/v1/messages", "sk-ant-1", "Choose.")
     assert body["messages"] == [{"role": "user", "content": "맛있어요"}]
     assert (answer.text, answer.tokens_in, answer.tokens_out, answer.finish) == ('{"tone": "good"}', 40, 7, "stop")
     assert (refused.fatal, limited.kind, limited.retry_after) == (True, "rate_limit", 5.0)
+    assert [one.retry_after for one in later] == [30.0, 5.0]
     backend.close()
 
 
@@ -198,7 +201,13 @@ def test_test_of_a_new_plugin_runs_by_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("My Thing", "must be lower-case letters"), ("../up", "must be lower-case"), ("there", "is there already")],
+    [
+        ("My Thing", "must be lower-case letters"),
+        ("../up", "must be lower-case"),
+        ("there", "is there already"),
+        ("json", "Python has a module 'json' already"),
+        ("labeler", "Python has a module 'labeler' already"),
+    ],
 )
 def test_name_that_no_plugin_can_have_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
@@ -279,6 +288,12 @@ def test_check_says_what_it_needs(tmp_path: Path) -> None:
         checks_of(tmp_path)
     (tmp_path / "pyproject.toml").write_text('[project.entry-points.labeler]\nodd = "odd"\n')
     with pytest.raises(InputError, match=r"names the plugin odd, and there is no .*odd\.py"):
+        checks_of(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[project.entry-points.labeler]\nodd = "odd:plugin"\n')
+    with pytest.raises(InputError, match="names odd:plugin; only a plugin that is a module can be checked"):
+        checks_of(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("odd = [")
+    with pytest.raises(InputError, match=r"pyproject\.toml cannot be read: "):
         checks_of(tmp_path)
 
 

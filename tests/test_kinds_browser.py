@@ -35,13 +35,14 @@ def register_tasks():
     return [
         Task("weight", Number(0, 100, 0.5, "kg")),
         Task("change", Number()),
+        Task("paid", Number(0, None, 0.1, "원", optional=True)),
         Task("bought", Date()),
         Task("order", Ranking(*items)),
         Task("stars", Fields((Label("taste"), stars), (Label("delivery"), stars))),
         Task("mood", Choice(Label("good"), Label("bad"), optional=True)),
     ]
 """
-TASKS = ["weight", "change", "bought", "order", "stars", "mood"]
+TASKS = ["weight", "change", "paid", "bought", "order", "stars", "mood"]
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,24 @@ def test_a_date_is_eight_digits(desk: Desk) -> None:
     assert complaint(desk) == "This is no day of the calendar" and desk.record == before
 
 
+def test_a_ninth_digit_of_a_date_changes_nothing(desk: Desk) -> None:
+    desk.blank("bought").press(*(f"Digit{digit}" for digit in "202402281"))
+    assert shown(desk) == "2024-02-28"
+
+
+def test_a_large_number_is_a_multiple_of_a_small_step(desk: Desk) -> None:
+    """The page counts steps in binary, where 12345678.9 is not quite a multiple of 0.1."""
+    desk.blank("paid").press(*(f"Digit{digit}" for digit in "12345678"), "Period", "Digit9")
+    assert desk.value(desk.decide("Enter")) == 12345678.9
+
+
+def test_a_suggestion_to_leave_a_number_out_is_called_empty(desk: Desk) -> None:
+    """A unit alone is no number."""
+    desk.suggest("r0", "", "paid")
+    desk.go("paid").press("Digit3")
+    assert desk.page.inner_text("[data-hint]") == "suggested: empty"
+
+
 def test_an_order_takes_a_key_less_than_it_has_items(desk: Desk) -> None:
     """Over a suggested order the first key begins a new one; the last item takes the place that is left."""
     desk.suggest("r0", ["taste", "price", "service"], "order")
@@ -172,6 +191,9 @@ def test_a_choice_that_is_left_out_is_approved_knowingly(desk: Desk) -> None:
     desk.press("Delete")
     assert desk.chosen() == []
     assert desk.value(desk.decide("Shift+Enter")) == ""
+    desk.until(lambda: desk.page.get_attribute("[data-sign]", "data-state") == "saved")
+    desk.go("mood")
+    assert desk.record != before
 
 
 def test_their_keys_stand_in_the_help(desk: Desk) -> None:

@@ -178,6 +178,7 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
         (DATE, "2024-02-29", "2024-02-29"),
         (PAIR, "tie", "tie"),
         (PAIR, "answer b", "answer b"),
+        (Number(step=1e-13), 9e15, 9 * 10**15),
         (RANKING, ("price", "taste", "service"), ["price", "taste", "service"]),
         *((schema, raw, EMPTY) for schema in OPTIONAL.values() for raw in (None, "")),
         (KEYWORDS, [], []),
@@ -290,6 +291,8 @@ def test_good_answer_becomes_its_canonical_value(schema, raw, value):
         (KEYWORDS, ["사과"] * 4, "overlap"),
         (KEYWORDS, ["사과가 달아요", "달아요"], "overlap"),
         (KEYWORDS, ["사", "과", "가", "달", "아"], "count"),
+        (NUMBER, 10**350, "range"),
+        (NUMBER, -(10**350), "range"),
         (KEYWORDS, [REVIEW[:21]], "length"),
         (KEYWORDS, [keyword(REVIEW[:21], 0)], "length"),
         (KEYWORDS, [keyword("사과", 1)], "offset"),
@@ -680,11 +683,17 @@ def test_describe(schema, language, lines):
         (SPANS, [{"label": "aspect", **keyword("사과", 0)}], "ko", "사과 [대상]"),
         (TEXT, "달다.", "en", "달다."),
         (FIELDS, {"good": "달다.", "mood": "positive"}, "ko", "좋은 점: 달다.\n기분: 긍정"),
+        *((schema, EMPTY, "ko", "") for schema in OPTIONAL.values()),
     ],
 )
 def test_render(schema, value, language, shown):
-    """A value is shown by its titles; a label that no longer exists by its name."""
+    """A value is shown by its titles; a label that no longer exists by its name, and what was left out by nothing."""
     assert schema.render(value, language) == shown
+
+
+@pytest.mark.parametrize("schema", OPTIONAL.values(), ids=lambda schema: schema.kind)
+def test_what_was_left_out_has_no_color(schema):
+    assert schema.color(EMPTY) == ""
 
 
 @pytest.mark.parametrize(

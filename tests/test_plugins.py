@@ -496,13 +496,14 @@ def test_labels_of_a_plugin_that_is_gone_wait_for_it(tmp_path: Path) -> None:
 def test_server_starts_again_when_a_plugin_changes(tmp_path: Path) -> None:
     """``serve --reload-plugins``: what is written into the folder of plugins works without a hand on the server."""
     folder = tmp_path / "instance" / "plugins"
-    folder.mkdir(parents=True)
+    (folder / "dial").mkdir(parents=True)
     with serving(tmp_path, "serve", "--reload-plugins", "--no-worker") as server:
-        (folder / "broken.py").write_text("1 / 0\n")
         assert server.process.stdout is not None
-        lines = [server.process.stdout.readline() for _ in range(2)]
-        assert lines[0] == "Plugins have changed; starting again.\n"
-        assert lines[1].startswith("Labeler is ready.")
+        for file in (folder / "dial" / "dial.html", folder / "broken.py"):
+            file.write_text("1 / 0\n")
+            lines = [server.process.stdout.readline() for _ in range(2)]
+            assert lines[0] == "Plugins have changed; starting again.\n"
+            assert lines[1].startswith("Labeler is ready.")
         assert "broken.py is disabled: ZeroDivisionError" in server.log.read_text()
         assert server.end()[0] == 0
 

@@ -60,8 +60,10 @@ def _refused(answer):
     if status in (401, 403):
         return BackendFailure("auth", "The server does not accept the key; check claude_api_key.", fatal=True)
     if status == 429:
-        wait = float(answer.headers.get("retry-after") or 5)
-        return BackendFailure("rate_limit", "The server limits the rate.", retryable=True, retry_after=wait)
+        # It may be a date, too.
+        wait = answer.headers.get("retry-after", "")
+        seconds = float(wait) if wait.isdecimal() else 5.0
+        return BackendFailure("rate_limit", "The server limits the rate.", retryable=True, retry_after=seconds)
     return BackendFailure("server", f"The server answers {status}.", retryable=status >= 500)
 
 

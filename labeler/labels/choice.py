@@ -79,10 +79,10 @@ class Choice(LabelSchema):
         return {name: scores[name] for name in self._names if name in scores}
 
     def render(self, value: Value, language: str) -> str:
-        return self.label(value).titled(language)
+        return self.label(value).titled(language) if value != EMPTY else ""
 
     def color(self, value: Value) -> str:
-        return self.label(value).color if isinstance(value, str) else ""
+        return self.label(value).color if isinstance(value, str) and value != EMPTY else ""
 
     def read_cell(self, cell: object) -> object:
         """A name or a title."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import date
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from labeler.errors import LabelError, SettingError
@@ -59,17 +58,21 @@ class Number(LabelSchema):
         # bool is an int in Python, and true is no number.
         if isinstance(raw, bool) or not isinstance(raw, int | float):
             raise LabelError(f"Expected a number, got {describe_type(raw)}", "type")
-        if not math.isfinite(raw) or abs(raw) >= _MOST:
+        # A whole number may be too long for any float.
+        if not (-_MOST < raw < _MOST):
             raise LabelError(f"{str(raw)[:40]} is too large a number", "range")
         value = int(raw) if float(raw).is_integer() else raw
         if self.minimum is not None and value < self.minimum:
             raise LabelError(f"{value} is less than {self.minimum}, the least there may be", "range")
         if self.maximum is not None and value > self.maximum:
             raise LabelError(f"{value} is more than {self.maximum}, the most there may be", "range")
-        # In decimals, as people write steps: 0.3 is three steps of 0.1, though no multiple of it in binary.
-        if self.step is not None and (Decimal(str(value)) - Decimal(str(self.minimum or 0))) % Decimal(str(self.step)):
+        if self.step is not None and not self._is_step(value, self.step):
             raise LabelError(f"{value} is not a multiple of the step {self.step}", "range")
         return value
+
+    def _is_step(self, value: float, step: float) -> bool:
+        """In fractions, as people write steps: 0.3 is three steps of 0.1, though no multiple of it in binary."""
+        return (Fraction(str(value)) - Fraction(str(self.minimum or 0))) % Fraction(str(step)) == 0
 
     def strata(self, value: Value) -> tuple[str, ...]:
         return (NO_LABEL if value == EMPTY else "number",)
@@ -94,7 +97,7 @@ class Number(LabelSchema):
             return False
 
     def render(self, value: Value, language: str) -> str:
-        return f"{value} {self.unit}".rstrip()
+        return f"{value} {self.unit}".rstrip() if value != EMPTY else ""
 
     def describe(self, language: str) -> str:
         korean = language == "ko"

@@ -280,7 +280,7 @@ def _language() -> str:
 @blueprint.get("/settings")
 @admin_only
 def general() -> Any:
-    return _instance_page(instance().settings)
+    return _instance_page(instance().in_force)
 
 
 @blueprint.post("/settings")
@@ -299,7 +299,7 @@ def save_instance() -> Any:
         OpenAIBackend(changes.get("openai_base_url"), changes.get(_SECRET), changes.get("openai_model") or "any")
         instance().change_settings(changes, g.person["id"])
     except InputError as error:
-        return _instance_page(instance().settings | given, str(error)), error.status
+        return _instance_page(instance().in_force | given, str(error)), error.status
     flash(_("Saved"))
     return go_on("settings.general")
 
@@ -356,7 +356,7 @@ def _trial(number: int) -> Mapping[str, Any] | Trial:
 def _tested(backend: str, model_id: str) -> Mapping[str, Any] | Trial:
     if backend not in models.MODELS_OF:
         raise SettingError(f"The backend {backend} needs no test")
-    settings = instance().settings
+    settings = instance().in_force
     model_id = model_id or settings.get(models.MODELS_OF[backend]) or ""
     if not model_id:
         raise SettingError(_("Enter a model and save first."))

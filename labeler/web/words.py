@@ -301,7 +301,7 @@ def setting_named(names: str) -> str:
     Several are separated by commas.
     """
     return ", ".join(
-        str(_("%(title)s (%(name)s)", title=setting_title(name), name=name)) if name in known_settings() else name
+        str(_("%(title)s (%(name)s)", title=setting_title(name), name=name)) if setting_title(name) != name else name
         for name in names.split(", ")
     )
 

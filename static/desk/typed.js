@@ -15,10 +15,12 @@ export function mountTyped(element, schema, onChange, context, { read, typed, mo
 
   function show() {
     const other = suggestion !== null && value() !== suggestion;
-    hint.textContent = other ? `${say("suggested")}: ${words(suggestion)}` : "";
+    hint.textContent = other ? `${say("suggested")}: ${suggestion === "" ? say("empty") : words(suggestion)}` : "";
   }
 
+  // A key that the value has no place for changes nothing.
   function put(next) {
+    if (next === undefined) return false;
     field.value = next;
     fresh = false;
     show();
@@ -38,7 +40,7 @@ export function mountTyped(element, schema, onChange, context, { read, typed, mo
 
   return {
     value,
-    lines: (one) => [words(one)],
+    lines: (one) => [one === "" ? "" : words(one)],
     setValue(next) {
       field.value = next ?? "";
       fresh = true;
@@ -57,8 +59,7 @@ export function mountTyped(element, schema, onChange, context, { read, typed, mo
       const now = value();
       if (name === "delete") return put("");
       if ((name === "up" || name === "down") && now !== null && now !== "") return put(String(moved(now, name === "up" ? 1 : -1)));
-      const next = typed(fresh ? "" : field.value, { point: ".", minus: "-" }[name]);
-      return next === undefined ? false : put(next);
+      return put(typed(fresh ? "" : field.value, { point: ".", minus: "-" }[name]));
     },
     problem: () => found().problem ?? null,
   };

@@ -10,7 +10,7 @@ export function mount(element, schema, value, onChange, context) {
 
   const isStep = (number) => {
     const steps = (number - (minimum ?? 0)) / step;
-    return Math.abs(steps - Math.round(steps)) < NEAR;
+    return Math.abs(steps - Math.round(steps)) < NEAR * Math.max(1, Math.abs(steps));
   };
 
   const widget = mountTyped(element, schema, onChange, context, {
