@@ -575,7 +575,13 @@ def test_the_command_says_what_cannot_be_used(shop: Shop, shell: Shell) -> None:
     assert "Draft 1: cannot be used: " in shown.stdout
     assert shown.stdout.splitlines()[-1] == "None can be adopted; the guidelines stay as is."
     assert "No draft of the guidelines can be used" in shown.stderr
-    assert "compares settings" in shell.fails("improve", *TASK, "--show", str(compared(shop)))
+
+
+def test_the_command_leaves_replays_of_settings_alone(shop: Shop, shell: Shell) -> None:
+    """One that waits still waits: what its models cost was not agreed to here."""
+    number = compared(shop)
+    assert "compares settings" in shell.fails("improve", *TASK, "--show", str(number))
+    assert number in shop.store.replays.waiting()
 
 
 def compared(shop: Shop) -> int:

@@ -65,15 +65,14 @@ def improve(
         read = None if budget is None else SETTINGS["budget"].read(budget)
         show = search.start(instance, found, task, plan, read)
         _draft(instance, show)
-    results_of(instance, found, task, show, REPLAY_WITHIN)
+    if not results_of(instance, found, task, show, REPLAY_WITHIN).drafts:
+        raise InputError(f"Replay {show} compares settings; look at it with 'labeler replay --show {show}'")
     _judge(instance, show)
     results = results_of(instance, found, task, show, REPLAY_WITHIN)
     if adopt is not None:
         version = search.adopt(instance, show, adopt)
         click.echo(f"Draft {adopt} of replay {show} is the guidelines of {task_name} now, as version {version}.")
         return
-    if not results.drafts:
-        raise InputError(f"Replay {show} compares settings; look at it with 'labeler replay --show {show}'")
     for line in _told(results):
         click.echo(line)
     check_measured(results)
