@@ -230,9 +230,11 @@ def add(instance: Instance, body: str) -> None:
     (instance.folder / "plugins" / "mine.py").write_text(HEAD + body, encoding="utf-8")
 
 
-def client(instance: Instance) -> Any:
-    person = instance.store.people.get(accounts.add_reviewer(instance.store, "kim", None, "admin"))
+def client(instance: Instance, role: str = "admin", project: int | None = None) -> Any:
+    person = instance.store.people.get(accounts.add_reviewer(instance.store, "kim", None, role))
     assert person is not None
+    if project is not None:
+        instance.store.write(lambda tx: instance.store.projects.add_member(tx, project, person["id"], "reviewer"))
     found = create_app(instance).test_client()
     with found.session_transaction() as session:
         session["reviewer"], session["epoch"], session["language"] = person["id"], person["epoch"], "en"
@@ -281,6 +283,17 @@ def test_page_of_a_broken_task_names_its_plugin(instance: Instance, caplog: pyte
     assert answer.status_code == 500
     assert "The plugin instance/plugins/mine.py failed: KeyError" in answer.get_data(as_text=True)
     assert "Traceback" in caplog.text
+
+
+def test_reviewers_are_not_told_what_an_error_of_a_plugin_holds(instance: Instance) -> None:
+    """It may hold an address with a key: a reviewer reads which plugin failed, and where, and the admin what it says."""
+    add(instance, FRAGILE)
+    project = instance.create_project("shop", "ko", {"tasks": ["fragile"]})
+    broken(instance)
+    browser = client(instance, "reviewer", project)
+    page = browser.get(f"/projects/{project}").get_data(as_text=True)
+    assert "The plugin instance/plugins/mine.py failed: mine.py, line 9" in page
+    assert "not today" not in page
 
 
 def test_disabled_plugin_shows_its_trace_to_the_admin(instance: Instance) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Flask, jsonify, make_response, redirect, render_template, request, url_for
+from flask import Flask, g, jsonify, make_response, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
+from labeler.accounts import ADMIN
 from labeler.errors import FULL, Conflict, JsonError, LabelerError, NotSignedIn, StoreFull, Throttled
 from labeler.text import one_line
 from labeler.web.access import instance
@@ -58,10 +59,20 @@ def install(app: Flask) -> None:
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Any:
         log.exception("%s %s failed", request.method, one_line(request.path))
-        blamed = instance().plugins.blamed(error)
-        if blamed:
-            return answer(500, f"The plugin {blamed.name} failed: {blamed.said}")
+        sentence = plugin_failure(error)
+        if sentence:
+            return answer(500, sentence)
         return answer(500, "Something went wrong inside Labeler; the log says what")
+
+
+def plugin_failure(error: BaseException) -> str | None:
+    """Return which plugin raised ``error``, and where; what it says, which may hold a key, is told to admins only."""
+    blamed = instance().plugins.blamed(error)
+    if blamed is None:
+        return None
+    person = g.get("person")
+    admin = person is not None and person["role"] == ADMIN
+    return f"The plugin {blamed.name} failed: {blamed.said if admin else blamed.where}"
 
 
 def answer(status: int, message: str, error: LabelerError | None = None) -> Any:

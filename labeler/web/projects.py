@@ -16,6 +16,7 @@ from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
 from labeler.task import GROUP, Task
 from labeler.web import uploads
 from labeler.web.access import admin_only, instance, takes_upload
+from labeler.web.errors import plugin_failure
 from labeler.web.forms import go_on, text, texts, whole
 from labeler.web.words import _, setting_title, word
 
@@ -99,11 +100,11 @@ def _card(project_id: int, task: Task) -> dict[str, Any]:
     try:
         return _standing(project_id, task) | {"title": task.titled(str(get_locale()))}
     except Exception as error:
-        blamed = instance().plugins.blamed(error)
-        if blamed is None:
+        sentence = plugin_failure(error)
+        if sentence is None:
             raise
         log.exception("The task %s failed on the overview", task.name)
-        return {"task": task, "title": task.name, "failed": f"The plugin {blamed.name} failed: {blamed.said}"}
+        return {"task": task, "title": task.name, "failed": sentence}
 
 
 def _standing(project_id: int, task: Task) -> dict[str, Any]:
