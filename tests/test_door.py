@@ -286,7 +286,7 @@ def test_page_of_a_broken_task_names_its_plugin(instance: Instance, caplog: pyte
 
 
 def test_reviewers_are_not_told_what_an_error_of_a_plugin_holds(instance: Instance) -> None:
-    """It may hold an address with a key: a reviewer reads which plugin failed, and where, and the admin what it says."""
+    """It may hold an address with a key: a reviewer reads which plugin failed and where, an admin also what it says."""
     add(instance, FRAGILE)
     project = instance.create_project("shop", "ko", {"tasks": ["fragile"]})
     broken(instance)
