@@ -603,7 +603,8 @@ def test_settings_show_what_holds_where_nothing_is_set(shell: Shell) -> None:
     for place in ([], ["--project", "shop"], ["--project", "shop", "--task", "sentiment"]):
         shown = shell.ok("settings", *place)
         assert "null" not in shown
-    assert "timeout_seconds = (60)\n      How long one call may take (default: 60)" in shell.ok("settings")
+    said = "timeout_seconds = (60)\n      Time-out in seconds. How long one whole answer may take (default: 60)"
+    assert said in shell.ok("settings")
 
 
 def test_an_embedder_without_its_package_is_refused(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,13 +38,22 @@ def test_the_commands_of_a_how_to_say_what_it_says(terminal: Terminal, name: str
 
 def test_a_task_with_guidelines_in_its_file_joins_a_project(terminal: Terminal) -> None:
     """The plugin of the page, with the guidelines that the page writes into it, is loaded and can be chosen."""
-    plugin, guidelines = re.findall(r"```python\n(.*?)```", page("plugins.md"), re.DOTALL)[:2]
+    blocks = re.findall(r"```python\n(.*?)```", page("plugins.md"), re.DOTALL)
+    plugin = next(block for block in blocks if block.startswith('"""Sentiment'))
+    guidelines = next(block for block in blocks if block.startswith("guidelines ="))
     last = plugin.rstrip().split("\n")[-1]
     plugins = terminal.folder / "instance" / "plugins"
     plugins.mkdir(mode=0o700)
     file = plugins / "delivery.py"
     file.write_text(plugin.replace(last, textwrap.indent(guidelines, "    ")), encoding="utf-8")
     assert "delivery" in said(terminal, "labeler plugins")
-    ((command, shown),) = parts(page("plugins.md"))
+    command, shown = next(part for part in parts(page("plugins.md")) if part[0].startswith("labeler settings"))
     assert said(terminal, command) == shown
     assert "delivery_complaint: 0 approved, 0 rejected, 3 pending" in said(terminal, "labeler projects")
+
+
+def test_a_plugin_is_begun_and_checked_as_the_page_says(terminal: Terminal) -> None:
+    """What `labeler plugin new` and `check` print is on the page."""
+    for command, shown in parts(page("plugins.md"))[:2]:
+        assert command.startswith("labeler plugin ")
+        assert said(terminal, command) == shown

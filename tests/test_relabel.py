@@ -404,7 +404,7 @@ def test_suggestions_follow_a_rename_and_those_of_a_removed_label_are_not_offere
     view = DeskView(desk.instance, desk.project, desk.task, "en")
     queue = desk.instance.queue(desk.project, desk.task)
     opened = [queue.open(desk.kim, id_) for id_ in desk.ids[:2]]
-    shown = [view._suggestion(one, made, False)[1] for one, made in zip(opened, view._found(opened), strict=True)]
+    shown = [view._suggestion(one, made, False, {})[1] for one, made in zip(opened, view._found(opened), strict=True)]
     assert [one.value for one in shown] == ["x", None] and shown[1].hint == "older"
     assert desk.decide(desk.ids[0], "x", suggestion_id=ids[0]).how == "accepted"
 

@@ -35,7 +35,7 @@ from labeler.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from labeler.export.files import MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
+from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
 from labeler.export.formats import Context, ExportRow, Format, Suggestions, TrainingFormat, record_line
 from labeler.export.splits import SPLITS, Components, Linked, Places, Shares
 from labeler.ingest.clusters import sign_reviews
@@ -175,7 +175,7 @@ def export_task(
     )
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
-    if not isinstance(chosen, TrainingFormat):
+    if not isinstance(chosen, TrainingFormat) or not FILE_NAME.fullmatch(f"train{chosen.suffix}"):
         raise PluginError(f"The export format {format_name!r} is no TrainingFormat with a suffix such as '.jsonl'")
     plan = _plan(job, chosen)
     with writing(job.folder, job.owner(chosen)) as exchange:
