@@ -79,7 +79,8 @@ def _through(
     until, heard, tries = time.monotonic() + _STRETCH, None, store.upkeep.tries(*place)
     rows = store.annotations.approvals(project["id"], store.upkeep.followed(*place), newest, _MANY)
     for row in rows:
-        if over() or time.monotonic() > until:
+        # Not before one is told: a place that is taken is given back with what was done.
+        if heard is not None and (over() or time.monotonic() > until):
             return None, heard
         failed = _failure(instance, listener, project, row)
         if failed:

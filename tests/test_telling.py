@@ -171,3 +171,14 @@ def test_worker_tells_while_the_page_answers(shop: Shop) -> None:
     shop.decide(1)
     Worker(shop.instance).run_until_idle()
     assert shop.heard == ["r1"]
+
+
+def test_stop_leaves_no_plugin_waiting(shop: Shop) -> None:
+    """A worker that stops while it tells gives the place back: the next one goes on at once, where it ended."""
+    shop.decide(0)
+    shop.decide(1)
+    asked = iter([False, True])
+    assert telling.tell(shop.instance, lambda: next(asked, True))
+    assert shop.heard == ["r0"]
+    assert shop.tell()
+    assert shop.heard == ["r0", "r1"]

@@ -40,7 +40,7 @@ def main() -> None:
     known = set(cli.commands)
     words = sys.argv[1:]
     named = next((word for word in words if not word.startswith("-")), None)
-    if named not in known and not {"--version"} & set(words):
+    if named not in known and "--version" not in words:
         _add_plugin_commands(words)
     cli()
 

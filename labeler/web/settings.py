@@ -431,11 +431,13 @@ def _plugins() -> Group:
 
 def _own(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings without those of plugins that are gone: these wait in the file."""
-    return {name: value for name, value in values.items() if name in instance().table}
+    known = instance().table
+    return {name: value for name, value in values.items() if name in known}
 
 
 def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in _secrets()}
+    secrets = _secrets()
+    return {name: value for name, value in values.items() if name not in secrets}
 
 
 def _embedders() -> dict[str, str | None]:
