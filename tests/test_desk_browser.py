@@ -902,10 +902,13 @@ def test_server_errors_are_told_and_a_reload_keeps_the_decision(
 def test_signed_out_keeps_the_decision_until_signed_in(desk: Desk) -> None:
     desk.go("tone").settle()
     cookies = desk.page.context.cookies()
-    desk.page.context.clear_cookies()
+    # By the server, not by the browser: an answer on its way would bring the cookie back.
+    epoch = "UPDATE reviewers SET epoch = epoch + :by WHERE id = :id"
+    desk.instance.store.write(lambda tx: tx.run(epoch, {"by": 1, "id": desk.people[0]}))
     record = desk.decide("Digit1", "Enter")
     banner = desk.page.wait_for_selector("[data-banner=unsent] a")
     assert "next=%2Fprojects%2F" in banner.get_attribute("href")
+    desk.instance.store.write(lambda tx: tx.run(epoch, {"by": -1, "id": desk.people[0]}))
     desk.page.context.add_cookies(cookies)
     assert desk.value(record) == "good"
 
