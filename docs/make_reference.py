@@ -76,16 +76,14 @@ def with_korean(text: str) -> str:
         known = {_holed(str(one.id)): _holed(str(one.string)) for one in read_po(file)}
 
     def under(found: re.Match[str]) -> str:
-        # A sum has its sign in the sentence only in the code.
-        korean = known.get(found[1].replace(f"${_HOLE}", _HOLE))
+        korean = known.get(found[1].removesuffix("."), known.get(found[1]))
         return f"### `{found[1]}`\n" + (f"\n> {korean}\n" if korean else "")
 
     return re.sub(r"^### `(.+)`\n(?:\n> .+\n)?", under, text, flags=re.MULTILINE)
 
 
 def _holed(text: str) -> str:
-    # Remedies of servers end with what the server said, in brackets.
-    return re.sub(rf" ?\({_HOLE}\)\.$", ".", re.sub(r"%\(\w+\)s", _HOLE, text))
+    return re.sub(r"%\(\w+\)[rs]", _HOLE, text)
 
 
 def _extras() -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from labeler.errors import Forbidden, InputError, NotFound, NotSignedIn, Throttled
+from labeler.sentence import N_
 from labeler.store import Row, Store, Tx
 from labeler.text import checked_name, clean_text
 
@@ -28,9 +29,9 @@ def add_reviewer(store: Store, name: str, password: str | None, role: str = REVI
 
     Here and below ``by`` is the admin who does it; None for whoever works on the instance by command.
     """
-    name = checked_name(name, "A person", 60)
+    name = checked_name(name, N_("A person needs a name of 1 to %(most)s printable characters"), 60)
     if role not in ROLES:
-        raise InputError(f"No role {role!r}; there are: {', '.join(ROLES)}")
+        raise InputError("No role %(role)r; there are: %(names)s", role=role, names=", ".join(ROLES))
     digest = None if password is None else hash_password(password)
     return store.write(lambda tx: _add(store, tx, name, digest, role, by))
 
@@ -44,7 +45,7 @@ def _add(store: Store, tx: Tx, name: str, digest: str | None, role: str, by: int
 def hash_password(password: str) -> str:
     """Return the scrypt hash of a password. Raises :class:`InputError` if it is too short or too long."""
     if len(password) < MIN_PASSWORD:
-        raise InputError(f"A password has at least {MIN_PASSWORD} characters; a few words make a good one")
+        raise InputError("A password has at least %(n)s characters; a few words make a good one", n=MIN_PASSWORD)
     if len(password) > 1000:
         raise InputError("A password has at most 1000 characters")
     return generate_password_hash(password, method="scrypt")
@@ -118,9 +119,11 @@ def one_time_link(store: Store, reviewer_id: int, by: int | None = None) -> str:
     def work(tx: Tx) -> None:
         person = store.people.get(reviewer_id, tx)
         if person is None:
-            raise NotFound(f"There is no account number {reviewer_id}")
+            raise NotFound("There is no account number %(number)s", number=reviewer_id)
         if person["disabled"]:
-            raise InputError(f"The account of {person['name']} is closed; an admin opens it again under People")
+            raise InputError(
+                "The account of %(name)s is closed; an admin opens it again under People", name=person["name"]
+            )
         store.people.add_token(tx, reviewer_id, SIGN_IN, _digest(token), time.time() + _LINK_SECONDS)
         store.events.add(tx, "link made", reviewer_id=by, detail={"account": reviewer_id})
 
@@ -178,7 +181,7 @@ def change_account(
     if reviewer_id == by:
         raise InputError("You cannot change the role of your own account or close it; ask another admin")
     if role is not None and role not in ROLES:
-        raise InputError(f"No role {role!r}; there are: {', '.join(ROLES)}")
+        raise InputError("No role %(role)r; there are: %(names)s", role=role, names=", ".join(ROLES))
     given = {"role": role, "disabled": None if disabled is None else int(disabled)}
     changes = {name: value for name, value in given.items() if value is not None}
 
@@ -201,9 +204,9 @@ def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None
     makes the change, so that two who do it to each other at the same moment leave one.
     """
     if role is not None and role not in ROLES:
-        raise InputError(f"No role {role!r}; there are: {', '.join(ROLES)}")
+        raise InputError("No role %(role)r; there are: %(names)s", role=role, names=", ".join(ROLES))
     if store.people.get(reviewer_id) is None:
-        raise NotFound(f"There is no account number {reviewer_id}")
+        raise NotFound("There is no account number %(number)s", number=reviewer_id)
     store.projects.get(project_id)
 
     def work(tx: Tx) -> None:

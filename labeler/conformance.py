@@ -102,7 +102,7 @@ def _entry_points(pyproject: Path) -> list[str]:
     try:
         project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
     except ValueError as error:
-        raise InputError(f"{pyproject} cannot be read: {error}") from error
+        raise InputError("%(name)s cannot be read: %(reason)s", name=pyproject, reason=error) from error
     modules = [str(module) for module in project.get("entry-points", {}).get("labeler", {}).values()]
     inside = next((module for module in modules if ":" in module), None)
     if inside is not None:

@@ -30,9 +30,10 @@
     └── PluginError              500
         └── DuplicateName             two plugins registered one name
 
-A message says what is wrong, which item, and what to do next. ``status`` is the HTTP status that the web
-page and the JSON API answer with. The command line exits with ``exit_status``: 2 where nothing of a file went in, else
-1.
+A message says what is wrong, which item, and what to do next. It is a template and its values, so that a page says it
+in the language of its reader: ``NotFound("There is no run number %(number)s", number=7)``. The catalogue is made of the
+templates that calls of these classes begin with. ``status`` is the HTTP status that the page and the JSON API answer
+with. The command line exits with ``exit_status``: 2 where nothing of a file went in, else 1.
 """
 
 from __future__ import annotations
@@ -43,17 +44,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from labeler.sentence import Sentence
+
 DISTRIBUTION = "labeler-rag"
 """What pip knows this program as: on the package index the name of its package belongs to another project."""
 
 
 class LabelerError(Exception):
-    """Base class. ``str(error)`` is one clear sentence for the person who meets it."""
+    """Base class. ``str(error)`` is one clear :class:`~labeler.sentence.Sentence` for the person who meets it."""
 
     status = 500
     exit_status = 1
     advice = ""
     """What the command line adds: which option helps. A page has its own ways, so a message names no option."""
+
+    def __init__(self, template: str = "", /, **values: object) -> None:
+        super().__init__(Sentence(template, **values))
+
+    @property
+    def sentence(self) -> Sentence:
+        return Sentence(self.args[0])
 
 
 class InputError(LabelerError):
@@ -63,8 +73,8 @@ class InputError(LabelerError):
 class LabelError(InputError):
     """A value that the label schema does not allow. ``kind`` is one word for statistics."""
 
-    def __init__(self, message: str, kind: str = "schema") -> None:
-        super().__init__(message)
+    def __init__(self, template: str, kind: str = "schema", /, **values: object) -> None:
+        super().__init__(template, **values)
         self.kind = kind
 
 
@@ -73,8 +83,8 @@ class TextError(InputError):
 
 
 class JsonError(InputError):
-    def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
-        super().__init__(message)
+    def __init__(self, template: str, line: int = 1, column: int = 1, /, **values: object) -> None:
+        super().__init__(template, **values)
         self.line = line
         self.column = column
 
@@ -82,17 +92,18 @@ class JsonError(InputError):
 class FileRefused(InputError):
     exit_status = 2
 
-    def __init__(self, message: str, advice: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, template: str, advice: str = "", /, **values: object) -> None:
+        super().__init__(template, **values)
         self.advice = advice
 
 
 class Doubt(FileRefused):
     """A question about a file: each of ``choices`` is one way to read it, as import options; the likeliest first."""
 
-    def __init__(self, message: str, choices: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, template: str, choices: Sequence[Mapping[str, Any]], /, **values: object) -> None:
         self.choices = choices
-        super().__init__(message, f"Say which: {' or '.join(_as_option(choice) for choice in choices[:6])}")
+        advice = f"Say which: {' or '.join(_as_option(choice) for choice in choices[:6])}"
+        super().__init__(template, advice, **values)
 
 
 def _as_option(choice: Mapping[str, Any]) -> str:
@@ -113,7 +124,13 @@ class Unanswered(SettingError):
         self.preview = preview
         count = sum(fate.approved for fate in preview.open)
         named = ", ".join(f"{fate.name} ({fate.approved})" for fate in preview.open)
-        super().__init__(f"{count} approvals have labels that would be gone: {named}; say what becomes of each")
+        super().__init__(
+            Sentence(
+                "%(n)s approvals have labels that would be gone: %(labels)s; say what becomes of each",
+                n=count,
+                labels=named,
+            )
+        )
 
 
 class NotSignedIn(LabelerError):
@@ -133,8 +150,8 @@ class Conflict(LabelerError):
 
     status = 409
 
-    def __init__(self, message: str, current: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, template: str, current: dict[str, Any] | None = None, /, **values: object) -> None:
+        super().__init__(template, **values)
         self.current = current or {}
 
 
@@ -147,8 +164,8 @@ class Throttled(LabelerError):
 
     status = 429
 
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
-        super().__init__(message)
+    def __init__(self, template: str, retry_after: float = 1.0, /, **values: object) -> None:
+        super().__init__(template, **values)
         self.retry_after = retry_after
 
 
@@ -180,7 +197,13 @@ class MissingExtra(LabelerError):
     status = 501
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"The package {package} is not installed; install it with: {self.remedy(extra)}")
+        super().__init__(
+            Sentence(
+                "The package %(name)s is not installed; install it with: %(command)s",
+                name=package,
+                command=self.remedy(extra),
+            )
+        )
 
     @staticmethod
     def remedy(extra: str) -> str:
@@ -203,7 +226,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def not_written(path: Path, error: OSError) -> LabelerError:
     """Return what to raise where the system does not let us write ``path``: its disk is full, or it is not ours."""
     if error.errno in FULL:
-        return StoreFull(f"The disk of {path} is full; free some space and try again. Nothing was lost")
+        return StoreFull("The disk of %(path)s is full; free some space and try again. Nothing was lost", path=path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreReadOnly(f"{path} cannot be written ({error.strerror}); check the folder's permissions")
-    return LabelerError(f"{path} cannot be written: {error.strerror}")
+        return StoreReadOnly(
+            "%(path)s cannot be written (%(reason)s); check the folder's permissions", path=path, reason=error.strerror
+        )
+    return LabelerError("%(file)s cannot be written: %(reason)s", file=path, reason=error.strerror)

@@ -42,7 +42,7 @@ from labeler.store.projects import check_in_use
 from labeler.store.work import Work
 from labeler.suggesters import Suggesters, refuse_joint_cascade
 from labeler.task import GROUP, Task
-from labeler.text import checked_name
+from labeler.text import NAMELESS_PROJECT, checked_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -209,9 +209,9 @@ class Instance:
         self, name: str, language: str = "ko", settings: Mapping[str, Any] | None = None, reviewer_id: int | None = None
     ) -> int:
         """Make a project with the given settings; by default it has every record task that is loaded."""
-        name = checked_name(name, "A project", 80)
+        name = checked_name(name, NAMELESS_PROJECT, 80)
         if language not in ("ko", "en"):
-            raise SettingError(f"A project's language is ko or en, not {language!r}")
+            raise SettingError("A project's language is ko or en, not %(language)r", language=language)
         chosen = dict(settings or {})
         chosen.setdefault("tasks", list(self.plugins.tasks))
         for task in chosen["tasks"]:
@@ -578,9 +578,16 @@ def read_secret_key(path: Path) -> str:
     try:
         key = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise LabelerError(f"{path} cannot be read as a key ({error}); {_NEW_KEY}") from error
+        raise LabelerError(
+            "%(path)s cannot be read as a key (%(reason)s); %(what)s", path=path, reason=error, what=_NEW_KEY
+        ) from error
     if len(key) < 32:
-        raise LabelerError(f"{path} holds {len(key)} characters, and a key has at least 32; {_NEW_KEY}")
+        raise LabelerError(
+            "%(path)s holds %(n)s characters, and a key has at least 32; %(what)s",
+            path=path,
+            n=len(key),
+            what=_NEW_KEY,
+        )
     return key
 
 
@@ -591,7 +598,7 @@ def _read_settings(path: Path | None) -> dict[str, Any]:
         found = strictjson.loads(path.read_bytes())
     except (JsonError, OSError) as error:
         # Nobody who asks for a page has given this: it is a fault of the server.
-        raise LabelerError(f"{path} cannot be read: {error}") from error
+        raise LabelerError("%(name)s cannot be read: %(reason)s", name=path, reason=error) from error
     if not isinstance(found, dict):
-        raise LabelerError(f"{path} must hold one JSON object")
+        raise LabelerError("%(file)s must hold one JSON object", file=path)
     return found

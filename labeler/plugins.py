@@ -34,6 +34,7 @@ from labeler.errors import DuplicateName, LabelerError, NotFound, PluginError
 from labeler.labels import KINDS
 from labeler.records import Record
 from labeler.retrieval.retrievers import RetrieverFactory
+from labeler.sentence import N_
 from labeler.settings import Setting
 from labeler.task import Task
 
@@ -205,10 +206,19 @@ class PluginHangs(PluginError):
     pass
 
 
+_NONE_SUCH = {
+    "task": N_("No task %(name)r; loaded: %(names)s"),
+    "backend": N_("No backend %(name)r; loaded: %(names)s"),
+    "executor": N_("No executor %(name)r; loaded: %(names)s"),
+    "retriever": N_("No retriever %(name)r; loaded: %(names)s"),
+    "embedder": N_("No embedder %(name)r; loaded: %(names)s"),
+}
+
+
 def find(registry: Mapping[str, T], name: str, what: str) -> T:
     """Return ``registry[name]``. Raises :class:`NotFound` that lists what there is."""
     if name not in registry:
-        raise NotFound(f"No {what} {name!r}; loaded: {', '.join(sorted(registry)) or 'none'}")
+        raise NotFound(_NONE_SUCH[what], name=name, names=", ".join(sorted(registry)) or "none")
     return registry[name]
 
 

@@ -16,14 +16,15 @@ from labeler import strictjson
 from labeler.errors import Conflict, InputError
 from labeler.ingest.clusters import sign_reviews
 from labeler.instance import Instance
+from labeler.sentence import Sentence
 from labeler.store import Row, Store, Tx
 from labeler.store.ledger import OPEN, PAUSED
 from labeler.store.removal import Going
-from labeler.text import checked_name, clean_text
+from labeler.text import NAMELESS_PROJECT, checked_name, clean_text
 
 RECORD, IMPORT, PROJECT, PERSON = "record", "import", "project", "person"
 _SHORTEST, _LONGEST = 2, 200
-_ARCHIVED = "The project was archived"
+_ARCHIVED = Sentence("The project was archived")
 # Records of an import up to which each is looked at before it is removed; of more, it is said what goes at most.
 _FEW = 1000
 
@@ -63,7 +64,11 @@ def person(words: str) -> Target:
     """Return all records that hold a person's data. Raises :class:`InputError` for words that would find too much."""
     words = clean_text(words, "words")
     if not _SHORTEST <= len(words) <= _LONGEST:
-        raise InputError(f"Give {_SHORTEST} to {_LONGEST} characters, such as an e-mail address or a customer's id")
+        raise InputError(
+            "Give %(least)s to %(most)s characters, such as an e-mail address or a customer's id",
+            least=_SHORTEST,
+            most=_LONGEST,
+        )
     return Target(PERSON, words=words)
 
 
@@ -84,7 +89,7 @@ def remove(instance: Instance, target: Target, seen: int, reviewer_id: int | Non
         going = _going(store, target, tx)
         if going.decisions > seen:
             raise Conflict(
-                f"{going.decisions - seen} more records were decided meanwhile; check again what would be removed"
+                "%(n)s more records were decided meanwhile; check again what would be removed", n=going.decisions - seen
             )
         if target.kind == PROJECT:
             _remove_project(store, tx, target, going, reviewer_id)
@@ -98,7 +103,7 @@ def remove(instance: Instance, target: Target, seen: int, reviewer_id: int | Non
 
 def rename(store: Store, project_id: int, name: str, reviewer_id: int | None = None) -> None:
     """Give a project another name."""
-    name = checked_name(name, "A project", 80)
+    name = checked_name(name, NAMELESS_PROJECT, 80)
 
     def work(tx: Tx) -> None:
         before = store.projects.get(project_id, tx)["name"]
@@ -146,7 +151,7 @@ def _going(store: Store, target: Target, tx: Tx | None = None) -> Preview:
 
 def _check_import(store: Store, target: Target, tx: Tx | None) -> None:
     if store.records.get_import(target.project_id, target.number, tx)["state"] == "removed":
-        raise InputError(f"Import {target.number} was removed before")
+        raise InputError("Import %(number)s was removed before", number=target.number)
 
 
 def _parts(store: Store, target: Target, tx: Tx | None = None) -> dict[int, list[int]]:

@@ -15,6 +15,7 @@ from labeler.backends.base import ANSWERING
 from labeler.errors import SettingError
 from labeler.prompts import LANGUAGES, titled
 from labeler.prompts.styles import STYLES
+from labeler.sentence import N_
 from labeler.stored import StoredSettings
 
 GENERATION = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")
@@ -45,11 +46,6 @@ MODES = DIRECT, CASCADE = "direct", "cascade"
 QUANTIZATIONS = ("auto", "nf4", "int8", "none")
 _LEASE = 90.0
 _WORDS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
-
-
-def N_(text: str) -> str:
-    """Mark a text for the catalogue."""
-    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +86,22 @@ class Setting:
             return self.default
         value = self._typed(raw)
         if self.choices and value not in self.choices:
-            raise SettingError(f"{self.name} is {raw!r}; allowed are: {', '.join(self.choices)}")
+            raise SettingError(
+                "%(setting)s is %(value)r; allowed are: %(names)s",
+                setting=self.name,
+                value=raw,
+                names=", ".join(self.choices),
+            )
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             too_low = self.low is not None and value < self.low
             if value != value or too_low or (self.high is not None and value > self.high):
-                raise SettingError(f"{self.name} is {raw}; it must lie between {self.low} and {self.high}")
+                raise SettingError(
+                    "%(setting)s is %(value)s; it must lie between %(low)s and %(high)s",
+                    setting=self.name,
+                    value=raw,
+                    low=self.low,
+                    high=self.high,
+                )
         return value
 
     def _typed(self, raw: Any) -> Any:
@@ -104,7 +111,9 @@ class Setting:
             if self.kind == "float" and not isinstance(raw, bool):
                 return float(raw)
         except (TypeError, ValueError):
-            raise SettingError(f"{self.name} is {str(raw)[:40]!r}; a number is needed") from None
+            raise SettingError(
+                "%(setting)s is %(value)r; a number is needed", setting=self.name, value=str(raw)[:40]
+            ) from None
         if self.kind == "bool" and str(raw).lower() in _WORDS:
             return _WORDS[str(raw).lower()]
         if self.kind in ("text", "choice") and isinstance(raw, str):
@@ -113,9 +122,18 @@ class Setting:
             return list(raw)
         if self.kind == "map" and isinstance(raw, Mapping):
             if not all(language in LANGUAGES and isinstance(text, str) for language, text in raw.items()):
-                raise SettingError(f'{self.name} must map languages ({", ".join(LANGUAGES)}) to texts: {{"en": "..."}}')
+                raise SettingError(
+                    '%(name)s must map languages (%(names)s) to texts: {"en": "..."}',
+                    name=self.name,
+                    names=", ".join(LANGUAGES),
+                )
             return dict(raw)
-        raise SettingError(f"{self.name} is {str(raw)[:40]!r}; it must be of the kind {self.kind}")
+        raise SettingError(
+            "%(setting)s is %(value)r; it must be of the kind %(kind)s",
+            setting=self.name,
+            value=str(raw)[:40],
+            kind=self.kind,
+        )
 
 
 # fmt: off
@@ -464,12 +482,15 @@ def check_columns(project: Mapping[str, Any]) -> None:
     both = [name for name in project.get("hidden_columns", ()) if name in project.get("blind_columns", ())]
     if both:
         raise SettingError(
-            f"hidden_columns and blind_columns both name {both[0][:80]!r}; take it out of one of them: what is hidden "
-            "is shown on no record"
+            "hidden_columns and blind_columns both name %(name)r; take it out of one of them: what is "
+            "hidden is shown on no record",
+            name=both[0][:80],
         )
     sent = project.get("sent_columns", ())
     if len(sent) > MOST_SENT:
-        raise SettingError(f"sent_columns names {len(sent)} columns; at most {MOST_SENT} can be sent beside a text")
+        raise SettingError(
+            "sent_columns names %(n)s columns; at most %(most)s can be sent beside a text", n=len(sent), most=MOST_SENT
+        )
 
 
 Table = str | Mapping[str, Setting]
@@ -493,7 +514,9 @@ def _checked(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
     strange = [name for name in raw if name not in known]
     if strange:
         of = table if isinstance(table, str) else "instance"
-        raise SettingError(f"No {of} setting {strange[0]!r}; there are: {', '.join(known)}")
+        raise SettingError(
+            "No %(of)s setting %(name)r; there are: %(names)s", of=of, name=strange[0], names=", ".join(known)
+        )
     return {name: raw.get(name) if s.kind == "labels" else s.read(raw.get(name)) for name, s in known.items()}
 
 

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from labeler.errors import JsonError
+from labeler.sentence import N_, Sentence
 
 MAX_DEPTH = 100
 MAX_DIGITS = 400
@@ -32,10 +33,15 @@ def loads(text: str | bytes, max_depth: int = MAX_DEPTH) -> Any:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise JsonError(
-            f"Not JSON at line {error.lineno}, column {error.colno}: {error.msg}", error.lineno, error.colno
+            "Not JSON at line %(line)s, column %(column)s: %(why)s",
+            error.lineno,
+            error.colno,
+            line=error.lineno,
+            column=error.colno,
+            why=Sentence(error.msg),
         ) from None
     except RecursionError:
-        raise JsonError(f"JSON nested deeper than {max_depth} levels") from None
+        raise JsonError("JSON nested deeper than %(n)s levels", n=max_depth) from None
     # A surrogate can only come from a \ud800-style escape: a decoded str from UTF-8 has none.
     if "\\ud" in text or "\\uD" in text or not text.isascii():
         _no_surrogates(value)
@@ -48,7 +54,13 @@ def decode_utf8(data: bytes) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise JsonError(f"Not UTF-8 at line {line}, byte {error.start + 1} (0x{data[error.start]:02x})", line) from None
+        raise JsonError(
+            "Not UTF-8 at line %(line)s, byte %(byte)s (%(value)s)",
+            line,
+            line=line,
+            byte=error.start + 1,
+            value=f"0x{data[error.start]:02x}",
+        ) from None
 
 
 def dumps(value: Any, **options: Any) -> str:
@@ -77,7 +89,7 @@ def _check_depth(text: str, limit: int) -> None:
             depth += 1
             if depth > limit:
                 line = text.count("\n", 0, match.start()) + 1
-                raise JsonError(f"JSON nested deeper than {limit} levels at line {line}", line)
+                raise JsonError("JSON nested deeper than %(n)s levels at line %(line)s", line, n=limit, line=line)
         elif mark in "]}":
             depth -= 1
 
@@ -88,25 +100,25 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise JsonError(f"The key {key[:80]!r} appears twice in one object")
+                raise JsonError("The key %(name)r appears twice in one object", name=key[:80])
             seen.add(key)
     return found
 
 
 def _no_constant(name: str) -> Any:
-    raise JsonError(f"{name} is not a JSON number")
+    raise JsonError("%(name)s is not a JSON number", name=name)
 
 
 def _short_int(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
-        raise JsonError(f"A number of {len(digits)} digits is too long (at most {MAX_DIGITS})")
+        raise JsonError("A number of %(n)s digits is too long (at most %(most)s)", n=len(digits), most=MAX_DIGITS)
     return int(digits)
 
 
 def _finite_float(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise JsonError(f"The number {digits[:40]} is too large")
+        raise JsonError("The number %(value)s is too large", value=digits[:40])
     return value
 
 
@@ -124,6 +136,17 @@ def _no_surrogates(value: Any) -> None:
             stack.extend(item.values())
 
 
+# What json says of a fault, for the catalogue.
+OF_JSON = (
+    N_("Expecting value"),
+    N_("Extra data"),
+    N_("Expecting ',' delimiter"),
+    N_("Expecting ':' delimiter"),
+    N_("Expecting property name enclosed in double quotes"),
+    N_("Unterminated string starting at"),
+    N_("Invalid control character at"),
+    N_("Invalid \\escape"),
+)
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_int=_short_int, parse_float=_finite_float
 )

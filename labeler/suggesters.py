@@ -24,6 +24,7 @@ from labeler.records import Generation
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.retrievers import Retriever
+from labeler.sentence import N_
 from labeler.settings import BATCH_EXECUTOR, CASCADE, DIRECT, GENERATION, lease, read_settings
 from labeler.store import Store
 from labeler.store.limits import SetLimits
@@ -262,7 +263,9 @@ class Suggesters:
         # As with generation: the settings of a task are also there for the free backends beside its own.
         sent = executor if backend.billed else given.get("executor")
         if sent == BATCH_EXECUTOR and backend.batches is None:
-            raise SettingError(f"The backend {name} has no batches; choose the executor local, or the backend openai")
+            raise SettingError(
+                "The backend %(backend)s has no batches; choose the executor local, or the backend openai", backend=name
+            )
         if sent == BATCH_EXECUTOR and "/deployments/" in (backend.base_url or ""):
             raise SettingError(
                 "Azure takes no batches under an address with /deployments/; set openai_base_url to "
@@ -306,7 +309,9 @@ class Suggesters:
                 continue
             if other.unit != task.unit:
                 raise SettingError(
-                    f"The tasks {task.name} and {name} cannot be asked together: one labels reviews, the other products"
+                    "The tasks %(a)s and %(b)s cannot be asked together: one labels reviews, the other products",
+                    a=task.name,
+                    b=name,
                 )
             same = {**given, "joint": [], "mode": DIRECT, "backend": backend, "model_id": settings["model_id"]}
             found[name] = self.suggester(project, other, same, keep)
@@ -383,8 +388,14 @@ def _generation(
     strange = sorted(asked - known) if known is not None else []
     if strange:
         named = ", ".join(strange)
-        where = f" with {backend.model_id}" if backend.model_id else ""
-        raise SettingError(f"The backend {backend.name}{where} has no setting {named}; clear it, or choose another")
+        raise SettingError(
+            N_("The backend %(backend)s with %(model)s has no setting %(setting)s; clear it, or choose another")
+            if backend.model_id
+            else N_("The backend %(backend)s has no setting %(setting)s; clear it, or choose another"),
+            backend=backend.name,
+            model=backend.model_id,
+            setting=named,
+        )
     return replace(
         task.generation,
         **{name: settings[name] for name in GENERATION if name != "stop"},

@@ -17,6 +17,7 @@ from labeler.labels.base import maps_texts
 from labeler.labels.moves import carried
 from labeler.prompts import PromptStyle, titled
 from labeler.records import Example, Generation, Message, ParseFailure, Record, Value
+from labeler.sentence import Sentence
 
 RECORD, GROUP = "record", "group"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -128,7 +129,9 @@ class Task:
             return answer
         if not isinstance(answer, dict) or set(answer) != {self.name}:
             shown = sorted(answer) if isinstance(answer, dict) else type(answer).__name__
-            message = f"Expected one object with the only key {self.name!r}, got {str(shown)[:100]}"
+            message = Sentence(
+                "Expected one object with the only key %(name)r, got %(got)s", name=self.name, got=str(shown)[:100]
+            )
             return ParseFailure("shape", message, completion)
         try:
             return self.schema.parse(answer[self.name], record.text)
@@ -176,9 +179,9 @@ def read_json(completion: str) -> Any:
     """Return the JSON value that a completion is, also one in a code block, or a ParseFailure that says why not."""
     text = completion.strip()
     if not text:
-        return ParseFailure("empty", "The answer is empty", completion)
+        return ParseFailure("empty", Sentence("The answer is empty"), completion)
     if len(text) > _LONGEST_ANSWER:
-        return ParseFailure("too_long", f"The answer has {len(text):,} characters", completion)
+        return ParseFailure("too_long", Sentence("The answer has %(n)s characters", n=f"{len(text):,}"), completion)
     try:
         return _composed(strictjson.loads(_unfenced(text)))
     except JsonError as error:

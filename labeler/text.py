@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import islice
 
 from labeler.errors import InputError, TextError
+from labeler.sentence import N_
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # The lookbehinds keep it linear: a run of marks is tried from its beginning only.
@@ -62,12 +63,18 @@ def clean_text(text: str, what: str = "text") -> str:
     stores alike.
     """
     if "\x00" in text:
-        raise TextError(f"The {what} contains a NUL character (position {text.index(chr(0)) + 1}); remove it")
+        raise TextError(
+            "The %(what)s contains a NUL character (position %(place)s); remove it",
+            what=what,
+            place=text.index(chr(0)) + 1,
+        )
     lone = _SURROGATE.search(text)
     if lone:
         raise TextError(
-            f"The {what} contains a lone surrogate U+{ord(lone.group()):04X} (position {lone.start() + 1}); "
-            "save the file again as UTF-8"
+            "The %(what)s contains a lone surrogate U+%(code)s (position %(place)s); save the file again as UTF-8",
+            what=what,
+            code=f"{ord(lone.group()):04X}",
+            place=lone.start() + 1,
         )
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", text).strip()
@@ -114,13 +121,21 @@ def taken_name(name: str, others: Iterable[str]) -> str | None:
     return next((other for other in others if same_name(other) == wanted), None)
 
 
-def checked_name(raw: str, what: str, most: int) -> str:
-    """Return the name of a person or a project in NFC. Raises :class:`InputError` for one that nobody could read."""
+NAMELESS_PROJECT = N_("A project needs a name of 1 to %(most)s printable characters")
+
+
+def checked_name(raw: str, refusal: str, most: int) -> str:
+    """Return the name of a person or a project in NFC.
+
+    Raises :class:`InputError` with the template ``refusal`` for one that nobody could read.
+    """
     name = clean_text(raw, "name")
     if not (same_name(name) and len(name) <= most and name.isprintable()) or _INVISIBLE.search(name):
-        raise InputError(f"{what} needs a name of 1 to {most} printable characters")
+        raise InputError(refusal, most=most)
     if any(len(_alphabets(word)) > 1 for word in name.split()):
-        raise InputError(f"The name {name!r} mixes letters of alphabets that look alike; write each word in one")
+        raise InputError(
+            "The name %(name)r mixes letters of alphabets that look alike; write each word in one", name=name
+        )
     return name
 
 

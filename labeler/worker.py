@@ -26,6 +26,7 @@ from labeler.prelabel import trial
 from labeler.prelabel.meant import FREE
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
+from labeler.sentence import Sentence
 from labeler.settings import BATCH_EXECUTOR, DRAFT, LOCAL_EXECUTOR, REPLAY, overrides, read_settings
 from labeler.store.database import HELD_BACK, held_back
 from labeler.store.ledger import OPEN
@@ -113,7 +114,7 @@ class Worker:
             return False
         if not claimed["path"]:
             # The command line read its own file, and was killed: only the person has the file.
-            self._set_import(claimed, "failed", "It was stopped halfway; import the file again to continue")
+            self._set_import(claimed, "failed", Sentence("It was stopped halfway; import the file again to continue"))
             return True
         project = store.projects.get(claimed["project_id"])
         path = self.instance.located(claimed["path"])
@@ -236,7 +237,9 @@ class Worker:
         except Exception as error:
             # A task or backend of a plugin may raise anything; asking again every second would not mend it.
             log.exception("run %s stopped", run_id)
-            reason = f"{type(error).__name__} in the task or backend: {error}"[:500]
+            reason = Sentence("%(error)s in the task or backend: %(reason)s", error=type(error).__name__, reason=error)[
+                :500
+            ]
             store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", reason, ("queued", "running")))
             state = "paused"
         if state == "finished":
@@ -351,7 +354,7 @@ class Worker:
             work(project_id, place)
         except Exception as error:
             self._log_trouble(project_id, place, error)
-            message = str(error) if isinstance(error, LabelerError) else f"{type(error).__name__}: {error}"
+            message = str(error) if isinstance(error, LabelerError) else f"{type(error).__name__}: {error}"[:500]
             self.instance.store.write(lambda tx: upkeep.failed(tx, project_id, place, token, message))
             return False
         self.instance.store.write(lambda tx: upkeep.done(tx, project_id, place, token, newest))

@@ -28,10 +28,10 @@ from labeler import (
     prompts,
 )
 from labeler.backends.base import AUTO, GENERATED
+from labeler.catalogues import in_language
 from labeler.prelabel.flows import Ask, Case, Outcome, cascade, flow_for, joint
 from labeler.prompts.styles import STYLES, WAYS
 from labeler.records import Step
-from labeler.said import in_language
 
 REVIEW = "달고 아삭해요. 비싸요."
 MOOD = Task("mood", Choice(Label("good"), Label("bad")), {"en": "Mood"}, {"en": "Choose one.", "ko": "하나만."})

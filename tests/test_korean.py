@@ -11,7 +11,9 @@ from flask import Flask
 from flask_babel import force_locale
 
 from labeler.backends.endings import FINAL, THINKING
-from labeler.web import sentences
+from labeler.export.service import _SHARE_EMPTY
+from labeler.sentence import Sentence
+from labeler.web import words
 from labeler.web.words import SETTINGS, WORDS
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +41,7 @@ WORDS_OF_THINGS = {
     "엑셀": "Excel",
     "해요": "니다",
 }
-HOLE = r"(?:%\(\w+\)s|\{\w+\})"
+HOLE = r"(?:%\(\w+\)[rs]|\{\w+\})"
 # What has one form whatever the hole ends in: counters, and particles without a pair.
 STANDS_AFTER_A_HOLE = "개|건|번|행|열|자|초|분|시간|회|일|배|님|단계|에|의|보다|까지|부터"
 
@@ -93,30 +95,43 @@ def test_no_space_stands_before_a_bracket() -> None:
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
-        ("k is 500; it must lie between 0 and 64", "프롬프트당 예시 수(k)에는 0~64 사이의 값을"),
         (
-            "The backend nearest has no batches; choose the executor local, or the backend openai",
+            Sentence(
+                "%(setting)s is %(value)s; it must lie between %(low)s and %(high)s",
+                setting="k",
+                value=500,
+                low=0,
+                high=64,
+            ),
+            "프롬프트당 예시 수(k)에는 0~64 사이의 값을",
+        ),
+        (
+            Sentence(
+                "The backend %(backend)s has no batches; choose the executor local, or the backend openai",
+                backend="nearest",
+            ),
             "가까운 예시의 다수결(무료) 백엔드는 배치를 지원하지 않아요. 실행 방식(executor)을 ‘건별 호출’로",
         ),
         (
-            "The backend openai with m has no setting seed, top_k; clear it, or choose another",
+            Sentence(
+                "The backend %(backend)s with %(model)s has no setting %(setting)s; clear it, or choose another",
+                backend="openai",
+                model="m",
+                setting="seed, top_k",
+            ),
             "시드(seed), Top-k(top_k)",
         ),
         (
-            "A cascade asks for one task at a time; clear the setting joint, or set mode to direct",
+            Sentence("A cascade asks for one task at a time; clear the setting joint, or set mode to direct"),
             "‘한 호출에 함께 묻기’(joint)를 비우거나 모드(mode)를 ‘바로’로",
         ),
-        (
-            "train has no rows, and no file was written for it: there are too few rows, products and near-duplicates "
-            "that belong together are too large, or earlier exports had other shares",
-            "학습에 들어간 행이 없어",
-        ),
+        (Sentence(_SHARE_EMPTY, split="train"), "학습에 들어간 행이 없어"),
     ],
 )
-def test_errors_call_things_what_the_page_calls_them(app: Flask, raised: str, said: str) -> None:
+def test_errors_call_things_what_the_page_calls_them(app: Flask, raised: Sentence, said: str) -> None:
     """A setting by its title, with the option's name in brackets; a backend and a split by their word."""
     with app.test_request_context(), force_locale("ko"):
-        assert said in sentences.said(raised)
+        assert said in words.said(raised)
 
 
 def test_settings_in_errors_carry_the_title_of_the_page() -> None:

@@ -1,210 +1,163 @@
-"""Every sentence that the model side says is one that the pages know, so that a Korean page stays Korean."""
+"""What people are told says itself in their language: a template that the catalogue has, and what fills it."""
 
 from __future__ import annotations
 
 import ast
+import pickle
 import re
+import sqlite3
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from typing import TypeGuard
 
 import pytest
+from catalogue import PACKAGE, calls, catalogue, marks, modules
 from flask import Flask
 from flask_babel import force_locale
 
-import labeler
+from labeler.catalogues import in_language
+from labeler.errors import Conflict, InputError, LabelError, NotFound
 from labeler.labels import Choice, Choices, Fields, Keywords, Label, LabelSchema, Rating, Spans, Text
 from labeler.records import ParseFailure, Record
+from labeler.sentence import Sentence, recalled, stored
 from labeler.task import Task
-from labeler.web import sentences
+from labeler.web import words
 
-PACKAGE = Path(labeler.__file__).parent
-ROOMS = (
-    "backends/local", "backends/openai", "backends/endings.py", "backends/nearest.py", "backends/ensemble", "prelabel",
-    "store/ledger_runs.py", "store/ledger_items.py", "store/ledger_calls.py", "store/limits.py", "store/batches.py",
-    "store/calibrations.py", "labels", "task.py", "strictjson.py", "suggesters.py", "ingest",
-    "evaluation",
-)  # fmt: skip
-
-# What no page shows, by what it begins with, and why.
-NOT_SHOWN = {
-    "the log, by way of an error": ("this tokenizer does not",),
-    "the model": (
-        "Answer with the word ok.", "Answer with the JSON object", "- 날짜:", "- a date:", '- "": ', "at least …",
-        "at most …", "… 이상", "… 이하", "… 간격", "in steps of", "단위 …", "in … (answer", "a number",
-    ),
-    "the command line; the page has words of its own": ("… answered in … ms.",),
-    "programmers": (
-        "Calls of a billed backend", "… results for a batch", "Prompt … has no tokens", "Candidate … of prompt",
-        "Prompt … and its longest answer", "structured is …",
+OUTER = Sentence("the label was left out: %(why)s", why=Sentence("%(name)r is missing", name="맛"))
+# What carries a sentence without being one, and which of its arguments that is.
+CARRIERS = {"ParseFailure": 1, "BackendFailure": 1, "RowError": 2}
+# What no page shows, by what it begins with, and why. The rest of it is built where it is raised.
+BUILT = {
+    "the command line": (
+        "There is no instance at", "--public-url", "--trusted-proxy", "Cannot listen on", "Refusing to listen",
+        "The limit on open files", "The instance folder", "… would be overwritten", "… exists already",
+        "There is no folder", "There is no database at", "… is gone, but", "… is empty (0 bytes)",
+        "… is not a database any more", "… is cut off", "… was written by a newer version", "… needs the migration",
     ),
     "authors of tasks, before the page is there": (
-        "The task name …", "The task … has the unit", "No guidelines …", "At most … labels and at least",
-        "A … schema has no labels", "A label must be made by Label", "The task … needs a",
-        "The … of the task … must map", "A Fields schema needs", "A part of Fields", "A scale from …",
-        "A ranking needs", "Two texts are compared", "There are no numbers from", "The step of a number is",
+        "The task name", "The task …", "The … of the task", "No guidelines …", "At most … labels and at least",
+        "A label must be made by Label", "A scale from", "There are no numbers from", "The step of a number is",
     ),
-    "the command line": ("Or leave the column out: ",),
-    "tests, as a reason": ("text: ", "id: ", "group: ", "by its name", "has the longest texts"),
-    "``labeler doctor``": ("The product …: …", "The product … is to be renewed"),
-    "the words that columns are known by": ("text 텍스트", "id reviewid", "group groupid", "rating score"),
-    "annotations of types": ("list[Record | str]", "str | None"),
-    "errors of other libraries, to be recognised": ("not a valid model identifier",),
+    "programmers": (
+        "No decision …", "'have' must be", "'count' must be", "… must be a whole number", "… must be a text of at most",
+        "No language …", "Only these can be changed", "The secret of the marks",
+    ),
 }  # fmt: skip
-# What is spliced into a sentence, or has a splice in the middle: the sentences that come of it stand below.
-PARTS = {
-    "no NVIDIA or AMD GPU", "no Apple GPU", "device is …, but torch finds … on this machine; set device to auto or cpu",
-    "set gguf_file to …", "give the folder that holds config.json and the weights",
-    "The folder … has no config.json, so it holds no model; …",
-    "quantization is …, but … is a GGUF file, which brings its own; set quantization to …, or load the model from its "
-    "safetensors",
-    "clear it in the settings of the task.", "The model … refuses the setting …; …",
-    "must be an http or https address", "must not contain # or ?, other than ?api-version= of Azure",
-    "must not contain a user or password; put the key into openai_api_key", "contains a space or a control character",
-    "is an address of this machine's cloud, which is no model server",
-    "is not an address", ", … of … answered", "overlaps another keyword", "is not in the text word for word",
-    "The keyword … …", "openai_base_url …; example: http://127.0.0.1:8000/v1",
-    "Every prompt is read as a whole before its answer is written, which is slower",
-    "Labels are scored one by one, which is slower",
-    "row has … cell…, … has …", "the equal record …", "id or group", "of the line", "of the record", " after unpacking",
-    "… is larger than ……; split it into smaller files", "The text is …, not a text: …",
-    "…. Which part is the review? There are: …",
-    "a document type in a workbook", "an unusual compression", "no local header", "shared texts and cells in one part",
-    "XML that is not well-formed",
-}  # fmt: skip
-SPLICED = (
-    "device is cuda, but torch finds no NVIDIA or AMD GPU on this machine; set device to auto or cpu",
-    "device is mps, but torch finds no Apple GPU on this machine; set device to auto or cpu",
-    "The folder /m has no config.json, so it holds no model; set gguf_file to m.gguf",
-    "The folder /m has no config.json, so it holds no model; give the folder that holds config.json and the weights",
-    "quantization is nf4, but m.gguf is a GGUF file, which brings its own; set quantization to auto, or load the model "
-    "from its safetensors",
-    "The model m refuses the setting seed; clear it in the settings of the task.",
-    "openai_base_url must be an http or https address; example: http://127.0.0.1:8000/v1",
-    "openai_base_url must not contain # or ?, other than ?api-version= of Azure; example: http://127.0.0.1:8000/v1",
-    "openai_base_url must not contain a user or password; put the key into openai_api_key; example: "
-    "http://127.0.0.1:8000/v1",
-    "openai_base_url contains a space or a control character; example: http://127.0.0.1:8000/v1",
-    "openai_base_url is not an address; example: http://127.0.0.1:8000/v1",
-    "openai_base_url is an address of this machine's cloud, which is no model server; example: "
-    "http://127.0.0.1:8000/v1",
-    "in_progress, 3 of 10 answered",
-    "Every prompt is read as a whole before its answer is written, which is slower: in a trial the quicker way changed "
-    "the answer.",
-    "Labels are scored one by one, which is slower: this model does not allow it (its forward takes no cache).",
-    "The keyword 'a' overlaps another keyword",
-    "The keyword 'a' is not in the text word for word",
-    "The server's answer is not JSON; try again, and check that base_url ends where its API begins (/v1).",
-    "The server's answer has no choices (busy); try again, and check that base_url ends where its API begins (/v1).",
-    "The provider refused the batch: no reason was given",
-    "row has 3 cells, header has 2",
-    "row has 1 cell, the first row has 2",
-    "a NUL character at byte 3 of the record",
-    "a.csv is larger than 2 GiB after unpacking; split it into smaller files",
-    "The text is an object, not a text: {}",
-    "The column 'a' holds objects, not texts. Which part is the review? There are: 'a.b'",
-    "a.csv is damaged: its packed data cannot be read; copy the file again",
-    "byte 3 of the line (0xff) is not utf-8 (line 4)",
-)
-HOLE = "…"
-# It fits whatever has a colon, so it would make every sentence a known one.
-ANYTHING = "%(name)s: %(why)s"
-SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|AND|WHERE|NULL|IN|COALESCE)\b|:\w+\b.*=|= :")
 
 
-def modules() -> list[Path]:
-    found = [
-        path
-        for room in ROOMS
-        for path in ([PACKAGE / room], sorted((PACKAGE / room).rglob("*.py")))[room[-3:] != ".py"]
-    ]
-    assert all(path.is_file() for path in found)
-    return found
+# A sentence
 
 
-def texts(path: Path) -> Iterator[str]:
-    """Yield the texts of a module, without docstrings and what the log says; what is filled in stands as a hole."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = list(ast.walk(tree))
-    skipped = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
-    skipped |= {id(argument) for node in nodes if is_logging(node) for argument in node.args}
-    skipped |= {
-        id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in ast.walk(node) if part is not node
-    }
-    for node in nodes:
-        if id(node) in skipped:
-            continue
-        if isinstance(node, ast.JoinedStr):
-            yield "".join(str(part.value) if isinstance(part, ast.Constant) else HOLE for part in node.values)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
+def test_a_sentence_is_its_english_text() -> None:
+    """Whoever knows nothing of templates prints it, compares it, and looks it up as any text."""
+    assert OUTER == "the label was left out: '맛' is missing"
+    assert f"{OUTER}!" == "the label was left out: '맛' is missing!"
+    assert {str(OUTER): 1}[OUTER] == 1
 
 
-def is_logging(node: ast.AST) -> TypeGuard[ast.Call]:
-    function = node.func if isinstance(node, ast.Call) else None
-    return isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "log"
+def test_a_template_without_values_is_taken_as_it_is() -> None:
+    """A per cent sign in it is no hole."""
+    assert Sentence("100 % of %(n)s") == "100 % of %(n)s"
 
 
-def reads_like_a_sentence(text: str) -> bool:
-    """Three words or more, and neither SQL nor a regular expression."""
-    spoken = len(re.findall(r"[A-Za-z]{2,}", text)) >= 2 and text.count(" ") >= 2
-    return spoken and not SQL.search(text) and not re.search(r"\\[a-z(]|\|\w+ \w+|\(\?", text)
+def test_a_sentence_says_what_is_in_it_in_the_same_language() -> None:
+    """The sentence within, and the names of the code that the page calls otherwise."""
+    korean = {"the label was left out: %(why)s": "빠짐 · %(why)s", "%(name)r is missing": "없음: %(name)r"}
+    assert OUTER.say(lambda text: korean[text]) == "빠짐 · 없음: '맛'"
+    assert Sentence("%(setting)s is 3", setting="k").say(str, {"setting": lambda name: f"<{name}>"}) == "<k> is 3"
 
 
-@cache
-def patterns() -> list[re.Pattern[str]]:
-    return [pattern for sentence, pattern in sentences._PATTERNS if sentence != ANYTHING]
+def test_several_sentences_as_one_are_said_each() -> None:
+    joined = Sentence.joined([Sentence("a"), Sentence("b %(n)s", n=2)])
+    assert joined == "a; b 2"
+    assert joined.say(lambda text: text.replace("a", "가").replace("b", "나")) == "가; 나 2"
 
 
-def is_known(text: str) -> bool:
-    # Remedies of servers end with what the server said, in brackets.
-    return any(pattern.fullmatch(form) for pattern in patterns() for form in (text, f"{text[:-1]} (HTTP 400)."))
+def test_a_translation_whose_holes_do_not_fit_leaves_the_english() -> None:
+    """The mistake of a catalogue's author costs the translation, not the page."""
+    assert Sentence("%(n)s rows", n=2).say(lambda text: "%(rows)s행") == "2 rows"
 
 
-def is_left_out(text: str) -> bool:
-    beginnings = tuple(beginning for group in NOT_SHOWN.values() for beginning in group)
-    return text in PARTS or text.startswith(beginnings)
+def test_what_is_hidden_is_hidden_in_the_sentence_within_too() -> None:
+    inner = Sentence("no model %(model)s", model="sk-secret")
+    hidden = Sentence("failed: %(why)s", why=inner).mapped(lambda text: text.replace("sk-secret", "[key]"))
+    assert hidden == "failed: no model [key]"
+    assert isinstance(hidden.values["why"], Sentence)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_pages_know_every_sentence_of_a_module(path: Path) -> None:
-    """One that is new here belongs into ``SENTENCES`` with its translation, or into the lists above with its reason."""
-    strange = [
-        text for text in texts(path) if reads_like_a_sentence(text) and not (is_known(text) or is_left_out(text))
-    ]
-    assert strange == []
+def test_a_sentence_outlives_a_pickle() -> None:
+    """A process that works for another hands its errors over so."""
+    back = pickle.loads(pickle.dumps(OUTER))
+    assert (back, back.template) == (OUTER, OUTER.template)
 
 
-def test_lists_hold_nothing_that_is_said_no_more() -> None:
-    """What left the code leaves the lists above too."""
-    said = [text for path in modules() for text in texts(path)]
-    beginnings = [beginning for group in NOT_SHOWN.values() for beginning in group]
-    assert [beginning for beginning in beginnings if not any(text.startswith(beginning) for text in said)] == []
-    assert sorted(PARTS - set(said)) == []
+# Errors
 
 
-@pytest.mark.parametrize("sentence", SPLICED)
-def test_spliced_sentences_are_known_as_a_whole(app: Flask, sentence: str) -> None:
-    """A person reads them whole, so they are translated whole, with all their parts."""
-    assert is_known(sentence)
-    assert translated(app, sentence) != sentence
+def test_an_error_is_a_template_and_its_values() -> None:
+    error = NotFound("There is no run number %(number)s", number=7)
+    assert str(error) == "There is no run number 7"
+    assert (error.sentence.template, error.sentence.values) == ("There is no run number %(number)s", {"number": 7})
 
 
-def translated(app: Flask, sentence: str) -> str:
+def test_the_text_of_an_error_is_still_its_sentence() -> None:
+    """So what catches an error and keeps its text keeps what it takes to translate it."""
+    text = str(LabelError("%(name)r is missing", "missing_part", name="맛"))
+    assert isinstance(text, Sentence)
+    assert text.values == {"name": "맛"}
+
+
+def test_an_error_within_an_error_says_itself() -> None:
+    inner = LabelError("%(name)r is missing", name="맛")
+    assert InputError("the label was left out: %(why)s", why=inner).sentence == OUTER
+
+
+def test_values_may_be_called_as_the_errors_own_are() -> None:
+    """``current`` and ``kind`` of an error are given by place, so a hole may have that name."""
+    error = Conflict("it is %(current)s now", {"version": 3}, current="rejected")
+    assert (str(error), error.current) == ("it is rejected now", {"version": 3})
+
+
+# What the store keeps
+
+
+def test_the_store_keeps_a_sentence_with_its_template() -> None:
+    """Written as a value like any other; read back, it can be said in another language."""
+    with sqlite3.connect(":memory:") as db:
+        (kept,) = db.execute("SELECT ?", (OUTER,)).fetchone()
+    back = recalled(kept)
+    assert back == OUTER
+    assert isinstance(back.values["why"], Sentence)
+    assert kept == stored(OUTER)
+
+
+@pytest.mark.parametrize("text", ["Something failed", '["one", "two"]', '["a %(n)s", {"m": 1}]', '["x", 3}]', "", "[]"])
+def test_what_an_older_program_kept_stays_as_it_is(text: str) -> None:
+    """English without values, whatever it looks like."""
+    assert recalled(text) == text
+
+
+def test_a_sentence_without_values_is_kept_as_plain_text() -> None:
+    assert stored(Sentence("Something failed")) == "Something failed"
+
+
+# Languages
+
+
+def test_a_page_says_a_sentence_in_its_language(app: Flask) -> None:
+    """Fresh, or as the store has it; one that nobody translated stays as it is."""
+    missing = LabelError("%(name)r is not one of the labels: %(labels)s", name="x", labels="a, b")
+    nested = Sentence("the label was left out: %(why)s", why=missing)
     with app.test_request_context(), force_locale("ko"):
-        return sentences.said(sentence)
+        assert words.said(nested) == "라벨이 빠졌어요 · 없는 라벨이에요: 'x'. 라벨 목록: a, b"
+        assert words.said(stored(nested)) == words.said(nested.parts()) == words.said(nested)
+        assert words.said("nothing that anybody translated") == "nothing that anybody translated"
 
 
-def test_every_sentence_is_translated(app: Flask) -> None:
-    """None of the sentences that the pages know is left in English, and each keeps all that is filled in."""
-    holes = re.compile(r"%\((\w+)\)s")
-    with app.test_request_context(), force_locale("ko"):
-        for sentence in sentences.SENTENCES:
-            filled = {name: f"<{name}>" for name in holes.findall(sentence)}
-            korean = str(sentences._(sentence, **filled))
-            assert sentence == ANYTHING or re.search("[가-힣]", korean), sentence
-            assert all(value in korean for value in filled.values()), korean
+def test_a_prompt_says_a_sentence_in_its_language() -> None:
+    """A model that is asked in Korean is told in Korean why its answer cannot be read."""
+    reason = Sentence("At most %(n)s label(s) may be chosen, got %(got)s", n=1, got=2)
+    assert re.search("[가-힣]", in_language(reason, "ko"))
+    assert in_language(reason, "en") == reason
 
 
 SCHEMAS: dict[str, LabelSchema] = {
@@ -232,4 +185,60 @@ def test_reasons_of_unreadable_answers_are_korean(app: Flask, kind: str) -> None
     found = [task.parse_completion(answer, record) for answer in ANSWERS]
     reasons = [failure.message for failure in found if isinstance(failure, ParseFailure)]
     assert len(reasons) > 5
-    assert [reason for reason in reasons if translated(app, reason) == reason] == []
+    with app.test_request_context(), force_locale("ko"):
+        assert [reason for reason in reasons if words.said(reason) == reason] == []
+
+
+# The code
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_hole_is_filled_where_a_sentence_is_made(path: Path) -> None:
+    """A hole without a value would raise KeyError in place of the error; a value without a hole says nothing."""
+    wrong = []
+    for call, template in calls(path, marks() - {"_", "N_"}):
+        given = {keyword.arg for keyword in call.keywords}
+        if isinstance(template, ast.Constant) and isinstance(template.value, str) and None not in given:
+            holes = set(re.findall(r"%\((\w+)\)", template.value))
+            wrong += [(call.lineno, template.value)] if holes != given else []
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_sentence_is_put_together_where_it_is_raised(path: Path) -> None:
+    """Text with values spliced in cannot be translated; what no page shows is listed above with its reason."""
+    beginnings = tuple(beginning for group in BUILT.values() for beginning in group)
+    if path == PACKAGE / "plugins.py":
+        pytest.skip("it speaks to authors of plugins, of what they wrote")
+    assert [text for text in spliced(path) if not text.startswith(beginnings)] == []
+
+
+def test_the_list_holds_nothing_that_is_said_no_more() -> None:
+    said = [text for path in modules() for text in spliced(path)]
+    beginnings = [beginning for group in BUILT.values() for beginning in group]
+    assert [beginning for beginning in beginnings if not any(text.startswith(beginning) for text in said)] == []
+
+
+def spliced(path: Path) -> Iterator[str]:
+    """Yield what a module builds for people with f-strings or ``+``, and plain texts where a sentence belongs."""
+    for _, template in calls(path, marks() - {"_"}):
+        yield from (text for text in [built(template)] if text)
+    for call, _ in calls(path, set(CARRIERS)):
+        name = call.func.id if isinstance(call.func, ast.Name) else ""
+        message = call.args[CARRIERS[name]] if len(call.args) > CARRIERS.get(name, 9) else None
+        if isinstance(message, ast.JoinedStr | ast.BinOp) or (isinstance(message, ast.Constant) and message.value):
+            yield built(message) or ast.unparse(message)
+
+
+def built(node: ast.expr) -> str:
+    """Return a text with … for what is spliced in; an empty one for what is not built."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return ast.unparse(node) if isinstance(node, ast.BinOp) else ""
+
+
+def test_each_korean_sentence_is_korean() -> None:
+    """None is left in English, but for those that are made of values alone."""
+    holes = re.compile(r"%\(\w+\)[rs]|\([^)]*\)")
+    english = [str(one.id) for one in catalogue() if one.id and not re.search("[가-힣]", str(one.string))]
+    assert [text for text in english if len(re.findall(r"[A-Za-z]{2,}", holes.sub("", text))) > 4] == []

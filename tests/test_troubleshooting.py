@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
+from catalogue import PACKAGE
 from helpers import ROOT
-from test_sentences import PACKAGE, texts
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 SECTIONS = re.findall(r"^### `(.+)`\n\n(?:> .+\n\n)?(.+)", PAGE, re.MULTILINE)
@@ -15,9 +16,19 @@ OURS = [sentence for sentence, first in SECTIONS if not first.startswith("Said b
 
 @pytest.fixture(scope="module")
 def said() -> set[str]:
-    """What the program says, from where it is said and not from the list of what can be translated."""
-    paths = [path for path in PACKAGE.rglob("*.py") if path.name != "sentences.py"]
-    return {text for path in paths for text in texts(path)}
+    """What the program says, with … for what is filled in."""
+    nodes = (node for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return {text for node in nodes if (text := with_holes(node))}
+
+
+def with_holes(node: ast.AST) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return (
+        re.sub(r"%\(\w+\)[rs]", "…", node.value)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        else ""
+    )
 
 
 def test_every_quoted_sentence_is_said(said: set[str]) -> None:

@@ -11,6 +11,7 @@ from labeler import strictjson
 from labeler.errors import Conflict, InputError, LabelError, NotFound
 from labeler.labels import safe_agreement
 from labeler.records import Record, Value
+from labeler.sentence import Sentence
 from labeler.store import Row, Store, Tx
 from labeler.store.annotations import ACCEPTED, APPROVED, CORRECTED, IMPORTED, REJECTED, SCRATCH, WITHDRAWN
 from labeler.task import Task
@@ -18,7 +19,9 @@ from labeler.task import Task
 _MAX_SECONDS = 3600.0
 UNDO = "undo"
 """The origin of what an undo brought back, and of the row that says that a record is pending again."""
-_REMOVED = "A label of this decision was removed from the task meanwhile; open the record again and choose another"
+_REMOVED = Sentence(
+    "A label of this decision was removed from the task meanwhile; open the record again and choose another"
+)
 # What an undo brings back is as it was when it was made, and says when that was.
 _KEPT = ("task_version", "state", "how", "blind", "reviewer_id", "seconds", "suggestion_id", "agreement", "created_at")
 
@@ -84,7 +87,7 @@ class Decisions:
             raise InputError("A decision needs a request_key of 8 to 100 characters, new for each decision")
         record = self.store.records.get(decision.record_id)
         if record.project_id != self.project_id:
-            raise NotFound(f"There is no record number {decision.record_id} in this project")
+            raise NotFound("There is no record number %(number)s in this project", number=decision.record_id)
         try:
             value = self._read(decision, record.text) if decision.action == "approve" else None
         except LabelError:
@@ -121,7 +124,11 @@ class Decisions:
         if row is None:
             # Perhaps it was removed this very moment.
             self.store.records.get(decision.record_id)
-            raise NotFound(f"Record {decision.record_id} is not in the queue of the task {self.task.name}")
+            raise NotFound(
+                "Record %(number)s is not in the queue of the task %(task)s",
+                number=decision.record_id,
+                task=self.task.name,
+            )
         _check_text(row, decision)
         current = self.store.annotations.current(decision.record_id, self.task.name, tx)
         if self.store.projects.moved_last(tx, self.project_id, self.task.name) > self.task.lineage.newest():
@@ -165,12 +172,13 @@ class Decisions:
                 who = current["reviewer"] or "An import"
                 value = self._stored(current)
                 stands |= {"value": value, "reviewer": who, "at": current["created_at"]}
-            raise Conflict(f"{who} decided on this record after you opened it", stands)
+            raise Conflict("%(who)s decided on this record after you opened it", stands, who=who)
         holder = self.store.work.holder(tx, decision.record_id, self.task.name)
         if holder is not None and holder["reviewer_id"] != reviewer_id:
             raise Conflict(
-                f"Your time with this record ran out, and {holder['name']} has opened it",
+                "Your time with this record ran out, and %(name)s has opened it",
                 {"version": row["version"], "state": row["state"], "held_by": holder["name"]},
+                name=holder["name"],
             )
 
     def _compare(self, tx: Tx, decision: Decision, value: Value | None) -> tuple[str, float | None]:
@@ -178,7 +186,11 @@ class Decisions:
             return SCRATCH, None
         suggestion = self.store.suggestions.get(decision.suggestion_id, tx)
         if suggestion is None or (suggestion.record_id, suggestion.task) != (decision.record_id, self.task.name):
-            raise InputError(f"Suggestion {decision.suggestion_id} was not made for record {decision.record_id}")
+            raise InputError(
+                "Suggestion %(number)s was not made for record %(record)s",
+                number=decision.suggestion_id,
+                record=decision.record_id,
+            )
         if suggestion.failure is not None or suggestion.value is None:
             return SCRATCH, None
         suggested = self.task.carried(suggestion.value, suggestion.task_version)

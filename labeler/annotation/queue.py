@@ -11,6 +11,7 @@ from typing import Any
 
 from labeler.errors import Conflict, NotFound
 from labeler.records import Record
+from labeler.sentence import Sentence
 from labeler.store import Row, Store, Tx
 from labeler.store.work import DISAGREEMENT, OLDEST, ORDERS, SCORE, SIMILAR
 from labeler.task import Task
@@ -26,22 +27,30 @@ MOST_OF_IT = 0.5
 _NOTHING, _WITHOUT, _FEW, _ALIKE = "nothing", "without", "few", "alike"
 _LACKING = {
     SCORE: {
-        _NOTHING: "No pending record has a score yet, so the oldest come first; start a run to suggest all of them",
-        _WITHOUT: "The suggestions here have no score, so the oldest come first; choose a backend that scores labels",
-        _FEW: "Fewer than half of the pending records have a score, and the others come last; start a run",
+        _NOTHING: Sentence(
+            "No pending record has a score yet, so the oldest come first; start a run to suggest all of them"
+        ),
+        _WITHOUT: Sentence(
+            "The suggestions here have no score, so the oldest come first; choose a backend that scores labels"
+        ),
+        _FEW: Sentence("Fewer than half of the pending records have a score, and the others come last; start a run"),
     },
     DISAGREEMENT: {
-        _NOTHING: "No pending record has a second opinion yet, so the oldest come first; start a run to suggest all of "
-        "them",
-        _WITHOUT: "The suggestions here have no second opinion, so the oldest come first; approve more, or suggest by "
-        "a model",
-        _FEW: "Fewer than half of the pending records have a second opinion, and the others come last; start a run",
-        _ALIKE: "No second opinion differs from its suggestion, so the oldest come first",
+        _NOTHING: Sentence(
+            "No pending record has a second opinion yet, so the oldest come first; start a run to suggest all of them"
+        ),
+        _WITHOUT: Sentence(
+            "The suggestions here have no second opinion, so the oldest come first; approve more, or suggest by a model"
+        ),
+        _FEW: Sentence(
+            "Fewer than half of the pending records have a second opinion, and the others come last; start a run"
+        ),
+        _ALIKE: Sentence("No second opinion differs from its suggestion, so the oldest come first"),
     },
 }
 LIKE_LABEL = "label:"
 """What a typed text of the order "similar" begins with that names a label: like the records that were approved so."""
-_UNTYPED = "No text was typed to look for, so the oldest come first"
+_UNTYPED = Sentence("No text was typed to look for, so the oldest come first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +135,7 @@ class Queue:
         """
         name = order or self.order
         if name not in ORDERS:
-            raise NotFound(f"No queue order {name!r}; there are: {', '.join(ORDERS)}")
+            raise NotFound("No queue order %(name)r; there are: %(names)s", name=name, names=", ".join(ORDERS))
         ranked: Sequence[int] = ()
         if name == SIMILAR and similar_to.strip() and self.nearest is not None:
             ranked = self.nearest(similar_to)
@@ -249,7 +258,11 @@ class Queue:
         if row is None or row["project_id"] != self.project_id:
             # Perhaps it was removed; that is said.
             self.store.records.get(record_id)
-            raise NotFound(f"Record {record_id} is not in the queue of the task {self.task.name}")
+            raise NotFound(
+                "Record %(number)s is not in the queue of the task %(task)s",
+                number=record_id,
+                task=self.task.name,
+            )
         return row
 
     def _opened(self, row: Row, token: str, held_by: str | None = None, record: Record | None = None) -> Opened:
@@ -281,8 +294,9 @@ class Queue:
             holder = self.store.work.holder(tx, record_id, self.task.name)
             if holder is not None and holder["reviewer_id"] != reviewer_id:
                 raise Conflict(
-                    f"This record is no longer yours: its time ran out, and {holder['name']} has opened it",
+                    "This record is no longer yours: its time ran out, and %(name)s has opened it",
                     {"held_by": holder["name"]},
+                    name=holder["name"],
                 )
             if version is not None and row["version"] != version:
                 raise Conflict("This record is no longer yours: it was decided after you opened it")

@@ -18,6 +18,7 @@ from labeler import strictjson
 from labeler.errors import Conflict, LabelError, SettingError, Unanswered
 from labeler.labels import NO_LABEL, Answers, LabelSchema, Moves
 from labeler.records import Value
+from labeler.sentence import Sentence
 from labeler.settings import changed_settings, merged_settings
 from labeler.store import Row, Store, Tx
 from labeler.store.ledger import OPEN as OPEN_RUNS
@@ -28,7 +29,7 @@ KEPT, NEW, RENAMED, MERGED, RETIRED, REOPENED, GONE, OPEN = (
     "kept", "new", "renamed", "merged", "retired", "reopened", "gone", "open"
 )  # fmt: skip
 """What becomes of a label: the last two are removed without and with approvals; the latter has to be answered for."""
-_PAUSED = "The labels of the task were changed; resume the run to ask by the new ones"
+_PAUSED = Sentence("The labels of the task were changed; resume the run to ask by the new ones")
 _SLICE = 1000
 _NAMED = 20
 _MOST_KNOWN = 10_000
@@ -293,7 +294,9 @@ def _check_targets(schema: LabelSchema, answers: Answers) -> None:
     headings = {label.name for label in schema.labels}
     for old, new in (*answers.renamed.items(), *answers.merged.items()):
         if new not in schema.names and not (old in answers.renamed and new in headings):
-            raise SettingError(f"{old!r} cannot become {new!r}; there are: {', '.join(schema.names)}")
+            raise SettingError(
+                "%(old)r cannot become %(new)r; there are: %(labels)s", old=old, new=new, labels=", ".join(schema.names)
+            )
 
 
 class _Count:
@@ -345,7 +348,7 @@ class _Count:
         # A new name stands with the old one.
         names = {name: None for name in names if name in known or name not in self.answers.renamed.values()}
         for name in self.answers.names - names.keys() - {label.name for label in old.labels}:
-            raise SettingError(f"There is no label {name!r}; there are: {', '.join(known)}")
+            raise SettingError("There is no label %(name)r; there are: %(labels)s", name=name, labels=", ".join(known))
         return tuple(self._fate(name) for name in names)
 
     def _fate(self, name: str) -> Fate:

@@ -154,5 +154,9 @@ def made_by(factory: BackendFactory, settings: Mapping[str, Any]) -> Backend:
     """Return what a factory makes. Raises :class:`PluginError` where that is no backend."""
     made = factory.create(settings)
     if not isinstance(made, Backend):
-        raise PluginError(f"The backend {factory.name} must derive from Backend, and is {type(made).__name__}")
+        raise PluginError(
+            "The backend %(name)s must derive from Backend, and is %(kind)s",
+            name=factory.name,
+            kind=type(made).__name__,
+        )
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from labeler.records import Completion, ParseFailure
+from labeler.sentence import Sentence
 
 CUT, RAN_AWAY, THINKING = "length", "ran_away", "thinking"
 REFUSED, MODERATED = "refusal", "content_filter"
@@ -13,17 +14,19 @@ FINAL = (TRUNCATED, REFUSAL, ELSEWHERE)
 """Kinds of parse failures that the same question would meet again."""
 
 _SAID = {
-    RAN_AWAY: (TRUNCATED, "The answer was cut off, because it is longer than any label of this task"),
+    RAN_AWAY: (TRUNCATED, Sentence("The answer was cut off, because it is longer than any label of this task")),
     # No label was cut off here: with the room that a model wants which thinks, the next answer may hold one.
-    THINKING: ("thinking", "The model was still thinking where its answer should have ended"),
-    REFUSED: (REFUSAL, "The model refused to answer"),
-    MODERATED: (REFUSAL, "The server's content filter blocked the answer"),
+    THINKING: ("thinking", Sentence("The model was still thinking where its answer should have ended")),
+    REFUSED: (REFUSAL, Sentence("The model refused to answer")),
+    MODERATED: (REFUSAL, Sentence("The server's content filter blocked the answer")),
     IN_THOUGHTS: (
         ELSEWHERE,
-        "The answer is empty: the model's text came as reasoning_content; start the server without its reasoning "
-        "parser, or turn thinking off",
+        Sentence(
+            "The answer is empty: the model's text came as reasoning_content; start the server without "
+            "its reasoning parser, or turn thinking off"
+        ),
     ),
-    IN_CALL: (ELSEWHERE, "The answer is empty: the model called a tool instead of answering"),
+    IN_CALL: (ELSEWHERE, Sentence("The answer is empty: the model called a tool instead of answering")),
 }
 
 
@@ -31,8 +34,8 @@ def no_answer(completion: Completion, max_tokens: int | None) -> ParseFailure | 
     """Return why an answer may not be read as a label, whatever it holds; None where it may."""
     if completion.finish == CUT:
         if max_tokens is None:
-            return ParseFailure(TRUNCATED, "The answer was cut off at the token limit", completion.text)
-        message = f"The answer was cut off at the limit of {max_tokens} tokens (max_tokens)"
+            return ParseFailure(TRUNCATED, Sentence("The answer was cut off at the token limit"), completion.text)
+        message = Sentence("The answer was cut off at the limit of %(n)s tokens (max_tokens)", n=max_tokens)
         return ParseFailure(TRUNCATED, message, completion.text)
     if completion.finish not in _SAID:
         return None

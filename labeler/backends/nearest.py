@@ -14,6 +14,7 @@ from labeler.backends.base import Backend, BackendRequest
 from labeler.labels import Vote
 from labeler.prompts import answer_text, sent_values
 from labeler.records import BackendFailure, Completion
+from labeler.sentence import Sentence
 
 EXTRACTION, VOTE = "extraction", "vote"
 _WEIGHT_POWER = 4
@@ -33,14 +34,16 @@ class NearestBackend(Backend):
     def _answer(self, request: BackendRequest) -> Completion | BackendFailure:
         votes = votes_of(request)
         if not votes:
-            return BackendFailure("no_examples", "There is no approved example yet; approve a few records first")
+            return BackendFailure(
+                "no_examples", Sentence("There is no approved example yet; approve a few records first")
+            )
         voted = request.schema.vote(votes)
         if voted is not None:
             value, score = voted
             return Completion(answer_text(request.task, request.schema, value), score=score, note=VOTE)
         value = request.schema.extract(votes, request.record.text)
         if value is None:
-            return BackendFailure("no_answer", "The nearest examples do not help with this record")
+            return BackendFailure("no_answer", Sentence("The nearest examples do not help with this record"))
         return Completion(answer_text(request.task, request.schema, value), note=EXTRACTION)
 
 

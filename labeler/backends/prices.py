@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from labeler import strictjson
 from labeler.errors import JsonError, SettingError
+from labeler.sentence import N_, Sentence
 
 _FIELDS = ("context", "input", "cached_input", "output", "batch", "shutdown")
 _WARN_FROM = 90
@@ -67,7 +68,11 @@ def load_prices(override_path: Path | None = None) -> dict[str, ModelInfo]:
         try:
             data = override_path.read_bytes()
         except OSError as error:
-            message = f"{override_path}: cannot be read ({error.strerror}); create it or remove the setting"
+            message = Sentence(
+                "%(file)s: cannot be read (%(reason)s); create it or remove the setting",
+                file=override_path,
+                reason=error.strerror,
+            )
             raise SettingError(message) from error
         own = _parse(data, str(override_path))
         prices |= {model_id: replace(info, own=True) for model_id, info in own.items()}
@@ -122,21 +127,23 @@ def _parse(data: bytes, source: str) -> dict[str, ModelInfo]:
     try:
         models = strictjson.loads(data)
     except JsonError as error:
-        raise SettingError(f"{source}: {error}") from error
+        raise SettingError("%(name)s: %(why)s", name=source, why=error) from error
     if not isinstance(models, dict):
-        _refuse(source, "must be an object that maps model ids to prices", models)
+        _refuse(source, N_("%(place)s must be an object that maps model ids to prices, not %(value)r"), models)
     return {model_id: _model(model_id, fields, f"{source}: {model_id}") for model_id, fields in models.items()}
 
 
 def _model(model_id: str, fields: Any, source: str) -> ModelInfo:
     if not isinstance(fields, dict):
-        _refuse(source, f"must be an object with {', '.join(_FIELDS)}", fields)
+        _refuse(source, N_("%(place)s must be an object with %(names)s, not %(value)r"), fields)
     for name in fields:
         if name not in _FIELDS:
-            raise SettingError(f"{source}.{name} is not a field; use {', '.join(_FIELDS)}")
+            raise SettingError(
+                "%(place)s is not a field; use %(names)s", place=f"{source}.{name}", names=", ".join(_FIELDS)
+            )
     context = fields.get("context")
     if context is not None and (not isinstance(context, int) or isinstance(context, bool) or context < 1):
-        _refuse(f"{source}.context", "must be a whole number of tokens above 0", context)
+        _refuse(f"{source}.context", N_("%(place)s must be a whole number of tokens above 0, not %(value)r"), context)
     return ModelInfo(
         model_id=model_id,
         input=_price(fields.get("input"), f"{source}.input"),
@@ -152,7 +159,7 @@ def _share(value: Any, source: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        _refuse(source, "must be a share of the price, above 0 and at most 1", value)
+        _refuse(source, N_("%(place)s must be a share of the price, above 0 and at most 1, not %(value)r"), value)
     return float(value)
 
 
@@ -160,7 +167,9 @@ def _price(value: Any, source: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        _refuse(source, "must be a number of US dollars per million tokens, 0 or more", value)
+        _refuse(
+            source, N_("%(place)s must be a number of US dollars per million tokens, 0 or more, not %(value)r"), value
+        )
     return float(value)
 
 
@@ -168,8 +177,8 @@ def _date(value: Any, source: str) -> date:
     try:
         return date.fromisoformat(value)
     except (ValueError, TypeError):
-        _refuse(source, 'must be a date like "2027-01-31"', value)
+        _refuse(source, N_('%(place)s must be a date like "2027-01-31", not %(value)r'), value)
 
 
-def _refuse(source: str, rule: str, value: Any) -> NoReturn:
-    raise SettingError(f"{source} {rule}, not {str(value)[:60]!r}")
+def _refuse(source: str, template: str, value: Any) -> NoReturn:
+    raise SettingError(template, place=source, value=str(value)[:60], names=", ".join(_FIELDS))

@@ -13,6 +13,7 @@ from labeler.cli.replay import check_measured, interval, results_of, signed, wat
 from labeler.cli.run_options import SETTINGS
 from labeler.cli.runs import show_estimate, watch_run
 from labeler.errors import InputError
+from labeler.sentence import recalled
 from labeler.settings import (
     LOCAL_EXECUTOR,
     MOST_DRAFTS,
@@ -77,7 +78,7 @@ def improve(
         click.echo(line)
     check_measured(results)
     if results.replay["message"]:
-        raise InputError(results.replay["message"])
+        raise InputError(recalled(results.replay["message"]))
 
 
 def _show_estimates(instance: Instance, project: Mapping[str, Any], task: Task, plan: Plan) -> None:

@@ -13,6 +13,7 @@ from labeler.cli.base import Command, clean, cli, task_options, with_instance
 from labeler.cli.run_options import METAVARS, SETTINGS, option_of
 from labeler.cli.runs import show_estimate, watch_run
 from labeler.errors import InputError
+from labeler.sentence import recalled
 from labeler.settings import DRAFT, REPLAY_GRID, REPLAY_SAMPLE, REPLAY_WITHIN
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def results_of(instance: Instance, project: Mapping[str, Any], task: Task, numbe
 
     found = Results(instance, number, within)
     if (found.replay["project_id"], found.replay["task"]) != (project["id"], task.name):
-        raise NotFound(f"There is no replay number {number}")
+        raise NotFound("There is no replay number %(number)s", number=number)
     return found
 
 
@@ -207,7 +208,7 @@ def told(results: Results) -> list[str]:
     if report.ended:
         lines = [f"Replay {id_}: {results.task.name}, {report.n:,} records, 95 % intervals in brackets."]
     if not report.n:
-        return [*lines, results.replay["message"] or "Nothing is measured yet."]
+        return [*lines, recalled(results.replay["message"]) or "Nothing is measured yet."]
     for arm in report.arms:
         lines += ["", f"Arm {arm.number + 1}: {named(arm.settings)}{' (as set now)' if arm.number == 0 else ''}"]
         lines += [f"  {line}" for line in (*_told(arm), *_mistaken(results, arm.number))]

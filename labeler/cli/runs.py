@@ -12,6 +12,7 @@ from labeler.cli.base import cli, task_options, with_instance
 from labeler.cli.run_options import read_options, run_options
 from labeler.cli.words import duration, ending
 from labeler.errors import Conflict, InputError
+from labeler.sentence import recalled
 from labeler.settings import AGAIN, BATCH_EXECUTOR, overrides
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _resume(instance: Instance, run_id: int, budget: float | None) -> None:
 
     run = instance.store.ledger.run(run_id)
     if run["done"] + run["failed"] >= run["total"]:
-        raise Conflict(f"Run {run_id} has already ended")
+        raise Conflict("Run %(number)s has already ended", number=run_id)
     project = instance.store.projects.get(run["project_id"])
     settings = overrides(run["settings"])
     _warn(instance, checked_suggester(instance, project, run["task"], settings))
@@ -115,7 +116,7 @@ def _resume(instance: Instance, run_id: int, budget: float | None) -> None:
 
 def _listed(project: str, run: Mapping[str, Any]) -> str:
     """Return one line about a run: where it belongs, how it stands and why."""
-    why = f" ({run['message']})" if run["message"] not in (None, run["state"]) else ""
+    why = f" ({recalled(run['message'])})" if run["message"] not in (None, run["state"]) else ""
     ended = run["done"] + run["failed"]
     where = f"{run['task']} in {project}"
     return f"Run {run['id']}, {where}: {run['state']}, {ended:,} of {run['total']:,} records, cost {_cost(run)}{why}"
@@ -176,7 +177,7 @@ def watch_run(instance: Instance, run_id: int) -> None:
                     told = True
                 waits = run["state"] == "running" or run["away_since"] is not None
                 if run["message"] != said and run["message"] and waits and mover.is_alive():
-                    click.echo(f"\n{run['message']}", err=True)
+                    click.echo(f"\n{recalled(run['message'])}", err=True)
                 said = run["message"]
                 ended = run["done"] + run["failed"]
                 bar.update(ended - shown)
@@ -206,9 +207,9 @@ def _show_run(instance: Instance, run_id: int) -> None:
         f"ledger), {run['tokens_in']:,} tokens in, {run['tokens_out']:,} out, cost {_cost(run)}."
     )
     for failure in instance.store.ledger.failures(run_id):
-        click.echo(f"  {failure['n']} x {failure['kind']}: {failure['message']}", err=True)
+        click.echo(f"  {failure['n']} x {failure['kind']}: {recalled(failure['message'])}", err=True)
     if run["state"] != "finished":
-        raise InputError(f"The run is {run['state']}: {run['message']}")
+        raise InputError(f"The run is {run['state']}: {recalled(run['message'])}")
     if made == run["parse_failures"] and run["total"] > run["decided"] + tried:
         raise InputError("No label was suggested; what stands above says why")
 

@@ -185,7 +185,7 @@ def _changed(place: Place, changes: dict[str, Any]) -> str:
     except (InputError, NotFound) as error:
         if any(name in str(error) for name in changes):
             raise
-        raise SettingError(f"{', '.join(changes)}: {error}") from error
+        raise SettingError("%(name)s: %(why)s", name=", ".join(changes), why=error) from error
 
 
 def _change_instance(instance: Instance, changes: dict[str, Any]) -> str:

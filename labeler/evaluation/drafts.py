@@ -22,6 +22,7 @@ from labeler.prelabel.suggest import Prepared, Suggester
 from labeler.prompts import PromptStyle
 from labeler.prompts.styles import FEW_SHOT
 from labeler.records import Example, Generation, Message, ParseFailure, Record, Suggestion, Value
+from labeler.sentence import Sentence
 from labeler.settings import DIRECT, REPLAY
 from labeler.store import Row, Tx
 from labeler.store.replays import Draft
@@ -171,11 +172,11 @@ class Guidelines(Task):
         if isinstance(draft, ParseFailure):
             return draft
         if draft == self.standing:
-            return ParseFailure("unchanged", "The draft is the text that stands", completion)
+            return ParseFailure("unchanged", Sentence("The draft is the text that stands"), completion)
         quoted = _quoted(draft, self.standing, self.texts)
         if quoted:
             # Guidelines go into every prompt and export, and stay where a review is removed.
-            message = f"The draft quotes a review ({quoted!r}); a rule has to hold for others"
+            message = Sentence("The draft quotes a review (%(text)r); a rule has to hold for others", text=quoted)
             return ParseFailure("quoted", message, completion)
         return draft
 

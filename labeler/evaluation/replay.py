@@ -26,6 +26,7 @@ from labeler.prelabel.rounds import shown_text
 from labeler.prelabel.runs import Estimate
 from labeler.prelabel.suggest import Suggester
 from labeler.records import BackendFailure, Record, Suggestion
+from labeler.sentence import Sentence
 from labeler.settings import BATCH_EXECUTOR, DIRECT, DRAFT, REPLAY, REPLAY_GRID, overrides
 from labeler.store import Row, Tx
 from labeler.store.replays import Said
@@ -58,7 +59,7 @@ def arms_of(instance: Instance, project: Mapping[str, Any], task: Task, grid: Ma
         free = ["ensemble"] if instance.ensemble(project, task).supports(task.schema) else []
         rest = [{"backend": name} for name in (*free, "nearest")]
     if len(rest) >= MOST_ARMS:
-        raise InputError(f"These are {len(rest) + 1} combinations; a replay has at most {MOST_ARMS}")
+        raise InputError("These are %(n)s combinations; a replay has at most %(most)s", n=len(rest) + 1, most=MOST_ARMS)
     found: dict[str, Arm] = {}
     for settings in ({}, *rest):
         arm = arm_of(instance, project, task, settings)
@@ -140,7 +141,7 @@ def start(
     """Store a replay and return its number; a worker walks through it. ``budget`` holds for each arm that costs."""
     items = chosen(instance, project, task, sample)
     if not items:
-        raise InputError(f"No label of {task.name} is approved yet, so there is nothing to replay")
+        raise InputError("No label of %(task)s is approved yet, so there is nothing to replay", task=task.name)
     settings = [arm.settings for arm in arms]
     room = instance.store.replays
     return instance.store.write(
@@ -198,7 +199,7 @@ class _Walk:
             if draft.guidelines is not None:
                 asked.setdefault(draft.guidelines, draft.number)
         arms = [{**self.arms[0]["settings"], DRAFT: number} for number in asked.values()]
-        reason = None if arms else "No draft of the guidelines can be used; the reasons stand with each"
+        reason = None if arms else Sentence("No draft of the guidelines can be used; the reasons stand with each")
 
         def work(tx: Tx) -> None:
             self.room.add_arms(tx, self.id, arms)
@@ -287,7 +288,7 @@ def drafted(suggester: Suggester, replay_id: int, settings: Mapping[str, Any]) -
 def check_version(task: Task, replay: Mapping[str, Any]) -> None:
     """Raise :class:`Conflict` where a replay asks another question than its task does by now."""
     if task.version != replay["task_version"]:
-        raise Conflict(f"The task {task.name} was changed since; start the replay again")
+        raise Conflict("The task %(task)s was changed since; start the replay again", task=task.name)
 
 
 def use(instance: Instance, replay_id: int, arm: int, reviewer_id: int | None = None) -> int:
@@ -298,9 +299,14 @@ def use(instance: Instance, replay_id: int, arm: int, reviewer_id: int | None = 
     room = instance.store.replays
     replay, arms = room.get(replay_id), room.arms(replay_id)
     if arm >= len(arms):
-        raise InputError(f"Replay {replay_id} has {len(arms)} arms, and none with the number {arm + 1}")
+        raise InputError(
+            "Replay %(number)s has %(n)s arms, and none with the number %(arm)s",
+            number=replay_id,
+            n=len(arms),
+            arm=arm + 1,
+        )
     if replay["drafts_run"]:
-        raise Conflict(f"Replay {replay_id} judges drafts of guidelines; adopt one that gains")
+        raise Conflict("Replay %(number)s judges drafts of guidelines; adopt one that gains", number=replay_id)
     now = instance.task_settings_raw(instance.store.projects.get(replay["project_id"]), replay["task"])
     place = replay["project_id"], replay["task"]
     own = {name: arms[arm]["settings"].get(name) for name in REPLAY_GRID}

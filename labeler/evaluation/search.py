@@ -74,7 +74,9 @@ def plan(
         )
     items = replay.chosen(instance, project, task, sample, lambda row: is_held_out(place_of(row)))
     if len(items) < LEAST:
-        raise InputError(f"{len(items)} approvals can judge a draft, and {LEAST} are needed; label more first")
+        raise InputError(
+            "%(n)s approvals can judge a draft, and %(least)s are needed; label more first", n=len(items), least=LEAST
+        )
     vectors = suggester.index.embeddings.vectors([(one.record_id, one.text) for one in found])
     groups = grouped(found, vectors, task.schema)
     return Plan(suggester, drafts_of(groups, count), {one.annotation_id: one for one in found}, items)
@@ -125,9 +127,9 @@ def adopt(instance: Instance, replay_id: int, number: int, reviewer_id: int | No
     results = Results(instance, replay_id)
     judged = next((one for one in results.judged(results.report()) if one.draft.number == number), None)
     if judged is None:
-        raise InputError(f"Replay {replay_id} has no draft with the number {number}")
+        raise InputError("Replay %(replay)s has no draft with the number %(number)s", replay=replay_id, number=number)
     if judged.arm is None or not judged.kept:
-        raise Conflict(f"Draft {number} is not shown to gain, so it is not adopted")
+        raise Conflict("Draft %(number)s is not shown to gain, so it is not adopted", number=number)
     replay.check_version(results.task, results.replay)
     place = results.replay["project_id"], results.replay["task"]
     project = instance.store.projects.get(place[0])

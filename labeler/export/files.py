@@ -198,7 +198,9 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError, ValueError) as error:
-        raise InputError(f"{folder} cannot be a folder ({error}); choose another one") from error
+        raise InputError(
+            "%(folder)s cannot be a folder (%(reason)s); choose another one", folder=folder, reason=error
+        ) from error
 
 
 def _check_owner(folder: Path, owner: Mapping[str, str]) -> None:
@@ -208,13 +210,19 @@ def _check_owner(folder: Path, owner: Mapping[str, str]) -> None:
         found = _read_manifest(manifest)
         if "labeler" not in found or any(found.get(name) != value for name, value in owner.items()):
             what = ", ".join(f"{name} {found[name]!r}"[:60] for name in owner if name in found) or "something else"
-            raise InputError(f"The folder {folder} holds an export of {what}; choose another folder")
+            raise InputError(
+                "The folder %(folder)s holds an export of %(what)s; choose another folder", folder=folder, what=what
+            )
     mine = _described(manifest)
     strange = [
         path.name for path in sorted(folder.iterdir()) if FILE_NAME.fullmatch(path.name) and path.name not in mine
     ]
     if strange:
-        raise InputError(f"The folder {folder} holds {strange[0]}, which no export wrote; choose another folder")
+        raise InputError(
+            "The folder %(folder)s holds %(name)s, which no export wrote; choose another folder",
+            folder=folder,
+            name=strange[0],
+        )
 
 
 @contextlib.contextmanager
@@ -232,7 +240,9 @@ def _locked(folder: Path) -> Iterator[Callable[[], None]]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Conflict(f"Another export is being written to {folder}; wait for it or choose another one") from error
+            raise Conflict(
+                "Another export is being written to %(folder)s; wait for it or choose another one", folder=folder
+            ) from error
         except OSError:
             # A network file system may know no locks; there, only the renames protect the files.
             pass
@@ -250,10 +260,15 @@ def _mapped(folder: Path) -> Iterator[None]:
         why = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFull(
-                f"The disk of {folder} is full; free some space and export again. An earlier export there is kept"
+                "The disk of %(folder)s is full; free some space and export again. An earlier export there is kept",
+                folder=folder,
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreReadOnly(
-                f"{folder} cannot be written ({why}); check its permissions, or choose another"
+                "%(folder)s cannot be written (%(reason)s); check its permissions, or choose another",
+                folder=folder,
+                reason=why,
             ) from error
-        raise StoreError(f"The export to {folder} failed ({why}); an earlier export there is kept") from error
+        raise StoreError(
+            "The export to %(folder)s failed (%(reason)s); an earlier export there is kept", folder=folder, reason=why
+        ) from error

@@ -235,11 +235,17 @@ def prompt(row: ExportRow, context: Context) -> list[Message]:
         sound = role in _ROLES and (role != "system" or place == 0) and (role != "assistant" or not last)
         if not sound or not isinstance(content, str) or not content.strip():
             raise PluginError(
-                f"The task {context.task.name!r} builds a prompt that no trainer can read: its message {place + 1} of "
-                f"{len(messages)} (role {role!r}) is empty or at the wrong place. Correct its build_prompt"
+                "The task %(name)r builds a prompt that no trainer can read: its message %(place)s of %(n)s"
+                " (role %(role)r) is empty or at the wrong place. Correct its build_prompt",
+                name=context.task.name,
+                place=place + 1,
+                n=len(messages),
+                role=role,
             )
     if not messages or messages[-1]["role"] != "user":
-        raise PluginError(f"The task {context.task.name!r} builds a prompt that does not end with a user's message")
+        raise PluginError(
+            "The task %(name)r builds a prompt that does not end with a user's message", name=context.task.name
+        )
     return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 

@@ -42,6 +42,7 @@ from labeler.ingest.clusters import sign_reviews
 from labeler.prompts import LANGUAGES, PromptStyle
 from labeler.prompts.styles import ZERO_SHOT
 from labeler.records import Record, Value
+from labeler.sentence import N_, Sentence
 from labeler.store import Row, Store
 from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
 from labeler.store.records import as_parts
@@ -58,19 +59,25 @@ _CONTROL = re.compile(
 )
 
 _REASONS = {
-    "empty_text": "The record has no text",
-    "empty_answer": "The annotation has no value",
-    "not_in_schema": "The label schema of the task no longer allows the value; label these records again",
-    "too_long": "Text and answer together are longer than the limit",
-    "contradicting": "Equal texts carry different labels; decide these records again",
-    "duplicate": "Equal texts with equal labels occur more than once",
-    "near_contradicting": "Near-duplicates carry different labels; look at these records again",
-    "control_tokens": "The text holds control tokens of language models, which a trainer may take for real ones",
-    "between_splits": "Products or near-duplicates that came later tie these records to records of another split; "
-    "they stay out, so that no held-out record has a twin in the training set",
-    "no_share": "Earlier exports put these records, or what belongs to them, into a split that has no share now; "
-    "give it a share, or split all records again",
-    "changed": "Somebody decided these records again while the export ran; export again to have them",
+    "empty_text": Sentence("The record has no text"),
+    "empty_answer": Sentence("The annotation has no value"),
+    "not_in_schema": Sentence("The label schema of the task no longer allows the value; label these records again"),
+    "too_long": Sentence("Text and answer together are longer than the limit"),
+    "contradicting": Sentence("Equal texts carry different labels; decide these records again"),
+    "duplicate": Sentence("Equal texts with equal labels occur more than once"),
+    "near_contradicting": Sentence("Near-duplicates carry different labels; look at these records again"),
+    "control_tokens": Sentence(
+        "The text holds control tokens of language models, which a trainer may take for real ones"
+    ),
+    "between_splits": Sentence(
+        "Products or near-duplicates that came later tie these records to records of another split;"
+        " they stay out, so that no held-out record has a twin in the training set"
+    ),
+    "no_share": Sentence(
+        "Earlier exports put these records, or what belongs to them, into a split that has no share"
+        " now; give it a share, or split all records again"
+    ),
+    "changed": Sentence("Somebody decided these records again while the export ran; export again to have them"),
 }
 
 
@@ -88,9 +95,13 @@ class Filters:
     def __post_init__(self) -> None:
         strange = [name for name in self.how if name not in HOWS]
         if strange:
-            raise SettingError(f"No way of labeling {strange[0]!r}; there are: {', '.join(HOWS)}")
+            raise SettingError(
+                "No way of labeling %(name)r; there are: %(names)s", name=strange[0], names=", ".join(HOWS)
+            )
         if self.language is not None and self.language not in LANGUAGES:
-            raise SettingError(f"No records in {self.language!r}; there are: {', '.join(LANGUAGES)}")
+            raise SettingError(
+                "No records in %(language)r; there are: %(names)s", language=self.language, names=", ".join(LANGUAGES)
+            )
 
     def match(self, how: str | None, language: str, created_at: float) -> bool:
         return (
@@ -129,7 +140,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.longest < 1:
-            raise SettingError(f"The longest row is {self.longest} characters; it must be at least 1")
+            raise SettingError("The longest row is %(longest)s characters; it must be at least 1", longest=self.longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +178,11 @@ def export_task(
         sign_reviews(store, project["id"], lambda: store.read_only)
     chosen = formats.get(format_name)
     if chosen is None:
-        raise SettingError(f"No export format {format_name!r}; there are: {', '.join(sorted(formats))}")
+        raise SettingError(
+            "No export format %(name)r; there are: %(names)s",
+            name=format_name,
+            names=", ".join(sorted(formats)),
+        )
     # Rows, and the prompts beside them, know retired labels as any other.
     whole = replace(task, schema=task.schema.past)
     job = _Job(
@@ -176,7 +191,10 @@ def export_task(
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
     if not isinstance(chosen, TrainingFormat) or not FILE_NAME.fullmatch(f"train{chosen.suffix}"):
-        raise PluginError(f"The export format {format_name!r} is no TrainingFormat with a suffix such as '.jsonl'")
+        raise PluginError(
+            "The export format %(name)r is no TrainingFormat with a suffix such as '.jsonl'",
+            name=format_name,
+        )
     plan = _plan(job, chosen)
     with writing(job.folder, job.owner(chosen)) as exchange:
         while not _remembered(job, plan):
@@ -250,7 +268,18 @@ class _Findings:
         ]
 
     def __str__(self) -> str:
-        return "; ".join(f"{_REASONS[kind]} ({n:,})" for kind, n in self._counts.items())
+        counted = (Sentence("%(why)s (%(n)s)", why=_REASONS[kind], n=f"{n:,}") for kind, n in self._counts.items())
+        return Sentence.joined(counted)
+
+
+_SHARE_EMPTY = N_(
+    "%(split)s has no rows, and no file was written for it: there are too few rows, products and near-duplicates that "
+    "belong together are too large, or earlier exports had other shares"
+)
+_SHARE_MISSED = N_(
+    "%(split)s has %(share)s of the rows, not %(wanted)s: there are too few rows, products and near-duplicates that "
+    "belong together are too large, or earlier exports had other shares"
+)
 
 
 @dataclass
@@ -276,11 +305,14 @@ class _Plan:
         for name in shares.used():
             share = counts[name] / max(len(members), 1)
             if not counts[name] or abs(share - shares.as_dict()[name]) > 0.1:
-                has = f"{share:.0%} of the rows, not {shares.as_dict()[name]:.0%}"
-                has = has if counts[name] else "no rows, and no file was written for it"
-                message = f"{name} has {has}: there are too few rows, products and near-duplicates that belong together"
-                message += " are too large, or earlier exports had other shares"
-                warnings.append({"kind": "share_missed", "message": message, "count": counts[name], "keys": []})
+                message = Sentence(
+                    _SHARE_MISSED if counts[name] else _SHARE_EMPTY,
+                    split=name,
+                    share=f"{share:.0%}",
+                    wanted=f"{shares.as_dict()[name]:.0%}",
+                )
+                about = {"message": message, "said": message.parts()}
+                warnings.append({"kind": "share_missed", **about, "count": counts[name], "keys": []})
         return {
             "task_versions": dict(sorted(self.versions.items())),
             "shares": shares.as_dict(),
@@ -330,15 +362,20 @@ def _plan(job: _Job, chosen: TrainingFormat) -> _Plan:
     if not plan.splits:
         found = str(plan.left_out)
         raise InputError(
-            f"Nothing to export: every approved annotation of {job.task.name!r} is left out. {found}"
+            N_("Nothing to export: every approved annotation of %(task)r is left out. %(why)s")
             if found
-            else f"Nothing to export: no annotation of {job.task.name!r} is approved"
-            + (" and fits the filters" if job.filters != Filters() else "; approve some records first")
+            else N_("Nothing to export: no annotation of %(task)r is approved; approve some records first")
+            if job.filters == Filters()
+            else N_("Nothing to export: no annotation of %(task)r is approved and fits the filters"),
+            task=job.task.name,
+            why=found,
         )
     if len(columns) > _MOST_COLUMNS:
         raise InputError(
-            f"The metadata has {len(columns)} different names, too many for the columns of a table (at most "
-            f"{_MOST_COLUMNS}); choose a JSONL format"
+            "The metadata has %(n)s different names, too many for the columns of a table (at most "
+            "%(most)s); choose a JSONL format",
+            n=len(columns),
+            most=_MOST_COLUMNS,
         )
     plan.columns = sorted(columns)
     return plan
@@ -533,8 +570,12 @@ def _export_suggestions(job: _Job, chosen: Suggestions, reviewer_id: int | None)
     pages = _suggestion_pages(job)
     first = next(pages, None)
     if first is None:
-        fits = " that fit the filters" if job.filters != Filters() else "; make some first"
-        raise InputError(f"Nothing to export: {job.task.name!r} has no suggestions{fits}")
+        raise InputError(
+            N_("Nothing to export: %(task)r has no suggestions; make some first")
+            if job.filters == Filters()
+            else N_("Nothing to export: %(task)r has no suggestions that fit the filters"),
+            task=job.task.name,
+        )
     counts: Counter[str] = Counter(all=0, parse_failures=0)
     backends: Counter[str] = Counter()
     with writing(job.folder, job.owner(chosen)) as exchange:

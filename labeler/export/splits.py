@@ -36,11 +36,16 @@ class Shares:
     def __post_init__(self) -> None:
         for name, share in self.as_dict().items():
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-                raise SettingError(f"The share of {name} is {share!r}; it must be a number from 0 to 1")
+                raise SettingError(
+                    "The share of %(name)s is %(share)r; it must be a number from 0 to 1", name=name, share=share
+                )
         if not math.isclose(sum(self.as_dict().values()), 1.0, abs_tol=1e-6):
             raise SettingError(
-                f"The shares {self.train}, {self.validation} and {self.test} add up to "
-                f"{sum(self.as_dict().values()):g}; they must add up to 1"
+                "The shares %(a)s, %(b)s and %(c)s add up to %(sum)s; they must add up to 1",
+                a=self.train,
+                b=self.validation,
+                c=self.test,
+                sum=f"{sum(self.as_dict().values()):g}",
             )
 
     @classmethod
@@ -48,7 +53,7 @@ class Shares:
         """Return the shares by name; a name left out has the share 0. Raises :class:`SettingError`."""
         strange = [name for name in shares if name not in SPLITS]
         if strange:
-            raise SettingError(f"No split {strange[0]!r}; there are: {', '.join(SPLITS)}")
+            raise SettingError("No split %(name)r; there are: %(names)s", name=strange[0], names=", ".join(SPLITS))
         return cls(**{name: shares.get(name, 0.0) for name in SPLITS})
 
     def as_dict(self) -> dict[str, float]:

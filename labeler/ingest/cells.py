@@ -13,6 +13,7 @@ from labeler.ingest.rows import composed
 from labeler.ingest.shapes import Several, plain_answer
 from labeler.labels import LabelSchema
 from labeler.records import Part, Value
+from labeler.sentence import Sentence
 from labeler.text import clean_text, clean_texts, is_blank, one_line
 
 MAX_TEXT = 100_000
@@ -89,15 +90,19 @@ def or_error(read: Callable[..., T], *arguments: Any) -> T | InputError:
 def text_of(raw: Any) -> str:
     """Return a cell as the text of a review. Raises :class:`TextError`."""
     if isinstance(raw, dict | list):
-        kind = "an object" if isinstance(raw, dict) else "a list"
-        raise TextError(f"The text is {kind}, not a text: {one_line(strictjson.dumps(raw), 40)}")
+        kind = Sentence("an object") if isinstance(raw, dict) else Sentence("a list")
+        raise TextError(
+            "The text is %(got)s, not a text: %(value)s", got=kind, value=one_line(strictjson.dumps(raw), 40)
+        )
     text = clean_text("" if raw is None else str(raw))
     if not text:
         raise TextError("The text is empty")
     if is_blank(text):
         raise TextError("The text holds nothing but invisible characters")
     if len(text) > MAX_TEXT:
-        raise TextError(f"The text has {len(text):,} characters; at most {MAX_TEXT:,} are taken")
+        raise TextError(
+            "The text has %(n)s characters; at most %(most)s are taken", n=f"{len(text):,}", most=f"{MAX_TEXT:,}"
+        )
     return text
 
 
@@ -119,9 +124,15 @@ def text_of_parts(cells: Mapping[str, Any]) -> tuple[str, list[Part]]:
 def name_of(raw: Any, column: str) -> str | None:
     """Return the id or the product in a cell; None if it is empty. Raises :class:`InputError`."""
     if isinstance(raw, dict | list):
-        raise InputError(f"The column {column!r} holds an object or a list here, which cannot be an id or a product")
+        raise InputError(
+            "The column %(column)r holds an object or a list here, which cannot be an id or a product", column=column
+        )
     if lost_digits(raw):
-        raise InputError(f"The number {raw} in column {column!r} was rounded by a spreadsheet; store it as text there")
+        raise InputError(
+            "The number %(value)s in column %(column)r was rounded by a spreadsheet; store it as text there",
+            value=raw,
+            column=column,
+        )
     return None if raw is None else clean_text(str(raw), "id or group") or None
 
 
@@ -147,7 +158,9 @@ def read_label(schema: LabelSchema, raw: object, text: str) -> Value:
     sets and keywords several of them with ``;`` or ``|`` between them. A list of one is that one.
     """
     if isinstance(raw, Several):
-        raise LabelError(f"People disagree about it in the file: {'; '.join(str(each)[:40] for each in raw[:5])}")
+        raise LabelError(
+            "People disagree about it in the file: %(values)s", values="; ".join(str(each)[:40] for each in raw[:5])
+        )
     raw = composed(raw)
     if isinstance(raw, str):
         raw = _decoded(schema, raw.strip())
@@ -184,4 +197,4 @@ def _decoded(schema: LabelSchema, cell: str) -> Any:
     except JsonError as error:
         if schema.one_of_labels:
             return cell
-        raise LabelError(f"{cell[:40]!r} is not JSON: {error}", "not_json") from error
+        raise LabelError("%(value)r is not JSON: %(why)s", "not_json", value=cell[:40], why=error) from error

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labeler.sentence import Sentence
+
 
 def _names(text: str) -> list[str]:
     return text.split()
@@ -112,8 +114,13 @@ def guess_columns(columns: Sequence[str], sample: Sequence[Mapping[str, Any]]) -
     why_group = f"group: {group!r} by its name" if group else "group: none"
     if group and (gaps := sum(value in (None, "") for value in values[group])) > 0.5 * len(values[group]):
         notes.append(
-            f"The column {group!r} is empty in {gaps} of the first {len(values[group])} rows; if its cells were "
-            "merged, fill them down and import the file then"
+            Sentence(
+                "The column %(column)r is empty in %(n)s of the first %(all)s rows; if its cells were "
+                "merged, fill them down and import the file then",
+                column=group,
+                n=gaps,
+                all=len(values[group]),
+            )
         )
     return ColumnGuess(text, id_, group, f"{why_text}; {why_id}; {why_group}", rivals, notes)
 
@@ -147,9 +154,12 @@ def _guess_text(columns: Sequence[str], values: Mapping[str, list[Any]]) -> tupl
 
 
 def _guess_id(columns: Sequence[str], values: Mapping[str, list[Any]]) -> tuple[str | None, str, list[str]]:
-    notes = [
-        f"The numbers in the column {name!r} have more digits than a spreadsheet keeps, so it has rounded them; store "
-        "the column as text there"
+    notes: list[str] = [
+        Sentence(
+            "The numbers in the column %(column)r have more digits than a spreadsheet keeps, so it has "
+            "rounded them; store the column as text there",
+            column=name,
+        )
         for name in columns
         if any(map(lost_digits, values[name]))
     ]
@@ -159,7 +169,11 @@ def _guess_id(columns: Sequence[str], values: Mapping[str, list[Any]]) -> tuple[
         return found, f"id: {found!r} by its name", notes
     if named := _first_known(columns, _ID, lambda name: True):
         if not any(map(lost_digits, values[named])):
-            notes.append(f"The column {named!r} is not used as the id: it is empty or the same in several rows")
+            notes.append(
+                Sentence(
+                    "The column %(column)r is not used as the id: it is empty or the same in several rows", column=named
+                )
+            )
         return None, f"id: none, because {named!r} is empty or the same in several rows", notes
     return None, "id: none", notes
 

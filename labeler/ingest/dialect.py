@@ -63,7 +63,7 @@ def delimiter_name(delimiter: str) -> str:
 def _given(delimiter: str) -> str:
     found = _NAMED.get(delimiter, delimiter)
     if len(found) != 1 or found in '"\r\n\x00 ':
-        raise FileRefused(f"The delimiter {delimiter!r} cannot be used; give one character, or tab, or none")
+        raise FileRefused("The delimiter %(name)r cannot be used; give one character, or tab, or none", name=delimiter)
     return found
 
 
@@ -88,8 +88,11 @@ def _sniffed(sample: str, complete: bool, tab_first: bool, header: bool) -> str:
     if len(best) > 1 and agreement >= _ALIKE:
         one, other = (delimiter_name(each) for each in best[:2])
         raise Doubt(
-            f"The delimiter is not clear: {one!r} and {other!r} both divide the rows into {cells} cells",
+            "The delimiter is not clear: %(one)r and %(other)r both divide the rows into %(n)s cells",
             [{"delimiter": delimiter_name(each)} for each in best],
+            one=one,
+            other=other,
+            n=cells,
         )
     return best[0] if best else NONE
 

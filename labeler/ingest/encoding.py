@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from labeler.errors import Doubt, FileRefused
+from labeler.sentence import N_, Sentence
 
 _ERRORS = "labeler.mark"
 _BAD = re.compile("[\x00\ud800-\udfff]")
@@ -62,10 +63,10 @@ def named_encoding(name: str, head: bytes) -> Encoding:
         "".encode(known)  # Refused for codecs from bytes to bytes, such as base64.
     except (LookupError, ValueError, UnicodeError):
         raise FileRefused(
-            f"The encoding {name!r} is unknown; use one of utf-8, cp949, euc-kr, utf-16, cp1252, shift_jis"
+            "The encoding %(name)r is unknown; use one of utf-8, cp949, euc-kr, utf-16, cp1252, shift_jis", name=name
         ) from None
     if _STATEFUL.search(known):
-        raise FileRefused(f"Files in the encoding {known} are not read; save the file as UTF-8")
+        raise FileRefused("Files in the encoding %(name)s are not read; save the file as UTF-8", name=known)
     if known == "utf-8-sig":
         known = "utf-8"
     if known == "euc_kr":
@@ -74,7 +75,7 @@ def named_encoding(name: str, head: bytes) -> Encoding:
     if known.startswith("utf-16"):
         known = _utf16_name(known, head)
     elif "\n".encode(known) != b"\n":
-        raise FileRefused(f"Files in the encoding {known} are not read; save the file as UTF-8")
+        raise FileRefused("Files in the encoding %(name)s are not read; save the file as UTF-8", name=known)
     return Encoding(known, _bom_length(known, head))
 
 
@@ -121,8 +122,12 @@ def _which(head: bytes, name: str, other: str) -> Doubt:
         words = [word for word in head[:4096].decode(each, "ignore").split() if not word.isascii()]
         shown.append(" ".join(words[:3])[:40])
     return Doubt(
-        f"The encoding is not clear: as {name} the file reads {shown[0]!r}, as {other} {shown[1]!r}",
+        "The encoding is not clear: as %(a)s the file reads %(x)r, as %(b)s %(y)r",
         [{"encoding": name}, {"encoding": other}],
+        a=name,
+        x=shown[0],
+        b=other,
+        y=shown[1],
     )
 
 
@@ -148,15 +153,30 @@ def decode_chunks(chunks: Iterable[bytes], encoding: Encoding) -> Iterator[tuple
             yield text, suspicious
 
 
-def fault(line: str, encoding: str) -> str | None:
+IN_LINE = (
+    N_("a NUL character at byte %(n)s of the line"),
+    N_("byte %(n)s of the line (0x%(byte)s) is not %(encoding)s"),
+)
+IN_RECORD = (
+    N_("a NUL character at byte %(n)s of the record"),
+    N_("byte %(n)s of the record (0x%(byte)s) is not %(encoding)s"),
+)
+
+
+def fault(line: str, encoding: str, words: tuple[str, str] = IN_LINE) -> Sentence | None:
     """Say what is wrong with the first mark or NUL of a line, with the place of the byte, or return None."""
     bad = _BAD.search(line)
     if bad is None:
         return None
     byte = len(line[: bad.start()].encode(encoding, "replace")) + 1
     if bad.group() == "\x00":
-        return f"a NUL character at byte {byte} of the line"
-    return f"byte {byte} of the line (0x{ord(bad.group()) & 0xFF:02x}) is not {encoding}"
+        return Sentence(words[0], n=byte)
+    return Sentence(
+        words[1],
+        n=byte,
+        byte=f"{ord(bad.group()) & 0xFF:02x}",
+        encoding=encoding,
+    )
 
 
 def utf8_size(text: str) -> int:
@@ -231,4 +251,4 @@ def _best_guess(head: bytes) -> Encoding:
 
 
 def _note(name: str) -> str:
-    return f"The encoding was guessed as {name}; if letters look wrong, give the right one"
+    return Sentence("The encoding was guessed as %(name)s; if letters look wrong, give the right one", name=name)

@@ -17,6 +17,7 @@ from typing import Any
 
 from labeler.errors import Doubt, FileRefused
 from labeler.ingest.columns import could_name, is_known
+from labeler.sentence import N_, Sentence
 
 # A number, a date or a time alone in a cell: no column is called that.
 _DATA = re.compile(r"[-+]?[\d.,:/ -]*\d[\d.,:/ -]*%?|\d{4}-\d\d-\d\d[T ].*")
@@ -54,8 +55,10 @@ def find_header(head: Sequence[Line], wanted: str | None = None) -> Header:
         _ask_for_data(head, at)
     if at and not any(map(could_name, _texts(head[at]))):
         raise Doubt(
-            f"Row {head[at][0]} may hold the column names: {_listed(head[at])}. It may also be the first review",
+            "Row %(n)s may hold the column names: %(cells)s. It may also be the first review",
             [{"header_row": str(head[at][0])}, {"header": False}],
+            n=head[at][0],
+            cells=_listed(head[at]),
         )
     if at and _complete(head[at], head[at - 1], below):
         return _made(head, at - 1, at)
@@ -76,8 +79,10 @@ def column_names(cells: Sequence[Any]) -> list[str]:
     for place, name in enumerate(names, 1):
         if name in places:
             raise FileRefused(
-                f"The column name {name[:80]!r} appears twice in the header (columns {places[name]} and {place}); "
-                "rename one of them"
+                "The column name %(name)r appears twice in the header (columns %(a)s and %(b)s); rename one of them",
+                name=name[:80],
+                a=places[name],
+                b=place,
             )
         places[name] = place
     return names
@@ -94,34 +99,42 @@ def numbered(place: int) -> str:
 
 
 def names_again(times: int) -> str:
-    return f"The column names are repeated in the middle, {times} time(s); these rows were skipped"
+    return Sentence("The column names are repeated in the middle, %(n)s time(s); these rows were skipped", n=times)
 
 
 def ragged(cells: int, columns: int, header: bool) -> str:
     """Say that a row does not have as many cells as the header, or as the first row where there is no header."""
-    plural = "" if cells == 1 else "s"
-    return f"row has {cells} cell{plural}, {'header' if header else 'the first row'} has {columns}"
+    if header:
+        one, more = N_("row has 1 cell, header has %(columns)s"), N_("row has %(n)s cells, header has %(columns)s")
+    else:
+        one = N_("row has 1 cell, the first row has %(columns)s")
+        more = N_("row has %(n)s cells, the first row has %(columns)s")
+    return Sentence(one if cells == 1 else more, n=cells, columns=columns)
 
 
 def _given(head: Sequence[Line], wanted: str) -> Header:
     asked = re.fullmatch(r"([1-9]\d{0,6})(?:-([1-9]\d{0,6}))?", wanted)
     if asked is None:
-        raise FileRefused(f"{wanted!r} is not a row of column names; write a number such as 5, or 1-2 for two rows")
+        raise FileRefused(
+            "%(row)r is not a row of column names; write a number such as 5, or 1-2 for two rows", row=wanted
+        )
     numbers = [number for number, _ in head]
     first, last = int(asked[1]), int(asked[2] or asked[1])
     if first not in numbers or last not in numbers or last < first:
-        raise FileRefused(f"Row {wanted} cannot hold the column names: it is empty or not among the first rows")
+        raise FileRefused(
+            "Row %(row)s cannot hold the column names: it is empty or not among the first rows", row=wanted
+        )
     return _made(head, numbers.index(first), numbers.index(last))
 
 
 def _made(head: Sequence[Line], first: int, last: int) -> Header:
     number, end = head[first][0], head[last][0]
     shown = f"{number}-{end}" if last > first else str(number)
-    notes = []
+    notes: list[str] = []
     if first:
-        notes.append(f"Everything above the column names (row {shown}) was skipped")
+        notes.append(Sentence("Everything above the column names (row %(row)s) was skipped", row=shown))
     if last > first:
-        notes.append(f"The column names of the rows {number} and {end} were joined")
+        notes.append(Sentence("The column names of the rows %(a)s and %(b)s were joined", a=number, b=end))
     cells = _joined([cells for _, cells in head[first : last + 1]])
     return Header(column_names(cells), last + 1, notes, shown if last else None)
 
@@ -179,13 +192,16 @@ def _ask_for_data(head: Sequence[Line], at: int) -> None:
     number, cell = head[at][0], _data_cell(head[at])
     if at:
         raise Doubt(
-            f"No row of column names was found above row {number}, which looks like data: it has the cell {cell!r}. "
-            "Name the columns, or say that the file has no names",
+            "No row of column names was found above row %(n)s, which looks like data: it has the cell "
+            "%(cell)r. Name the columns, or say that the file has no names",
             [{"header": False}, {"header_row": str(head[at - 1][0])}],
+            n=number,
+            cell=cell,
         )
     raise Doubt(
-        f"The first row looks like data, not like column names: it has the cell {cell!r}. Are there no column names?",
+        "The first row looks like data, not like column names: it has the cell %(cell)r. Are there no column names?",
         [{"header": False}, {"header_row": str(number)}],
+        cell=cell,
     )
 
 
@@ -202,8 +218,9 @@ def _ask_if_review(head: Sequence[Line]) -> None:
         prose = _is_prose(name) and len(under) > 0 and sum(map(_is_prose, under)) >= 0.5 * len(under)
         if again or prose:
             raise Doubt(
-                f"The first row may hold the column names or already a review: {_listed(head[0])}",
+                "The first row may hold the column names or already a review: %(cells)s",
                 [{"header_row": str(number)}, {"header": False}],
+                cells=_listed(head[0]),
             )
 
 

@@ -8,10 +8,11 @@ from itertools import chain
 from typing import Any
 
 from labeler.errors import FileRefused, JsonError
-from labeler.ingest.encoding import Encoding, decode_chunks, fault, utf8_size
+from labeler.ingest.encoding import IN_RECORD, Encoding, decode_chunks, fault, utf8_size
 from labeler.ingest.lines import split_lines
 from labeler.ingest.rows import Row, RowError, RowSource
 from labeler.ingest.stream import Stream, size_name
+from labeler.sentence import Sentence
 from labeler.strictjson import loads
 
 _PEEK_ROWS = 100
@@ -76,7 +77,7 @@ def _from_columns(values: dict[str, Any]) -> Iterator[Row]:
 def _from_lines(lines: Iterable[tuple[str | None, str | None]]) -> Iterator[Row | RowError]:
     for number, (text, wrong) in enumerate(lines, 1):
         if text is None or wrong:
-            yield RowError(number, None, wrong or "the line is too long")
+            yield RowError(number, None, wrong or Sentence("the line is too long"))
         elif text.strip(_WHITE):
             yield _row(number, text)
 
@@ -89,8 +90,13 @@ def _row(number: int, text: str) -> Row | RowError:
         reason = re.sub(r" at line \d+(?:,( column))?", lambda m: " at" + m[1] if m[1] else "", str(error))
         return RowError(number, None, reason)
     if not isinstance(value, dict):
-        kind = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}.get(type(value), "a number")
-        return RowError(number, None, f"not a JSON object but {kind}")
+        kind = {
+            list: Sentence("a list"),
+            str: Sentence("a string"),
+            bool: Sentence("true or false"),
+            type(None): Sentence("null"),
+        }.get(type(value), Sentence("a number"))
+        return RowError(number, None, Sentence("not a JSON object but %(got)s", got=kind))
     return Row(number, value)
 
 
@@ -99,8 +105,8 @@ def _from_elements(elements: Iterable[tuple[str | None, str | None]], encoding: 
         if text is None or wrong:
             yield RowError(number, None, wrong or "")
             continue
-        bad = fault(text, encoding) if "\x00" in text or not text.isascii() else None
-        yield RowError(number, None, bad.replace("of the line", "of the record")) if bad else _row(number, text)
+        bad = fault(text, encoding, IN_RECORD) if "\x00" in text or not text.isascii() else None
+        yield RowError(number, None, bad) if bad else _row(number, text)
 
 
 # What ends a stretch outside of strings, a whole flat object (the usual record), and the inside of a string.
@@ -173,12 +179,12 @@ class _Scanner:
             self._keep(text[start:at])
             self._carry = text[at:]
         elif text[start:].strip(_WHITE):
-            self.error = "there is text behind the end of the list; it was not read"
+            self.error = Sentence("there is text behind the end of the list; it was not read")
 
     def end(self) -> Iterator[tuple[str | None, str | None]]:
         """Yield what is left at the end of the file: an element without an end, or what is wrong."""
         if self._state == "inside":
-            self.error = "the list is not closed: the file is cut off, or a bracket or quote is missing here"
+            self.error = Sentence("the list is not closed: the file is cut off, or a bracket or quote is missing here")
         if self.error:
             yield None, self.error
 
@@ -209,9 +215,9 @@ class _Scanner:
             if not element and not too_large and self._count == 1:
                 return
         if too_large:
-            yield None, f"the record is longer than {size_name(self._limit)}"
+            yield None, Sentence("the record is longer than %(size)s", size=size_name(self._limit))
         elif not element:
-            yield None, "Not JSON: a comma without a record"
+            yield None, Sentence("Not JSON: a comma without a record")
         else:
             yield element, None
 
@@ -219,6 +225,7 @@ class _Scanner:
 def refuse_single_object(name: str) -> FileRefused:
     """Return the error for a file that is one object, such as ``{"data": [...]}``."""
     return FileRefused(
-        f"{name} is one JSON object, not records; write the list of records itself: [{{...}}, {{...}}], "
-        "or one object a line"
+        "%(name)s is one JSON object, not records; write the list of records itself: [{...}, "
+        "{...}], or one object a line",
+        name=name,
     )

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from labeler import strictjson
 from labeler.errors import LabelError
-from labeler.ingest.report import Report
+from labeler.ingest.report import Report, left_out
 from labeler.ingest.slices import Incoming
 from labeler.records import Value
+from labeler.sentence import N_, Sentence
 from labeler.store import Store, Stored, Tx
 from labeler.store.annotations import APPROVED
 from labeler.store.records import ADDED, OTHER_TEXT, kind_of
@@ -93,7 +94,7 @@ class Labels:
         try:
             value = self._placed(task, value, row.record.text, owner.text)
         except LabelError as error:
-            report.say("left_out", row.number, column, f"the label was left out: {error}")
+            report.say("left_out", row.number, column, left_out(error))
             return
         if owner.id in taken:
             self.compare(task, value, (APPROVED, taken[owner.id]), equal, row.number, column, report)
@@ -101,11 +102,18 @@ class Labels:
             taken[owner.id] = value
             report.labels += 1
             if equal is not None:
-                report.say("given", row.number, column, f"the label went to the equal record {equal!r}, which had none")
+                report.say(
+                    "given",
+                    row.number,
+                    column,
+                    Sentence("the label went to the equal record %(id)r, which had none", id=equal),
+                )
         elif (stands := self.decisions[task].standing(owner.id, tx)) is not None:
             self.compare(task, value, stands, equal, row.number, column, report)
         else:
-            report.say("left_out", row.number, column, f"the label was left out: the queue of {task} lacks this record")
+            report.say(
+                "left_out", row.number, column, left_out(Sentence("the queue of %(task)s lacks this record", task=task))
+            )
 
     def _placed(self, task: str, value: Value, text: str, owner: str) -> Value:
         """Return a label of a text as that of the record it goes to. Raises :class:`LabelError` if it is none there."""
@@ -118,18 +126,25 @@ class Labels:
     ) -> None:  # fmt: skip
         """Say whether a label is the one that stands."""
         state, known = stands
-        record = "the record" if equal is None else f"the equal record {equal!r}"
         if state != APPROVED:
-            reason = f"the label was left out: {record} was rejected"
+            reason = N_("the record was rejected") if equal is None else N_("the equal record %(id)r was rejected")
+            why = Sentence(reason, id=equal)
         elif known == value:
             report.agreed += 1
             return
         else:
             shown = one_line(strictjson.dumps(self.tasks[task].schema.answer(known)), 60)
-            reason = f"the label was left out: {record} has another, {shown}"
-        report.say("contradicting", number, column, reason)
+            reason = (
+                N_("the record has another, %(value)s")
+                if equal is None
+                else N_("the equal record %(id)r has another, %(value)s")
+            )
+            why = Sentence(reason, id=equal, value=shown)
+        report.say("contradicting", number, column, left_out(why))
 
 
-def other_unit(task: Task) -> str:
-    labelled, given = ("products", "a review") if task.unit == GROUP else ("reviews", "a product")
-    return f"the label was left out: the task {task.name} labels {labelled}, and this row is {given}"
+def other_unit(task: Task) -> Sentence:
+    """Say that a label is of another unit than its task."""
+    if task.unit == GROUP:
+        return left_out(Sentence("the task %(task)s labels products, and this row is a review", task=task.name))
+    return left_out(Sentence("the task %(task)s labels reviews, and this row is a product", task=task.name))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from labeler.ingest.encoding import fault, utf8_size
 from labeler.ingest.stream import size_name
+from labeler.sentence import Sentence
 
 Line = tuple[str | None, str | None]
 """A line with its end, or None for one that is too long to hold; and what is wrong with it, or None."""
@@ -55,7 +56,7 @@ def _first_end(text: str, universal: bool, after_return: bool) -> int:
 
 
 def _too_long(limit: int) -> str:
-    return f"the line is longer than {size_name(limit)}"
+    return Sentence("the line is longer than %(size)s", size=size_name(limit))
 
 
 class _Tail:

@@ -42,7 +42,8 @@ class ImportOptions:
         for title in self.parts:
             if not _TITLE.fullmatch(title):
                 raise InputError(
-                    f"A part cannot be called {title[:40]!r}; take a name of letters, digits, _ and spaces, at most 40"
+                    "A part cannot be called %(title)r; take a name of letters, digits, _ and spaces, at most 40",
+                    title=title[:40],
                 )
         if self.parts:
             object.__setattr__(self, "text", next(iter(self.parts.values())))

@@ -11,6 +11,7 @@ from typing import Any
 from labeler.errors import FileRefused, MissingExtra, TooLarge
 from labeler.ingest.rows import Row, RowError, RowSource
 from labeler.ingest.stream import Stream, size_name
+from labeler.sentence import Sentence
 
 _BATCH = 1024
 
@@ -33,7 +34,9 @@ def open_parquet(stream: Stream) -> RowSource:
         file.seek(0)
         parquet = pq.ParquetFile(file, read_dictionary=texts, pre_buffer=False)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise FileRefused(f"{stream.name} is damaged or no Parquet file: {error}") from error
+        raise FileRefused(
+            "%(name)s is damaged or no Parquet file: %(reason)s", name=stream.name, reason=error
+        ) from error
     reader = _Reader(parquet, stream)
 
     def close() -> None:
@@ -59,7 +62,11 @@ class _Reader:
         self.columns: list[str] = parquet.schema_arrow.names
         for name in self.columns:
             if self.columns.count(name) > 1:
-                raise FileRefused(f"The column name {name[:80]!r} appears twice in {stream.name}; rename one of them")
+                raise FileRefused(
+                    "The column name %(name)r appears twice in %(file)s; rename one of them",
+                    name=name[:80],
+                    file=stream.name,
+                )
         groups = parquet.metadata.num_row_groups
         self._check_size(sum(parquet.metadata.row_group(group).total_byte_size for group in range(groups)))
 
@@ -78,7 +85,10 @@ class _Reader:
                     yield self._row(cells)
         except (pa.ArrowException, OSError, IndexError) as error:
             raise FileRefused(
-                f"{self._stream.name} is damaged: row {self._done + 1} cannot be read ({error})"
+                "%(name)s is damaged: row %(n)s cannot be read (%(reason)s)",
+                name=self._stream.name,
+                n=self._done + 1,
+                reason=error,
             ) from error
 
     def _row(self, cells: tuple[Any, ...]) -> Row | RowError:
@@ -88,7 +98,11 @@ class _Reader:
                 return RowError(self._done, name, cell.reason)
             size += len(cell) if isinstance(cell, str) else 8
         if size > self._stream.limits.max_row_bytes:
-            return RowError(self._done, None, f"the row is longer than {size_name(self._stream.limits.max_row_bytes)}")
+            return RowError(
+                self._done,
+                None,
+                Sentence("the row is longer than %(size)s", size=size_name(self._stream.limits.max_row_bytes)),
+            )
         self._bytes += size
         self._check_size(self._bytes)
         return Row(self._done, dict(zip(self.columns, cells, strict=True)))
@@ -96,8 +110,9 @@ class _Reader:
     def _check_size(self, size: int) -> None:
         if size > self._stream.limits.max_bytes:
             raise TooLarge(
-                f"{self._stream.name} unpacks to more than {size_name(self._stream.limits.max_bytes)}; "
-                "split it into smaller files"
+                "%(name)s unpacks to more than %(size)s; split it into smaller files",
+                name=self._stream.name,
+                size=size_name(self._stream.limits.max_bytes),
             )
 
 
@@ -132,9 +147,9 @@ def _cell(value: Any) -> Any:
     try:
         return _plain(value.as_py())
     except UnicodeDecodeError:
-        return _Unreadable("the text is not UTF-8")
+        return _Unreadable(Sentence("the text is not UTF-8"))
     except (ValueError, OverflowError) as error:
-        return _Unreadable(f"the value cannot be read: {error}")
+        return _Unreadable(Sentence("the value cannot be read: %(reason)s", reason=error))
 
 
 def _plain(value: Any) -> Any:

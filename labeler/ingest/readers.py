@@ -13,6 +13,7 @@ from labeler.ingest.rows import Limits, Row, RowError, RowSource
 from labeler.ingest.stream import GZIP, Stream
 from labeler.ingest.tables import open_table
 from labeler.ingest.workbook import archive_kind, open_workbook
+from labeler.sentence import Sentence
 from labeler.strictjson import loads
 
 __all__ = ["Limits", "Row", "RowError", "RowSource", "open_rows"]
@@ -30,24 +31,24 @@ _SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_GZIP_FILE = "a gzip file"
+_GZIP_FILE = Sentence("a gzip file")
 _MAGIC = (
     (b"PAR1", "parquet"),
     (b"PK\x03\x04", "zip"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook (.xls), or a workbook with a password"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Sentence("an old Excel workbook (.xls), or a workbook with a password")),
     (GZIP, _GZIP_FILE),
-    (b"%PDF", "a PDF"),
-    (b"\x89PNG", "a picture (PNG)"),
-    (b"\xff\xd8\xff", "a picture (JPEG)"),
-    (b"SQLite format 3", "an SQLite database"),
-    (b"{\\rtf", "an RTF document"),
+    (b"%PDF", Sentence("a PDF")),
+    (b"\x89PNG", Sentence("a picture (PNG)")),
+    (b"\xff\xd8\xff", Sentence("a picture (JPEG)")),
+    (b"SQLite format 3", Sentence("an SQLite database")),
+    (b"{\\rtf", Sentence("an RTF document")),
 )
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|table|head|meta|\?xml)", re.IGNORECASE)
-_SAVE_AS = "open it in Excel or a like program and save it as .xlsx or as CSV UTF-8"
+_SAVE_AS = Sentence("open it in Excel or a like program and save it as .xlsx or as CSV UTF-8")
 _REMEDIES = {
-    _GZIP_FILE: "give it a name that ends in .gz",
-    "a zip archive": "unpack it first",
-    "a damaged zip archive": "copy the file again",
+    _GZIP_FILE: Sentence("give it a name that ends in .gz"),
+    Sentence("a zip archive"): Sentence("unpack it first"),
+    Sentence("a damaged zip archive"): Sentence("copy the file again"),
 }
 
 
@@ -128,20 +129,32 @@ def _binary_format(stream: Stream, head: bytes, named: str | None) -> str | None
     if kind == "zip":
         kind = archive_kind(stream.seekable())
     if kind is None and _HTML.match(head):
-        kind = "a web page (HTML or XML); shops often give it the name .xls"
+        kind = Sentence("a web page (HTML or XML); shops often give it the name .xls")
     if kind in ("xlsx", "parquet"):
         if named not in (None, kind):
-            what = "an Excel workbook" if kind == "xlsx" else "a Parquet file"
-            raise FileRefused(f"{stream.name} is not {named} but {what}; let its name end in .{kind}")
+            what = Sentence("an Excel workbook") if kind == "xlsx" else Sentence("a Parquet file")
+            raise FileRefused(
+                "%(name)s is not %(kind)s but %(got)s; let its name end in .%(end)s",
+                name=stream.name,
+                kind=named,
+                got=what,
+                end=kind,
+            )
         return kind
     if kind is not None:
-        remedy = _REMEDIES.get(kind, _SAVE_AS)
+        remedy = _REMEDIES.get(Sentence(kind), _SAVE_AS)
         if kind == _GZIP_FILE and stream.packed:
-            remedy = "it was packed twice; unpack it once"
-        raise FileRefused(f"{stream.name} cannot be read, because it is {kind}: {remedy}")
+            remedy = Sentence("it was packed twice; unpack it once")
+        raise FileRefused(
+            "%(name)s cannot be read, because it is %(got)s: %(why)s", name=stream.name, got=kind, why=remedy
+        )
     if named in ("xlsx", "parquet"):
-        what = "an Excel workbook" if named == "xlsx" else "a Parquet file"
-        raise FileRefused(f"{stream.name} is not {what} but looks like text; give it the name of its format, like .csv")
+        what = Sentence("an Excel workbook") if named == "xlsx" else Sentence("a Parquet file")
+        raise FileRefused(
+            "%(name)s is not %(what)s but looks like text; give it the name of its format, like .csv",
+            name=stream.name,
+            what=what,
+        )
     return None
 
 
@@ -149,7 +162,9 @@ def _text_format(text: str, complete: bool, named: str | None, name: str) -> str
     """Return ``json`` (one list), ``jsonl`` or ``table`` for a file that begins with ``text``."""
     if named in ("csv", "tsv"):
         if _is_object(text, complete) or re.match(r"\[\s*\{\s*\"", text):
-            raise FileRefused(f"{name} is not {named} but JSON; give it a name that ends in .json or .jsonl")
+            raise FileRefused(
+                "%(name)s is not %(kind)s but JSON; give it a name that ends in .json or .jsonl", name=name, kind=named
+            )
         return "table"
     if text.startswith("[") and (named is not None or re.match(r"\[\s*[\]{]", text)):
         return "json"
@@ -164,7 +179,9 @@ def _text_format(text: str, complete: bool, named: str | None, name: str) -> str
             raise refuse_single_object(name)
         return "jsonl"
     if named == "json":
-        raise FileRefused(f"{name} is not JSON: it begins with {text[:20]!r}, not with a list or an object")
+        raise FileRefused(
+            "%(name)s is not JSON: it begins with %(text)r, not with a list or an object", name=name, text=text[:20]
+        )
     return named or "table"
 
 

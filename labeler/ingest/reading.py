@@ -19,6 +19,7 @@ from labeler.ingest.columns import guess_columns, is_named, lost_digits
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.readers import Limits, Row, RowError, RowSource, open_rows
 from labeler.ingest.shapes import recognise
+from labeler.sentence import N_, Sentence
 from labeler.task import GROUP, Task
 
 Readers = Mapping[str, Callable[[Path, ImportOptions], RowSource]]
@@ -54,22 +55,28 @@ class Reading:
     def resolve(self, options: ImportOptions) -> ImportOptions:
         """Return the options with every guess made. Raises :class:`Doubt` or :class:`FileRefused`."""
         if self.text is None:
-            raise _question(f"Which column holds the review? There are: {_listed(self.columns)}", self.columns)
+            raise _question(
+                Sentence("Which column holds the review? There are: %(columns)s", columns=_listed(self.columns)),
+                self.columns,
+            )
         if self.rivals:
             both = [self.text, *self.rivals]
-            raise _question(f"Several columns could hold the review: {_listed(both)}", both)
+            raise _question(Sentence("Several columns could hold the review: %(columns)s", columns=_listed(both)), both)
         chosen = replace(options, text=self.text, id=self.id, group=self.group)
         for column in (chosen.text, chosen.id, chosen.group, *options.labels.values(), *options.parts.values()):
             if column is not None and column not in self.columns:
-                raise FileRefused(f"There is no column {column!r}; there are: {_listed(self.columns)}")
+                raise FileRefused(
+                    "There is no column %(name)r; there are: %(columns)s", name=column, columns=_listed(self.columns)
+                )
         self._check_text(self.text)
         for column in (chosen.id, chosen.group):
             if column is not None and any(lost_digits(row[column]) for row in self.head):
                 raise FileRefused(
-                    f"The numbers in the column {column!r} have more digits than a spreadsheet keeps, so it rounded "
-                    "them, and different ones are the same now; take the file from where it comes, with that column "
-                    "as text",
+                    "The numbers in the column %(column)r have more digits than a spreadsheet keeps, so it "
+                    "rounded them, and different ones are the same now; take the file from where it comes, with"
+                    " that column as text",
                     "Or leave the column out: --id '' or --group ''",
+                    column=column,
                 )
         return chosen
 
@@ -90,10 +97,12 @@ class Reading:
         filled = [row[column] for row in self.head if row[column] not in (None, "")]
         if filled and all(isinstance(value, dict) for value in filled):
             inside = [name for name in self.columns if name.startswith(f"{column}.")]
-            what = f"The column {column!r} holds objects, not texts"
             if not inside:
-                raise FileRefused(what)
-            raise _question(f"{what}. Which part is the review? There are: {_listed(inside)}", inside)
+                raise FileRefused("The column %(column)r holds objects, not texts", column=column)
+            which = N_(
+                "The column %(column)r holds objects, not texts. Which part is the review? There are: %(columns)s"
+            )
+            raise _question(Sentence(which, column=column, columns=_listed(inside)), inside)
 
 
 def preview(path: Path, options: ImportOptions, readers: Readers | None = None, name: str | None = None) -> Reading:
@@ -147,9 +156,15 @@ def _of_plugin(reader: Any, path: Path, options: ImportOptions, name: str) -> Ro
         raise
     except Exception as error:
         log.exception("the reader of a plugin failed on %s", name)
-        raise FileRefused(f"{name} cannot be read: {type(error).__name__}: {error}") from error
+        raise FileRefused(
+            "%(name)s cannot be read: %(reason)s", name=name, reason=f"{type(error).__name__}: {error}"
+        ) from error
     if not isinstance(source, RowSource):
-        raise FileRefused(f"{name} cannot be read: its plugin returned {type(source).__name__}, not a RowSource")
+        raise FileRefused(
+            "%(name)s cannot be read: its plugin returned %(kind)s, not a RowSource",
+            name=name,
+            kind=type(source).__name__,
+        )
     return source
 
 
@@ -162,7 +177,7 @@ def open_file(
 ) -> RowSource:
     """Open a file with the reader of a plugin or our own. Raises :class:`FileRefused`."""
     if not path.is_file():
-        raise FileRefused(f"There is no file {name or path}")
+        raise FileRefused("There is no file %(name)s", name=name or path)
     reader = reader_of(path.name, readers or {})
     if reader is not None:
         return recognise(_of_plugin(reader, path, options, name or path.name))

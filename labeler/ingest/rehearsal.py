@@ -8,6 +8,7 @@ from labeler.ingest.labelled import Labels, other_unit
 from labeler.ingest.report import Report
 from labeler.ingest.slices import Incoming
 from labeler.records import Value
+from labeler.sentence import Sentence
 from labeler.store.annotations import APPROVED
 from labeler.store.records import kind_of
 from labeler.task import GROUP
@@ -45,5 +46,7 @@ class Rehearsal:
 
 def taken_key(key: str, kind: str) -> str:
     if kind == GROUP:
-        return f"the id {key!r} is that of a product, whose text is made from its reviews; import those instead"
-    return f"the id {key!r} is taken by another text; change one of them"
+        return Sentence(
+            "the id %(id)r is that of a product, whose text is made from its reviews; import those instead", id=key
+        )
+    return Sentence("the id %(id)r is taken by another text; change one of them", id=key)

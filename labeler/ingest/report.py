@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from labeler import strictjson
+from labeler.sentence import Sentence, recalled, stored
 
 MAX_REPORT = 5000
 Line = tuple[int, "str | None", str]
@@ -58,15 +60,24 @@ class Report:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Report:
         """Return the report of an import as the store keeps it: what was done before it is taken up again."""
-        lines = [(number, column, reason) for number, column, reason in strictjson.loads(row["report"])]
-        return cls(**{name: row[name] for name in _COUNTS}, lines=lines, notes=strictjson.loads(row["notes"]))
+        lines: list[Line] = [
+            (number, column, recalled(reason)) for number, column, reason in strictjson.loads(row["report"])
+        ]
+        notes: list[str] = [recalled(note) for note in strictjson.loads(row["notes"])]
+        return cls(**{name: row[name] for name in _COUNTS}, lines=lines, notes=notes)
 
     def columns(self, before: Report) -> dict[str, Any]:
         """Return the numbers as the store keeps them, and the lines if there are more than ``before``."""
         numbers = {name: getattr(self, name) for name in _COUNTS}
         if len(self.lines) == len(before.lines):
             return numbers
-        return numbers | {"report": strictjson.dumps(sorted(self.lines, key=lambda line: line[0]))}
+        lines = [(number, column, stored(reason)) for number, column, reason in sorted(self.lines, key=itemgetter(0))]
+        return numbers | {"report": strictjson.dumps(lines)}
 
 
 _COUNTS = ("added", "known", "duplicates", "refused", "labels", "given", "agreed", "contradicting", "left_out")
+
+
+def left_out(why: object) -> Sentence:
+    """Say that a label did not go in, and why."""
+    return Sentence("the label was left out: %(why)s", why=why)

@@ -34,6 +34,7 @@ from labeler.ingest.report import Report
 from labeler.ingest.rows import Limits, Row, RowError, RowSource
 from labeler.ingest.slices import Door, Incoming, Prepare
 from labeler.ingest.upkeep import refresh_groups
+from labeler.sentence import stored
 from labeler.store import Store, Stored, Tx
 from labeler.store.records import ADDED, KNOWN, OTHER_TEXT
 from labeler.task import GROUP, Task
@@ -166,7 +167,7 @@ class Importer:
                 raise
             report.notes = list(source.notes)
             ended = {"state": "finished", "position": source.size, "ended_at": time.time()}
-            self._progress(ours, ended | {"notes": strictjson.dumps(report.notes)})
+            self._progress(ours, ended | {"notes": strictjson.dumps(list(map(stored, report.notes)))})
         sign_reviews(self.store, self.project_id, stop)
         refresh_groups(self.store, self.project_id, self.tasks.values(), stop)
         return report
@@ -178,7 +179,11 @@ class Importer:
         try:
             strange = [name for name in options.labels if name not in self.tasks]
             if strange:
-                raise InputError(f"No task {strange[0]!r} in this project; there are: {', '.join(self.tasks)}")
+                raise InputError(
+                    "No task %(name)r in this project; there are: %(names)s",
+                    name=strange[0],
+                    names=", ".join(self.tasks),
+                )
             options = resolve(path, options, self.readers, file_name)
             if options.strict and rehearse:
                 self._rehearse(path, file_name, options)
@@ -309,5 +314,8 @@ class Importer:
         if count:
             number, _, reason = report.lines[0]
             raise FileRefused(
-                f"Nothing was imported: {count} row(s) would be refused. The first is row {number}: {reason}"
+                "Nothing was imported: %(n)s row(s) would be refused. The first is row %(row)s: %(why)s",
+                n=count,
+                row=number,
+                why=reason,
             )

@@ -12,6 +12,7 @@ from itertools import chain, islice
 from typing import Any
 
 from labeler.ingest.rows import Row, RowError, RowSource
+from labeler.sentence import Sentence
 from labeler.text import raw_cell
 
 Values = dict[str, Any]
@@ -40,7 +41,7 @@ def recognise(source: RowSource) -> RowSource:
     source.shape = name
     source.rows = _plain_rows(source.rows, plain)
     source.columns = list(dict.fromkeys(column for row in rows for column in plain(row)))
-    source.notes.append(f"The file was read as an export of {name}")
+    source.notes.append(Sentence("The file was read as an export of %(name)s", name=name))
     return source
 
 

@@ -10,7 +10,7 @@ from labeler import strictjson
 from labeler.errors import InputError, LabelError, TextError
 from labeler.ingest.cells import is_totals, names_of, or_error, read_label, text_of_parts, texts_of, value_at, without
 from labeler.ingest.options import ImportOptions
-from labeler.ingest.report import Report
+from labeler.ingest.report import Report, left_out
 from labeler.ingest.rows import Row, RowError
 from labeler.records import Part, Record, Value
 from labeler.store import NewRecord
@@ -112,12 +112,12 @@ class Door:
             metadata |= {f"metadata.{name}" if name in metadata else name: value for name, value in inner.items()}
         key = _good(key)
         if self.options.id and key is None:
-            raise InputError(f"The id in column {self.options.id!r} is empty")
+            raise InputError("The id in column %(column)r is empty", column=self.options.id)
         if key is None:
             content = strictjson.dumps([text, group, metadata], sort_keys=True, default=str)
             key = "h-" + hashlib.sha256(content.encode()).hexdigest()[:20]
         if len(key) > 200:
-            raise InputError(f"The id {key[:40]!r}… is longer than 200 characters")
+            raise InputError("The id %(id)r… is longer than 200 characters", id=key[:40])
         if not _are_plain(metadata):
             # Whatever it may be, it is stored as JSON: what that does not hold is refused here.
             metadata = strictjson.loads(strictjson.dumps(metadata, default=str))
@@ -134,7 +134,7 @@ class Door:
                 labels[task] = column, read_label(self.tasks[task].schema, raw, text)
             except LabelError as error:
                 # The review itself is fine: it goes in, without this label.
-                report.say("left_out", row.number, column, f"the label was left out: {error}")
+                report.say("left_out", row.number, column, left_out(error))
         return labels
 
 

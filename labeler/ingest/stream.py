@@ -10,6 +10,7 @@ from typing import IO
 
 from labeler.errors import FileRefused, TooLarge
 from labeler.ingest.rows import Limits
+from labeler.sentence import N_, Sentence
 
 CHUNK = 256 * 1024
 GZIP = b"\x1f\x8b"
@@ -40,13 +41,21 @@ class Stream:
         self._copy: IO[bytes] | None = None
         try:
             if not path.is_file():
-                raise FileRefused(f"{name} is not a file" if path.exists() else f"There is no file {name}")
+                raise FileRefused(
+                    Sentence("%(name)s is not a file", name=name)
+                    if path.exists()
+                    else Sentence("There is no file %(name)s", name=name)
+                )
             self.size = path.stat().st_size
             if self.size > limits.max_bytes:
-                raise TooLarge(f"{name} is larger than {size_name(limits.max_bytes)}; split it into smaller files")
+                raise TooLarge(
+                    "%(name)s is larger than %(size)s; split it into smaller files",
+                    name=name,
+                    size=size_name(limits.max_bytes),
+                )
             self._raw = path.open("rb")
         except OSError as error:
-            raise FileRefused(f"{name} cannot be opened: {error.strerror}") from error
+            raise FileRefused("%(name)s cannot be opened: %(reason)s", name=name, reason=error.strerror) from error
         self.packed = path.suffix.lower() == ".gz"
         self._file: IO[bytes] | gzip.GzipFile = self._raw
         if self.packed:
@@ -97,15 +106,20 @@ class Stream:
         try:
             data = self._file.read(size)
         except EOFError as error:
-            raise FileRefused(f"{self.name} is cut off: the packed data has no end; copy the file again") from error
+            raise FileRefused(
+                "%(name)s is cut off: the packed data has no end; copy the file again", name=self.name
+            ) from error
         except (gzip.BadGzipFile, zlib.error) as error:
             if self._raw.tell() and not self.unpacked and not self._is_gzip():
                 raise FileRefused(
-                    f"The name {self.name} ends in .gz but the content is not packed; remove .gz from the name"
+                    "The name %(name)s ends in .gz but the content is not packed; remove .gz from the name",
+                    name=self.name,
                 ) from error
-            raise FileRefused(f"{self.name} is damaged: its packed data cannot be read; copy the file again") from error
+            raise FileRefused(
+                "%(name)s is damaged: its packed data cannot be read; copy the file again", name=self.name
+            ) from error
         except OSError as error:
-            raise FileRefused(f"{self.name} cannot be read: {error.strerror}") from error
+            raise FileRefused("%(name)s cannot be read: %(reason)s", name=self.name, reason=error.strerror) from error
         self.unpacked += len(data)
         self._check_size()
         return data
@@ -116,12 +130,17 @@ class Stream:
 
     def _check_size(self) -> None:
         if self.unpacked > self.limits.max_bytes:
-            unpacked = " after unpacking" if self.packed else ""
             raise TooLarge(
-                f"{self.name} is larger than {size_name(self.limits.max_bytes)}{unpacked}; split it into smaller files"
+                N_("%(name)s is larger than %(size)s after unpacking; split it into smaller files")
+                if self.packed
+                else N_("%(name)s is larger than %(size)s; split it into smaller files"),
+                name=self.name,
+                size=size_name(self.limits.max_bytes),
             )
         if self.packed and self.unpacked > max(_RATIO_COUNTS_FROM, self.limits.max_ratio * self._raw.tell()):
             raise TooLarge(
-                f"{self.name} unpacks to more than {self.limits.max_ratio} times its size; "
-                "reviews do not look like that, so it was not read. If you trust it, unpack it yourself"
+                "%(name)s unpacks to more than %(n)s times its size; reviews do not look like that, so it "
+                "was not read. If you trust it, unpack it yourself",
+                name=self.name,
+                n=self.limits.max_ratio,
             )

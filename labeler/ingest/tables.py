@@ -16,6 +16,7 @@ from labeler.ingest.headers import HEAD, Header, find_header, looks_like_data, n
 from labeler.ingest.lines import Line, split_lines
 from labeler.ingest.rows import Row, RowError, RowSource
 from labeler.ingest.stream import Stream, size_name
+from labeler.sentence import Sentence
 
 _SAMPLE = 1024 * 1024
 _HEAD_SIZE = 4 * 1024**2
@@ -53,7 +54,9 @@ def open_table(
     columns, begun = found.names, head[found.rows :]
     notes = [*([encoding.note] if encoding.note else []), *found.notes]
     if header and len(columns) == 1 and not is_known(columns[0]):
-        notes.append(f"The first line was taken as the name of the only column: {columns[0][:40]!r}")
+        notes.append(
+            Sentence("The first line was taken as the name of the only column: %(name)r", name=columns[0][:40])
+        )
     return RowSource(
         format="tsv" if dialect.delimiter == "\t" else "csv",
         columns=columns,
@@ -109,7 +112,7 @@ class _Feed:
         self.number += 1
         self._row.append(line)
         if fault is not None and self.fault is None:
-            self.fault = fault if len(self._row) == 1 else f"{fault} (line {self.number})"
+            self.fault = fault if len(self._row) == 1 else Sentence("%(why)s (line %(n)s)", why=fault, n=self.number)
         if text is None:
             raise _TooLong
         self._size += len(text)
@@ -117,7 +120,9 @@ class _Feed:
             self._all += len(text)
         if self._size > self._limit or len(self._row) > _ROW_LINES:
             size = f"{_ROW_LINES:,} lines" if len(self._row) > _ROW_LINES else size_name(self._limit)
-            self.fault = f"the row is longer than {size}; a quote is opened in it and perhaps never closed"
+            self.fault = Sentence(
+                "the row is longer than %(size)s; a quote is opened in it and perhaps never closed", size=size
+            )
             raise _TooLong
         return text
 
@@ -140,8 +145,10 @@ class _Feed:
         self._read_again += self._size
         if self._read_again > _READ_AGAIN + 8 * self._all:
             raise FileRefused(
-                f"The quotes in {self._name} are broken on too many lines (now at line {self.number}); "
-                "check the delimiter and the quotes"
+                "The quotes in %(name)s are broken on too many lines (now at line %(n)s); check the "
+                "delimiter and the quotes",
+                name=self._name,
+                n=self.number,
             )
 
 
@@ -164,7 +171,7 @@ def _rows(feed: _Feed, dialect: Dialect) -> Iterator[Cells | RowError]:
         except StopIteration:
             return
         except _TooLong:
-            yield RowError(start, None, feed.fault or "the row is too long")
+            yield RowError(start, None, feed.fault or Sentence("the row is too long"))
             feed.back_to_second_line()
         except csv.Error as error:
             yield RowError(start, None, _quote_error(str(error), start, feed.number))
@@ -178,12 +185,12 @@ def _rows(feed: _Feed, dialect: Dialect) -> Iterator[Cells | RowError]:
 
 def _quote_error(message: str, start: int, now: int) -> str:
     if "unexpected end" in message:
-        return "a quote is opened in this row and never closed"
+        return Sentence("a quote is opened in this row and never closed")
     if "expected after" not in message:
         return message
     if now > start:
-        return f"a quote is opened in this row and not closed before the next quote, on line {now}"
-    return "a quote inside a quoted cell is not doubled"
+        return Sentence("a quote is opened in this row and not closed before the next quote, on line %(n)s", n=now)
+    return Sentence("a quote inside a quoted cell is not doubled")
 
 
 def _head(rows: Iterator[Cells | RowError]) -> Iterator[Cells | RowError]:
@@ -201,13 +208,13 @@ def _header(head: Sequence[Cells | RowError], header: bool, wanted: str | None) 
     if not header or not good:
         first = head[0]
         if header and isinstance(first, RowError):
-            raise FileRefused(f"The header (line {first.number}) cannot be read: {first.reason}")
+            raise FileRefused("The header (line %(n)s) cannot be read: %(why)s", n=first.number, why=first.reason)
         return Header([numbered(place) for place in range(1, 1 + len(good[0][1] if good else ()))], 0, [])
     found = find_header(good, wanted)
     last = head.index(good[found.rows - 1])
     wrong = next((row for row in head[:last] if isinstance(row, RowError)), None)
     if wrong is not None:
-        raise FileRefused(f"The header (line {wrong.number}) cannot be read: {wrong.reason}")
+        raise FileRefused("The header (line %(n)s) cannot be read: %(why)s", n=wrong.number, why=wrong.reason)
     return found
 
 
@@ -240,7 +247,7 @@ def _named_rows(
     if again:
         notes.append(names_again(again))
     if padded:
-        notes.append(f"{padded} row(s) end before the last column; missing cells count as empty")
+        notes.append(Sentence("%(n)s row(s) end before the last column; missing cells count as empty", n=padded))
 
 
 def _numeric_if_short(rows: Sequence[Sequence[str]], width: int) -> set[int]:

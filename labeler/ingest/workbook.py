@@ -16,6 +16,7 @@ from labeler.ingest.headers import HEAD, find_header, names_again, numbered, rag
 from labeler.ingest.rows import Row, RowError, RowSource
 from labeler.ingest.stream import Stream, size_name
 from labeler.ingest.workbook_guard import check_workbook
+from labeler.sentence import Sentence
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
@@ -37,7 +38,9 @@ def open_workbook(stream: Stream, *, sheet: str | None, header: bool, header_row
     chosen, others = _choose(book, sheet, table)
     found = table(chosen)
     if others:
-        found.notes.append(f"The sheet {chosen!r} was read; there are also: {', '.join(others)}")
+        found.notes.append(
+            Sentence("The sheet %(sheet)r was read; there are also: %(names)s", sheet=chosen, names=", ".join(others))
+        )
     return RowSource(
         format="xlsx",
         columns=found.columns,
@@ -57,15 +60,15 @@ def archive_kind(file: IO[bytes]) -> str:
         with zipfile.ZipFile(file) as archive:
             names = set(archive.namelist())
     except (zipfile.BadZipFile, NotImplementedError):
-        return "a damaged zip archive"
+        return Sentence("a damaged zip archive")
     kinds = {
         "xl/workbook.xml": "xlsx",
-        "xl/workbook.bin": "a binary Excel workbook (.xlsb)",
-        "word/document.xml": "a Word document",
-        "ppt/presentation.xml": "a PowerPoint presentation",
-        "content.xml": "an OpenDocument file",
+        "xl/workbook.bin": Sentence("a binary Excel workbook (.xlsb)"),
+        "word/document.xml": Sentence("a Word document"),
+        "ppt/presentation.xml": Sentence("a PowerPoint presentation"),
+        "content.xml": Sentence("an OpenDocument file"),
     }
-    return next((kind for name, kind in kinds.items() if name in names), "a zip archive")
+    return next((kind for name, kind in kinds.items() if name in names), Sentence("a zip archive"))
 
 
 def _load(file: IO[bytes], name: str) -> CalamineWorkbook:
@@ -75,7 +78,7 @@ def _load(file: IO[bytes], name: str) -> CalamineWorkbook:
     try:
         return CalamineWorkbook.from_filelike(file)
     except (CalamineError, OSError, ValueError) as error:
-        raise FileRefused(f"{name} is damaged or no workbook: {error}") from error
+        raise FileRefused("%(name)s is damaged or no workbook: %(reason)s", name=name, reason=error) from error
 
 
 def _load_sheet(book: CalamineWorkbook, sheet: str, name: str) -> CalamineSheet:
@@ -84,7 +87,9 @@ def _load_sheet(book: CalamineWorkbook, sheet: str, name: str) -> CalamineSheet:
     try:
         return book.get_sheet_by_name(sheet)
     except (CalamineError, OSError, ValueError) as error:
-        raise FileRefused(f"The sheet {sheet!r} of {name} is damaged: {error}") from error
+        raise FileRefused(
+            "The sheet %(sheet)r of %(name)s is damaged: %(reason)s", sheet=sheet, name=name, reason=error
+        ) from error
 
 
 def _choose(book: CalamineWorkbook, sheet: str | None, table: Callable[[str], _Table]) -> tuple[str, list[str]]:
@@ -99,7 +104,9 @@ def _choose(book: CalamineWorkbook, sheet: str | None, table: Callable[[str], _T
         wanted = unicodedata.normalize("NFC", sheet)
         found = next((name for name in names if unicodedata.normalize("NFC", name) == wanted), None)
         if found is None:
-            raise FileRefused(f"There is no sheet {sheet!r}; the workbook has: {', '.join(names)}")
+            raise FileRefused(
+                "There is no sheet %(sheet)r; the workbook has: %(names)s", sheet=sheet, names=", ".join(names)
+            )
         return found, []
     seen = {each.name for each in book.sheets_metadata if each.visible == SheetVisibleEnum.Visible}
     candidates = [name for name in names if name in seen]
@@ -110,9 +117,9 @@ def _choose(book: CalamineWorkbook, sheet: str | None, table: Callable[[str], _T
         candidates = [name for name in candidates if ranks[name] == max(ranks.values())]
         if len(candidates) > 1 and max(ranks.values()) >= _REVIEWS:
             raise Doubt(
-                f"Several sheets of the workbook look like reviews: {', '.join(map(repr, candidates))}. Import them "
-                "one by one",
+                "Several sheets of the workbook look like reviews: %(names)s. Import them one by one",
                 [{"sheet": name} for name in candidates],
+                names=", ".join(map(repr, candidates)),
             )
     return candidates[0], [name for name in names if name != candidates[0]]
 
@@ -150,11 +157,16 @@ class _Table:
         rows = self._filled(sheet)
         head = list(islice(rows, HEAD))
         if not head:
-            raise FileRefused(f"The sheet {sheet.name!r} is empty")
+            raise FileRefused("The sheet %(sheet)r is empty", sheet=sheet.name)
         good = [row for row in head if not isinstance(row, RowError)]
         if header and (not good or isinstance(head[0], RowError)):
             first = next(row for row in head if isinstance(row, RowError))
-            raise FileRefused(f"Row {first.number} of the sheet {sheet.name!r} cannot be read: {first.reason}")
+            raise FileRefused(
+                "Row %(n)s of the sheet %(sheet)r cannot be read: %(why)s",
+                n=first.number,
+                sheet=sheet.name,
+                why=first.reason,
+            )
         if header:
             found = find_header(good, header_row)
             self.columns, self.header = found.names, found.shown
@@ -198,7 +210,7 @@ class _Table:
                 return
             except (ValueError, OverflowError) as error:
                 # A time beyond what Python can say, in a damaged or handmade file.
-                yield RowError(self._done, None, f"a value cannot be read: {error}")
+                yield RowError(self._done, None, Sentence("a value cannot be read: %(reason)s", reason=error))
                 continue
             while cells and cells[-1] is None:
                 cells.pop()
@@ -208,7 +220,7 @@ class _Table:
     def _too_long(self, number: int, values: dict[str, Any]) -> RowError | None:
         for name, value in values.items():
             if isinstance(value, str) and len(value) * 3 > self._limit and utf8_size(value) > self._limit:
-                return RowError(number, name, f"the cell is longer than {size_name(self._limit)}")
+                return RowError(number, name, Sentence("the cell is longer than %(size)s", size=size_name(self._limit)))
         return None
 
 

@@ -31,7 +31,7 @@ def check_workbook(file: IO[bytes], name: str, limits: Limits) -> None:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
         if len({member.filename.lower() for member in members}) != len(members):
-            raise FileRefused(f"{name} is damaged: two of its parts have one name")
+            raise FileRefused("%(name)s is damaged: two of its parts have one name", name=name)
         left = limits.max_bytes
         strings = array("I")
         for reading in (_SharedStrings(strings), _Sheet(strings, limits)):
@@ -39,7 +39,9 @@ def check_workbook(file: IO[bytes], name: str, limits: Limits) -> None:
             for member in members:
                 left -= _read_part(file, member, reading, left, limits, name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise FileRefused(f"{name} is damaged: its packed data cannot be read; copy the file again") from error
+        raise FileRefused(
+            "%(name)s is damaged: its packed data cannot be read; copy the file again", name=name
+        ) from error
 
 
 class _Part:
@@ -150,8 +152,11 @@ class _Sheet(_Part):
             self._last_column = max(self._last_column, self._column)
             if self._last_row * self._last_column > self._limits.max_cells:
                 raise TooLarge(
-                    f"A sheet spans {self._last_row:,} rows and {self._last_column:,} columns, more than "
-                    f"{self._limits.max_cells:,} cells; delete cells far from the table, or save it as CSV UTF-8"
+                    "A sheet spans %(rows)s rows and %(columns)s columns, more than %(n)s cells; delete cells "
+                    "far from the table, or save it as CSV UTF-8",
+                    rows=f"{self._last_row:,}",
+                    columns=f"{self._last_column:,}",
+                    n=f"{self._limits.max_cells:,}",
                 )
             self._in_value = tag == "v" and self._shared
 
@@ -170,7 +175,9 @@ class _Sheet(_Part):
         if index.isdecimal() and len(index) < 10 and int(index) < len(self._lengths):
             self._shown += self._lengths[int(index)]
             if self._shown > MAX_TEXT:
-                raise TooLarge(f"A sheet shows more than {size_name(MAX_TEXT)} of text; save it as CSV UTF-8")
+                raise TooLarge(
+                    "A sheet shows more than %(size)s of text; save it as CSV UTF-8", size=size_name(MAX_TEXT)
+                )
 
 
 def _column_number(letters: str) -> int:
@@ -188,8 +195,10 @@ def _read_part(file: IO[bytes], member: zipfile.ZipInfo, part: _Part, left: int,
         size += len(data)
         if size > min(left, max(_RATIO_COUNTS_FROM, limits.max_ratio * member.compress_size)):
             raise TooLarge(
-                f"{name} unpacks to more than {size_name(limits.max_bytes)} or {limits.max_ratio} times its size; "
-                "save it as CSV UTF-8"
+                "%(name)s unpacks to more than %(size)s or %(n)s times its size; save it as CSV UTF-8",
+                name=name,
+                size=size_name(limits.max_bytes),
+                n=limits.max_ratio,
             )
         part.feed(data, False)
     if size:

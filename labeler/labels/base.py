@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from labeler.errors import LabelError, SettingError
 from labeler.records import Value
+from labeler.sentence import N_, Sentence
 
 Vote = tuple[Value, float]
 """A value and the weight (at least 0) that speaks for it."""
@@ -49,12 +50,12 @@ class Label:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
-            raise SettingError(f"A label needs a name: {str(self.name)[:80]}")
+            raise SettingError("A label needs a name: %(value)s", value=str(self.name)[:80])
         for key in ("title", "definition"):
             if not maps_texts(getattr(self, key)):
-                raise SettingError(f"The {key} of label {self.name!r} must map languages to texts")
+                raise SettingError("The %(key)s of label %(name)r must map languages to texts", key=key, name=self.name)
         if not isinstance(self.color, str) or not isinstance(self.parent, str | None):
-            raise SettingError(f"The color and the parent of label {self.name!r} must be texts")
+            raise SettingError("The color and the parent of label %(name)r must be texts", name=self.name)
 
     def titled(self, language: str) -> str:
         """Return the title in ``language``, else the name."""
@@ -81,7 +82,7 @@ class Label:
     def from_json(cls, raw: Any) -> Label:
         """Read what :meth:`to_json` wrote. Raises :class:`SettingError` naming the label."""
         if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
-            raise SettingError(f"A label needs a name: {str(raw)[:80]}")
+            raise SettingError("A label needs a name: %(value)s", value=str(raw)[:80])
         color, parent, retired = raw.get("color") or "", raw.get("parent") or None, raw.get("retired") is True
         return cls(raw["name"].strip(), raw.get("title", {}), raw.get("definition", {}), color, parent, retired)
 
@@ -251,7 +252,7 @@ class LabelSchema(ABC):
 
     def with_labels(self, labels: Sequence[Label]) -> LabelSchema:
         """Return a copy with other labels. Raises :class:`SettingError` for schemas that have none."""
-        raise SettingError(f"A {self.kind} schema has no labels to change")
+        raise SettingError("A %(kind)s schema has no labels to change", kind=self.kind)
 
     def relabelled(self, labels: Sequence[Label], renamed: Callable[[str], str]) -> LabelSchema:
         """Return :meth:`with_labels` for labels that are called by other names now, as ``renamed`` says."""
@@ -345,7 +346,7 @@ def unique_labels(labels: Sequence[Label]) -> tuple[tuple[Label, ...], tuple[Lab
     coloured = []
     for position, label in enumerate(labels):
         if label.name in names:
-            raise SettingError(f"The label {label.name!r} appears twice in the label schema")
+            raise SettingError("The label %(name)r appears twice in the label schema", name=label.name)
         names.add(label.name)
         coloured.append(replace(label, color=label.color or _COLORS[position % len(_COLORS)]))
     offered, retired = ([one for one in coloured if one.retired is out] for out in (False, True))
@@ -355,14 +356,19 @@ def unique_labels(labels: Sequence[Label]) -> tuple[tuple[Label, ...], tuple[Lab
 def known_label(raw: object, names: Mapping[str, Any] | Sequence[str]) -> str:
     """Return ``raw`` if it is exactly one of ``names``; else raise with the reason a person needs."""
     if not isinstance(raw, str):
-        raise LabelError(f"Expected the name of a label, got {describe_type(raw)}", "type")
+        raise LabelError("Expected the name of a label, got %(got)s", "type", got=describe_type(raw))
     if raw in names:
         return raw
     folded = [name for name in names if name.casefold() == raw.strip().casefold()]
     if folded:
-        raise LabelError(f"{raw[:80]!r} is not the label {folded[0]!r}: it differs in case or white space", "case")
+        raise LabelError(
+            "%(name)r is not the label %(label)r: it differs in case or white space",
+            "case",
+            name=raw[:80],
+            label=folded[0],
+        )
     listed = ", ".join(list(names)[:12]) + (", …" if len(names) > 12 else "")
-    raise LabelError(f"{raw[:80]!r} is not one of the labels: {listed}", "unknown_label")
+    raise LabelError("%(name)r is not one of the labels: %(labels)s", "unknown_label", name=raw[:80], labels=listed)
 
 
 _WHOLE_NUMBER = re.compile(r"(-?\d{1,9})(?:\.0+)?")
@@ -413,12 +419,16 @@ def weigh(votes: Sequence[tuple[str, float]]) -> dict[str, float]:
     return dict(total)
 
 
-def describe_type(raw: object) -> str:
+def describe_type(raw: object) -> Sentence:
     """Name a JSON value's type for an error message, with a glimpse of the value."""
     if raw is None:
-        return "null"
-    kind = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
-    return f"{kind.get(type(raw), type(raw).__name__)} ({str(raw)[:40]})"
+        return Sentence("null")
+    number = N_("a number (%(value)s)")
+    kinds = {
+        bool: N_("a boolean (%(value)s)"), int: number, float: number, str: N_("a text (%(value)s)"),
+        list: N_("a list (%(value)s)"), dict: N_("an object (%(value)s)"),
+    }  # fmt: skip
+    return Sentence(kinds.get(type(raw), f"{type(raw).__name__} (%(value)s)"), value=str(raw)[:40])
 
 
 def overlap_f1(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> float:

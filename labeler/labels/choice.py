@@ -111,7 +111,7 @@ class Pairwise(Choice):
         by_name = {label.name: label for label in labels if not label.retired}
         if len(labels) != len(self.labels) or by_name.keys() != self._names.keys():
             raise SettingError(
-                f"A comparison has the labels {', '.join(self._names)}; only their titles may be changed"
+                "A comparison has the labels %(names)s; only their titles may be changed", names=", ".join(self._names)
             )
         return Pairwise(*(by_name[name] for name in self._names))
 
@@ -138,16 +138,18 @@ class Choices(LabelSchema):
         for label in known:
             if label.parent is not None:
                 if label.parent not in names:
-                    raise SettingError(f"The label {label.name!r} has an unknown parent {label.parent!r}")
+                    raise SettingError(
+                        "The label %(name)r has an unknown parent %(parent)r", name=label.name, parent=label.parent
+                    )
                 self.parents[label.parent] = self.label(label.parent)
         self._leaves = {label.name: n for n, label in enumerate(self.labels) if label.name not in self.parents}
         if not self._leaves:
             raise SettingError("A label schema needs at least one label")
         for label in known:
             if label.name in self.parents and label.parent is not None:
-                raise SettingError(f"The label {label.name!r} makes a third level; a tree has two")
+                raise SettingError("The label %(name)r makes a third level; a tree has two", name=label.name)
         if exclusive is not None and exclusive not in self._leaves:
-            raise SettingError(f"The exclusive label {exclusive!r} is not in the label schema")
+            raise SettingError("The exclusive label %(name)r is not in the label schema", name=exclusive)
         if maximum is not None and maximum < max(minimum, 1):
             raise SettingError(f"At most {maximum} labels and at least {minimum} cannot both hold")
         self.minimum, self.maximum, self.exclusive = minimum, maximum, exclusive
@@ -182,18 +184,22 @@ class Choices(LabelSchema):
 
     def parse(self, raw: object, text: str | None = None) -> list[str]:
         if not isinstance(raw, (list, tuple)):
-            raise LabelError(f"Expected a list of labels, got {describe_type(raw)}", "type")
+            raise LabelError("Expected a list of labels, got %(got)s", "type", got=describe_type(raw))
         chosen: set[str] = set()
         for item in raw:
             if isinstance(item, str) and item in self.parents:
-                raise LabelError(f"{item!r} is a heading; choose one of its subcategories", "heading")
+                raise LabelError("%(name)r is a heading; choose one of its subcategories", "heading", name=item)
             chosen.add(known_label(item, self._leaves))
         if len(chosen) < self.minimum:
-            raise LabelError(f"At least {self.minimum} label(s) must be chosen, got {len(chosen)}", "count")
+            raise LabelError(
+                "At least %(n)s label(s) must be chosen, got %(got)s", "count", n=self.minimum, got=len(chosen)
+            )
         if self.maximum is not None and len(chosen) > self.maximum:
-            raise LabelError(f"At most {self.maximum} label(s) may be chosen, got {len(chosen)}", "count")
+            raise LabelError(
+                "At most %(n)s label(s) may be chosen, got %(got)s", "count", n=self.maximum, got=len(chosen)
+            )
         if self.exclusive in chosen and len(chosen) > 1:
-            raise LabelError(f"{self.exclusive!r} cannot be chosen together with other labels", "exclusive")
+            raise LabelError("%(name)r cannot be chosen together with other labels", "exclusive", name=self.exclusive)
         return sorted(chosen, key=self._leaves.__getitem__)
 
     def strata(self, value: Value) -> tuple[str, ...]:

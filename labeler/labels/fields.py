@@ -55,21 +55,31 @@ class Fields(LabelSchema):
 
     def parse(self, raw: object, text: str | None = None) -> dict[str, Any]:
         if not isinstance(raw, dict):
-            raise LabelError(f"Expected an object with {', '.join(self.parts)}, got {describe_type(raw)}", "type")
+            raise LabelError(
+                "Expected an object with %(names)s, got %(got)s",
+                "type",
+                names=", ".join(self.parts),
+                got=describe_type(raw),
+            )
         strange = [str(key) for key in raw if key not in self.parts]
         if strange:
-            raise LabelError(f"{strange[0][:80]!r} is not one of the parts: {', '.join(self.parts)}", "unknown_part")
+            raise LabelError(
+                "%(name)r is not one of the parts: %(names)s",
+                "unknown_part",
+                name=strange[0][:80],
+                names=", ".join(self.parts),
+            )
         found: dict[str, Any] = {}
         for name, schema in self.parts.items():
             value = raw.get(name)
             if value is None:
                 if schema.empty() is None:
-                    raise LabelError(f"The part {name!r} is missing", "missing_part")
+                    raise LabelError("The part %(name)r is missing", "missing_part", name=name)
                 continue
             try:
                 value = schema.parse(value, text)
             except LabelError as error:
-                raise LabelError(f"{name}: {error}", error.kind) from error
+                raise LabelError("%(name)s: %(why)s", error.kind, name=name, why=error) from error
             if value != schema.empty():
                 found[name] = value
         return found

@@ -125,7 +125,7 @@ class Answers:
         named = [*self.renamed, *self.merged, *self.retired, *self.reopened]
         twice = next((name for n, name in enumerate(named) if name in named[:n]), None)
         if twice is not None:
-            raise SettingError(f"The label {twice!r} is answered for twice; say one thing of it")
+            raise SettingError("The label %(name)r is answered for twice; say one thing of it", name=twice)
 
     @property
     def names(self) -> set[str]:

@@ -13,6 +13,7 @@ from labeler.errors import LabelError, SettingError
 from labeler.labels.base import EMPTY, NO_LABEL, LabelSchema, Vote, describe_type, most_voted, or_left_out, single
 from labeler.labels.rating import median
 from labeler.records import Value
+from labeler.sentence import Sentence
 
 # Whole numbers from here on are not the same in every program that reads JSON (RFC 8259, section 6).
 _MOST = 2**53
@@ -57,17 +58,21 @@ class Number(LabelSchema):
             return EMPTY
         # bool is an int in Python, and true is no number.
         if isinstance(raw, bool) or not isinstance(raw, int | float):
-            raise LabelError(f"Expected a number, got {describe_type(raw)}", "type")
+            raise LabelError("Expected a number, got %(got)s", "type", got=describe_type(raw))
         # A whole number may be too long for any float.
         if not (-_MOST < raw < _MOST):
-            raise LabelError(f"{str(raw)[:40]} is too large a number", "range")
+            raise LabelError("%(value)s is too large a number", "range", value=str(raw)[:40])
         value = int(raw) if float(raw).is_integer() else raw
         if self.minimum is not None and value < self.minimum:
-            raise LabelError(f"{value} is less than {self.minimum}, the least there may be", "range")
+            raise LabelError(
+                "%(value)s is less than %(low)s, the least there may be", "range", value=value, low=self.minimum
+            )
         if self.maximum is not None and value > self.maximum:
-            raise LabelError(f"{value} is more than {self.maximum}, the most there may be", "range")
+            raise LabelError(
+                "%(value)s is more than %(high)s, the most there may be", "range", value=value, high=self.maximum
+            )
         if self.step is not None and not self._is_step(value, self.step):
-            raise LabelError(f"{value} is not a multiple of the step {self.step}", "range")
+            raise LabelError("%(value)s is not a multiple of the step %(step)s", "range", value=value, step=self.step)
         return value
 
     def _is_step(self, value: float, step: float) -> bool:
@@ -101,7 +106,7 @@ class Number(LabelSchema):
 
     def describe(self, language: str) -> str:
         korean = language == "ko"
-        said = ["숫자" if korean else "a number"]
+        said = ["숫자" if korean else Sentence("a number")]
         if self.minimum is not None:
             said.append(f"{self.minimum} 이상" if korean else f"at least {self.minimum}")
         if self.maximum is not None:
@@ -148,12 +153,12 @@ class Date(LabelSchema):
         if self.is_left_out(raw):
             return EMPTY
         if not isinstance(raw, str):
-            raise LabelError(f"Expected a date as text, got {describe_type(raw)}", "type")
+            raise LabelError("Expected a date as text, got %(got)s", "type", got=describe_type(raw))
         try:
             # The calendar takes other ways of writing too, such as "20260501" and "2026-W18-5".
             return date.fromisoformat(raw if _ISO.fullmatch(raw) else "").isoformat()
         except ValueError as error:
-            raise LabelError(f"{raw[:40]!r} is no day; write it as in 2026-05-01", "range") from error
+            raise LabelError("%(value)r is no day; write it as in 2026-05-01", "range", value=raw[:40]) from error
 
     def strata(self, value: Value) -> tuple[str, ...]:
         """The year."""

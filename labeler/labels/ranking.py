@@ -49,14 +49,14 @@ class Ranking(LabelSchema):
         if self.is_left_out(raw):
             return EMPTY
         if not isinstance(raw, (list, tuple)):
-            raise LabelError(f"Expected a list of items in order, got {describe_type(raw)}", "type")
+            raise LabelError("Expected a list of items in order, got %(got)s", "type", got=describe_type(raw))
         found = [known_label(item, self._names) for item in raw]
         missing = next((name for name in self._names if name not in found), None)
         if missing is not None:
-            raise LabelError(f"{missing!r} is missing in the order", "count")
+            raise LabelError("%(item)r is missing in the order", "count", item=missing)
         if len(found) > len(self._names):
             twice = next(name for n, name in enumerate(found) if name in found[:n])
-            raise LabelError(f"{twice!r} stands in the order twice", "count")
+            raise LabelError("%(item)r stands in the order twice", "count", item=twice)
         return found
 
     def strata(self, value: Value) -> tuple[str, ...]:

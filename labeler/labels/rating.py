@@ -51,9 +51,15 @@ class Rating(LabelSchema):
             return EMPTY
         # bool is an int in Python, and true is not a rating.
         if isinstance(raw, bool) or not isinstance(raw, int):
-            raise LabelError(f"Expected a whole number, got {describe_type(raw)}", "type")
+            raise LabelError("Expected a whole number, got %(got)s", "type", got=describe_type(raw))
         if not self.low <= raw <= self.high:
-            raise LabelError(f"{raw} is not on the scale from {self.low} to {self.high}", "range")
+            raise LabelError(
+                "%(value)s is not on the scale from %(low)s to %(high)s",
+                "range",
+                value=raw,
+                low=self.low,
+                high=self.high,
+            )
         return raw
 
     def strata(self, value: Value) -> tuple[str, ...]:

@@ -42,9 +42,9 @@ class Keywords(LabelSchema):
 
     def parse(self, raw: object, text: str | None = None) -> list[dict[str, Any]]:
         if not isinstance(raw, (list, tuple)):
-            raise LabelError(f"Expected a list of keywords, got {describe_type(raw)}", "type")
+            raise LabelError("Expected a list of keywords, got %(got)s", "type", got=describe_type(raw))
         if len(raw) > self.maximum:
-            raise LabelError(f"At most {self.maximum} keywords may be given, got {len(raw)}", "count")
+            raise LabelError("At most %(n)s keywords may be given, got %(got)s", "count", n=self.maximum, got=len(raw))
         taken: list[tuple[int, int]] = []
         found: list[dict[str, Any]] = []
         for item in raw:
@@ -56,22 +56,26 @@ class Keywords(LabelSchema):
     def _place(self, item: object, text: str | None, taken: Sequence[tuple[int, int]]) -> dict[str, Any]:
         words = item.get("text") if isinstance(item, dict) else item
         if isinstance(words, str) and len(words) > self.longest:
-            raise LabelError(f"The keyword {words[:40]!r}… is longer than {self.longest} characters", "length")
+            raise LabelError(
+                "The keyword %(name)r… is longer than %(n)s characters", "length", name=words[:40], n=self.longest
+            )
         if isinstance(item, dict):
             return checked_span(item, text, taken, {"text", "start", "end"})
         if not isinstance(item, str):
-            raise LabelError(f"Expected a keyword as text, got {describe_type(item)}", "type")
+            raise LabelError("Expected a keyword as text, got %(got)s", "type", got=describe_type(item))
         if not item.strip():
             raise LabelError("A keyword is empty", "empty")
         if text is None:
-            raise LabelError(f"The keyword {item!r} cannot be placed without its text", "text")
+            raise LabelError("The keyword %(name)r cannot be placed without its text", "text", name=item)
         start = text.find(item)
         while start >= 0 and any(start < e and s < start + len(item) for s, e in taken):
             start = text.find(item, start + 1)
         if start < 0:
             again = any(text[s:e] == item or item in text[s:e] for s, e in taken)
-            why = "overlaps another keyword" if again or item in text else "is not in the text word for word"
-            raise LabelError(f"The keyword {item[:80]!r} {why}", "overlap" if item in text else "not_verbatim")
+            if again or item in text:
+                kind = "overlap" if item in text else "not_verbatim"
+                raise LabelError("The keyword %(name)r overlaps another keyword", kind, name=item[:80])
+            raise LabelError("The keyword %(name)r is not in the text word for word", "not_verbatim", name=item[:80])
         return {"text": item, "start": start, "end": start + len(item)}
 
     def answer(self, value: Value) -> list[str]:
@@ -132,12 +136,12 @@ class Spans(LabelSchema):
 
     def parse(self, raw: object, text: str | None = None) -> list[dict[str, Any]]:
         if not isinstance(raw, (list, tuple)):
-            raise LabelError(f"Expected a list of spans, got {describe_type(raw)}", "type")
+            raise LabelError("Expected a list of spans, got %(got)s", "type", got=describe_type(raw))
         found: list[dict[str, Any]] = []
         taken: dict[str, list[tuple[int, int]]] = {}
         for item in raw:
             if not isinstance(item, dict):
-                raise LabelError(f"Expected a span with label and text, got {describe_type(item)}", "type")
+                raise LabelError("Expected a span with label and text, got %(got)s", "type", got=describe_type(item))
             label = known_label(item.get("label"), self._names)
             mine = taken.setdefault(label, [])
             bare = {key: value for key, value in item.items() if key != "label"}
@@ -150,7 +154,12 @@ class Spans(LabelSchema):
         if "start" in item or "end" in item:
             return checked_span(item, text, taken, {"text", "start", "end"})
         if set(item) != {"text"}:
-            raise LabelError(f"A span has the keys ['label', 'text'], got {sorted(['label', *map(str, item)])}", "type")
+            raise LabelError(
+                "A span has the keys %(names)s, got %(got)s",
+                "type",
+                names=["label", "text"],
+                got=sorted(["label", *map(str, item)]),
+            )
         return Keywords(longest=10_000)._place(item["text"], text, taken)
 
     def answer(self, value: Value) -> list[dict[str, str]]:
@@ -203,16 +212,31 @@ def checked_span(
 ) -> dict[str, Any]:
     """Return a span given with offsets, if the text really stands there. Raises :class:`LabelError`."""
     if set(item) != keys:
-        raise LabelError(f"A span has the keys {sorted(keys)}, got {sorted(map(str, item))}", "type")
+        raise LabelError(
+            "A span has the keys %(names)s, got %(got)s", "type", names=sorted(keys), got=sorted(map(str, item))
+        )
     start, end, words = item["start"], item["end"], item["text"]
     if type(start) is not int or type(end) is not int or not isinstance(words, str):
         raise LabelError("A span needs whole numbers as start and end, and its text", "type")
     if not words.strip():
         raise LabelError("A span is empty", "empty")
     if not 0 <= start < end or end - start != len(words):
-        raise LabelError(f"A span from {start} to {end} cannot hold a text of {len(words)} characters", "range")
+        raise LabelError(
+            "A span from %(start)s to %(end)s cannot hold a text of %(n)s characters",
+            "range",
+            start=start,
+            end=end,
+            n=len(words),
+        )
     if text is not None and text[start:end] != words:
-        raise LabelError(f"The text from {start} to {end} is {text[start:end][:40]!r}, not {words[:40]!r}", "offset")
+        raise LabelError(
+            "The text from %(start)s to %(end)s is %(a)r, not %(b)r",
+            "offset",
+            start=start,
+            end=end,
+            a=text[start:end][:40],
+            b=words[:40],
+        )
     if any(start < e and s < end for s, e in taken):
-        raise LabelError(f"{words[:40]!r} overlaps another one", "overlap")
+        raise LabelError("%(name)r overlaps another one", "overlap", name=words[:40])
     return {"text": words, "start": start, "end": end}

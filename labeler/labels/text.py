@@ -33,15 +33,22 @@ class Text(LabelSchema):
 
     def parse(self, raw: object, text: str | None = None) -> str:
         if not isinstance(raw, str):
-            raise LabelError(f"Expected a text, got {describe_type(raw)}", "type")
+            raise LabelError("Expected a text, got %(got)s", "type", got=describe_type(raw))
         try:
             value = clean_text(raw, "label")
         except TextError as error:
             raise LabelError(str(error), "text") from error
         if len(value) < self.minimum:
-            raise LabelError(f"The text has {len(value)} characters; at least {self.minimum} are needed", "length")
+            raise LabelError(
+                "The text has %(n)s characters; at least %(least)s are needed",
+                "length",
+                n=len(value),
+                least=self.minimum,
+            )
         if len(value) > self.maximum:
-            raise LabelError(f"The text has {len(value)} characters; at most {self.maximum} are allowed", "length")
+            raise LabelError(
+                "The text has %(n)s characters; at most %(most)s are allowed", "length", n=len(value), most=self.maximum
+            )
         return value
 
     def strata(self, value: Value) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from labeler.prelabel.calls import EXPECTED_ANSWER, Book, Call, Claim, Clerk, Pa
 from labeler.prelabel.rounds import Rounds, Sending, repeating
 from labeler.prelabel.suggest import Suggester
 from labeler.records import AWAY, BackendFailure, Completion, Record
+from labeler.sentence import Sentence
 from labeler.store import Row, Store, Tx
 from labeler.store.batches import FILLING
 from labeler.store.ledger import CANCELLED
@@ -111,7 +112,7 @@ class BatchExecutor:
         tags = ((remote, (remote.get("metadata") or {}).get("labeler")) for remote in self.backend.batches.since(since))
         found = next((remote for remote, tag in tags if tag == batch["tag"]), None)
         if found is None:
-            self.store.write(lambda tx: self.store.batches.end(tx, batch, "never sent", "unsent"))
+            self.store.write(lambda tx: self.store.batches.end(tx, batch, Sentence("never sent"), "unsent"))
         else:
             self.store.write(lambda tx: self.store.batches.sent(tx, batch["id"], str(found["id"])))
 
@@ -127,7 +128,11 @@ class BatchExecutor:
         self.store.write(lambda tx: self.store.batches.polled(tx, batch["id"], _standing(found)))
         if status not in ENDED:
             if age > _GIVEN_UP:
-                self._end(batch, f"The provider has not ended the batch {batch['remote_id']} in a day", "expired")
+                self._end(
+                    batch,
+                    Sentence("The provider has not ended the batch %(name)s in a day", name=batch["remote_id"]),
+                    "expired",
+                )
             return
         for name in ("output_file_id", "error_file_id"):
             if found.get(name):
@@ -136,12 +141,14 @@ class BatchExecutor:
         # A file that the provider refused as a whole was no try for any record.
         self._end(batch, said or status, status if status != "completed" else "unanswered", tried=status != "failed")
         if status == "failed":
-            self.book.pause(f"The provider refused the batch: {said or 'no reason was given'}")
+            self.book.pause(
+                Sentence("The provider refused the batch: %(why)s", why=said or Sentence("no reason was given"))
+            )
 
     def _end(self, batch: Row, message: str, kind: str, tried: bool = True) -> None:
         """End a batch. An item with a call in it that brought nothing has had a try; the others have not."""
         clerk = Clerk(self.book)
-        failure = BackendFailure(kind, f"Not answered in the batch: {message}", retryable=True)
+        failure = BackendFailure(kind, Sentence("Not answered in the batch: %(why)s", why=message), retryable=True)
         silent = self.store.batches.waiting(batch["id"]) if tried else {}
         for n, (call_id, record_id) in enumerate(silent.items(), 1):
             self._later(clerk, batch, Call(call_id, Claim(record_id, batch["tag"])), failure)
@@ -181,7 +188,11 @@ class BatchExecutor:
         if not isinstance(response, dict):
             error = line.get("error")
             if not isinstance(error, dict):
-                return BackendFailure("server", "Not answered in the batch: no reason given", retryable=True)
+                return BackendFailure(
+                    "server",
+                    Sentence("Not answered in the batch: %(why)s", why=Sentence("no reason given")),
+                    retryable=True,
+                )
             # What is no fault of the call may be one of all calls: no credit, no such model.
             response = {"status_code": _FAILED, "body": {"error": error}}
         task = self.suggester.task
@@ -346,7 +357,9 @@ class _File:
         """
         batch, delay = self.batch, self.executor.poll_seconds
         if batch is not None and not self.unknown:
-            self.store.write(lambda tx: self.store.batches.end(tx, batch, "could not be sent", "unsent", delay))
+            self.store.write(
+                lambda tx: self.store.batches.end(tx, batch, Sentence("could not be sent"), "unsent", delay)
+            )
 
 
 def _line(backend: OpenAIBackend, sending: Sending, request: BackendRequest) -> bytes:
@@ -367,8 +380,11 @@ def _lines(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _standing(found: Mapping[str, Any]) -> str:
     counts = found.get("request_counts")
-    done = f", {counts.get('completed', 0)} of {counts.get('total', 0)} answered" if isinstance(counts, dict) else ""
-    return f"{str(found.get('status'))[:40]}{done}"
+    status = str(found.get("status"))[:40]
+    if not isinstance(counts, dict):
+        return status
+    done, total = counts.get("completed", 0), counts.get("total", 0)
+    return Sentence("%(why)s, %(n)s of %(total)s answered", why=status, n=done, total=total)
 
 
 def _errors(found: Mapping[str, Any]) -> str:

@@ -116,10 +116,12 @@ class Calibration:
                 pairs=int(raw.get("pairs", raw["trained_on"])),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"A stored calibration cannot be read ({error!r}); fit it again") from error
+            raise InputError("A stored calibration cannot be read (%(reason)r); fit it again", reason=error) from error
         if read.kind not in (CHOICE, SET) or not read.temperature > 0:
             raise InputError(
-                f"A stored calibration has the kind {read.kind!r} and the temperature {read.temperature}; fit it again"
+                "A stored calibration has the kind %(kind)r and the temperature %(value)s; fit it again",
+                kind=read.kind,
+                value=read.temperature,
             )
         return read
 

@@ -21,6 +21,7 @@ from labeler.prelabel.flows import Ask
 from labeler.prelabel.suggest import Suggester
 from labeler.prelabel.tokens import Refused, Size
 from labeler.records import AWAY, TOO_LONG, BackendFailure, Completion, RateLimits, Suggestion
+from labeler.sentence import N_, Sentence, recalled, stored
 from labeler.settings import ON_APPROVED, REPLAY
 from labeler.store import Row, Store, Tx
 from labeler.store.batches import BATCHED
@@ -32,7 +33,7 @@ _LONGEST_WAIT = 120.0
 # While another worker has the same call in flight, and while a batch has it: that wakes the item when it ends.
 _BUSY_WAIT, _BATCH_WAIT = 1.0, 600.0
 EXPECTED_ANSWER = 60
-_HELD = "Held"
+_HELD = N_("Held by the server's rate limit until %(time)s (UTC)")
 # What a run tells of a model that was tested before.
 _LEARNED = ("context", "usage", "thinks")
 # A run whose first records end all alike is stopped: the others would, too.
@@ -159,8 +160,12 @@ class Book:
         if budgets and cost(1, 1, 0, self.info) is None:
             kept = next(b for b in (budgets.run, budgets.project, budgets.day) if b is not None)
             self.pause(
-                f"The price of {self.suggester.backend.model_id} is unknown, so no budget (${kept:g}) can be kept; "
-                "add the model to prices.json in the instance folder and resume, or start a run without a budget"
+                Sentence(
+                    "The price of %(model)s is unknown, so no budget (%(amount)s) can be kept; add the model to "
+                    "prices.json in the instance folder and resume, or start a run without a budget",
+                    model=self.suggester.backend.model_id,
+                    amount=f"${kept:g}",
+                )
             )
 
     def start(self) -> bool:
@@ -183,8 +188,8 @@ class Book:
         waits = ledger.next_due(self.run_id, billed=billed) is not None or bool(self.store.batches.open(self.run_id))
         message = self._waiting()
         # A limit that holds no more is over for a run that has not gone on yet, too.
-        over = self._went_on or (run["message"] or "").startswith(_HELD)
-        if waits and run["state"] == RUNNING and run["message"] != message and (message or over):
+        over = self._went_on or getattr(recalled(run["message"]), "template", "") == _HELD
+        if waits and run["state"] == RUNNING and run["message"] != (message and stored(message)) and (message or over):
             self.store.write(lambda tx: ledger.say(tx, self.run_id, message))
         if waits or run["state"] not in (*OPEN, PAUSED):
             return str(run["state"])
@@ -195,7 +200,7 @@ class Book:
         if not self.held_back:
             return self._waits_for
         until = time.strftime("%H:%M:%S", time.gmtime(self.hold_until))
-        return f"Held by the server's rate limit until {until} (UTC)"
+        return Sentence(_HELD, time=until)
 
     def _keep_learned(self) -> None:
         """Write down what a tested model was found to be by this run: its server may have been started anew."""
@@ -304,7 +309,7 @@ class Book:
             return Held(HALT)
         refused = next((row for row in rows if self._was_too_long(row)), None)
         if refused is not None:
-            return Held(TOO_LONG, message=refused["error"])
+            return Held(TOO_LONG, message=recalled(refused["error"]))
         flying = next((row for row in rows if ledger.in_flight(row, lease)), None)
         if flying is not None:
             return self._flying(tx, flying)
@@ -325,7 +330,9 @@ class Book:
         if batch is None:
             return Held(BUSY, _BUSY_WAIT)
         # The batch makes the item due when it ends.
-        message = f"Its records are in a batch of run {batch['run_id']}; it continues when the batch is back"
+        message = Sentence(
+            "Its records are in a batch of run %(number)s; it continues when the batch is back", number=batch["run_id"]
+        )
         return Held(BATCHED, _BATCH_WAIT, message)
 
     def _let_go(self, tx: Tx, counts: Counter[str], claim: Claim, held: Held, patience: float) -> None:
@@ -439,7 +446,9 @@ class Book:
         counts["repeats"] -= int(call.repeat)
         self.put_back(tx, claim, 0.0, failure)
         ledger.wait_for_server(
-            tx, self.run_id, f"{failure.message} The run continues by itself when the server answers."
+            tx,
+            self.run_id,
+            Sentence("%(why)s The run continues by itself when the server answers.", why=failure.message),
         )
 
     def _learn_length(self, tx: Tx, call: Call, failure: BackendFailure, tries: int) -> Refused | None:
@@ -497,9 +506,11 @@ class Book:
             and self.suggester.backend.billed
             and ledger.ended_alike(self.run_id, _BRAKE, tx)
         ):
-            said = (
-                f"The first {_BRAKE} records all ended the same way, without a label; fix the cause, then resume "
-                f"the run: {message or kind}"
+            said = Sentence(
+                "The first %(n)s records all ended the same way, without a label; fix the cause, then "
+                "resume the run: %(why)s",
+                n=_BRAKE,
+                why=message or kind,
             )
             ledger.set_run(tx, self.run_id, PAUSED, said, OPEN)
         return True

@@ -17,10 +17,11 @@ from labeler import prompts, strictjson
 from labeler.backends import endings
 from labeler.backends.base import AUTO, GENERATED
 from labeler.backends.thoughts import begins_with_thoughts, split_thoughts
+from labeler.catalogues import in_language
 from labeler.labels import safe_agreement
 from labeler.prompts import PromptStyle, correction, styles
 from labeler.records import Completion, Example, Generation, Message, ParseFailure, Record, Step, Value
-from labeler.said import in_language
+from labeler.sentence import Sentence
 from labeler.task import Task, read_json
 
 PARSER_FAILED = "parser"
@@ -467,11 +468,11 @@ def _explained(failure: ParseFailure, completion: Completion) -> ParseFailure:
     """Return a failure with the answer as it came; where words around an answer are the cause, it says so."""
     message = failure.message
     if failure.kind == "not_json" and begins_with_thoughts(completion.text):
-        message = (
+        message = Sentence(
             "The model thinks aloud, and where its answer begins cannot be told; use a reasoning parser on the server"
         )
     elif failure.kind == "not_json" and "{" in completion.text and not completion.text.lstrip().startswith("{"):
-        message = "The answer has words around its JSON, and the task wants the JSON alone"
+        message = Sentence("The answer has words around its JSON, and the task wants the JSON alone")
     return replace(failure, message=message, raw=completion.text)
 
 

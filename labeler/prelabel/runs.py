@@ -14,6 +14,7 @@ from labeler.prelabel.calls import Pace
 from labeler.prelabel.suggest import Suggester
 from labeler.prelabel.trial import Trial
 from labeler.prompts.styles import SELF_CONSISTENCY, WAYS
+from labeler.sentence import Sentence
 from labeler.settings import AGAIN, CASCADE
 from labeler.store import Store, Tx
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED, QUEUED
@@ -131,8 +132,8 @@ def cancel(store: Store, run_id: int, by: int | None = None) -> None:
     """Stop a run; calls in flight finish and are kept, and it can be resumed. ``by`` is who does it, None a command."""
 
     def work(tx: Tx) -> None:
-        if not store.ledger.set_run(tx, run_id, CANCELLED, "cancelled", (*OPEN, PAUSED)):
-            raise Conflict(f"Run {run_id} has already ended")
+        if not store.ledger.set_run(tx, run_id, CANCELLED, Sentence("cancelled"), (*OPEN, PAUSED)):
+            raise Conflict("Run %(number)s has already ended", number=run_id)
         _event(store, tx, "run cancelled", run_id, by, {})
 
     store.write(work)
@@ -151,11 +152,11 @@ def resume(store: Store, run_id: int, budget: float | None = None, by: int | Non
     def work(tx: Tx) -> None:
         run = store.ledger.run(run_id, tx)
         if run["state"] not in (PAUSED, CANCELLED):
-            raise Conflict(f"Run {run_id} is not paused")
+            raise Conflict("Run %(number)s is not paused", number=run_id)
         if run["done"] + run["failed"] >= run["total"]:
-            raise Conflict(f"Run {run_id} has already ended")
+            raise Conflict("Run %(number)s has already ended", number=run_id)
         if run["filling_until"] is not None and run["filling_until"] > time.time():
-            raise Conflict(f"The records of run {run_id} are still being gathered; wait, or cancel it")
+            raise Conflict("The records of run %(number)s are still being gathered; wait, or cancel it", number=run_id)
         store.ledger.set_run(tx, run_id, QUEUED)
         if budget is not None:
             store.ledger.set_budget(tx, run_id, budget)

@@ -38,6 +38,7 @@ from labeler.records import (
 )
 from labeler.retrieval.index import ExampleIndex, Hit, Query
 from labeler.retrieval.retrievers import Retriever, Similar
+from labeler.sentence import Sentence
 from labeler.settings import CASCADE, DIRECT
 from labeler.store import Store, Tx
 from labeler.task import Task
@@ -465,7 +466,9 @@ class Suggester:
         try:
             return self.task.parse_completion(completion.text, record)
         except Exception as error:
-            message = f"The parser of the task {self.task.name} failed: {_shown(error)}"
+            message = Sentence(
+                "The parser of the task %(task)s failed: %(reason)s", task=self.task.name, reason=_shown(error)
+            )
             return ParseFailure(flows.PARSER_FAILED, message, completion.text)
 
     def _free_answers(self, prepared: Prepared, limit: int) -> list[SecondOpinion]:
@@ -556,7 +559,9 @@ def _building(task: str) -> Iterator[None]:
     except LabelerError:
         raise
     except Exception as error:
-        raise PluginError(f"The task {task} cannot build a prompt: {_shown(error)}") from error
+        raise PluginError(
+            "The task %(task)s cannot build a prompt: %(reason)s", task=task, reason=_shown(error)
+        ) from error
 
 
 def _single(task: str, flow: Flow) -> JointFlow:

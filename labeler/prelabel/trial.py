@@ -17,6 +17,7 @@ from labeler.backends.ensemble.backend import EnsembleBackend
 from labeler.backends.ensemble.learn import COMPARED
 from labeler.prelabel import stack
 from labeler.prelabel.stack import FREE, MODEL, TOGETHER, Case, Stack
+from labeler.sentence import Sentence
 from labeler.settings import DIRECT
 from labeler.store import Tx
 from labeler.store.ledger import OPEN, PAUSED
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 MOST = 60
 """So many records are asked about: half of a 95 % interval is 0.1 or less then."""
 _SEED = 20
-ADDS_NOTHING = (
-    "The model adds nothing to the free suggestion, so the rest was not asked. Resume to ask it all the same: its "
-    "answers then stand beside the free suggestions"
+ADDS_NOTHING = Sentence(
+    "The model adds nothing to the free suggestion, so the rest was not asked. Resume to ask it"
+    " all the same: its answers then stand beside the free suggestions"
 )
 
 
@@ -106,10 +107,21 @@ def _fitted(suggester: Suggester, ensemble: Learner[Any]) -> Stack | None:
 def sentence(found: Stack) -> str:
     """Return what came of a trial as one sentence for people."""
     (model, free, both), (low, high) = found.means, found.interval
-    used = {TOGETHER: "both together are used", FREE: "the free suggestion is used", MODEL: "the model is used"}
-    return (
-        f"On {len(found.judged)} approved records this model agrees {model:.2f}, the free suggestion {free:.2f}, "
-        f"both together {both:.2f} [{low:.2f}, {high:.2f}]; {used[found.use]}"
+    used = {
+        TOGETHER: Sentence("both together are used"),
+        FREE: Sentence("the free suggestion is used"),
+        MODEL: Sentence("the model is used"),
+    }
+    return Sentence(
+        "On %(n)s approved records this model agrees %(model)s, the free suggestion %(free)s, both "
+        "together %(both)s [%(low)s, %(high)s]; %(what)s",
+        n=len(found.judged),
+        model=f"{model:.2f}",
+        free=f"{free:.2f}",
+        both=f"{both:.2f}",
+        low=f"{low:.2f}",
+        high=f"{high:.2f}",
+        what=used[found.use],
     )
 
 

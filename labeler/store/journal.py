@@ -81,7 +81,7 @@ class Exports:
         sql = "SELECT * FROM exports WHERE project_id = :p AND id = :id"
         row = self.db.one(sql, {"p": project_id, "id": export_id})
         if row is None:
-            raise NotFound(f"There is no export number {export_id} in this project")
+            raise NotFound("There is no export number %(number)s in this project", number=export_id)
         return dict(row) | {"manifest": strictjson.loads(row["manifest"])}
 
     def all(self, project_id: int, limit: int = 20) -> list[dict[str, Any]]:

@@ -9,12 +9,15 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.errors import NotFound
+from labeler.sentence import Sentence
 from labeler.store.counts import ITEMS, REASONS, Counts
 from labeler.store.database import Database, Tx
 
 QUEUED, RUNNING, PAUSED, CANCELLED, FINISHED = "queued", "running", "paused", "cancelled", "finished"
 OPEN = (QUEUED, RUNNING)
-FILLING = "Its records are being gathered; if that was interrupted, resume the run with those it has, or cancel it"
+FILLING = Sentence(
+    "Its records are being gathered; if that was interrupted, resume the run with those it has, or cancel it"
+)
 FILL_LEASE = 60.0
 """After how many seconds without a new record a run that is being filled counts as given up by its maker."""
 
@@ -85,7 +88,7 @@ class Runs:
     def run(self, run_id: int, tx: Tx | None = None) -> dict[str, Any]:
         row = (tx or self.db).one("SELECT * FROM runs WHERE id = :id", {"id": run_id})
         if row is None:
-            raise NotFound(f"There is no run number {run_id}")
+            raise NotFound("There is no run number %(number)s", number=run_id)
         return dict(row) | {"settings": strictjson.loads(row["settings"])}
 
     def budgets(self, run_id: int, tx: Tx | None = None) -> Budgets:
@@ -102,7 +105,7 @@ class Runs:
 
     def _reached(self, spent: float, budgets: Budgets, project_id: int, tx: Tx | None) -> str | None:
         if budgets.run is not None and spent >= budgets.run:
-            return f"The budget of ${_dollars(budgets.run)} is reached; raise it and resume"
+            return Sentence("The budget of %(amount)s is reached; raise it and resume", amount=_dollars(budgets.run))
         if budgets.project is not None or budgets.day is not None:
             return self._spent_up(project_id, budgets, tx or self.db)
         return None
@@ -112,7 +115,7 @@ class Runs:
                  JOIN projects p ON p.id = r.project_id WHERE r.id = :id"""
         row = (tx or self.db).one(sql, {"id": run_id})
         if row is None:
-            raise NotFound(f"There is no run number {run_id}")
+            raise NotFound("There is no run number %(number)s", number=run_id)
         # Parsed only where there is something to find: this is asked before every call.
         settings = strictjson.loads(row["settings"]) if '"budget_' in row["settings"] else {}
         budgets = Budgets(row["budget"], settings.get("budget_project"), settings.get("budget_day"))
@@ -128,10 +131,14 @@ class Runs:
         total, today = self._spent(project_id, db)
         if budgets.project is not None and total >= budgets.project:
             most = _dollars(budgets.project)
-            return f"The project's budget of ${most} is reached; raise it in the settings and resume"
+            return Sentence(
+                "The project's budget of %(amount)s is reached; raise it in the settings and resume", amount=most
+            )
         if budgets.day is not None and today >= budgets.day:
             most = _dollars(budgets.day)
-            return f"The project's budget of ${most} a day is reached; resume tomorrow (UTC), or raise it"
+            return Sentence(
+                "The project's budget of %(amount)s a day is reached; resume tomorrow (UTC), or raise it", amount=most
+            )
         return None
 
     def _spent(self, project_id: int, db: Tx | Database) -> tuple[float, float]:
@@ -278,4 +285,4 @@ def _today() -> str:
 
 def _dollars(amount: float) -> str:
     # Not as 1e-05: a budget may be a fraction of a cent.
-    return f"{amount:.6f}".rstrip("0").rstrip(".")
+    return "$" + f"{amount:.6f}".rstrip("0").rstrip(".")

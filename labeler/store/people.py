@@ -53,7 +53,7 @@ class People:
         """Add a reviewer; ``password`` is already hashed, or None for one who signs in by link only."""
         taken = taken_name(name, (row["name"] for row in tx.all("SELECT name FROM reviewers")))
         if taken is not None:
-            raise InputError(f"There is already a reviewer called {taken!r}")
+            raise InputError("There is already a reviewer called %(name)r", name=taken)
         sql = """INSERT INTO reviewers (name, password, role, language, created_at)
                  VALUES (:name, :password, :role, :language, :now) RETURNING id"""
         params = {"name": name, "password": password, "role": role, "language": language, "now": time.time()}
@@ -68,7 +68,7 @@ class People:
         if set(columns) - {"language"}:
             assignments += ", epoch = epoch + 1"
         if not tx.run(f"UPDATE reviewers SET {assignments} WHERE id = :id", {**columns, "id": reviewer_id}):
-            raise NotFound(f"There is no reviewer number {reviewer_id}")
+            raise NotFound("There is no reviewer number %(number)s", number=reviewer_id)
         if set(columns) - {"language"}:
             self.void_tokens(tx, reviewer_id)
 

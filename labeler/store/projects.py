@@ -29,7 +29,7 @@ class Projects:
     def get(self, project_id: int, tx: Tx | None = None) -> dict[str, Any]:
         row = (tx or self.db).one("SELECT * FROM projects WHERE id = :id", {"id": project_id})
         if row is None:
-            raise NotFound(f"There is no project number {project_id}")
+            raise NotFound("There is no project number %(number)s", number=project_id)
         return _project(row)
 
     def of_person(self, project_id: int, reviewer_id: int) -> tuple[str | None, dict[str, Any] | None]:
@@ -45,7 +45,7 @@ class Projects:
         row = self.db.one("SELECT * FROM projects WHERE name = :name", {"name": name})
         if row is None:
             names = ", ".join(project["name"] for project in self.all()[:20]) or "none yet"
-            raise NotFound(f"No project {name!r}; there are: {names}")
+            raise NotFound("No project %(name)r; there are: %(names)s", name=name, names=names)
         return _project(row)
 
     def create(self, tx: Tx, name: str, language: str, settings: dict[str, Any]) -> int:
@@ -59,7 +59,7 @@ class Projects:
         others = (row["name"] for row in tx.all("SELECT id, name FROM projects") if row["id"] != own)
         taken = taken_name(name, others)
         if taken is not None:
-            raise InputError(f"There is already a project called {taken!r}; choose another name")
+            raise InputError("There is already a project called %(name)r; choose another name", name=taken)
 
     def rename(self, tx: Tx, project_id: int, name: str) -> None:
         self._check_free(tx, name, project_id)
@@ -122,7 +122,7 @@ class Projects:
         sql = "SELECT settings FROM task_settings WHERE project_id = :p AND task = :t AND version = :v"
         raw = self.db.value(sql, {"p": project_id, "t": task, "v": version})
         if raw is None and version:
-            raise NotFound(f"There is no version {version} of the settings of {task}")
+            raise NotFound("There is no version %(number)s of the settings of %(task)s", number=version, task=task)
         return strictjson.loads(raw) if raw else {}
 
     def label_moves(self, project_id: int, task: str, tx: Tx | None = None) -> dict[int, Moves]:
@@ -164,7 +164,7 @@ class Projects:
 def check_in_use(project: Mapping[str, Any]) -> None:
     """Raise :class:`Conflict` if a project is archived: what changes it waits until an admin brings it back."""
     if project["archived_at"] is not None:
-        raise Conflict(f"The project {project['name']!r} is archived; bring it back first")
+        raise Conflict("The project %(name)r is archived; bring it back first", name=project["name"])
 
 
 def _project(row: Row) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Records:
             if 0 < record_id <= (highest or 0):
                 # For the page as if its text had changed: nothing can be decided on it, whatever is forced.
                 raise Conflict("This record was removed meanwhile", {"text_changed": True, "removed": True})
-            raise NotFound(f"There is no record number {record_id}")
+            raise NotFound("There is no record number %(number)s", number=record_id)
         return as_record(row)
 
     def many(self, record_ids: Sequence[int], tx: Tx | None = None) -> dict[int, Record]:
@@ -248,7 +248,9 @@ class Records:
         mine = "" if token is None else " AND state = 'running' AND token = :mine"
         params = {**columns, "id": import_id} | ({} if token is None else {"mine": token})
         if not tx.run(f"UPDATE imports SET {assignments} WHERE id = :id{mine}", params) and token is not None:
-            raise Conflict(f"Another worker has taken over import {import_id}; this one writes nothing more")
+            raise Conflict(
+                "Another worker has taken over import %(number)s; this one writes nothing more", number=import_id
+            )
 
     def waits_import(self) -> bool:
         """Whether there is an import to be claimed."""
@@ -276,7 +278,7 @@ class Records:
         sql = "SELECT * FROM imports WHERE project_id = :p AND id = :id"
         row = (tx or self.db).one(sql, {"p": project_id, "id": import_id})
         if row is None:
-            raise NotFound(f"There is no import number {import_id} in this project")
+            raise NotFound("There is no import number %(number)s in this project", number=import_id)
         return row
 
     def imports(self, project_id: int, limit: int = 20) -> list[Row]:

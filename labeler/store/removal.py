@@ -17,6 +17,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.errors import Conflict, InputError, NotFound
+from labeler.sentence import N_
 from labeler.store.annotations import WITHDRAWN, Annotations
 from labeler.store.clusters import drop
 from labeler.store.counts import GOING, ITEMS, RECORDS, Counts
@@ -79,18 +80,18 @@ _OF_PROJECTS = (
 )  # fmt: skip
 # Where a text of a person may stand beside records: (table, columns, what it is called).
 _ELSEWHERE = (
-    ("task_settings", ("settings", "moves"), "guidelines and settings of tasks"),
-    ("projects", ("name", "settings"), "names and settings of projects"),
-    ("annotations", ("value",), "labels of other records"),
-    ("suggestions", ("value", "failure", "note", "steps"), "suggestions for other records"),
-    ("calls", ("answer", "note", "error"), "answers of models on other records"),
-    ("replayed", ("value", "failure"), "replays of other records"),
-    ("replays", ("guidelines",), "guidelines that were to be edited"),
-    ("replay_drafts", ("guidelines", "failure"), "drafts of guidelines"),
-    ("run_items", ("error", "shown"), "runs"),
-    ("imports", ("file", "report", "notes", "message"), "reports of imports"),
-    ("exports", ("manifest", "folder"), "manifests of exports"),
-    ("events", ("detail",), "events"),
+    ("task_settings", ("settings", "moves"), N_("guidelines and settings of tasks")),
+    ("projects", ("name", "settings"), N_("names and settings of projects")),
+    ("annotations", ("value",), N_("labels of other records")),
+    ("suggestions", ("value", "failure", "note", "steps"), N_("suggestions for other records")),
+    ("calls", ("answer", "note", "error"), N_("answers of models on other records")),
+    ("replayed", ("value", "failure"), N_("replays of other records")),
+    ("replays", ("guidelines",), N_("guidelines that were to be edited")),
+    ("replay_drafts", ("guidelines", "failure"), N_("drafts of guidelines")),
+    ("run_items", ("error", "shown"), N_("runs")),
+    ("imports", ("file", "report", "notes", "message"), N_("reports of imports")),
+    ("exports", ("manifest", "folder"), N_("manifests of exports")),
+    ("events", ("detail",), N_("events")),
 )
 
 
@@ -138,9 +139,9 @@ class Removal:
         sql = "SELECT kind, grp FROM records WHERE id = :r AND project_id = :p"
         row = (tx or self.db).one(sql, {"r": record_id, "p": project_id})
         if row is None:
-            raise NotFound(f"There is no record number {record_id}")
+            raise NotFound("There is no record number %(number)s", number=record_id)
         if row["kind"] == GROUP:
-            raise InputError(f"The product {row['grp']!r} is made of its reviews; remove these to remove it")
+            raise InputError("The product %(name)r is made of its reviews; remove these to remove it", name=row["grp"])
 
     def holding(self, words: str, tx: Tx | None = None) -> dict[int, list[int]]:
         """Return the reviews whose key, text, product or metadata hold ``words`` literally, by project.
@@ -336,14 +337,16 @@ class Removal:
         params = {"p": project_id, "i": import_id, "dead": time.time() - DEAD, "queued": queued}
         running = tx.value(sql, params)
         if running is not None:
-            raise Conflict(f"Import {running} is still going on; wait until it has ended")
+            raise Conflict("Import %(number)s is still going on; wait until it has ended", number=running)
 
     def _check_runs(self, tx: Tx, ids: Sequence[int]) -> None:
         sql = f"""SELECT run_id FROM run_items WHERE record_id {_IN} AND (state = 'batched'
                   OR (state = 'leased' AND lease_until > :now)) LIMIT 1"""
         run = tx.value(sql, {"ids": strictjson.dumps(list(ids)), "now": time.time()})
         if run is not None:
-            raise Conflict(f"Run {run} is asking about these records now; pause or cancel it, and remove them then")
+            raise Conflict(
+                "Run %(number)s is asking about these records now; pause or cancel it, and remove them then", number=run
+            )
 
     def _groups(self, tx: Tx, ids: Sequence[int]) -> list[str]:
         sql = f"SELECT DISTINCT grp FROM records WHERE id {_IN} AND grp IS NOT NULL ORDER BY grp"

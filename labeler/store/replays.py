@@ -18,6 +18,7 @@ from labeler.store.annotations import Annotations
 from labeler.store.database import Database, Row, Tx
 from labeler.store.ledger_runs import FINISHED
 from labeler.store.records import kind_of
+from labeler.store.suggestions import failure_column, failure_in
 
 WAITING, WALKED = "waiting", "walked"
 """A replay waits until somebody has walked through its approvals; the runs of its models come after that."""
@@ -69,7 +70,7 @@ class Replays:
     def get(self, replay_id: int) -> dict[str, Any]:
         row = self.db.one("SELECT * FROM replays WHERE id = :id", {"id": replay_id})
         if row is None:
-            raise NotFound(f"There is no replay number {replay_id}")
+            raise NotFound("There is no replay number %(number)s", number=replay_id)
         return dict(row)
 
     def of_task(self, project_id: int, task: str, limit: int = 20, drafts: bool = True) -> list[Row]:
@@ -177,7 +178,7 @@ class Replays:
         failed = isinstance(said, ParseFailure)
         sql = """UPDATE replay_drafts SET guidelines = :guidelines, failure = :failure
                  WHERE replay_id = :id AND record_id = :record"""
-        failure = strictjson.dumps([said.kind, said.message, said.raw]) if isinstance(said, ParseFailure) else None
+        failure = failure_column(said) if isinstance(said, ParseFailure) else None
         params = {"guidelines": None if failed else said, "failure": failure, "id": replay_id, "record": record_id}
         tx.run(sql, params)
 
@@ -187,7 +188,7 @@ class Replays:
         return [
             Draft(
                 row["draft"], row["record_id"], strictjson.loads(row["shown"]), row["guidelines"],
-                ParseFailure(*strictjson.loads(row["failure"])) if row["failure"] else None,
+                failure_in(row["failure"]),
             )
             for row in self.db.all(sql, {"id": replay_id})
         ]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
+from labeler.sentence import recalled, stored
 from labeler.store.counts import NOTES, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import kind_of
@@ -48,7 +49,7 @@ class Suggestions:
             "project_id": project_id, "record_id": s.record_id, "task": s.task, "task_version": s.task_version,
             "run_id": s.run_id, "call_id": s.call_id, "backend": s.backend, "model_id": s.model_id,
             "value": None if s.failure else strictjson.dumps(s.value),
-            "failure": strictjson.dumps([s.failure.kind, s.failure.message, s.failure.raw]) if s.failure else None,
+            "failure": failure_column(s.failure) if s.failure else None,
             "score": s.score, "note": s.note,
             "second": strictjson.dumps([s.second.backend, s.second.value, s.second.score]) if s.second else None,
             "flags": strictjson.dumps(list(s.flags)),
@@ -171,14 +172,26 @@ def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
     return {name: float(f"{score:.6g}") for name, score in scores.items()}
 
 
+def failure_column(failure: ParseFailure) -> str:
+    """Return a failure as a column holds it."""
+    return strictjson.dumps([failure.kind, stored(failure.message), failure.raw])
+
+
+def failure_in(kept: str | None) -> ParseFailure | None:
+    """Return the failure that a column holds."""
+    if kept is None:
+        return None
+    kind, message, raw = strictjson.loads(kept)
+    return ParseFailure(kind, recalled(message), raw)
+
+
 def as_suggestion(row: Row) -> Suggestion:
     second = strictjson.loads(row["second"]) if row["second"] else None
-    failure = strictjson.loads(row["failure"]) if row["failure"] else None
     return Suggestion(
         id=row["id"], record_id=row["record_id"], task=row["task"], task_version=row["task_version"],
         backend=row["backend"], model_id=row["model_id"],
         value=strictjson.loads(row["value"]) if row["value"] is not None else None,
-        failure=ParseFailure(*failure) if failure else None, score=row["score"], note=row["note"],
+        failure=failure_in(row["failure"]), score=row["score"], note=row["note"],
         evidence=tuple(Evidence(*item) for item in strictjson.loads(row["evidence"])),
         second=SecondOpinion(*second) if second else None, flags=tuple(strictjson.loads(row["flags"])),
         scores=strictjson.loads(row["scores"]) if row["scores"] else None,

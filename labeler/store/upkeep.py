@@ -82,7 +82,7 @@ class Upkeep:
         tries = tx.value(f"UPDATE upkeep SET tries = tries + 1 WHERE {here} RETURNING tries", where)
         until = time.time() + min(_FIRST_WAIT * 2 ** min(int(tries or 1) - 1, 10), _LONGEST_WAIT)
         sql = f"UPDATE upkeep SET until = :until, trouble = :message WHERE {here}"
-        tx.run(sql, where | {"until": until, "message": message[:500]})
+        tx.run(sql, where | {"until": until, "message": message})
 
     def troubles(self, project_id: int) -> list[Row]:
         """Return ``place`` and ``trouble`` of what failed when it was last tried."""

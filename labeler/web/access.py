@@ -221,5 +221,5 @@ def _check_origin() -> None:
     if origin is None or origin == f"{request.scheme}://{request.host}":
         return
     if url is not None:
-        raise Forbidden(f"The request comes from another site; open Labeler at {url}")
+        raise Forbidden("The request comes from another site; open Labeler at %(url)s", url=url)
     raise Forbidden("The request comes from another site; behind a proxy, start Labeler with --public-url")

@@ -17,8 +17,7 @@ from labeler.store.work import ORDERS, SIMILAR
 from labeler.task import Task
 from labeler.web.access import instance, json_body, project_task
 from labeler.web.desk_view import DeskView
-from labeler.web.sentences import said
-from labeler.web.words import _
+from labeler.web.words import _, said
 
 log = logging.getLogger("labeler.web.desk")
 blueprint = Blueprint("desk", __name__, url_prefix="/projects/<int:project_id>/label/<task>")
@@ -37,7 +36,7 @@ def page(project_id: int, task: str) -> Any:
     view = _view(task)
     order = request.args.get("order") or instance().project_settings(g.project)["order"]
     if order not in ORDERS:
-        raise NotFound(f"No queue order {order[:40]!r}; there are: {', '.join(ORDERS)}")
+        raise NotFound("No queue order %(name)r; there are: %(names)s", name=order[:40], names=", ".join(ORDERS))
     similar = request.args.get("similar", "")[:500] if order == SIMILAR else ""
     config = {
         "api": url_for("desk.page", project_id=project_id, task=task) + "/api/",

@@ -196,7 +196,7 @@ class DeskView:
         """Return the HTML of one example. Raises :class:`NotFound` for one of another project or task."""
         row = self.store.annotations.get(annotation_id) if annotation_id < 2**63 else None
         if row is None or row["project_id"] != self.project["id"] or row["task"] != self.task.name:
-            raise NotFound(f"There is no example number {annotation_id} in this task")
+            raise NotFound("There is no example number %(number)s in this task", number=annotation_id)
         record = self.store.records.get(row["record_id"])
         history = [
             {"row": past, "value": self._usable(past, record)}

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from labeler.accounts import ADMIN
 from labeler.errors import FULL, Conflict, JsonError, LabelerError, NotSignedIn, StoreFull, Throttled
+from labeler.sentence import Sentence
 from labeler.text import one_line
 from labeler.web.access import instance
 
@@ -36,7 +37,7 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(CSRFError)
     def csrf_error(error: CSRFError) -> Any:
-        return answer(403, "This page is too old or was not opened here; load it again and repeat")
+        return answer(403, Sentence("This page is too old or was not opened here; load it again and repeat"))
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Any:
@@ -44,9 +45,9 @@ def install(app: Flask) -> None:
         if code < 400:
             return error
         messages = {
-            404: "There is no such page",
-            405: "This address does not allow that method",
-            413: "This is too large to be sent here",
+            404: Sentence("There is no such page"),
+            405: Sentence("This address does not allow that method"),
+            413: Sentence("This is too large to be sent here"),
         }
         return answer(code, messages.get(code, error.name))
 
@@ -62,7 +63,7 @@ def install(app: Flask) -> None:
         sentence = plugin_failure(error)
         if sentence:
             return answer(500, sentence)
-        return answer(500, "Something went wrong inside Labeler; the log says what")
+        return answer(500, Sentence("Something went wrong inside Labeler; the log says what"))
 
 
 def plugin_failure(error: BaseException) -> str | None:
@@ -72,7 +73,7 @@ def plugin_failure(error: BaseException) -> str | None:
         return None
     person = g.get("person")
     admin = person is not None and person["role"] == ADMIN
-    return f"The plugin {blamed.name} failed: {blamed.said if admin else blamed.where}"
+    return Sentence("The plugin %(name)s failed: %(why)s", name=blamed.name, why=blamed.said if admin else blamed.where)
 
 
 def answer(status: int, message: str, error: LabelerError | None = None) -> Any:

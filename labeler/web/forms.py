@@ -14,7 +14,12 @@ def text(name: str, limit: int = 10_000) -> str:
     """Return a field of the form as clean text; empty if it is missing."""
     found = clean_text(request.form.get(name, ""), name)
     if len(found) > limit:
-        raise InputError(f"{name} has {len(found):,} characters; at most {limit:,} are taken")
+        raise InputError(
+            "%(name)s has %(n)s characters; at most %(limit)s are taken",
+            name=name,
+            n=f"{len(found):,}",
+            limit=f"{limit:,}",
+        )
     return found
 
 
@@ -28,7 +33,13 @@ def whole(name: str, low: int, high: int) -> int | None:
     if not raw:
         return None
     if not raw.isascii() or not raw.isdigit() or not low <= int(raw) <= high:
-        raise InputError(f"{name} is {raw!r}; it must be a whole number from {low} to {high}")
+        raise InputError(
+            "%(setting)s is %(value)r; it must be a whole number from %(low)s to %(high)s",
+            setting=name,
+            value=raw,
+            low=low,
+            high=high,
+        )
     return int(raw)
 
 
@@ -39,9 +50,15 @@ def decimal(name: str, low: float, high: float) -> float | None:
     try:
         value = float(raw)
     except ValueError:
-        raise InputError(f"{name} is {raw!r}; a number is needed") from None
+        raise InputError("%(setting)s is %(value)r; a number is needed", setting=name, value=raw) from None
     if not low <= value <= high:
-        raise InputError(f"{name} is {raw!r}; it must lie between {low:g} and {high:g}")
+        raise InputError(
+            "%(setting)s is %(value)s; it must lie between %(low)s and %(high)s",
+            setting=name,
+            value=repr(raw),
+            low=f"{low:g}",
+            high=f"{high:g}",
+        )
     return value
 
 

@@ -16,10 +16,11 @@ from labeler.ingest.reading import Reading
 from labeler.ingest.reading import preview as look_at
 from labeler.ingest.report import Report
 from labeler.ingest.service import queue_import
+from labeler.sentence import Sentence
 from labeler.web import uploads
 from labeler.web.access import admin_only, instance, takes_upload
 from labeler.web.forms import go_on, text
-from labeler.web.sentences import said
+from labeler.web.words import said
 
 ENCODINGS = ("utf-8", "cp949", "utf-16", "cp1252", "shift_jis")
 DELIMITERS = (",", "tab", ";", "|", "none")
@@ -65,7 +66,7 @@ def start(project_id: int, upload: str) -> Any:
         "strict": bool(request.form.get("strict")),
     }
     if not options["text"]:
-        return _preview_page(project_id, upload, options, "Choose the column that holds the review text"), 400
+        return _preview_page(project_id, upload, options, Sentence("Choose the column that holds the review text")), 400
     chosen = ImportOptions(**options)
     try:
         _look(path, chosen, file_name).resolve(chosen)

@@ -93,5 +93,5 @@ def _label(row: Mapping[str, str]) -> Label:
 
 def _color(raw: str) -> str:
     if raw and not (len(raw) == 7 and raw[0] == "#" and all(c in "0123456789abcdefABCDEF" for c in raw[1:])):
-        raise SettingError(f"{raw[:20]!r} is not a color; write it like #2e7d32")
+        raise SettingError("%(color)r is not a color; write it like #2e7d32", color=raw[:20])
     return raw.lower()

@@ -240,7 +240,7 @@ def add_account() -> Any:
 def new_link(reviewer_id: int) -> Any:
     person = instance().store.people.get(reviewer_id)
     if person is None:
-        raise NotFound(f"There is no account number {reviewer_id}")
+        raise NotFound("There is no account number %(number)s", number=reviewer_id)
     return _people_page(link=_link_for(reviewer_id), link_name=person["name"])
 
 

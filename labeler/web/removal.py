@@ -9,6 +9,7 @@ from flask import Blueprint, flash, g, render_template, request, url_for
 from labeler import removal
 from labeler.errors import Conflict, InputError
 from labeler.removal import IMPORT, PROJECT, RECORD, Target
+from labeler.sentence import Sentence
 from labeler.web.access import admin_only, instance
 from labeler.web.forms import go_on, text, whole
 from labeler.web.words import _
@@ -55,7 +56,7 @@ def project(project_id: int) -> Any:
 @admin_only
 def remove_project(project_id: int) -> Any:
     if text("name") != g.project["name"]:
-        return _project_page(project_id, "Type the name of the project to remove it"), 400
+        return _project_page(project_id, Sentence("Type the name of the project to remove it")), 400
     return _removed(Target(PROJECT, project_id), url_for("projects.index"))
 
 

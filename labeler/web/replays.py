@@ -231,7 +231,7 @@ def again(project_id: int, replay_id: int) -> Any:
 def _results(project_id: int, replay_id: int) -> Results:
     """Return a replay of this project; those of others do not exist here."""
     if instance().store.replays.get(replay_id)["project_id"] != project_id:
-        raise NotFound(f"There is no replay number {replay_id}")
+        raise NotFound("There is no replay number %(number)s", number=replay_id)
     return Results(instance(), replay_id)
 
 

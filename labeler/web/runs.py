@@ -260,7 +260,7 @@ def _run(project_id: int, run_id: int) -> dict[str, Any]:
     """Return a run of this project; those of others do not exist here."""
     run = instance().store.ledger.run(run_id)
     if run["project_id"] != project_id:
-        raise NotFound(f"There is no run number {run_id}")
+        raise NotFound("There is no run number %(number)s", number=run_id)
     return run
 
 

@@ -17,9 +17,10 @@ from labeler import settings as tables
 from labeler import strictjson
 from labeler.errors import InputError
 from labeler.prompts import LANGUAGES
+from labeler.sentence import N_, Sentence
 from labeler.settings import TABLES, Setting
 from labeler.web.forms import text, texts
-from labeler.web.words import N_, known_settings, setting_of
+from labeler.web.words import known_settings, setting_of
 
 _LONGEST, _LONGEST_TEXT = 500, 50_000
 # Kept in the form and not stripped: what ends an answer may be a line break.
@@ -238,9 +239,10 @@ def _typed(setting: Setting) -> Any:
 
 
 def named_in(message: str) -> str:
-    """Return the setting that an error's sentence begins with, or an empty text."""
-    found = re.match(r"(\w+)", message)
-    return found[1] if found and found[1] in known_settings() else ""
+    """Return the setting that an error is about, which its sentence names or begins with; or an empty text."""
+    found = str(Sentence(message).values.get("setting") or "") or message
+    name = re.split(r"\W", found, maxsplit=1)[0]
+    return name if name in known_settings() else ""
 
 
 def options_of(setting: Setting) -> list[Option]:

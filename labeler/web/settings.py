@@ -355,7 +355,7 @@ def _trial(number: int) -> Mapping[str, Any] | Trial:
 
 def _tested(backend: str, model_id: str) -> Mapping[str, Any] | Trial:
     if backend not in models.MODELS_OF:
-        raise SettingError(f"The backend {backend} needs no test")
+        raise SettingError("The backend %(backend)s needs no test", backend=backend)
     settings = instance().in_force
     model_id = model_id or settings.get(models.MODELS_OF[backend]) or ""
     if not model_id:
@@ -363,7 +363,7 @@ def _tested(backend: str, model_id: str) -> Mapping[str, Any] | Trial:
     named = [row.model_id for row in models.model_rows(instance()) if row.backend == backend]
     if model_id not in named:
         # Else the button would fetch and load whatever a form names.
-        raise SettingError(f"No model {model_id!r}; the settings name: {', '.join(named)}")
+        raise SettingError("No model %(name)r; the settings name: %(names)s", name=model_id, names=", ".join(named))
     base_url = (models.address_of(instance()) if backend == models.OPENAI else None) or ""
     work = partial(_checked, instance().store, _made(backend, model_id, settings), (backend, base_url, model_id))
     return work() if backend == models.OPENAI else _trials().start(model_id, work)
@@ -376,7 +376,7 @@ def _checked(store: Store, made: Backend, place: tuple[str, str, str]) -> Mappin
     finally:
         made.close()
     if found is None:
-        raise SettingError(f"The backend {place[0]} needs no test")
+        raise SettingError("The backend %(backend)s needs no test", backend=place[0])
     if found["ok"] and found.get("capabilities"):
         store.write(lambda tx: store.models.record(tx, *place, found["capabilities"]))
     return found

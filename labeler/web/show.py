@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from labeler.ingest.dialect import delimiter_name
 from labeler.text import visible
-from labeler.web import sentences, words
+from labeler.web import words
 from labeler.web.words import _
 
 Piece = tuple[str, str | None, bool]
@@ -26,7 +26,7 @@ Piece = tuple[str, str | None, bool]
 def install(app: Flask) -> None:
     """Add the filters of this module to the templates of an app."""
     filters = (number, percent, money, when, ago, size, duration, pieces, delimiter)
-    in_words = (words.word, sentences.said, words.setting_title, words.setting_help, words.setting_of)
+    in_words = (words.word, words.said, words.setting_title, words.setting_help, words.setting_of)
     for function in (*filters, *in_words, words.note_words, words.step_title, words.failure_kind):
         app.add_template_filter(_at_each_request(function), function.__name__)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labeler.errors import Conflict, LabelerError
+from labeler.sentence import Sentence
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Trial:
             self.found = {"ok": False, "message": str(error)}
         except Exception:
             log.exception("The test of the model %s failed", self.model_id)
-            self.found = {"ok": False, "message": "Something went wrong inside Labeler; the log says what"}
+            self.found = {"ok": False, "message": Sentence("Something went wrong inside Labeler; the log says what")}
         self.ended.set()
 
 
@@ -47,7 +48,7 @@ class Trials:
             if last is not None and last.found is None:
                 if last.model_id == model_id:
                     return last
-                raise Conflict(f"The model {last.model_id} is being tested; wait until that has ended")
+                raise Conflict("The model %(model)s is being tested; wait until that has ended", model=last.model_id)
             trial = self._last = Trial(1 if last is None else last.number + 1, model_id)
         # Nothing waits for it when the process ends: what it loads is kept by nobody.
         threading.Thread(target=trial.run, args=(work,), name="labeler-test", daemon=True).start()

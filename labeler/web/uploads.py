@@ -15,6 +15,7 @@ from flask import request
 from werkzeug.datastructures import FileStorage
 
 from labeler.errors import InputError, NotFound, StoreError, not_written
+from labeler.sentence import Sentence
 from labeler.text import clean_text, one_line
 from labeler.web.access import instance
 
@@ -22,7 +23,7 @@ _KINDS = ("csv", "tsv", "tab", "txt", "jsonl", "ndjson", "json", "xlsx", "xlsm",
 _SUFFIX = re.compile(rf"\.(?:{'|'.join(_KINDS)})(?:\.gz)?\Z")
 _NAME = re.compile(r"[0-9a-f]{32}(\.[\w-]+)+")
 _KEEP_SECONDS = 24 * 3600.0
-_GONE = "There is no such upload any more; send the file again"
+_GONE = Sentence("There is no such upload any more; send the file again")
 
 
 def chosen_file() -> FileStorage | None:
@@ -89,7 +90,7 @@ def _folder(project_id: int) -> Path:
     """Return where the uploads of a project lie. A link in its place, to elsewhere, is refused."""
     folder = instance().folder / "uploads" / str(int(project_id))
     if folder.is_symlink() or folder.parent.is_symlink():
-        raise StoreError(f"{folder} is a link to another place and is not used; replace it by a folder")
+        raise StoreError("%(path)s is a link to another place and is not used; replace it by a folder", path=folder)
     return folder
 
 

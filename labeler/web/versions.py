@@ -34,7 +34,11 @@ def compare(project_id: int, task: str) -> Any:
     old = request.args.get("old", max(new - 1, 0), int)
     numbers = range(newest, -1, -1)
     if new not in numbers or old not in numbers:
-        raise NotFound(f"There is no version {old if old not in numbers else new} of the settings of {task}")
+        raise NotFound(
+            "There is no version %(number)s of the settings of %(task)s",
+            number=old if old not in numbers else new,
+            task=task,
+        )
     before, after = (_at(own, project_id, number) for number in (old, new))
     return render_template(
         "versions.html",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import current_app, g, has_app_context
@@ -14,7 +14,7 @@ from flask_babel import get_locale, get_translations
 
 from labeler.prompts import titled
 from labeler.prompts.styles import WAYS
-from labeler.settings import N_ as N_
+from labeler.sentence import N_, recalled
 from labeler.settings import TABLES, Setting
 
 
@@ -244,6 +244,12 @@ SETTINGS = {setting.name: setting for table in TABLES.values() for setting in ta
 """The settings that Labeler has itself; those of plugins come beside them."""
 
 
+def said(text: str | list[Any] | None) -> str:
+    """Return an error's sentence, or what is kept of one, in the page's language; a strange text stays as it is."""
+    sentence = recalled(text)
+    return "" if sentence is None else sentence.say(_, _NAMED)
+
+
 def word(name: str) -> str:
     """Return the page's word for a state, role, order, backend and the like; what a plugin added stays as it is."""
     return str(_(WORDS[name])) if name in WORDS else name
@@ -309,3 +315,7 @@ def setting_named(names: str) -> str:
 def setting_help(name: str) -> str:
     known = known_settings()
     return _said(known[name].help) if name in known else ""
+
+
+_NAMED: Mapping[str, Callable[[str], str]] = {"setting": setting_named, "backend": word, "split": word}
+"""Holes of sentences that hold a name of the code, and what the page calls it."""

@@ -42,6 +42,7 @@ from labeler.records import BackendFailure, Completion, Value
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.index import Entry, ExampleIndex
 from labeler.retrieval.lexical import LexicalEmbedder, count_ngrams
+from labeler.sentence import Sentence
 from labeler.store.work import OLDEST
 
 if TYPE_CHECKING:
@@ -249,13 +250,17 @@ class EnsembleBackend(Learner[Fit]):
         read = self._read(fitted, [request.record.text for request in requests]) if fitted is not None else []
         for n, request in enumerate(requests):
             if not self.supports(request.schema):
-                reason = f"The {name} labels choices only, not {request.schema.kind}"
+                reason = Sentence("The %(name)s labels choices only, not %(kind)s", name=name, kind=request.schema.kind)
                 yield BackendFailure("setup", reason, fatal=True)
             elif fitted is None or (only and only not in fitted.members):
-                reason = f"The {name} needs at least {MIN_EXAMPLES} approved examples, of two labels or more"
+                reason = Sentence(
+                    "The %(name)s needs at least %(count)s approved examples, of two labels or more",
+                    name=name,
+                    count=MIN_EXAMPLES,
+                )
                 yield BackendFailure("no_examples", reason, fatal=True)
             elif request.vector is None:
-                yield BackendFailure("no_vector", "The record has no vector yet")
+                yield BackendFailure("no_vector", Sentence("The record has no vector yet"))
             else:
                 yield self._answer(fitted, request, read[n : n + 1], only, name)
 
@@ -270,7 +275,9 @@ class EnsembleBackend(Learner[Fit]):
         value, score = decided(schema, fitted.labels, found, learned.size_odds, learned.rule)
         score *= 1.0 if one else learned.ratio
         if value is None:
-            return BackendFailure("no_answer", f"The {name} was fitted on labels that the task no longer has")
+            return BackendFailure(
+                "no_answer", Sentence("The %(name)s was fitted on labels that the task no longer has", name=name)
+            )
         text = answer_text(request.task, schema, value)
         note = SEEDS if not fitted.learned.compared else name
         return Completion(text, score=min(score, pool.MOST), scores=scores, note=note, fit=fitted.id)

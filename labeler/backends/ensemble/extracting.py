@@ -21,6 +21,7 @@ from labeler.labels import LabelSchema
 from labeler.prompts import answer_text
 from labeler.records import BackendFailure, Completion
 from labeler.retrieval.index import Entry, Hit
+from labeler.sentence import Sentence
 
 FEWEST = 20
 """With fewer approved examples nobody can tell whether a suggestion would help."""
@@ -106,19 +107,25 @@ class ExtractingBackend(Learner[ExtractionFit]):
 
     def _answer(self, request: BackendRequest, only: str, name: str) -> Completion | BackendFailure:
         if only:
-            return BackendFailure("setup", f"The {name} labels choices only, not {request.schema.kind}", fatal=True)
+            return BackendFailure(
+                "setup",
+                Sentence("The %(name)s labels choices only, not %(kind)s", name=name, kind=request.schema.kind),
+                fatal=True,
+            )
         fitted = self._ready()
         if fitted is None and not self._enough():
-            reason = f"The free suggestion of a text needs at least {FEWEST} approved examples"
+            reason = Sentence("The free suggestion of a text needs at least %(count)s approved examples", count=FEWEST)
             return BackendFailure("no_examples", reason, fatal=True)
         if fitted is None:
-            return BackendFailure(PREPARING, "The free suggestion of a text is being learned")
+            return BackendFailure(PREPARING, Sentence("The free suggestion of a text is being learned"))
         if not any(model.used for model in fitted.models):
-            reason = "What can be cut out of the text helps less than a blank form; a language model would help"
+            reason = Sentence(
+                "What can be cut out of the text helps less than a blank form; a language model would help"
+            )
             return BackendFailure(BLANK, reason, fatal=True)
         value = request.schema.together(cut_out(request.schema, fitted.models, request.record.text, self._embed))
         if value is None:
-            return BackendFailure("no_answer", "No piece of the text is like what was approved")
+            return BackendFailure("no_answer", Sentence("No piece of the text is like what was approved"))
         return Completion(answer_text(request.task, request.schema, value), note=EXTRACTION, fit=fitted.id)
 
     def _embed(self, texts: Sequence[str]) -> Any:

@@ -16,6 +16,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from labeler.backends.local.trials import Unsuited
+from labeler.sentence import Sentence
 
 Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 """For each layer its keys and values, of shape (rows, heads, tokens, dim)."""
@@ -89,14 +90,14 @@ def given(model: Any, cache: Any) -> dict[str, Any]:
     for name in ("cache", "past_key_values"):
         if name in takes:
             return {name: cache}
-    raise Unsuited("its forward takes no cache")
+    raise Unsuited(Sentence("its forward takes no cache"))
 
 
 def check_plain(model: Any) -> None:
     """Raise :class:`Unsuited` for a model that has layers which do not look back on all tokens, or a window of them."""
     kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
     if not _KINDS.issuperset(kinds):
-        raise Unsuited(f"it has layers of the kind {', '.join(sorted(set(kinds) - _KINDS))}")
+        raise Unsuited(Sentence("it has layers of the kind %(names)s", names=", ".join(sorted(set(kinds) - _KINDS))))
 
 
 def masks(model: Any, seen: np.ndarray, positions: np.ndarray, prefix: int) -> Any:
@@ -117,7 +118,7 @@ def masks(model: Any, seen: np.ndarray, positions: np.ndarray, prefix: int) -> A
 def _mask(model: Any, seen: np.ndarray) -> torch.Tensor:
     chosen = model.config._attn_implementation
     if chosen not in ("sdpa", "eager"):
-        raise Unsuited(f"its attention {chosen} takes no mask of ours")
+        raise Unsuited(Sentence("its attention %(name)s takes no mask of ours", name=chosen))
     mask = torch.from_numpy(seen)[None, None].to(model.device)
     if chosen == "sdpa":
         return mask

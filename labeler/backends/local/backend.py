@@ -25,6 +25,7 @@ from labeler.backends.local.trials import slower
 from labeler.errors import BackendError, JsonError, LabelerError
 from labeler.prompts import answer_text
 from labeler.records import BackendFailure, Completion, Generation, Message, Value
+from labeler.sentence import Sentence
 
 BY_SCORE, REPAIRED = "scored", "repaired"
 """Notes of completions: the labels were scored, nothing was generated; or the syntax of the JSON was mended."""
@@ -197,14 +198,15 @@ class TransformersBackend(Backend):
     def _job(self, chat: Chat, place: int, request: BackendRequest) -> _Job | BackendFailure:
         candidates = {} if request.answering == GENERATED else request.schema.candidates()
         if request.answering == SCORED and not candidates:
-            message = (
-                f"The task {request.task} has no closed list of labels to score; set answering to auto or generated."
+            message = Sentence(
+                "The task %(task)s has no closed list of labels to score; set answering to auto or generated.",
+                task=request.task,
             )
             return BackendFailure("setup", message, fatal=True)
         try:
             prompt = chat.prompt_ids(request.messages)
         except PromptRefused as error:
-            return BackendFailure("request", f"{error}.")
+            return BackendFailure("request", Sentence("%(why)s.", why=error))
         except Exception as error:
             return _unexpected(error)
         return _Job(place, request, prompt, dict(candidates))
@@ -235,7 +237,7 @@ class TransformersBackend(Backend):
             log.exception("Unexpected error of the backend transformers")
             return [_unexpected(error)] * len(jobs)
         if len(jobs) == 1:
-            return [BackendFailure("memory", f"{message}.")]
+            return [BackendFailure("memory", Sentence("%(why)s.", why=message))]
         # The one that failed says nothing about how many of the others fit.
         self._size.value = size
         half = len(jobs) // 2
@@ -273,7 +275,9 @@ class TransformersBackend(Backend):
         scores = dict(zip(job.candidates, shares, strict=True))
         value = request.schema.decide(scores, size=1.0 if request.size is None else request.size)
         if value is None:
-            return BackendFailure("request", f"The scores of the task {request.task} do not single out a label.")
+            return BackendFailure(
+                "request", Sentence("The scores of the task %(task)s do not single out a label.", task=request.task)
+            )
         chosen = [scores[name] for name, candidate in job.candidates.items() if _holds(value, candidate)]
         return Completion(
             text=answer_text(request.task, request.schema, value),
@@ -349,17 +353,20 @@ def _holds(value: Value, candidate: Value) -> bool:
 
 
 def _too_long(tokens: int, answer: int, loaded: LoadedModel) -> BackendFailure:
-    message = (
-        f"The prompt has {tokens} tokens and its answer up to {answer}, but the model reads {loaded.context} in all; "
-        "show fewer examples, lower max_tokens, or take a model with a longer context."
+    message = Sentence(
+        "The prompt has %(n)s tokens and its answer up to %(most)s, but the model reads %(context)s"
+        " in all; show fewer examples, lower max_tokens, or take a model with a longer context.",
+        n=tokens,
+        most=answer,
+        context=loaded.context,
     )
     return BackendFailure("request", message)
 
 
 def _unexpected(error: Exception) -> BackendFailure:
-    message = f"The local model failed with an unexpected {type(error).__name__}; see the log."
+    message = Sentence("The local model failed with an unexpected %(error)s; see the log.", error=type(error).__name__)
     if "CUDA error" in str(error) or "CUBLAS" in str(error):
         # After such an error no call of this process reaches the card any more.
-        message = "The GPU stopped with an error; restart Labeler, and see the log for details."
+        message = Sentence("The GPU stopped with an error; restart Labeler, and see the log for details.")
         return BackendFailure("setup", message, fatal=True)
     return BackendFailure("request", message)

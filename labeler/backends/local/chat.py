@@ -119,7 +119,7 @@ class Chat:
             )
         except Exception as error:  # jinja's own, and whatever a template runs into
             reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-            raise PromptRefused(f"The model's chat template refuses the messages: {reason}") from error
+            raise PromptRefused("The model's chat template refuses the messages: %(reason)s", reason=reason) from error
         pieces = self._holes.split(rendered)
         if not {str(n) for n, text in enumerate(texts) if text} <= set(pieces[1::2]):
             raise PromptRefused("The model's chat template leaves out a message; choose another model")
@@ -198,8 +198,9 @@ def added_tokens(tokenizer: Any) -> Mapping[int, Any]:
     except AttributeError as error:
         version = importlib.metadata.version("transformers")
         raise BackendError(
-            f"transformers {version} does not list the control tokens of a model; install the versions of "
-            "constraints.txt"
+            "transformers %(version)s does not list the control tokens of a model; install the versions"
+            " of constraints.txt",
+            version=version,
         ) from error
     return found
 

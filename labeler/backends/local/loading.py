@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from labeler.backends.local.chat import Chat
 from labeler.backends.local.memory import free_memory, is_out_of_memory
 from labeler.errors import BackendError, LabelerError, MissingExtra, SettingError
+from labeler.sentence import N_, Sentence
 
 if TYPE_CHECKING:
     import torch
@@ -121,10 +122,19 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == AUTO:
         wanted = next(kind for kind, found in there.items() if found)
     if wanted not in there:
-        raise SettingError(f"device is {wanted!r}; allowed are: {AUTO}, {', '.join(there)}")
+        raise SettingError(
+            "%(setting)s is %(value)r; allowed are: %(names)s",
+            setting="device",
+            value=wanted,
+            names=", ".join([AUTO, *there]),
+        )
     if not there[wanted]:
-        what = "no NVIDIA or AMD GPU" if wanted == CUDA else "no Apple GPU"
-        raise SettingError(f"device is {wanted}, but torch finds {what} on this machine; set device to auto or cpu")
+        raise SettingError(
+            N_("device is %(device)s, but torch finds no NVIDIA or AMD GPU on this machine; set device to auto or cpu")
+            if wanted == CUDA
+            else N_("device is %(device)s, but torch finds no Apple GPU on this machine; set device to auto or cpu"),
+            device=wanted,
+        )
     return torch.device(wanted)
 
 
@@ -132,12 +142,19 @@ def choose_quantization(options: LoadOptions, device: str) -> str:
     """Return "nf4", "int8" or "none". Raises if bitsandbytes is needed and missing, or the file has its own bits."""
     wanted = options.quantization
     if wanted not in (AUTO, NF4, INT8, WHOLE):
-        raise SettingError(f"quantization is {wanted!r}; allowed are: {AUTO}, {NF4}, {INT8}, {WHOLE}")
+        raise SettingError(
+            "%(setting)s is %(value)r; allowed are: %(names)s",
+            setting="quantization",
+            value=wanted,
+            names=", ".join([AUTO, NF4, INT8, WHOLE]),
+        )
     if options.gguf_file:
         if wanted in (NF4, INT8):
             raise SettingError(
-                f"quantization is {wanted}, but {options.gguf_file} is a GGUF file, which brings its own; "
-                f"set quantization to {AUTO}, or load the model from its safetensors"
+                "quantization is %(name)s, but %(file)s is a GGUF file, which brings its own; set quantization to "
+                "auto, or load the model from its safetensors",
+                name=wanted,
+                file=options.gguf_file,
             )
         return WHOLE
     if wanted == AUTO:
@@ -157,13 +174,17 @@ def _located(options: LoadOptions) -> LoadOptions:
         path, gguf_file = path.parent, path.name
     if gguf_file:
         if Path(gguf_file).is_absolute() or ".." in Path(gguf_file).parts:
-            raise SettingError(f"gguf_file is {gguf_file!r}; give the name of a file inside the model's folder")
+            raise SettingError(
+                "gguf_file is %(file)r; give the name of a file inside the model's folder", file=gguf_file
+            )
         _need("gguf")
     if path.is_dir():
         _check_folder(path, gguf_file)
         model_id = str(path)
     elif re.match(r"[/~.]|[A-Za-z]:\\", model_id) or model_id.count("/") > 1 or path.exists():
-        raise SettingError(f"There is no model folder {model_id}; give a folder with config.json, or a hub id")
+        raise SettingError(
+            "There is no model folder %(folder)s; give a folder with config.json, or a hub id", folder=model_id
+        )
     return LoadOptions(model_id, options.quantization, options.device, gguf_file, options.adapter.strip())
 
 
@@ -185,15 +206,29 @@ def _check_folder(folder: Path, gguf_file: str) -> None:
     if gguf_file:
         if not (folder / gguf_file).is_file():
             there = ", ".join(sorted(path.name for path in folder.glob("*.gguf"))[:5]) or "none"
-            raise SettingError(f"There is no file {gguf_file} in {folder}; GGUF files there: {there}")
+            raise SettingError(
+                "There is no file %(file)s in %(folder)s; GGUF files there: %(names)s",
+                file=gguf_file,
+                folder=folder,
+                names=there,
+            )
     elif not (folder / "config.json").is_file():
         files = sorted(path.name for path in folder.glob("*.gguf"))
-        remedy = f"set gguf_file to {files[0]}" if files else "give the folder that holds config.json and the weights"
-        raise SettingError(f"The folder {folder} has no config.json, so it holds no model; {remedy}")
+        raise SettingError(
+            N_("The folder %(folder)s has no config.json, so it holds no model; set gguf_file to %(file)s")
+            if files
+            else N_(
+                "The folder %(folder)s has no config.json, so it holds no model; give the folder that holds "
+                "config.json and the weights"
+            ),
+            folder=folder,
+            file="".join(files[:1]),
+        )
     elif not any(folder.glob("*.safetensors")):
         raise SettingError(
-            f"The folder {folder} holds no safetensors, and other weights are not read, because a pickle can run "
-            "any code; save the model with safetensors"
+            "The folder %(folder)s holds no safetensors, and other weights are not read, because a "
+            "pickle can run any code; save the model with safetensors",
+            folder=folder,
         )
 
 
@@ -201,13 +236,21 @@ def _check_adapter(adapter: str) -> None:
     folder = Path(adapter).expanduser()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
-            raise SettingError(f"The adapter {adapter} has no {name}; give the folder of a LoRA that peft has saved")
+            raise SettingError(
+                "The adapter %(folder)s has no %(file)s; give the folder of a LoRA that peft has saved",
+                folder=adapter,
+                file=name,
+            )
     try:
         kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
     except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-        raise SettingError(f"adapter_config.json in {adapter} has no peft_type; save the LoRA again") from None
+        raise SettingError(
+            "adapter_config.json in %(folder)s has no peft_type; save the LoRA again", folder=adapter
+        ) from None
     if kind != "LORA":
-        raise SettingError(f"The adapter {adapter} is of the kind {kind}; only LORA is read")
+        raise SettingError(
+            "The adapter %(folder)s is of the kind %(kind)s; only LORA is read", folder=adapter, kind=kind
+        )
     try:
         importlib.import_module("peft")
     except ImportError as error:
@@ -280,28 +323,48 @@ def _explain(error: Exception, options: LoadOptions, device: str) -> NoReturn:
     if any(is_out_of_memory(cause) for cause in _causes(error)):
         free_memory()
         raise BackendError(
-            f"The model {model_id} does not fit into the memory of {device}; set quantization to nf4, "
-            "take a smaller model, or set device to cpu"
+            "The model %(model)s does not fit into the memory of %(device)s; set quantization to nf4, "
+            "take a smaller model, or set device to cpu",
+            model=model_id,
+            device=device,
         ) from error
     if "GatedRepoError" in names or "gated repo" in said:
-        message = f"The model {model_id} is gated; accept its licence on the hub, and set HF_TOKEN to your token"
+        message = Sentence(
+            "The model %(model)s is gated; accept its licence on the hub, and set HF_TOKEN to your token",
+            model=model_id,
+        )
     elif "RepositoryNotFoundError" in names or "not a valid model identifier" in said:
-        message = f"The hub has no model {model_id}, or it is private; check the model id, or set HF_TOKEN"
+        message = Sentence(
+            "The hub has no model %(model)s, or it is private; check the model id, or set HF_TOKEN", model=model_id
+        )
     elif names & _OFFLINE or "couldn't connect" in said or "offline mode" in said.lower():
-        message = (
-            f"The model {model_id} is not in the local cache and the hub cannot be reached; connect once, or give "
-            "a folder with the weights"
+        message = Sentence(
+            "The model %(model)s is not in the local cache and the hub cannot be reached; connect once,"
+            " or give a folder with the weights",
+            model=model_id,
         )
     elif "model.safetensors" in said or "use_safetensors" in said:
-        message = f"The model {model_id} has no weights in safetensors, and a pickle is not read; take another model"
+        message = Sentence(
+            "The model %(model)s has no weights in safetensors, and a pickle is not read; take another model",
+            model=model_id,
+        )
     elif "trust_remote_code" in said:
-        message = (
-            f"The model {model_id} comes with its own code, which is never run; use a model that transformers supports"
+        message = Sentence(
+            "The model %(model)s comes with its own code, which is never run; use a model that transformers supports",
+            model=model_id,
         )
     elif isinstance(error, ImportError):
-        message = f"The model {model_id} needs a package that is not installed: {_first_line(error)}"
+        message = Sentence(
+            "The model %(model)s needs a package that is not installed: %(reason)s",
+            model=model_id,
+            reason=_first_line(error),
+        )
     else:
-        message = f"The model {model_id} could not be loaded: {_first_line(error)}; check its folder or choose another"
+        message = Sentence(
+            "The model %(model)s could not be loaded: %(reason)s; check its folder or choose another",
+            model=model_id,
+            reason=_first_line(error),
+        )
     raise SettingError(message) from error
 
 

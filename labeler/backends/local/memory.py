@@ -87,8 +87,9 @@ def in_batches(
         release()
         if len(batch) == 1:
             raise OutOfMemory(
-                f"Memory is too small for a single prompt ({said}); show fewer examples, set quantization to nf4, "
-                "take a smaller model, or set device to cpu"
+                "Memory is too small for a single prompt (%(reason)s); show fewer examples, set "
+                "quantization to nf4, take a smaller model, or set device to cpu",
+                reason=said,
             )
         limit.value = len(batch) // 2
         log.warning("Out of memory with %d prompts at once; going on with %d", len(batch), limit.value)

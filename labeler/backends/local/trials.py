@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from labeler.backends.local.memory import is_out_of_memory
+from labeler.sentence import N_, Sentence
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class Unsuited(Exception):
 
 
 class Quicker:
-    """A quicker way; ``without`` begins the sentence that says how a model answers where its trial fails."""
+    """A quicker way; ``without`` is the template that says how a model answers where its trial fails, and ``why``."""
 
     def __init__(self, without: str) -> None:
         self._without = without
@@ -42,11 +43,11 @@ class Quicker:
     def said(self, model: Any) -> str:
         """Return one sentence for people if the model has to do without; empty if it does not, or is not tried yet."""
         reason = self._found.get(model)
-        return f"{self._without}: {reason}." if reason else ""
+        return Sentence(self._without, why=reason) if reason else ""
 
 
-HEADS = Quicker("Every prompt is read as a whole before its answer is written, which is slower")
-TREES = Quicker("Labels are scored one by one, which is slower")
+HEADS = Quicker(N_("Every prompt is read as a whole before its answer is written, which is slower: %(why)s."))
+TREES = Quicker(N_("Labels are scored one by one, which is slower: %(why)s."))
 
 
 def slower(model: Any) -> list[str]:
@@ -56,15 +57,17 @@ def slower(model: Any) -> list[str]:
 
 def _reason(trial: Callable[[], bool]) -> str:
     try:
-        return "" if trial() else "in a trial the quicker way changed the answer"
+        return "" if trial() else Sentence("in a trial the quicker way changed the answer")
     except Exception as error:
         if is_out_of_memory(error):
             raise
         if isinstance(error, Unsuited):
-            return f"this model does not allow it ({error})"
+            return Sentence("this model does not allow it (%(why)s)", why=error)
         version = importlib.metadata.version("transformers")
         what = f"{type(error).__name__}: {str(error).strip().split(chr(10))[0][:200].rstrip('.')}"
-        return (
-            f"a trial with transformers {version} failed ({what}); if this model was quicker before, install the "
-            "versions of constraints.txt"
+        return Sentence(
+            "a trial with transformers %(version)s failed (%(reason)s); if this model was quicker "
+            "before, install the versions of constraints.txt",
+            version=version,
+            reason=what,
         )

@@ -12,6 +12,7 @@ from labeler.backends.openai import context
 from labeler.backends.openai.limits import Headers, rate_limits, retry_after
 from labeler.backends.openai.settings import OPENAI_URL
 from labeler.records import AWAY, Completion, RateLimits
+from labeler.sentence import Sentence
 
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
 _MODEL_CODES = {"model_not_found", "invalid_model", "model_not_available", "model_not_supported"}
@@ -81,7 +82,7 @@ class Refusal(NamedTuple):
 class Unreadable(NamedTuple):
     """An answer that is no completion and no error that one could act on."""
 
-    why: str
+    why: Sentence
 
 
 def refusal(status: int, headers: Headers, body: Any) -> Refusal:
@@ -107,7 +108,7 @@ def refused(status: int, headers: Headers, content: bytes) -> Refusal:
 def answered(body: Any, headers: Headers) -> Completion | Refusal | Unreadable:
     """Read the body of a chat completion that came with status 200."""
     if not isinstance(body, dict):
-        return Unreadable("is not a JSON object")
+        return Unreadable(Sentence("is not a JSON object"))
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
     error = body.get("error")
@@ -119,7 +120,9 @@ def answered(body: Any, headers: Headers) -> Completion | Refusal | Unreadable:
     # Gateways report the error of the server behind them with status 200.
     if status := _status(error):
         return refusal(status, headers, error)
-    return Unreadable("has no choices" + (f" ({_said(error)})" if error else ""))
+    return Unreadable(
+        Sentence("has no choices (%(reason)s)", reason=_said(error)) if error else Sentence("has no choices")
+    )
 
 
 def _status(error: Any) -> int | None:
@@ -224,42 +227,56 @@ def _said(error: Any) -> str:
     return "" if error is None else json.dumps(error, ensure_ascii=False)[:4000]
 
 
-def diagnose(refusal: Refusal, model_id: str, base_url: str | None) -> tuple[str, str]:
-    """Return the kind of failure, and a sentence that says what to do."""
+def diagnose(refusal: Refusal, model_id: str, base_url: str | None) -> tuple[str, Sentence]:
+    """Return the kind of failure, and what to do."""
     status, said, codes = refusal.status, refusal.said, refusal.codes
     if status == 402 or codes & _QUOTA_CODES or "insufficient_quota" in said or _speaks(_QUOTA, refusal, 429):
-        return "quota", "The account has no credit left; add credit or raise its limit, then resume the run."
+        return "quota", Sentence("The account has no credit left; add credit or raise its limit, then resume the run")
     if refusal.too_long is not None:
-        return "too_long", "The prompt is longer than the model can read; show fewer examples or use another model."
+        return "too_long", Sentence(
+            "The prompt is longer than the model can read; show fewer examples or use another model"
+        )
     if is_too_large(refusal):
         return (
             "request",
-            "This one call is more than the server's limit takes; show fewer examples, or raise the limit.",
+            Sentence("This one call is more than the server's limit takes; show fewer examples, or raise the limit"),
         )
     if status == 429:
-        return "rate_limit", "The server limits the rate; the call is worth another try later, with fewer at once."
+        return "rate_limit", Sentence(
+            "The server limits the rate; the call is worth another try later, with fewer at once"
+        )
     if status == 451 or (400 <= status < 500 and _MODERATED.search(" ".join((said, *codes)))):
-        return "request", "The server's moderation refuses this prompt; label this record by hand."
+        return "request", Sentence("The server's moderation refuses this prompt; label this record by hand")
     if status in (401, 403) or (status == 400 and _AUTH.search(said)):
-        return "auth", "The server does not accept the key; check OPENAI_API_KEY or openai_api_key."
+        return "auth", Sentence("The server does not accept the key; check OPENAI_API_KEY or openai_api_key")
     if status == 404 or codes & _MODEL_CODES or (status in (400, 422) and _MODEL.search(said)):
         where = base_url or OPENAI_URL
-        return "model", f"No model {model_id!r} at {where}; check the model id, and that base_url is right."
+        return "model", Sentence(
+            "No model %(model)r at %(address)s; check the model id, and that base_url is right",
+            model=model_id,
+            address=where,
+        )
     if 300 <= status < 400 or status == 405:
-        return "setup", "The address does not take chat completions; set base_url to where the API begins (/v1)."
+        return "setup", Sentence(
+            "The address does not take chat completions; set base_url to where the API begins (/v1)"
+        )
     if status >= 500 or status in (408, 409, 425):
         return _of_server(refusal, base_url)
     about_length = _ANSWER_LENGTH.search(said) or _ANSWER_LENGTH.search(refusal.param)
     if status in (400, 422) and about_length and _ANSWER_TOO_LONG.search(said):
         most = _MOST.search(said)
         if most is None:
-            return "setup", "The server does not write answers that long; lower max_tokens, then resume the run."
+            return "setup", Sentence(
+                "The server does not write answers that long; lower max_tokens, then resume the run"
+            )
         lower = int(most[1].replace(",", ""))
         return (
             "setup",
-            f"The server does not write answers that long; lower max_tokens to {lower}, then resume the run.",
+            Sentence(
+                "The server does not write answers that long; lower max_tokens to %(n)s, then resume the run", n=lower
+            ),
         )
-    return "request", "The server refuses this prompt; see what it says, and label this record by hand."
+    return "request", Sentence("The server refuses this prompt; see what it says, and label this record by hand")
 
 
 def _speaks(words: re.Pattern[str], refusal: Refusal, but: int) -> bool:
@@ -281,8 +298,10 @@ def is_too_large(refusal: Refusal) -> bool:
     return refusal.status == 413 or bool(_TOO_LARGE.search(refusal.said))
 
 
-def _of_server(refusal: Refusal, base_url: str | None) -> tuple[str, str]:
+def _of_server(refusal: Refusal, base_url: str | None) -> tuple[str, Sentence]:
     if _AWAY.search(refusal.said):
         where = base_url or OPENAI_URL
-        return AWAY, f"The server behind {where} does not answer, or its model is not ready; see that it runs."
-    return "server", "The server failed; the call is worth another try."
+        return AWAY, Sentence(
+            "The server behind %(address)s does not answer, or its model is not ready; see that it runs", address=where
+        )
+    return "server", Sentence("The server failed; the call is worth another try")

@@ -35,6 +35,7 @@ from labeler.backends.thoughts import begins_with_thoughts, split_thoughts
 from labeler.errors import BackendError, SettingError
 from labeler.labels import Choice, Label
 from labeler.records import AWAY, TOO_LONG, BackendFailure, Completion, Generation, Record
+from labeler.sentence import Sentence
 
 _PROBE, _ROOM = "answer", 256
 # In seconds and bytes: a list of models, some of which have hundreds, is no reason to let a test wait for long.
@@ -65,9 +66,14 @@ class OpenAIBackend(Backend):
         capabilities: Capabilities | None = None,
     ) -> None:
         if structured not in ("auto", *FORMATS):
-            raise SettingError(f"structured is {structured!r}; use one of: auto, {', '.join(FORMATS)}")
+            raise SettingError(
+                "%(setting)s is %(value)r; allowed are: %(names)s",
+                setting="structured",
+                value=structured,
+                names=", ".join(["auto", *FORMATS]),
+            )
         if not (math.isfinite(timeout) and timeout > 0):
-            raise SettingError(f"timeout is {timeout}; use a number of seconds above 0")
+            raise SettingError("timeout is %(value)s; use a number of seconds above 0", value=timeout)
         if not model_id.strip():
             raise SettingError("No model id; enter the name of the model on the server")
         self.model_id: str | None = model_id.strip()
@@ -130,7 +136,10 @@ class OpenAIBackend(Backend):
             return found | {"message": result.message}
         model = result.model_id or self.model_id
         if unusable := _unusable(result):
-            return found | {"model": model, "message": f"{model} gives no answer that can be used. {unusable}."}
+            return found | {
+                "model": model,
+                "message": Sentence("%(model)s gives no answer that can be used. %(why)s.", model=model, why=unusable),
+            }
         return found | {"ok": True, "model": model, "message": f"{model} answered in {ms} ms."}
 
     def answers(self) -> bool:
@@ -225,20 +234,23 @@ class OpenAIBackend(Backend):
             if error.name in ("openai", "httpx2"):
                 message = "The package openai is not installed; install it with: pip install openai"
             else:
-                message = f"A package is missing ({self._hider.clean(str(error))})."
+                message = Sentence("A package is missing (%(reason)s).", reason=self._hider.clean(str(error)))
             return BackendFailure("setup", message, fatal=True)
         except BackendError as error:
             return BackendFailure("setup", str(error), fatal=True)
         except Exception as error:
             # The contract of a backend: one call that fails must not take the run with it.
             log.error("Unexpected error of the backend openai: %s", self._hider.clean(repr(error)))
-            return BackendFailure("request", f"The call failed with an unexpected {type(error).__name__}; see the log.")
+            return BackendFailure(
+                "request",
+                Sentence("The call failed with an unexpected %(error)s; see the log.", error=type(error).__name__),
+            )
 
     def _ask_until_taken(
         self, request: BackendRequest, knowledge: Knowledge, forms: Forms
     ) -> Completion | BackendFailure:
         if not self._can_send:
-            message = "No OpenAI key: set OPENAI_API_KEY, or openai_base_url to a server of your own."
+            message = Sentence("No OpenAI key: set OPENAI_API_KEY, or openai_base_url to a server of your own.")
             return BackendFailure("setup", message, fatal=True)
         while True:
             try:
@@ -247,7 +259,7 @@ class OpenAIBackend(Backend):
                     return failure
                 data = form.encode(request)
             except (ValueError, TypeError):
-                message = (
+                message = Sentence(
                     "The prompt holds what JSON cannot carry (a lone surrogate, NaN); clean the text of the record."
                 )
                 return BackendFailure("request", message)
@@ -263,20 +275,26 @@ class OpenAIBackend(Backend):
         if request.generation.explicit:
             for name in settings_of(request.generation):
                 if name in request.generation.explicit and form.known.takes(name) is False:
-                    remedy = "clear it in the settings of the task."
-                    message = f"The model {self.model_id} refuses the setting {name}; {remedy}"
-                    return BackendFailure("setup", self._hider.hide(message), fatal=True)
+                    message = Sentence(
+                        "The model %(model)s refuses the setting %(setting)s; clear it in the settings of the task.",
+                        model=self.model_id,
+                        setting=name,
+                    )
+                    return BackendFailure("setup", message.mapped(self._hider.hide), fatal=True)
         if request.answering != SCORED or form.scored:
             return None
         if can_score(request.schema):
             return self._no_scores()
-        message = "Only one label out of a closed list has scores; set the answers of this task to auto or generated."
+        message = Sentence(
+            "Only one label out of a closed list has scores; set the answers of this task to auto or generated."
+        )
         return BackendFailure("setup", message, fatal=True)
 
     def _no_scores(self) -> BackendFailure:
-        message = (
-            f"The model {self.model_id} gives no log probabilities, so its labels have no scores; "
-            "set the answers of this task to auto or generated, or use another model."
+        message = Sentence(
+            "The model %(model)s gives no log probabilities, so its labels have no scores; set the "
+            "answers of this task to auto or generated, or use another model.",
+            model=self.model_id,
         )
         return BackendFailure("setup", self._hider.hide(message), fatal=True)
 
@@ -293,7 +311,7 @@ class OpenAIBackend(Backend):
             # Not strictjson: the answer is paid for, and one odd escape in it is no reason to ask again.
             body = json.loads(reply.content)
         except (ValueError, RecursionError):
-            return self._unreadable("is not JSON")
+            return self._unreadable(Sentence("is not JSON"))
         return self._interpret(body, reply.headers, request, form, knowledge)
 
     def _interpret(
@@ -301,7 +319,7 @@ class OpenAIBackend(Backend):
     ) -> Completion | BackendFailure | Refusal:
         result = answers.answered(body, headers)
         if isinstance(result, Unreadable):
-            return self._unreadable(self._hider.clean(result.why))
+            return self._unreadable(result.why.mapped(self._hider.clean))
         if isinstance(result, Refusal):
             return result
         if result.model_id:
@@ -332,8 +350,10 @@ class OpenAIBackend(Backend):
         knowledge.learn_context(refusal)
         return self._failure(refusal)
 
-    def _unreadable(self, what: str) -> BackendFailure:
-        message = f"The server's answer {what}; try again, and check that base_url ends where its API begins (/v1)."
+    def _unreadable(self, what: Sentence) -> BackendFailure:
+        message = Sentence(
+            "The server's answer %(why)s; try again, and check that base_url ends where its API begins (/v1).", why=what
+        )
         return BackendFailure("server", message, retryable=True)
 
     def _failure_of(self, problem: Exception | Reply) -> BackendFailure:
@@ -341,35 +361,46 @@ class OpenAIBackend(Backend):
         if isinstance(problem, Reply):
             return self._failure(answers.refused(problem.status, problem.headers, problem.content))
         if isinstance(problem, TooSlow):
-            message = (
-                f"No complete answer within {self.timeout:g} s; raise timeout_seconds, or lower concurrency where the "
-                "server answers few calls at once."
+            message = Sentence(
+                "No complete answer within %(n)s s; raise timeout_seconds, or lower concurrency where the "
+                "server answers few calls at once.",
+                n=f"{self.timeout:g}",
             )
             return BackendFailure("timeout", message, retryable=True)
         if isinstance(problem, TooLong):
-            message = f"The answer is longer than {MAX_ANSWER // 2**20} MB; lower max_tokens or check the server."
+            message = Sentence(
+                "The answer is longer than %(n)s MB; lower max_tokens or check the server.", n=MAX_ANSWER // 2**20
+            )
             return BackendFailure("request", message)
         return self._not_connected(self._hider.clean(str(problem)), isinstance(problem, NotReached))
 
     def _not_connected(self, reason: str, away: bool) -> BackendFailure:
         where = self.base_url or OPENAI_URL
         if "CERTIFICATE_VERIFY_FAILED" in reason:
-            message = f"The certificate of {where} is not trusted ({reason}); install its authority on this machine."
+            message = Sentence(
+                "The certificate of %(address)s is not trusted (%(reason)s); install its authority on this machine.",
+                address=where,
+                reason=reason,
+            )
             return BackendFailure("setup", message, fatal=True)
-        message = f"No connection to {where} ({reason}); check the address, the network and that the server runs."
+        message = Sentence(
+            "No connection to %(address)s (%(reason)s); check the address, the network and that the server runs.",
+            address=where,
+            reason=reason,
+        )
         return BackendFailure(AWAY if away else "connection", message, retryable=True)
 
     def _failure(self, refusal: Refusal) -> BackendFailure:
         kind, remedy = answers.diagnose(refusal, self.model_id or "", self.base_url)
         if kind == "request" and self.structured != "auto" and speaks_of_format(refusal):
             kind = "setup"
-            remedy = "The server does not take this kind of structured output; set structured to auto."
+            remedy = Sentence("The server does not take this kind of structured output; set structured to auto")
         said = self._hider.clean(refusal.said)
         status = f"HTTP {refusal.status}: {said}" if said else f"HTTP {refusal.status}"
         return BackendFailure(
             kind,
             # Hidden once more in the whole: a key pasted into the field of the model id would be shown here.
-            self._hider.hide(f"{remedy[:-1]} ({status})."),
+            Sentence("%(what)s (%(status)s).", what=remedy, status=status).mapped(self._hider.hide),
             retry_after=refusal.retry_after,
             fatal=kind in ("auth", "quota", "model", "setup"),
             retryable=kind in ("rate_limit", "server", AWAY, TOO_LONG),
@@ -403,7 +434,7 @@ def _probe_request() -> BackendRequest:
 def _unusable(result: Completion) -> str | None:
     """Return why the answer to the test is of no use to a run; None for one that is."""
     failure = None if result.finish == endings.CUT and result.text else endings.no_answer(result, _ROOM)
-    empty = None if result.text.strip() else "The answer is empty"
+    empty = None if result.text.strip() else Sentence("The answer is empty")
     return failure.message if failure is not None else empty
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from labeler.backends.openai.failures import CallFailed
 from labeler.backends.openai.wire import NotConnected, Reply, TooLong, TooSlow, Wire
+from labeler.errors import MissingExtra
 from labeler.records import BackendFailure
+from labeler.sentence import Sentence
 
 MAX_FILE = 1024 * 1024 * 1024
 """OpenAI takes 200 MB a file; what comes back, with log probabilities, is several times as long."""
@@ -91,7 +93,7 @@ class BatchClient:
     def _id(self, found: Mapping[str, Any]) -> str:
         id_ = found.get("id")
         if not isinstance(id_, str) or not _ID.fullmatch(id_):
-            raise CallFailed(_odd("names no id"))
+            raise CallFailed(_odd(Sentence("names no id")))
         return id_
 
     def _call(self, send: Callable[[], Reply]) -> dict[str, Any]:
@@ -101,25 +103,28 @@ class BatchClient:
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise CallFailed(_odd("is not a JSON object"))
+            raise CallFailed(_odd(Sentence("is not a JSON object")))
         return {name: _each_text(value, self._hide) for name, value in found.items()}
 
     def _reply(self, send: Callable[[], Reply]) -> Reply:
         try:
             reply = send()
         except TooLong as error:
-            message = "The file is longer than Labeler reads at once; start batches of fewer calls."
+            message = Sentence("The file is longer than Labeler reads at once; start batches of fewer calls.")
             raise CallFailed(BackendFailure("request", message)) from error
         except TooSlow as error:
-            message = "The file or batch did not arrive in time; try again later."
+            message = Sentence("The file or batch did not arrive in time; try again later.")
             raise CallFailed(BackendFailure("timeout", message, retryable=True)) from error
         except NotConnected as error:
             raise CallFailed(self._failure_of(error)) from error
         except ImportError as error:
-            message = "The package openai is not installed; install it with: pip install openai"
+            message = MissingExtra("openai", "openai").sentence
             raise CallFailed(BackendFailure("setup", message, fatal=True)) from error
         if reply.status in (404, 405, 501):
-            message = f"The server does not have this file or batch, or has none at all (HTTP {reply.status})."
+            message = Sentence(
+                "The server does not have this file or batch, or has none at all (HTTP %(status)s).",
+                status=reply.status,
+            )
             raise CallFailed(BackendFailure("setup", message, fatal=True))
         if not 200 <= reply.status < 300:
             raise CallFailed(self._failure_of(reply))
@@ -135,12 +140,16 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def _odd(what: str) -> BackendFailure:
-    message = f"The server's answer {what}; check that the server at base_url has files and batches."
+    message = Sentence(
+        "The server's answer %(why)s; check that the server at base_url has files and batches.", why=what
+    )
     return BackendFailure("server", message, retryable=True)
 
 
 def _checked(id_: str) -> str:
     """Return an id as it may stand in a path."""
     if not _ID.fullmatch(id_) or ".." in id_:
-        raise CallFailed(BackendFailure("request", "The id of a file or batch holds a character that no id has."))
+        raise CallFailed(
+            BackendFailure("request", Sentence("The id of a file or batch holds a character that no id has."))
+        )
     return id_

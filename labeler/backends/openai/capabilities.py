@@ -71,11 +71,13 @@ class Capabilities:
     def from_json(cls, raw: Any) -> Capabilities:
         """Read what :meth:`to_json` wrote. Raises :class:`SettingError` naming the field."""
         if not isinstance(raw, dict):
-            raise SettingError(f"The capabilities of a server must be an object, not {str(raw)[:60]!r}")
+            raise SettingError("The capabilities of a server must be an object, not %(value)r", value=str(raw)[:60])
         for name, value in raw.items():
             if not _is_valid(name, value):
                 raise SettingError(
-                    f"The capability {str(name)[:40]!r} cannot be {str(value)[:40]!r}; test the connection again"
+                    "The capability %(name)r cannot be %(value)r; test the connection again",
+                    name=str(name)[:40],
+                    value=str(value)[:40],
                 )
         return cls(**raw)
 

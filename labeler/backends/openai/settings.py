@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from labeler.errors import SettingError
+from labeler.sentence import N_
 
 OPENAI_URL = "https://api.openai.com/v1"
 LOCAL_KEY = "no-key"
@@ -56,15 +57,22 @@ def checked_url(url: str) -> str:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        _refuse_url("is not an address")
+        _refuse_url(N_("openai_base_url is not an address; example: %(address)s"))
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        _refuse_url("must be an http or https address")
+        _refuse_url(N_("openai_base_url must be an http or https address; example: %(address)s"))
     if parts.username is not None or parts.password is not None:
-        _refuse_url("must not contain a user or password; put the key into openai_api_key")
+        _refuse_url(
+            N_(
+                "openai_base_url must not contain a user or password; put the key into openai_api_key; "
+                "example: %(address)s"
+            )
+        )
     if parts.fragment or (parts.query and not _VERSION.fullmatch(parts.query)):
-        _refuse_url("must not contain # or ?, other than ?api-version= of Azure")
+        _refuse_url(
+            N_("openai_base_url must not contain # or ?, other than ?api-version= of Azure; example: %(address)s")
+        )
     if not url.isprintable() or " " in url:
-        _refuse_url("contains a space or a control character")
+        _refuse_url(N_("openai_base_url contains a space or a control character; example: %(address)s"))
     return url
 
 
@@ -79,7 +87,12 @@ def refuse_metadata(url: str) -> None:
         return
     for address in map(_address, found):
         if address.is_link_local or str(address) in _METADATA:
-            _refuse_url("is an address of this machine's cloud, which is no model server")
+            _refuse_url(
+                N_(
+                    "openai_base_url is an address of this machine's cloud, which is no model server; "
+                    "example: %(address)s"
+                )
+            )
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -119,10 +132,10 @@ def checked_key(key: str | None) -> str | None:
 def _text_setting(instance: Mapping[str, Any], name: str) -> str | None:
     value = instance.get(name)
     if value is not None and not isinstance(value, str):
-        raise SettingError(f"{name} must be text, not {type(value).__name__}")
+        raise SettingError("%(setting)s must be text, not %(kind)s", setting=name, kind=type(value).__name__)
     return (value or "").strip() or None
 
 
-def _refuse_url(why: str) -> NoReturn:
+def _refuse_url(template: str) -> NoReturn:
     # The address itself stays out of the message: it may carry a password.
-    raise SettingError(f"openai_base_url {why}; example: http://127.0.0.1:8000/v1")
+    raise SettingError(template, address="http://127.0.0.1:8000/v1")

@@ -183,8 +183,10 @@ def _connect(base_url: str, api_key: str, timeout: float) -> _Line:
     except (AttributeError, TypeError) as error:
         version = importlib.metadata.version("openai")
         raise BackendError(
-            f"The package openai {version} does not work as Labeler needs it ({error}); install the versions of "
-            "constraints.txt"
+            "The package openai %(version)s does not work as Labeler needs it (%(reason)s); install the"
+            " versions of constraints.txt",
+            version=version,
+            reason=error,
         ) from error
 
 
