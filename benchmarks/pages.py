@@ -70,7 +70,7 @@ def suggest(store: Store, project_id: int, ids: list[int], admin: int) -> None:
         tx.run(f"UPDATE run_items SET state = 'done' WHERE record_id IN ({','.join(map(str, part))})")
         for id_ in part:
             evidence = [Evidence(1, 1, 0.5)]
-            made = Suggestion(id_, TASK, "1", "probe", None, LABELS[id_ % 3], None, score=0.8, note="probe",
+            made = Suggestion(id_, TASK, "1", "probe", None, LABELS[id_ % 3], None, score=0.8, made=("probe",),
                               evidence=evidence, run_id=run_id, scores=dict.fromkeys(LABELS, 0.3))  # fmt: skip
             suggestion_id = store.suggestions.add(tx, project_id, made)
             store.work.suggested(tx, id_, TASK, suggestion_id, 0.8, None)

@@ -108,8 +108,9 @@ class Completion:
     """What a backend answered. Token counts are None when unknown, never 0 instead.
 
     ``scores`` maps label names to numbers in [0, 1] when the backend has real ones (uncalibrated), and ``score``
-    is that of the answer; they are never compared across backends. ``note`` says how a value was made without a
-    language model ("extraction", "vote"), for the page. ``fit`` names what the backend had learned from approvals by
+    is that of the answer; they are never compared across backends. ``made`` says in single words how the value came
+    about beside the plain answer of a model ("extraction", "vote", "scored"); later steps add theirs ("calibrated").
+    ``fit`` names what the backend had learned from approvals by
     itself when it answered; empty for one that learns nothing.
     """
 
@@ -120,10 +121,20 @@ class Completion:
     finish: str | None = None
     score: float | None = None
     scores: Mapping[str, float] | None = None
-    note: str | None = None
+    made: tuple[str, ...] = ()
     model_id: str | None = None
     limits: RateLimits | None = None
     fit: str = ""
+
+
+def made_column(made: Sequence[str]) -> str | None:
+    """Return how a value was made as a column holds it."""
+    return ", ".join(made) or None
+
+
+def made_in(column: str | None) -> tuple[str, ...]:
+    """Return how a value was made from what a column holds."""
+    return tuple(column.split(", ")) if column else ()
 
 
 AWAY, TOO_LONG = "away", "too_long"
@@ -198,7 +209,7 @@ class Suggestion:
     value: Value | None
     failure: ParseFailure | None
     score: float | None = None
-    note: str | None = None
+    made: tuple[str, ...] = ()
     evidence: Sequence[Evidence] = ()
     second: SecondOpinion | None = None
     flags: Sequence[str] = ()

@@ -561,7 +561,7 @@ def test_without_the_package_answers_are_free_and_say_so(smol, prompts, monkeypa
     """Without outlines-core an answer is generated unconstrained, and its note tells."""
     monkeypatch.setitem(sys.modules, "outlines_core", None)
     [answer] = generate(smol, prompts[1:2], Generation(max_tokens=8), STARS.json_schema(), 1)
-    assert answer.note == "unconstrained"
+    assert answer.made == ("unconstrained",)
 
 
 def test_a_tokenizer_that_the_automaton_cannot_follow_is_left_free(tiny_folder):
@@ -682,7 +682,7 @@ def test_a_closed_list_is_scored_and_the_answer_is_in_the_schema(backend):
         assert answer.scores.keys() == {"positive", "neutral", "negative"}
         assert sum(answer.scores.values()) == pytest.approx(1.0)
         assert answer.score == answer.scores[value] == max(answer.scores.values())
-        assert (answer.tokens_out, answer.finish, answer.note) == (0, "stop", "scored")
+        assert (answer.tokens_out, answer.finish, answer.made) == (0, "stop", ("scored",))
         assert answer.tokens_in > 400
     assert answers[0].scores["positive"] > answers[1].scores["positive"]
 
@@ -704,7 +704,7 @@ def test_answers_come_in_the_order_of_the_requests(backend):
         brief(SENTIMENT, REVIEWS[0]),
     ]
     answers = list(backend.complete(requests))
-    assert [answer.note for answer in answers] == ["scored", None, None, "scored"]
+    assert [answer.made for answer in answers] == [("scored",), (), (), ("scored",)]
     assert [next(iter(json.loads(answer.text))) for answer in answers if answer.finish == "stop"] == [
         "stars", "stars", "sentiment",
     ]  # fmt: skip
@@ -725,7 +725,7 @@ def test_a_crooked_answer_is_mended_as_the_last_resort(backend):
     settings = Generation(max_tokens=30, stop=("}",))
     [answer] = backend.complete([brief(STARS, REVIEWS[0], answering="generated", generation=settings)])
     assert strictjson.loads(answer.text).keys() == {"stars"}
-    assert answer.note == "repaired"
+    assert answer.made == ("repaired",)
 
 
 def test_a_schema_without_a_closed_list_cannot_be_scored(backend):

@@ -80,7 +80,7 @@ def test_counts_follow_records_that_come_and_go(instance: Instance, people: dict
     run_id = runs.start(store, id_, "sentiment", [6, 7], {"backend": "nearest"})
     Worker(instance).run_until_idle()
     assert store.ledger.item_counts(run_id) == {"done": 2}
-    assert sum(n for _, n in store.suggestions.notes_of_run(run_id, "sentiment")) == 2
+    assert sum(n for _, n in store.suggestions.made_in_run(run_id, "sentiment")) == 2
     done, all_ = store.vectors.progress(instance.chosen_embeddings(project).embedder.id, id_)
     assert done == all_ == 9
     assert store.counts.faults() == []
@@ -148,7 +148,7 @@ def world_of_suggestions(store: Store, project_id: int, run_id: int, ids: range)
 
     def work(tx: Any) -> None:
         for id_ in ids:
-            made = Suggestion(id_, "sentiment", "1", "nearest", None, "positive", None, note="vote", run_id=run_id)
+            made = Suggestion(id_, "sentiment", "1", "nearest", None, "positive", None, made=("vote",), run_id=run_id)
             store.work.suggested(tx, id_, "sentiment", store.suggestions.add(tx, project_id, made), None, None)
         tx.run("UPDATE run_items SET state = 'failed', error_kind = 'empty' WHERE record_id % 5 = 0")
         tx.run("UPDATE run_items SET state = 'done' WHERE record_id % 5 > 0")

@@ -550,7 +550,7 @@ def test_the_first_record_of_all_has_a_suggestion_by_the_descriptions_of_the_lab
     """It says so, and that it is doubtful: no example stands behind it."""
     opened = shop.seat().next()
     suggestion = shop.instance.store.suggestions.get(opened["suggestion_id"])
-    assert (suggestion.value, suggestion.note, suggestion.evidence) == (opened["suggested"], "seeds", ())
+    assert (suggestion.value, suggestion.made, suggestion.evidence) == (opened["suggested"], ("seeds",), ())
     assert "by the descriptions of the labels: too little is approved yet" in opened["html"]
     assert "raw label scores" in opened["html"]
     assert "doubtful" in opened["html"] and "they start after the first approvals" not in opened["html"]
@@ -716,7 +716,7 @@ def test_how_a_suggestion_was_made_is_said_in_words(shop: Shop, note: str, engli
     """The note of a suggestion stands beside its model, in the language of the reader."""
     seat = shop.seat()
     record_id = seat.next()["record_id"]
-    shop.suggest(record_id, "positive", note=note)
+    shop.suggest(record_id, "positive", made=tuple(note.split(", ")))
     assert english in seat.open(record_id)["html"]
     with seat.client.session_transaction() as session:
         session["language"] = "ko"
@@ -752,7 +752,7 @@ def test_scores_of_the_labels_stand_beside_the_choices(shop: Shop) -> None:
     shop.suggest(record_id, "positive", score=0.8)
     assert shop.seat().open(record_id)["scores"] is None
     scores = {"positive": 0.8, "neutral": 0.15, "negative": 0.05, "gone": 0.0}
-    shop.suggest(record_id, "positive", score=0.8, note="scored", scores=scores)
+    shop.suggest(record_id, "positive", score=0.8, made=("scored",), scores=scores)
     opened = shop.seat().open(record_id)
     assert (opened["scores"], opened["scale"]) == ({"positive": 0.8, "neutral": 0.15, "negative": 0.05}, "raw")
     assert "raw label scores" in opened["html"]
@@ -768,7 +768,7 @@ def test_scores_are_called_calibrated_only_where_they_are(shop: Shop) -> None:
     store, room = shop.instance.store, Calibrations(shop.instance.store.db)
     place = (shop.project, "sentiment", "openai", "tiny-model")
     store.write(lambda tx: room.save(tx, *place, fitted.to_json()))
-    shop.suggest(record_id, "negative", score=adjusted["negative"], note="scored, calibrated", scores=scores)
+    shop.suggest(record_id, "negative", score=adjusted["negative"], made=("scored", "calibrated"), scores=scores)
     opened = shop.seat().open(record_id)
     assert opened["scale"] == "calibrated"
     assert opened["scores"] == pytest.approx(adjusted)
@@ -798,7 +798,7 @@ def test_blind_records_leak_nothing(open_shop: Callable[..., Shop]) -> None:
     ids = approve_some(shop)
     record_id = shop.seat().next()["record_id"]
     suggestion_id = shop.suggest(
-        record_id, "negative", score=0.4321, note="vote", second=SecondOpinion("probe", "neutral", 0.1234),
+        record_id, "negative", score=0.4321, made=("vote",), second=SecondOpinion("probe", "neutral", 0.1234),
         evidence=[Evidence(ids[0], 1, 0.9876)], scores={"negative": 0.4321, "neutral": 0.1234},
         steps=[Step("reasoning", "it leans to the negative, says the probe")],
     )  # fmt: skip
@@ -930,7 +930,7 @@ def test_data_is_shown_as_text(open_shop: Callable[..., Shop]) -> None:
     shop.suggest(record_id, failure=failure)
     bodies = [seat.client.get(seat.path()).get_data(as_text=True), seat.open(record_id)["html"]]
     steps, scores = [Step(EVIL, EVIL), Step("reasoning", EVIL)], {EVIL: 0.5, "b": 0.5}
-    shop.suggest(record_id, EVIL, note=EVIL, second=SecondOpinion(EVIL, "b"), steps=steps, scores=scores)
+    shop.suggest(record_id, EVIL, made=(EVIL,), second=SecondOpinion(EVIL, "b"), steps=steps, scores=scores)
     bodies.append(seat.open(record_id)["html"])
     decided = seat.decide(seat.open(record_id), EVIL).json
     assert decided["strip"][0]["label"].startswith("<script>")

@@ -24,7 +24,7 @@ def boxes(desk: Desk) -> Any:  # noqa: F811
 def test_scores_come_and_go_without_moving_anything(desk: Desk, width: int) -> None:  # noqa: F811
     """Numbers stand in a place that is always there, are named for who only listens, and leave with their record."""
     desk.page.set_viewport_size({"width": width, "height": 800})
-    desk.suggest("r0", "good", "tone", score=0.83, note="scored", scores=SCORES)
+    desk.suggest("r0", "good", "tone", score=0.83, made=("scored",), scores=SCORES)
     desk.suggest("r1", "bad", "tone", score=0.6)
     desk.go("tone")
     shown = desk.page.locator(".pick .chance").all_inner_texts()
@@ -41,7 +41,7 @@ def test_steps_open_by_a_click_and_leave_the_keys_alone(desk: Desk) -> None:  # 
     """They are folded with every record; opened, one key still approves, and what they say cannot become markup."""
     steps = [Step("reasoning", "<img src=x> sweet"), *(Step(f"sample {n}", "word " * 700) for n in range(40))]
     for key in ("r0", "r1"):
-        desk.suggest(key, "good", "tone", score=0.83, note="self-consistency", steps=steps)
+        desk.suggest(key, "good", "tone", score=0.83, made=("self-consistency",), steps=steps)
     desk.go("tone")
     details = desk.page.locator("details.steps")
     assert details.get_attribute("open") is None

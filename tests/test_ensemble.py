@@ -315,7 +315,7 @@ def test_answers_come_with_the_chances_of_all_labels(tmp_path, which):
     world, truth = heaps(tmp_path)
     backend = backends(world)[which]
     value, found = answer(world, backend, next(iter(truth)))
-    assert isinstance(found, Completion) and found.note == backend.name and found.fit == backend.learned != ""
+    assert isinstance(found, Completion) and found.made == (backend.name,) and found.fit == backend.learned != ""
     assert sum(found.scores.values()) == pytest.approx(1.0) and found.scores[value] == max(found.scores.values())
     assert found.score == min(found.scores[value], pool.MOST)
     world.store.close()
@@ -351,10 +351,10 @@ def test_before_eight_approvals_the_descriptions_of_the_labels_answer(tmp_path):
     ensemble = world.ensemble()
     for n in range(MIN_EXAMPLES):
         assert ensemble.fit() and not ensemble.fitted.learned.compared
-        assert answer(world, ensemble, world.records[-1])[1].note == "seeds"
+        assert answer(world, ensemble, world.records[-1])[1].made == ("seeds",)
         world.approve(world.records[n], KINDS[n % 2])
     assert ensemble.fit() and ensemble.fitted.learned.compared == MIN_EXAMPLES
-    assert answer(world, ensemble, world.records[-1])[1].note == "ensemble"
+    assert answer(world, ensemble, world.records[-1])[1].made == ("ensemble",)
     world.store.close()
 
 
@@ -446,7 +446,7 @@ def test_one_label_alone_is_not_compared_with_anything(tmp_path):
     world = World(tmp_path, [f"text {n}" for n in range(101)])
     ensemble = fitted_at(world, [(id_, "neutral") for id_ in world.records[:100]])
     value, found = answer(world, ensemble, world.records[100])
-    assert (value, found.note) == ("neutral", "seeds")
+    assert (value, found.made) == ("neutral", ("seeds",))
     world.store.close()
 
 
@@ -705,7 +705,7 @@ def test_a_store_that_is_only_read_is_answered_from_memory(tmp_path):
     other = world.ensemble()
     other.columns = ("rating",)
     assert not other.starts()
-    assert answer(world, other, id_)[1].note == "ensemble" and other.fitted.columns == ("rating",)
+    assert answer(world, other, id_)[1].made == ("ensemble",) and other.fitted.columns == ("rating",)
     assert store.fits.current(*other._place) == kept
     world.store.close()
     store.close()
@@ -722,7 +722,7 @@ def test_columns_are_learned_from_also_when_nothing_waits(tmp_path):
         ensemble.columns = ("rating",)
         assert ensemble.fit() and ensemble.fitted.numbers[0]["name"] == "rating"
         (late,) = world.add(["(1 1) another"])
-        assert answer(world, ensemble, late)[1].note == "ensemble"
+        assert answer(world, ensemble, late)[1].made == ("ensemble",)
         world.store.close()
 
 
@@ -758,7 +758,7 @@ def test_many_labels_with_few_examples_are_no_error(tmp_path):
         tmp_path, [f"text {n} of {names[n % 44]}" for n in range(132)], task=Task("t", Choice(*map(Label, names)))
     )
     ensemble = fitted_at(world, list(zip(world.records[:44], names, strict=True)))
-    assert len(ensemble.fitted.labels) == 44 and answer(world, ensemble, world.records[-1])[1].note == "seeds"
+    assert len(ensemble.fitted.labels) == 44 and answer(world, ensemble, world.records[-1])[1].made == ("seeds",)
     for id_, name in zip(world.records[44:54], names, strict=False):
         world.approve(id_, name)
     assert ensemble.fit() and len(ensemble.fitted.labels) == 10

@@ -1203,7 +1203,7 @@ def test_suggestions_leave_for_analysis_only(world: World) -> None:
     evidence = (Evidence(approved, 1, 0.75), Evidence(999, 2, 0.5))
     world.suggest(
         other, "positive", score=0.9, evidence=evidence, flags=("suspicious",),
-        second=SecondOpinion("probe", "neutral", 0.4), note="vote",
+        second=SecondOpinion("probe", "neutral", 0.4), made=("vote",),
     )  # fmt: skip
     world.suggest(world.record("r2", "글쎄요"), None, ParseFailure("not_json", "Not JSON", "음…\u2028{"))
     result = world.export("suggestions")

@@ -193,7 +193,7 @@ def test_first_fit_is_made_by_the_worker(shop):
     assert instance.store.upkeep.is_due(project["id"], task.name)
     assert instance.ensemble(project, task).fit()
     made = suggest(shop, 35)
-    assert isinstance(made, Suggestion) and (made.backend, made.note) == ("ensemble", "extraction")
+    assert isinstance(made, Suggestion) and (made.backend, made.made) == ("ensemble", ("extraction",))
     assert made.value == {"good": APPROVED[35][1]["good"] + "!", "bad": APPROVED[35][1]["bad"] + "!"}
     assert made.fit == instance.ensemble(project, task).learned
 

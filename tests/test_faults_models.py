@@ -559,7 +559,7 @@ def test_hostile_review_stays_text_for_local_weights(local, monkeypatch):
     for id_, text in zip(hostile, HOSTILE, strict=True):
         suggestion = newest(local, id_)
         assert suggestion.value in ("positive", "neutral", "negative")
-        assert (suggestion.note, "instruction" in suggestion.flags) == ("scored", True)
+        assert (suggestion.made, "instruction" in suggestion.flags) == (("scored",), True)
         assert local.store.work.get(id_, "sentiment")["state"] == "pending"
         assert any(text in messages[-1]["content"] for messages, _ in seen)
     assert newest(local, plain).flags == ()
@@ -785,7 +785,7 @@ def test_every_suggestion_of_a_cascade_says_which_step_made_it(lab):
     run_id = lab.start([fixed, retrieved], **settings)
     assert lab.move(run_id) == "finished"
     made = {id_: newest(lab, id_) for id_ in (free, fixed, retrieved)}
-    assert [made[id_].note for id_ in made] == ["cascade: free", "cascade: fixed", "cascade: retrieved"]
+    assert [made[id_].made for id_ in made] == [("cascade: free",), ("cascade: fixed",), ("cascade: retrieved",)]
     assert [made[id_].value for id_ in made] == ["positive", "positive", "neutral"]
     assert [[step.name for step in made[id_].steps] for id_ in made] == [[], ["free"], ["free", "fixed"]]
     assert (lab.asked, lab.ledger.run(run_id)["calls"]) == (3, 3)
@@ -815,7 +815,7 @@ def test_joint_run_asks_once_for_the_tasks_that_are_pending(lab):
     for id_ in lab.ids[:2]:
         made = [newest(lab, id_, task) for task in ("sentiment", "emotion")]
         assert [one.value for one in made] == ["positive", [EMOTION]]
-        assert [(one.note, one.run_id) for one in made] == [("joint", run_id)] * 2
+        assert [(one.made, one.run_id) for one in made] == [(("joint",), run_id)] * 2
         assert lab.store.work.get(id_, "emotion")["suggestion_id"] == made[1].id
     assert lab.store.suggestions.of_record(lab.ids[2], "emotion") == []
     run = lab.ledger.run(run_id)
@@ -853,7 +853,7 @@ def test_task_whose_part_of_a_joint_answer_fails_is_asked_alone(lab):
     assert lab.move(lab.start(lab.ids[:1], joint=["emotion"])) == "finished"
     assert asked_of(lab) == [["sentiment", "emotion"], ["emotion"]]
     sentiment, emotion = (newest(lab, lab.ids[0], task) for task in ("sentiment", "emotion"))
-    assert (sentiment.value, sentiment.note, emotion.value) == ("negative", "joint", [EMOTION])
+    assert (sentiment.value, sentiment.made, emotion.value) == ("negative", ("joint",), [EMOTION])
     assert [step.name for step in emotion.steps] == ["unreadable"]
     assert "vague" in emotion.steps[0].text
 
@@ -890,7 +890,7 @@ def test_self_consistency_goes_on_after_a_stop_without_paying_again(lab):
     assert (lab.asked, run["calls"], run["reused"], run["repeats"], run["done"]) == (9, 9, 2, 0, 3)
     for id_ in lab.ids[:3]:
         suggestion = newest(lab, id_)
-        assert (suggestion.value, suggestion.note) == ("positive", "self-consistency")
+        assert (suggestion.value, suggestion.made) == ("positive", ("self-consistency",))
         assert suggestion.score == pytest.approx(2 / 3)
         assert [step.name for step in suggestion.steps] == ["sample 1", "sample 2", "sample 3"]
 
@@ -927,11 +927,11 @@ def test_run_over_approved_records_teaches_a_calibration(lab):
     assert move(lab, lab.start(lab.ids[:2])) == "finished"
     for id_ in lab.ids[:2]:
         suggestion = newest(lab, id_)
-        assert (suggestion.value, suggestion.note) == ("neutral", "calibrated")
+        assert (suggestion.value, suggestion.made) == ("neutral", ("calibrated",))
         assert suggestion.scores["positive"] == pytest.approx(0.7, abs=0.01)
         assert 0.5 < suggestion.score < 1
     assert move(lab, lab.start(lab.ids[:2], calibrate=False)) == "finished"
-    assert [(newest(lab, id_).value, newest(lab, id_).note) for id_ in lab.ids[:2]] == [("positive", None)] * 2
+    assert [(newest(lab, id_).value, newest(lab, id_).made) for id_ in lab.ids[:2]] == [("positive", ())] * 2
     assert lab.asked == 42
 
 

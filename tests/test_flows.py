@@ -368,7 +368,7 @@ def samples(*answers: str) -> list[str]:
 def test_majority_wins_and_its_share_is_the_score():
     """Three of five votes are a score of 0.6; every sample is kept as a step."""
     outcome = run("self-consistency", samples("good", "bad", "good", "bad", "good"))
-    assert (outcome.value, outcome.completion.score, outcome.completion.note) == ("good", 0.6, "self-consistency")
+    assert (outcome.value, outcome.completion.score, outcome.completion.made) == ("good", 0.6, ("self-consistency",))
     assert [step.name for step in outcome.steps] == [f"sample {n}" for n in range(1, 6)]
     assert outcome.steps[1].text == samples("bad")[0]
 
@@ -528,7 +528,7 @@ def test_cascade_ends_without_a_call_where_the_free_answer_is_enough():
     """From the score on that was set, the flow returns before its first yield."""
     outcome, asked = cascaded(("good", 0.9), 0.9)
     assert asked == []
-    assert outcome == Outcome("good", Completion(GOOD, score=0.9, note="cascade: free"))
+    assert outcome == Outcome("good", Completion(GOOD, score=0.9, made=("cascade: free",)))
 
 
 @pytest.mark.parametrize(("free", "enough"), [(("good", 0.8), 0.9), (("good", None), 0.9), (("good", 1.0), None)])
@@ -537,7 +537,7 @@ def test_cascade_ends_where_the_fixed_examples_confirm_the_free_answer(free, eno
     outcome, ((ask,),) = cascaded(free, enough, GOOD)
     assert "고정된 예" in texts_of(ask)
     assert "가까운 예" not in texts_of(ask)
-    assert (outcome.value, outcome.completion.note) == ("good", "cascade: fixed")
+    assert (outcome.value, outcome.completion.made) == ("good", ("cascade: fixed",))
     assert outcome.steps == (Step("free", GOOD),)
     assert [found.text for found in outcome.examples or ()] == ["고정된 예"]
 
@@ -546,7 +546,7 @@ def test_cascade_lets_the_retrieved_examples_decide_where_the_others_differ():
     """The last step names what the earlier ones said."""
     outcome, (_, (ask,)) = cascaded(("good", 0.5), 0.9, BAD, GOOD)
     assert "가까운 예" in texts_of(ask)
-    assert (outcome.value, outcome.completion.note) == ("good", "cascade: retrieved")
+    assert (outcome.value, outcome.completion.made) == ("good", ("cascade: retrieved",))
     assert outcome.steps == (Step("free", GOOD), Step("fixed", BAD))
     assert [found.text for found in outcome.examples or ()] == ["가까운 예"]
 
@@ -562,14 +562,14 @@ def test_cascade_without_a_free_answer_asks_with_retrieved_examples_at_once():
     """With nothing to compare it with, the call with fixed examples would decide nothing."""
     outcome, ((ask,),) = cascaded(None, 0.5, GOOD)
     assert "가까운 예" in texts_of(ask)
-    assert (outcome.completion.note, outcome.steps) == ("cascade: retrieved", ())
+    assert (outcome.completion.made, outcome.steps) == (("cascade: retrieved",), ())
 
 
 def test_cascade_does_not_ask_again_after_a_refusal():
     """A refusal is final here too."""
     outcome, _ = drive(cascade(case_of(), [], lambda: ("good", None), None), refusal())
     assert isinstance(outcome.value, ParseFailure)
-    assert outcome.completion.note == "cascade: fixed"
+    assert outcome.completion.made == ("cascade: fixed",)
 
 
 def test_cascade_keeps_the_style():
@@ -597,7 +597,7 @@ def test_joint_asks_once_for_all_tasks():
     """One call with every task's guidelines; each task gets its own part as a plain answer."""
     outcomes, ((ask,),) = drive(joint(cases()), Completion('{"stars": 4, "mood": "good"}', tokens_in=50))
     assert {name: outcome.value for name, outcome in outcomes.items()} == {"mood": "good", "stars": 4}
-    assert outcomes["stars"].completion == Completion('{"stars": 4}', tokens_in=50, note="joint")
+    assert outcomes["stars"].completion == Completion('{"stars": 4}', tokens_in=50, made=("joint",))
     assert outcomes["mood"].completion.text == GOOD
     assert list(ask.json_schema["properties"]) == ask.json_schema["required"] == ["mood", "stars"]
     assert ask.generation.max_tokens == 600
@@ -643,7 +643,7 @@ def test_joint_part_that_cannot_be_read_is_asked_for_alone(part):
     """The other task keeps its answer; the failed one is asked in its own style and says what came first."""
     answer = "{" + ", ".join(filter(None, ['"mood": "good"', part])) + "}"
     outcomes, (_, (alone,)) = drive(joint(cases(stars="chain-of-thought")), answer, '{"reasoning": "넷", "stars": 4}')
-    assert outcomes["mood"].completion.note == "joint"
+    assert outcomes["mood"].completion.made == ("joint",)
     assert outcomes["stars"].value == 4
     assert outcomes["stars"].steps == (Step("unreadable", answer), Step("reasoning", "넷"))
     assert list(alone.json_schema["properties"]) == ["reasoning", "stars"]
@@ -690,7 +690,7 @@ def test_one_task_is_not_joint():
     """With nothing to share a call with, a task is asked in its own style."""
     outcomes, ((ask,),) = drive(joint({"mood": case_of("chain-of-thought")}), GOOD)
     assert list(ask.json_schema["properties"]) == ["reasoning", "mood"]
-    assert outcomes["mood"].completion.note is None
+    assert outcomes["mood"].completion.made == ()
 
 
 # Tasks with prompts of their own

@@ -62,7 +62,7 @@ def test_close_neighbours_outvote_many_far_ones():
     """Votes weigh by similarity: two near ones say more than five far ones."""
     far = [example("negative", 0.3) for _ in range(5)]
     value, answer = ask(SENTIMENT, "좋아요", [example("positive", 0.9), example("positive", 0.8), *far])
-    assert value == "positive" and answer.note == "vote" and 0.9 < answer.score <= 1
+    assert value == "positive" and answer.made == ("vote",) and 0.9 < answer.score <= 1
 
 
 def test_score_is_the_share_of_the_weight():

@@ -611,7 +611,7 @@ def test_free_run_costs_nothing_and_asks_nobody(lab):
     run = lab.ledger.run(run_id)
     assert (run["done"], run["calls"], run["spent"], run["unpriced"], lab.asked) == (11, 0, 0, 0, 0)
     (suggestion,) = lab.suggestions(lab.ids[5])
-    assert (suggestion.value, suggestion.note, suggestion.evidence[0].record_id) == ("negative", "vote", lab.ids[0])
+    assert (suggestion.value, suggestion.made, suggestion.evidence[0].record_id) == ("negative", ("vote",), lab.ids[0])
 
 
 @pytest.mark.parametrize("name", ["ensemble", "probe"])

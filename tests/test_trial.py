@@ -340,7 +340,7 @@ def test_suggestion_says_whose_it_is(lab):
     lab.move(run_id)
     assert lab.found(run_id).use == TOGETHER
     made = lab.suggested(run_id)
-    assert all("stacked" in s.note and s.backend == "openai" and s.billed and s.scores for s in made.values())
+    assert all("stacked" in s.made and s.backend == "openai" and s.billed and s.scores for s in made.values())
     own = {id_: max(s.scores, key=s.scores.__getitem__) for id_, s in made.items()}
     other = [s for id_, s in made.items() if own[id_] != s.value]
     assert other and all(json.loads(s.steps[-1].text) == {"sentiment": own[s.record_id]} for s in other)
@@ -402,7 +402,7 @@ def test_two_workers_share_a_trial(lab):
         thread.join()
     other.close()
     made = lab.suggested(run_id)
-    assert sorted(made) == lab.ids[APPROVED:] and all("stacked" in s.note for s in made.values())
+    assert sorted(made) == lab.ids[APPROVED:] and all("stacked" in s.made for s in made.values())
     assert len(lab.server.requests) == APPROVED + PENDING
     assert audit(lab.store) == []
 

@@ -20,7 +20,7 @@ from labeler.instance import Instance
 from labeler.prelabel import runs
 from labeler.prelabel.calibration import Calibration
 from labeler.prompts.styles import WAYS
-from labeler.records import RateLimits, Suggestion
+from labeler.records import RateLimits, Suggestion, made_in
 from labeler.settings import Setting
 from labeler.store import Store
 from labeler.store.calibrations import Calibrations
@@ -440,9 +440,10 @@ def test_a_run_says_how_its_suggestions_were_made(
 
     def work(tx: Any) -> None:
         for record_id, note in enumerate(notes, 1):
-            made = Suggestion(record_id, "sentiment", "1", "openai", MODEL, "positive", None, note=note, run_id=run_id)
+            how = {"made": made_in(note), "run_id": run_id}
+            made = Suggestion(record_id, "sentiment", "1", "openai", MODEL, "positive", None, **how)
             store.suggestions.add(tx, project, made)
-        other = Suggestion(1, "sentiment", "1", "openai", MODEL, "positive", None, note="joint", run_id=run_id + 1)
+        other = Suggestion(1, "sentiment", "1", "openai", MODEL, "positive", None, made=("joint",), run_id=run_id + 1)
         store.suggestions.add(tx, project, other)
 
     store.write(work)

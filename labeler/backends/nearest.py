@@ -40,11 +40,11 @@ class NearestBackend(Backend):
         voted = request.schema.vote(votes)
         if voted is not None:
             value, score = voted
-            return Completion(answer_text(request.task, request.schema, value), score=score, note=VOTE)
+            return Completion(answer_text(request.task, request.schema, value), score=score, made=(VOTE,))
         value = request.schema.extract(votes, request.record.text)
         if value is None:
             return BackendFailure("no_answer", Sentence("The nearest examples do not help with this record"))
-        return Completion(answer_text(request.task, request.schema, value), note=EXTRACTION)
+        return Completion(answer_text(request.task, request.schema, value), made=(EXTRACTION,))
 
 
 def votes_of(request: BackendRequest) -> list[Vote]:

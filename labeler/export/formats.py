@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from labeler import strictjson
 from labeler.errors import PluginError
 from labeler.prompts import PromptStyle
-from labeler.records import Message, Record, Suggestion, Value
+from labeler.records import Message, Record, Suggestion, Value, made_column
 from labeler.store import Row
 from labeler.store.annotations import APPROVED
 from labeler.task import Task
@@ -186,7 +186,7 @@ class Suggestions(Format):
                 "value": s.value,
                 "parse_failure": failure and {"kind": failure.kind, "message": failure.message, "raw": failure.raw},
                 "score": s.score,
-                "note": s.note,
+                "note": made_column(s.made),
                 "backend": s.backend,
                 "model_id": s.model_id,
                 "task_version": s.task_version,

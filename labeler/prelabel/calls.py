@@ -20,7 +20,7 @@ from labeler.backends.prices import ModelInfo, cost
 from labeler.prelabel.flows import Ask
 from labeler.prelabel.suggest import Suggester
 from labeler.prelabel.tokens import Refused, Size
-from labeler.records import AWAY, TOO_LONG, BackendFailure, Completion, RateLimits, Suggestion
+from labeler.records import AWAY, TOO_LONG, BackendFailure, Completion, RateLimits, Suggestion, made_column, made_in
 from labeler.sentence import N_, Sentence, recalled, stored
 from labeler.settings import ON_APPROVED, REPLAY
 from labeler.store import Row, Store, Tx
@@ -383,8 +383,8 @@ class Book:
             counts["estimated"] += 1
         row: dict[str, Any] = {
             "answer": answer.text, "finish": answer.finish, "score": answer.score, "scores": answer.scores,
-            "note": answer.note, "answered_by": answer.model_id, "cost": price, "tokens_in": answer.tokens_in,
-            "tokens_out": answer.tokens_out, "tokens_cached": answer.tokens_cached,
+            "note": made_column(answer.made), "answered_by": answer.model_id, "cost": price,
+            "tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out, "tokens_cached": answer.tokens_cached,
         }  # fmt: skip
         self.store.ledger.answer_call(tx, call.id, call.claim.token, row, self.run_id)
         counts["tokens_in"] += answer.tokens_in or 0
@@ -605,6 +605,6 @@ def _completion_of(call: Row) -> Completion:
         finish=call["finish"],
         score=call["score"],
         scores=strictjson.loads(call["scores"]) if call["scores"] else None,
-        note=call["note"],
+        made=made_in(call["note"]),
         model_id=call["answered_by"] or call["model_id"],
     )

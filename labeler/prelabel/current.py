@@ -11,14 +11,15 @@ nearly every record, and must not buy them all again.
 from __future__ import annotations
 
 from labeler.prelabel.fitting import FEWER
+from labeler.prelabel.flows import FIXED_AGREED, FREE_AGREED
 from labeler.prelabel.suggest import Suggester
 from labeler.records import Record, Suggestion
 from labeler.store.suggestions import Kind
 
 CURRENT, OLDER, OTHER = "current", "older", "other"
 
-# Steps of a cascade that no retrieved example took part in: an approval does not make them older.
-_NOT_RETRIEVED = ("cascade: free", "cascade: fixed")
+# An approval does not make them older.
+_NOT_RETRIEVED = {FREE_AGREED, FIXED_AGREED}
 
 
 def standing(suggester: Suggester, record: Record, suggestion: Suggestion) -> str:
@@ -59,7 +60,7 @@ def _of_kind(suggester: Suggester, suggestion: Suggestion) -> bool:
 
 
 def _same_examples(suggester: Suggester, record: Record, suggestion: Suggestion) -> bool:
-    if (suggestion.note or "").startswith(_NOT_RETRIEVED):
+    if not _NOT_RETRIEVED.isdisjoint(suggestion.made):
         return True
     before = [evidence.annotation_id for evidence in suggestion.evidence]
     now = suggester.shown_now(record, suggestion.value)

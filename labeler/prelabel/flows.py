@@ -24,6 +24,8 @@ from labeler.records import Completion, Example, Generation, Message, ParseFailu
 from labeler.sentence import Sentence
 from labeler.task import Task, read_json
 
+FREE_AGREED, FIXED_AGREED = "cascade: free", "cascade: fixed"
+"""Steps of a cascade that no retrieved example took part in."""
 PARSER_FAILED = "parser"
 # Asked once more these would end the same way.
 FINAL = (*endings.FINAL, PARSER_FAILED)
@@ -149,7 +151,7 @@ def self_consistency(case: Case) -> Flow:
     score = sum(_agreement(case, winner, sample.value) for _, sample in readable) / len(asks)
     nearest = max((sample for _, sample in readable), key=lambda sample: _agreement(case, winner, sample.value))
     text = nearest.completion.text if nearest.value == winner else case.task.answer(winner)
-    return Outcome(winner, replace(nearest.completion, text=text, score=score, note=case.style.name), steps)
+    return Outcome(winner, replace(nearest.completion, text=text, score=score, made=(case.style.name,)), steps)
 
 
 def least_to_most(case: Case) -> Flow:
@@ -251,16 +253,16 @@ def cascade(
         value, score = own
         text = case.task.answer(value)
         if enough is not None and score is not None and score >= enough:
-            return Outcome(value, Completion(text, score=score, note="cascade: free"))
+            return Outcome(value, Completion(text, score=score, made=(FREE_AGREED,)))
         outcome = yield from flow_for(replace(case, examples=fixed, flags=fixed_flags))
         steps = (Step("free", text), *outcome.steps)
         failure = outcome.value if isinstance(outcome.value, ParseFailure) else None
         final = failure is not None and failure.kind in FINAL
         if final or (failure is None and _agreement(case, value, outcome.value) == 1.0):
-            return replace(outcome, completion=replace(outcome.completion, note="cascade: fixed"), steps=steps)
+            return replace(outcome, completion=replace(outcome.completion, made=(FIXED_AGREED,)), steps=steps)
         steps, flags = (*steps, Step("fixed", outcome.completion.text)), outcome.flags
     outcome = yield from flow_for(case)
-    completion = replace(outcome.completion, note="cascade: retrieved")
+    completion = replace(outcome.completion, made=("cascade: retrieved",))
     # That the first prompt was not confirmed may be for what it had to leave out.
     flags = tuple(dict.fromkeys((*outcome.flags, *flags)))
     return replace(outcome, completion=completion, steps=(*steps, *outcome.steps), flags=flags)
@@ -353,7 +355,7 @@ def _parts(cases: Mapping[str, Case], completion: Completion) -> dict[str, Compl
     if not isinstance(answer, dict) or not set(answer) <= known:
         return {}
     return {
-        name: replace(completion, text=_plain({case.task.name: answer[case.task.name]}), note="joint")
+        name: replace(completion, text=_plain({case.task.name: answer[case.task.name]}), made=("joint",))
         for name, case in cases.items()
         if case.task.name in answer
     }

@@ -50,8 +50,9 @@ JointFlow = Generator[list[Ask], list[Completion], dict[str, Outcome]]
 EVIDENCE, AGAINST = 16, 2
 _FREE = 2
 """A cascade goes by what two free backends say alike."""
+CALIBRATED = "calibrated"
 STACKED = {TOGETHER: "stacked", FREE: "free instead"}
-"""What the note of a suggestion says that is not the model's alone."""
+"""How a suggestion is made that is not the model's alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +379,7 @@ class Suggester:
             value=None if failure else outcome.value,
             failure=failure,
             score=completion.score,
-            note=completion.note,
+            made=completion.made,
             evidence=self._evidence(prepared, examples, None if failure else outcome.value),
             second=None if second is None else second[0],
             flags=[*(["instruction"] if speaks else []), *outcome.flags],
@@ -414,8 +415,7 @@ class Suggester:
         certain = [adjusted[name] for name in self.task.schema.chosen(value)] or [
             1 - max(adjusted.values(), default=0.0)
         ]
-        note = f"{completion.note}, calibrated" if completion.note else "calibrated"
-        completion = replace(completion, score=sum(certain) / len(certain), note=note)
+        completion = replace(completion, score=sum(certain) / len(certain), made=(*completion.made, CALIBRATED))
         return replace(outcome, value=value, completion=completion)
 
     @property
@@ -445,10 +445,9 @@ class Suggester:
         if found is None or left_over(self.task.schema, found[0], near):
             return outcome
         value, score = found
-        note = STACKED[stack.use]
-        note = f"{outcome.completion.note}, {note}" if outcome.completion.note else note
+        made = (*outcome.completion.made, STACKED[stack.use])
         step = [Step("model", self.task.answer(outcome.value))] if outcome.value != value else []
-        completion = replace(outcome.completion, score=score, note=note)
+        completion = replace(outcome.completion, score=score, made=made)
         return replace(outcome, value=value, completion=completion, steps=(*outcome.steps, *step))
 
     def _calibration(self, model_id: str | None) -> Calibration | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labeler import strictjson
-from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
+from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion, made_column, made_in
 from labeler.sentence import recalled, stored
 from labeler.store.counts import NOTES, Counts
 from labeler.store.database import Database, Row, Tx
@@ -50,7 +50,7 @@ class Suggestions:
             "run_id": s.run_id, "call_id": s.call_id, "backend": s.backend, "model_id": s.model_id,
             "value": None if s.failure else strictjson.dumps(s.value),
             "failure": failure_column(s.failure) if s.failure else None,
-            "score": s.score, "note": s.note,
+            "score": s.score, "note": made_column(s.made),
             "second": strictjson.dumps([s.second.backend, s.second.value, s.second.score]) if s.second else None,
             "flags": strictjson.dumps(list(s.flags)),
             "scores": strictjson.dumps(_rounded(s.scores)) if s.scores else None,
@@ -131,10 +131,10 @@ class Suggestions:
         sql = "SELECT * FROM suggestions WHERE record_id = :r AND task = :t ORDER BY id DESC"
         return [as_suggestion(row) for row in self.db.all(sql, {"r": record_id, "t": task})]
 
-    def notes_of_run(self, run_id: int, task: str) -> list[tuple[str, int]]:
-        """Return how the suggestions of a run for a task were made: note and how many, most frequent first."""
+    def made_in_run(self, run_id: int, task: str) -> list[tuple[tuple[str, ...], int]]:
+        """Return how the suggestions of a run for a task were made, and how many, most frequent first."""
         counts = Counts(self.db).of(NOTES, run_id, task)
-        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return [(made_in(kept), n) for kept, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
     def newest_pages(self, project_id: int, task: str, size: int = 500, unit: str | None = None) -> Iterator[list[Row]]:
         """Yield the newest suggestion of each record of a task, with key and text, in pages by suggestion id.
@@ -191,7 +191,7 @@ def as_suggestion(row: Row) -> Suggestion:
         id=row["id"], record_id=row["record_id"], task=row["task"], task_version=row["task_version"],
         backend=row["backend"], model_id=row["model_id"],
         value=strictjson.loads(row["value"]) if row["value"] is not None else None,
-        failure=failure_in(row["failure"]), score=row["score"], note=row["note"],
+        failure=failure_in(row["failure"]), score=row["score"], made=made_in(row["note"]),
         evidence=tuple(Evidence(*item) for item in strictjson.loads(row["evidence"])),
         second=SecondOpinion(*second) if second else None, flags=tuple(strictjson.loads(row["flags"])),
         scores=strictjson.loads(row["scores"]) if row["scores"] else None,

@@ -22,7 +22,7 @@ from labeler.prelabel.current import CURRENT, OTHER
 from labeler.prelabel.current import OLDER as OLDER_EXAMPLES
 from labeler.prelabel.meant import FREE, clearly_meant
 from labeler.prelabel.refresh import AtOpening, at_opening
-from labeler.prelabel.suggest import Suggester
+from labeler.prelabel.suggest import CALIBRATED, Suggester
 from labeler.prompts import suspicious
 from labeler.records import BackendFailure, Evidence, Record, SecondOpinion, Step, Suggestion, Value
 from labeler.store import Row
@@ -33,7 +33,7 @@ from labeler.web.words import word
 
 log = logging.getLogger("labeler.web.desk")
 NO_EXAMPLES, NO_ANSWER, UNCLEAR, OLDER, FAILED = "no_examples", "no_answer", "unclear", "older", "failed"
-RAW, CALIBRATED = "raw", "calibrated"
+RAW = "raw"
 _EVEN = 0.5
 _CLIP = 160
 _STRIP_CLIP = 60
@@ -88,7 +88,7 @@ class Shown:
     def doubtful(self) -> bool:
         """Whether a suggestion is more likely wrong than right by its own score, or goes by descriptions alone."""
         made = self.suggestion
-        return made is not None and (made.note == SEEDS or (made.score is not None and made.score < _EVEN))
+        return made is not None and (SEEDS in made.made or (made.score is not None and made.score < _EVEN))
 
 
 class DeskView:
@@ -299,8 +299,8 @@ class DeskView:
         if not suggestion.scores or not own:
             return None, RAW
         if suggestion.backend in LEARNING:
-            return own, RAW if suggestion.note == SEEDS else CALIBRATED
-        if suggestion.score is None or CALIBRATED not in (suggestion.note or ""):
+            return own, RAW if SEEDS in suggestion.made else CALIBRATED
+        if suggestion.score is None or CALIBRATED not in suggestion.made:
             return own, RAW
         place = (int(self.project["id"]), self.task.name, suggestion.backend, suggestion.model_id, suggestion.way)
         try:

@@ -276,7 +276,7 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
         "in_trial": run["trial"] == UNDER_WAY,
         "trials": store.ledger.trials(run_id),
         "settings": {name: _plain(value) for name, value in tables.overrides(run["settings"]).items()},
-        "notes": [] if running else store.suggestions.notes_of_run(run_id, run["task"]),
+        "made": [] if running else store.suggestions.made_in_run(run_id, run["task"]),
         "batches": store.batches.of_run(run_id),
         "calibration": None if running else _calibration(run),
         "ending": models.ending(instance().prices, run["settings"].get("model_id"))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flask import current_app, g, has_app_context
@@ -130,22 +130,22 @@ WORDS = {
     "executor.local": N_("Separate calls, several at once"),
     "executor.openai-batch": N_("OpenAI batch: half the price, within a day"),
     # How a suggestion was made: the parts of its note
-    "note.vote": N_("vote"),
-    "note.extraction": N_("extraction"),
-    "note.probe": N_("probe"),
-    "note.ensemble": N_("ensemble"),
-    "note.seeds": N_("by the descriptions of the labels: too little is approved yet"),
-    "note.scored": N_("labels scored"),
-    "note.calibrated": N_("calibrated"),
-    "note.stacked": N_("together with the free suggestion"),
-    "note.free instead": N_("the free suggestion, since the model adds nothing to it"),
-    "note.repaired": N_("answer repaired"),
-    "note.joint": N_("asked together with other tasks"),
-    "note.self-consistency": N_("majority of several answers"),
-    "note.cascade: free": N_("cascade: the free backends agreed"),
-    "note.cascade: fixed": N_("cascade: confirmed with fixed examples"),
-    "note.cascade: retrieved": N_("cascade: decided with retrieved examples"),
-    "note.unconstrained": N_("not bound to the schema"),
+    "made.vote": N_("vote"),
+    "made.extraction": N_("extraction"),
+    "made.probe": N_("probe"),
+    "made.ensemble": N_("ensemble"),
+    "made.seeds": N_("by the descriptions of the labels: too little is approved yet"),
+    "made.scored": N_("labels scored"),
+    "made.calibrated": N_("calibrated"),
+    "made.stacked": N_("together with the free suggestion"),
+    "made.free instead": N_("the free suggestion, since the model adds nothing to it"),
+    "made.repaired": N_("answer repaired"),
+    "made.joint": N_("asked together with other tasks"),
+    "made.self-consistency": N_("majority of several answers"),
+    "made.cascade: free": N_("cascade: the free backends agreed"),
+    "made.cascade: fixed": N_("cascade: confirmed with fixed examples"),
+    "made.cascade: retrieved": N_("cascade: decided with retrieved examples"),
+    "made.unconstrained": N_("not bound to the schema"),
     # Flags of a suggestion whose prompt had to be made shorter
     "flag.cut": N_("review cut to fit the model"),
     "flag.fewer examples": N_("fewer examples, to fit the model"),
@@ -263,10 +263,9 @@ def setting_of(setting: str, value: str) -> str:
     return word(f"{setting}.{value}" if f"{setting}.{value}" in WORDS else value)
 
 
-def note_words(note: str | None) -> str:
-    """Return in words how a suggestion was made: "scored, calibrated" part by part; a part of a plugin as it is."""
-    parts = [part.strip() for part in (note or "").split(",")]
-    return " · ".join(word(f"note.{part}") if f"note.{part}" in WORDS else part for part in parts if part)
+def made_words(made: Iterable[str]) -> str:
+    """Return in words how a suggestion was made, part by part; a part of a plugin as it is."""
+    return " · ".join(word(f"made.{part}") if f"made.{part}" in WORDS else part for part in made)
 
 
 def step_title(name: str) -> str:

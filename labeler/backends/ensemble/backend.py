@@ -279,8 +279,8 @@ class EnsembleBackend(Learner[Fit]):
                 "no_answer", Sentence("The %(name)s was fitted on labels that the task no longer has", name=name)
             )
         text = answer_text(request.task, schema, value)
-        note = SEEDS if not fitted.learned.compared else name
-        return Completion(text, score=min(score, pool.MOST), scores=scores, note=note, fit=fitted.id)
+        how = SEEDS if not fitted.learned.compared else name
+        return Completion(text, score=min(score, pool.MOST), scores=scores, made=(how,), fit=fitted.id)
 
     def moved_by(self, request: BackendRequest, value: Value, only: str = "") -> dict[str, list[tuple[str, float]]]:
         """Return for each label of a suggested value what each word of the record does for it, in nats, most first.

@@ -126,7 +126,7 @@ class ExtractingBackend(Learner[ExtractionFit]):
         value = request.schema.together(cut_out(request.schema, fitted.models, request.record.text, self._embed))
         if value is None:
             return BackendFailure("no_answer", Sentence("No piece of the text is like what was approved"))
-        return Completion(answer_text(request.task, request.schema, value), note=EXTRACTION, fit=fitted.id)
+        return Completion(answer_text(request.task, request.schema, value), made=(EXTRACTION,), fit=fitted.id)
 
     def _embed(self, texts: Sequence[str]) -> Any:
         return self.lexical.embedder.embed(texts)

@@ -286,7 +286,7 @@ class TransformersBackend(Backend):
             finish=STOP,
             score=sum(chosen) / len(chosen) if chosen else None,
             scores=scores,
-            note=BY_SCORE,
+            made=(BY_SCORE,),
             model_id=self.model_id,
         )
 
@@ -300,13 +300,13 @@ class TransformersBackend(Backend):
     def _generated(self, loaded: LoadedModel, request: BackendRequest, answer: Generated) -> Result:
         if answer.finish == CONTEXT:
             return _too_long(answer.tokens_in, request.generation.max_tokens or 1, loaded)
-        text, note = answer.text, answer.note
+        text, made = answer.text, answer.made
         if request.json_schema and answer.finish == STOP:
             mended = repaired(text)
             if mended is not None:
-                text, note = mended, REPAIRED
+                text, made = mended, (REPAIRED,)
         return Completion(
-            text, answer.tokens_in, answer.tokens_out, finish=answer.finish, note=note, model_id=self.model_id
+            text, answer.tokens_in, answer.tokens_out, finish=answer.finish, made=made, model_id=self.model_id
         )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 STOP, LENGTH, CONTEXT = "stop", "length", "context"
 UNCONSTRAINED = "unconstrained"
-"""The note of an answer that should have been held to a schema, and was not."""
+"""How an answer was made that should have been held to a schema, and was not."""
 
 _DEFAULT_TOKENS = 1024
 # So many tokens of an answer have their place in memory from the start.
@@ -44,7 +44,7 @@ class Generated:
     tokens_in: int
     tokens_out: int
     finish: str
-    note: str | None = None
+    made: tuple[str, ...] = ()
 
 
 def generate(
@@ -68,14 +68,14 @@ def generate(
     if not fitting:
         return results
     grammar = grammar_of(loaded, json_schema) if json_schema else None
-    note = UNCONSTRAINED if json_schema and grammar is None else None
+    made = (UNCONSTRAINED,) if json_schema and grammar is None else ()
     # Prompts of like length need little padding; the longest come first, as a lack of memory shows there.
     fitting.sort(key=lambda n: -len(prompts[n]))
     asked = [prompts[n] for n in fitting]
     prefix = shared_prefix(loaded, asked, cache) if goes_on(loaded, asked[0]) else None
 
     def work(batch: Sequence[int]) -> list[Generated]:
-        return _generate(loaded, [prompts[n] for n in batch], generation, grammar, prefix, note)
+        return _generate(loaded, [prompts[n] for n in batch], generation, grammar, prefix, made)
 
     for n, found in zip(fitting, in_batches(fitting, max_batch, work), strict=True):
         results[n] = found
@@ -84,7 +84,7 @@ def generate(
 
 def _generate(
     loaded: LoadedModel, prompts: Sequence[Sequence[int]], generation: Generation, grammar: Grammar | None,
-    prefix: Prefix | None, note: str | None,
+    prefix: Prefix | None, made: tuple[str, ...],
 ) -> list[Generated]:  # fmt: skip
     import torch
 
@@ -114,7 +114,7 @@ def _generate(
         )
     answers = found[:, width:].tolist()
     return [
-        _read(loaded, len(prompt), answer[: ended or None], ended is not None, generation.stop, note)
+        _read(loaded, len(prompt), answer[: ended or None], ended is not None, generation.stop, made)
         for prompt, answer, ended in zip(prompts, answers, ends.ended, strict=True)
     ]
 
@@ -127,14 +127,14 @@ def _from_cache(loaded: LoadedModel, prefix: Prefix, prompts: Sequence[Sequence[
 
 
 def _read(
-    loaded: LoadedModel, tokens_in: int, ids: Sequence[int], ended: bool, stops: Sequence[str], note: str | None
+    loaded: LoadedModel, tokens_in: int, ids: Sequence[int], ended: bool, stops: Sequence[str], made: tuple[str, ...]
 ) -> Generated:
     told = ids[:-1] if ids and ids[-1] in loaded.eos_ids else ids
     text = _text(loaded, told)
     found = [at for stop in stops if (at := text.find(stop)) >= 0]
     if found:
         text = text[: min(found)]
-    return Generated(text, tokens_in, len(ids), STOP if ended else LENGTH, note)
+    return Generated(text, tokens_in, len(ids), STOP if ended else LENGTH, made)
 
 
 def _text(loaded: LoadedModel, ids: Sequence[int]) -> str:
