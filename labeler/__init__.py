@@ -30,6 +30,7 @@ from labeler.records import (
     Record,
     Value,
 )
+from labeler.sentence import Sentence
 from labeler.settings import Setting
 from labeler.task import Task, guideline_files
 
@@ -60,6 +61,7 @@ __all__ = [
     "Ranking",
     "Rating",
     "Record",
+    "Sentence",
     "Setting",
     "Spans",
     "Task",

@@ -11,6 +11,7 @@ from flask import Flask, g, request, session
 from flask_babel import Babel
 from flask_wtf.csrf import CSRFProtect
 
+from labeler.catalogues import FOLDER
 from labeler.errors import InputError
 from labeler.instance import Instance
 from labeler.web import access, delivery, errors, screens, show, widgets, words
@@ -59,7 +60,14 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
     access.guard(app)
     delivery.install(app)
     CSRFProtect(app)
-    Babel(app, locale_selector=language, default_translation_directories=_package_folder("labeler") + "/translations")
+    # Where two have a text, the last one's translation counts.
+    catalogues = {**instance.plugins.translations, "messages": FOLDER}
+    Babel(
+        app,
+        locale_selector=language,
+        default_domain=";".join(catalogues),
+        default_translation_directories=";".join(map(str, catalogues.values())),
+    )
     app.jinja_env.globals["_"] = words._
     errors.install(app)
     show.install(app)

@@ -9,6 +9,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from labeler import hookspecs
@@ -175,9 +176,18 @@ def _widget(hook: str, item: Any) -> tuple[str, Any]:
     return name, folder
 
 
+def _catalogue(hook: str, item: Any) -> tuple[str, Any]:
+    name, folder = item if isinstance(item, tuple) and len(item) == 2 else (None, None)
+    if not isinstance(name, str) or not isinstance(folder, Path):
+        raise PluginError(f"{hook} must return pairs of a name and a folder, not {str(item)[:60]}")
+    if not any(folder.glob(f"*/LC_MESSAGES/{name}.mo")):
+        raise PluginError(f"the folder {folder.name} has no ko/LC_MESSAGES/{name}.mo; make it with pybabel compile")
+    return _name(hook, name, item), folder
+
+
 _CHECKS: Mapping[str, Callable[[str, Any], tuple[str, Any]]] = {
-    "widgets": _widget, "tasks": _task, "backends": _factory, "embedders": _pair, "retrievers": _pair,
-    "importers": _reader, "exporters": _format, "executors": _pair, "settings": _setting,
+    "widgets": _widget, "translations": _catalogue, "tasks": _task, "backends": _factory, "embedders": _pair,
+    "retrievers": _pair, "importers": _reader, "exporters": _format, "executors": _pair, "settings": _setting,
 }  # fmt: skip
 REGISTERS = tuple(_CHECKS)
 """What plugins register, in the order in which it is asked for."""

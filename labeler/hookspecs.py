@@ -49,6 +49,15 @@ def register_widgets() -> list[tuple[str, Path]]:
 
 
 @hookspec
+def register_translations() -> list[tuple[str, Path]]:
+    """Return (name, folder) pairs: the catalogues that your own sentences are translated by.
+
+    A sentence is that of an error or a :class:`labeler.Sentence`. The folder has ``ko/LC_MESSAGES/NAME.mo``.
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def register_backends() -> list[BackendFactory]:
     """Return factories of backends: objects with a ``name`` and ``create(settings) -> Backend``."""
     raise NotImplementedError

@@ -34,7 +34,7 @@ from labeler.errors import DuplicateName, LabelerError, NotFound, PluginError
 from labeler.labels import KINDS
 from labeler.records import Record
 from labeler.retrieval.retrievers import RetrieverFactory
-from labeler.sentence import N_
+from labeler.sentence import N_, Sentence
 from labeler.settings import Setting
 from labeler.task import Task
 
@@ -71,6 +71,7 @@ class Plugins:
     """What all plugins of one app registered, by name."""
 
     widgets: dict[str, Path] = field(default_factory=dict)
+    translations: dict[str, Path] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     backends: dict[str, BackendFactory] = field(default_factory=dict)
     embedders: dict[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
@@ -121,11 +122,12 @@ class Plugins:
                     result = implementation.function(*(given[argument] for argument in implementation.argnames))
                 except BaseException as error:
                     said = _shown(error) if isinstance(error, Exception) else f"it raised {_shown(error)}"
-                    result = f"the plugin {name} failed on it: {said}"
+                    result = Sentence("the plugin %(name)s failed on it: %(why)s", name=name, why=said)
                 if result is None:
                     result = record
                 elif not isinstance(result, (str, Record)):
-                    result = f"the plugin {name} made it a {type(result).__name__}, not a Record"
+                    kind = type(result).__name__
+                    result = Sentence("the plugin %(name)s made it a %(kind)s, not a Record", name=name, kind=kind)
                 found.append(result)
 
         thread = threading.Thread(target=run, name="labeler-plugin", daemon=True)

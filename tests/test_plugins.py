@@ -19,15 +19,21 @@ import labeler_plugins
 import pytest
 from fake_openai import FakeOpenAI
 from flask import Blueprint
+from flask_babel import force_locale
 from helpers import serving
 
 import labeler
 from labeler import Record, built_in, hookspecs
+from labeler.app import create_app
 from labeler.errors import NotFound, PluginError
 from labeler.ingest.options import ImportOptions
+from labeler.ingest.report import Report
+from labeler.ingest.service import queue_import
 from labeler.instance import Instance
 from labeler.plugins import Plugins, load_plugins
 from labeler.prelabel import runs
+from labeler.sentence import recalled
+from labeler.web import words
 from labeler.worker import Worker
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +57,10 @@ from pathlib import Path
 import click
 from flask import Blueprint
 
-from labeler import BackendFactory, Choice, Label, Record, Setting, Task, hookimpl
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import write_mo
+
+from labeler import BackendFactory, Choice, Label, Record, Sentence, Setting, Task, hookimpl
 from labeler.export import TrainingFormat
 from labeler.ingest.rows import Row, RowSource
 from labeler.prelabel.executor import LocalExecutor
@@ -98,6 +107,18 @@ def register_widgets():
 
 
 @hookimpl
+def register_translations():
+    folder = Path(__file__).parent / "said"
+    (folder / "ko" / "LC_MESSAGES").mkdir(parents=True, exist_ok=True)
+    texts = Catalog(locale="ko")
+    texts.add("%(word)r is advertising", "광고예요: %(word)r")
+    texts.add("Projects", "남의 말")
+    with (folder / "ko" / "LC_MESSAGES" / "everything.mo").open("wb") as file:
+        write_mo(file, texts)
+    return [("everything", folder)]
+
+
+@hookimpl
 def register_backends():
     return [Parrot()]
 
@@ -136,6 +157,8 @@ def register_settings():
 def prepare_record(record):
     if "광고" in record.text:
         return "it is an advertisement"
+    if "협찬" in record.text:
+        return Sentence("%(word)r is advertising", word="협찬")
     if record.text.startswith("  ") or "010-" in record.text:
         return Record(0, record.project_id, record.key, record.text.replace("010-1234-5678", "[전화]"), group="익명")
     return None
@@ -329,6 +352,16 @@ def test_plugin_that_comes_back_late_registers_nothing(load: Callable[..., Plugi
         ("register_embedders", "[(3, 4)]", "register_embedders must return pairs of a name and a function, not (3, 4)"),
         ("register_widgets", "[('Dial', 1)]", "the widget 'Dial' must be named in lower-case letters"),
         ("register_widgets", "[('choice', 1)]", "the widget 'choice' is already registered by labeler"),
+        (
+            "register_translations",
+            "[('mine', '/tmp')]",
+            "must return pairs of a name and a folder",
+        ),
+        (
+            "register_translations",
+            "[('mine', __import__('pathlib').Path('/nowhere'))]",
+            "the folder nowhere has no ko/LC_MESSAGES/mine.mo; make it with pybabel compile",
+        ),
         ("register_widgets", "[('dial', __import__('pathlib').Path('/nowhere'))]", "has no dial.html in /nowhere"),
     ],
 )
@@ -437,6 +470,26 @@ def test_record_is_refused_where_prepare_record_fails(load: Callable[..., Plugin
     """What a plugin was to clean does not slip in when the plugin fails: the record is refused and the plugin named."""
     plugins = load(door=HEAD + f"@hookimpl\ndef prepare_record(record):\n    {body}\n")
     assert plugins.prepare("shop", [a_record()])[0] == said
+
+
+def test_a_plugins_sentence_is_said_by_its_own_catalogue(tmp_path: Path) -> None:
+    """In the report of an import, in the reader's language; what Labeler says itself no plugin says otherwise."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "everything.py").write_text(EVERYTHING, encoding="utf-8")
+    (tmp_path / "reviews.csv").write_text("id,text\n1,협찬 받은 후기예요\n2,달고 맛있어요\n", encoding="utf-8")
+    with Instance(tmp_path) as instance:
+        assert instance.plugins.disabled == []
+        project = instance.create_project("shop")
+        import_id = queue_import(
+            instance.store, project, tmp_path / "reviews.csv", "reviews.csv", ImportOptions(), None
+        )
+        Worker(instance).run_until_idle()
+        app = create_app(instance)
+        report = Report.of(instance.store.records.get_import(project, import_id))
+        assert [str(reason) for _, _, reason in report.lines] == ["'협찬' is advertising"]
+        with app.test_request_context(), force_locale("ko"):
+            assert [words.said(reason) for _, _, reason in report.lines] == ["광고예요: '협찬'"]
+            assert words.said("Projects") == "프로젝트"
 
 
 def test_prepare_record_that_hangs_stops_the_import(load: Callable[..., Plugins]) -> None:
@@ -581,8 +634,8 @@ def test_task_that_raises_while_it_works_is_named(tmp_path: Path, method: str, s
         run_id = runs.start(instance.store, project_id, "odd", [1], {"backend": "openai"})
         assert Worker(instance).move_run(run_id) == state
         run = instance.store.ledger.run(run_id)
-        failures = [row["message"] for row in instance.store.ledger.failures(run_id)]
-        assert said in " ".join([run["message"] or "", *failures])
+        failures = [recalled(row["message"]) for row in instance.store.ledger.failures(run_id)]
+        assert said in " ".join([recalled(run["message"]) or "", *failures])
         assert len(server.requests) == run["calls"] == (0 if state == "paused" else 1)
 
 
