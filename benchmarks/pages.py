@@ -26,7 +26,8 @@ from flask import Flask, session
 
 from labeler import accounts
 from labeler.app import create_app
-from labeler.instance import DATABASE, Instance
+from labeler.files import DATABASE
+from labeler.instance import Instance
 from labeler.records import Evidence, Suggestion
 from labeler.store import NewRecord, Store
 from labeler.store.ledger import FINISHED

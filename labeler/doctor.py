@@ -20,9 +20,10 @@ from labeler import strictjson
 from labeler.annotation import relabel
 from labeler.errors import LabelerError, LabelError
 from labeler.extras import EXTRAS
+from labeler.files import DATABASE, read_secret_key, require_instance
 from labeler.ingest import clusters
 from labeler.ingest import upkeep as derived
-from labeler.instance import DATABASE, Instance, read_secret_key, require_instance
+from labeler.instance import Instance
 from labeler.retrieval.index import ExampleIndex
 from labeler.store import Row, lost_rows
 from labeler.store.audit import audit, mend_counts

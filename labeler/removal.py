@@ -136,17 +136,17 @@ def archive(store: Store, project_id: int, archived: bool, reviewer_id: int | No
 
 def _going(store: Store, target: Target, tx: Tx | None = None) -> Preview:
     """Return what goes with a target, as it is shown: as quickly for a project or import of millions of records."""
-    id_, room, given = target.project_id, store.removal, 0
+    id_, removal, given = target.project_id, store.removal, 0
     if target.kind == PROJECT:
-        return Preview({id_: room.going_counted(id_, tx=tx)})
+        return Preview({id_: removal.going_counted(id_, tx=tx)})
     if target.kind == IMPORT:
-        part = room.part(id_, target.number, tx)
+        part = removal.part(id_, target.number, tx)
         given = part.get("given", 0)
         if part.get("record", 0) > _FEW:
             _check_import(store, target, tx)
-            return Preview({id_: room.going_counted(id_, target.number, tx)}, given)
+            return Preview({id_: removal.going_counted(id_, target.number, tx)}, given)
     parts = _parts(store, target, tx)
-    return Preview({project_id: room.going(project_id, ids, tx) for project_id, ids in parts.items()}, given)
+    return Preview({project_id: removal.going(project_id, ids, tx) for project_id, ids in parts.items()}, given)
 
 
 def _check_import(store: Store, target: Target, tx: Tx | None) -> None:

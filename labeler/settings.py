@@ -547,3 +547,9 @@ def changed_settings(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of ``raw`` that differ from the defaults: what is stored."""
     known = _TABLES[table] if isinstance(table, str) else table
     return {name: value for name, value in read_settings(table, raw).items() if value != known[name].default}
+
+
+def refuse_joint_cascade(settings: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingError` for settings of a task that ask for a cascade of several tasks at once."""
+    if settings.get("joint") and settings.get("mode") == CASCADE:
+        raise SettingError("A cascade asks for one task at a time; clear the setting joint, or set mode to direct")

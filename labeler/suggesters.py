@@ -1,6 +1,6 @@
 """How a suggester is made: a backend, and the settings of a task with those of one run on top.
 
-It is made from an open instance; :class:`Opened` says what is needed of one.
+It is made from the examples of an open instance.
 """
 
 from __future__ import annotations
@@ -9,29 +9,26 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
 from labeler.backends.base import Backend, BackendFactory, made_by
-from labeler.backends.prices import ModelInfo
 from labeler.errors import SettingError
-from labeler.plugins import Plugins, find
-from labeler.prelabel.calls import Pace
+from labeler.examples import Examples
+from labeler.plugins import find
+from labeler.prelabel.calls import CallPolicy
 from labeler.prelabel.meant import FREE
 from labeler.prelabel.suggest import Suggester
 from labeler.prompts import PromptStyle
 from labeler.records import Generation
-from labeler.retrieval.embedding import Embeddings
-from labeler.retrieval.index import ExampleIndex
 from labeler.retrieval.retrievers import Retriever
 from labeler.sentence import N_
-from labeler.settings import BATCH_EXECUTOR, CASCADE, DIRECT, GENERATION, lease, read_settings
+from labeler.settings import BATCH_EXECUTOR, CASCADE, DIRECT, GENERATION, lease, read_settings, refuse_joint_cascade
 from labeler.store import Store
 from labeler.store.limits import SetLimits
 from labeler.task import Task
 
 if TYPE_CHECKING:
-    from labeler.backends.ensemble.learner import Learner
     from labeler.prelabel.calibration import Calibration
 
 # So many backends are kept, those used last: forms name models that nobody asks again.
@@ -40,37 +37,10 @@ _KEPT = 16
 _PATIENCE = 60.0
 
 
-class Opened(Protocol):
-    """What a suggester is made from, as :class:`labeler.instance.Instance` has it."""
-
-    store: Store
-    read_only: bool
-
-    @property
-    def plugins(self) -> Plugins: ...
-    @property
-    def settings(self) -> dict[str, Any]: ...
-    @property
-    def in_force(self) -> dict[str, Any]: ...
-    @property
-    def secret_key(self) -> str: ...
-    def price_of(self, backend: Backend) -> ModelInfo | None: ...
-    def model_info(self, model_id: str | None) -> ModelInfo | None: ...
-    def project_settings(self, project: Mapping[str, Any]) -> dict[str, Any]: ...
-    def project_task(self, project: Mapping[str, Any], name: str) -> Task: ...
-    def task_settings(self, project: Mapping[str, Any], name: str) -> dict[str, Any]: ...
-    def task_settings_raw(self, project: Mapping[str, Any], name: str) -> dict[str, Any]: ...
-    def sent_columns(self, project: Mapping[str, Any], task: Task) -> tuple[str, ...]: ...
-    def embeddings(self, project: Mapping[str, Any]) -> Embeddings: ...
-    def lexical_embeddings(self, project: Mapping[str, Any]) -> Embeddings: ...
-    def index(self, project: Mapping[str, Any], task: Task) -> ExampleIndex: ...
-    def ensemble(self, project: Mapping[str, Any], task: Task) -> Learner[Any]: ...
-
-
 class Suggesters:
     """Makes the suggesters of an open instance, and keeps the backends that were made for them."""
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Examples) -> None:
         self.opened = opened
         self._lock = threading.RLock()
         # The one used last stands last.
@@ -330,15 +300,9 @@ def _close(backends: Iterable[Backend]) -> None:
         backend.close()
 
 
-def refuse_joint_cascade(settings: Mapping[str, Any]) -> None:
-    """Raise :class:`SettingError` for settings of a task that ask for a cascade of several tasks at once."""
-    if settings.get("joint") and settings.get("mode") == CASCADE:
-        raise SettingError("A cascade asks for one task at a time; clear the setting joint, or set mode to direct")
-
-
-def pace(instance: Mapping[str, Any], settings: Mapping[str, Any]) -> Pace:
-    """Return the pace of a run, from the settings of the instance and those of its task."""
-    return Pace(
+def policy(instance: Mapping[str, Any], settings: Mapping[str, Any]) -> CallPolicy:
+    """Return the call policy of a run, from the settings of the instance and those of its task."""
+    return CallPolicy(
         concurrency=settings["concurrency"],
         max_tries=settings["max_tries"],
         lease=lease(instance),

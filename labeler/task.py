@@ -1,4 +1,4 @@
-"""A task: one labeling problem. What a plugin makes one of, and what every other room works with."""
+"""A task: one labeling problem. What a plugin makes one of, and what everything else works with."""
 
 from __future__ import annotations
 

@@ -142,8 +142,8 @@ class Worker:
         return True
 
     def _set_import(self, claimed: dict[str, Any], state: str, message: str | None) -> None:
-        columns, room = {"state": state, "message": message}, self.instance.store.records
-        self.instance.store.write(lambda tx: room.progress_import(tx, claimed["id"], columns, claimed["token"]))
+        columns, records = {"state": state, "message": message}, self.instance.store.records
+        self.instance.store.write(lambda tx: records.progress_import(tx, claimed["id"], columns, claimed["token"]))
 
     # Runs
 
@@ -220,14 +220,14 @@ class Worker:
             message = str(error)
             store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", message, ("queued", "running")))
             return "paused"
-        pace = instance.pace(settings)
+        policy = instance.policy(settings)
         info = instance.price_of(suggester.backend)
         try:
             while True:
                 if self._trial_over(run_id):
                     trial.judge(suggester, instance.ensemble(project, task), run_id)
                 make = find(instance.plugins.executors, self._executor(run_id, settings["executor"]), "executor")
-                state: str = make(store, run_id, suggester, pace, info, self.stopping).run()
+                state: str = make(store, run_id, suggester, policy, info, self.stopping).run()
                 if not self._trial_over(run_id):
                     break
         except LabelerError as error:

@@ -14,7 +14,7 @@ from labeler.backends.openai import CallFailed
 from labeler.backends.prices import cost
 from labeler.prelabel import batch_executor, runs
 from labeler.prelabel.batch_executor import BatchExecutor
-from labeler.prelabel.calls import EXPECTED_ANSWER, Pace
+from labeler.prelabel.calls import EXPECTED_ANSWER, CallPolicy
 from labeler.prelabel.rounds import Rounds
 from labeler.records import BackendFailure
 from labeler.store.audit import audit
@@ -168,7 +168,7 @@ def test_same_file_read_twice_is_counted_once(lab):
     )
     info = lab.instance.price_of(suggester.backend)
     for _ in range(2):
-        executor = BatchExecutor(lab.store, run_id, suggester, Pace(), info, threading.Event())
+        executor = BatchExecutor(lab.store, run_id, suggester, CallPolicy(), info, threading.Event())
         executor.store.batches.polled = lambda *_: None
         executor._poll(batch, False)
     assert lab.through(run_id) == "finished"

@@ -308,7 +308,7 @@ def test_similar_order_says_what_texts_are_compared_by(shop: Shop, monkeypatch: 
     meaning = Points()
     meaning.fast = False
     monkeypatch.setitem(instance.plugins.embedders, "e5", lambda settings: meaning)
-    monkeypatch.setattr("labeler.instance.extra_of_embedder", lambda name: None)
+    monkeypatch.setattr("labeler.examples.extra_of_embedder", lambda name: None)
     vectors = Embeddings(store, meaning)
 
     def compared_by() -> tuple[str, bool]:

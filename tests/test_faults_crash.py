@@ -317,7 +317,7 @@ from labeler.instance import Instance
 from labeler.prelabel import calls, executor
 from labeler.worker import Worker
 
-class DiesBeforeTheCommit(calls.Book):
+class DiesBeforeTheCommit(calls.RunContext):
     answers = 0
 
     def answered(self, *arguments):
@@ -326,7 +326,7 @@ class DiesBeforeTheCommit(calls.Book):
         if DiesBeforeTheCommit.answers == 5:
             os._exit(9)
 
-executor.Book = DiesBeforeTheCommit
+executor.RunContext = DiesBeforeTheCommit
 Worker(Instance(Path(sys.argv[1]))).move_run(int(sys.argv[2]))
 """
 

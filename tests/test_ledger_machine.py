@@ -32,7 +32,7 @@ from labeler.backends.prices import ModelInfo
 from labeler.errors import Conflict
 from labeler.prelabel import batch_executor, calls, executor, runs
 from labeler.prelabel.batch_executor import BatchExecutor
-from labeler.prelabel.calls import Pace
+from labeler.prelabel.calls import CallPolicy
 from labeler.prelabel.executor import LocalExecutor
 from labeler.prelabel.suggest import Suggester
 from labeler.records import BackendFailure, Completion
@@ -415,9 +415,9 @@ class Machine(RuleBasedStateMachine):
             # Every other run asks the same questions.
             identity = {"fake": run_id % 2}
             suggester = Suggester(process.store, 1, SENTIMENT, index, backend, Similar({}), 2, identity=identity)
-            pace = Pace(concurrency=1, max_tries=3, base_delay=0.0)
+            policy = CallPolicy(concurrency=1, max_tries=3, base_delay=0.0)
             make = BatchExecutor if kind == BATCH else LocalExecutor
-            make(process.store, run_id, suggester, pace, PRICE, threading.Event()).run()
+            make(process.store, run_id, suggester, policy, PRICE, threading.Event()).run()
         except Killed:
             pass
         finally:

@@ -19,7 +19,7 @@ from labeler.errors import SettingError
 from labeler.instance import Instance
 from labeler.labels import Choice, Label
 from labeler.prelabel import runs
-from labeler.prelabel.calls import Pace
+from labeler.prelabel.calls import CallPolicy
 from labeler.prelabel.executor import LocalExecutor
 from labeler.prelabel.tokens import Size
 from labeler.records import Record
@@ -201,8 +201,8 @@ def test_run_learns_the_context_from_its_first_refusal(tmp_path, server):
     settings = {"backend": "openai", "k": 0, "max_tokens": 60}
     run_id = runs.start(store, project["id"], "sentiment", ids, settings)
     suggester = instance.suggester(project, instance.project_task(project, "sentiment"), settings)
-    pace = Pace(concurrency=4, base_delay=0.01)
-    state = LocalExecutor(store, run_id, suggester, pace, None, threading.Event()).run()
+    policy = CallPolicy(concurrency=4, base_delay=0.01)
+    state = LocalExecutor(store, run_id, suggester, policy, None, threading.Event()).run()
     run = store.ledger.run(run_id)
     assert (state, run["done"], run["failed"]) == ("finished", 10, 0)
     assert suggester.backend.context == 1200
@@ -228,7 +228,8 @@ def test_record_that_is_denser_than_others_is_refused_once(tmp_path, server):
         run_id = runs.start(store, project["id"], "sentiment", ids, settings)
         before = len(server.requests)
         assert (
-            LocalExecutor(store, run_id, suggester, Pace(base_delay=0.01), None, threading.Event()).run() == "finished"
+            LocalExecutor(store, run_id, suggester, CallPolicy(base_delay=0.01), None, threading.Event()).run()
+            == "finished"
         )
         assert (store.ledger.run(run_id)["done"], len(server.requests) - before) == (3, asked)
     instance.close()

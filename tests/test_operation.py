@@ -32,9 +32,10 @@ from labeler.demo import create as make_demo
 from labeler.demo import reviews
 from labeler.doctor import examine
 from labeler.errors import StoreError, StoreFull
+from labeler.files import write_private
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import queue_import
-from labeler.instance import Instance, write_private
+from labeler.instance import Instance
 from labeler.store import Store, database
 from labeler.store.database import holders
 from labeler.worker import Worker

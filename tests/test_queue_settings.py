@@ -147,7 +147,7 @@ def test_a_task_that_was_added_gets_its_queue_and_the_others_are_left_alone(inst
     instance.change_project(shop, {"tasks": ["sentiment", "keywords"]})
     assert queued(instance, "keywords") == queued(instance, "sentiment")
     monkeypatch.setattr(instance.store.work, "queue_through", lambda *_: pytest.fail("a queue was written"))
-    monkeypatch.setattr("labeler.instance.refresh_groups", lambda *_: pytest.fail("products were renewed"))
+    monkeypatch.setattr("labeler.projects.refresh_groups", lambda *_: pytest.fail("products were renewed"))
     instance.change_project(shop, {"blind_share": 0.1})
     instance.change_task(shop, "sentiment", {"k": 2})
 

@@ -14,7 +14,7 @@ from helpers import numbered, open_instance, until
 
 from labeler.errors import Conflict
 from labeler.prelabel import runs
-from labeler.prelabel.calls import Pace, backoff
+from labeler.prelabel.calls import CallPolicy, backoff
 from labeler.prelabel.executor import LocalExecutor
 from labeler.prelabel.refresh import refresh_front
 from labeler.settings import CALIBRATE, overrides
@@ -52,17 +52,17 @@ class Lab:
         settings = {"backend": "openai", "k": 0, "concurrency": min(4, len(ids))} | settings
         return runs.start(self.store, self.project["id"], "sentiment", ids, settings, budget)
 
-    def executor(self, run_id, stop=None, **pace):
+    def executor(self, run_id, stop=None, **policy):
         run = self.ledger.run(run_id)
         suggester = self.instance.suggester(
             self.project, self.instance.project_task(self.project, "sentiment"), overrides(run["settings"])
         )
-        pace = Pace(**{"concurrency": run["settings"].get("concurrency", 4), "base_delay": 0.02} | pace)
+        policy = CallPolicy(**{"concurrency": run["settings"].get("concurrency", 4), "base_delay": 0.02} | policy)
         info = self.instance.price_of(suggester.backend)
-        return LocalExecutor(self.store, run_id, suggester, pace, info, stop or threading.Event())
+        return LocalExecutor(self.store, run_id, suggester, policy, info, stop or threading.Event())
 
-    def move(self, run_id, **pace):
-        state = self.executor(run_id, **pace).run()
+    def move(self, run_id, **policy):
+        state = self.executor(run_id, **policy).run()
         self.check(run_id)
         return state
 
@@ -580,7 +580,7 @@ def test_lease_outlasts_a_call(lab):
 
     def lease(**settings):
         lab.instance.change_settings({"timeout_seconds": None, "lease_seconds": None} | settings)
-        return lab.instance.pace({"concurrency": 1, "max_tries": 1}).lease
+        return lab.instance.policy({"concurrency": 1, "max_tries": 1}).lease
 
     assert lease() > 60
     assert lease(timeout_seconds=600) > 600
@@ -737,9 +737,9 @@ def test_answers_in_the_ledger_use_no_rate_limit(lab):
     lab.move(lab.start())
     lab.instance.change_settings({"requests_per_minute": 1})
     suggested = suggester(lab, backend="openai", k=0)
-    pace = lab.instance.pace(lab.instance.task_settings(lab.project, "sentiment"))
+    policy = lab.instance.policy(lab.instance.task_settings(lab.project, "sentiment"))
     run_id = lab.start()
-    executor = LocalExecutor(lab.store, run_id, suggested, pace, None, threading.Event())
+    executor = LocalExecutor(lab.store, run_id, suggested, policy, None, threading.Event())
     assert executor.run() == "finished"
     assert lab.ledger.run(run_id)["reused"] == 12
     assert lab.store.db.all("SELECT * FROM rate_limits") == []
@@ -1039,5 +1039,5 @@ def test_time_that_a_run_stood_still_is_not_its_pace(lab):
             )
         )
     lab.store.write(lambda tx: lab.ledger.count(tx, run_id, calls=12))
-    pace = lab.ledger.past_pace(lab.project["id"], "sentiment", "openai", None)
-    assert pace == pytest.approx(10, abs=0.5)
+    policy = lab.ledger.past_pace(lab.project["id"], "sentiment", "openai", None)
+    assert policy == pytest.approx(10, abs=0.5)

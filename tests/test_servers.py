@@ -474,7 +474,7 @@ def test_model_that_thinks_gets_its_room(lab):
     assert lab.asked == 6
 
 
-# Pace
+# CallPolicy
 
 
 def test_throttle_adds_one_a_round_and_halves_once_for_each_overload():

@@ -9,7 +9,7 @@ slices that any process goes on with.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from labeler.errors import Conflict, LabelError, SettingError, Unanswered
 from labeler.labels import NO_LABEL, Answers, LabelSchema, Moves
 from labeler.records import Value
 from labeler.sentence import Sentence
-from labeler.settings import changed_settings, merged_settings
+from labeler.settings import changed_settings, merged_settings, refuse_joint_cascade
 from labeler.store import Row, Store, Tx
 from labeler.store.ledger import OPEN as OPEN_RUNS
 from labeler.store.ledger import PAUSED
@@ -93,10 +93,10 @@ class _Plan:
 
 
 class TaskSettings:
-    """Changes the settings of one task of a project. ``own`` is the plugin's task; ``check`` refuses what cannot go."""
+    """Changes the settings of one task of a project. ``own`` is the plugin's task."""
 
-    def __init__(self, store: Store, project_id: int, own: Task, check: Callable[[Mapping[str, Any]], None]) -> None:
-        self.store, self.project_id, self.own, self.check = store, project_id, own, check
+    def __init__(self, store: Store, project_id: int, own: Task) -> None:
+        self.store, self.project_id, self.own = store, project_id, own
 
     def preview(
         self, settings: Mapping[str, Any], answers: Answers | None = None, back_to: int | None = None
@@ -118,23 +118,23 @@ class TaskSettings:
         ``answers`` says what becomes of labels that go. Raises :class:`Unanswered` where approvals have one of which
         nothing is said. ``back_to`` is the version whose labels these are, to undo what was done since.
         """
-        room, place = self.store.projects, (self.project_id, self.own.name)
-        now = room.task_settings(*place)[1]
+        projects, place = self.store.projects, (self.project_id, self.own.name)
+        now = projects.task_settings(*place)[1]
         plan = self._plan(self._merged(now, settings, seen), answers or Answers(), back_to)
         if plan is not None and plan.preview.open:
             raise Unanswered(plan.preview)
 
         def work(tx: Tx) -> int:
-            stands = room.task_settings(*place, tx)[1]
+            stands = projects.task_settings(*place, tx)[1]
             merged = self._merged(stands, settings, seen)
             if plan is not None:
                 if stands.get("labels") != now.get("labels"):
                     raise Conflict("Somebody else changed the labels of this task meanwhile; look at them again")
                 merged = changed_settings("task", {**merged, "labels": plan.labels})
             # Two changes that go each for itself may not go together.
-            self.check(merged)
+            refuse_joint_cascade(merged)
             self.own.overridden(1, merged)
-            version = room.set_task_settings(tx, *place, merged, reviewer_id, plan.moves if plan else None)
+            version = projects.set_task_settings(tx, *place, merged, reviewer_id, plan.moves if plan else None)
             detail: dict[str, Any] = {"version": version, "changed": _differing(stands, merged)}
             if plan is not None:
                 detail |= self._move(tx, plan, version, reviewer_id)
@@ -443,6 +443,6 @@ class _Followers:
 
     def apply(self, store: Store, tx: Tx, task: Task, project_id: int, version: int, reviewer_id: int | None) -> None:
         """Put records back to pending, or bring their approvals back; what was decided meanwhile stays."""
-        place, room = (project_id, task.name), store.annotations
-        room.withdraw(tx, *place, [row["id"] for row in self.out], task.version, _origin(version), reviewer_id)
-        room.bring_back(tx, *place, [row["id"] for row in self.back], _origin(version))
+        place, annotations = (project_id, task.name), store.annotations
+        annotations.withdraw(tx, *place, [row["id"] for row in self.out], task.version, _origin(version), reviewer_id)
+        annotations.bring_back(tx, *place, [row["id"] for row in self.back], _origin(version))

@@ -101,7 +101,8 @@ def opened(folder: str | None, *, make: bool, read_only: bool = False, looks: bo
 
     ``looks`` opens it read-only where it cannot be written.
     """
-    from labeler.instance import DATABASE, Instance
+    from labeler.files import DATABASE
+    from labeler.instance import Instance
 
     where = instance_folder(folder)
     new = not (where / DATABASE).exists()

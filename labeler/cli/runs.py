@@ -55,7 +55,7 @@ def prelabel(
         click.echo(f"Left out: {known:,} pending records that have such a suggestion; --again takes them too", err=True)
     if dry_run:
         info, batch = instance.price_of(suggester.backend), set_["executor"] == BATCH_EXECUTOR
-        seen = runs.estimate(suggester, chosen, info, instance.pace(set_), batch, trial=tried)
+        seen = runs.estimate(suggester, chosen, info, instance.policy(set_), batch, trial=tried)
         show_estimate(seen, set_["executor"])
         return
     budget = set_["budget"] if budget is None else budget

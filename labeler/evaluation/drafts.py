@@ -212,10 +212,10 @@ class Drafting(Suggester):
     @classmethod
     def of_run(cls, suggester: Suggester, run_settings: Mapping[str, Any]) -> Drafting:
         """Return what moves the run of a replay's drafts. Raises :class:`Conflict` where the task was changed since."""
-        room, replay_id = suggester.store.replays, int(run_settings[REPLAY])
-        check_version(suggester.task, room.get(replay_id))
-        drafts = room.drafts(replay_id)
-        rows = room.corrected([id_ for draft in drafts for id_ in draft.shown])
+        replays, replay_id = suggester.store.replays, int(run_settings[REPLAY])
+        check_version(suggester.task, replays.get(replay_id))
+        drafts = replays.drafts(replay_id)
+        rows = replays.corrected([id_ for draft in drafts for id_ in draft.shown])
         known = {one.annotation_id: one for one in corrections(suggester.task, rows.values())}
         material = {draft.record_id: [known[id_] for id_ in draft.shown if id_ in known] for draft in drafts}
         return cls.of(suggester, material, replay_id)
@@ -238,7 +238,7 @@ def _example(one: Correction) -> Example:
 
 def _generation(own: Generation, task: Guidelines) -> Generation:
     """Return how a draft is generated: with room for a text, and not always the likeliest one."""
-    room = _MOST_TOKENS_A_CHARACTER * task.schema.maximum
-    most = None if own.max_tokens is None else max(own.max_tokens, room)
+    longest = _MOST_TOKENS_A_CHARACTER * task.schema.maximum
+    most = None if own.max_tokens is None else max(own.max_tokens, longest)
     chosen = own.explicit - {"max_tokens", "stop"}
     return replace(own, max_tokens=most, stop=(), temperature=own.temperature or SAMPLING_TEMPERATURE, explicit=chosen)

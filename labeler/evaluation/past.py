@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from labeler.examples import Examples
 from labeler.instance import Instance
 from labeler.prelabel.suggest import Suggester
 from labeler.retrieval.index import ExampleIndex
 from labeler.store import Store
 from labeler.store.fits import Fits
 from labeler.store.replays import PastAnnotations
-from labeler.suggesters import Opened, Suggesters
+from labeler.suggesters import Suggesters
 from labeler.task import Task
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Past:
         self.read_only = True
         self._indexes: dict[tuple[int, str, str], ExampleIndex] = {}
         self._ensembles: dict[tuple[int, str, str], Learner[Any]] = {}
-        self._suggesters = Suggesters(cast(Opened, self))
+        self._suggesters = Suggesters(cast(Examples, self))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._instance, name)

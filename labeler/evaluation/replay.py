@@ -87,7 +87,7 @@ def estimated(instance: Instance, project: Mapping[str, Any], suggester: Suggest
     """Return what asking about some records would take as the task is sent now."""
     set_ = instance.task_settings(project, suggester.task.name)
     batch = set_["executor"] == BATCH_EXECUTOR
-    return runs.estimate(suggester, ids, instance.price_of(suggester.backend), instance.pace(set_), batch)
+    return runs.estimate(suggester, ids, instance.price_of(suggester.backend), instance.policy(set_), batch)
 
 
 def chosen(
@@ -143,9 +143,9 @@ def start(
     if not items:
         raise InputError("No label of %(task)s is approved yet, so there is nothing to replay", task=task.name)
     settings = [arm.settings for arm in arms]
-    room = instance.store.replays
+    replays = instance.store.replays
     return instance.store.write(
-        lambda tx: room.create(tx, project["id"], task.name, task.version, settings, items, budget, reviewer_id)
+        lambda tx: replays.create(tx, project["id"], task.name, task.version, settings, items, budget, reviewer_id)
     )
 
 
@@ -154,17 +154,17 @@ def walk(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> bool:  # fmt: skip
     """Walk through a replay and queue the runs of its models; False if another does it, or it was ``stopped``."""
-    room, token = instance.store.replays, secrets.token_hex(8)
-    if not instance.store.write(lambda tx: room.claim(tx, replay_id, token)):
+    replays, token = instance.store.replays, secrets.token_hex(8)
+    if not instance.store.write(lambda tx: replays.claim(tx, replay_id, token)):
         return False
     try:
         done = _Walk(instance, replay_id, token).run(stopped, progress)
     except BaseException as error:
         reason = None if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
-        instance.store.write(lambda tx: room.let_go(tx, replay_id, token, reason))
+        instance.store.write(lambda tx: replays.let_go(tx, replay_id, token, reason))
         raise
     if not done:
-        instance.store.write(lambda tx: room.let_go(tx, replay_id, token))
+        instance.store.write(lambda tx: replays.let_go(tx, replay_id, token))
     return done
 
 
@@ -179,13 +179,13 @@ class _Step:
 
 class _Walk:
     def __init__(self, instance: Instance, replay_id: int, token: str) -> None:
-        self.instance, self.id, self.token, self.room = instance, replay_id, token, instance.store.replays
-        self.replay = self.room.get(replay_id)
+        self.instance, self.id, self.token, self.replays = instance, replay_id, token, instance.store.replays
+        self.replay = self.replays.get(replay_id)
         self.project = instance.store.projects.get(self.replay["project_id"])
         self.task = instance.project_task(self.project, self.replay["task"])
         check_version(self.task, self.replay)
-        self.arms = self.room.arms(replay_id)
-        self.items = self.room.items(replay_id)
+        self.arms = self.replays.arms(replay_id)
+        self.items = self.replays.items(replay_id)
         # What the prompts of each model show, by arm.
         self.shown: dict[int, list[tuple[int, str]]] = {}
 
@@ -195,19 +195,19 @@ class _Walk:
         Return whether there is any; else say so.
         """
         asked: dict[str, int] = {}
-        for draft in self.room.drafts(self.id):
+        for draft in self.replays.drafts(self.id):
             if draft.guidelines is not None:
                 asked.setdefault(draft.guidelines, draft.number)
         arms = [{**self.arms[0]["settings"], DRAFT: number} for number in asked.values()]
         reason = None if arms else Sentence("No draft of the guidelines can be used; the reasons stand with each")
 
         def work(tx: Tx) -> None:
-            self.room.add_arms(tx, self.id, arms)
+            self.replays.add_arms(tx, self.id, arms)
             if reason is not None:
-                self.room.let_go(tx, self.id, self.token, reason)
+                self.replays.let_go(tx, self.id, self.token, reason)
 
         self.instance.store.write(work)
-        self.arms = self.room.arms(self.id)
+        self.arms = self.replays.arms(self.id)
         return bool(arms)
 
     def _made(self, past: Past, settings: Mapping[str, Any]) -> Suggester:
@@ -246,11 +246,11 @@ class _Walk:
 
     def _keep(self, steps: Sequence[_Step]) -> bool:
         def work(tx: Tx) -> bool:
-            if not self.room.keep(tx, self.id, self.token):
+            if not self.replays.keep(tx, self.id, self.token):
                 return False
-            self.room.known(tx, self.id, [(step.record_id, step.known) for step in steps])
+            self.replays.known(tx, self.id, [(step.record_id, step.known) for step in steps])
             for arm in range(len(self.arms)):
-                self.room.say(tx, self.id, arm, [step.said[arm] for step in steps if arm in step.said])
+                self.replays.say(tx, self.id, arm, [step.said[arm] for step in steps if arm in step.said])
             return True
 
         return self.instance.store.write(work)
@@ -261,7 +261,7 @@ class _Walk:
 
         def work(tx: Tx) -> bool:
             found = {arm["arm"]: self._queue(tx, arm) for arm in billed}
-            return self.room.walked(tx, self.id, self.token, found)
+            return self.replays.walked(tx, self.id, self.token, found)
 
         done = self.instance.store.write(work)
         self.instance.wake()
@@ -296,8 +296,8 @@ def use(instance: Instance, replay_id: int, arm: int, reviewer_id: int | None = 
 
     All in which arms may differ is set, also to what it is by default; what else was changed of the task stays.
     """
-    room = instance.store.replays
-    replay, arms = room.get(replay_id), room.arms(replay_id)
+    replays = instance.store.replays
+    replay, arms = replays.get(replay_id), replays.arms(replay_id)
     if arm >= len(arms):
         raise InputError(
             "Replay %(number)s has %(n)s arms, and none with the number %(arm)s",
@@ -311,7 +311,7 @@ def use(instance: Instance, replay_id: int, arm: int, reviewer_id: int | None = 
     place = replay["project_id"], replay["task"]
     own = {name: arms[arm]["settings"].get(name) for name in REPLAY_GRID}
     version = instance.change_task(*place, {**now, **own}, reviewer_id, seen=now)
-    instance.store.write(lambda tx: room.use(tx, replay_id, arm, reviewer_id))
+    instance.store.write(lambda tx: replays.use(tx, replay_id, arm, reviewer_id))
     return version
 
 

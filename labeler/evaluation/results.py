@@ -135,21 +135,21 @@ class Results:
 
     def __init__(self, instance: Instance, replay_id: int, within: float = REPLAY_WITHIN) -> None:
         self.instance, self.within = instance, within
-        self.room = instance.store.replays
-        self.replay = self.room.get(replay_id)
+        self.replays = instance.store.replays
+        self.replay = self.replays.get(replay_id)
         project = instance.store.projects.get(self.replay["project_id"])
         self.task: Task = instance.project_task(project, self.replay["task"])
-        self.arms = self.room.arms(replay_id)
-        self.rows = self.room.items(replay_id)
+        self.arms = self.replays.arms(replay_id)
+        self.rows = self.replays.items(replay_id)
         self.runs = [instance.store.ledger.run(arm["run_id"]) if arm["run_id"] else None for arm in self.arms]
-        self.said = [self.room.said(replay_id, arm["arm"]) for arm in self.arms]
+        self.said = [self.replays.said(replay_id, arm["arm"]) for arm in self.arms]
         self.items = self._counting()
-        self.drafts = self.room.drafts(replay_id)
+        self.drafts = self.replays.drafts(replay_id)
         self.drafting = instance.store.ledger.run(self.replay["drafts_run"]) if self.replay["drafts_run"] else None
         # The more drafts are tried, the likelier one of them looks better by luck: all that were judged so far count,
         # so that whoever searches again and again finds no gain in that. A part of the approvals that confirms the
         # best one alone would need more of them for the same certainty, up to nine drafts.
-        self.together = max(1, self.room.judged(self.replay)) if self.drafts else 1
+        self.together = max(1, self.replays.judged(self.replay)) if self.drafts else 1
 
     @property
     def draws(self) -> int:

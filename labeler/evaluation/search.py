@@ -104,16 +104,16 @@ def start(
     ``budget`` holds for the run of the drafts, and for the run of each that is judged.
     """
     first, store = replay.arm_of(instance, project, task, {}).settings, instance.store
-    room, place = store.replays, (project["id"], task.name)
+    replays, place = store.replays, (project["id"], task.name)
     named = {name: first[name] for name in ("backend", "model_id")}
 
     def work(tx: Tx) -> int:
-        id_ = room.create(tx, *place, task.version, [first], made.items, budget, reviewer_id)
+        id_ = replays.create(tx, *place, task.version, [first], made.items, budget, reviewer_id)
         # Few calls are not worth a day's wait for a batch.
         settings = {**ALONE, **named, "executor": LOCAL_EXECUTOR, "purpose": DRAFT, REPLAY: id_}
         run_id = store.ledger.create_run(tx, *place, settings, budget, reviewer_id)
         store.ledger.add_items(tx, run_id, [draft.record_id for draft in made.drafts])
-        room.ask_drafts(tx, id_, run_id, made.drafting.task.standing, made.drafts)
+        replays.ask_drafts(tx, id_, run_id, made.drafting.task.standing, made.drafts)
         return id_
 
     return store.write(work)

@@ -328,9 +328,9 @@ def _remembered(job: _Job, plan: _Plan) -> bool:
 
     False if another export has remembered some meanwhile, which this plan knows nothing of.
     """
-    room, project_id, anew = job.store.splits, job.project["id"], job.options.new_splits
+    splits, project_id, anew = job.store.splits, job.project["id"], job.options.new_splits
     try:
-        return job.store.write(lambda tx: room.remember(tx, project_id, plan.records, plan.seen, anew))
+        return job.store.write(lambda tx: splits.remember(tx, project_id, plan.records, plan.seen, anew))
     except (StoreFull, StoreReadOnly):
         # As with the record of the export itself: what is complete on disk stands.
         return True
@@ -387,16 +387,16 @@ def _linked(id_: int, key: str, cluster: int | None, group: str | None, digest: 
 
 def _give_places(job: _Job, rows: Sequence[_Seen], plan: _Plan) -> None:
     """Give each row its split, by all records of the project and by what left before."""
-    room, project_id = job.store.splits, job.project["id"]
-    components = Components((row["cluster"], row["grp"]) for row in room.ties(project_id))
+    splits, project_id = job.store.splits, job.project["id"]
+    components = Components((row["cluster"], row["grp"]) for row in splits.ties(project_id))
     for one in rows:
         components.join(one.record.links)
     remembered = [
         (_linked(row["id"], row["key"], row["cluster"], row["grp"], bytes.fromhex(row["content_hash"])), row["split"])
-        for row in ([] if job.options.new_splits else room.remembered(project_id))
+        for row in ([] if job.options.new_splits else splits.remembered(project_id))
     ]
     places = Places(job.shares, components, remembered)
-    heads = room.heads([one.cluster for one in rows if one.cluster is not None and one.cluster != one.record.id])
+    heads = splits.heads([one.cluster for one in rows if one.cluster is not None and one.cluster != one.record.id])
     for one in rows:
         place = places.of(one.record, heads.get(one.cluster or 0, one.key))
         if place in SPLITS:

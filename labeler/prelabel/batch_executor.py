@@ -20,7 +20,7 @@ from labeler import strictjson
 from labeler.backends.base import BackendRequest
 from labeler.backends.prices import ModelInfo, cost
 from labeler.errors import LabelerError
-from labeler.prelabel.calls import EXPECTED_ANSWER, Book, Call, Claim, Clerk, Pace
+from labeler.prelabel.calls import EXPECTED_ANSWER, Call, CallPolicy, Claim, RunContext, RunWriter
 from labeler.prelabel.rounds import Rounds, Sending, repeating
 from labeler.prelabel.suggest import Suggester
 from labeler.records import AWAY, BackendFailure, Completion, Record
@@ -54,10 +54,16 @@ class BatchExecutor:
     poll_seconds = POLL_SECONDS
 
     def __init__(
-        self, store: Store, run_id: int, suggester: Suggester, pace: Pace, info: ModelInfo | None, stop: threading.Event
+        self,
+        store: Store,
+        run_id: int,
+        suggester: Suggester,
+        policy: CallPolicy,
+        info: ModelInfo | None,
+        stop: threading.Event,
     ) -> None:
-        self.store, self.run_id, self.suggester, self.pace, self.stop = store, run_id, suggester, pace, stop
-        self.book = Book(store, run_id, suggester, pace, info, batch=True)
+        self.store, self.run_id, self.suggester, self.policy, self.stop = store, run_id, suggester, policy, stop
+        self.context = RunContext(store, run_id, suggester, policy, info, batch=True)
         self.backend: OpenAIBackend = suggester.backend  # type: ignore[assignment]
 
     def run(self) -> str:
@@ -68,17 +74,17 @@ class BatchExecutor:
         from labeler.backends.openai import CallFailed
 
         try:
-            moving = self.book.start()
+            moving = self.context.start()
             self._collect()
             if moving:
-                self.book.check_price()
+                self.context.check_price()
             self._send()
         except CallFailed as error:
             if not error.failure.retryable:
-                self.book.pause(error.failure.message)
+                self.context.pause(error.failure.message)
         except LabelerError as error:
-            self.book.pause(str(error))
-        return self.book.settle()
+            self.context.pause(str(error))
+        return self.context.settle()
 
     # What came back
 
@@ -100,7 +106,7 @@ class BatchExecutor:
             except CallFailed as error:
                 # The other batches are asked after all the same.
                 if not error.failure.retryable:
-                    self.book.pause(error.failure.message)
+                    self.context.pause(error.failure.message)
                 if time.time() - batch["created_at"] > _GIVEN_UP:
                     self._end(batch, error.failure.message, "expired")
 
@@ -141,47 +147,47 @@ class BatchExecutor:
         # A file that the provider refused as a whole was no try for any record.
         self._end(batch, said or status, status if status != "completed" else "unanswered", tried=status != "failed")
         if status == "failed":
-            self.book.pause(
+            self.context.pause(
                 Sentence("The provider refused the batch: %(why)s", why=said or Sentence("no reason was given"))
             )
 
     def _end(self, batch: Row, message: str, kind: str, tried: bool = True) -> None:
         """End a batch. An item with a call in it that brought nothing has had a try; the others have not."""
-        clerk = Clerk(self.book)
+        writer = RunWriter(self.context)
         failure = BackendFailure(kind, Sentence("Not answered in the batch: %(why)s", why=message), retryable=True)
         silent = self.store.batches.waiting(batch["id"]) if tried else {}
         for n, (call_id, record_id) in enumerate(silent.items(), 1):
-            self._later(clerk, batch, Call(call_id, Claim(record_id, batch["tag"])), failure)
+            self._later(writer, batch, Call(call_id, Claim(record_id, batch["tag"])), failure)
             if n % _COMMIT == 0:
-                clerk.flush()
-        clerk.write(lambda tx, counts: self.store.batches.end(tx, batch, message, kind))
+                writer.flush()
+        writer.write(lambda tx, counts: self.store.batches.end(tx, batch, message, kind))
 
     def _take_in(self, batch: Row, content: bytes) -> None:
         """Commit the answers of a file; each is taken once, however often the file is read."""
         waiting = self.store.batches.waiting(batch["id"])
         answers = ((call_id, line) for call_id, line in _lines(content) if call_id in waiting)
-        clerk = Clerk(self.book)
+        writer = RunWriter(self.context)
         for n, (call_id, line) in enumerate(answers, 1):
             # Whoever began the batch may be dead: its calls and items are held by its tag.
             call = Call(call_id, Claim(waiting[call_id], batch["tag"]))
-            self._later(clerk, batch, call, self._read(call.claim.record_id, line))
+            self._later(writer, batch, call, self._read(call.claim.record_id, line))
             if n % _COMMIT == 0:
-                clerk.flush()
-        clerk.flush()
+                writer.flush()
+        writer.flush()
 
-    def _later(self, clerk: Clerk, batch: Row, call: Call, answer: Completion | BackendFailure) -> None:
-        """Let the clerk commit what came of a call in a batch, unless another process did."""
+    def _later(self, writer: RunWriter, batch: Row, call: Call, answer: Completion | BackendFailure) -> None:
+        """Let the writer commit what came of a call in a batch, unless another process did."""
 
         def work(tx: Tx, counts: Any) -> None:
             if not self.store.batches.take(tx, batch["id"], call.id):
                 return
             if isinstance(answer, Completion):
-                self.book.answered(tx, counts, call, answer)
+                self.context.answered(tx, counts, call, answer)
             else:
                 # Worth another try in the next batch, until the item's tries are used up.
-                self.book.failed(tx, counts, call, answer)
+                self.context.failed(tx, counts, call, answer)
 
-        clerk.later(work)
+        writer.later(work)
 
     def _read(self, record_id: int, line: Mapping[str, Any]) -> Completion | BackendFailure:
         response = line.get("response")
@@ -212,7 +218,7 @@ class BatchExecutor:
         bounded = bool(self.store.ledger.budgets(self.run_id))
         if bounded and self.store.batches.open(self.run_id):
             # What is on its way may use up the budget: one batch at a time. What is answered is finished meanwhile.
-            self.book.closed = True
+            self.context.closed = True
         while not self.stop.is_set() and self._one_file() and not bounded:
             pass
 
@@ -221,10 +227,10 @@ class BatchExecutor:
         file = _File(self)
         try:
             while not file.full() and not self.stop.is_set():
-                due = self.book.due()
+                due = self.context.due()
                 if due is None or due > time.time():
                     break
-                file.add(self.book.claim(file.room()))
+                file.add(self.context.claim(file.room()))
             return file.send()
         except LabelerError:
             file.drop()
@@ -237,7 +243,7 @@ class _File:
     """One file of calls that is being filled: its lines, and its row in the store once there is a line."""
 
     def __init__(self, executor: BatchExecutor) -> None:
-        self.executor, self.store, self.book = executor, executor.store, executor.book
+        self.executor, self.store, self.context = executor, executor.store, executor.context
         self.lines: list[bytes] = []
         self.size = 0
         self.batch: Row | None = None
@@ -263,7 +269,7 @@ class _File:
 
     def add(self, claims: Sequence[Claim]) -> None:
         """Step on the flows of some records; those that want a call sent wait in this file."""
-        rounds = Rounds(self.book, self.executor.stop)
+        rounds = Rounds(self.context, self.executor.stop)
         try:
             rounds.start(claims)
             while rounds.items:
@@ -299,7 +305,7 @@ class _File:
         batch = self.batch
 
         def work(tx: Tx) -> Row | None:
-            row = batch or self.store.batches.create(tx, self.executor.run_id, str(self.book.address))
+            row = batch or self.store.batches.create(tx, self.executor.run_id, str(self.context.address))
             items = {sending.item.claim.record_id for sending in sendings}
             added = self.store.batches.add(tx, row, [sending.call.id for sending in sendings], sorted(items))
             return row if added else None
@@ -326,7 +332,7 @@ class _File:
 
     def _price(self, sending: Sending) -> float:
         tokens = self.executor.suggester.tokens.prompt(sending.ask.messages)
-        return cost(tokens, EXPECTED_ANSWER, 0, self.book.info, batch=True) or 0.0
+        return cost(tokens, EXPECTED_ANSWER, 0, self.context.info, batch=True) or 0.0
 
     def send(self) -> bool:
         """Hand the file to the provider; False where there is none, or where the batch is not ours any more."""

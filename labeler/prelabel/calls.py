@@ -1,8 +1,8 @@
 """Every call of a run through the ledger: asked for, counted, answered, failed; and the items they belong to.
 
-A :class:`Clerk` belongs to one thread. What it has to commit after an answer rides with its next transaction, which
+A :class:`RunWriter` belongs to one thread. What it has to commit after an answer rides with its next transaction, which
 is usually the beginning of the next call: one commit for the end of one call and the start of another. Whoever is
-about to wait or to stop calls :meth:`Clerk.flush` first, so that nothing answered is ever left lying.
+about to wait or to stop calls :meth:`RunWriter.flush` first, so that nothing answered is ever left lying.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LONGER = 1.25
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class CallPolicy:
     """How a run is moved. ``lease`` must outlast a call; ``base_delay`` is the first back-off. All in seconds."""
 
     concurrency: int = 16
@@ -112,7 +112,7 @@ class Held:
     message: str | None = None
 
 
-class Book:
+class RunContext:
     """What all threads that move one run share: the run, its prices, its leases, what is known of the server.
 
     ``closed`` says that no call may be sent for now, whatever the store says; what is answered is finished.
@@ -123,11 +123,11 @@ class Book:
         store: Store,
         run_id: int,
         suggester: Suggester,
-        pace: Pace,
+        policy: CallPolicy,
         info: ModelInfo | None,
         batch: bool = False,
     ) -> None:
-        self.store, self.run_id, self.suggester, self.pace, self.info = store, run_id, suggester, pace, info
+        self.store, self.run_id, self.suggester, self.policy, self.info = store, run_id, suggester, policy, info
         self.batch = batch
         self.closed = False
         self.hold_until = 0.0
@@ -143,11 +143,11 @@ class Book:
         self.address = backend.base_url or backend.name
         # Local weights have no limits, and those of calls are not those of batches.
         free = batch or backend.local or not backend.billed
-        by_model = "" if pace.limits != SetLimits() else f" {backend.model_id}"
+        by_model = "" if policy.limits != SetLimits() else f" {backend.model_id}"
         # Limits that a person set hold for the server, those that it tells hold for one of its models.
         self.server = None if free else f"{self.address}{by_model}"
         known = store.limits.known(self.server) if self.server else None
-        self._counts_tokens = pace.limits.tokens is not None or (known is not None and known["tokens"] is not None)
+        self._counts_tokens = policy.limits.tokens is not None or (known is not None and known["tokens"] is not None)
         self._learned: RateLimits | None = None
 
     @staticmethod
@@ -221,7 +221,7 @@ class Book:
 
         While a rate limit holds the run back, that is what the ledger may have an answer for.
         """
-        ledger, lease, billed = self.store.ledger, self.pace.lease, self.suggester.backend.billed
+        ledger, lease, billed = self.store.ledger, self.policy.lease, self.suggester.backend.billed
         first = ledger.next_due(self.run_id, None, lease, billed, self.closed)
         if first is None or not self.held_back:
             return first
@@ -237,7 +237,7 @@ class Book:
 
     def claim(self, limit: int) -> list[Claim]:
         """Lease items that are due; decided ones end here, so there may be fewer, and more to come."""
-        token, lease, billed = self.fresh_token(), self.pace.lease, self.suggester.backend.billed
+        token, lease, billed = self.fresh_token(), self.policy.lease, self.suggester.backend.billed
         only_answered, ledger = self.closed or self.held_back, self.store.ledger
 
         def work(tx: Tx) -> list[Claim]:
@@ -302,7 +302,7 @@ class Book:
 
     def _held(self, tx: Tx, claim: Claim, rows: Sequence[Row], tokens: Sequence[int], shown: str | None) -> Held | None:
         """Return why calls may not be sent now; else None, and then their rate is reserved and the lease renewed."""
-        ledger, lease = self.store.ledger, self.pace.lease
+        ledger, lease = self.store.ledger, self.policy.lease
         if self.only_pending and ledger.is_decided(tx, self.run_id, claim.record_id):
             return Held(DECIDED)
         if self.closed or ledger.halted(self.run_id, tx) is not None:
@@ -316,7 +316,7 @@ class Book:
         if not ledger.keep_item(tx, self.run_id, claim.record_id, claim.token, lease, shown):
             return Held(LOST)
         if self.server is not None:
-            seconds = self.store.limits.reserve(tx, self.server, sum(tokens), self.pace.limits, len(tokens))
+            seconds = self.store.limits.reserve(tx, self.server, sum(tokens), self.policy.limits, len(tokens))
             if seconds > 0:
                 return Held(LIMIT, seconds)
         return None
@@ -370,7 +370,7 @@ class Book:
             "model_id": backend.model_id, "tokens_thought": self.suggester.tokens.of(size),
         }  # fmt: skip
         anew = before is not None and before["state"] == "answered"
-        row = self.store.ledger.begin_call(tx, call, claim.token, self.pace.lease, anew)
+        row = self.store.ledger.begin_call(tx, call, claim.token, self.policy.lease, anew)
         assert row is not None
         counts["calls"] += 1
         counts["repeats"] += int(row["repeat"])
@@ -420,7 +420,7 @@ class Book:
         refused = self._learn_length(tx, call, failure, tries) if failure.kind == TOO_LONG else None
         ours = ledger.fail_call(tx, call.id, claim.token, failure.kind, failure.message, refused)
         self._learn(tx, failure.limits)
-        delay = backoff(tries, self.pace.base_delay, failure.retry_after)
+        delay = backoff(tries, self.policy.base_delay, failure.retry_after)
         if failure.kind == "rate_limit":
             # The limit is the account's, not the record's: hold everybody back, in every process.
             self.hold_until = max(self.hold_until, time.time() + delay)
@@ -432,7 +432,7 @@ class Book:
         elif not ours:
             # Somebody else answered it meanwhile.
             self.put_back(tx, claim, looked=False)
-        elif failure.retryable and tries < self.pace.max_tries and self._is_worth_it(failure):
+        elif failure.retryable and tries < self.policy.max_tries and self._is_worth_it(failure):
             # A shorter prompt can be asked about at once.
             self.put_back(tx, claim, 0.0 if failure.kind == TOO_LONG else delay, failure, counts_as_try=True)
         else:
@@ -542,10 +542,10 @@ Work = Callable[[Tx, "Counter[str]"], None]
 
 
 @dataclass
-class Clerk:
+class RunWriter:
     """Writes for one thread. Works that are to be committed soon ride with the next transaction."""
 
-    book: Book
+    context: RunContext
     _later: list[Work] = field(default_factory=list)
 
     @property
@@ -576,16 +576,16 @@ class Clerk:
             self._count(tx, counts)
             return result
 
-        result = self.book.store.write(together)
+        result = self.context.store.write(together)
         del self._later[: len(works)]
         return result
 
     def _count(self, tx: Tx, counts: Counter[str]) -> None:
         found = {name: n for name, n in counts.items() if n}
         if found:
-            self.book.store.ledger.count(tx, self.book.run_id, **found)
+            self.context.store.ledger.count(tx, self.context.run_id, **found)
         if counts["spent"]:
-            self.book.store.ledger.spend(tx, self.book.suggester.project_id, counts["spent"])
+            self.context.store.ledger.spend(tx, self.context.suggester.project_id, counts["spent"])
 
 
 def backoff(tries: int, base: float, retry_after: float | None) -> float:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from labeler.backends.prices import ModelInfo
 from labeler.errors import LabelerError
-from labeler.prelabel.calls import LIMIT, Answered, Book, Call, Claim, Clerk, Held, Pace
+from labeler.prelabel.calls import LIMIT, Answered, Call, CallPolicy, Claim, Held, RunContext, RunWriter
 from labeler.prelabel.rounds import Item, Rounds, items_of
 from labeler.prelabel.suggest import Suggester
 from labeler.prelabel.throttle import Throttle
@@ -40,16 +40,22 @@ class LocalExecutor:
     """
 
     def __init__(
-        self, store: Store, run_id: int, suggester: Suggester, pace: Pace, info: ModelInfo | None, stop: threading.Event
+        self,
+        store: Store,
+        run_id: int,
+        suggester: Suggester,
+        policy: CallPolicy,
+        info: ModelInfo | None,
+        stop: threading.Event,
     ) -> None:
         self.store, self.run_id, self.suggester = store, run_id, suggester
-        self.pace, self.stop = pace, stop
-        self.book = Book(store, run_id, suggester, pace, info)
+        self.policy, self.stop = policy, stop
+        self.context = RunContext(store, run_id, suggester, policy, info)
         self._items: deque[Item] = deque()
         # Items that are leased by this executor and have not ended: prepared, or in the hands of a thread.
         self._under_way = 0
         self._fed = False
-        self._throttle = Throttle(pace.concurrency, suggester.backend.slots)
+        self._throttle = Throttle(policy.concurrency, suggester.backend.slots)
         self._sending = 0
         self._broken = threading.Event()
         self._lock = threading.Lock()
@@ -59,19 +65,19 @@ class LocalExecutor:
         """Return the state the run is in when this executor has nothing more to do for it for a while."""
         backend = self.suggester.backend
         try:
-            moving = self.book.start()
+            moving = self.context.start()
             if self._is_due():
                 if not backend.billed:
                     self._free_slices()
                 else:
                     self._billed(moving)
         except LabelerError as error:
-            self.book.pause(str(error))
-        return self.book.settle()
+            self.context.pause(str(error))
+        return self.context.settle()
 
     def _billed(self, moving: bool) -> None:
         if moving:
-            self.book.check_price()
+            self.context.check_price()
         batch = self.suggester.backend.batch
         if batch > 1 or self.suggester.backend.local:
             self._in_rounds(batch, moving)
@@ -83,16 +89,16 @@ class LocalExecutor:
 
     def _is_due(self) -> bool:
         """Whether something may be claimed soon."""
-        due = self.book.due()
+        due = self.context.due()
         return due is not None and due <= time.time() + _SHORT_WAIT
 
     def _claim(self, limit: int) -> list[Claim] | None:
         """Lease items; none after a short wait where none is due yet, None where none will be for a while."""
         with self._lock:
             busy = self._under_way > 0
-        due, now = self.book.due(), time.time()
+        due, now = self.context.due(), time.time()
         if due is not None and due <= now:
-            return self.book.claim(limit)
+            return self.context.claim(limit)
         if not busy and (due is None or due > now + _SHORT_WAIT):
             return None
         with self._lock:
@@ -104,7 +110,7 @@ class LocalExecutor:
     # Free backends: in slices, in this thread
 
     def _free_slices(self) -> None:
-        clerk = Clerk(self.book)
+        writer = RunWriter(self.context)
         while not self._stopped() and (claims := self._claim(_FREE_SLICE)) is not None:
             if not claims:
                 continue
@@ -112,11 +118,11 @@ class LocalExecutor:
             results = self.suggester.now([records[claim.record_id] for claim in claims], save=False)
             fatal = next((r for r in results if isinstance(r, BackendFailure) and self._hopeless(r)), None)
             if fatal is not None:
-                self.book.give_back(claims)
-                self.book.pause(fatal.message)
+                self.context.give_back(claims)
+                self.context.pause(fatal.message)
                 return
             made = list(zip(claims, results, strict=True))
-            clerk.write(lambda tx, counts, made=made: self._save_free(tx, counts, made))  # type: ignore[misc]
+            writer.write(lambda tx, counts, made=made: self._save_free(tx, counts, made))  # type: ignore[misc]
 
     def _hopeless(self, failure: BackendFailure) -> bool:
         """Whether every other record would fail alike: nothing is approved yet, or the backend says so."""
@@ -127,9 +133,9 @@ class LocalExecutor:
     ) -> None:
         for claim, result in made:
             if isinstance(result, BackendFailure):
-                self.book.end(tx, counts, claim, "failed", result.kind, result.message)
+                self.context.end(tx, counts, claim, "failed", result.kind, result.message)
             else:
-                self.book.end_with(tx, counts, claim, [result], None)
+                self.context.end_with(tx, counts, claim, [result], None)
 
     # Local weights: many records in rounds, in this thread
 
@@ -137,7 +143,7 @@ class LocalExecutor:
         if moving:
             # Before anything is claimed: what every record would fail for pauses the run here.
             self.suggester.backend.ready()
-        rounds = Rounds(self.book, self.stop)
+        rounds = Rounds(self.context, self.stop)
         with rounds.keeping_leases():
             try:
                 while not self._stopped() and (claims := self._claim(batch * _BATCHES)) is not None:
@@ -167,7 +173,7 @@ class LocalExecutor:
                 failures.append(error)
                 self._broken.set()
 
-        works = [self._feed, *[self._send] * self.pace.concurrency]
+        works = [self._feed, *[self._send] * self.policy.concurrency]
         threads = [
             threading.Thread(target=guarded, args=(work,), name=f"labeler-run-{self.run_id}-{n}", daemon=True)
             for n, work in enumerate(works)
@@ -179,14 +185,14 @@ class LocalExecutor:
         left = [item.claim for item in self._items]
         self._items.clear()
         try:
-            self.book.give_back(left)
+            self.context.give_back(left)
         finally:
             if failures:
                 raise failures[0]
 
     def _feed(self) -> None:
         # Not many: what is leased and not started would wait for nothing elsewhere.
-        ahead = self.pace.concurrency
+        ahead = self.policy.concurrency
         try:
             while not self._stopped():
                 with self._lock:
@@ -196,7 +202,7 @@ class LocalExecutor:
                 claims = self._claim(max(1, ahead // 2))
                 if claims is None:
                     return
-                items = items_of(self.book, claims)
+                items = items_of(self.context, claims)
                 with self._lock:
                     self._items.extend(items)
                     self._under_way += len(items)
@@ -207,11 +213,11 @@ class LocalExecutor:
                 self._ready.notify_all()
 
     def _send(self) -> None:
-        clerk = Clerk(self.book)
+        writer = RunWriter(self.context)
         try:
-            while (item := self._take(clerk)) is not None:
+            while (item := self._take(writer)) is not None:
                 try:
-                    self._one(clerk, item)
+                    self._one(writer, item)
                 finally:
                     with self._lock:
                         self._under_way -= 1
@@ -220,9 +226,9 @@ class LocalExecutor:
                         # The throttle may have let in another one as well.
                         self._ready.notify(2)
         finally:
-            clerk.flush()
+            writer.flush()
 
-    def _take(self, clerk: Clerk) -> Item | None:
+    def _take(self, writer: RunWriter) -> Item | None:
         """Return the next item; None when no more will come."""
         while True:
             with self._lock:
@@ -232,32 +238,32 @@ class LocalExecutor:
                     self._sending += 1
                     self._room.notify()
                     return self._items.popleft()
-                if not clerk.waits:
+                if not writer.waits:
                     self._ready.wait(_LOOK)
             # Nothing to begin: what waits to be committed waits no longer.
-            clerk.flush()
+            writer.flush()
 
-    def _one(self, clerk: Clerk, item: Item) -> None:
+    def _one(self, writer: RunWriter, item: Item) -> None:
         """Drive the flow of one item; it ends with its suggestions, or waits for another try."""
         try:
-            while (made := item.move(self.book)) is None:
+            while (made := item.move(self.context)) is None:
                 for place in item.missing:
-                    if not self._ask(clerk, item, place):
+                    if not self._ask(writer, item, place):
                         return
         except Exception:
-            clerk.later(lambda tx, counts: self.book.put_back(tx, item.claim, looked=False))
+            writer.later(lambda tx, counts: self.context.put_back(tx, item.claim, looked=False))
             raise
-        item.end(self.book, clerk, made)
+        item.end(self.context, writer, made)
 
-    def _ask(self, clerk: Clerk, item: Item, place: int) -> bool:
+    def _ask(self, writer: RunWriter, item: Item, place: int) -> bool:
         """Get the answer to one call, from the ledger if it was paid before; False if the item was let go.
 
-        A fresh answer is committed with the clerk's next transaction.
+        A fresh answer is committed with the writer's next transaction.
         """
         if self._stopped():
-            clerk.write(lambda tx, counts: self.book.put_back(tx, item.claim, looked=False))
+            writer.write(lambda tx, counts: self.context.put_back(tx, item.claim, looked=False))
             return False
-        begun = self._begun(clerk, item, place)
+        begun = self._begun(writer, item, place)
         if isinstance(begun, Answered):
             item.take(place, begun)
         if not isinstance(begun, Call):
@@ -267,20 +273,20 @@ class LocalExecutor:
         if isinstance(answer, BackendFailure):
             if answer.kind in _OVERLOADED:
                 self._throttle.overloaded(began)
-            clerk.write(lambda tx, counts: self.book.failed(tx, counts, begun, answer))
+            writer.write(lambda tx, counts: self.context.failed(tx, counts, begun, answer))
             return False
         self._throttle.answered()
-        clerk.later(lambda tx, counts: self.book.answered(tx, counts, begun, answer))
+        writer.later(lambda tx, counts: self.context.answered(tx, counts, begun, answer))
         item.take(place, Answered(begun.id, answer, self.run_id, fresh=True))
         return True
 
-    def _begun(self, clerk: Clerk, item: Item, place: int) -> Call | Answered | Held:
+    def _begun(self, writer: RunWriter, item: Item, place: int) -> Call | Answered | Held:
         """Begin a call; a short wait for the rate limit is slept through, with the item in hand."""
         question, until = item.question(place), time.monotonic() + _SHORT_WAIT
         while True:
             patience = 0.0 if self._stopped() else until - time.monotonic()
-            begun = clerk.write(
-                lambda tx, counts, wait=patience: self.book.begin(  # type: ignore[misc]
+            begun = writer.write(
+                lambda tx, counts, wait=patience: self.context.begin(  # type: ignore[misc]
                     tx, counts, item.claim, [question], item.shown, wait
                 )
             )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from labeler import strictjson
 from labeler.backends.base import BackendRequest
-from labeler.prelabel.calls import Answered, Book, Call, Claim, Clerk, Held, Question
+from labeler.prelabel.calls import Answered, Call, Claim, Held, Question, RunContext, RunWriter
 from labeler.prelabel.flows import PARSER_FAILED, Ask
 from labeler.prelabel.suggest import Prepared, Started, Suggester
 from labeler.records import BackendFailure, Completion, Example, ParseFailure, Suggestion
@@ -57,62 +57,62 @@ class Item:
     def take(self, place: int, answer: Answered) -> None:
         self.answers[place] = self.used[self.fingerprints[place]] = answer
 
-    def move(self, book: Book) -> list[Suggestion] | None:
+    def move(self, context: RunContext) -> list[Suggestion] | None:
         """Hand the answers of this round to the flow; return the suggestions it came to, None while it wants calls."""
         completions = [self.answers[n].completion for n in range(len(self.asks))] if self.asks else None
         asks = self.flow.step(completions)
-        while asks is None and self._asks_again(book):
-            self.flow, self.used = book.suggester.flow(self.prepared), {}
+        while asks is None and self._asks_again(context):
+            self.flow, self.used = context.suggester.flow(self.prepared), {}
             asks = self.flow.step()
         self.asks, self.answers = asks or (), {}
         self.fingerprints = [self.flow.fingerprint(ask) for ask in self.asks]
         if asks is not None:
             return None
         assert self.flow.outcomes is not None
-        return book.suggester.finish_all(self.prepared, self.flow.outcomes, alone=self.claim.trial)
+        return context.suggester.finish_all(self.prepared, self.flow.outcomes, alone=self.claim.trial)
 
-    def _asks_again(self, book: Book) -> bool:
+    def _asks_again(self, context: RunContext) -> bool:
         outcomes = (self.flow.outcomes or {}).values()
         # A parser that fails is no fault of the answer.
         failures = [outcome.value for outcome in outcomes if isinstance(outcome.value, ParseFailure)]
-        if not book.again or all(failure.kind == PARSER_FAILED for failure in failures):
+        if not context.again or all(failure.kind == PARSER_FAILED for failure in failures):
             return False
         unread = {id(completion) for completion in self.flow.case.unread}
         old = {
             fingerprint
             for fingerprint, answer in self.used.items()
-            if id(answer.completion) in unread and (answer.run_id is None or answer.run_id < book.run_id)
+            if id(answer.completion) in unread and (answer.run_id is None or answer.run_id < context.run_id)
         }
         found = not old <= self.anew
         self.anew |= old
         return found
 
-    def end(self, book: Book, clerk: Clerk, made: Sequence[Suggestion]) -> None:
-        """Let the item end with its suggestions, with the clerk's next transaction."""
+    def end(self, context: RunContext, writer: RunWriter, made: Sequence[Suggestion]) -> None:
+        """Let the item end with its suggestions, with the writer's next transaction."""
         self.ended = True
         call_id = list(self.used.values())[-1].id if self.used else None
         # What comes back in a batch was paid by this run just now, and is no second use.
-        own = book.run_id if book.batch else None
+        own = context.run_id if context.batch else None
         reused = sum(not answer.fresh and answer.run_id != own for answer in self.used.values())
-        clerk.later(lambda tx, counts: book.end_with(tx, counts, self.claim, made, call_id, reused))
+        writer.later(lambda tx, counts: context.end_with(tx, counts, self.claim, made, call_id, reused))
 
 
-def items_of(book: Book, claims: Sequence[Claim]) -> list[Item]:
+def items_of(context: RunContext, claims: Sequence[Claim]) -> list[Item]:
     """Prepare claimed records; those that cannot be prepared are given back, and the error is raised.
 
     A record with a call that was answered, or may have been billed, is asked about as it was then: were its prompt
     made from what was approved since, the answer that is paid for would be that to another question.
     """
-    suggester, ids = book.suggester, [claim.record_id for claim in claims]
+    suggester, ids = context.suggester, [claim.record_id for claim in claims]
     try:
         records = suggester.store.records.many(ids)
-        shown = suggester.store.ledger.shown(book.run_id, ids, book.as_shown)
+        shown = suggester.store.ledger.shown(context.run_id, ids, context.as_shown)
         found = {p.record.id: p for p in suggester.prepare([records[id_] for id_ in ids])}
         found |= {id_: _as_shown(suggester, found[id_], strictjson.loads(text)) for id_, text in shown.items()}
         pairs = [(claim, found[claim.record_id]) for claim in claims]
         return [Item(claim, p, suggester.flow(p), shown_text(suggester, p)) for claim, p in pairs]
     except Exception:
-        book.give_back(claims)
+        context.give_back(claims)
         raise
 
 
@@ -155,17 +155,17 @@ class Sending:
 
 
 class Rounds:
-    """Moves the flows of some records. Used by one thread; ``clerk`` commits, ``stop`` ends it between rounds."""
+    """Moves the flows of some records. Used by one thread; ``writer`` commits, ``stop`` ends it between rounds."""
 
-    def __init__(self, book: Book, stop: threading.Event) -> None:
-        self.book, self.stop = book, stop
-        self.clerk = Clerk(book)
+    def __init__(self, context: RunContext, stop: threading.Event) -> None:
+        self.context, self.stop = context, stop
+        self.writer = RunWriter(context)
         self.items: list[Item] = []
         self.sendings: list[Sending] = []
 
     def start(self, claims: Sequence[Claim]) -> None:
         """Prepare records and step into their flows; one that needs no call ends at once."""
-        self.items += items_of(self.book, claims)
+        self.items += items_of(self.context, claims)
         for item in self.items:
             self._step(item)
         self._sweep()
@@ -175,7 +175,7 @@ class Rounds:
         if self.stop.is_set():
             self.put_all_back()
             return []
-        self.sendings = self.clerk.write(self._begin_all)
+        self.sendings = self.writer.write(self._begin_all)
         self._sweep()
         return self.sendings
 
@@ -184,7 +184,7 @@ class Rounds:
         for item in self.items:
             places = item.missing
             questions = [item.question(place) for place in places]
-            begun = self.book.begin(tx, counts, item.claim, questions, item.shown)
+            begun = self.context.begin(tx, counts, item.claim, questions, item.shown)
             if isinstance(begun, Held):
                 item.ended = True
                 continue
@@ -205,22 +205,22 @@ class Rounds:
         """Give back calls that were begun and never sent."""
         for sending in sendings:
             call = sending.call
-            self.book.store.ledger.fail_call(tx, call.id, call.claim.token, "unsent", "Not sent")
+            self.context.store.ledger.fail_call(tx, call.id, call.claim.token, "unsent", "Not sent")
 
     def request(self, sending: Sending) -> BackendRequest:
-        return self.book.suggester.request(sending.item.prepared, sending.ask)
+        return self.context.suggester.request(sending.item.prepared, sending.ask)
 
     def take(self, sending: Sending, answer: Completion | BackendFailure) -> None:
         """Take in what came of a call; it is committed with the next transaction."""
-        book, item, call = self.book, sending.item, sending.call
+        context, item, call = self.context, sending.item, sending.call
         if isinstance(answer, Completion):
-            item.take(sending.place, Answered(call.id, answer, book.run_id, fresh=True))
-            self.clerk.later(lambda tx, counts: book.answered(tx, counts, call, answer))
+            item.take(sending.place, Answered(call.id, answer, context.run_id, fresh=True))
+            self.writer.later(lambda tx, counts: context.answered(tx, counts, call, answer))
             return
         item.ended = True
-        self.clerk.later(lambda tx, counts: book.failed(tx, counts, call, answer))
+        self.writer.later(lambda tx, counts: context.failed(tx, counts, call, answer))
         if answer.fatal:
-            self.clerk.flush()
+            self.writer.flush()
 
     def advance(self) -> None:
         """Hand the answers of the round to the flows; those that came to an end leave their suggestions."""
@@ -229,19 +229,19 @@ class Rounds:
             if not item.ended and not item.missing:
                 self._step(item)
         self._sweep()
-        self.clerk.flush()
+        self.writer.flush()
 
     def _step(self, item: Item) -> None:
-        made = item.move(self.book)
+        made = item.move(self.context)
         if made is not None:
-            item.end(self.book, self.clerk, made)
+            item.end(self.context, self.writer, made)
 
     def put_all_back(self) -> None:
         """Give back what is under way; what was answered is kept and comes from the ledger next time."""
         claims = [item.claim for item in self.items]
         self.items = []
-        if claims or self.clerk.waits:
-            self.clerk.write(lambda tx, counts: self.book.put_all_back(tx, claims))
+        if claims or self.writer.waits:
+            self.writer.write(lambda tx, counts: self.context.put_all_back(tx, claims))
 
     def _sweep(self) -> None:
         self.items = [item for item in self.items if not item.ended]
@@ -249,16 +249,16 @@ class Rounds:
     @contextmanager
     def keeping_leases(self) -> Iterator[None]:
         """Renew the leases of items and of calls that are on their way, as long as this goes on."""
-        with repeating(self._renew, self.book.pace.lease / 3, f"labeler-run-{self.book.run_id}-leases"):
+        with repeating(self._renew, self.context.policy.lease / 3, f"labeler-run-{self.context.run_id}-leases"):
             yield
 
     def _renew(self) -> None:
-        book, lease = self.book, self.book.pace.lease
+        context, lease = self.context, self.context.policy.lease
         items, sendings = list(self.items), list(self.sendings)
         calls = [(sending.call.id, sending.call.claim.token) for sending in sendings]
         claims = [(item.claim.record_id, item.claim.token) for item in items]
         if claims:
-            book.store.write(lambda tx: book.store.ledger.extend_leases(tx, book.run_id, claims, calls, lease))
+            context.store.write(lambda tx: context.store.ledger.extend_leases(tx, context.run_id, claims, calls, lease))
 
 
 @contextmanager

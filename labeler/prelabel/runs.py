@@ -10,7 +10,7 @@ from typing import Any
 
 from labeler.backends.prices import ModelInfo, cost
 from labeler.errors import Conflict, InputError
-from labeler.prelabel.calls import Pace
+from labeler.prelabel.calls import CallPolicy
 from labeler.prelabel.suggest import Suggester
 from labeler.prelabel.trial import Trial
 from labeler.prompts.styles import SELF_CONSISTENCY, WAYS
@@ -23,7 +23,7 @@ from labeler.store.suggestions import Kind
 _SLICE = 500
 # Tokens of an answer of which nothing is known, and of the thoughts before it.
 _UNKNOWN_ANSWER, _REASONING = 60, 150
-_USUAL = Pace()
+_USUAL = CallPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ def estimate(
     suggester: Suggester,
     record_ids: Iterable[int],
     info: ModelInfo | None,
-    pace: Pace = _USUAL,
+    policy: CallPolicy = _USUAL,
     batch: bool = False,
     sample: int = 40,
     trial: Trial | None = None,
@@ -203,7 +203,7 @@ def estimate(
     times = len(ids) / max(len(first.prompts), 1) * _rounds(suggester)
     calls = _samples(suggester) * round(times * sum(1 for tokens in first.prompts if tokens))
     tokens_in, tokens_out = round(times * sum(first.prompts)), round(calls * each_out)
-    seconds = _seconds(suggester, past["seconds"], calls, tokens_in, pace, batch)
+    seconds = _seconds(suggester, past["seconds"], calls, tokens_in, policy, batch)
     return Estimate(
         len(ids), calls, tokens_in, tokens_out, cost(tokens_in, tokens_out, 0, info, batch=batch), seconds,
         int(past["n"]), backend.model_id, backend.name, len(tried),
@@ -251,7 +251,7 @@ def _samples(suggester: Suggester) -> int:
 
 
 def _seconds(
-    suggester: Suggester, each: float | None, calls: int, tokens: int, pace: Pace, batch: bool
+    suggester: Suggester, each: float | None, calls: int, tokens: int, policy: CallPolicy, batch: bool
 ) -> float | None:
     """Return how long the calls of a run take; ``each`` is how long one of this model took, None if not known."""
     backend = suggester.backend
@@ -260,14 +260,14 @@ def _seconds(
         ledger, task = suggester.store.ledger, suggester.task.name
         each = ledger.past_pace(suggester.project_id, task, backend.name, backend.model_id)
         return None if each is None else each * calls
-    return None if batch or each is None else _paced(each, calls, tokens, pace)
+    return None if batch or each is None else _paced(each, calls, tokens, policy)
 
 
-def _paced(each: float, calls: int, tokens: int, pace: Pace) -> float:
-    """Return how long ``calls`` take at this pace: as fast as the server answers, or as its limits let them."""
-    least = [calls * each / pace.concurrency]
-    if pace.limits.requests:
-        least.append(60 * calls / pace.limits.requests)
-    if pace.limits.tokens:
-        least.append(60 * tokens / pace.limits.tokens)
+def _paced(each: float, calls: int, tokens: int, policy: CallPolicy) -> float:
+    """Return how long ``calls`` take by this policy: as fast as the server answers, or as its limits let them."""
+    least = [calls * each / policy.concurrency]
+    if policy.limits.requests:
+        least.append(60 * calls / policy.limits.requests)
+    if policy.limits.tokens:
+        least.append(60 * tokens / policy.limits.tokens)
     return max(least)

@@ -59,13 +59,13 @@ class Embeddings:
 
         A few small reads, however many records there are: what was once seen to be there is not looked at again.
         """
-        room, id_ = self.store.vectors, self.embedder.id
-        through, newest = room.through(id_, project_id), room.newest_record()
-        found = room.missing(id_, project_id, through, limit)
+        vectors, id_ = self.store.vectors, self.embedder.id
+        through, newest = vectors.through(id_, project_id), vectors.newest_record()
+        found = vectors.missing(id_, project_id, through, limit)
         if not found and newest - through > _MARKED:
             self._mark(project_id, newest)
         # What was dropped before the first look is among them; counted twice it is still missing.
-        return min(limit, len(found) + len(room.dropped(id_, project_id, limit)))
+        return min(limit, len(found) + len(vectors.dropped(id_, project_id, limit)))
 
     def fill(self, project_id: int, stop: Callable[[], bool] = lambda: False) -> Iterator[int]:
         """Make all missing vectors of a project, yielding how many were made so far; ends early when ``stop()``.
@@ -73,15 +73,15 @@ class Embeddings:
         It goes on behind the record up to which everything is there, also where it was ended early or by another
         process, and the store tells which vectors were dropped since.
         """
-        room, made = self.store.vectors, 0
-        after, newest, whole = room.through(self.embedder.id, project_id), room.newest_record(), True
+        vectors, made = self.store.vectors, 0
+        after, newest, whole = vectors.through(self.embedder.id, project_id), vectors.newest_record(), True
         marked = after
         while not stop():
-            rows = room.missing(self.embedder.id, project_id, after, _SLICE)
+            rows = vectors.missing(self.embedder.id, project_id, after, _SLICE)
             if rows:
                 after = rows[-1]["id"]
             else:
-                rows = room.dropped(self.embedder.id, project_id, _SLICE)
+                rows = vectors.dropped(self.embedder.id, project_id, _SLICE)
                 after = max(after, newest)
             if rows:
                 whole = self._keep(self._made([(row["id"], row["text"]) for row in rows])) and whole

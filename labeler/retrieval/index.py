@@ -178,10 +178,10 @@ class ExampleIndex:
 
         Right after a start, the vectors of all examples have to be read, or even made: no page may wait for that.
         """
-        room, place = self.store.annotations, (self.project_id, self.task.name)
-        latest, removals, _ = room.news(*place, self._united_seq)
+        annotations, place = self.store.annotations, (self.project_id, self.task.name)
+        latest, removals, _ = annotations.news(*place, self._united_seq)
         since = self.seq if removals == self._removals else 0
-        if latest - since < _AT_ONCE or room.count_since(*place, since, _AT_ONCE) < _AT_ONCE:
+        if latest - since < _AT_ONCE or annotations.count_since(*place, since, _AT_ONCE) < _AT_ONCE:
             return True
         if self._catching_up is None or not self._catching_up.is_alive():
             # Two that start one at the same time do no harm: the second finds nothing left to do.

@@ -111,7 +111,7 @@ def _estimate(suggester: Suggester, given: Mapping[str, Any], settings: Mapping[
     ids = _chosen(suggester, given)
     chosen = instance().task_settings(g.project, suggester.task.name) | dict(settings)
     info, batch = instance().price_of(suggester.backend), chosen["executor"] == tables.BATCH_EXECUTOR
-    return service.estimate(suggester, ids, info, instance().pace(chosen), batch, trial=_trial(suggester))
+    return service.estimate(suggester, ids, info, instance().policy(chosen), batch, trial=_trial(suggester))
 
 
 def _trial(suggester: Suggester) -> Trial | None:
