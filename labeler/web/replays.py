@@ -25,7 +25,7 @@ from labeler.store.ledger import FINISHED, OPEN
 from labeler.task import Task
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts, whole
-from labeler.web.settings import task_options
+from labeler.web.task_settings import task_options
 from labeler.web.versions import differences
 from labeler.web.words import _, setting_of, word
 

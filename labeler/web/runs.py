@@ -24,8 +24,8 @@ from labeler.web import models
 from labeler.web.access import instance, project_task
 from labeler.web.forms import decimal, go_on, text, whole
 from labeler.web.setting_fields import RUN, RUN_GROUPS, Form, grouped, named_in, typed
-from labeler.web.settings import task_hints, task_options
 from labeler.web.show import number
+from labeler.web.task_settings import task_hints, task_options
 from labeler.web.words import _, setting_of
 
 MAX_RECORDS = 10_000_000
