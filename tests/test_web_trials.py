@@ -6,10 +6,15 @@ import re
 import threading
 
 import pytest
+from conftest import enter
 from helpers import until
 from test_web_pages import Page, send
 
+from labeler import accounts
+from labeler.app import create_app
 from labeler.errors import Conflict, SettingError
+from labeler.instance import Instance
+from labeler.sentence import Sentence
 from labeler.web.trials import Trials
 
 ANSWERED = {"ok": True, "model": "tiny", "ms": 5, "message": "tiny answered in 5 ms.", "capabilities": {"scored": True}}
@@ -102,11 +107,50 @@ def test_page_asks_until_the_model_has_answered(client, trials, gate):
 def test_page_says_what_makes_a_model_slow(client, instance, trials, gate):
     """Beside the answer stand the notes of the test, in the language of the page."""
     instance.change_settings({"transformers_model": "tiny"})
-    note = "Labels are scored one by one, which is slower: in a trial the quicker way changed the answer."
+    why = Sentence("in a trial the quicker way changed the answer")
+    note = Sentence("Labels are scored one by one, which is slower: %(why)s.", why=why)
     trials.start("tiny", slow(gate, ANSWERED | {"notes": [note]}))
     page = client.get("/settings").text
     gate.set()
     assert "빠른 방식에서 답변이 달라졌어요" in Page(polled(client, page)).said
+
+
+PLUGIN = """
+from labeler import Backend, BackendFactory, hookimpl
+
+class Quiet(Backend):
+    name, model_id, billed = "quiet", "quiet-1", True
+
+    def complete(self, requests):
+        raise NotImplementedError
+
+    def check(self):
+        return {"ok": True, "model": "quiet-1", "ms": 3, "message": "quiet-1 answered in 3 ms."}
+
+class Factory(BackendFactory):
+    name = "quiet"
+    shared = True
+
+    def create(self, settings):
+        return Quiet()
+
+@hookimpl
+def register_backends():
+    return [Factory()]
+"""
+
+
+def test_the_backend_of_a_plugin_is_tested_from_the_page(tmp_path):
+    """It has a button where the backends are listed; what its own check says stands below."""
+    (tmp_path / "own" / "plugins").mkdir(parents=True)
+    (tmp_path / "own" / "plugins" / "quiet.py").write_text(PLUGIN)
+    with Instance(tmp_path / "own") as own:
+        app = create_app(own, {"TESTING": True})
+        client = app.test_client()
+        enter(client, app, accounts.add_reviewer(own.store, "lead", "a few plain words", accounts.ADMIN))
+        assert "quiet 테스트" in Page(client.get("/settings").text).said
+        said = Page(polled(client, send(client, "/settings/test", backend="quiet").text)).said
+        assert "quiet-1 모델이 3ms 만에 답변했어요" in said
 
 
 def test_local_model_that_is_not_there_is_said_by_the_page_that_asks(client, instance):

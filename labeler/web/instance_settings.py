@@ -115,7 +115,7 @@ def _trial(number: int) -> Mapping[str, Any] | Trial:
 
 def _tested(backend: str, model_id: str) -> Mapping[str, Any] | Trial:
     if backend not in models.MODELS_OF:
-        raise SettingError("The backend %(backend)s needs no test", backend=backend)
+        return _tested_of_plugin(backend)
     settings = instance().in_force
     model_id = model_id or settings.get(models.MODELS_OF[backend]) or ""
     if not model_id:
@@ -127,6 +127,16 @@ def _tested(backend: str, model_id: str) -> Mapping[str, Any] | Trial:
     base_url = (models.address_of(instance()) if backend == models.OPENAI else None) or ""
     work = partial(_checked, instance().store, _made(backend, model_id, settings), (backend, base_url, model_id))
     return work() if backend == models.OPENAI else _trials().start(model_id, work)
+
+
+def _tested_of_plugin(backend: str) -> Trial:
+    """Test a backend of a plugin with the settings of the instance, in a thread: nobody knows how long it takes."""
+    factory = find(instance().plugins.backends, backend, "backend")
+    if not factory.shared:
+        raise SettingError("The backend %(backend)s needs no test", backend=backend)
+    made = made_by(factory, instance().in_force)
+    place = (backend, made.base_url or "", made.model_id or "")
+    return _trials().start(made.model_id or backend, partial(_checked, instance().store, made, place))
 
 
 def _checked(store: Store, made: Backend, place: tuple[str, str, str]) -> Mapping[str, Any]:
@@ -179,6 +189,9 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
         local_installed=all(importlib.util.find_spec(name) for name in ("torch", "transformers")),
         rows=models.model_rows(instance()),
         plugins=instance().plugins,
+        tested=[
+            name for name, one in instance().plugins.backends.items() if one.shared and name not in models.MODELS_OF
+        ],
         embedders=embedders_there(),
         remedy=MissingExtra.remedy,
         message=message,

@@ -110,7 +110,7 @@ RUN_GROUPS = (
     ),
     Group(N_("Several calls for one record"), ("mode", "cascade_score", "samples", "joint")),
     *GROUPS["task"][4:6],
-    Group(N_("CallPolicy"), ("concurrency", "max_tries")),
+    Group(N_("Pace"), ("concurrency", "max_tries")),
 )
 RUN = tuple(setting for setting in tables.TASK if setting.name not in _NOT_OF_A_RUN)
 
