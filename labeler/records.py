@@ -29,6 +29,10 @@ class Record:
     """One item to label. ``cluster`` is the id of the first record of its near-duplicate cluster.
 
     ``parts`` are the named parts of the text, where it has some (a question and its answers).
+
+    >>> from labeler import Record
+    >>> Record(id=1, project_id=1, key="r1", text="Crisp and sweet", language="en", metadata={"stars": 5}).metadata
+    {'stars': 5}
     """
 
     id: int
