@@ -21,6 +21,8 @@ autodoc_default_options = {"members": True}
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 100
+# A dash that a person types stays one: half of them begin an option.
+smartquotes = False
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
@@ -48,7 +50,7 @@ def navigation() -> str:
     groups = re.split(r"^## ", (DOCS / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     bar = "\n```{toctree}\n:hidden:\ndocs/README\n```\n"
     for title, _, links in (group.partition("\n") for group in groups):
-        pages = (f"/docs/{path.rpartition('.')[0]}\n" for path in re.findall(r"\]\(([^)]+)\)", links))
+        pages = (f"/docs/{path.rpartition('.')[0]}\n" for path in re.findall(r"\]\(([^)#]+)\)", links))
         bar += f"\n```{{toctree}}\n:hidden:\n:caption: {title}\n{''.join(pages)}```\n"
     return bar
 

@@ -31,8 +31,9 @@ class Record:
     ``parts`` are the named parts of the text, where it has some (a question and its answers).
 
     >>> from labeler import Record
-    >>> Record(id=1, project_id=1, key="r1", text="Crisp and sweet", language="en", metadata={"stars": 5}).metadata
-    {'stars': 5}
+    >>> review = Record(1, 1, "r1", "Crisp and sweet", metadata={"stars": 5})
+    >>> review.text, review.metadata["stars"]
+    ('Crisp and sweet', 5)
     """
 
     id: int

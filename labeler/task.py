@@ -35,11 +35,12 @@ class Task:
     prompt shows. A subclass may override :meth:`build_prompt` and :meth:`parse_completion`; both are pure.
 
     >>> from labeler import Choice, Label, PromptStyle, Record, Task
-    >>> task = Task("mood", Choice(Label("good"), Label("bad")), guidelines={"en": "Is the customer happy?"})
+    >>> mood = Choice(Label("good"), Label("bad"))
+    >>> task = Task("mood", mood, guidelines={"en": "Is the customer happy?"})
     >>> review = Record(1, 1, "r1", "Crisp and sweet", language="en")
     >>> head, question = task.build_prompt(review, [], PromptStyle(language="en"))
-    >>> "Is the customer happy?" in head["content"], "Crisp and sweet" in question["content"]
-    (True, True)
+    >>> "Is the customer happy?" in head["content"]
+    True
     >>> task.parse_completion(task.answer("good"), review)
     'good'
     >>> task.parse_completion("good, I think", review).kind

@@ -11,12 +11,14 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from browsers import CHROMIUM, opened_browser
 from helpers import ROOT
 
 import labeler
 import labeler.testing
+from labeler.cli import cli
 from labeler.labels import KINDS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -80,6 +82,28 @@ def test_what_leads_nowhere_fails(tmp_path: Path) -> None:
 
 
 # What is printed runs
+
+
+def commands(page: Path) -> list[str]:
+    """Return the `labeler` lines of a page: those that a terminal shows, and those in its sentences."""
+    text = page.read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"^[$#] (?:sudo -u labeler )?(?:\S*/)?(labeler .+)$", text, re.MULTILINE) + re.findall(
+        r"`(labeler [^`]+)`", prose
+    )
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
+def test_commands_of_a_page_have_their_options(page: Path) -> None:
+    """Each option stands behind a command that takes it; the reference is made from the code itself."""
+    for words in (line.split()[1:] for line in commands(page)):
+        command: click.Command = cli
+        taken, named = {"--help", "--version"}, [word for word in words if word.startswith("--")]
+        while isinstance(command, click.Group) and words and words[0] in command.commands:
+            command, words = command.commands[words[0]], words[1:]
+            taken |= {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+        assert command is not cli or named, words
+        assert [name for name in named if name.partition("=")[0] not in taken] == [], words
 
 
 PRINTED = re.compile(r"^```(?:python|pycon)\n(.*?)^```", re.DOTALL | re.MULTILINE)
