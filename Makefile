@@ -1,13 +1,13 @@
-# make demo: the service with a demonstration project.  make test: the whole suite, lint and types.
-# Both install the versions of constraints.txt, which `make lock` writes; `make test-latest` and `make test-oldest` run
-# the suite with the newest of everything, and with the lowest versions that setup.cfg allows.
+# make demo: the service with a demonstration project.  make test: the whole suite, lint and types.  make docs: the
+# documents as a site.  All install the versions of constraints.txt, which `make lock` writes; `make test-latest` and
+# `make test-oldest` run the suite with the newest of everything, and with the lowest versions that setup.cfg allows.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # The version that constraints.txt is made with, and the lowest that setup.cfg allows.
 TORCH = torch==2.13.0
 
-.PHONY: demo test lint types reference screenshots lock test-latest test-oldest clean
+.PHONY: demo test lint types docs docs-links reference screenshots lock test-latest test-oldest clean
 
 demo: $(VENV)/.base
 	@$(BIN)/labeler demo
@@ -40,7 +40,22 @@ $(VENV)/.base: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	$(INSTALL) ".[dev,local]"
+	@touch $@ $(VENV)/.base $(VENV)/.docs
+
+$(VENV)/.docs: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
+	$(INSTALL) ".[docs]"
 	@touch $@ $(VENV)/.base
+
+# The documents as a site, into build/site; a link, a heading or an image that is not there fails. The suite does it too.
+docs: $(VENV)/.docs
+	$(SPHINX) -b html . build/site
+	cp build/site/README.html build/site/index.html
+
+# Every link to the web, which takes the network: not a part of the suite.
+docs-links: $(VENV)/.docs
+	$(SPHINX) -b linkcheck . build/links
+
+SPHINX = $(BIN)/python -m sphinx --fail-on-warning --quiet -c docs -d build/doctrees
 
 # docs/reference.md, from the code, and the Korean lines of docs/troubleshooting.md.
 reference:

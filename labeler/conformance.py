@@ -64,6 +64,13 @@ def checks_of(path: str | Path) -> list[Check]:
     """Return the checks of the plugin at ``path``: its file, or a folder whose pyproject.toml names it.
 
     Raises :class:`InputError` where there is no plugin, and :class:`PluginError` for one that cannot be loaded.
+
+    >>> from labeler.testing import checks_of
+    >>> first, *others = checks_of("examples/plugins/delivery.py")
+    >>> print(first)
+    loads
+    >>> first()
+    ''
     """
     file = plugin_file(Path(path))
     plugins = _loaded(file)

@@ -29,6 +29,11 @@ class Record:
     """One item to label. ``cluster`` is the id of the first record of its near-duplicate cluster.
 
     ``parts`` are the named parts of the text, where it has some (a question and its answers).
+
+    >>> from labeler import Record
+    >>> review = Record(1, 1, "r1", "Crisp and sweet", metadata={"stars": 5})
+    >>> review.text, review.metadata["stars"]
+    ('Crisp and sweet', 5)
     """
 
     id: int

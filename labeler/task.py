@@ -34,6 +34,18 @@ class Task:
     ``guidelines`` and ``title`` map a language to text; people and prompt read the same guidelines. ``unit`` is
     "record" (one review) or "group" (all reviews of one product as one text). ``k`` is how many examples a
     prompt shows. A subclass may override :meth:`build_prompt` and :meth:`parse_completion`; both are pure.
+
+    >>> from labeler import Choice, Label, PromptStyle, Record, Task
+    >>> mood = Choice(Label("good"), Label("bad"))
+    >>> task = Task("mood", mood, guidelines={"en": "Is the customer happy?"})
+    >>> review = Record(1, 1, "r1", "Crisp and sweet", language="en")
+    >>> head, question = task.build_prompt(review, [], PromptStyle(language="en"))
+    >>> "Is the customer happy?" in head["content"]
+    True
+    >>> task.parse_completion(task.answer("good"), review)
+    'good'
+    >>> task.parse_completion("good, I think", review).kind
+    'not_json'
     """
 
     name: str

@@ -78,7 +78,7 @@ def test_line_of_cron_writes_a_backup_and_deletes_old_ones(tmp_path: Path) -> No
     stale = copies / "2020-01-01.db"
     stale.write_text("old")
     os.utime(stale, (0, 0))
-    *_, user, command = block("cron").strip().split(None, 6)
+    *_, user, command = block("text").strip().split(None, 6)
     assert user == "labeler"
     program = tmp_path / "labeler"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "from labeler.cli import main; main()" "$@"\n')

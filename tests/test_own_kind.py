@@ -49,7 +49,7 @@ def written(folder: Path) -> Path:
     widget = folder / "plugins" / "amount"
     widget.mkdir(parents=True)
     (widget.parent / "amount.py").write_text("".join(blocks("python")) + TASK, encoding="utf-8")
-    (widget / "amount.html").write_text("".join(blocks("html")), encoding="utf-8")
+    (widget / "amount.html").write_text("".join(blocks(r"html\+jinja")), encoding="utf-8")
     (widget / "amount.js").write_text("".join(blocks("js")), encoding="utf-8")
     return widget
 

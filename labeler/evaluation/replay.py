@@ -138,7 +138,10 @@ def start(
     instance: Instance, project: Mapping[str, Any], task: Task, arms: Sequence[Arm], sample: int | None,
     budget: float | None = None, reviewer_id: int | None = None,
 ) -> int:  # fmt: skip
-    """Store a replay and return its number; a worker walks through it. ``budget`` holds for each arm that costs."""
+    """Store a replay and return its number; a worker walks through it. ``budget`` holds for each arm that costs.
+
+    Raises :class:`InputError` where no label of the task is approved yet.
+    """
     items = chosen(instance, project, task, sample)
     if not items:
         raise InputError("No label of %(task)s is approved yet, so there is nothing to replay", task=task.name)
@@ -295,6 +298,7 @@ def use(instance: Instance, replay_id: int, arm: int, reviewer_id: int | None = 
     """Set the task to what an arm of a replay has, note that, and return the task's new version.
 
     All in which arms may differ is set, also to what it is by default; what else was changed of the task stays.
+    Raises :class:`InputError` for an arm that is not there, and :class:`Conflict` for a replay that judges drafts.
     """
     replays = instance.store.replays
     replay, arms = replays.get(replay_id), replays.arms(replay_id)

@@ -122,7 +122,8 @@ def start(
 def adopt(instance: Instance, replay_id: int, number: int, reviewer_id: int | None = None) -> int:
     """Make a draft the guidelines of its task, note who did, and return the task's new version.
 
-    Raises :class:`Conflict` for one that is not shown to gain, and where the task was changed since.
+    Raises :class:`InputError` for a draft that is not there, and :class:`Conflict` for one that is not shown to gain
+    and where the task was changed since.
     """
     results = Results(instance, replay_id)
     judged = next((one for one in results.judged(results.report()) if one.draft.number == number), None)

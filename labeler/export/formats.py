@@ -224,7 +224,10 @@ def built_in() -> dict[str, Format]:
 
 
 def prompt(row: ExportRow, context: Context) -> list[Message]:
-    """Return the zero-shot prompt of a row, checked: what a trainer gets are role and content, and both are sound."""
+    """Return the zero-shot prompt of a row, checked: what a trainer gets are role and content, and both are sound.
+
+    Raises :class:`PluginError` for a task that builds a prompt without text, or with its roles out of order.
+    """
     # As served, but for equal files from equal rows: the word of the marks is a hash of the text.
     record = replace(row.record, text=context.style.sent(row.record.text, row.record.metadata, row.record.parts))
     style = replace(context.style, fence=context.style.mark(record.text))

@@ -171,7 +171,8 @@ def export_task(
 
     An earlier export of the same project, task and format there is replaced. Raises :class:`InputError` if there is
     nothing to export or the folder holds something else, :class:`Conflict` if another export is writing there,
-    :class:`StoreFull` or another :class:`StoreError` if it cannot be written; then the folder is as it was.
+    :class:`StoreFull` or another :class:`StoreError` if it cannot be written; then the folder is as it was. Raises
+    :class:`SettingError` for a format that is not there, and :class:`PluginError` for one that is no format.
     """
     # Near-duplicates of what has just come in belong on one side of a split. An export needs no store to write to.
     with contextlib.suppress(StoreError, OSError):

@@ -85,7 +85,7 @@ def detect_encoding(head: bytes, complete: bool) -> Encoding:
     In this order: byte order mark; UTF-16 by its NUL bytes; UTF-8; the encoding of East Asia under which the most
     letters are common ones (CP949, as Korean Excel writes, without a word, the others with a note); at last the best
     guess of charset-normalizer, with a note. A few undecodable bytes do not change the answer. Raises :class:`Doubt`
-    where two of them are as likely.
+    where two of them are as likely, and :class:`FileRefused` for UTF-32.
     """
     for bom, bom_name in _BOMS:
         if head.startswith(bom):

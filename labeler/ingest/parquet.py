@@ -19,9 +19,9 @@ _BATCH = 1024
 def open_parquet(stream: Stream) -> RowSource:
     """Return the rows of a Parquet file: plain JSON-like values, dates as ISO strings, NaN as None.
 
-    Raises :class:`MissingExtra` without pyarrow. Texts stay in their dictionary, as they are in the file, so a
-    long text that a million rows share is in memory once; as soon as all of them together are more than the
-    limits, :class:`TooLarge` is raised.
+    Raises :class:`MissingExtra` without pyarrow, and :class:`FileRefused` for a file that cannot be read. Texts stay in
+    their dictionary, as they are in the file, so a long text that a million rows share is in memory once; as soon as
+    all of them together are more than the limits, :class:`TooLarge` is raised.
     """
     try:
         import pyarrow as pa

@@ -46,7 +46,7 @@ class Door:
         self._used = {name for name in named if name}
 
     def take(self, items: Sequence[Row | RowError], report: Report) -> list[Incoming]:
-        """Return the rows as records with their labels; what is wrong goes into the report, in the order of rows."""
+        """Return the rows as records with their labels; what is refused goes into the report, in the order of rows."""
         options, values = self.options, [item.values for item in items if isinstance(item, Row)]
         texts = iter(self._texts(values))
         groups, ids = (self._names(column, values) for column in (options.group, options.id))

@@ -33,6 +33,7 @@ def open_table(
     Only one row and one chunk are in memory. Lines of white space, and rows of nothing but empty cells, are passed
     over, and so are the column names where they stand again. A row that is ragged, holds bytes that cannot be decoded,
     NUL or a broken quote, or is larger than the limits becomes a :class:`RowError`, and the rows after it are read.
+    Raises :class:`FileRefused` for an empty file.
     """
     sample, complete = _sample(stream, encoding)
     skip, hint = _excel_hint(sample)

@@ -39,6 +39,11 @@ class Label:
     ``name`` is what is stored and exported; ``title`` and ``definition`` map a language ("ko", "en") to text
     for people and prompts. In a tree, ``parent`` is the name of the category above. A ``retired`` label is offered to
     nobody any more; records that have it keep it.
+
+    >>> from labeler import Label
+    >>> taste = Label("taste", {"ko": "맛", "en": "Taste"}, {"en": "How it tastes."})
+    >>> taste.titled("ko"), taste.titled("fr"), taste.defined("ko")
+    ('맛', 'taste', 'How it tastes.')
     """
 
     name: str

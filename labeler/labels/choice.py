@@ -30,6 +30,16 @@ class Choice(LabelSchema):
 
     With ``optional`` the label may be left out. Such a schema has no closed list: models write its values and
     neighbours vote, but nothing scores the labels, as no score would stand for none of them.
+
+    >>> from labeler import Choice, Label
+    >>> mood = Choice(Label("good"), Label("bad"))
+    >>> mood.parse("good")
+    'good'
+    >>> mood.parse("Good")
+    Traceback (most recent call last):
+    labeler.errors.LabelError: 'Good' is not the label 'good': it differs in case or white space
+    >>> mood.vote([("good", 2.0), ("bad", 1.0), ("good", 1.0)])
+    ('good', 0.75)
     """
 
     kind = "choice"
@@ -96,6 +106,10 @@ class Pairwise(Choice):
     """Which of two parts of the record is the better one, or a tie. Canonical value: the title of the part, or "tie".
 
     ``first`` and ``second`` are called as the two parts of the record that stand side by side at the desk.
+
+    >>> from labeler import Label, Pairwise
+    >>> Pairwise(Label("answer A"), Label("answer B")).names
+    ('answer A', 'answer B', 'tie')
     """
 
     kind = "pairwise"
@@ -121,6 +135,16 @@ class Choices(LabelSchema):
 
     In a tree a label with ``parent`` is a subcategory; only the leaves are values, and a parent is a
     heading. ``minimum`` and ``maximum`` bound how many. ``exclusive`` names a label that stands alone ("none").
+
+    >>> from labeler import Choices, Label
+    >>> topics = Choices(Label("food"), Label("taste", parent="food"), Label("price"))
+    >>> topics.parse(["price", "taste"])
+    ['taste', 'price']
+    >>> topics.parse(["food"])
+    Traceback (most recent call last):
+    labeler.errors.LabelError: 'food' is a heading; choose one of its subcategories
+    >>> topics.agreement(["taste"], []), topics.agreement(["taste"], ["taste"])
+    (0.0, 1.0)
     """
 
     kind = "choices"

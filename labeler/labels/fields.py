@@ -15,6 +15,14 @@ class Fields(LabelSchema):
 
     Each part is a :class:`Label` (its name, titles and definition) with its schema. A part may be
     left out if its schema has an empty value.
+
+    >>> from labeler import Fields, Label, Rating, Text
+    >>> parts = Fields((Label("stars"), Rating(1, 5)), (Label("note"), Text()))
+    >>> parts.parse({"stars": 5, "note": ""})
+    {'stars': 5}
+    >>> print(parts.render({"stars": 5, "note": "crisp"}, "en"))
+    stars: 5
+    note: crisp
     """
 
     kind = "fields"

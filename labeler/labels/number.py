@@ -28,6 +28,14 @@ class Number(LabelSchema):
 
     Canonical value: a whole number where it is one, else a float. ``unit`` stands beside it for people and in the
     prompt, and is no part of the value.
+
+    >>> from labeler import Number
+    >>> weight = Number(minimum=0, step=50, unit="g")
+    >>> weight.parse(weight.read_cell("1,200 g"))
+    1200
+    >>> weight.parse(1210)
+    Traceback (most recent call last):
+    labeler.errors.LabelError: 1210 is not a multiple of the step 50
     """
 
     kind = "number"
@@ -138,7 +146,12 @@ class Number(LabelSchema):
 
 
 class Date(LabelSchema):
-    """A day. Canonical value: "2026-05-01" (ISO 8601)."""
+    """A day. Canonical value: "2026-05-01" (ISO 8601).
+
+    >>> from labeler import Date
+    >>> Date().parse(Date().read_cell("2026년 5월 1일"))
+    '2026-05-01'
+    """
 
     kind = "date"
     widget = "date"

@@ -29,6 +29,13 @@ class Ranking(LabelSchema):
     """All items in an order without ties. Canonical value: a list of their names, the first one first.
 
     The items are the schema's own and cannot be changed on the page: an order of other items says nothing of these.
+
+    >>> from labeler import Label, Ranking
+    >>> reasons = Ranking(Label("taste"), Label("price"), Label("size"))
+    >>> reasons.parse(["price", "taste", "size"])
+    ['price', 'taste', 'size']
+    >>> reasons.agreement(["price", "taste", "size"], ["size", "taste", "price"])
+    0.0
     """
 
     kind = "ranking"

@@ -30,6 +30,13 @@ class Rating(LabelSchema):
     """An integer from ``low`` to ``high``. ``points`` may name the ends or every point of the scale.
 
     With ``optional`` it may be left out, and then has no closed list, as an optional :class:`Choice` has none.
+
+    >>> from labeler import Rating
+    >>> stars = Rating(1, 5)
+    >>> stars.parse(stars.read_cell("★★★★☆"))
+    4
+    >>> stars.agreement(1, 5), stars.agreement(4, 5)
+    (0.0, 0.9375)
     """
 
     kind = "rating"

@@ -27,6 +27,13 @@ class Keywords(LabelSchema):
 
     A backend answers with plain strings; :meth:`parse` finds them in the text, each at its first free place.
     Offsets count code points, ``end`` is exclusive, and no two keywords overlap.
+
+    >>> from labeler import Keywords
+    >>> Keywords().parse(["아삭"], "사과가 아삭해요")
+    [{'text': '아삭', 'start': 4, 'end': 6}]
+    >>> Keywords().parse(["바삭"], "사과가 아삭해요")
+    Traceback (most recent call last):
+    labeler.errors.LabelError: The keyword '바삭' is not in the text word for word
     """
 
     kind = "keywords"
@@ -110,6 +117,11 @@ class Spans(LabelSchema):
     """Labelled stretches of the text. Canonical value: a list of {"label", "text", "start", "end"} by start.
 
     Stretches of different labels may overlap; two of one label may not.
+
+    >>> from labeler import Label, Spans
+    >>> names = Spans(Label("variety"), Label("place"))
+    >>> names.parse([{"label": "variety", "text": "Fuji"}], "These Fuji apples")
+    [{'label': 'variety', 'text': 'Fuji', 'start': 6, 'end': 10}]
     """
 
     kind = "spans"

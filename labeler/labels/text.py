@@ -16,6 +16,13 @@ class Text(LabelSchema):
 
     ``minimum=0`` allows the empty text, which says "nothing of this in the record". ``sentences`` is how many
     clauses of the record the extraction of the ``ensemble`` takes.
+
+    >>> from labeler import Text
+    >>> summary = Text(maximum=30)
+    >>> summary.parse("  crisp and sweet  ")
+    'crisp and sweet'
+    >>> summary.agreement("crisp", "crisp"), summary.agreement("crisp", "old")
+    (1.0, 0.0)
     """
 
     kind = "text"
