@@ -18,14 +18,16 @@ export class Banners {
   }
 
   closeButton(name) {
-    const button = make("button", { type: "button", class: "quiet" }, say("close"));
-    button.addEventListener("click", () => this.show(name, null));
-    return button;
+    return button(say("close"), () => this.show(name, null), "quiet");
   }
 
   reloadButton() {
-    const button = make("button", { type: "button" }, say("reload"));
-    button.addEventListener("click", () => location.reload());
-    return button;
+    return button(say("reload"), () => location.reload());
   }
+}
+
+export function button(words, work, kind = "") {
+  const made = make("button", { type: "button", class: kind }, words);
+  made.addEventListener("click", work);
+  return made;
 }
