@@ -274,3 +274,15 @@ def test_a_suggested_label_is_framed_as_a_suggestion_whatever_its_colour(desk: D
     }"""
     assert desk.page.evaluate(frame, False) == desk.page.evaluate(frame, True)
     assert desk.page.evaluate(frame, True)[0] == "dashed"
+
+
+@pytest.mark.parametrize("code", ["Enter", "NumpadEnter"])
+def test_enter_that_ends_a_syllable_does_not_change_the_order(desk: Desk, code: str) -> None:  # noqa: F811
+    """Safari says by keyCode alone that the press belongs to the input method."""
+    desk.go("tone", "?order=similar&similar=사과")
+    left_alone = desk.page.evaluate(
+        """(code) => document.querySelector("[name=similar_to]").dispatchEvent(new KeyboardEvent(
+            "keydown", {code, key: "Enter", keyCode: 229, bubbles: true, cancelable: true}))""",
+        code,
+    )
+    assert not left_alone

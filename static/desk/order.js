@@ -1,5 +1,6 @@
 // The order of the queue, as the person sets it in the bar.
 import { follow } from "./address.js";
+import { composes, isEnter } from "./keys.js";
 
 export class Order {
   // `changed({order, similar_to})` is called with what the server is to be asked for from now on.
@@ -14,7 +15,7 @@ export class Order {
     order.addEventListener("change", () => this.#change());
     similar.addEventListener("keydown", (event) => {
       // Implicit submission also happens while the input method composes.
-      if (event.isComposing && event.code === "Enter") event.preventDefault();
+      if (composes(event) && isEnter(event)) event.preventDefault();
     });
   }
 
