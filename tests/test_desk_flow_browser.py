@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -286,3 +287,62 @@ def test_enter_that_ends_a_syllable_does_not_change_the_order(desk: Desk, code: 
         code,
     )
     assert not left_alone
+
+
+# What comes late leaves the hands alone
+
+
+@pytest.fixture
+def index_is_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> threading.Event:  # noqa: F811
+    """Until this is set, the server is still reading its examples."""
+    read = threading.Event()
+    index = desk.instance.index(desk.instance.store.projects.get(desk.project), desk.instance.plugins.task("note"))
+    monkeypatch.setattr(type(index), "ready", lambda self: read.is_set())
+    return read
+
+
+def test_a_suggestion_that_comes_late_leaves_the_cursor_in_the_field(
+    desk: Desk,  # noqa: F811
+    index_is_read: threading.Event,
+) -> None:
+    """Who went into the field to type types: no letter becomes a command."""
+    desk.go("moods").decide("Digit1", "Enter")
+    desk.press("Slash")
+    before = desk.record
+    index_is_read.set()
+    desk.until(lambda: desk.state() == "suggested")
+    desk.ready()
+    desk.page.keyboard.type("x g")
+    assert desk.page.input_value(".filter input") == "x g" and desk.record == before
+
+
+def test_a_suggestion_waits_while_words_are_typed_that_are_no_value_yet(
+    desk: Desk,  # noqa: F811
+    index_is_read: threading.Event,
+) -> None:
+    """The word that is looked for stays in the filter; the suggestion comes once the filter is left."""
+    desk.go("moods")
+    desk.decide("Digit1", "Enter")
+    desk.press("Slash")
+    desk.page.keyboard.type("mood")
+    with desk.page.expect_response("**/api/renew"):
+        index_is_read.set()
+    with desk.page.expect_response("**/api/renew"):
+        desk.tick()
+    assert desk.page.input_value(".filter input") == "mood" and desk.state() == ""
+    desk.press("Escape")
+    desk.until(lambda: desk.state() == "suggested")
+
+
+def test_a_record_that_comes_leaves_the_cursor_in_the_field_of_the_order(desk: Desk) -> None:  # noqa: F811
+    """While the next record is awaited a text to look for is typed: it goes on where it was begun."""
+    held = Held(desk, "next", first=1)
+    desk.go("tone", "?order=similar&similar=사과").press("Digit1", "Enter")
+    desk.page.fill("[name=similar_to]", "")
+    desk.page.keyboard.type("x")
+    held.let_go()
+    desk.ready()
+    before = desk.record
+    desk.page.keyboard.type(" x x")
+    assert desk.page.input_value("[name=similar_to]") == "x x x" and desk.record == before
+    assert desk.instance.store.annotations.current(before, "tone") is None

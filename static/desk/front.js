@@ -47,13 +47,15 @@ export class Front {
     this.record = next;
     this.root.classList.remove("is-done");
     this.end.hidden = true;
-    if (document.activeElement && takesText(document.activeElement)) document.activeElement.blur();
-    getSelection()?.removeAllRanges();
+    if (!again) this.#leaveField();
+    if (!takesText(document.activeElement)) getSelection()?.removeAllRanges();
     for (const name of ["meta", "status", "side"]) this.#slot(name).replaceChildren(...slots[name].cloneNode(true).childNodes);
     // Styles that the script set do not survive cloning everywhere.
     paint(this.side);
-    this.side.scrollTop = 0;
+    const read = this.pane.element.scrollTop;
     this.pane.load(slots.text.cloneNode(true));
+    if (again) this.pane.element.scrollTop = read;
+    else this.side.scrollTop = 0;
     this.root.querySelector(".work").classList.toggle("is-suspicious", slots.meta.querySelector(".warn") !== null);
     this.form.load({ ...this.#content(next), scores: next.scores, scale: next.scale });
     this.root.dataset.record = next.record_id;
@@ -69,7 +71,7 @@ export class Front {
   rest(resting) {
     this.resting = resting;
     this.root.classList.toggle("is-waiting", resting && !this.done);
-    if (resting && takesText(document.activeElement) && this.form.element.contains(document.activeElement)) document.activeElement.blur();
+    if (resting) this.#leaveField();
     this.form.element.inert = resting;
     if (!resting && this.editing) this.edit();
   }
@@ -104,6 +106,21 @@ export class Front {
   seconds() {
     const hidden = this.hiddenFor + (this.hiddenSince === null ? 0 : performance.now() - this.hiddenSince);
     return Math.round(performance.now() - this.shownAt - hidden) / 1000;
+  }
+
+  // Words stand in a field of the form that are no part of its value yet.
+  get typing() {
+    return this.#field?.value > "";
+  }
+
+  // The text field of the form that has the focus. One elsewhere is none of the record's: what is typed there goes on.
+  get #field() {
+    const { activeElement } = document;
+    return takesText(activeElement) && this.form.element.contains(activeElement) ? activeElement : null;
+  }
+
+  #leaveField() {
+    this.#field?.blur();
   }
 
   #slot(name) {

@@ -220,7 +220,7 @@ export class Supply {
     try {
       const payload = await this.api.post("renew", { record_id: next.record_id, page: this.page });
       if (!payload || !waits()) return;
-      if (payload.preparing) this.#awaitSuggestion(next);
+      if (payload.preparing || this.front.typing) this.#awaitSuggestion(next);
       else this.#show(prepared(payload), true);
     } catch {
       // It can be decided without one.
