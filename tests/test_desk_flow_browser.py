@@ -346,3 +346,20 @@ def test_a_record_that_comes_leaves_the_cursor_in_the_field_of_the_order(desk: D
     desk.page.keyboard.type(" x x")
     assert desk.page.input_value("[name=similar_to]") == "x x x" and desk.record == before
     assert desk.instance.store.annotations.current(before, "tone") is None
+
+
+# Nothing that was typed or decided is lost
+
+
+def test_what_undo_brought_back_outlives_a_reload(desk: Desk) -> None:  # noqa: F811
+    """It was typed once, and stands nowhere else."""
+    desk.go("note").press("KeyE")
+    desk.page.keyboard.insert_text("오래 쓴 글")
+    record = desk.decide("Control+Enter")
+    desk.current(record)
+    desk.settle()
+    desk.press("Backspace")
+    desk.until(lambda: desk.record == record)
+    desk.page.reload()
+    desk.ready()
+    assert desk.record == record and desk.page.input_value("textarea") == "오래 쓴 글"

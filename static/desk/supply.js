@@ -95,6 +95,7 @@ export class Supply {
 
   // Put a record in front that was asked for by its number. The one there is laid aside, to come back after it.
   place(payload, draft) {
+    if (draft) this.drafts.set(payload.record_id, payload.version, draft.value);
     if (this.current && this.current.record_id !== payload.record_id) {
       this.ahead.unshift({ ...this.current, draft: this.front.draft() ?? this.current.draft });
     }
