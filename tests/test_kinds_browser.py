@@ -118,6 +118,21 @@ def test_a_number_in_the_field_is_approved_with_enter(desk: Desk) -> None:
     assert desk.value(desk.decide("Enter")) == -3
 
 
+@pytest.mark.parametrize("code", ["ArrowUp", "ArrowDown", "Minus", "Period", "Delete", "Digit7"])
+def test_a_press_from_before_a_number_could_be_seen_does_not_change_it(desk: Desk, code: str) -> None:
+    """An arrow that is still held when the next record comes was meant for the one before."""
+    for key in ("r0", "r1"):
+        desk.suggest(key, 12, "weight")
+    desk.go("weight").settle()
+    desk.page.evaluate(
+        """(code) => [["Enter", false], [code, false], ["ArrowUp", true]].forEach(([code, repeat]) =>
+            document.body.dispatchEvent(new KeyboardEvent("keydown", {code, repeat, bubbles: true, cancelable: true})))""",
+        code,
+    )
+    assert (shown(desk), desk.state()) == ("12", "suggested")
+    assert "did not count" in desk.page.inner_text("[data-swallowed]")
+
+
 def test_a_date_is_eight_digits(desk: Desk) -> None:
     """With the input method on, too; the arrows go on by days, over the end of a month."""
     desk.blank("bought")

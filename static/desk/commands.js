@@ -58,13 +58,19 @@ export class Commands {
       case "keys": this.dialogs.showKeys(); break;
       case "escape": this.#escape(); break;
       case "nothing": break;
-      case "mark": case "delete": return this.#counts(event) && (form.widget.onCommand?.(name, shift) ?? false);
+      case "mark": case "delete": return this.#counts(event) && this.#widget(name, shift);
+      // One that does not count changes nothing, be it by the browser's own way with a radio button.
+      case "up": case "down": case "point": case "minus": return !this.#counts(event) || this.#widget(name, shift);
       default:
-        if (!front.resting) return form.widget.onCommand?.(name, shift) ?? false;
+        if (!front.resting) return this.#widget(name, shift);
         if (name === "filter") front.edit();
         return name === "filter";
     }
     return true;
+  }
+
+  #widget(name, shift) {
+    return this.form.widget.onCommand?.(name, shift) ?? false;
   }
 
   // Whether the press of this event can be about the record in front.
@@ -105,7 +111,7 @@ export class Commands {
   #escape() {
     this.front.editing = false;
     if (takesText(document.activeElement)) document.activeElement.blur();
-    else if (!this.form.widget.onCommand?.("escape") && !this.guide.hidden) this.#toggleGuide();
+    else if (!this.#widget("escape") && !this.guide.hidden) this.#toggleGuide();
   }
 
   #second() {
