@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from test_desk_browser import TASKS, TEXTS, Desk, Held, browser, desk, pytestmark  # noqa: F401
+from test_desk_browser import ASKS, TASKS, TEXTS, Desk, Held, browser, desk, pytestmark  # noqa: F401
 
 EMPTY: dict[str, Any] = {"moods": [], "words": [], "parts": [], "memo": "", "points": {}}
 
@@ -363,3 +363,19 @@ def test_what_undo_brought_back_outlives_a_reload(desk: Desk) -> None:  # noqa: 
     desk.page.reload()
     desk.ready()
     assert desk.record == record and desk.page.input_value("textarea") == "오래 쓴 글"
+
+
+def test_undo_of_a_decision_that_is_refused_leaves_the_one_before(desk: Desk) -> None:  # noqa: F811
+    """It is pressed while the decision is on its way, and somebody else was first: the page asks, and that is all."""
+    first = desk.go("tone").decide("Digit1", "Enter")
+    desk.current(first)
+    held = Held(desk, "decide")
+    desk.by_other(desk.record, "bad")
+    second = desk.decide("Digit1", "Enter")
+    desk.settle()
+    desk.press("Backspace")
+    held.let_go()
+    desk.page.wait_for_selector(ASKS)
+    desk.press("KeyK")
+    desk.ready()
+    assert (desk.value(first), desk.value(second)) == ("good", "bad") and desk.record not in (first, second)

@@ -64,7 +64,8 @@ export class Decisions {
     }
     try {
       this.outbox.retryNow();
-      await this.outbox.settled();
+      // What was refused stands nowhere: it is asked about, and the one before it stays.
+      if (!(await this.outbox.settled())) return;
       // An answer that got lost is asked for again, and takes nothing more back.
       this.undoing ??= newKey();
       const payload = await this.api.post("undo", { page: this.supply.page, request_key: this.undoing });

@@ -53,9 +53,12 @@ export class Outbox {
     return item;
   }
 
-  // Resolves when all that was waiting has been answered; rejects if it could not be sent.
+  // Resolves when all that was waiting has been answered, to whether the newest decision was stored; rejects if it could
+  // not be sent.
   async settled() {
+    const newest = this.waiting.findLast((item) => item.name === "decide");
     if (this.waiting.length) await new Promise((resolve, reject) => this.listeners.push({ resolve, reject }));
+    return !this.stopped.includes(newest);
   }
 
   drop(item) {
