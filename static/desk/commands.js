@@ -60,7 +60,7 @@ export class Commands {
       case "nothing": break;
       case "mark": case "delete": return this.#counts(event) && this.#widget(name, shift);
       // One that does not count changes nothing, be it by the browser's own way with a radio button.
-      case "up": case "down": case "point": case "minus": return !this.#counts(event) || this.#widget(name, shift);
+      case "up": case "down": case "point": case "minus": return this.#counts(event) ? this.#widget(name, shift) : !front.done;
       default:
         if (!front.resting) return this.#widget(name, shift);
         if (name === "filter") front.edit();
