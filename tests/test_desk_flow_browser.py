@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
 import pytest
 from test_desk_browser import ASKS, TASKS, TEXTS, Desk, Held, browser, desk, pytestmark  # noqa: F401
+
+from labeler.annotation.decisions import Decision, Decisions
 
 EMPTY: dict[str, Any] = {"moods": [], "words": [], "parts": [], "memo": "", "points": {}}
 
@@ -379,3 +382,37 @@ def test_undo_of_a_decision_that_is_refused_leaves_the_one_before(desk: Desk) ->
     desk.press("KeyK")
     desk.ready()
     assert (desk.value(first), desk.value(second)) == ("good", "bad") and desk.record not in (first, second)
+
+
+def test_decisions_that_wait_their_turn_go_out_when_the_page_closes(
+    desk: Desk,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server is slow, three decisions are made, and the tab is closed: all three are stored, each once."""
+    stored, slow = Decisions.decide, threading.Event()
+
+    def decide(self: Decisions, reviewer_id: int, decision: Decision) -> Any:
+        slow.wait(20)
+        return stored(self, reviewer_id, decision)
+
+    monkeypatch.setattr(Decisions, "decide", decide)
+    other = Desk(desk.instance, desk.project, desk.people, desk.page.context.new_page(), desk.address)
+    other.go("tone").settle()
+    decided = [other.decide("Digit1", "Enter") for _ in range(3)]
+    other.page.close()
+    slow.set()
+    assert [desk.value(record) for record in decided] == ["good"] * 3
+    assert {len(desk.instance.store.annotations.history(record, "tone")) for record in decided} == {1}
+
+
+def test_a_tab_with_a_refused_decision_asks_before_it_closes(desk: Desk) -> None:  # noqa: F811
+    """Only this tab knows of it."""
+    desk.go("tone").settle()
+    body = json.dumps({"error": "'good' is no label"})
+    desk.page.route("**/api/decide", lambda r: r.fulfill(status=400, body=body, content_type="application/json"))
+    desk.decide("Digit1", "Enter")
+    desk.page.wait_for_selector("text=Open it again")
+    with desk.page.expect_event("dialog") as asked:
+        desk.page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()

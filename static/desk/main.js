@@ -62,9 +62,10 @@ function build(root) {
   addEventListener("online", () => outbox.retryNow());
   addEventListener("pagehide", () => {
     remember(name, page);
+    outbox.flush();
     supply.close();
   });
-  addEventListener("beforeunload", (event) => outbox.troubled && outbox.unsent && event.preventDefault());
+  addEventListener("beforeunload", (event) => outbox.atRisk && event.preventDefault());
   addEventListener("pageshow", (event) => event.persisted && location.reload());
   root.querySelector("[data-tasks]")?.addEventListener("change", (event) => location.assign(event.target.value));
   fold(root.querySelector("[data-side]"));

@@ -74,6 +74,20 @@ export class Outbox {
     this.push(item);
   }
 
+  // Whether closing this tab loses a decision: it cannot be sent, or a person has to say what becomes of it.
+  get atRisk() {
+    return (this.troubled && this.waiting.length > 0) || this.stopped.length > 0;
+  }
+
+  // The page closes, and nobody is left to send what waits its turn: it goes out at once. The next page of this tab, if
+  // there is one, sends it again, and it is stored once.
+  flush() {
+    const rest = this.waiting.filter((item) => item !== this.sending);
+    for (const item of rest) item.tries = (item.tries ?? 0) + 1;
+    this.#keep();
+    for (const item of rest) this.api.post(item.name, item.content).catch(() => {});
+  }
+
   retryNow() {
     clearTimeout(this.timer);
     this.timer = null;
