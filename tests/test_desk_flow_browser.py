@@ -405,14 +405,37 @@ def test_decisions_that_wait_their_turn_go_out_when_the_page_closes(
     assert {len(desk.instance.store.annotations.history(record, "tone")) for record in decided} == {1}
 
 
-def test_a_tab_with_a_refused_decision_asks_before_it_closes(desk: Desk) -> None:  # noqa: F811
-    """Only this tab knows of it."""
+def test_a_page_with_a_refused_decision_asks_before_it_is_left(desk: Desk) -> None:  # noqa: F811
+    """Only this tab knows of it, and brings it again when the page is only loaded again."""
     desk.go("tone").settle()
     body = json.dumps({"error": "'good' is no label"})
     desk.page.route("**/api/decide", lambda r: r.fulfill(status=400, body=body, content_type="application/json"))
     desk.decide("Digit1", "Enter")
     desk.page.wait_for_selector("text=Open it again")
-    with desk.page.expect_event("dialog") as asked:
-        desk.page.close(run_before_unload=True)
-    assert asked.value.type == "beforeunload"
-    asked.value.dismiss()
+    asked = []
+
+    def leave(dialog: Any) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    desk.page.on("dialog", leave)
+    desk.page.reload()
+    desk.page.wait_for_selector("text=Open it again")
+    assert asked == ["beforeunload"]
+
+
+def test_records_come_again_after_signing_in_elsewhere(desk: Desk) -> None:  # noqa: F811
+    """Signed out while it waits for a record, the page goes on by itself once the person is back."""
+    desk.go("tone").settle()
+    cookies = desk.page.context.cookies()
+    epoch = "UPDATE reviewers SET epoch = epoch + :by WHERE id = :id"
+    desk.instance.store.write(lambda tx: tx.run(epoch, {"by": 1, "id": desk.people[0]}))
+    desk.page.select_option("select[name=order]", "random")
+    link = desk.page.wait_for_selector("[data-banner=unsent] a")
+    with desk.page.expect_response("**/api/next") as answer:
+        desk.tick()
+    assert answer.value.status == 401 and link.is_visible()
+    desk.instance.store.write(lambda tx: tx.run(epoch, {"by": -1, "id": desk.people[0]}))
+    desk.page.context.add_cookies(cookies)
+    desk.ready()
+    assert desk.page.locator(".banner").count() == 0

@@ -6,10 +6,12 @@ export class Banners {
     this.place = root.querySelector("[data-banners]");
   }
 
-  // Show, replace or (without words) take away the banner called `name`. `extra` are buttons and links.
+  // Show, replace or (without words) take away the banner called `name`. `extra` are buttons and links. What is said
+  // already stays as it is: a button may be under a finger.
   show(name, words, extra = [], milliseconds = 0) {
     const old = this.place.querySelector(`[data-banner="${CSS.escape(name)}"]`);
     if (!words) return old?.remove();
+    if (old?.firstChild.textContent === words) return undefined;
     const banner = make("p", { class: "banner", data: { banner: name } }, make("span", {}, words), ...[extra].flat());
     if (old) old.replaceWith(banner);
     else this.place.append(banner);

@@ -51,7 +51,8 @@ export class Supply {
       try {
         await this.#prefetch();
       } catch (error) {
-        if (!error.passing) return;
+        // Signed out here, a person may sign in elsewhere.
+        if (!error.passing && error.status !== 401) return;
         await pause(RETRY);
       }
       if (this.current || round !== this.round) return;
@@ -190,7 +191,7 @@ export class Supply {
       .post("next", { have: [...new Set(have)], page: this.page, count, ...this.order })
       .then((payload) => {
         this.fetching = null;
-        this.trouble.over("noRecord");
+        this.trouble.answered();
         if (payload) {
           this.trouble.lacks(payload.lacks);
           this.ahead.push(...[payload, ...payload.more].map((one) => prepared(one)));

@@ -73,6 +73,12 @@ export class Trouble {
     return undefined;
   }
 
+  // Records come again: what is said of decisions holds as long as one cannot be sent.
+  answered() {
+    this.over("noRecord");
+    if (!this.outbox.troubled) this.over("unsent");
+  }
+
   // A decision could not be sent, and will be sent again.
   unsent(error) {
     this.because = error.status;
