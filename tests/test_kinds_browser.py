@@ -190,9 +190,23 @@ def test_a_click_takes_an_item_out_again(desk: Desk) -> None:
     assert desk.value(desk.decide("Enter")) == ["taste", "price", "service"]
 
 
+def test_a_digit_goes_on_to_the_next_part(desk: Desk) -> None:
+    """One key for each part; the next record begins with the first part again."""
+    first = desk.blank("stars").decide("Digit3", "Digit4", "Enter")
+    assert desk.value(first) == {"taste": 3, "delivery": 4}
+    assert desk.page.locator(".part.active").get_attribute("data-part") == "taste"
+    assert desk.value(desk.decide("Digit5", "Enter"))["taste"] == 5
+
+
+def test_digits_go_to_the_part_that_the_mouse_was_in(desk: Desk) -> None:
+    """A click gives the keys back, and the part stays in hand."""
+    desk.blank("stars").page.click("[data-part=delivery] .pick >> text=2")
+    assert desk.value(desk.decide("Digit4", "Enter")) == {"delivery": 4}
+
+
 def test_a_rating_that_is_not_given_is_left_out(desk: Desk) -> None:
-    desk.blank("stars").press("Digit3", "Delete", "Digit4")
-    assert desk.value(desk.decide("Enter")) == {"taste": 4}
+    desk.blank("stars").press("Digit3", "Digit4", "Shift+Tab", "Delete")
+    assert desk.value(desk.decide("Enter")) == {"delivery": 4}
 
 
 def test_a_choice_that_is_left_out_is_approved_knowingly(desk: Desk) -> None:
