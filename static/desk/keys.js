@@ -12,9 +12,13 @@ const REPEATS = new Set(["left", "right", "up", "down"]);
 
 // Whether a press belongs to the input method: Enter that ends a syllable, an arrow among its candidates. Safari has
 // ended the syllable by then, and only keyCode tells.
-export const composes = (event) => event.isComposing || event.keyCode === 229;
+export function composes(event) {
+  return event.isComposing || event.keyCode === 229;
+}
 
-export const isEnter = ({ code }) => code === "Enter" || code === "NumpadEnter";
+export function isEnter({ code }) {
+  return code === "Enter" || code === "NumpadEnter";
+}
 
 // Call `work(event)` at Enter in a field of one line.
 export function onEnter(field, work) {
