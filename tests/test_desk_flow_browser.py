@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from typing import Any
 
 import pytest
-from test_desk_browser import TASKS, TEXTS, Desk, Held, browser, desk, pytestmark  # noqa: F401
+from test_desk_browser import ASKS, TASKS, TEXTS, Desk, Held, browser, desk, pytestmark  # noqa: F401
+
+from labeler.annotation.decisions import Decision, Decisions
 
 EMPTY: dict[str, Any] = {"moods": [], "words": [], "parts": [], "memo": "", "points": {}}
 
@@ -274,3 +278,164 @@ def test_a_suggested_label_is_framed_as_a_suggestion_whatever_its_colour(desk: D
     }"""
     assert desk.page.evaluate(frame, False) == desk.page.evaluate(frame, True)
     assert desk.page.evaluate(frame, True)[0] == "dashed"
+
+
+@pytest.mark.parametrize("code", ["Enter", "NumpadEnter"])
+def test_enter_that_ends_a_syllable_does_not_change_the_order(desk: Desk, code: str) -> None:  # noqa: F811
+    """Safari says by keyCode alone that the press belongs to the input method."""
+    desk.go("tone", "?order=similar&similar=사과")
+    left_alone = desk.page.evaluate(
+        """(code) => document.querySelector("[name=similar_to]").dispatchEvent(new KeyboardEvent(
+            "keydown", {code, key: "Enter", keyCode: 229, bubbles: true, cancelable: true}))""",
+        code,
+    )
+    assert not left_alone
+
+
+# What comes late leaves the hands alone
+
+
+@pytest.fixture
+def index_is_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> threading.Event:  # noqa: F811
+    """Until this is set, the server is still reading its examples."""
+    read = threading.Event()
+    index = desk.instance.index(desk.instance.store.projects.get(desk.project), desk.instance.plugins.task("note"))
+    monkeypatch.setattr(type(index), "ready", lambda self: read.is_set())
+    return read
+
+
+def test_a_suggestion_that_comes_late_leaves_the_cursor_in_the_field(
+    desk: Desk,  # noqa: F811
+    index_is_read: threading.Event,
+) -> None:
+    """Who went into the field to type types: no letter becomes a command."""
+    desk.go("moods").decide("Digit1", "Enter")
+    desk.press("Slash")
+    before = desk.record
+    index_is_read.set()
+    desk.until(lambda: desk.state() == "suggested")
+    desk.ready()
+    desk.page.keyboard.type("x g")
+    assert desk.page.input_value(".filter input") == "x g" and desk.record == before
+
+
+def test_a_suggestion_waits_while_words_are_typed_that_are_no_value_yet(
+    desk: Desk,  # noqa: F811
+    index_is_read: threading.Event,
+) -> None:
+    """The word that is looked for stays in the filter; the suggestion comes once the filter is left."""
+    desk.go("moods")
+    desk.decide("Digit1", "Enter")
+    desk.press("Slash")
+    desk.page.keyboard.type("mood")
+    with desk.page.expect_response("**/api/renew"):
+        index_is_read.set()
+    with desk.page.expect_response("**/api/renew"):
+        desk.tick()
+    assert desk.page.input_value(".filter input") == "mood" and desk.state() == ""
+    desk.press("Escape")
+    desk.until(lambda: desk.state() == "suggested")
+
+
+def test_a_record_that_comes_leaves_the_cursor_in_the_field_of_the_order(desk: Desk) -> None:  # noqa: F811
+    """While the next record is awaited a text to look for is typed: it goes on where it was begun."""
+    held = Held(desk, "next", first=1)
+    desk.go("tone", "?order=similar&similar=사과").press("Digit1", "Enter")
+    desk.page.fill("[name=similar_to]", "")
+    desk.page.keyboard.type("x")
+    held.let_go()
+    desk.ready()
+    before = desk.record
+    desk.page.keyboard.type(" x x")
+    assert desk.page.input_value("[name=similar_to]") == "x x x" and desk.record == before
+    assert desk.instance.store.annotations.current(before, "tone") is None
+
+
+# Nothing that was typed or decided is lost
+
+
+def test_what_undo_brought_back_outlives_a_reload(desk: Desk) -> None:  # noqa: F811
+    """It was typed once, and stands nowhere else."""
+    desk.go("note").press("KeyE")
+    desk.page.keyboard.insert_text("오래 쓴 글")
+    record = desk.decide("Control+Enter")
+    desk.current(record)
+    desk.settle()
+    desk.press("Backspace")
+    desk.until(lambda: desk.record == record)
+    desk.page.reload()
+    desk.ready()
+    assert desk.record == record and desk.page.input_value("textarea") == "오래 쓴 글"
+
+
+def test_undo_of_a_decision_that_is_refused_leaves_the_one_before(desk: Desk) -> None:  # noqa: F811
+    """It is pressed while the decision is on its way, and somebody else was first: the page asks, and that is all."""
+    first = desk.go("tone").decide("Digit1", "Enter")
+    desk.current(first)
+    held = Held(desk, "decide")
+    desk.by_other(desk.record, "bad")
+    second = desk.decide("Digit1", "Enter")
+    desk.settle()
+    desk.press("Backspace")
+    held.let_go()
+    desk.page.wait_for_selector(ASKS)
+    desk.press("KeyK")
+    desk.ready()
+    assert (desk.value(first), desk.value(second)) == ("good", "bad") and desk.record not in (first, second)
+
+
+def test_decisions_that_wait_their_turn_go_out_when_the_page_closes(
+    desk: Desk,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server is slow, three decisions are made, and the tab is closed: all three are stored, each once."""
+    stored, slow = Decisions.decide, threading.Event()
+
+    def decide(self: Decisions, reviewer_id: int, decision: Decision) -> Any:
+        slow.wait(20)
+        return stored(self, reviewer_id, decision)
+
+    monkeypatch.setattr(Decisions, "decide", decide)
+    other = Desk(desk.instance, desk.project, desk.people, desk.page.context.new_page(), desk.address)
+    other.go("tone").settle()
+    decided = [other.decide("Digit1", "Enter") for _ in range(3)]
+    other.page.close()
+    slow.set()
+    assert [desk.value(record) for record in decided] == ["good"] * 3
+    assert {len(desk.instance.store.annotations.history(record, "tone")) for record in decided} == {1}
+
+
+def test_a_page_with_a_refused_decision_asks_before_it_is_left(desk: Desk) -> None:  # noqa: F811
+    """Only this tab knows of it, and brings it again when the page is only loaded again."""
+    desk.go("tone").settle()
+    body = json.dumps({"error": "'good' is no label"})
+    desk.page.route("**/api/decide", lambda r: r.fulfill(status=400, body=body, content_type="application/json"))
+    desk.decide("Digit1", "Enter")
+    desk.page.wait_for_selector("text=Open it again")
+    asked = []
+
+    def leave(dialog: Any) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    desk.page.on("dialog", leave)
+    desk.page.reload()
+    desk.page.wait_for_selector("text=Open it again")
+    assert asked == ["beforeunload"]
+
+
+def test_records_come_again_after_signing_in_elsewhere(desk: Desk) -> None:  # noqa: F811
+    """Signed out while it waits for a record, the page goes on by itself once the person is back."""
+    desk.go("tone").settle()
+    cookies = desk.page.context.cookies()
+    epoch = "UPDATE reviewers SET epoch = epoch + :by WHERE id = :id"
+    desk.instance.store.write(lambda tx: tx.run(epoch, {"by": 1, "id": desk.people[0]}))
+    desk.page.select_option("select[name=order]", "random")
+    link = desk.page.wait_for_selector("[data-banner=unsent] a")
+    with desk.page.expect_response("**/api/next") as answer:
+        desk.tick()
+    assert answer.value.status == 401 and link.is_visible()
+    desk.instance.store.write(lambda tx: tx.run(epoch, {"by": -1, "id": desk.people[0]}))
+    desk.page.context.add_cookies(cookies)
+    desk.ready()
+    assert desk.page.locator(".banner").count() == 0

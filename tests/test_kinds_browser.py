@@ -118,6 +118,21 @@ def test_a_number_in_the_field_is_approved_with_enter(desk: Desk) -> None:
     assert desk.value(desk.decide("Enter")) == -3
 
 
+@pytest.mark.parametrize("code", ["ArrowUp", "ArrowDown", "Minus", "Period", "Delete", "Digit7"])
+def test_a_press_from_before_a_number_could_be_seen_does_not_change_it(desk: Desk, code: str) -> None:
+    """An arrow that is still held when the next record comes was meant for the one before."""
+    for key in ("r0", "r1"):
+        desk.suggest(key, 12, "weight")
+    desk.go("weight").settle()
+    desk.page.evaluate(
+        """(code) => [["Enter", false], [code, false], ["ArrowUp", true]].forEach(([code, repeat]) =>
+            document.body.dispatchEvent(new KeyboardEvent("keydown", {code, repeat, bubbles: true})))""",
+        code,
+    )
+    assert (shown(desk), desk.state()) == ("12", "suggested")
+    assert "did not count" in desk.page.inner_text("[data-swallowed]")
+
+
 def test_a_date_is_eight_digits(desk: Desk) -> None:
     """With the input method on, too; the arrows go on by days, over the end of a month."""
     desk.blank("bought")
@@ -175,9 +190,23 @@ def test_a_click_takes_an_item_out_again(desk: Desk) -> None:
     assert desk.value(desk.decide("Enter")) == ["taste", "price", "service"]
 
 
+def test_a_digit_goes_on_to_the_next_part(desk: Desk) -> None:
+    """One key for each part; the next record begins with the first part again."""
+    first = desk.blank("stars").decide("Digit3", "Digit4", "Enter")
+    assert desk.value(first) == {"taste": 3, "delivery": 4}
+    assert desk.page.locator(".part.active").get_attribute("data-part") == "taste"
+    assert desk.value(desk.decide("Digit5", "Enter"))["taste"] == 5
+
+
+def test_digits_go_to_the_part_that_the_mouse_was_in(desk: Desk) -> None:
+    """A click gives the keys back, and the part stays in hand."""
+    desk.blank("stars").page.click("[data-part=delivery] .pick >> text=2")
+    assert desk.value(desk.decide("Digit4", "Enter")) == {"delivery": 4}
+
+
 def test_a_rating_that_is_not_given_is_left_out(desk: Desk) -> None:
-    desk.blank("stars").press("Digit3", "Delete", "Digit4")
-    assert desk.value(desk.decide("Enter")) == {"taste": 4}
+    desk.blank("stars").press("Digit3", "Digit4", "Shift+Tab", "Delete")
+    assert desk.value(desk.decide("Enter")) == {"delivery": 4}
 
 
 def test_a_choice_that_is_left_out_is_approved_knowingly(desk: Desk) -> None:

@@ -6,10 +6,12 @@ export class Banners {
     this.place = root.querySelector("[data-banners]");
   }
 
-  // Show, replace or (without words) take away the banner called `name`. `extra` are buttons and links.
+  // Show, replace or (without words) take away the banner called `name`. `extra` are buttons and links. What is said
+  // already stays as it is: a button may be under a finger.
   show(name, words, extra = [], milliseconds = 0) {
     const old = this.place.querySelector(`[data-banner="${CSS.escape(name)}"]`);
     if (!words) return old?.remove();
+    if (old?.firstChild.textContent === words) return undefined;
     const banner = make("p", { class: "banner", data: { banner: name } }, make("span", {}, words), ...[extra].flat());
     if (old) old.replaceWith(banner);
     else this.place.append(banner);
@@ -18,14 +20,16 @@ export class Banners {
   }
 
   closeButton(name) {
-    const button = make("button", { type: "button", class: "quiet" }, say("close"));
-    button.addEventListener("click", () => this.show(name, null));
-    return button;
+    return button(say("close"), () => this.show(name, null), "quiet");
   }
 
   reloadButton() {
-    const button = make("button", { type: "button" }, say("reload"));
-    button.addEventListener("click", () => location.reload());
-    return button;
+    return button(say("reload"), () => location.reload());
   }
+}
+
+export function button(words, work, kind = "") {
+  const made = make("button", { type: "button", class: kind }, words);
+  made.addEventListener("click", work);
+  return made;
 }

@@ -10,7 +10,27 @@ const COMMANDS = {
 // What a key that is held down may do again; a decision never.
 const REPEATS = new Set(["left", "right", "up", "down"]);
 
-export function digitOf(code) {
+// Whether a press belongs to the input method: Enter that ends a syllable, an arrow among its candidates. Safari has
+// ended the syllable by then, and only keyCode tells.
+export function composes(event) {
+  return event.isComposing || event.keyCode === 229;
+}
+
+export function isEnter({ code }) {
+  return code === "Enter" || code === "NumpadEnter";
+}
+
+// Call `work(event)` at Enter in a field of one line.
+export function onEnter(field, work) {
+  field.addEventListener("keydown", (event) => {
+    if (composes(event) || event.ctrlKey || event.metaKey || !isEnter(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (!event.repeat) work(event);
+  });
+}
+
+function digitOf(code) {
   const match = /^(?:Digit|Numpad)(\d)$/.exec(code);
   return match ? Number(match[1]) : null;
 }
@@ -22,13 +42,13 @@ export function commandOf(event) {
   const target = event.target;
   if (event.ctrlKey || event.metaKey) {
     // While a syllable is being composed, Enter ends it; the same press comes again without isComposing.
-    const enter = (code === "Enter" || code === "NumpadEnter") && !(takesText(target) && event.isComposing);
+    const enter = isEnter(event) && !(takesText(target) && event.isComposing);
     return enter && !event.repeat ? { name: "approve", shift } : null;
   }
   if (takesText(target)) {
-    if (event.isComposing || event.keyCode === 229 || event.repeat) return null;
+    if (composes(event) || event.repeat) return null;
     // In a field of the form that is empty a new line says nothing: this is the key that approves it so.
-    if (shift && (code === "Enter" || code === "NumpadEnter") && target.closest("[data-form]")) return { name: "empty", shift };
+    if (shift && isEnter(event) && target.closest("[data-form]")) return { name: "empty", shift };
     return code === "Escape" ? { name: "escape", shift } : null;
   }
   const name = commandName(code, shift);

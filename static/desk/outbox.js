@@ -7,13 +7,13 @@ const FIRST_PAUSE = 1000;
 const LONGEST_PAUSE = 20000;
 
 export class Outbox {
-  // `heard(event, item, detail)`: "saved" (answer), "refused" (error), "trouble" (error), "clear", and "changed" where
-  // more or less is on its way than before. `beside(item)` is what goes along each time that an item is sent.
-  constructor(api, key, heard, beside) {
+  // `on` is told `saved(item, answer)`, `refused(item, error)`, `trouble(error)` where an item will be sent again,
+  // `clear()` where it was, and `changed()` where more or less is on its way than before. `on.beside(item)` gives back
+  // what goes along each time that an item is sent.
+  constructor(api, key, on) {
     this.api = api;
-    this.beside = beside;
     this.key = key;
-    this.heard = heard;
+    this.on = on;
     const kept = recall(key);
     this.waiting = kept?.waiting ?? [];
     this.stopped = kept?.stopped ?? [];
@@ -25,7 +25,7 @@ export class Outbox {
 
   // Begin with what an earlier page of this tab left behind.
   resume() {
-    for (const item of this.stopped) this.heard("refused", item, new ApiError(item.status, item.answer));
+    for (const item of this.stopped) this.on.refused(item, new ApiError(item.status, item.answer));
     this.#pump();
   }
 
@@ -53,9 +53,12 @@ export class Outbox {
     return item;
   }
 
-  // Resolves when all that was waiting has been answered; rejects if it could not be sent.
+  // Resolves when all that was waiting has been answered, to whether the newest decision was stored; rejects if it could
+  // not be sent.
   async settled() {
+    const newest = this.waiting.findLast((item) => item.name === "decide");
     if (this.waiting.length) await new Promise((resolve, reject) => this.listeners.push({ resolve, reject }));
+    return !this.stopped.includes(newest);
   }
 
   drop(item) {
@@ -69,6 +72,20 @@ export class Outbox {
     Object.assign(item.content, changes);
     item.tries = 0;
     this.push(item);
+  }
+
+  // Whether closing this tab loses a decision: it cannot be sent, or a person has to say what becomes of it.
+  get atRisk() {
+    return (this.troubled && this.waiting.length > 0) || this.stopped.length > 0;
+  }
+
+  // The page closes, and nobody is left to send what waits its turn: it goes out at once. The next page of this tab, if
+  // there is one, sends it again, and it is stored once.
+  flush() {
+    const rest = this.waiting.filter((item) => item !== this.sending);
+    for (const item of rest) item.tries = (item.tries ?? 0) + 1;
+    this.#keep();
+    for (const item of rest) this.api.post(item.name, item.content).catch(() => {});
   }
 
   retryNow() {
@@ -87,30 +104,30 @@ export class Outbox {
     try {
       // The page that pushed it goes on first: what goes along is what lies ready then.
       await null;
-      answer = await this.api.post(item.name, { ...item.content, ...this.beside(item) });
+      answer = await this.api.post(item.name, { ...item.content, ...this.on.beside(item) });
     } catch (caught) {
       error = caught;
     }
     this.sending = null;
-    if (error && (error.passing || error.status === 401 || error.status === 403)) return this.#later(item, error);
+    if (error && (error.passing || error.status === 401 || error.status === 403)) return this.#later(error);
     this.waiting.shift();
     this.pause = 0;
     if (this.troubled) {
       this.troubled = false;
-      this.heard("clear");
+      this.on.clear();
     }
-    if (!error) this.heard("saved", item, answer);
+    if (!error) this.on.saved(item, answer);
     else if (item.name === "decide") this.#stop(item, error);
     this.#keep();
     this.#pump();
     if (!this.waiting.length) this.#tell("resolve");
   }
 
-  #later(item, error) {
+  #later(error) {
     this.pause = Math.min(Math.max(this.pause * 2, FIRST_PAUSE), LONGEST_PAUSE);
     this.troubled = true;
     this.timer = setTimeout(() => this.retryNow(), this.pause);
-    this.heard("trouble", item, error);
+    this.on.trouble(error);
     this.#tell("reject", error);
   }
 
@@ -118,7 +135,7 @@ export class Outbox {
     item.status = error.status;
     item.answer = { error: error.message, current: error.current };
     this.stopped.push(item);
-    this.heard("refused", item, error);
+    this.on.refused(item, error);
   }
 
   #tell(how, detail) {
@@ -128,7 +145,7 @@ export class Outbox {
   #keep() {
     const empty = !this.waiting.length && !this.stopped.length;
     remember(this.key, empty ? null : { waiting: this.waiting, stopped: this.stopped });
-    this.heard("changed");
+    this.on.changed();
   }
 }
 

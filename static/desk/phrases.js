@@ -1,4 +1,5 @@
 // Phrases marked in the text, with or without labels: what the widgets of keywords and spans have in common.
+import { onEnter } from "./keys.js";
 import { codePointAt, tidy, wordsOf } from "./offsets.js";
 import { make, say, titleOf } from "./words.js";
 
@@ -16,6 +17,8 @@ export function mountPhrases(element, schema, value, onChange, context) {
   let suggested = new Set();
   let words = [];
   let cursor = null;
+  // The items of the marks that are drawn.
+  let shown = [];
 
   const label = () => choices.find((input) => input.checked)?.value ?? null;
   const keyOf = (item) => `${item.label ?? ""}/${item.start}/${item.end}`;
@@ -31,8 +34,6 @@ export function mountPhrases(element, schema, value, onChange, context) {
     if (cursor) marks.push({ ...cursorRange(), kind: "cursor" });
     drawMarks(marks);
   }
-
-  let shown = [];
 
   function chip(item, n) {
     const number = choices.length || n > 8 ? [] : [make("kbd", {}, String(n + 1))];
@@ -128,12 +129,7 @@ export function mountPhrases(element, schema, value, onChange, context) {
     else add(range);
   }
 
-  field.addEventListener("keydown", (event) => {
-    if (event.isComposing || event.keyCode === 229 || event.ctrlKey || event.metaKey) return;
-    if (event.code !== "Enter" && event.code !== "NumpadEnter") return;
-    event.preventDefault();
-    event.stopPropagation();
-    if (event.repeat) return;
+  onEnter(field, (event) => {
     if (typedText()) tell(markTyped());
     else context.approve(event);
   });

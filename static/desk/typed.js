@@ -1,4 +1,5 @@
 // A value of one line: typed in the field, or digit by digit from the desk, where the hand does not leave the keys.
+import { onEnter } from "./keys.js";
 import { say } from "./words.js";
 
 // `read` returns {value} or {problem} of a text, `typed` the text with one more key, `moved` the value some steps on.
@@ -29,14 +30,7 @@ export function mountTyped(element, schema, onChange, context, { read, typed, mo
   }
 
   field.addEventListener("input", () => put(field.value));
-  field.addEventListener("keydown", (event) => {
-    // Enter that ends a syllable belongs to the input method.
-    if (event.isComposing || event.keyCode === 229 || event.ctrlKey || event.metaKey) return;
-    if (event.code !== "Enter" && event.code !== "NumpadEnter") return;
-    event.preventDefault();
-    event.stopPropagation();
-    if (!event.repeat) context.approve(event);
-  });
+  onEnter(field, (event) => context.approve(event));
 
   return {
     value,

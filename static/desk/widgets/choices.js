@@ -1,4 +1,5 @@
 // A set of labels: chips that digits toggle. In a tree a digit opens a category and the next chooses in it.
+import { composes, onEnter } from "../keys.js";
 import { say, titleOf } from "../words.js";
 
 export function mount(element, schema, value, onChange, context) {
@@ -74,23 +75,18 @@ export function mount(element, schema, value, onChange, context) {
   });
   filter?.addEventListener("input", search);
   filter?.addEventListener("keydown", (event) => {
-    // Enter that ends a syllable belongs to the input method.
-    if (event.isComposing || event.keyCode === 229 || event.ctrlKey || event.metaKey) return;
     const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.code];
-    if (step && found.length) {
-      at = (at + step + found.length) % found.length;
-      aim();
-      event.preventDefault();
-    } else if (event.code === "Enter" || event.code === "NumpadEnter") {
-      event.preventDefault();
-      event.stopPropagation();
-      if (event.repeat) return;
-      if (found[at]) {
-        toggle(found[at]);
-        filter.value = "";
-        search();
-      } else if (!filter.value) context.approve(event);
-    }
+    if (!step || !found.length || composes(event) || event.ctrlKey || event.metaKey) return;
+    at = (at + step + found.length) % found.length;
+    aim();
+    event.preventDefault();
+  });
+  if (filter) onEnter(filter, (event) => {
+    if (found[at]) {
+      toggle(found[at]);
+      filter.value = "";
+      search();
+    } else if (!filter.value) context.approve(event);
   });
 
   const widget = {

@@ -1,5 +1,5 @@
-// Named parts, each with a widget of its own. The digits go to the part that has the focus, else to the first.
-import { titleOf } from "../words.js";
+// Named parts, each with a widget of its own. The digits go to the part that was in hand last, at first to the first.
+import { takesText, titleOf } from "../words.js";
 
 export function mount(element, schema, value, onChange, context) {
   const parts = [...element.querySelectorAll(":scope > .part")].map((section) => {
@@ -10,9 +10,21 @@ export function mount(element, schema, value, onChange, context) {
       section.classList.remove("is-suggested");
       onChange();
     }, context);
+    section.addEventListener("focusin", () => turnTo(part));
     return part;
   });
-  const active = () => parts.find((part) => part.section.contains(document.activeElement)) ?? parts[0];
+  let active;
+
+  function turnTo(part) {
+    active = part;
+    for (const { section } of parts) section.classList.toggle("active", section === part.section);
+  }
+
+  // Where a digit is the whole value of a part, the next one is for the next part; Tab goes on from there, too.
+  function goOn() {
+    const next = parts[parts.indexOf(active) + 1];
+    (next?.widget.whole ? next : active).widget.focus();
+  }
 
   const widget = {
     value() {
@@ -28,6 +40,11 @@ export function mount(element, schema, value, onChange, context) {
         part.widget.setValue(next?.[part.name] ?? null);
         part.section.classList.remove("is-suggested");
       }
+      const inHand = element.contains(document.activeElement) ? document.activeElement : null;
+      // Who is in a text field stays there; a button that was pressed last is of the record before.
+      if (takesText(inHand)) return;
+      inHand?.blur();
+      turnTo(parts[0]);
     },
     lines: (whole) => Object.entries(whole).map(([name, inner]) => {
       const part = parts.find((other) => other.name === name);
@@ -40,9 +57,13 @@ export function mount(element, schema, value, onChange, context) {
     markSuggested(next) {
       for (const part of parts) part.section.classList.toggle("is-suggested", next?.[part.name] !== undefined);
     },
-    focus: () => active()?.widget.focus(),
-    onDigit: (n) => active()?.widget.onDigit?.(n) ?? false,
-    onCommand: (name, shift) => active()?.widget.onCommand?.(name, shift) ?? false,
+    focus: () => active.widget.focus(),
+    onDigit(n) {
+      const used = active.widget.onDigit?.(n) ?? false;
+      if (used && active.widget.whole) goOn();
+      return used;
+    },
+    onCommand: (name, shift) => active.widget.onCommand?.(name, shift) ?? false,
     problem() {
       for (const part of parts) {
         const problem = part.widget.problem();

@@ -1,0 +1,140 @@
+// What keys and buttons do. A press that cannot be about the record in front does nothing, and that is said.
+import { commandOf } from "./keys.js";
+import { say, takesText } from "./words.js";
+
+// How long it is said that a press did not count, in milliseconds.
+const TOLD = 2500;
+// What the mouse pressed, and gives the keys back.
+const PRESSED = "button, summary, input[type=radio], input[type=checkbox]";
+
+export class Commands {
+  constructor(root, { api, supply, front, decisions, dialogs, trouble }) {
+    Object.assign(this, { api, supply, front, decisions, dialogs, trouble });
+    this.root = root;
+    this.form = front.form;
+    this.guide = root.querySelector("[data-guide]");
+    this.swallowed = root.querySelector("[data-swallowed]");
+    document.addEventListener("keydown", (event) => this.#onKey(event));
+    root.addEventListener("click", (event) => this.#onClick(event));
+    root.addEventListener("pointerup", () => setTimeout(() => {
+      if (document.activeElement?.matches(PRESSED) && !dialogs.open) document.activeElement.blur();
+    }));
+  }
+
+  // Approve by the press of `event`, if it counts.
+  approve(event) {
+    if (this.#counts(event)) this.decisions.decide("approve", event);
+  }
+
+  #onKey(event) {
+    const command = this.dialogs.open ? null : commandOf(event);
+    if (command && this.#run(command, event)) event.preventDefault();
+  }
+
+  #onClick(event) {
+    const button = event.target.closest("[data-do], [data-example-id]");
+    if (!button) return;
+    if (button.dataset.exampleId) this.#example(Number(button.dataset.exampleId));
+    else this.#run({ name: button.dataset.do }, event);
+  }
+
+  // Returns whether the command was one of ours.
+  #run({ name, digit, shift }, event) {
+    const { form, front, supply } = this;
+    switch (name) {
+      case "approve": front.done ? supply.bring() : this.approve(event); break;
+      case "empty":
+        if (!form.empty) return false;
+        this.approve(event);
+        break;
+      case "again": supply.bring(); break;
+      case "reject": if (this.#counts(event)) this.decisions.decide("reject", event); break;
+      case "skip": if (this.#counts(event)) this.decisions.skip(); break;
+      case "undo": this.#undo(event); break;
+      case "digit": return this.#digit(digit, shift, event);
+      case "edit": front.edit(); break;
+      case "second": if (this.#counts(event)) this.#second(); break;
+      case "guide": this.#toggleGuide(); break;
+      case "keys": this.dialogs.showKeys(); break;
+      case "escape": this.#escape(); break;
+      case "nothing": break;
+      case "mark": case "delete": return this.#counts(event) && this.#widget(name, shift);
+      // One that does not count changes nothing, be it by the browser's own way with a radio button.
+      case "up": case "down": case "point": case "minus": return this.#counts(event) ? this.#widget(name, shift) : !front.done;
+      default:
+        if (!front.resting) return this.#widget(name, shift);
+        if (name === "filter") front.edit();
+        return name === "filter";
+    }
+    return true;
+  }
+
+  #widget(name, shift) {
+    return this.form.widget.onCommand?.(name, shift) ?? false;
+  }
+
+  // Whether the press of this event can be about the record in front.
+  #takes(event) {
+    return this.supply.ready && !this.dialogs.open && this.front.seen.answers(event);
+  }
+
+  // The same; a press that does not count is told so.
+  #counts(event) {
+    const taken = this.#takes(event);
+    if (taken) this.swallowed.textContent = "";
+    else this.#swallow();
+    return taken;
+  }
+
+  #swallow() {
+    if (this.dialogs.open || this.front.done) return;
+    this.swallowed.textContent = say(this.supply.ready ? "tooEarly" : "notHere");
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => (this.swallowed.textContent = ""), TOLD);
+  }
+
+  // While the next record is awaited, the last decision can be taken back all the same.
+  #undo(event) {
+    const { current, opening } = this.supply;
+    if (opening || this.dialogs.open || (current && !this.#takes(event))) this.#swallow();
+    else this.decisions.undo();
+  }
+
+  #digit(digit, shift, event) {
+    if (!this.#counts(event)) return false;
+    const known = this.form.widget.onDigit?.(digit) ?? false;
+    // One key for the label and the approval, where a digit is the whole value.
+    if (known && shift && this.form.widget.whole) this.approve(event);
+    return known;
+  }
+
+  #escape() {
+    this.front.editing = false;
+    if (takesText(document.activeElement)) document.activeElement.blur();
+    else if (!this.#widget("escape") && !this.guide.hidden) this.#toggleGuide();
+  }
+
+  #second() {
+    const { second } = this.supply.current;
+    if (second === null) this.form.complain(say("noSecond"));
+    else this.form.take(second);
+  }
+
+  #toggleGuide() {
+    this.guide.hidden = !this.guide.hidden;
+    for (const button of this.root.querySelectorAll('[aria-controls="guide"]')) button.setAttribute("aria-expanded", String(!this.guide.hidden));
+  }
+
+  // Show an example beside the record that it was asked for; over another one it would swallow the next key.
+  async #example(id) {
+    const { current } = this.supply;
+    const asked = (this.asked = {});
+    const wanted = () => this.asked === asked && this.supply.current === current && !this.supply.opening && !this.dialogs.open;
+    try {
+      const { html } = await this.api.get(`example/${id}`);
+      if (wanted()) this.dialogs.showExample(html);
+    } catch (error) {
+      if (wanted()) this.trouble.tell(error, "failed");
+    }
+  }
+}
