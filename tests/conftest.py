@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
+import quick
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -36,6 +37,13 @@ def vectors_at_once() -> Iterator[None]:
     """A project that names no embedder compares letters: e5, its default, takes tens of milliseconds a text."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("labeler.extras.best_embedder", lambda: "lexical")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_steps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        quick.make_quick(patch, tmp_path_factory.mktemp("quick"))
         yield
 
 
@@ -98,7 +106,7 @@ def client(as_person: Callable[[str], FlaskClient]) -> FlaskClient:
 
 
 def enter(client: FlaskClient, app: Flask, reviewer_id: int) -> None:
-    """Give the client the session that a sign-in would give it; scrypt is slow, and one test signs in for real."""
+    """Give the client the session that a sign-in would give it; other tests sign in for real."""
     person = app.extensions["labeler"].store.people.get(reviewer_id)
     with client.session_transaction() as session:
         session["reviewer"], session["epoch"] = person["id"], person["epoch"]
