@@ -30,6 +30,8 @@ from labeler.store.database import Database, check_local
 def make_quick(patch: MonkeyPatch, folder: Path) -> None:
     """Change the parts of Labeler, Flask and Werkzeug that repeat themselves; ``folder`` is for files that are kept."""
     patch.setattr(store, "migrate", _copied_tables(folder))
+    # Nobody cuts the power of this process, and the system keeps what was written.
+    patch.setitem(Store.__init__.__kwdefaults__, "synchronous", "OFF")
     patch.setattr(accounts, "generate_password_hash", _cheap_hash)
     patch.setitem(Flask.jinja_options, "bytecode_cache", _Compiled())
     patch.setattr(metadata, "entry_points", _entry_points(metadata.entry_points))
