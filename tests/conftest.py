@@ -16,6 +16,7 @@ import pytest
 import quick
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import settings
 
 from labeler import accounts
 from labeler.app import create_app
@@ -23,6 +24,9 @@ from labeler.instance import Instance
 from labeler.store import NewRecord, Store
 
 PASSWORD = "a few plain words"
+# A property is tried for each kind of label, with so many values of each; how long one takes tells of the machine.
+settings.register_profile("labeler", settings.default, max_examples=40, deadline=None)
+settings.load_profile("labeler")
 
 
 @pytest.fixture(autouse=True)
