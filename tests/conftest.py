@@ -119,8 +119,8 @@ def enter(client: FlaskClient, app: Flask, reviewer_id: int) -> None:
 
 # Files whose tests take minutes together: begun last, one of them would keep one process busy while the other is done.
 LONG = (
-    "test_backend_local", "test_screens", "test_local_rows", "test_local_scoring", "test_real_server",
-    "test_faults_models", "test_operation", "test_desk_browser", "test_browser_demo", "test_runs", "test_cli",
+    "test_screens", "test_desk_browser", "test_backend_local", "test_local_scoring", "test_cli", "test_faults_models",
+    "test_labels", "test_local_rows", "test_desk", "test_real_server", "test_browser_demo", "test_runs",
 )  # fmt: skip
 
 

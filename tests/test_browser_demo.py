@@ -73,7 +73,7 @@ def demonstration(folder: Path) -> Iterator[str]:
     assert found
     yield found.group()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0, "Ctrl-C ends the demonstration cleanly"
+    assert process.wait(120) == 0, "Ctrl-C ends the demonstration cleanly"
     process.stdout.close()
 
 
