@@ -7,6 +7,9 @@ BIN = $(VENV)/bin
 # The version that constraints.txt is made with, and the lowest that setup.cfg allows.
 TORCH = torch==2.13.0
 
+# The processes that tests start would compile all of Labeler again, each of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types docs docs-links reference screenshots lock test-latest test-oldest clean
 
 demo: $(VENV)/.base

@@ -13,8 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
+import quick
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import settings
 
 from labeler import accounts
 from labeler.app import create_app
@@ -22,6 +24,9 @@ from labeler.instance import Instance
 from labeler.store import NewRecord, Store
 
 PASSWORD = "a few plain words"
+# A property is tried for each kind of label, with so many values of each; how long one takes tells of the machine.
+settings.register_profile("labeler", settings.default, max_examples=40, deadline=None)
+settings.load_profile("labeler")
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +41,13 @@ def vectors_at_once() -> Iterator[None]:
     """A project that names no embedder compares letters: e5, its default, takes tens of milliseconds a text."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("labeler.extras.best_embedder", lambda: "lexical")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_steps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        quick.make_quick(patch, tmp_path_factory.mktemp("quick"))
         yield
 
 
@@ -98,7 +110,7 @@ def client(as_person: Callable[[str], FlaskClient]) -> FlaskClient:
 
 
 def enter(client: FlaskClient, app: Flask, reviewer_id: int) -> None:
-    """Give the client the session that a sign-in would give it; scrypt is slow, and one test signs in for real."""
+    """Give the client the session that a sign-in would give it; other tests sign in for real."""
     person = app.extensions["labeler"].store.people.get(reviewer_id)
     with client.session_transaction() as session:
         session["reviewer"], session["epoch"] = person["id"], person["epoch"]
@@ -107,8 +119,8 @@ def enter(client: FlaskClient, app: Flask, reviewer_id: int) -> None:
 
 # Files whose tests take minutes together: begun last, one of them would keep one process busy while the other is done.
 LONG = (
-    "test_backend_local", "test_screens", "test_local_rows", "test_local_scoring", "test_real_server",
-    "test_faults_models", "test_operation", "test_desk_browser", "test_browser_demo", "test_runs", "test_cli",
+    "test_screens", "test_desk_browser", "test_backend_local", "test_local_scoring", "test_cli", "test_faults_models",
+    "test_labels", "test_local_rows", "test_desk", "test_real_server", "test_browser_demo", "test_runs",
 )  # fmt: skip
 
 

@@ -247,7 +247,7 @@ class Server:
             with error:
                 return error.code, error.read().decode()
 
-    def end(self, number: int = signal.SIGTERM, patience: float = 30) -> tuple[int, str]:
+    def end(self, number: int = signal.SIGTERM, patience: float = 120) -> tuple[int, str]:
         self.process.send_signal(number)
         rest, _ = self.process.communicate(timeout=patience)
         return self.process.returncode, rest

@@ -7,6 +7,7 @@ import threading
 import unicodedata
 
 import pytest
+from werkzeug import security
 
 from labeler import accounts
 from labeler.errors import Forbidden, InputError, LabelerError, NotFound, NotSignedIn, TextError, Throttled
@@ -17,7 +18,7 @@ PASSWORD = "한 줄의 긴 암호 문장"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A store with an admin and a reviewer; made once, as hashing a password takes its time on purpose."""
+    """A store with an admin and a reviewer."""
     store = Store(tmp_path_factory.mktemp("accounts") / "labeler.db", synchronous="OFF")
     accounts.add_reviewer(store, "admin", None, accounts.ADMIN)
     accounts.add_reviewer(store, "김리뷰", PASSWORD)
@@ -61,6 +62,12 @@ def test_password_is_never_stored(store):
     text = "\n".join(connection.iterdump())
     connection.close()
     assert PASSWORD not in text and "scrypt:" in text
+
+
+def test_a_guess_costs_time(monkeypatch):
+    """A password is hashed with 2 to the 15 rounds of scrypt, whatever the tests take to be quick."""
+    monkeypatch.setattr(accounts, "generate_password_hash", security.generate_password_hash)
+    assert accounts.hash_password(PASSWORD).startswith("scrypt:32768:8:1$")
 
 
 @pytest.mark.parametrize("password", ["", "short", "x" * 9, "x" * 1001])

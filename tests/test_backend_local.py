@@ -531,12 +531,17 @@ SCHEMAS = {
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_a_constrained_answer_always_fits_the_schema(smol, prompts, name):
-    """Even hot sampling after prompts on something else gives labels of the schema, Korean ones too."""
+def test_a_constrained_answer_always_fits_the_schema(smol, tiny_folder, name):
+    """Even hot sampling after prompts on something else gives labels of the schema, Korean ones too.
+
+    Real words and the largest schema with a real model, the others with one whose answers are noise.
+    """
     pytest.importorskip("outlines_core", reason="outlines is not installed (labeler-rag[local])")
-    task = short_task("answer", SCHEMAS[name])
+    loaded = smol if name == "fields" else load(LoadOptions(str(tiny_folder), device="cpu"))
+    chat, task = Chat(loaded.tokenizer), short_task("answer", SCHEMAS[name])
+    prompts = [chat.prompt_ids([{"role": "user", "content": question}]) for question in QUESTIONS]
     for settings in (Generation(max_tokens=90), Generation(max_tokens=90, temperature=2.0, seed=1)):
-        for answer in generate(smol, prompts, settings, task.json_schema(), 3):
+        for answer in generate(loaded, prompts, settings, task.json_schema(), 3):
             assert answer.finish == "stop"
             assert not isinstance(task.parse_completion(answer.text, Record(1, 1, "r", "")), ParseFailure), answer.text
 

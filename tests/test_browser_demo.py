@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import CHROMIUM, opened_browser
 
 from labeler import demo
 from labeler.ingest.options import ImportOptions
@@ -27,7 +27,6 @@ from labeler.instance import Instance
 from labeler.serving import first_account
 from labeler.worker import Worker
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
@@ -74,18 +73,13 @@ def demonstration(folder: Path) -> Iterator[str]:
     assert found
     yield found.group()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0, "Ctrl-C ends the demonstration cleanly"
+    assert process.wait(120) == 0, "Ctrl-C ends the demonstration cleanly"
     process.stdout.close()
 
 
 @pytest.fixture(scope="module")
 def page(link: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
+    with opened_browser() as browser:
         context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="ko-KR", accept_downloads=True)
         page = context.new_page()
         problems: list[str] = []
@@ -93,7 +87,6 @@ def page(link: str) -> Iterator[Any]:
         page.on("console", lambda m: problems.append(m.text) if "Content Security Policy" in m.text else None)
         yield page
         assert problems == []
-        browser.close()
 
 
 def key_of(page: Any) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from labeler_plugins import keywords
 from local_models import gemma3_270m_folder, smollm2_folder
 from tiny_models import MODELS, small
 from tiny_models import one_thread as one_thread
 
 from labeler.backends.local.prefix import Prefix, PrefixCache, continued, shared_prefix
 from labeler.demo import reviews
+from labeler.labels import Keywords
 from labeler.prompts import PromptStyle
 from labeler.records import Generation, Record
+from labeler.task import Task
 
 torch = pytest.importorskip("torch", reason="torch is not installed (labeler-rag[local])")
 pytest.importorskip("transformers", reason="transformers is not installed (labeler-rag[local])")
@@ -117,7 +118,7 @@ def written(loaded: Any, prompt: Sequence[int], most: int) -> str:
 
 
 def prompts_of(loaded: Any, count: int) -> list[list[int]]:
-    task, chat = keywords.register_tasks()[0], Chat(loaded.tokenizer)
+    task, chat = Task("keywords", Keywords(), {"en": "Keywords"}, {"en": "Copy what matters."}), Chat(loaded.tokenizer)
     records = [Record(n, 1, row["id"], row["text"]) for n, row in enumerate(reviews()[:count], 1)]
     return [chat.prompt_ids(task.build_prompt(record, (), PromptStyle(language="en"))) for record in records]
 
@@ -125,10 +126,10 @@ def prompts_of(loaded: Any, count: int) -> list[list[int]]:
 def test_real_reviews_are_answered_as_by_a_plain_generate() -> None:
     """Guidelines are read once for both calls, and every answer is what the tutorial's loop writes."""
     loaded = load(LoadOptions(str(smollm2_folder()), device="cpu"))
-    prompts, cache = prompts_of(loaded, 4), PrefixCache()
+    prompts, cache = prompts_of(loaded, 3), PrefixCache()
     found = [
         answer.text
-        for part in (prompts[:3], prompts[3:])
+        for part in (prompts[:2], prompts[2:])
         for answer in generate(loaded, part, Generation(max_tokens=16), None, 8, cache)
     ]
     assert found == [written(loaded, prompt, 16) for prompt in prompts]
@@ -141,5 +142,5 @@ def test_answers_beyond_the_window_of_a_real_model_are_those_of_a_plain_generate
     loaded = load(LoadOptions(str(gemma3_270m_folder()), device="cpu"))
     head, *own = (Chat(loaded.tokenizer).answer_ids(row["text"]) for row in reviews()[:3])
     prompts = [(head * 20)[:540] + ids for ids in (own[0], own[1] * 3)]
-    found = generate(loaded, prompts, Generation(max_tokens=12), None, 2, PrefixCache())
-    assert [answer.text for answer in found] == [written(loaded, prompt, 12) for prompt in prompts]
+    found = generate(loaded, prompts, Generation(max_tokens=6), None, 2, PrefixCache())
+    assert [answer.text for answer in found] == [written(loaded, prompt, 6) for prompt in prompts]

@@ -272,7 +272,7 @@ def test_record_is_found_by_its_key(tmp_path):
     world.store.close()
 
 
-@settings(deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.text("가나a1_ .\n\u0301ﬁ①ß👍❤", max_size=20), max_size=8))
 def test_tokens_of_a_text_do_not_depend_on_the_others(texts):
     """What the index holds of a text is the same alone and among others, empty ones too."""
