@@ -28,6 +28,7 @@ def add_reviewer(store: Store, name: str, password: str | None, role: str = REVI
     """Add an account and return its number. ``password`` None: it can only be entered by a one-time link.
 
     Here and below ``by`` is the admin who does it; None for whoever works on the instance by command.
+    Raises :class:`InputError` for a name or a role that cannot be.
     """
     name = checked_name(name, N_("A person needs a name of 1 to %(most)s printable characters"), 60)
     if role not in ROLES:
@@ -151,7 +152,10 @@ def use_link(store: Store, token: str, address: str = "") -> Row:
 
 
 def change_password(store: Store, reviewer_id: int, new: str, old: str | None = None) -> None:
-    """Set one's own new password; the old one is needed if there is one. See :func:`set_password`."""
+    """Set one's own new password; the old one is needed if there is one. See :func:`set_password`.
+
+    Raises :class:`InputError` where the old one is wrong.
+    """
     person = store.people.get(reviewer_id)
     if person is not None and person["password"] is not None and not check_password_hash(person["password"], old or ""):
         raise InputError("The old password is wrong")
@@ -202,6 +206,7 @@ def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None
 
     A project that has an admin of its own keeps one: that and the right of ``by`` are checked in the transaction that
     makes the change, so that two who do it to each other at the same moment leave one.
+    Raises :class:`InputError` for an unknown role or the last admin, :class:`NotFound` for nobody.
     """
     if role is not None and role not in ROLES:
         raise InputError("No role %(role)r; there are: %(names)s", role=role, names=", ".join(ROLES))

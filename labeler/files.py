@@ -155,7 +155,10 @@ class Files:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
+    """Write a file that only its owner can read, whole or not at all.
+
+    Raises the :class:`LabelerError` of :func:`not_written`.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -162,7 +162,7 @@ class Plugins:
         return None
 
     def blueprints(self, taken: Collection[str] = ()) -> list[Blueprint]:
-        """Return the blueprints of plugins whose names are not ``taken``; a plugin that fails is disabled."""
+        """Return the blueprints of plugins whose names are not ``taken``; a plugin that fails is refused."""
         from flask import Blueprint
 
         found: list[Blueprint] = []

@@ -40,7 +40,10 @@ class Projects(Files):
     def create_project(
         self, name: str, language: str = "ko", settings: Mapping[str, Any] | None = None, reviewer_id: int | None = None
     ) -> int:
-        """Make a project with the given settings; by default it has every record task that is loaded."""
+        """Make a project with the given settings; by default it has every record task that is loaded.
+
+        Raises :class:`SettingError` for a language without prompts.
+        """
         name = checked_name(name, NAMELESS_PROJECT, 80)
         if language not in ("ko", "en"):
             raise SettingError("A project's language is ko or en, not %(language)r", language=language)

@@ -81,7 +81,10 @@ class Setting:
         return self.empty or strictjson.dumps(self.default)
 
     def read(self, raw: Any) -> Any:
-        """Return the value of ``raw`` (typed text or JSON); empty text means the default."""
+        """Return the value of ``raw`` (typed text or JSON); empty text means the default.
+
+        Raises :class:`SettingError`.
+        """
         if raw is None or raw == "":
             return self.default
         value = self._typed(raw)

@@ -222,6 +222,7 @@ def guideline_files(plugin_file: str, name: str) -> dict[str, str]:
     """Return the guidelines in ``prompts/<name>.<language>.md`` beside a plugin's file, by language.
 
     Changed wording is a new file with a new version in its name, so that old suggestions can still be traced.
+    Raises :class:`SettingError` where there are none.
     """
     folder = Path(plugin_file).parent / "prompts"
     found = {path.name.split(".")[-2]: path.read_text(encoding="utf-8") for path in sorted(folder.glob(f"{name}.*.md"))}

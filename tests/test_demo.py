@@ -176,6 +176,17 @@ def test_first_ten_are_suggested_well_or_visibly_doubtful(
         )
 
 
+def test_a_plugins_task_is_left_out(tmp_path: Path) -> None:
+    """The reviews of the demonstration have no labels of it."""
+    (tmp_path / "plugins").mkdir()
+    source = "from labeler import Number, Task, hookimpl\n@hookimpl\ndef register_tasks():\n"
+    source += "    return [Task('grams', Number())]\n"
+    (tmp_path / "plugins" / "grams.py").write_text(source)
+    with Instance(tmp_path) as instance:
+        project = demo.create(instance, add_reviewer(instance.store, "demo", None, "admin"))
+        assert "grams" in instance.plugins.tasks and "grams" not in project["settings"]["tasks"]
+
+
 def test_a_project_of_an_earlier_version_is_found(tmp_path: Path) -> None:
     """The demonstration was called otherwise: who has one goes on with it and gets no second one."""
     with Instance(tmp_path) as instance:

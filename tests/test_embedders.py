@@ -12,11 +12,13 @@ import unicodedata
 
 import numpy as np
 import pytest
+from helpers import Points
 
-from labeler.errors import BackendError, MissingExtra, SettingError
+from labeler.errors import BackendError, MissingExtra, PluginError, SettingError
 from labeler.extras import best_embedder
 from labeler.retrieval.base import Embedder
 from labeler.retrieval.e5 import E5Embedder
+from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.lexical import BUCKETS, LexicalEmbedder, count_ngrams, fold
 from labeler.retrieval.transformer import TransformerEmbedder
 from labeler.store import NewRecord
@@ -390,3 +392,28 @@ def test_letters_are_compared_until_meanings_are_known(instance, project, monkey
     assert instance.embeddings(found).name == "e5"
     instance.change_project(project, {"embedder": "lexical"})
     assert instance.embeddings(instance.store.projects.get(project)).name == "lexical"
+
+
+@pytest.mark.parametrize(
+    ("rows", "shown"),
+    [
+        (np.ones((1, 3)), "(1, 3)"),
+        (np.ones((2, 2)), "(2, 2)"),
+        (np.ones(2), "(2,)"),
+        (np.full((1, 2), np.nan), "(1, 2)"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_not_stored(store, rows, shown):
+    """One wrong row of a plugin's embedder would be met again by everything that compares it with others."""
+
+    class Wrong(Points):
+        def embed(self, texts):
+            return rows
+
+    embeddings = Embeddings(store, Wrong(), "mine")
+    with pytest.raises(PluginError) as error:
+        embeddings.vectors([(1, "달고 맛있어요")])
+    assert str(error.value) == (
+        f"The embedder mine must return finite numbers of shape (1, 2), and returned shape {shown}"
+    )
+    assert store.vectors.get("points", [1]) == {}

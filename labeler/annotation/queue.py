@@ -131,7 +131,7 @@ class Queue:
         else, here on the desk either: the page asks again once those are decided.
 
         Safe against two people, pages or processes that ask at once: the records are chosen and claimed in one
-        transaction.
+        transaction. Raises :class:`NotFound` for an order that there is not.
         """
         name = order or self.order
         if name not in ORDERS:

@@ -50,7 +50,7 @@ def write_sample(folder: Path) -> list[Path]:
     """Write the reviews as a shop exports them, a CSV file a language, for Excel; return the files.
 
     A column holds the sentiment of those that are approved in the demonstration, which come first: somebody has begun.
-    Raises :class:`InputError` for a file that is there, and writes none then.
+    Raises :class:`InputError` for a file that is there, and writes none then; the :class:`LabelerError` of a full disk.
     """
     files = {language: folder / name for language, (name, *_) in _SAMPLES.items()}
     there = [str(path) for path in files.values() if path.exists()]
@@ -92,7 +92,8 @@ def create(instance: Instance, reviewer_id: int) -> dict[str, Any]:
     existing = [project for project in instance.store.projects.all() if project["name"] in (NAME, _NAME_BEFORE)]
     if existing:
         return existing[0]
-    tasks = list(instance.plugins.tasks)
+    # A plugin of the folder may have a task that these reviews have no labels of.
+    tasks = [name for name in instance.plugins.tasks if name in reviews()[0]["labels"]]
     project_id = instance.create_project(NAME, "ko", {"tasks": tasks}, reviewer_id)
     store, project = instance.store, instance.store.projects.get(project_id)
     rows = reviews()

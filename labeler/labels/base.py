@@ -359,7 +359,10 @@ def unique_labels(labels: Sequence[Label]) -> tuple[tuple[Label, ...], tuple[Lab
 
 
 def known_label(raw: object, names: Mapping[str, Any] | Sequence[str]) -> str:
-    """Return ``raw`` if it is exactly one of ``names``; else raise with the reason a person needs."""
+    """Return ``raw`` if it is exactly one of ``names``; else raise with the reason a person needs.
+
+    Raises :class:`LabelError`.
+    """
     if not isinstance(raw, str):
         raise LabelError("Expected the name of a label, got %(got)s", "type", got=describe_type(raw))
     if raw in names:

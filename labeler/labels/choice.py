@@ -121,7 +121,7 @@ class Pairwise(Choice):
         self.sides = (first.name, second.name)
 
     def with_labels(self, labels: Sequence[Label]) -> Choice:
-        """The titles and definitions may be others; what is compared may not."""
+        """The titles and definitions may be others; what is compared may not. Raises :class:`SettingError`."""
         by_name = {label.name: label for label in labels if not label.retired}
         if len(labels) != len(self.labels) or by_name.keys() != self._names.keys():
             raise SettingError(

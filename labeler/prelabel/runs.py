@@ -81,7 +81,7 @@ def start(
     Until then it stands paused, and nobody can move or end it; it can be cancelled, and then it is filled no further.
     If this process dies, it can be cancelled or resumed with the records that it has. With ``again`` among the
     ``settings`` it asks anew for answers of earlier runs that could not be read. The records of a ``trial`` are asked
-    about before all others, unless they are more than these.
+    about before all others, unless they are more than these. Raises :class:`InputError` where nothing is left to do.
     """
     ids = iter(record_ids)
     first = list(islice(ids, _SLICE))

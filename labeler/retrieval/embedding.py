@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from labeler.errors import PluginError
 from labeler.retrieval.base import Embedder
 from labeler.store import Store
 
@@ -43,7 +44,20 @@ class Embeddings:
         return flat.reshape(len(records), -1).astype(np.float32, copy=False)
 
     def _made(self, records: Sequence[tuple[int, str]]) -> list[tuple[int, str, bytes]]:
-        vectors = self.embedder.embed([text for _, text in records])
+        import numpy as np
+
+        vectors, wanted = (
+            np.asarray(self.embedder.embed([text for _, text in records])),
+            (len(records), self.embedder.dim),
+        )
+        # One that does not fit would be stored, and met again by everything that compares it with others.
+        if vectors.shape != wanted or not np.isfinite(vectors).all():
+            raise PluginError(
+                "The embedder %(name)s must return finite numbers of shape %(wanted)s, and returned shape %(got)s",
+                name=self.name or self.embedder.id,
+                wanted=wanted,
+                got=vectors.shape,
+            )
         return [
             (id_, text, vector.astype("<f4").tobytes()) for (id_, text), vector in zip(records, vectors, strict=True)
         ]

@@ -206,6 +206,7 @@ class Database:
     # A page reads dozens of times: here every layer would be felt.
 
     def all(self, sql: str, params: Params = ()) -> list[Row]:
+        """Return all rows. Raises what :func:`mapped_errors` makes of an error of SQLite: a :class:`LabelerError`."""
         reader = self._reader()
         try:
             with reader.busy:
@@ -214,6 +215,7 @@ class Database:
             raise _ours(self.path, error) from error
 
     def one(self, sql: str, params: Params = ()) -> Row | None:
+        """Return the first row, or None. Raises as :meth:`all` does, a :class:`LabelerError`."""
         reader = self._reader()
         try:
             with reader.busy:
@@ -248,7 +250,10 @@ class Database:
         return self.begin_write(work).result()
 
     def begin_write(self, work: Callable[[Tx], T]) -> Future[T]:
-        """Hand ``work`` to the writer thread, as :meth:`write` does, and return at once."""
+        """Hand ``work`` to the writer thread, as :meth:`write` does, and return at once.
+
+        Raises :class:`StoreReadOnly`, or :class:`StoreError` where the store is closed.
+        """
         if self.read_only:
             raise StoreReadOnly("The store %(path)s is open read-only; nothing was changed", path=self.path)
         future: Future[T] = Future()
@@ -263,7 +268,10 @@ class Database:
         return future
 
     def backup(self, target: Path) -> None:
-        """Copy the database to ``target`` with VACUUM INTO: consistent, complete, without its -wal beside it."""
+        """Copy the database to ``target`` with VACUUM INTO: consistent, complete, without its -wal beside it.
+
+        Raises :class:`InputError` for a place that is taken or not there, and the :class:`LabelerError` of a full disk.
+        """
         target = Path(target)
         if target.exists():
             raise InputError(f"{target} exists already; a backup never overwrites. Choose another name")
@@ -438,7 +446,7 @@ def patiently(connection: sqlite3.Connection, sql: str) -> None:
 
 @contextlib.contextmanager
 def mapped_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours, with a remedy."""
+    """Turn SQLite's errors into ours, with a remedy. Each is a :class:`LabelerError`."""
     try:
         yield
     except _OF_SQLITE as error:

@@ -78,6 +78,7 @@ class Exports:
         return id_
 
     def get(self, project_id: int, export_id: int) -> dict[str, Any]:
+        """Return an export. Raises :class:`NotFound`."""
         sql = "SELECT * FROM exports WHERE project_id = :p AND id = :id"
         row = self.db.one(sql, {"p": project_id, "id": export_id})
         if row is None:

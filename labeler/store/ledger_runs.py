@@ -86,6 +86,7 @@ class Runs:
         tx.run("UPDATE runs SET total = :total WHERE id = :id", {"total": total, "id": run_id})
 
     def run(self, run_id: int, tx: Tx | None = None) -> dict[str, Any]:
+        """Return a run. Raises :class:`NotFound`."""
         row = (tx or self.db).one("SELECT * FROM runs WHERE id = :id", {"id": run_id})
         if row is None:
             raise NotFound("There is no run number %(number)s", number=run_id)

@@ -50,7 +50,10 @@ class People:
         return self.db.one("SELECT * FROM reviewers WHERE name = :name", {"name": clean_text(name, "name")})
 
     def create(self, tx: Tx, name: str, password: str | None, role: str, language: str | None = None) -> int:
-        """Add a reviewer; ``password`` is already hashed, or None for one who signs in by link only."""
+        """Add a reviewer; ``password`` is already hashed, or None for one who signs in by link only.
+
+        Raises :class:`InputError` for a name that is taken.
+        """
         taken = taken_name(name, (row["name"] for row in tx.all("SELECT name FROM reviewers")))
         if taken is not None:
             raise InputError("There is already a reviewer called %(name)r", name=taken)
@@ -60,7 +63,10 @@ class People:
         return int(tx.value(sql, params))
 
     def change(self, tx: Tx, reviewer_id: int, **columns: Any) -> None:
-        """Change some of password, role, language, disabled. All but a language ends open sessions and voids links."""
+        """Change some of password, role, language, disabled. All but a language ends open sessions and voids links.
+
+        Raises :class:`InputError` for another column, :class:`NotFound` for nobody.
+        """
         allowed = {"password", "role", "language", "disabled"}
         if not columns or set(columns) - allowed:
             raise InputError(f"Only these can be changed: {', '.join(sorted(allowed))}")

@@ -27,6 +27,7 @@ class Projects:
         return [_project(row) for row in self.db.all(sql, {"r": reviewer_id})]
 
     def get(self, project_id: int, tx: Tx | None = None) -> dict[str, Any]:
+        """Return a project with its settings. Raises :class:`NotFound`."""
         row = (tx or self.db).one("SELECT * FROM projects WHERE id = :id", {"id": project_id})
         if row is None:
             raise NotFound("There is no project number %(number)s", number=project_id)

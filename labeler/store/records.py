@@ -96,6 +96,7 @@ class Records:
         self.db = db
 
     def get(self, record_id: int, tx: Tx | None = None) -> Record:
+        """Return a record. Raises :class:`NotFound`, or :class:`Conflict` for one that was removed."""
         row = (tx or self.db).one("SELECT * FROM records WHERE id = :id", {"id": record_id})
         if row is None:
             highest = self.db.value("SELECT highest FROM used_numbers WHERE name = 'records'")
@@ -275,6 +276,7 @@ class Records:
         return self.db.value(sql, {"p": project_id, "dead": time.time() - DEAD}) is not None
 
     def get_import(self, project_id: int, import_id: int, tx: Tx | None = None) -> Row:
+        """Return an import. Raises :class:`NotFound`."""
         sql = "SELECT * FROM imports WHERE project_id = :p AND id = :id"
         row = (tx or self.db).one(sql, {"p": project_id, "id": import_id})
         if row is None:

@@ -68,6 +68,7 @@ class Replays:
         return id_
 
     def get(self, replay_id: int) -> dict[str, Any]:
+        """Return a replay with its settings. Raises :class:`NotFound`."""
         row = self.db.one("SELECT * FROM replays WHERE id = :id", {"id": replay_id})
         if row is None:
             raise NotFound("There is no replay number %(number)s", number=replay_id)

@@ -139,7 +139,10 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def choose_quantization(options: LoadOptions, device: str) -> str:
-    """Return "nf4", "int8" or "none". Raises if bitsandbytes is needed and missing, or the file has its own bits."""
+    """Return "nf4", "int8" or "none". Raises if bitsandbytes is needed and missing, or the file has its own bits.
+
+    Raises :class:`SettingError` for a name that is none.
+    """
     wanted = options.quantization
     if wanted not in (AUTO, NF4, INT8, WHOLE):
         raise SettingError(

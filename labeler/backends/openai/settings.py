@@ -120,7 +120,10 @@ def wants_api_key_header(url: str) -> bool:
 
 
 def checked_key(key: str | None) -> str | None:
-    """Return the key without white space around it, None if there is none. The message never shows the key."""
+    """Return the key without white space around it, None if there is none. The message never shows the key.
+
+    Raises :class:`SettingError` for one with a character that no key has.
+    """
     key = (key or "").strip()
     if not key:
         return None
