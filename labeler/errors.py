@@ -55,7 +55,7 @@ class LabelerError(Exception):
 
     status = 500
     exit_status = 1
-    advice = ""
+    remedy = ""
     """What the command line adds: which option helps. A page has its own ways, so a message names no option."""
 
     def __init__(self, template: str = "", /, **values: object) -> None:
@@ -64,6 +64,11 @@ class LabelerError(Exception):
     @property
     def sentence(self) -> Sentence:
         return Sentence(self.args[0])
+
+    @property
+    def setting(self) -> str:
+        """The setting that it is about, or several with commas; an empty text where it is about none."""
+        return str(self.sentence.values.get("setting", ""))
 
 
 class InputError(LabelerError):
@@ -92,9 +97,9 @@ class JsonError(InputError):
 class FileRefused(InputError):
     exit_status = 2
 
-    def __init__(self, template: str, advice: str = "", /, **values: object) -> None:
+    def __init__(self, template: str, remedy: str = "", /, **values: object) -> None:
         super().__init__(template, **values)
-        self.advice = advice
+        self.remedy = remedy
 
 
 class Doubt(FileRefused):
@@ -102,8 +107,8 @@ class Doubt(FileRefused):
 
     def __init__(self, template: str, choices: Sequence[Mapping[str, Any]], /, **values: object) -> None:
         self.choices = choices
-        advice = f"Say which: {' or '.join(_as_option(choice) for choice in choices[:6])}"
-        super().__init__(template, advice, **values)
+        remedy = f"Say which: {' or '.join(_as_option(choice) for choice in choices[:6])}"
+        super().__init__(template, remedy, **values)
 
 
 def _as_option(choice: Mapping[str, Any]) -> str:
@@ -118,7 +123,7 @@ class SettingError(InputError):
 class Unanswered(SettingError):
     """Approvals have labels that would be gone. ``preview`` says what a change of labels does."""
 
-    advice = "Say it with --rename OLD=NEW, --merge OLD=INTO, --retire LABEL or --reopen LABEL; nothing was stored"
+    remedy = "Say it with --rename OLD=NEW, --merge OLD=INTO, --retire LABEL or --reopen LABEL; nothing was stored"
 
     def __init__(self, preview: Any) -> None:
         self.preview = preview
@@ -201,12 +206,12 @@ class MissingExtra(LabelerError):
             Sentence(
                 "The package %(name)s is not installed; install it with: %(command)s",
                 name=package,
-                command=self.remedy(extra),
+                command=self.command(extra),
             )
         )
 
     @staticmethod
-    def remedy(extra: str) -> str:
+    def command(extra: str) -> str:
         """Return the command that installs an extra."""
         return f"pip install '{DISTRIBUTION}[{extra}]'"
 

@@ -20,7 +20,7 @@ class Extra(NamedTuple):
     def lacking(self) -> str:
         """Return what is not installed and what it would give; empty where nothing is missing."""
         missing = self.missing()
-        remedy = MissingExtra.remedy(self.name)
+        remedy = MissingExtra.command(self.name)
         return f"Not installed: {', '.join(missing)}; it would give {self.gives} ({remedy})" if missing else ""
 
 

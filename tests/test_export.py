@@ -509,7 +509,7 @@ def test_a_decision_during_the_export_is_never_half_exported(world: World, monke
     world.approve("stays", "맛있어요")
     record = world.record("moves", "별로예요")
     first = world.annotate(record, "positive")
-    plan = service._plan
+    plan = service.plan_of
 
     def planned_then_corrected(*arguments: Any) -> Any:
         made = plan(*arguments)
@@ -517,7 +517,7 @@ def test_a_decision_during_the_export_is_never_half_exported(world: World, monke
         world.approve("new", "새 글")
         return made
 
-    monkeypatch.setattr(service, "_plan", planned_then_corrected)
+    monkeypatch.setattr(service, "plan_of", planned_then_corrected)
     result = world.export(shares=ALL_TRAIN)
     assert exported_keys(result) == ["stays"]
     assert found(result.manifest, "left_out") == {"changed": ["moves"]}
@@ -753,7 +753,7 @@ def test_an_export_beside_another_one_knows_what_it_gave_away(world: World, monk
     for key in ("one", "two"):
         world.approve(key, key, group="p1")
     plans = []
-    plan = service._plan
+    plan = service.plan_of
 
     def beside(job: Any, chosen: Any) -> Any:
         planned = plan(job, chosen)
@@ -762,7 +762,7 @@ def test_an_export_beside_another_one_knows_what_it_gave_away(world: World, monk
             _pinned(world, "first", "test", group="p1")
         return planned
 
-    monkeypatch.setattr(service, "_plan", beside)
+    monkeypatch.setattr(service, "plan_of", beside)
     assert _places(world.export(shares=Shares(0.5, 0.0, 0.5))) == {"one": "test", "two": "test", "first": "test"}
     assert len(plans) == 2
 

@@ -11,7 +11,7 @@ from flask import Flask
 from flask_babel import force_locale
 
 from labeler.backends.endings import FINAL, THINKING
-from labeler.export.service import _SHARE_EMPTY
+from labeler.export.plan import _SHARE_EMPTY
 from labeler.sentence import Sentence
 from labeler.web import words
 from labeler.web.words import SETTINGS, WORDS

@@ -117,7 +117,7 @@ def test_delimiter_that_is_not_clear_is_asked_about(put):
     assert [read(path, **choice)[0][2] for choice in caught.value.choices] == [
         {"id;text": "1;좋아요", "rating": "5"}, {"id": "1", "text,rating": "좋아요,5"},
     ]  # fmt: skip
-    assert "--delimiter , or --delimiter ';'" in (caught.value.advice or "")
+    assert "--delimiter , or --delimiter ';'" in (caught.value.remedy or "")
     named = put("b.tsv", "id\ttext,rating\n1\t좋아요,5\n")
     assert read(named)[0] == {2: {"id": "1", "text,rating": "좋아요,5"}}
 
@@ -233,7 +233,7 @@ def test_first_row_that_looks_like_a_review_is_asked_about(put):
     for rows in (texts, [f"{text},{label}" for text, label in zip(texts * 2, "긍부긍부긍부", strict=True)]):
         with pytest.raises(Doubt, match="already a review") as caught:
             read(put("a.csv", "\n".join(rows)))
-        assert caught.value.advice == "Say which: --header-row 1 or --no-header"
+        assert caught.value.remedy == "Say which: --header-row 1 or --no-header"
 
 
 @pytest.mark.parametrize(

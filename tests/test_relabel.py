@@ -198,7 +198,7 @@ def test_a_label_that_approvals_have_is_not_removed_unasked(desk: Desk) -> None:
         desk.decide(id_, "a")
     with pytest.raises(Unanswered, match=r"3 approvals have labels that would be gone: a \(3\)") as refused:
         desk.change(plain("b", "c"))
-    assert "--merge" in refused.value.advice
+    assert "--merge" in refused.value.remedy
     assert desk.version() == 0 and set(desk.labels().values()) == {("a",)}
 
 

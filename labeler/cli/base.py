@@ -32,8 +32,8 @@ class Cli(click.Group):
         try:
             return super().invoke(ctx)
         except LabelerError as error:
-            advice = f". {error.advice}" if error.advice else ""
-            click.echo(f"Error: {str(error).removesuffix('.') if advice else error}{advice}", err=True)
+            remedy = f". {error.remedy}" if error.remedy else ""
+            click.echo(f"Error: {str(error).removesuffix('.') if remedy else error}{remedy}", err=True)
             ctx.exit(error.exit_status)
         except OSError as error:
             if error.errno == errno.EPIPE:

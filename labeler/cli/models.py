@@ -63,7 +63,7 @@ def _state(instance: Instance, name: str) -> str:
     if name == LOCAL:
         missing = [library for library in _LIBRARIES if importlib.util.find_spec(library) is None]
         if missing:
-            return f"install {', '.join(missing)}: {MissingExtra.remedy('local')}"
+            return f"install {', '.join(missing)}: {MissingExtra.command('local')}"
         return _with_model(instance, "transformers_model")
     return _FREE.get(name, f"registered by {instance.plugins.owners[('backends', name)]}")
 

@@ -2,7 +2,8 @@
 
 from labeler.export.files import recover
 from labeler.export.formats import Context, ExportRow, Format, TrainingFormat, built_in
-from labeler.export.service import ExportResult, Filters, Options, export_task
+from labeler.export.job import Filters, Options
+from labeler.export.service import ExportResult, export_task
 from labeler.export.splits import Shares
 
 __all__ = [

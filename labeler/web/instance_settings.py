@@ -193,7 +193,7 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
             name for name, one in instance().plugins.backends.items() if one.shared and name not in models.MODELS_OF
         ],
         embedders=embedders_there(),
-        remedy=MissingExtra.remedy,
+        remedy=MissingExtra.command,
         message=message,
     )
 

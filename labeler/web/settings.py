@@ -93,7 +93,7 @@ def _titled(task: Task) -> str:
 
 
 def _named(name: str, extra: str | None) -> str:
-    return name if extra is None else " – ".join((name, _("needs %(command)s", command=MissingExtra.remedy(extra))))
+    return name if extra is None else " – ".join((name, _("needs %(command)s", command=MissingExtra.command(extra))))
 
 
 def page_language() -> str:
