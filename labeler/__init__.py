@@ -34,7 +34,7 @@ from labeler.sentence import Sentence
 from labeler.settings import Setting
 from labeler.task import Task, guideline_files
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Backend",
