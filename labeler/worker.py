@@ -237,9 +237,8 @@ class Worker:
         except Exception as error:
             # A task or backend of a plugin may raise anything; asking again every second would not mend it.
             log.exception("run %s stopped", run_id)
-            reason = Sentence("%(error)s in the task or backend: %(reason)s", error=type(error).__name__, reason=error)[
-                :500
-            ]
+            said = str(error)[:500]
+            reason = Sentence("%(error)s in the task or backend: %(reason)s", error=type(error).__name__, reason=said)
             store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", reason, ("queued", "running")))
             state = "paused"
         if state == "finished":
