@@ -409,6 +409,12 @@ def test_a_value_outside_the_schema_is_refused_with_a_reason(shop: Shop) -> None
     assert answer.status_code == 400 and "differs in case" in answer.json["error"]
 
 
+def test_a_refusal_is_said_in_the_language_of_the_page(shop: Shop) -> None:
+    """Programs read English; the desk shows the other."""
+    seat = shop.seat()
+    assert re.search("[가-힣]", seat.decide(seat.next(), "Positive").json["said"])
+
+
 def test_reject_needs_no_value(shop: Shop) -> None:
     seat = shop.seat()
     opened = seat.next()
