@@ -353,7 +353,7 @@ class Worker:
             work(project_id, place)
         except Exception as error:
             self._log_trouble(project_id, place, error)
-            message = str(error) if isinstance(error, LabelerError) else f"{type(error).__name__}: {error}"[:500]
+            message = str(error) if isinstance(error, LabelerError) else f"{type(error).__name__}: {error}"
             self.instance.store.write(lambda tx: upkeep.failed(tx, project_id, place, token, message))
             return False
         self.instance.store.write(lambda tx: upkeep.done(tx, project_id, place, token, newest))

@@ -180,6 +180,18 @@ def test_why_a_run_stopped_is_kept_as_a_sentence(instance: Instance, monkeypatch
     assert kept.values == {"error": "RuntimeError", "reason": "x" * 500}
 
 
+@pytest.mark.parametrize("text", ["x" * 1000, Sentence("it failed: %(why)s", why="x" * 1000)])
+def test_what_upkeep_failed_with_is_kept_short(instance: Instance, text: str) -> None:
+    """It stands on the page of a project; a sentence stays one."""
+    upkeep, place = instance.store.upkeep, (instance.create_project("shop"), ":vectors")
+    instance.store.write(lambda tx: upkeep.take(tx, *place, "token"))
+    instance.store.write(lambda tx: upkeep.failed(tx, *place, "token", text))
+    (row,) = upkeep.troubles(place[0])
+    kept = recalled(row["trouble"])
+    assert kept == text[: text.index("x") + 500]
+    assert (kept.values == {}) is not isinstance(text, Sentence)
+
+
 # Languages
 
 
