@@ -39,6 +39,7 @@ from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.labels import safe_agreement
 from labeler.prelabel import calibration, runs
+from labeler.sentence import recalled
 from labeler.worker import Worker
 
 ROOT = Path(__file__).parent.parent
@@ -264,7 +265,7 @@ class Study:
         if run["ended_at"]:
             found.seconds, found.cpu = (run["ended_at"] - run["started_at"]) / len(keys), run["cpu"] / len(keys)
         found.tokens_in, found.tokens_out = run["tokens_in"] / len(keys), run["tokens_out"] / len(keys)
-        found.note = note or run["message"] or ""
+        found.note = note or recalled(run["message"]) or ""
         return found
 
     def constant(self) -> Measurement:
@@ -317,7 +318,7 @@ class Study:
         asked = {"answering": answering, "calibrate": calibrate, "max_tokens": MAX_TOKENS, "k": self.sizes.k}
         run = self.run(ids, {**model.settings, **asked, **way.settings, **more})
         if run["state"] != "finished":
-            raise SystemExit(f"{model.name} on {self.data.name}: {run['message']}")
+            raise SystemExit(f"{model.name} on {self.data.name}: {recalled(run['message'])}")
         return run
 
     def _known(self, way: Way) -> int:

@@ -17,6 +17,7 @@ from common import fill
 
 from labeler.instance import Instance
 from labeler.prelabel import runs
+from labeler.sentence import recalled
 from labeler.worker import Worker
 
 
@@ -56,9 +57,9 @@ def main() -> None:
             f"{run['failed']} failed, {run['calls']} calls, {run['repeats']} repeats, {run['took']:.0f} s"
         )
         for failure in instance.store.ledger.failures(run["id"]):
-            print(f"  {failure['n']} x {failure['kind']}: {failure['message']}")
+            print(f"  {failure['n']} x {failure['kind']}: {recalled(failure['message'])}")
         wrong = tried(instance, project, ids[:3], model_id="no-such-model")
-        print(f"another model: {wrong['state']}, {wrong['calls']} calls: {wrong['message']}")
+        print(f"another model: {wrong['state']}, {wrong['calls']} calls: {recalled(wrong['message'])}")
 
 
 if __name__ == "__main__":

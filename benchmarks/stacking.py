@@ -35,6 +35,7 @@ from agreement import (
 
 from labeler.instance import Instance
 from labeler.prelabel import runs, trial
+from labeler.sentence import recalled
 from labeler.worker import Worker
 
 COMMAND = "python benchmarks/stacking.py"
@@ -57,7 +58,8 @@ def row(study: Study, model: Model, way: Way) -> str:
     state = Worker(study.instance).move_run(run_id)
     found = trial.of_run(study.store.ledger.run(run_id))
     if found is None:
-        raise SystemExit(f"{model.name} on {study.data.name}: {study.store.ledger.run(run_id)['message']}")
+        why = recalled(study.store.ledger.run(run_id)["message"])
+        raise SystemExit(f"{model.name} on {study.data.name}: {why}")
     if state == "paused":
         runs.resume(study.store, run_id)
         Worker(study.instance).move_run(run_id)

@@ -8,8 +8,12 @@ plugin's own catalogue can say the same in another language, today or when it is
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
+
+# A hole of a template, such as %(name)s, or a per cent sign. None makes a text of a size that nobody meant.
+_HOLE = re.compile(r"%(?:%|\(\w+\)[-+ #0]*\d{0,2}(?:\.\d{0,2})?[a-z])")
 
 
 def N_(text: str) -> str:
@@ -33,7 +37,7 @@ class Sentence(str):
             return template
         shown = {hole: value if isinstance(value, (str, int, float)) else str(value) for hole, value in values.items()}
         self = super().__new__(cls, template % shown if shown else template)
-        self.template, self.values = str.__str__(template), shown
+        self.template, self.values = str.__str__(template if shown else self), shown
         return self
 
     @classmethod
@@ -65,7 +69,8 @@ class Sentence(str):
             else value
             for hole, value in self.values.items()
         }
-        said = translate(self.template)
+        # To a catalogue the empty text is the key of what is said of the catalogue itself.
+        said = translate(self.template) if self.template else ""
         try:
             return said % values if values else said
         except (KeyError, TypeError, ValueError):
@@ -113,13 +118,15 @@ def recalled(text: str | list[Any] | None) -> Sentence | None:
     if text.startswith('["') and text.endswith("}]"):
         try:
             return _of(json.loads(text))
-        except (TypeError, ValueError, KeyError):
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError):
             pass
     return Sentence(text)
 
 
 def _of(parts: Any) -> Sentence:
     template, values = parts
+    if values and "%" in _HOLE.sub("", template):
+        raise ValueError(f"{template!r} is no template")
     return Sentence(
         template, **{hole: _of(value) if isinstance(value, list) else value for hole, value in values.items()}
     )

@@ -237,9 +237,8 @@ class Worker:
         except Exception as error:
             # A task or backend of a plugin may raise anything; asking again every second would not mend it.
             log.exception("run %s stopped", run_id)
-            reason = Sentence("%(error)s in the task or backend: %(reason)s", error=type(error).__name__, reason=error)[
-                :500
-            ]
+            said = str(error)[:500]
+            reason = Sentence("%(error)s in the task or backend: %(reason)s", error=type(error).__name__, reason=said)
             store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", reason, ("queued", "running")))
             state = "paused"
         if state == "finished":
@@ -354,7 +353,7 @@ class Worker:
             work(project_id, place)
         except Exception as error:
             self._log_trouble(project_id, place, error)
-            message = str(error) if isinstance(error, LabelerError) else f"{type(error).__name__}: {error}"[:500]
+            message = str(error) if isinstance(error, LabelerError) else f"{type(error).__name__}: {error}"
             self.instance.store.write(lambda tx: upkeep.failed(tx, project_id, place, token, message))
             return False
         self.instance.store.write(lambda tx: upkeep.done(tx, project_id, place, token, newest))

@@ -300,6 +300,7 @@ def test_an_order_without_what_it_goes_by_says_so(shop: Shop) -> None:
     with seat.client.session_transaction() as session:
         session["language"] = "ko"
     assert "비교 제안이 없어서" in seat.next(order="disagreement", page="c")["lacks"]
+    assert seat.next(order="oldest", page="d")["lacks"] is None
 
 
 def test_similar_order_says_what_texts_are_compared_by(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,6 +408,17 @@ def test_a_value_outside_the_schema_is_refused_with_a_reason(shop: Shop) -> None
     seat = shop.seat()
     answer = seat.decide(seat.next(), "Positive")
     assert answer.status_code == 400 and "differs in case" in answer.json["error"]
+
+
+def test_a_refusal_is_said_in_the_language_of_the_page(shop: Shop) -> None:
+    """Programs read English; the desk shows the other."""
+    seat = shop.seat()
+    opened = seat.next()
+    with seat.client.session_transaction() as session:
+        session["language"] = "ko"
+    answer = seat.decide(opened, "Positive").json
+    assert "differs in case" in answer["error"]
+    assert re.search("[가-힣]", answer["said"])
 
 
 def test_reject_needs_no_value(shop: Shop) -> None:

@@ -214,6 +214,7 @@ def test_scores_that_were_asked_for_are_not_left_out(backend, server, mode):
         assert isinstance(result, BackendFailure)
         assert (result.kind, result.fatal) == ("setup", True)
         assert "log probabilities" in result.message
+        assert result.message.values == {"model": backend.model_id}
     assert len(server.requests) == 1
 
 

@@ -362,6 +362,11 @@ def test_plugin_that_comes_back_late_registers_nothing(load: Callable[..., Plugi
             "[('mine', __import__('pathlib').Path('/nowhere'))]",
             "the folder nowhere has no ko/LC_MESSAGES/mine.mo; make it with pybabel compile",
         ),
+        (
+            "register_translations",
+            "[('messages', __import__('pathlib').Path('/nowhere'))]",
+            "Labeler has a catalogue 'messages' of its own; call yours as the plugin is called",
+        ),
         ("register_widgets", "[('dial', __import__('pathlib').Path('/nowhere'))]", "has no dial.html in /nowhere"),
     ],
 )

@@ -698,6 +698,7 @@ def test_json_error_names_the_column_and_no_wrong_line(put):
     """Each line is parsed alone, so only the column of the message is true."""
     _, bad = read(put("a.jsonl", '{"a":1}\n{"a":x}\n'))
     assert bad[2] == "Not JSON at column 6: Expecting value"
+    assert bad[2].template == "Not JSON at column %(column)s: %(why)s"
 
 
 def test_undecodable_json_line_is_a_row_error(put):

@@ -21,8 +21,9 @@ from labeler.export import built_in, export_task
 from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.prelabel import runs
-from labeler.records import Suggestion
+from labeler.records import ParseFailure, Suggestion
 from labeler.removal import IMPORT, PROJECT, RECORD, Target, person
+from labeler.sentence import Sentence
 from labeler.worker import Worker
 
 FIRST = [
@@ -347,6 +348,15 @@ def test_other_places_of_a_persons_words_are_named(shop: Shop) -> None:
     shop.instance.change_task(shop.id, "sentiment", {"guidelines": {"ko": "kim@example.com에 물어보세요"}})
     found = removal.preview(shop.store, person("kim@example.com"))
     assert found.elsewhere == [("guidelines and settings of tasks", 1)]
+
+
+def test_words_are_found_in_a_sentence_that_is_kept_within_json(shop: Shop) -> None:
+    """Why an answer could not be read names what it said, quotes and all."""
+    failure = ParseFailure("shape", Sentence("Expected a text, got %(got)s", got='Kim "the \\ buyer"'), "")
+    one = Suggestion(shop.record("r1"), "sentiment", "1", "nearest", None, None, failure=failure)
+    shop.store.write(lambda tx: shop.store.suggestions.add(tx, shop.id, one))
+    found = removal.preview(shop.store, person('kim "the \\ buyer'))
+    assert found.elsewhere == [("suggestions for other records", 1)]
 
 
 def test_what_is_kept_of_a_project_and_a_large_import_says_what_goes(

@@ -16,11 +16,15 @@ from flask_babel import force_locale
 
 from labeler.catalogues import in_language
 from labeler.errors import Conflict, InputError, LabelError, NotFound
+from labeler.ingest.options import ImportOptions
+from labeler.instance import Instance
 from labeler.labels import Choice, Choices, Fields, Keywords, Label, LabelSchema, Rating, Spans, Text
+from labeler.prelabel import runs
 from labeler.records import ParseFailure, Record
 from labeler.sentence import Sentence, recalled, stored
 from labeler.task import Task
 from labeler.web import words
+from labeler.worker import Worker
 
 OUTER = Sentence("the label was left out: %(why)s", why=Sentence("%(name)r is missing", name="맛"))
 # What carries a sentence without being one, and which of its arguments that is.
@@ -99,6 +103,11 @@ def test_an_error_is_a_template_and_its_values() -> None:
     assert (error.sentence.template, error.sentence.values) == ("There is no run number %(number)s", {"number": 7})
 
 
+def test_an_error_may_be_made_of_what_is_no_text() -> None:
+    """As any exception of Python may, in a plugin say."""
+    assert (str(InputError(KeyError("taste"))), InputError(3).sentence.template) == ("'taste'", "3")  # type: ignore[arg-type]
+
+
 def test_the_text_of_an_error_is_still_its_sentence() -> None:
     """So what catches an error and keeps its text keeps what it takes to translate it."""
     text = str(LabelError("%(name)r is missing", "missing_part", name="맛"))
@@ -136,8 +145,51 @@ def test_what_an_older_program_kept_stays_as_it_is(text: str) -> None:
     assert recalled(text) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["x", {"a": ["b", "c"]}]', '["x", {"a": [1, 2]}]', '["%(a)c", {"a": 99999999999}]',
+        '["%(a)9999999999s", {"a": 1}]', '["%(a).9999999999s", {"a": 1}]', '["x", ' + "[" * 100_000 + "{}]",
+    ],
+    ids=["list", "numbers", "letter", "width", "places", "depth"],
+)  # fmt: skip
+def test_what_a_server_said_is_taken_for_no_sentence(text: str) -> None:
+    """What it sent may be kept as it is, and may look like a sentence: it breaks no page and takes no memory."""
+    assert recalled(text) == text
+
+
 def test_a_sentence_without_values_is_kept_as_plain_text() -> None:
     assert stored(Sentence("Something failed")) == "Something failed"
+
+
+def test_why_a_run_stopped_is_kept_as_a_sentence(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin may say as much as it likes: what it said is cut, and the sentence around it stays one."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("x" * 1000)
+
+    monkeypatch.setitem(instance.plugins.executors, "local", fail)
+    path = instance.folder / "reviews.csv"
+    path.write_text("text\nCrisp and sweet\n", encoding="utf-8")
+    project = instance.store.projects.get(instance.create_project("shop", "en", {"tasks": ["sentiment"]}))
+    instance.importer(project).run(path, ImportOptions(text="text"))
+    run_id = runs.start(instance.store, project["id"], "sentiment", [1], {"backend": "nearest"})
+    assert Worker(instance).move_run(run_id) == "paused"
+    kept = recalled(instance.store.ledger.run(run_id)["message"])
+    assert kept.template == "%(error)s in the task or backend: %(reason)s"
+    assert kept.values == {"error": "RuntimeError", "reason": "x" * 500}
+
+
+@pytest.mark.parametrize("text", ["x" * 1000, Sentence("it failed: %(why)s", why="x" * 1000)])
+def test_what_upkeep_failed_with_is_kept_short(instance: Instance, text: str) -> None:
+    """It stands on the page of a project; a sentence stays one."""
+    upkeep, place = instance.store.upkeep, (instance.create_project("shop"), ":vectors")
+    instance.store.write(lambda tx: upkeep.take(tx, *place, "token"))
+    instance.store.write(lambda tx: upkeep.failed(tx, *place, "token", text))
+    (row,) = upkeep.troubles(place[0])
+    kept = recalled(row["trouble"])
+    assert kept == text[: text.index("x") + 500]
+    assert (kept.values == {}) is not isinstance(text, Sentence)
 
 
 # Languages
@@ -151,6 +203,12 @@ def test_a_page_says_a_sentence_in_its_language(app: Flask) -> None:
         assert words.said(nested) == "라벨이 빠졌어요 · 없는 라벨이에요: 'x'. 라벨 목록: a, b"
         assert words.said(stored(nested)) == words.said(nested.parts()) == words.said(nested)
         assert words.said("nothing that anybody translated") == "nothing that anybody translated"
+
+
+def test_nothing_is_said_of_nothing(app: Flask) -> None:
+    """To a catalogue the empty text is the key of its own header."""
+    with app.test_request_context(), force_locale("ko"):
+        assert words.said("") == words.said(None) == in_language("", "ko") == ""
 
 
 def test_a_prompt_says_a_sentence_in_its_language() -> None:

@@ -12,12 +12,17 @@ from labeler.ingest.encoding import IN_RECORD, Encoding, decode_chunks, fault, u
 from labeler.ingest.lines import split_lines
 from labeler.ingest.rows import Row, RowError, RowSource
 from labeler.ingest.stream import Stream, size_name
-from labeler.sentence import Sentence
+from labeler.sentence import N_, Sentence
 from labeler.strictjson import loads
 
 _PEEK_ROWS = 100
 _PEEK_BYTES = 4 * 1024**2
 _WHITE = " \t\r\n"
+# Every row is parsed alone, so the line in what is said of it means nothing.
+_OF_ROW = {
+    "Not JSON at line %(line)s, column %(column)s: %(why)s": N_("Not JSON at column %(column)s: %(why)s"),
+    "JSON nested deeper than %(n)s levels at line %(line)s": "JSON nested deeper than %(n)s levels",
+}
 
 
 def open_lines(stream: Stream, encoding: Encoding) -> RowSource:
@@ -86,9 +91,8 @@ def _row(number: int, text: str) -> Row | RowError:
     try:
         value = loads(text)
     except JsonError as error:
-        # Every row is parsed alone, so the line in the message says nothing.
-        reason = re.sub(r" at line \d+(?:,( column))?", lambda m: " at" + m[1] if m[1] else "", str(error))
-        return RowError(number, None, reason)
+        found = error.sentence
+        return RowError(number, None, Sentence(_OF_ROW.get(found.template, found.template), **found.values))
     if not isinstance(value, dict):
         kind = {
             list: Sentence("a list"),

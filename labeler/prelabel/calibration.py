@@ -116,7 +116,9 @@ class Calibration:
                 pairs=int(raw.get("pairs", raw["trained_on"])),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError("A stored calibration cannot be read (%(reason)r); fit it again", reason=error) from error
+            raise InputError(
+                "A stored calibration cannot be read (%(reason)s); fit it again", reason=repr(error)
+            ) from error
         if read.kind not in (CHOICE, SET) or not read.temperature > 0:
             raise InputError(
                 "A stored calibration has the kind %(kind)r and the temperature %(value)s; fit it again",

@@ -158,10 +158,12 @@ class Removal:
 
     def elsewhere(self, words: str) -> list[tuple[str, int]]:
         """Return where else ``words`` stand: what it is called, and in how many places."""
-        found = []
+        found, spelled = [], _spelled(words)
+        # A sentence that is kept within JSON is JSON itself.
+        spelled["twice"] = _spelled(spelled["json"])["json"]
         for table, columns, name in _ELSEWHERE:
-            where = " OR ".join(f"instr(lower(COALESCE({c}, '')), lower(:{w}))" for c in columns for w in ("w", "json"))
-            n = int(self.db.value(f"SELECT COUNT(*) FROM {table} WHERE {where}", _spelled(words)))
+            where = " OR ".join(f"instr(lower(COALESCE({c}, '')), lower(:{w}))" for c in columns for w in spelled)
+            n = int(self.db.value(f"SELECT COUNT(*) FROM {table} WHERE {where}", spelled))
             found += [(name, n)] if n else []
         return found
 

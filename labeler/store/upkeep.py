@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 
+from labeler.sentence import Sentence
 from labeler.store.database import Database, Row, Tx
 
 VECTORS, DERIVED = ":vectors", ":derived"
 """The places of a project's vectors, and of what is derived from its reviews, beside those of its tasks."""
 LEASE = 60.0
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 600.0
+_LONGEST = 500
 
 
 class Upkeep:
@@ -82,7 +84,10 @@ class Upkeep:
         tries = tx.value(f"UPDATE upkeep SET tries = tries + 1 WHERE {here} RETURNING tries", where)
         until = time.time() + min(_FIRST_WAIT * 2 ** min(int(tries or 1) - 1, 10), _LONGEST_WAIT)
         sql = f"UPDATE upkeep SET until = :until, trouble = :message WHERE {here}"
-        tx.run(sql, where | {"until": until, "message": message})
+        # What a plugin says in it may be as long as it likes.
+        kept = Sentence(message)
+        kept = kept.mapped(lambda text: text[:_LONGEST]) if kept.values else Sentence(kept[:_LONGEST])
+        tx.run(sql, where | {"until": until, "message": kept})
 
     def troubles(self, project_id: int) -> list[Row]:
         """Return ``place`` and ``trouble`` of what failed when it was last tried."""

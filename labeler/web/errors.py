@@ -14,6 +14,7 @@ from labeler.errors import FULL, Conflict, JsonError, LabelerError, NotSignedIn,
 from labeler.sentence import Sentence
 from labeler.text import one_line
 from labeler.web.access import instance
+from labeler.web.words import said
 
 log = logging.getLogger("labeler.web")
 
@@ -77,9 +78,12 @@ def plugin_failure(error: BaseException) -> str | None:
 
 
 def answer(status: int, message: str, error: LabelerError | None = None) -> Any:
-    """Return the error as JSON or as a page, with the status and the headers that belong to it."""
+    """Return the error as JSON or as a page, with the status and the headers that belong to it.
+
+    In JSON, ``error`` is English, for programs, and ``said`` is what the desk shows.
+    """
     if wants_json():
-        body: dict[str, Any] = {"error": message}
+        body: dict[str, Any] = {"error": message, "said": said(message)}
         if isinstance(error, Conflict):
             body["current"] = error.current
         if isinstance(error, JsonError):

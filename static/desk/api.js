@@ -1,7 +1,7 @@
 // Speaks to the desk's JSON API. Every failure is an ApiError; status 0 means that no answer came.
 export class ApiError extends Error {
   constructor(status, body) {
-    super(body?.error ?? `HTTP ${status}`);
+    super(body?.said ?? body?.error ?? `HTTP ${status}`);
     this.status = status;
     this.current = body?.current ?? null;
   }

@@ -32,7 +32,7 @@ from labeler.backends.openai.scores import can_score, label_scores
 from labeler.backends.openai.settings import OPENAI_URL, checked_key, checked_url
 from labeler.backends.openai.wire import MAX_ANSWER, NotConnected, NotReached, Reply, TooLong, TooSlow, Wire
 from labeler.backends.thoughts import begins_with_thoughts, split_thoughts
-from labeler.errors import BackendError, SettingError
+from labeler.errors import BackendError, MissingExtra, SettingError
 from labeler.labels import Choice, Label
 from labeler.records import AWAY, TOO_LONG, BackendFailure, Completion, Generation, Record
 from labeler.sentence import Sentence
@@ -232,7 +232,7 @@ class OpenAIBackend(Backend):
             return self._ask_until_taken(request, knowledge, forms)
         except ImportError as error:
             if error.name in ("openai", "httpx2"):
-                message = "The package openai is not installed; install it with: pip install openai"
+                message = MissingExtra("openai", "openai").sentence
             else:
                 message = Sentence("A package is missing (%(reason)s).", reason=self._hider.clean(str(error)))
             return BackendFailure("setup", message, fatal=True)
@@ -296,7 +296,7 @@ class OpenAIBackend(Backend):
             "answers of this task to auto or generated, or use another model.",
             model=self.model_id,
         )
-        return BackendFailure("setup", self._hider.hide(message), fatal=True)
+        return BackendFailure("setup", message.mapped(self._hider.hide), fatal=True)
 
     def _send(
         self, data: bytes, request: BackendRequest, form: Form, knowledge: Knowledge
