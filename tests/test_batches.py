@@ -17,6 +17,7 @@ from labeler.prelabel.batch_executor import BatchExecutor
 from labeler.prelabel.calls import EXPECTED_ANSWER, CallPolicy
 from labeler.prelabel.rounds import Rounds
 from labeler.records import BackendFailure
+from labeler.sentence import recalled
 from labeler.store.audit import audit
 from labeler.worker import Worker
 
@@ -115,7 +116,7 @@ def test_step_never_waits_for_the_provider(lab):
     assert [lab.step(run_id) for _ in range(4)] == ["running"] * 4
     assert len(lab.server.batches) == 1
     (batch,) = lab.store.batches.of_run(run_id)
-    assert batch["state"] == "sent" and "in_progress" in batch["message"]
+    assert batch["state"] == "sent" and "in_progress" in recalled(batch["message"])
 
 
 def test_another_process_goes_on_with_a_batch(lab, tmp_path):
@@ -213,7 +214,7 @@ def test_refused_batch_pauses_the_run_with_its_reason(lab):
     lab.server.batch_plan = BatchPlan(status="failed")
     run_id = lab.start()
     assert lab.through(run_id) == "paused"
-    assert "refused the batch" in lab.ledger.run(run_id)["message"]
+    assert "refused the batch" in recalled(lab.ledger.run(run_id)["message"])
     assert len(lab.server.batches) == 1 and lab.server.requests == []
 
 
@@ -261,7 +262,7 @@ def test_backend_without_batches_says_so(lab):
     """The executor needs the openai backend; another one pauses the run with one sentence."""
     run_id = lab.start(backend="nearest")
     assert lab.step(run_id) == "paused"
-    assert "has no batches" in lab.ledger.run(run_id)["message"]
+    assert "has no batches" in recalled(lab.ledger.run(run_id)["message"])
 
 
 # What is paid is finished
@@ -280,7 +281,7 @@ def test_answers_that_cost_more_than_the_budget_become_suggestions(lab):
     run_id = lab.start(budget=0.0002)
     assert lab.through(run_id) == "paused"
     run, (batch,) = lab.ledger.run(run_id), lab.store.batches.of_run(run_id)
-    assert run["spent"] > 0.0002 and "budget" in run["message"]
+    assert run["spent"] > 0.0002 and "budget" in recalled(run["message"])
     assert 0 < batch["calls"] < COUNT
     assert (run["done"], len(lab.values())) == (batch["calls"], batch["calls"])
     assert lab.ledger.item_counts(run_id) == {"done": batch["calls"], "waiting": COUNT - batch["calls"]}
@@ -390,7 +391,7 @@ def test_line_that_fails_for_every_record_pauses_the_run(lab):
     lab.server.behave(MODES["unauthorized"])
     run_id = lab.start()
     assert lab.through(run_id) == "paused"
-    assert len(lab.server.batches) == 1 and "key" in lab.ledger.run(run_id)["message"]
+    assert len(lab.server.batches) == 1 and "key" in recalled(lab.ledger.run(run_id)["message"])
 
 
 def test_line_that_stands_twice_is_paid_once(lab):
@@ -414,7 +415,7 @@ def test_run_over_records_in_a_batch_waits_quietly(lab):
     second = lab.start(executor="local")
     worker, written = Worker(lab.instance), []
     assert worker.move_run(second) == "running"
-    assert f"run {first}" in lab.ledger.run(second)["message"]
+    assert f"run {first}" in recalled(lab.ledger.run(second)["message"])
     write = lab.store.db.write
     lab.store.db.write = lambda work: written.append(work) or write(work)
     assert [worker.move_run(second) for _ in range(20)] == ["running"] * 20
@@ -425,7 +426,7 @@ def test_run_over_records_in_a_batch_waits_quietly(lab):
     assert lab.through(first) == "finished"
     assert worker.move_run(second) == "finished"
     run = lab.ledger.run(second)
-    assert (run["reused"], run["calls"], run["message"], len(lab.server.requests)) == (COUNT, 0, None, COUNT)
+    assert (run["reused"], run["calls"], recalled(run["message"]), len(lab.server.requests)) == (COUNT, 0, None, COUNT)
 
 
 def test_a_run_that_goes_on_says_no_more_that_it_waits(lab):
@@ -435,12 +436,12 @@ def test_a_run_that_goes_on_says_no_more_that_it_waits(lab):
     lab.step(first)
     second = lab.start(executor="openai-batch", ids=lab.ids[:2])
     lab.step(second)
-    assert f"run {first}" in lab.ledger.run(second)["message"]
+    assert f"run {first}" in recalled(lab.ledger.run(second)["message"])
     lab.store.write(lambda tx: lab.ledger.add_items(tx, second, lab.ids[2:]))
     lab.server._plans["batch_1"] = BatchPlan()
     lab.step(first)
     assert lab.step(second) == "running"
-    assert lab.ledger.run(second)["message"] is None
+    assert recalled(lab.ledger.run(second)["message"]) is None
 
 
 def test_cascade_finds_its_answers_though_other_records_were_pinned_meanwhile(lab):

@@ -27,6 +27,7 @@ from labeler.evaluation.measures import measured, weights
 from labeler.evaluation.results import Results
 from labeler.labels import Choice, Label
 from labeler.prelabel import runs
+from labeler.sentence import recalled
 from labeler.worker import Worker
 
 RULE = "Judge irony by what is meant."
@@ -244,7 +245,7 @@ def test_a_draft_that_cannot_be_read_is_shown_with_the_reason(shop: Shop, writte
     assert shop.judged(id_)[kind].draft.failure.raw == written
     assert len(shop.drafting()) == 2
     assert len(shop.store.replays.arms(id_)) == 1
-    assert "No draft of the guidelines can be used" in shop.store.replays.get(id_)["message"]
+    assert "No draft of the guidelines can be used" in recalled(shop.store.replays.get(id_)["message"])
 
 
 def test_a_draft_that_quotes_a_review_cannot_be_used(shop: Shop) -> None:
@@ -367,7 +368,7 @@ def test_a_task_that_changes_under_a_search_ends_it_with_a_reason(shop: Shop) ->
     shop.instance.change_task(shop.id, "sentiment", {"guidelines": {"en": "Choose."}})
     Worker(shop.instance).run_until_idle()
     run = shop.store.ledger.run(shop.store.replays.get(id_)["drafts_run"])
-    assert run["state"] == "paused" and "was changed since" in run["message"]
+    assert run["state"] == "paused" and "was changed since" in recalled(run["message"])
     assert not shop.server.requests
 
 

@@ -35,6 +35,7 @@ from labeler.prelabel import flows, runs
 from labeler.prelabel.fitting import CUT, FEWER, MARK, boundary, fit_case, fit_joint, flags_of, room
 from labeler.prompts.styles import STYLES
 from labeler.records import Completion, Generation, ParseFailure
+from labeler.sentence import recalled
 from labeler.store import NewRecord
 from labeler.task import Task
 from labeler.worker import Worker
@@ -326,7 +327,7 @@ def test_prompt_that_the_server_still_finds_too_long_fails_with_a_remedy(lab):
     assert lab.ledger.item_counts(run_id) == {"done": 1, "failed": 1}
     (failure,) = lab.ledger.failures(run_id)
     assert failure["kind"] == "too_long"
-    assert "show fewer examples" in failure["message"]
+    assert "show fewer examples" in recalled(failure["message"])
 
 
 # Local weights: the same runs
@@ -435,7 +436,7 @@ def test_weights_that_cannot_be_loaded_pause_the_run_until_the_setting_is_mended
             missing.setitem(sys.modules, package, None)
         assert move(lab, run_id) == "paused"
         run = lab.ledger.run(run_id)
-        assert words in run["message"]
+        assert words in recalled(run["message"])
         assert (lab.ledger.item_counts(run_id), run["done"], run["failed"]) == ({"waiting": 6}, 0, 0)
         assert words in html.unescape(page_of(lab, f"/projects/{lab.project['id']}/runs/{run_id}"))
         # Nobody goes on by himself, and whoever resumes too early is told the same.
@@ -446,7 +447,7 @@ def test_weights_that_cannot_be_loaded_pause_the_run_until_the_setting_is_mended
     runs.resume(lab.store, run_id)
     assert move(lab, run_id) == "finished"
     run = lab.ledger.run(run_id)
-    assert (run["done"], run["failed"], run["message"], lab.asked) == (6, 0, None, 0)
+    assert (run["done"], run["failed"], recalled(run["message"]), lab.asked) == (6, 0, None, 0)
     assert {newest(lab, id_).model_id for id_ in lab.ids[:6]} == {weights}
 
 
@@ -512,7 +513,7 @@ def test_prompt_that_cannot_fit_fails_alone_with_a_clear_sentence(local, monkeyp
     assert move(local, run_id) == "finished"
     (failure,) = local.ledger.failures(run_id)
     assert (failure["kind"], failure["n"]) == ("request", 2)
-    assert "the model reads 300 in all; show fewer examples" in failure["message"]
+    assert "the model reads 300 in all; show fewer examples" in recalled(failure["message"])
 
 
 @needs_weights
@@ -525,7 +526,7 @@ def test_messages_that_the_template_refuses_have_no_length_and_fail_alone(local,
     assert move(local, run_id) == "finished"
     (failure,) = local.ledger.failures(run_id)
     assert (failure["kind"], failure["n"]) == ("request", 2)
-    assert "Roles must rhyme" in failure["message"]
+    assert "Roles must rhyme" in recalled(failure["message"])
 
 
 def test_estimate_of_local_weights_loads_nothing(lab):
@@ -698,7 +699,7 @@ def test_prompt_that_no_memory_holds_fails_alone_and_the_pages_still_answer(loca
     assert local.ledger.item_counts(run_id) == {"done": 2, "failed": 1}
     (failure,) = local.ledger.failures(run_id)
     assert (failure["kind"], failure["n"]) == ("memory", 1)
-    assert "show fewer examples, set quantization to nf4" in failure["message"]
+    assert "show fewer examples, set quantization to nf4" in recalled(failure["message"])
     assert "show fewer examples, set quantization to nf4" in html.unescape(page)
     again = start_local(local, [huge])
     assert move(local, again) == "finished"

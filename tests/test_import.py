@@ -38,6 +38,7 @@ from labeler.ingest.report import Report
 from labeler.ingest.service import FEWEST_ROWS, MOST_ROWS, queue_import
 from labeler.ingest.upkeep import refresh_groups
 from labeler.instance import Instance
+from labeler.sentence import recalled
 from labeler.worker import Worker
 
 WORDS = re.findall("[가-힣]+", " ".join(review["text"] for review in reviews()))
@@ -385,7 +386,7 @@ def test_plugin_that_hangs_fails_the_import(shop: Shop) -> None:
     importer.prepare = door
     with pytest.raises(PluginError):
         importer.run(shop.file("id,text\n1,가나다\n"), ImportOptions())
-    assert shop.last_import()["message"] == "The plugin slow hangs in prepare_record"
+    assert recalled(shop.last_import()["message"]) == "The plugin slow hangs in prepare_record"
 
 
 def test_report_is_bounded_and_counts_all(shop: Shop) -> None:
@@ -747,7 +748,7 @@ def test_queued_import_that_cannot_be_done_says_why(
     assert worker._imports() is True
     ended = shop.last_import()
     assert ended["state"] == "failed"
-    assert said in ended["message"]
+    assert said in recalled(ended["message"])
     assert worker._imports() is False
     assert not (shop.folder / "abc123.csv").exists()
 
@@ -894,7 +895,10 @@ def test_killed_command_leaves_nothing_for_the_worker_to_stumble_over(shop: Shop
     store.write(lambda tx: store.records.start_import(tx, shop.id, "r.csv", settings, None, 9))
     store.write(lambda tx: tx.run("UPDATE imports SET alive_at = 0"))
     assert Worker(shop.instance)._imports() is True
-    assert (shop.last_import()["state"], "import the file again" in shop.last_import()["message"]) == ("failed", True)
+    assert (shop.last_import()["state"], "import the file again" in recalled(shop.last_import()["message"])) == (
+        "failed",
+        True,
+    )
 
 
 def test_import_of_another_project_is_not_found(shop: Shop) -> None:

@@ -20,6 +20,7 @@ from labeler.evaluation.measures import Answers, weights
 from labeler.evaluation.past import Past
 from labeler.evaluation.results import Results
 from labeler.labels import Choice, Choices, Label
+from labeler.sentence import recalled
 from labeler.store import NewRecord
 from labeler.worker import Worker
 
@@ -207,7 +208,7 @@ def test_a_budget_holds_for_each_model(lab: Lab) -> None:
     Worker(lab.instance).run_until_idle()
     report = Results(lab.instance, id_).report()
     run = next(arm.run for arm in report.arms if arm.run)
-    assert run["state"] == "paused" and "budget" in run["message"]
+    assert run["state"] == "paused" and "budget" in recalled(run["message"])
     assert not report.ended and report.n == run["done"] < 12
 
 
@@ -232,7 +233,7 @@ def test_a_run_of_a_replay_waits_where_its_task_was_changed(lab: Lab) -> None:
     lab.instance.change_task(lab.id, "sentiment", {"guidelines": {"en": "Choose by the last sentence alone."}})
     Worker(lab.instance).run_until_idle()
     run = lab.store.ledger.run(lab.store.replays.arms(id_)[0]["run_id"])
-    assert run["state"] == "paused" and "start the replay again" in run["message"]
+    assert run["state"] == "paused" and "start the replay again" in recalled(run["message"])
     assert not lab.server.requests
 
 
@@ -254,7 +255,7 @@ def test_a_task_that_changes_under_a_replay_ends_it_with_a_reason(lab: Lab) -> N
     lab.instance.change_task(lab.id, "sentiment", {"k": 3})
     with pytest.raises(Conflict, match="was changed since"):
         replay.walk(lab.instance, id_)
-    assert "start the replay again" in lab.store.replays.get(id_)["message"]
+    assert "start the replay again" in recalled(lab.store.replays.get(id_)["message"])
     assert lab.store.replays.waiting() == []
 
 

@@ -17,6 +17,7 @@ from labeler.prelabel import runs
 from labeler.prelabel.calls import CallPolicy, backoff
 from labeler.prelabel.executor import LocalExecutor
 from labeler.prelabel.refresh import refresh_front
+from labeler.sentence import recalled
 from labeler.settings import CALIBRATE, overrides
 from labeler.store import NewRecord
 from labeler.store.audit import audit
@@ -242,7 +243,7 @@ def test_budget_holds_up_to_the_calls_in_flight(lab):
     run = lab.ledger.run(run_id)
     dearest = max(call["cost"] for call in lab.calls())
     assert 3 * one <= run["spent"] <= 3 * one + 2 * dearest
-    assert "budget" in run["message"]
+    assert "budget" in recalled(run["message"])
     runs.resume(lab.store, run_id, budget=1.0)
     assert lab.move(run_id) == "finished"
     assert (lab.asked, lab.ledger.run(run_id)["repeats"]) == (12, 0)
@@ -271,7 +272,7 @@ def test_budget_without_a_price_is_refused_before_any_call(lab):
     run_id = lab.start(model_id="house-model", budget=5.0)
     assert lab.move(run_id) == "paused"
     assert lab.asked == 0
-    assert "prices.json" in lab.ledger.run(run_id)["message"]
+    assert "prices.json" in recalled(lab.ledger.run(run_id)["message"])
     (lab.instance.folder / "prices.json").write_text('{"house-model": {"input": 1, "output": 2}}')
     runs.resume(lab.store, run_id)
     assert lab.move(run_id) == "finished"
@@ -376,13 +377,13 @@ def test_hopeless_run_pauses_after_the_first_call(lab, mode):
     run = lab.ledger.run(run_id)
     assert lab.asked <= 3
     assert (run["failed"], run["done"]) == (0, 0)
-    assert "HTTP 4" in run["message"]
+    assert "HTTP 4" in recalled(run["message"])
     assert Worker(lab.instance)._runs(False) is False
     lab.server.behave(good)
     runs.resume(lab.store, run_id)
     assert lab.move(run_id) == "finished"
     run = lab.ledger.run(run_id)
-    assert (run["done"], run["repeats"], run["message"]) == (12, 0, None)
+    assert (run["done"], run["repeats"], recalled(run["message"])) == (12, 0, None)
 
 
 def test_run_that_cannot_be_set_up_is_paused_with_the_reason(lab):
@@ -390,7 +391,7 @@ def test_run_that_cannot_be_set_up_is_paused_with_the_reason(lab):
     for wrong in ({"backend": "oracle"}, {"retriever": "psychic"}):
         run_id = lab.start(**wrong)
         assert Worker(lab.instance).move_run(run_id) == "paused"
-        assert next(iter(wrong.values())) in lab.ledger.run(run_id)["message"]
+        assert next(iter(wrong.values())) in recalled(lab.ledger.run(run_id)["message"])
     assert lab.asked == 0
 
 
@@ -604,7 +605,7 @@ def test_free_run_costs_nothing_and_asks_nobody(lab):
     """The backend ``nearest`` moves through the same runs, without calls; without examples it says so."""
     run_id = lab.start(lab.ids[1:], backend="nearest")
     assert lab.move(run_id) == "paused"
-    assert "approve" in lab.ledger.run(run_id)["message"]
+    assert "approve" in recalled(lab.ledger.run(run_id)["message"])
     approve(lab, lab.ids[0])
     runs.resume(lab.store, run_id)
     assert Worker(lab.instance).move_run(run_id) == "finished"
@@ -727,7 +728,7 @@ def test_answers_in_the_ledger_need_no_budget(lab):
     assert lab.move(run_id) == "paused"
     run = lab.ledger.run(run_id)
     assert (run["done"], run["reused"], run["spent"], lab.asked) == (5, 5, 0, 5)
-    assert "project's budget" in run["message"]
+    assert "project's budget" in recalled(run["message"])
     again = lab.start(lab.ids[:5])
     assert lab.move(again) == "finished"
 
@@ -992,8 +993,8 @@ def test_run_cannot_be_moved_or_ended_while_it_is_filled(lab):
     run_id = runs.start(lab.store, lab.project["id"], "sentiment", slowly(), {"backend": "openai", "k": 0})
     (run,) = seen
     assert (run["state"], run["total"], lab.asked) == ("paused", 12, 0)
-    assert "being gathered" in run["message"]
-    assert lab.ledger.run(run_id)["state"] == "queued" and lab.ledger.run(run_id)["message"] is None
+    assert "being gathered" in recalled(run["message"])
+    assert lab.ledger.run(run_id)["state"] == "queued" and recalled(lab.ledger.run(run_id)["message"]) is None
 
 
 def test_run_that_is_cancelled_while_it_is_filled_stays_cancelled(lab):
@@ -1022,7 +1023,9 @@ def test_run_whose_maker_died_can_be_resumed_with_what_it_has(lab):
     with pytest.raises(KeyboardInterrupt):
         runs.start(lab.store, lab.project["id"], "sentiment", dies(), {"backend": "openai", "k": 0})
     (run,) = lab.ledger.runs(lab.project["id"])
-    assert (run["state"], run["total"]) == ("paused", 6) and "resume the run with those it has" in run["message"]
+    assert (run["state"], run["total"]) == ("paused", 6) and "resume the run with those it has" in recalled(
+        run["message"]
+    )
     lab.store.write(lambda tx: tx.run("UPDATE runs SET filling_until = 1"))
     runs.resume(lab.store, run["id"])
     assert Worker(lab.instance).move_run(run["id"]) == "finished"

@@ -22,6 +22,7 @@ from labeler.labels import Choice, Choices, Keywords, Label, Rating, Text
 from labeler.prelabel.fitting import longest_answer
 from labeler.prelabel.throttle import FIRST, Throttle
 from labeler.prelabel.tokens import Tokens
+from labeler.sentence import recalled
 from labeler.store.audit import audit
 from labeler.task import Task, read_json
 from labeler.worker import Worker
@@ -61,7 +62,7 @@ def test_budget_holds_where_a_server_sends_no_usage(lab, usage):
     run_id = lab.start(budget=0.0003, concurrency=1)
     assert lab.move(run_id) == "paused"
     run = lab.ledger.run(run_id)
-    assert "The budget of $0.0003 is reached" in run["message"]
+    assert "The budget of $0.0003 is reached" in recalled(run["message"])
     assert run["estimated"] == run["calls"] == lab.asked < 12
     assert run["unpriced"] == 0 and run["spent"] >= 0.0003
 
@@ -112,7 +113,7 @@ def test_batch_whose_lines_all_fail_for_good_pauses_the_run(tmp_path, monkeypatc
     run_id = lab.start()
     assert lab.through(run_id) == "paused"
     assert len(lab.server.batches) == 1
-    assert lab.ledger.run(run_id)["message"].startswith(("No model", "The account has no credit"))
+    assert recalled(lab.ledger.run(run_id)["message"]).startswith(("No model", "The account has no credit"))
     assert lab.ledger.item_counts(run_id) == {"waiting": 12}
     lab.close()
 
@@ -172,7 +173,7 @@ def test_what_concerns_all_records_pauses_the_run(lab, name):
     lab.server.behave(behaviour)
     run_id = lab.start(concurrency=1)
     assert lab.move(run_id) == "paused"
-    assert sentence in lab.ledger.run(run_id)["message"]
+    assert sentence in recalled(lab.ledger.run(run_id)["message"])
     assert lab.asked == 1
 
 
@@ -252,7 +253,7 @@ def test_run_whose_first_records_end_alike_pauses(lab, name):
     run_id = lab.start(concurrency=2, max_tries=1)
     assert lab.move(run_id, max_tries=1) == "paused"
     run = lab.ledger.run(run_id)
-    assert run["message"].startswith("The first 20 records all ended the same way, without a label;")
+    assert recalled(run["message"]).startswith("The first 20 records all ended the same way, without a label;")
     assert 20 <= run["done"] + run["failed"] <= 22
 
 
@@ -286,7 +287,7 @@ def test_server_that_is_away_pauses_the_run_and_costs_no_try(lab):
     assert worker.move_run(run_id) == "paused"
     run = lab.ledger.run(run_id)
     assert (run["calls"], run["repeats"], run["failed"], lab.ledger.item_counts(run_id)) == (0, 0, 0, {"waiting": 8})
-    assert run["message"].endswith("The run continues by itself when the server answers.")
+    assert recalled(run["message"]).endswith("The run continues by itself when the server answers.")
     assert [lab.ledger.tries(run_id, id_) for id_ in lab.ids[:8]] == [0] * 8
     assert audit(lab.store) == []
     worker._asked.clear()
@@ -394,7 +395,7 @@ def test_prompt_that_cannot_be_made_shorter_fails_alone(lab):
     lab.move(run_id)
     assert lab.ledger.item_counts(run_id) == {"failed": 2}
     assert lab.asked <= 4
-    assert "longer than the model can read" in lab.ledger.failures(run_id)[0]["message"]
+    assert "longer than the model can read" in recalled(lab.ledger.failures(run_id)[0]["message"])
 
 
 @pytest.mark.parametrize("korean", [0.7, 1.25, 3.0])
@@ -533,12 +534,12 @@ def test_held_run_says_until_when(lab):
     lab.server.behave(lambda request, n: error(429, "Slow down.", "rate_limit_exceeded", retry_after="900"))
     run_id = lab.start(lab.ids[:2], concurrency=1)
     assert lab.move(run_id) == "running"
-    assert lab.ledger.run(run_id)["message"].startswith("Held by the server's rate limit until ")
+    assert recalled(lab.ledger.run(run_id)["message"]).startswith("Held by the server's rate limit until ")
     lab.server.behave(good)
     lab.store.write(lambda tx: tx.run("UPDATE rate_limits SET held_until = 0"))
     lab.store.write(lambda tx: tx.run("UPDATE run_items SET not_before = 0"))
     assert lab.move(run_id) == "finished"
-    assert lab.ledger.run(run_id)["message"] is None
+    assert recalled(lab.ledger.run(run_id)["message"]) is None
 
 
 def test_context_that_a_run_learned_is_kept(lab):

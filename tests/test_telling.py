@@ -12,6 +12,7 @@ import pytest
 from labeler import accounts, telling
 from labeler.annotation.decisions import Decision
 from labeler.instance import Instance
+from labeler.sentence import recalled
 from labeler.store import NewRecord
 from labeler.store import upkeep as waits
 from labeler.worker import Worker
@@ -51,7 +52,7 @@ class Shop:
 
     @property
     def troubles(self) -> list[tuple[str, str]]:
-        return [(row["place"], row["trouble"]) for row in self.instance.store.upkeep.troubles(self.project)]
+        return [(row["place"], recalled(row["trouble"])) for row in self.instance.store.upkeep.troubles(self.project)]
 
     @property
     def heard(self) -> list[str]:
@@ -117,7 +118,7 @@ def test_plugin_that_fails_hears_it_again_before_what_came_after(shop: Shop) -> 
     assert not shop.tell()
     assert shop.heard == []
     assert (
-        shop.instance.store.upkeep.troubles(shop.project)[0]["trouble"]
+        recalled(shop.instance.store.upkeep.troubles(shop.project)[0]["trouble"])
         == "ValueError: the server is away (ear.py, line 9)"
     )
     shop.tell()

@@ -20,6 +20,7 @@ from labeler.labels import Choice, Choices, Label
 from labeler.prelabel import runs, stack, trial
 from labeler.prelabel.current import CURRENT, OLDER, standing
 from labeler.prelabel.stack import FREE, MODEL, TOGETHER, Case, Stack
+from labeler.sentence import recalled
 from labeler.store.audit import audit
 from labeler.worker import Worker
 
@@ -189,7 +190,7 @@ def test_trial_is_paid_from_the_budget(lab):
     run_id = lab.start(budget=0.0005)
     assert lab.move(run_id) == "paused"
     run = lab.ledger.run(run_id)
-    assert "The budget of $0.0005 is reached" in run["message"]
+    assert "The budget of $0.0005 is reached" in recalled(run["message"])
     assert 0 < run["calls"] < APPROVED and run["trial"] == ""
     runs.resume(lab.store, run_id, 5.0)
     assert lab.move(run_id) == "finished"
@@ -322,7 +323,7 @@ def test_what_is_shown_is_never_worse_than_the_free_suggestion(lab, share, uses,
     assert state == ("paused" if uses == {FREE} else "finished")
     if state == "paused":
         run = lab.ledger.run(run_id)
-        assert (run["message"], run["calls"]) == (trial.ADDS_NOTHING, APPROVED)
+        assert (recalled(run["message"]), run["calls"]) == (trial.ADDS_NOTHING, APPROVED)
         runs.resume(lab.store, run_id)
         assert lab.move(run_id) == "finished"
     free = lab.free(lab.ids[APPROVED:])
@@ -413,7 +414,7 @@ def test_answers_that_cannot_be_read_agree_with_nothing(lab):
     lab.server.behave(lambda request, n: Answer(200, completion("no idea", request)))
     run_id = lab.start()
     assert lab.move(run_id) == "paused"
-    assert "The first 20 records all ended the same way" in lab.ledger.run(run_id)["message"]
+    assert "The first 20 records all ended the same way" in recalled(lab.ledger.run(run_id)["message"])
 
 
 def test_batches_wait_for_no_trial(lab):

@@ -15,6 +15,7 @@ from labeler.instance import Instance
 from labeler.prelabel import calibration, runs
 from labeler.prelabel.calibration import Calibration
 from labeler.retrieval.index import Query
+from labeler.sentence import recalled
 from labeler.store import NewRecord
 from labeler.store.upkeep import LEASE, VECTORS
 from labeler.worker import Worker
@@ -197,7 +198,7 @@ def test_a_project_whose_embedder_fails_stops_no_other(two, caplog):
     ]
     assert server.suggester_now(*task_of(server)).backend.name == "ensemble"
     (trouble,) = server.store.upkeep.troubles(broken)
-    assert (trouble["place"], trouble["trouble"]) == (VECTORS, "OSError: the model was not fetched")
+    assert (trouble["place"], recalled(trouble["trouble"])) == (VECTORS, "OSError: the model was not fetched")
     working = True
     worker._embeddings.clear()
     background.run_until_idle()
