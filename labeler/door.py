@@ -182,6 +182,8 @@ def _catalogue(hook: str, item: Any) -> tuple[str, Any]:
         raise PluginError(f"{hook} must return pairs of a name and a folder, not {str(item)[:60]}")
     if name == "messages":
         raise DuplicateName("Labeler has a catalogue 'messages' of its own; call yours as the plugin is called")
+    if ";" in str(folder):
+        raise PluginError(f"the folder {folder} has a semicolon in its path, and catalogues are not found there")
     if not any(folder.glob(f"*/LC_MESSAGES/{name}.mo")):
         raise PluginError(f"the folder {folder.name} has no ko/LC_MESSAGES/{name}.mo; make it with pybabel compile")
     return _name(hook, name, item), folder
