@@ -29,6 +29,8 @@ from labeler.store.database import Database, check_local
 
 def make_quick(patch: MonkeyPatch, folder: Path) -> None:
     """Change the parts of Labeler, Flask and Werkzeug that repeat themselves; ``folder`` is for files that are kept."""
+    # Python takes a file of one size and second for the same: a plugin that a test writes anew would be the one before.
+    patch.setattr(sys, "dont_write_bytecode", True)
     patch.setattr(store, "migrate", _copied_tables(folder))
     # Nobody cuts the power of this process, and the system keeps what was written.
     patch.setitem(Store.__init__.__kwdefaults__, "synchronous", "OFF")
@@ -61,12 +63,12 @@ def _copied_tables(folder: Path) -> Callable[[Database], list[str]]:
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file that is never seen half, and is the first's where two write it at once."""
     part = path.with_name(f"{path.name}.{os.getpid()}.{id(content)}.part")
-    part.write_bytes(content)
     try:
+        part.write_bytes(content)
         with contextlib.suppress(FileExistsError):
             os.link(part, path)
     finally:
-        part.unlink()
+        part.unlink(missing_ok=True)
 
 
 def _cheap_hash(password: str, method: str) -> str:
