@@ -9,8 +9,10 @@ import pytest
 
 from labeler import Choice, Example, Label, PromptStyle, Record, Task, prompts
 from labeler.errors import SettingError
+from labeler.labels.base import describe_type
 from labeler.prompts import styles
 from labeler.prompts.styles import ONE_SHOT, STYLES, WAYS, ZERO_SHOT
+from labeler.sentence import Sentence
 
 TEMPLATES = Path(prompts.__file__).parent
 NAMES = sorted({path.name.rsplit(".", 2)[0] for path in TEMPLATES.glob("*.txt")})
@@ -197,9 +199,9 @@ def test_reason_with_braces_reaches_the_model():
     ("reason", "korean"),
     [
         ("The answer is empty", "비어"),
-        ("Expected a list of labels, got a number", "라벨 목록"),
-        ("'good' is not one of the labels: a, b", "라벨"),
-        ("taste: Expected a text, got a list", "taste"),
+        (Sentence("Expected a list of labels, got %(got)s", got=describe_type(3)), "라벨 목록"),
+        (Sentence("%(name)r is not one of the labels: %(labels)s", name="good", labels="a, b"), "라벨"),
+        (Sentence("%(name)s: %(why)s", name="taste", why=Sentence("Expected a text, got %(got)s", got="[]")), "taste"),
     ],
 )
 def test_reason_is_said_in_the_language_of_the_prompt(reason, korean):
