@@ -27,6 +27,7 @@ from labeler.ingest.service import queue_import
 from labeler.instance import Instance
 from labeler.prelabel import runs
 from labeler.records import Evidence, ParseFailure, Record, SecondOpinion, Step, Suggestion
+from labeler.sentence import Sentence
 from labeler.store import NewRecord, Store, Tx
 from labeler.store.replays import Draft, Said
 from labeler.worker import Worker
@@ -212,7 +213,11 @@ def _furnish(instance: Instance, people: list[int]) -> tuple[dict[str, Any], dic
     paused = runs.start(
         store, project_id, "emotion", pending, {"backend": "openai", "model_id": "gpt-4o-mini"}, 2, admin
     )
-    store.write(lambda tx: store.ledger.set_run(tx, paused, "paused", "The budget of $2 is used up"))
+    store.write(
+        lambda tx: store.ledger.set_run(
+            tx, paused, "paused", Sentence("The budget of %(amount)s is reached; raise it and resume", amount="$2")
+        )
+    )
     project, folder = store.projects.get(project_id), instance.folder / "exports" / str(project_id) / "first"
     made = export_task(
         store, project, instance.task_of(project, "sentiment"), "openai", folder, formats=instance.plugins.exporters

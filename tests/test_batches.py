@@ -458,8 +458,8 @@ def test_cascade_finds_its_answers_though_other_records_were_pinned_meanwhile(la
     lab.step(run_id)
     lab.instance.change_task(lab.project["id"], "sentiment", task_settings | {"pinned": keys[1:2]})
     assert lab.through(run_id) == "finished"
-    notes = {one.note for id_ in lab.ids[4:] for one in lab.store.suggestions.of_record(id_, "sentiment")}
-    assert (len(lab.server.requests), notes) == (COUNT - 4, {"cascade: fixed"})
+    made = {one.made for id_ in lab.ids[4:] for one in lab.store.suggestions.of_record(id_, "sentiment")}
+    assert (len(lab.server.requests), made) == (COUNT - 4, {("cascade: fixed",)})
 
 
 def test_batch_is_found_behind_hundreds_of_others(lab, monkeypatch):

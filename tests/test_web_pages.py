@@ -30,6 +30,7 @@ from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import queue_import
 from labeler.instance import Instance
 from labeler.prelabel import runs
+from labeler.sentence import Sentence
 from labeler.store import NewRecord, Store
 from labeler.worker import Worker
 
@@ -614,7 +615,7 @@ def paused_run(instance: Instance, project: int, **counted: float) -> int:
     store = instance.store
     ids = runs.select(store, project, "sentiment", None, True)
     run_id = runs.start(store, project, "sentiment", ids, {"backend": "openai", "model_id": "m"}, 1.0, None)
-    message = "The budget of $1 is reached; raise it and resume"
+    message = Sentence("The budget of %(amount)s is reached; raise it and resume", amount="$1")
     store.write(lambda tx: store.ledger.count(tx, run_id, **counted) if counted else None)
     store.write(lambda tx: store.ledger.set_run(tx, run_id, "paused", message))
     return run_id
