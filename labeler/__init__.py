@@ -1,7 +1,7 @@
 """Labeler: data labeling with retrieval. This module exports what a plugin needs, and nothing slow."""
 
 from labeler.backends.base import Backend, BackendFactory, BackendRequest
-from labeler.errors import LabelerError, LabelError
+from labeler.errors import LabelerError, LabelError, SettingError
 from labeler.hookspecs import hookimpl
 from labeler.labels import (
     Choice,
@@ -63,6 +63,7 @@ __all__ = [
     "Record",
     "Sentence",
     "Setting",
+    "SettingError",
     "Spans",
     "Task",
     "Text",

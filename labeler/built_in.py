@@ -35,6 +35,27 @@ class OpenAIFactory(BackendFactory):
         api_key, base_url = openai_settings(settings)
         return {"openai_api_key": api_key, "openai_base_url": base_url}
 
+    def check(self, changes: Mapping[str, Any]) -> None:
+        if changes.get("openai_base_url") or changes.get("openai_api_key"):
+            from labeler.backends.openai import checked_key, openai_settings, refuse_metadata
+
+            # A bad address would be met again by everything that is done with this instance.
+            openai_settings(changes)
+            checked_key(changes.get("openai_api_key"))
+            if changes.get("openai_base_url"):
+                refuse_metadata(changes["openai_base_url"])
+
+    def check_change(self, before: Mapping[str, Any], after: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+        """Raise :class:`SettingError` for another server without its key: a key goes to no other than its own."""
+        if before.get("openai_api_key") and "openai_api_key" not in changes:
+            from labeler.backends.openai import same_server
+
+            if not same_server(before.get("openai_base_url"), after.get("openai_base_url")):
+                raise SettingError(
+                    "openai_base_url is another server, and the key that is stored is not its own; "
+                    "give openai_api_key with it, or remove the key first"
+                )
+
     def create(self, settings: Mapping[str, Any]) -> Backend:
         from labeler.backends.openai import Capabilities, OpenAIBackend
 

@@ -94,16 +94,12 @@ class Files:
     def change_settings(self, changes: Mapping[str, Any], by: int | None = None) -> None:
         """Change some instance settings; None or an empty text removes one. The file is readable by its owner only.
 
-        ``by`` is the admin who does it, None a command. A key goes to the server it was given for and to no other:
-        raises :class:`SettingError` for another server without its key.
+        ``by`` is the admin who does it, None a command. Raises :class:`SettingError`, also where a backend refuses.
         """
-        from labeler.backends.openai import openai_settings, refuse_metadata, same_server
-
         checked = changed_settings(self.table, changes)
-        if checked.get("openai_base_url"):
-            refuse_metadata(checked["openai_base_url"])
-        # A bad address would be met again by everything that is done with this instance.
-        openai_settings(checked)
+        backends = self.plugins.backends.values()
+        for backend in backends:
+            backend.check(checked)
         path = self.folder / "settings.json"
 
         def work(tx: Tx) -> None:
@@ -111,12 +107,8 @@ class Files:
             stored = _read_settings(path if path.exists() else None)
             merged = {name: value for name, value in stored.items() if name not in changes} | checked
             named = sorted(name for name in changes if stored.get(name) != merged.get(name))
-            addresses = stored.get("openai_base_url"), merged.get("openai_base_url")
-            if stored.get("openai_api_key") and "openai_api_key" not in changes and not same_server(*addresses):
-                raise SettingError(
-                    "openai_base_url is another server, and the key that is stored is not its own; "
-                    "give openai_api_key with it, or remove the key first"
-                )
+            for backend in backends:
+                backend.check_change(stored, merged, changes)
             if named:
                 detail = {"changed": named, "openai_base_url": merged.get("openai_base_url")}
                 self.store.events.add(tx, "instance settings changed", reviewer_id=by, detail=detail)

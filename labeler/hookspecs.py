@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from labeler.settings import Setting
     from labeler.task import Task
 
-API_VERSION = 1
-"""A plugin may set ``LABELER_API = 1``; one made for another version is disabled with a clear line."""
+API_VERSION = 2
+"""A plugin may set ``LABELER_API = 2``; one made for another version is disabled with a clear line."""
 
 hookspec = pluggy.HookspecMarker("labeler")
 hookimpl = pluggy.HookimplMarker("labeler")

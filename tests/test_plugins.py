@@ -439,8 +439,8 @@ def test_hook_with_a_strange_argument_disables_the_plugin(load: Callable[..., Pl
 
 def test_plugin_for_another_api_version_is_disabled(load: Callable[..., Plugins]) -> None:
     """LABELER_API of another version is refused with both numbers; the present one is welcome."""
-    plugins = load(old="LABELER_API = 0\n" + SPAM, new="LABELER_API = 1\n" + SPAM)
-    assert reason(plugins, "old") == "it was made for plugin API 0; this Labeler has 1"
+    plugins = load(old="LABELER_API = 1\n" + SPAM, new="LABELER_API = 2\n" + SPAM)
+    assert reason(plugins, "old") == "it was made for plugin API 1; this Labeler has 2"
     assert plugins.owners[("tasks", "spam")] == "instance/plugins/new.py"
 
 

@@ -190,6 +190,46 @@ def test_a_key_goes_to_no_other_server(instance: Instance) -> None:
     assert len(rows) == 4 and "sk-" not in " ".join(rows) and "127.0.0.1:2" in rows[1]
 
 
+PICKY = """
+from labeler import BackendFactory, Setting, SettingError, hookimpl
+
+class Picky(BackendFactory):
+    name = "picky"
+
+    def check(self, changes):
+        if len(changes.get("picky_key", "abc")) < 2:
+            raise SettingError("no key is that short")
+
+    def check_change(self, before, after, changes):
+        if before.get("picky_server", after["picky_server"]) != after["picky_server"] and "picky_key" not in changes:
+            raise SettingError("the key is that of %(server)s", server=before["picky_server"])
+
+    def create(self, settings):
+        raise NotImplementedError
+
+@hookimpl
+def register_backends():
+    return [Picky()]
+
+@hookimpl
+def register_settings():
+    return [Setting("picky_key", "text", secret=True), Setting("picky_server", "text")]
+"""
+
+
+def test_the_backend_of_a_plugin_refuses_settings_before_they_are_stored(tmp_path: Path) -> None:
+    """A plugin with a key of its own can keep it from going to another server, as the backend openai does."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "picky.py").write_text(PICKY)
+    with Instance(tmp_path) as instance:
+        instance.change_settings({"picky_key": "abc", "picky_server": "one"})
+        with pytest.raises(SettingError, match="the key is that of one"):
+            instance.change_settings({"picky_server": "two"})
+        with pytest.raises(SettingError, match="no key is that short"):
+            instance.change_settings({"picky_key": "a"})
+        assert (instance.settings["picky_server"], instance.settings["picky_key"]) == ("one", "abc")
+
+
 # Backends: who may have them made, and how many stay
 
 

@@ -145,14 +145,26 @@ class BackendFactory(ABC):
         """Return what :meth:`create` gets beside the instance's ``settings``, such as a key of the environment."""
         return {}
 
+    def check(self, changes: Mapping[str, Any]) -> None:  # noqa: B027
+        """Raise :class:`SettingError` for settings of the instance that cannot be. Called before they are stored."""
+
+    def check_change(  # noqa: B027
+        self, before: Mapping[str, Any], after: Mapping[str, Any], changes: Mapping[str, Any]
+    ) -> None:
+        """Raise :class:`SettingError` for a change that may not be, such as another server for the same key.
+
+        ``before`` and ``after`` are all settings of the instance, ``changes`` those that were given. Called in the
+        transaction that stores them.
+        """
+
     @abstractmethod
     def create(self, settings: Mapping[str, Any]) -> Backend:
         """Return a backend. Raises :class:`LabelerError` that says which setting is missing."""
 
 
 def made_by(factory: BackendFactory, settings: Mapping[str, Any]) -> Backend:
-    """Return what a factory makes. Raises :class:`PluginError` where that is no backend."""
-    made = factory.create(settings)
+    """Return what a factory makes of settings and its own. Raises :class:`PluginError` where that is no backend."""
+    made = factory.create({**settings, **factory.own(settings)})
     if not isinstance(made, Backend):
         raise PluginError(
             "The backend %(name)s must derive from Backend, and is %(kind)s",

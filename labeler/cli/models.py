@@ -78,7 +78,7 @@ def _with_model(instance: Instance, setting: str) -> str:
 
 def _made(instance: Instance, name: str, model_id: str | None, project: str | None, task_name: str | None) -> Backend:
     """Return a backend as a run of a task would have it, or, without a task, as the instance's settings have it."""
-    from labeler.backends.openai import openai_settings
+    from labeler.backends.base import made_by
     from labeler.plugins import find
 
     factory = find(instance.plugins.backends, name, "backend")
@@ -91,8 +91,7 @@ def _made(instance: Instance, name: str, model_id: str | None, project: str | No
         return instance.backend(found, task, name, instance.task_settings(found, task_name) | given)
     if not factory.shared:
         raise InputError(f"The backend {name} is made for one task; name that with --project and --task")
-    api_key, base_url = openai_settings(instance.settings)
-    return factory.create({**instance.settings, "openai_api_key": api_key, "openai_base_url": base_url, **given})
+    return made_by(factory, {**instance.in_force, **given})
 
 
 def _test(instance: Instance, name: str, backend: Backend) -> None:

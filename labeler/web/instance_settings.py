@@ -12,7 +12,6 @@ from flask import current_app, flash, g, render_template, request
 
 from labeler import settings as tables
 from labeler.backends.base import Backend, made_by
-from labeler.backends.openai import OpenAIBackend, openai_settings
 from labeler.errors import InputError, LabelerError, MissingExtra, NotFound, SettingError
 from labeler.plugins import find
 from labeler.store import Store
@@ -33,7 +32,6 @@ from labeler.web.settings import blueprint, embedders_there
 from labeler.web.trials import Trial, Trials
 from labeler.web.words import _
 
-_SECRET = "openai_api_key"
 _TEST_SECONDS = 30.0
 
 
@@ -55,8 +53,6 @@ def save_instance() -> Any:
     try:
         given = typed(tuple(instance().table.values()))
         changes = _with_secrets(changed(instance().table, given))
-        # The backend itself says what is wrong with an address or a key.
-        OpenAIBackend(changes.get("openai_base_url"), changes.get(_SECRET), changes.get("openai_model") or "any")
         instance().change_settings(changes, g.person["id"])
     except InputError as error:
         return _instance_page(instance().in_force | given, str(error)), error.status
@@ -154,14 +150,9 @@ def _checked(store: Store, made: Backend, place: tuple[str, str, str]) -> Mappin
 
 def _made(backend: str, model_id: str, settings: Mapping[str, Any]) -> Backend:
     """Return a backend of its own for a test, with less patience than a run has."""
-    if backend == models.OPENAI:
-        key, base_url = openai_settings(settings)
-        return OpenAIBackend(base_url, key, model_id, timeout=min(_TEST_SECONDS, _timeout(settings)))
-    return made_by(find(instance().plugins.backends, backend, "backend"), {**settings, "model_id": model_id})
-
-
-def _timeout(settings: Mapping[str, Any]) -> float:
-    return float(settings.get("timeout_seconds") or 60.0)
+    patience = min(_TEST_SECONDS, float(settings.get("timeout_seconds") or 60.0))
+    given = {**settings, "model_id": model_id, "timeout_seconds": patience}
+    return made_by(find(instance().plugins.backends, backend, "backend"), given)
 
 
 def _instance_page(values: Mapping[str, Any], message: str = "") -> str:

@@ -27,6 +27,7 @@ from labeler.backends.openai.failures import CallFailed
 from labeler.backends.openai.settings import (
     OPENAI_URL,
     OpenAISettings,
+    checked_key,
     is_configured,
     openai_settings,
     refuse_metadata,
@@ -42,6 +43,7 @@ __all__ = [
     "Capabilities",
     "OpenAIBackend",
     "OpenAISettings",
+    "checked_key",
     "is_configured",
     "openai_settings",
     "probe",
