@@ -15,7 +15,7 @@ from flask import Flask
 from flask_babel import force_locale
 
 from labeler.catalogues import in_language
-from labeler.errors import Conflict, InputError, LabelError, NotFound
+from labeler.errors import Conflict, InputError, LabelError, NotFound, SettingError
 from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.labels import Choice, Choices, Fields, Keywords, Label, LabelSchema, Rating, Spans, Text
@@ -118,6 +118,12 @@ def test_the_text_of_an_error_is_still_its_sentence() -> None:
 def test_an_error_within_an_error_says_itself() -> None:
     inner = LabelError("%(name)r is missing", name="맛")
     assert InputError("the label was left out: %(why)s", why=inner).sentence == OUTER
+
+
+def test_an_error_says_which_setting_it_is_about() -> None:
+    """So that a form marks the field; one about none says none."""
+    assert SettingError("%(setting)s is %(value)s", setting="k", value=500).setting == "k"
+    assert NotFound("There is no run number %(number)s", number=7).setting == ""
 
 
 def test_values_may_be_called_as_the_errors_own_are() -> None:

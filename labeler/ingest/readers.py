@@ -45,10 +45,10 @@ _MAGIC = (
 )
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|table|head|meta|\?xml)", re.IGNORECASE)
 _SAVE_AS = Sentence("open it in Excel or a like program and save it as .xlsx or as CSV UTF-8")
-_REMEDIES = {
+_REMEDIES: dict[str, Sentence] = {
     _GZIP_FILE: Sentence("give it a name that ends in .gz"),
-    Sentence("a zip archive"): Sentence("unpack it first"),
-    Sentence("a damaged zip archive"): Sentence("copy the file again"),
+    "a zip archive": Sentence("unpack it first"),
+    "a damaged zip archive": Sentence("copy the file again"),
 }
 
 
@@ -142,7 +142,7 @@ def _binary_format(stream: Stream, head: bytes, named: str | None) -> str | None
             )
         return kind
     if kind is not None:
-        remedy = _REMEDIES.get(Sentence(kind), _SAVE_AS)
+        remedy = _REMEDIES.get(kind, _SAVE_AS)
         if kind == _GZIP_FILE and stream.packed:
             remedy = Sentence("it was packed twice; unpack it once")
         raise FileRefused(

@@ -13,7 +13,6 @@ from labeler.errors import LabelError, SettingError
 from labeler.labels.base import EMPTY, NO_LABEL, LabelSchema, Vote, describe_type, most_voted, or_left_out, single
 from labeler.labels.rating import median
 from labeler.records import Value
-from labeler.sentence import Sentence
 
 # Whole numbers from here on are not the same in every program that reads JSON (RFC 8259, section 6).
 _MOST = 2**53
@@ -114,7 +113,7 @@ class Number(LabelSchema):
 
     def describe(self, language: str) -> str:
         korean = language == "ko"
-        said = ["숫자" if korean else Sentence("a number")]
+        said = ["숫자" if korean else "a number"]
         if self.minimum is not None:
             said.append(f"{self.minimum} 이상" if korean else f"at least {self.minimum}")
         if self.maximum is not None:
