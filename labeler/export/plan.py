@@ -213,11 +213,11 @@ def _give_places(job: Job, rows: Sequence[_Seen], plan: Plan) -> None:
     components = Components((row["cluster"], row["grp"]) for row in splits.ties(project_id))
     for one in rows:
         components.join(one.record.links)
-    remembered = [
+    earlier = [
         (_linked(row["id"], row["key"], row["cluster"], row["grp"], bytes.fromhex(row["content_hash"])), row["split"])
         for row in ([] if job.options.new_splits else splits.remembered(project_id))
     ]
-    places = Places(job.shares, components, remembered)
+    places = Places(job.shares, components, earlier)
     heads = splits.heads([one.cluster for one in rows if one.cluster is not None and one.cluster != one.record.id])
     for one in rows:
         place = places.of(one.record, heads.get(one.cluster or 0, one.key))

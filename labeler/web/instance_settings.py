@@ -130,9 +130,14 @@ def _tested_of_plugin(backend: str) -> Trial:
     factory = find(instance().plugins.backends, backend, "backend")
     if not factory.shared:
         raise SettingError("The backend %(backend)s needs no test", backend=backend)
-    made = made_by(factory, instance().in_force)
-    place = (backend, made.base_url or "", made.model_id or "")
-    return _trials().start(made.model_id or backend, partial(_checked, instance().store, made, place))
+    store, settings = instance().store, instance().in_force
+
+    def work() -> Mapping[str, Any]:
+        # Made only where the test begins: one that is refused beside another leaves nothing open.
+        made = made_by(factory, settings)
+        return _checked(store, made, (backend, made.base_url or "", made.model_id or ""))
+
+    return _trials().start(backend, work)
 
 
 def _checked(store: Store, made: Backend, place: tuple[str, str, str]) -> Mapping[str, Any]:
