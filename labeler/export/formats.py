@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from labeler import strictjson
-from labeler.errors import PluginError
 from labeler.prompts import PromptStyle
 from labeler.records import Message, Record, Suggestion, Value, made_column
 from labeler.store import Row
@@ -24,7 +23,6 @@ from labeler.text import safe_cell
 
 _NEEDS_QUOTES = re.compile(r'[",\r\n]')
 _FIXED = ("key", "text", "value", "rendered", "group", "split")
-_ROLES = ("system", "user", "assistant")
 BOM = "\ufeff"
 DATASET_INFO = "dataset_info.json"
 
@@ -34,7 +32,8 @@ class ExportRow:
     """One approved annotation on its way out.
 
     ``value`` is canonical; ``label`` is what re-imports to it: ``schema.answer(value)``, or ``value`` itself where the
-    answer says less (a keyword that is not at its first place in the text).
+    answer says less (a keyword that is not at its first place in the text). ``prompt`` are the messages that a model
+    is asked with, the last one a user's, and ``answer`` is the text that it should learn to answer.
     """
 
     annotation_id: int
@@ -42,6 +41,13 @@ class ExportRow:
     value: Value
     label: Any
     split: str
+    prompt: Sequence[Message] = ()
+    answer: str = ""
+
+    @property
+    def messages(self) -> list[Message]:
+        """The prompt and the answer to it: one whole conversation."""
+        return [*self.prompt, {"role": "assistant", "content": self.answer}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,8 @@ class TrainingFormat(Format):
 
     complete: ClassVar[bool] = False
     """Whether a row holds the whole record, so that no ``records.jsonl`` needs to stand beside."""
+    asks: ClassVar[bool] = True
+    """Whether rows need ``prompt`` and ``answer``; a format for tables does without, and is quicker."""
 
     def head(self, context: Context) -> str:
         """Return what every file begins with."""
@@ -90,7 +98,7 @@ class OpenAI(TrainingFormat):
     description = "Chat messages, for OpenAI fine-tuning and everything that reads its files"
 
     def row(self, row: ExportRow, context: Context) -> str:
-        return json_line({"messages": [*prompt(row, context), completion(row, context)]})
+        return json_line({"messages": row.messages})
 
 
 class TRL(TrainingFormat):
@@ -101,7 +109,7 @@ class TRL(TrainingFormat):
     description = "Prompt and completion as messages, for the SFTTrainer of TRL"
 
     def row(self, row: ExportRow, context: Context) -> str:
-        return json_line({"prompt": prompt(row, context), "completion": [completion(row, context)]})
+        return json_line({"prompt": list(row.prompt), "completion": row.messages[-1:]})
 
 
 class Alpaca(TrainingFormat):
@@ -116,11 +124,9 @@ class Alpaca(TrainingFormat):
     description = "System, instruction, input and output, for trainers that read the Alpaca form"
 
     def row(self, row: ExportRow, context: Context) -> str:
-        messages = prompt(row, context)
-        system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
-        asked = "\n\n".join(m["content"] for m in messages if m["role"] != "system")
-        answer = completion(row, context)["content"]
-        return json_line({"system": system, "instruction": "", "input": asked, "output": answer})
+        system = "\n\n".join(m["content"] for m in row.prompt if m["role"] == "system")
+        asked = "\n\n".join(m["content"] for m in row.prompt if m["role"] != "system")
+        return json_line({"system": system, "instruction": "", "input": asked, "output": row.answer})
 
     def about(self, files: Mapping[str, str], context: Context) -> tuple[str, str] | None:
         columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
@@ -141,6 +147,7 @@ class Csv(TrainingFormat):
     suffix = ".csv"
     description = "A table for spreadsheets and statistics; it can be imported again"
     complete = True
+    asks = False
 
     def head(self, context: Context) -> str:
         taken = set(_FIXED)
@@ -221,40 +228,6 @@ def _example(row: Row | None) -> dict[str, Any]:
 def built_in() -> dict[str, Format]:
     """Return the formats of Labeler itself, by name."""
     return {format_.name: format_ for format_ in (OpenAI(), TRL(), Alpaca(), Csv(), Suggestions())}
-
-
-def prompt(row: ExportRow, context: Context) -> list[Message]:
-    """Return the zero-shot prompt of a row, checked: what a trainer gets are role and content, and both are sound.
-
-    Raises :class:`PluginError` for a task that builds a prompt without text, or with its roles out of order.
-    """
-    # As served, but for equal files from equal rows: the word of the marks is a hash of the text.
-    record = replace(row.record, text=context.style.sent(row.record.text, row.record.metadata, row.record.parts))
-    style = replace(context.style, fence=context.style.mark(record.text))
-    messages = context.task.build_prompt(record, [], style)
-    for place, message in enumerate(messages):
-        role, content = message["role"], message["content"]
-        last = place == len(messages) - 1
-        sound = role in _ROLES and (role != "system" or place == 0) and (role != "assistant" or not last)
-        if not sound or not isinstance(content, str) or not content.strip():
-            raise PluginError(
-                "The task %(name)r builds a prompt that no trainer can read: its message %(place)s of %(n)s"
-                " (role %(role)r) is empty or at the wrong place. Correct its build_prompt",
-                name=context.task.name,
-                place=place + 1,
-                n=len(messages),
-                role=role,
-            )
-    if not messages or messages[-1]["role"] != "user":
-        raise PluginError(
-            "The task %(name)r builds a prompt that does not end with a user's message", name=context.task.name
-        )
-    return [{"role": m["role"], "content": m["content"]} for m in messages]
-
-
-def completion(row: ExportRow, context: Context) -> Message:
-    """Return the message that a model should learn to answer."""
-    return {"role": "assistant", "content": context.task.answer(row.value)}
 
 
 def record_line(row: ExportRow) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,13 @@ class Job:
     def owner(self, chosen: Format) -> dict[str, str]:
         return {"project": self.project["name"], "task": self.task.name, "format": chosen.name}
 
-    def approved(self) -> Iterator[Row]:
+    def approved_pages(self) -> Iterator[list[Row]]:
+        """Yield what is approved and passes the filters, in pages, by annotation id."""
         for rows in self.store.annotations.approved_pages(self.project["id"], self.task.name, unit=self.task.unit):
-            for row in rows:
-                if self.filters.match(row["how"], row["language"], row["created_at"]):
-                    yield row
+            yield [row for row in rows if self.filters.match(row["how"], row["language"], row["created_at"])]
+
+    def approved(self) -> Iterator[Row]:
+        return chain.from_iterable(self.approved_pages())
 
 
 def iso(moment: datetime) -> str:

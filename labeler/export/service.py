@@ -33,6 +33,7 @@ from labeler.errors import (
     StoreFull,
     StoreReadOnly,
 )
+from labeler.export.asked import Asked
 from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
 from labeler.export.formats import Context, ExportRow, Format, Suggestions, TrainingFormat, record_line
 from labeler.export.job import Filters, Job, Options, iso
@@ -118,18 +119,18 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
     for file in files.values():
         file.write(chosen.head(context), rows=0)
     members: list[tuple[int, str]] = []
-    for stored in job.approved():
-        split = plan.splits.pop(stored["id"], None)
-        if split is None:
-            # Left out, or approved since the first pass: that waits for the next export.
-            continue
-        row = _export_row(job, stored, split)
-        files[split].write(chosen.row(row, context))
-        if records:
-            records.write(record_line(row))
-        members.append((row.annotation_id, split))
-        plan.versions[stored["task_version"]] += 1
-        plan.labels.setdefault(split, Counter()).update(job.task.schema.strata(row.value))
+    asked = Asked(job)
+    for page in job.approved_pages():
+        # What is not planned was left out, or approved since the first pass: that waits for the next export.
+        planned = [(stored, plan.splits.pop(stored["id"], None)) for stored in page]
+        rows = [_export_row(job, stored, split) for stored, split in planned if split is not None]
+        plan.versions.update(stored["task_version"] for stored, split in planned if split is not None)
+        for row in asked.rows(rows) if chosen.asks else rows:
+            files[row.split].write(chosen.row(row, context))
+            if records:
+                records.write(record_line(row))
+            members.append((row.annotation_id, row.split))
+            plan.labels.setdefault(row.split, Counter()).update(job.task.schema.strata(row.value))
     for changed in _examples(job.store, plan.splits).values():
         plan.left_out.add("changed", changed["key"])
     if not members:
