@@ -16,6 +16,7 @@ from labeler.annotation.queue import LIKE_LABEL, Queue
 from labeler.backends.base import Backend
 from labeler.errors import LabelerError
 from labeler.examples import Examples
+from labeler.export.job import Calls
 from labeler.prelabel.calls import CallPolicy
 from labeler.prelabel.suggest import Suggester
 from labeler.retrieval.index import ExampleIndex
@@ -76,6 +77,10 @@ class Instance(Examples):
                 self.store.write(lambda tx: self.store.upkeep.ask(tx, int(project["id"]), task.name))
             self.wake()
         return self.suggester(project, task, {"backend": stands_in})
+
+    def calls(self, project: Mapping[str, Any], task: Task) -> Calls:
+        """Return how the calls of a task are put: see :meth:`Suggesters.calls`."""
+        return self._suggesters.calls(project, task)
 
     def policy(self, settings: Mapping[str, Any]) -> CallPolicy:
         """Return the call policy of a run with these settings of its task."""

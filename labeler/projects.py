@@ -92,11 +92,6 @@ class Projects(Files):
     def task_settings(self, project: Mapping[str, Any], name: str) -> dict[str, Any]:
         return read_settings("task", self.task_settings_raw(project, name))
 
-    def prompt_words(self, project: Mapping[str, Any], task: Task) -> tuple[Mapping[str, str], Mapping[str, str]]:
-        """Return persona and answer wording of a task by language, as its prompts have them: what exports train on."""
-        settings = self.task_settings(project, task.name)
-        return settings["persona"] or {}, settings["answer_wording"] or {}
-
     def sent_columns(self, project: Mapping[str, Any], task: Task) -> tuple[str, ...]:
         """Return the columns of the metadata that the model sees: none of a task on products, which have none."""
         return () if task.unit == GROUP else tuple(self.project_settings(project)["sent_columns"])

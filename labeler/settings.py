@@ -13,8 +13,8 @@ from typing import Any
 from labeler import strictjson
 from labeler.backends.base import ANSWERING
 from labeler.errors import SettingError
-from labeler.prompts import LANGUAGES, titled
-from labeler.prompts.styles import STYLES
+from labeler.prompts import LANGUAGES, NAMES, titled
+from labeler.prompts.styles import ANSWERS, FULL, GUIDELINES, JSON, STORED, STYLES
 from labeler.sentence import N_
 from labeler.stored import StoredSettings
 
@@ -311,6 +311,27 @@ TASK = (
         title=N_("Wording of the answer"),
         help=N_("How the answer is asked for; empty: as one JSON object"),
         empty="one JSON object",
+    ),
+    Setting(
+        "prompt_guidelines", "choice", FULL, choices=GUIDELINES, group="prompting",
+        title=N_("Guidelines in prompts"),
+        help=N_("A model that was trained on short guidelines, or on none, is to be asked with the same"),
+    ),
+    Setting(
+        "short_guidelines", "map", group="prompting",
+        title=N_("Short guidelines"),
+        help=N_("The guidelines in a sentence or two, for prompts of trained models; empty: those of the task"),
+        empty="those of the task",
+    ),
+    Setting(
+        "answer_form", "choice", JSON, choices=ANSWERS, group="prompting",
+        title=N_("Form of the answer"),
+        help=N_("json: one JSON object; plain: the bare label, for models that were trained to write it"),
+    ),
+    Setting(
+        "label_names", "choice", STORED, choices=NAMES, group="prompting",
+        title=N_("Names of the labels"),
+        help=N_("stored: as they are exported; ko, en: their titles in that language"),
     ),
     Setting(
         "answering", "choice", "auto", choices=ANSWERING, group="model",

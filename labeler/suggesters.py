@@ -15,6 +15,7 @@ from labeler import strictjson
 from labeler.backends.base import Backend, BackendFactory, made_by
 from labeler.errors import SettingError
 from labeler.examples import Examples
+from labeler.export.job import Calls
 from labeler.plugins import find
 from labeler.prelabel.calls import CallPolicy
 from labeler.prelabel.meant import FREE
@@ -227,6 +228,23 @@ class Suggesters:
             stacks=settings["trial"],
         )  # fmt: skip
 
+    def calls(self, project: Mapping[str, Any], task: Task) -> Calls:
+        """Return how the calls of a task are put, for training sets that ask in the same way."""
+        settings = self.opened.task_settings(project, task.name)
+        name = settings["retriever"] or "balanced"
+        return Calls(
+            persona=settings["persona"] or {},
+            wording=settings["answer_wording"] or {},
+            columns=self.opened.sent_columns(project, task),
+            guidelines=settings["prompt_guidelines"],
+            answers=settings["answer_form"],
+            names=settings["label_names"],
+            retriever=self._retriever(project, settings, name),
+            retriever_name=name,
+            embeddings=self.opened.embeddings(project),
+            others=self.opened.tasks_of(project),
+        )
+
     def _check_executor(self, name: str, backend: Backend, executor: str, given: Mapping[str, Any]) -> None:
         """Raise :class:`SettingError` for an executor that nobody registered, or that the backend cannot use."""
         find(self.opened.plugins.executors, executor, "executor")
@@ -259,6 +277,9 @@ class Suggesters:
             samples=settings["samples"],
             secret=b"" if self.opened.read_only else self.opened.secret_key.encode()[:64],
             columns=columns,
+            guidelines=settings["prompt_guidelines"],
+            answers=settings["answer_form"],
+            names=settings["label_names"],
         )
 
     def _second_opinions(self, project: Mapping[str, Any], task: Task) -> Sequence[Backend]:

@@ -16,6 +16,7 @@ from labeler.labels import Label, LabelSchema, Lineage, Moves
 from labeler.labels.base import maps_texts
 from labeler.labels.moves import carried
 from labeler.prompts import PromptStyle, titled
+from labeler.prompts.styles import NONE, SHORT
 from labeler.records import Example, Generation, Message, ParseFailure, Record, Value
 from labeler.sentence import Sentence
 
@@ -31,7 +32,8 @@ _UNMOVED = Lineage()
 class Task:
     """A label schema with a name, guidelines and defaults.
 
-    ``guidelines`` and ``title`` map a language to text; people and prompt read the same guidelines. ``unit`` is
+    ``guidelines`` and ``title`` map a language to text; people and prompt read the same guidelines. ``short`` are the
+    guidelines in a sentence or two, by language, for prompts of models that were trained on them. ``unit`` is
     "record" (one review) or "group" (all reviews of one product as one text). ``k`` is how many examples a
     prompt shows. A subclass may override :meth:`build_prompt` and :meth:`parse_completion`; both are pure.
 
@@ -56,6 +58,7 @@ class Task:
     unit: str = RECORD
     k: int = 8
     generation: Generation = field(default_factory=Generation)
+    short: Mapping[str, str] = field(default_factory=dict)
     lineage: Lineage = field(default=_UNMOVED, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +68,7 @@ class Task:
             raise SettingError(f"The task {self.name!r} has the unit {self.unit!r}; there are: {RECORD}, {GROUP}")
         if not isinstance(self.schema, LabelSchema):
             raise SettingError(f"The task {self.name!r} needs a label schema like Choice(...), not {self.schema!r:.50}")
-        for what in ("title", "guidelines"):
+        for what in ("title", "guidelines", "short"):
             if not maps_texts(getattr(self, what)):
                 raise SettingError(f'The {what} of the task {self.name!r} must map languages to texts: {{"en": "..."}}')
         if not isinstance(self.version, str) or not isinstance(self.generation, Generation) or type(self.k) is not int:
@@ -76,6 +79,17 @@ class Task:
 
     def guided(self, language: str) -> str:
         return titled(self.guidelines, language)
+
+    def told(self, style: PromptStyle) -> str:
+        """Return the guidelines of a prompt. Raises :class:`SettingError` where there are no short ones."""
+        if style.guidelines == NONE:
+            return ""
+        if style.guidelines == SHORT and not any(self.short.values()):
+            raise SettingError(
+                "The task %(task)s has no short guidelines; write some in its settings, or use the full ones",
+                task=self.name,
+            )
+        return titled(self.short, style.language) if style.guidelines == SHORT else self.guided(style.language)
 
     def guided_in(self, language: str) -> str:
         """Return the language of the guidelines that are shown in ``language``."""
@@ -105,11 +119,13 @@ class Task:
         return prompts.turns(self._head(style), record, answered, style)
 
     def _head(self, style: PromptStyle) -> str:
-        key = (style.language, style.persona, style.wording, bool(style.columns))
+        key = (style.language, style.persona, style.wording, bool(style.columns), style.guidelines)
         if key not in self._heads:
-            title, guidelines = self.titled(style.language), self.guided(style.language)
-            self._heads[key] = prompts.head(self.name, title, guidelines, self.schema, style)
+            self._heads[key] = self._made_head(style)
         return self._heads[key]
+
+    def _made_head(self, style: PromptStyle) -> str:
+        return prompts.head(self.name, self.titled(style.language), self.told(style), self.schema, style)
 
     def _answered(self, value: Value) -> str:
         """Return the answer of an example; labels of closed lists are the same few again and again."""
@@ -126,7 +142,7 @@ class Task:
         return {}
 
     @cached_property
-    def _heads(self) -> dict[tuple[str, str, str, bool], str]:
+    def _heads(self) -> dict[tuple[str, str, str, bool, str], str]:
         # A head takes longer to make than the rest of a prompt, and stays the same for a whole run.
         return {}
 
@@ -149,6 +165,12 @@ class Task:
             return self.schema.parse(answer[self.name], record.text)
         except LabelError as error:
             return ParseFailure(error.kind, str(error), completion)
+
+    @property
+    def usual(self) -> bool:
+        """Whether prompts and answers are the usual ones, so that they can share a prompt or be put in other words."""
+        kind = type(self)
+        return all(getattr(kind, name) is getattr(Task, name) for name in ("build_prompt", "answer", "json_schema"))
 
     def read(self, value: Value, version: str, text: str | None = None) -> Value:
         """Return a stored value as it reads today: what was decided under ``version``, by the labels that there are.
@@ -178,6 +200,8 @@ class Task:
         if settings.get("labels"):
             labels = [Label.from_json(raw) for raw in settings["labels"]]
             changes["schema"] = self._with_labels(labels, changes.get("lineage", self.lineage))
+        if settings.get("short_guidelines"):
+            changes["short"] = dict(self.short) | dict(settings["short_guidelines"])
         for name in ("k", "unit"):
             if settings.get(name) is not None:
                 changes[name] = settings[name]

@@ -69,4 +69,13 @@ def labels() -> list[Label]:
 @hookimpl
 def register_tasks() -> list[Task]:
     title = {"ko": "카테고리", "en": "Categories"}
-    return [Task("categories", Choices(*labels()), title, guideline_files(__file__, "categories.v2"), "2")]
+    return [
+        Task(
+            "categories",
+            Choices(*labels()),
+            title,
+            guideline_files(__file__, "categories.v2"),
+            "2",
+            short=guideline_files(__file__, "categories-short.v1"),
+        )
+    ]

@@ -63,4 +63,13 @@ def register_tasks() -> list[Task]:
         for name, en, color, ko, on in EMOTIONS
     ]
     schema = Choices(*labels, minimum=1, exclusive=NONE)
-    return [Task("emotion", schema, title, guideline_files(__file__, "emotion.v2"), "2")]
+    return [
+        Task(
+            "emotion",
+            schema,
+            title,
+            guideline_files(__file__, "emotion.v2"),
+            "2",
+            short=guideline_files(__file__, "emotion-short.v1"),
+        )
+    ]

@@ -22,4 +22,14 @@ def register_tasks() -> list[Task]:
     title = {"ko": "카테고리별 요약", "en": "Summary by category"}
     labels = [Label(name, {"ko": ko, "en": en}, {"ko": about, "en": on}) for name, ko, en, about, on in PARTS]
     schema = Fields(*((label, Text(maximum=200)) for label in labels))
-    return [Task("summary_category", schema, title, guideline_files(__file__, "summary_category.v2"), "2", k=4)]
+    return [
+        Task(
+            "summary_category",
+            schema,
+            title,
+            guideline_files(__file__, "summary_category.v2"),
+            "2",
+            k=4,
+            short=guideline_files(__file__, "summary_category-short.v1"),
+        )
+    ]

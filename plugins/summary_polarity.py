@@ -20,4 +20,14 @@ BAD = Label(
 def register_tasks() -> list[Task]:
     title = {"ko": "장단점 요약", "en": "Summary by polarity"}
     schema = Fields((GOOD, Text(maximum=200)), (BAD, Text(maximum=200)))
-    return [Task("summary_polarity", schema, title, guideline_files(__file__, "summary_polarity.v2"), "2", k=4)]
+    return [
+        Task(
+            "summary_polarity",
+            schema,
+            title,
+            guideline_files(__file__, "summary_polarity.v2"),
+            "2",
+            k=4,
+            short=guideline_files(__file__, "summary_polarity-short.v1"),
+        )
+    ]

@@ -31,7 +31,7 @@ from labeler.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from labeler.export import ExportResult, Filters, Options, Shares, built_in, export_task, files, recover, service
+from labeler.export import Calls, ExportResult, Filters, Options, Shares, built_in, export_task, files, recover, service
 from labeler.export.formats import TrainingFormat, csv_line, json_line
 from labeler.export.splits import Components, split_of
 from labeler.records import Evidence, ParseFailure, SecondOpinion, Step, Suggestion
@@ -192,8 +192,8 @@ def test_alpaca_has_a_system_column_and_says_what_is_what(world: World) -> None:
 def test_prompts_have_the_persona_and_wording_of_the_task(world: World) -> None:
     """What is trained is the head that is served with the style zero-shot, to the last letter."""
     world.approve("r1", "정말 맛있어요")
-    options = Options(persona={"ko": "너는 꼼꼼한 점원이다."}, wording={"ko": "짧게 답한다."})
-    (row,) = lines(world.export(shares=ALL_TRAIN, options=options).folder / "train.jsonl")
+    calls = Calls(persona={"ko": "너는 꼼꼼한 점원이다."}, wording={"ko": "짧게 답한다."})
+    (row,) = lines(world.export(shares=ALL_TRAIN, calls=calls).folder / "train.jsonl")
     style = PromptStyle("zero-shot", "ko", persona="너는 꼼꼼한 점원이다.", wording="짧게 답한다.")
     record = world.store.records.by_key(world.project["id"], "r1")
     assert record
@@ -204,7 +204,7 @@ def test_prompts_have_the_persona_and_wording_of_the_task(world: World) -> None:
 
 
 def test_control_tokens_in_a_text_are_named(world: World) -> None:
-    """A text that spells the end of a turn leaves as it is, and the manifest names it; a table has no such note."""
+    """A text that spells the end of a turn is named in the manifest; a table has no such note."""
     world.approve("r1", "맛있어요<|eot_id|>")
     world.approve("r2", "<3 <b>맛있어요</b> 1 < 2 > 0 [참고]")
     assert found(world.export(shares=ALL_TRAIN).manifest, "warnings") == {"control_tokens": ["r1"]}
@@ -311,7 +311,7 @@ def test_records_read_back_the_same(world: World) -> None:
     result = world.export(shares=Shares(0.5, 0.2, 0.3))
     rows = lines(result.folder / "records.jsonl")
     assert [(r["id"], r["text"], r["label"], r["group"], r["metadata"]["note"]) for r in rows] == wanted
-    assert all(list(r) == ["id", "text", "label", "group", "metadata", "split"] for r in rows)
+    assert all(list(r) == ["id", "text", "label", "group", "metadata", "split", "provenance"] for r in rows)
     for split in ("train", "validation", "test"):
         assert len(lines(result.folder / f"{split}.jsonl")) == sum(r["split"] == split for r in rows)
     for safe in (True, False):
@@ -1241,21 +1241,17 @@ def test_an_example_keeps_the_value_it_was_shown_with(world: World) -> None:
 
 
 def test_reasoning_leaves_only_when_it_is_asked_for(world: World) -> None:
-    """The steps of a suggestion go out with the option alone, and with no format but the one for analysis."""
+    """The steps of a suggestion go out with the option alone, and a table never has them."""
     record_id = world.record("r1", "맛있어요")
-    world.suggest(record_id, "positive", steps=(Step("reasoning", "PLANTED thought"), Step("check", "fine")))
-    world.annotate(record_id, "positive")
+    suggested = world.suggest(record_id, "positive", steps=(Step("reasoning", "PLANTED thought"),))
+    world.annotate(record_id, "positive", suggestion_id=suggested)
     assert "steps" not in lines(world.export("suggestions").files[0])[0]
     asked = world.export("suggestions", options=Options(reasoning=True))
     assert asked.manifest["options"]["reasoning"] is True
-    assert lines(asked.files[0])[0]["steps"] == [
-        {"name": "reasoning", "text": "PLANTED thought"},
-        {"name": "check", "text": "fine"},
-    ]
-    for format_name in ("openai", "trl", "alpaca", "csv"):
-        result = world.export(
-            format_name, world.folder / format_name, options=Options(reasoning=True), shares=ALL_TRAIN
-        )
+    assert lines(asked.files[0])[0]["steps"] == [{"name": "reasoning", "text": "PLANTED thought"}]
+    for format_name, reasoning in (("openai", False), ("trl", False), ("alpaca", False), ("csv", True)):
+        options = Options(reasoning=reasoning)
+        result = world.export(format_name, world.folder / format_name, options=options, shares=ALL_TRAIN)
         assert not [path for path in result.files if "PLANTED" in path.read_text(encoding="utf-8")]
 
 

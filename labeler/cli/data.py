@@ -19,6 +19,8 @@ from labeler.cli.base import (
     with_readable_instance,
 )  # fmt: skip
 from labeler.errors import InputError, NotFound
+from labeler.prompts import NAMES
+from labeler.prompts.styles import ANSWERS, GUIDELINES
 
 if TYPE_CHECKING:
     from labeler.ingest.options import ImportOptions
@@ -158,21 +160,26 @@ def _write_report(report: Report, path: Path) -> None:
 @click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
 @click.option("--how", multiple=True, metavar="HOW", help="Only: accepted, corrected, scratch, imported")
 @click.option("--language", type=click.Choice(["ko", "en"]), help="Only records in this language")
+@click.option("--examples", type=int, default=0, metavar="K", help="So many approved examples in each prompt [none]")
+@click.option("--earlier", is_flag=True, help="Only examples that were approved before the row")
+@click.option("--guidelines", type=click.Choice(GUIDELINES), help="How much of them the prompts have [as the task]")
+@click.option("--answers", type=click.Choice(ANSWERS), help="One JSON object, or the bare label [as the task]")
+@click.option("--names", type=click.Choice(NAMES), help="What labels are called in prompts and answers [as the task]")
+@click.option("--joint", multiple=True, metavar="TASK", help="Another task whose label stands in the same answer")
 @click.option("--new-splits", is_flag=True, help="Forget the splits of earlier exports, and split all records again")
 @click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
 @click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
-@click.option("--reasoning", is_flag=True, help="suggestions: also what the model wrote on the way to each")
+@click.option("--reasoning", is_flag=True, help="Also what the model wrote on the way: in answers, or in suggestions")
 @with_readable_instance
 def export(
     instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, how: tuple[str, ...],
-    language: str | None, new_splits: bool, raw: bool, bom: bool, reasoning: bool,
+    language: str | None, joint: tuple[str, ...], raw: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Export approved annotations as a training set (or suggestions, for analysis)."""
     from labeler.export import Filters, Options, Shares, export_task
 
     found = instance.store.projects.named(project)
     task = instance.project_task(found, task_name)
-    persona, wording = instance.prompt_words(found, task)
     try:
         shares = Shares(*(float(part) for part in split.split(",")))
     except (TypeError, ValueError):
@@ -186,15 +193,8 @@ def export(
         formats=instance.plugins.exporters,
         shares=shares,
         filters=Filters(how=how, language=language),
-        options=Options(
-            persona=persona,
-            wording=wording,
-            columns=instance.sent_columns(found, task),
-            formula_safe=not raw,
-            bom=bom,
-            reasoning=reasoning,
-            new_splits=new_splits,
-        ),
+        options=Options(formula_safe=not raw, joint=joint, **options),
+        calls=instance.calls(found, task),
     )
     for path in result.files:
         click.echo(str(path))

@@ -11,7 +11,7 @@ from labeler.prelabel.suggest import Suggester
 from labeler.retrieval.index import ExampleIndex
 from labeler.store import Store
 from labeler.store.fits import Fits
-from labeler.store.replays import PastAnnotations
+from labeler.store.past import PastAnnotations
 from labeler.suggesters import Suggesters
 from labeler.task import Task
 

@@ -2,11 +2,12 @@
 
 from labeler.export.files import recover
 from labeler.export.formats import Context, ExportRow, Format, TrainingFormat, built_in
-from labeler.export.job import Filters, Options
+from labeler.export.job import Calls, Filters, Options
 from labeler.export.service import ExportResult, export_task
 from labeler.export.splits import Shares
 
 __all__ = [
+    "Calls",
     "Context",
     "ExportResult",
     "ExportRow",

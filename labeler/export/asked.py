@@ -1,33 +1,178 @@
-"""The prompts and answers of a training set: what a model learns to be asked is what it will be asked."""
+"""The prompts and answers of a training set: a model is trained to be asked as it will be asked.
+
+A prompt is the first call that the flow of its style makes, the very one that a run would send, but for two things: the
+word of the marks around the review is a hash of its text, so that equal rows make equal files, and control tokens of
+chat templates inside texts are broken up, because a trainer would take them for real ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import hashlib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
-from labeler.errors import PluginError
+from labeler import strictjson
+from labeler.asked import asked
+from labeler.backends.base import AUTO
+from labeler.errors import LabelError, PluginError, SettingError
 from labeler.export.formats import ExportRow
 from labeler.export.job import Job
-from labeler.records import Message
+from labeler.plugins import find
+from labeler.prelabel import flows
+from labeler.prompts import FRAME_VERSION
+from labeler.records import Completion, Example, Generation, Message, ParseFailure, Record, Value
+from labeler.retrieval.index import ExampleIndex, Query
+from labeler.store import Row, Store
+from labeler.store.past import ChosenAnnotations
+from labeler.task import Task
 
 _ROLES = ("system", "user", "assistant")
+# As models spell what steers them: <|eot_id|>, <end_of_turn>, [INST], </s>.
+_CONTROL = re.compile(
+    r"<\|[^\s<>]{1,40}?\|>|</?(?:start|end)_of_\w{1,20}>|\[/?INST\]|<</?SYS>>|</?[su]>|<(?:bos|eos|pad)>"
+)
+# WORD JOINER: it is not seen, and no tokenizer reads a control token with it inside.
+_BREAK = "\u2060"
+
+
+def has_controls(text: str) -> bool:
+    """Whether a text spells a control token of a chat template."""
+    return ("<" in text or "[" in text) and _CONTROL.search(text) is not None
+
+
+def broken(text: str) -> str:
+    """Return a text with each control token broken up behind its first character."""
+    return _CONTROL.sub(lambda found: found[0][0] + _BREAK + found[0][1:], text) if has_controls(text) else text
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What an answer has beside the label of its task, or why the row cannot leave (a kind of finding).
+
+    ``others`` are (annotation id, value) of other tasks by name.
+    """
+
+    reasoning: str = ""
+    others: Mapping[str, tuple[int, Value]] = field(default_factory=dict)
+    why: str = ""
+
+
+NOTHING = Beside()
+
+
+def joint_tasks(job: Job) -> dict[str, Task]:
+    """Return the other tasks whose labels stand in the same answer. Raises :class:`SettingError`."""
+    found = {name: find(job.calls.others, name, "task") for name in job.options.joint if name != job.task.name}
+    for other in (job.task, *found.values()) if found else ():
+        if other.unit != job.task.unit or not other.usual:
+            raise SettingError(
+                "The task %(task)s cannot be answered together with %(other)s: it labels something else, or it has "
+                "prompts of its own",
+                task=other.name,
+                other=job.task.name,
+            )
+    return {name: replace(task, schema=task.schema.past) for name, task in found.items()}
+
+
+def beside(job: Job, rows: Sequence[Row], others: Mapping[str, Task]) -> dict[int, Beside]:
+    """Return what the answers of rows have beside their labels, by annotation id; nothing if none is asked for."""
+    if job.options.reasoning:
+        steps = job.store.suggestions.steps([row["id"] for row in rows])
+        return {row["id"]: _reasoned(steps.get(row["id"], ())) for row in rows}
+    found: dict[int, dict[str, tuple[int, Value]]] = {row["id"]: {} for row in rows} if others else {}
+    for name, task in others.items():
+        given = job.store.annotations.approved_among(job.project["id"], name, [row["record_id"] for row in rows])
+        for row in rows:
+            if (other := given.get(row["record_id"])) is not None:
+                try:
+                    value = task.read(strictjson.loads(other["value"]), other["task_version"], row["text"])
+                except LabelError:
+                    continue
+                found[row["id"]][name] = other["id"], value
+    return {
+        id_: Beside(others=given) if len(given) == len(others) else Beside(why="not_all_tasks")
+        for id_, given in found.items()
+    }
+
+
+def _reasoned(steps: Sequence[tuple[str, str]]) -> Beside:
+    found = [text for name, text in steps if name == flows.REASONING]
+    return Beside(reasoning=found[0]) if len(steps) == len(found) == 1 else Beside(why="no_reasoning")
 
 
 class Asked:
-    """Gives rows their prompts and answers, as the calls of their task have them."""
+    """Gives rows their prompts and answers, as the calls of their task have them. To be closed.
 
-    def __init__(self, job: Job) -> None:
-        self.task, self.style = job.task, job.style
+    ``chosen`` are the annotations whose records may be examples: those of the train split, of each task.
+    """
 
-    def rows(self, rows: Sequence[ExportRow]) -> list[ExportRow]:
+    def __init__(self, job: Job, chosen: Collection[int] = ()) -> None:
+        self.job, self.style = job, job.style
+        self.tasks = {job.task.name: job.task, **joint_tasks(job)}
+        self.asked = {name: asked(task, self.style) for name, task in self.tasks.items()}
+        self._chosen, self._open = chosen, ExitStack()
+        self._indexes: dict[str, ExampleIndex] = {}
+
+    def __enter__(self) -> Self:
+        if self.job.options.examples and self.job.calls.embeddings is not None:
+            store = Store(self.job.store.path, read_only=True)
+            self._open.callback(store.close)
+            store.annotations = self._log = ChosenAnnotations(
+                store.db, self._chosen, 0 if self.job.options.earlier else store.annotations.newest()
+            )
+            for name in self.tasks:
+                offered = self.job.offered if name == self.job.task.name else self.job.calls.others[name]
+                index = ExampleIndex(store, int(self.job.project["id"]), offered, self.job.calls.embeddings)
+                self._indexes[name] = index
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def rows(self, rows: Sequence[ExportRow], found: Mapping[int, Beside]) -> list[ExportRow]:
         """Return the rows with prompt and answer. Raises :class:`PluginError` for a prompt that no trainer can read."""
-        return [replace(row, prompt=self._prompt(row), answer=self.task.answer(row.value)) for row in rows]
+        vectors: Any = ()
+        if self._indexes and self.job.calls.embeddings is not None:
+            vectors = self.job.calls.embeddings.vectors([(row.record.id, row.record.text) for row in rows])
+        made = []
+        for n, row in enumerate(rows):
+            examples = self._examples(row, vectors[n]) if self._indexes else {}
+            more = found.get(row.annotation_id, NOTHING)
+            cases = {name: self._case(name, row, examples.get(name, ())) for name in self.tasks}
+            prompt = self._checked(flows.first_ask(cases).messages)
+            made.append(replace(row, prompt=prompt, answer=broken(self._answer(row, more)), others=more.others))
+        return made
 
-    def _prompt(self, row: ExportRow) -> list[Message]:
-        # As served, but for equal files from equal rows: the word of the marks is a hash of the text.
-        record = replace(row.record, text=self.style.sent(row.record.text, row.record.metadata, row.record.parts))
-        style = replace(self.style, fence=self.style.mark(record.text))
-        return self._checked(self.task.build_prompt(record, [], style))
+    def _case(self, name: str, row: ExportRow, examples: Sequence[Example]) -> flows.Case:
+        record = row.record
+        text = broken(self.style.sent(record.text, record.metadata, record.parts))
+        style = replace(self.style, fence=self.style.mark(text))
+        return flows.Case(
+            self.asked[name], replace(record, text=text), examples, style, Generation(), AUTO, _never_read
+        )  # fmt: skip
+
+    def _examples(self, row: ExportRow, vector: Any) -> dict[str, list[Example]]:
+        if self.job.options.earlier:
+            self._log.until = row.annotation_id - 1
+        query, calls = Query.of(row.record, vector), self.job.calls
+        found = {}
+        for name, index in self._indexes.items():
+            hits = calls.retriever.retrieve(index, replace(query, seen={}), self.job.options.examples)
+            found[name] = [
+                replace(one, text=broken(self.style.sent(one.text, one.metadata, one.parts)))
+                for one in index.examples(hits)
+            ]
+        return found
+
+    def _answer(self, row: ExportRow, more: Beside) -> str:
+        if more.others:
+            values = {self.job.task.name: row.value} | {name: value for name, (_, value) in more.others.items()}
+            return flows.joint_answer({name: self.tasks[name].schema.answer(value) for name, value in values.items()})
+        answer = self.asked[self.job.task.name].answer(row.value)
+        return flows.with_reasoning(self.job.task.name, more.reasoning, answer) if more.reasoning else answer
 
     def _checked(self, messages: Sequence[Message]) -> list[Message]:
         """Return messages with role and content alone, both of which are sound."""
@@ -39,13 +184,54 @@ class Asked:
                 raise PluginError(
                     "The task %(name)r builds a prompt that no trainer can read: its message %(place)s of %(n)s"
                     " (role %(role)r) is empty or at the wrong place. Correct its build_prompt",
-                    name=self.task.name,
+                    name=self.job.task.name,
                     place=place + 1,
                     n=len(messages),
                     role=role,
                 )
         if not messages or messages[-1]["role"] != "user":
             raise PluginError(
-                "The task %(name)r builds a prompt that does not end with a user's message", name=self.task.name
+                "The task %(name)r builds a prompt that does not end with a user's message", name=self.job.task.name
             )
         return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+    def described(self) -> dict[str, Any]:
+        """Return how a model that is trained on the rows must be asked: settings of its task, and what they made.
+
+        ``system_sha256`` is the hash of the system message: it changes with guidelines, labels and templates.
+        """
+        style, options, calls = self.style, self.job.options, self.job.calls
+        retrieved: dict[str, Any] = {}
+        if self._indexes and calls.embeddings is not None:
+            retrieved = {"retriever": calls.retriever_name, "embedder": calls.embeddings.embedder.id}
+        return {
+            "style": style.name,
+            "language": style.language,
+            "k": options.examples,
+            **retrieved,
+            "persona": {style.language: style.persona} if style.persona else {},
+            "answer_wording": {style.language: style.wording} if style.wording else {},
+            "columns": list(style.columns),
+            "prompt_guidelines": style.guidelines,
+            "answer_form": style.answers,
+            "label_names": style.names,
+            "joint": [name for name in self.tasks if name != self.job.task.name],
+            "frame": FRAME_VERSION,
+            "system_sha256": self._system_hash(),
+        }
+
+    def _system_hash(self) -> str:
+        record = Record(0, int(self.job.project["id"]), "", "-", language=self.style.language)
+        row = ExportRow(0, record, None, None, "")
+        messages = flows.first_ask({name: self._case(name, row, ()) for name in self.tasks}).messages
+        return system_hash(messages)
+
+
+def system_hash(messages: Sequence[Message]) -> str:
+    """Return the SHA-256 of the system message of a prompt, as hex digits."""
+    system = "".join(message["content"] for message in messages if message["role"] == "system")
+    return hashlib.sha256(system.encode()).hexdigest()
+
+
+def _never_read(record: Record, completion: Completion) -> Value | ParseFailure:
+    raise AssertionError("A training set asks no model")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from labeler import strictjson
@@ -33,7 +33,9 @@ class ExportRow:
 
     ``value`` is canonical; ``label`` is what re-imports to it: ``schema.answer(value)``, or ``value`` itself where the
     answer says less (a keyword that is not at its first place in the text). ``prompt`` are the messages that a model
-    is asked with, the last one a user's, and ``answer`` is the text that it should learn to answer.
+    is asked with, the last one a user's, and ``answer`` is the text that it should learn to answer. ``others`` are the
+    labels of other tasks that stand in the same answer, as (annotation id, value), and ``provenance`` says how the
+    label came to be.
     """
 
     annotation_id: int
@@ -43,6 +45,8 @@ class ExportRow:
     split: str
     prompt: Sequence[Message] = ()
     answer: str = ""
+    others: Mapping[str, tuple[int, Value]] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def messages(self) -> list[Message]:
@@ -243,6 +247,8 @@ def record_line(row: ExportRow) -> str:
             "group": record.group,
             "metadata": dict(record.metadata),
             "split": row.split,
+            **({"labels": {name: value for name, (_, value) in row.others.items()}} if row.others else {}),
+            "provenance": dict(row.provenance),
         }
     )
 

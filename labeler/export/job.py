@@ -1,4 +1,4 @@
-"""What is exported: the rows that pass the filters, and how they are written."""
+"""What is exported: the rows that pass the filters, and how they are asked and written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from labeler.errors import (
 from labeler.export.formats import Format
 from labeler.export.splits import Shares
 from labeler.prompts import LANGUAGES, PromptStyle
-from labeler.prompts.styles import ZERO_SHOT
+from labeler.prompts.styles import CHAIN_OF_THOUGHT, FEW_SHOT, FULL, JSON, PLAIN, STORED, ZERO_SHOT
+from labeler.retrieval.embedding import Embeddings
+from labeler.retrieval.retrievers import Nothing, Retriever
 from labeler.store import Row, Store
 from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
 from labeler.task import Task
@@ -59,21 +61,25 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How an export is written.
+    """How an export is asked and written.
 
     ``language`` is that of the prompts and of rendered labels (None: the project's), ``longest`` the most characters of
-    text and answer together. ``persona`` and ``wording`` are those of the task's settings, by language, as served, and
-    ``columns`` those of the metadata that the model sees.
-    ``keep_contradicting`` exports exact copies with different labels too. ``formula_safe`` and ``bom`` concern CSV
-    only. ``reasoning`` adds the steps of each suggestion to the format ``suggestions``; no other format ever holds
-    them. ``new_splits`` forgets in which splits records left before.
+    text and answer together. ``examples`` is how many approved examples each prompt shows; they come from the train
+    split alone, with ``earlier`` from what was approved before the row. ``guidelines``, ``answers`` and ``names`` are
+    those of :class:`labeler.prompts.PromptStyle`; None leaves them as the task's calls have them. ``reasoning`` puts
+    what the model wrote on the way into the answers, for rows that have it. ``joint`` names other tasks whose labels
+    stand in the same answer. ``keep_contradicting`` exports exact copies with different labels too. ``formula_safe``
+    and ``bom`` concern CSV only. ``new_splits`` forgets in which splits records left before.
     """
 
     language: str | None = None
     longest: int = 32_000
-    persona: Mapping[str, str] = field(default_factory=dict)
-    wording: Mapping[str, str] = field(default_factory=dict)
-    columns: tuple[str, ...] = ()
+    examples: int = 0
+    earlier: bool = False
+    guidelines: str | None = None
+    answers: str | None = None
+    names: str | None = None
+    joint: tuple[str, ...] = ()
     keep_contradicting: bool = False
     formula_safe: bool = True
     bom: bool = False
@@ -83,10 +89,42 @@ class Options:
     def __post_init__(self) -> None:
         if self.longest < 1:
             raise SettingError("The longest row is %(longest)s characters; it must be at least 1", longest=self.longest)
+        if not 0 <= self.examples <= _MOST_EXAMPLES:
+            raise SettingError(
+                "%(n)s examples in each prompt; it must be between 0 and %(most)s", n=self.examples, most=_MOST_EXAMPLES
+            )
+        if self.joint and self.reasoning:
+            raise SettingError("An answer to several tasks has no reasoning; leave out one of the two")
+
+
+_MOST_EXAMPLES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """How the calls of a task are put: the words of their prompts, and where their examples come from.
+
+    ``persona`` and ``wording`` map languages to texts, ``columns`` are those of the metadata that the model sees, and
+    ``others`` are the tasks of the project by name. ``retriever`` chooses examples among ``embeddings`` and is called
+    ``retriever_name``.
+    """
+
+    persona: Mapping[str, str] = field(default_factory=dict)
+    wording: Mapping[str, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    guidelines: str = FULL
+    answers: str = JSON
+    names: str = STORED
+    retriever: Retriever = field(default_factory=lambda: Nothing({}))
+    retriever_name: str = "none"
+    embeddings: Embeddings | None = None
+    others: Mapping[str, Task] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
+    """One export. ``task`` reads values with retired labels too, ``offered`` is the task as it is asked."""
+
     store: Store
     project: Mapping[str, Any]
     task: Task
@@ -95,12 +133,28 @@ class Job:
     filters: Filters
     options: Options
     offered: Task
+    calls: Calls = field(default_factory=Calls)
 
     @property
     def style(self) -> PromptStyle:
-        language = self.options.language or self.project["language"]
-        persona, wording = (words.get(language, "") for words in (self.options.persona, self.options.wording))
-        return PromptStyle(ZERO_SHOT, language, persona=persona, wording=wording, columns=self.options.columns)
+        """How the prompts are put."""
+        options, calls = self.options, self.calls
+        language = options.language or self.project["language"]
+        style = PromptStyle(
+            CHAIN_OF_THOUGHT if options.reasoning else FEW_SHOT if options.examples else ZERO_SHOT,
+            language,
+            persona=calls.persona.get(language, ""),
+            wording=calls.wording.get(language, ""),
+            columns=calls.columns,
+            guidelines=options.guidelines or calls.guidelines,
+            answers=options.answers or calls.answers,
+            names=options.names or calls.names,
+        )
+        if style.answers == PLAIN and (options.reasoning or options.joint):
+            raise SettingError("Reasoning, and the answers to several tasks, need JSON; leave answers as json")
+        if style.names != STORED and options.joint:
+            raise SettingError("The answers to several tasks call labels by their names; leave names as stored")
+        return style
 
     def owner(self, chosen: Format) -> dict[str, str]:
         return {"project": self.project["name"], "task": self.task.name, "format": chosen.name}

@@ -6,32 +6,30 @@ It sees every approved annotation once and keeps a few numbers per row: what mus
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from labeler import strictjson
+from labeler.asked import asked
 from labeler.errors import (
     InputError,
     LabelError,
     StoreFull,
     StoreReadOnly,
 )
+from labeler.export.asked import NOTHING, Beside, beside, has_controls, joint_tasks
 from labeler.export.formats import TrainingFormat
 from labeler.export.job import Filters, Job
 from labeler.export.splits import SPLITS, Components, Linked, Places, Shares
 from labeler.sentence import N_, Sentence
 from labeler.store import Row
+from labeler.task import Task
 from labeler.text import content_hash
 
 _MOST_KEYS = 1000
 _MOST_COLUMNS = 200
-# As models spell what steers them: <|eot_id|>, <end_of_turn>, [INST], </s>.
-_CONTROL = re.compile(
-    r"<\|[^\s<>]{1,40}?\|>|</?(?:start|end)_of_\w{1,20}>|\[/?INST\]|<</?SYS>>|</?[su]>|<(?:bos|eos|pad)>"
-)
 
 _REASONS = {
     "empty_text": Sentence("The record has no text"),
@@ -42,7 +40,8 @@ _REASONS = {
     "duplicate": Sentence("Equal texts with equal labels occur more than once"),
     "near_contradicting": Sentence("Near-duplicates carry different labels; look at these records again"),
     "control_tokens": Sentence(
-        "The text holds control tokens of language models, which a trainer may take for real ones"
+        "The text spells control tokens of language models; in prompts and answers they are broken up by a character "
+        "that is not seen"
     ),
     "between_splits": Sentence(
         "Products or near-duplicates that came later tie these records to records of another split;"
@@ -52,6 +51,9 @@ _REASONS = {
         "Earlier exports put these records, or what belongs to them, into a split that has no share"
         " now; give it a share, or split all records again"
     ),
+    "no_reasoning": Sentence("No model wrote down its reasoning before the label, or a person corrected it"),
+    "not_all_tasks": Sentence("Not every task of the answer is approved for the record"),
+    "no_plain_answer": Sentence("The answer cannot be written as a bare label"),
     "changed": Sentence("Somebody decided these records again while the export ran; export again to have them"),
 }
 
@@ -108,17 +110,20 @@ _SHARE_MISSED = N_(
 class Plan:
     """The split of each row that leaves, by annotation id and by record, and what the second pass adds up.
 
-    ``seen`` is the newest memory of splits that it knows of.
+    ``seen`` is the newest memory of splits that it knows of. ``beside`` are the annotations of other tasks that stand
+    in the answer of a row, and ``asked`` says how the prompts are put.
     """
 
     seen: int
     splits: dict[int, str] = field(default_factory=dict)
     records: dict[int, str] = field(default_factory=dict)
+    beside: dict[int, tuple[int, ...]] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
     left_out: Findings = field(default_factory=Findings)
     warnings: Findings = field(default_factory=Findings)
     versions: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def report(self, shares: Shares, members: Sequence[tuple[int, str]]) -> dict[str, Any]:
         """Return the part of the manifest that speaks of rows."""
@@ -164,14 +169,17 @@ def plan_of(job: Job, chosen: TrainingFormat) -> Plan:
     seen: list[_Seen] = []
     known: set[bytes] = set()
     repeated: set[bytes] = set()
-    for row in job.approved():
-        checked = _checked(job, row, plan.left_out)
+    others, task = joint_tasks(job), asked(job.task, job.style) if chosen.asks else job.task
+    for row, found in _with_beside(job, others):
+        checked = _checked(job, row, task, found, plan.left_out)
         if checked is None:
             continue
         if chosen.complete:
             columns.update(strictjson.loads(row["metadata"]))
-        elif _CONTROL.search(row["text"]):
+        elif has_controls(row["text"]):
             plan.warnings.add("control_tokens", row["key"])
+        if found.others:
+            plan.beside[row["id"]] = tuple(id_ for id_, _ in found.others.values())
         answer, counts_as = checked
         digest = bytes.fromhex(content_hash(row["text"]))
         (repeated if digest in known else known).add(digest)
@@ -182,15 +190,15 @@ def plan_of(job: Job, chosen: TrainingFormat) -> Plan:
     _warn_of_near_contradictions(rows, repeated, plan)
     _give_places(job, rows, plan)
     if not plan.splits:
-        found = str(plan.left_out)
+        named = str(plan.left_out)
         raise InputError(
             N_("Nothing to export: every approved annotation of %(task)r is left out. %(why)s")
-            if found
+            if named
             else N_("Nothing to export: no annotation of %(task)r is approved; approve some records first")
             if job.filters == Filters()
             else N_("Nothing to export: no annotation of %(task)r is approved and fits the filters"),
             task=job.task.name,
-            why=found,
+            why=named,
         )
     if len(columns) > _MOST_COLUMNS:
         raise InputError(
@@ -201,6 +209,12 @@ def plan_of(job: Job, chosen: TrainingFormat) -> Plan:
         )
     plan.columns = sorted(columns)
     return plan
+
+
+def _with_beside(job: Job, others: Mapping[str, Task]) -> Iterator[tuple[Row, Beside]]:
+    for page in job.approved_pages():
+        found = beside(job, page, others)
+        yield from ((row, found.get(row["id"], NOTHING)) for row in page)
 
 
 def _linked(id_: int, key: str, cluster: int | None, group: str | None, digest: bytes) -> Linked:
@@ -241,7 +255,7 @@ def _warn_of_near_contradictions(rows: Sequence[_Seen], copies: Collection[bytes
             plan.warnings.add("near_contradicting", one.key)
 
 
-def _checked(job: Job, row: Row, left_out: Findings) -> tuple[str, tuple[str, ...]] | None:
+def _checked(job: Job, row: Row, task: Task, more: Beside, left_out: Findings) -> tuple[str, tuple[str, ...]] | None:
     """Return what a model should answer for a row, and what that counts as; None if it is left out, with why."""
     if not row["text"].strip():
         left_out.add("empty_text", row["key"])
@@ -252,9 +266,16 @@ def _checked(job: Job, row: Row, left_out: Findings) -> tuple[str, tuple[str, ..
         return None
     try:
         value = job.task.read(raw, row["task_version"], row["text"])
-        answer, counts_as = job.task.answer(value), tuple(sorted(job.task.schema.strata(value)))
     except LabelError:
         left_out.add("not_in_schema", row["key"])
+        return None
+    try:
+        answer, counts_as = task.answer(value), tuple(sorted(job.task.schema.strata(value)))
+    except LabelError:
+        left_out.add("no_plain_answer", row["key"])
+        return None
+    if more.why:
+        left_out.add(more.why, row["key"])
         return None
     if len(row["text"]) + len(answer) > job.options.longest:
         left_out.add("too_long", row["key"])

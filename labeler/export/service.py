@@ -33,12 +33,12 @@ from labeler.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from labeler.export.asked import Asked
+from labeler.export.asked import Asked, beside, joint_tasks
 from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
 from labeler.export.formats import Context, ExportRow, Format, Suggestions, TrainingFormat, record_line
-from labeler.export.job import Filters, Job, Options, iso
+from labeler.export.job import Calls, Filters, Job, Options, iso
 from labeler.export.plan import Plan, plan_of, remembered
-from labeler.export.splits import Shares
+from labeler.export.splits import TRAIN, Shares
 from labeler.ingest.clusters import sign_reviews
 from labeler.records import Record, Value
 from labeler.sentence import N_
@@ -72,6 +72,7 @@ def export_task(
     filters: Filters | None = None,
     reviewer_id: int | None = None,
     options: Options | None = None,
+    calls: Calls | None = None,
 ) -> ExportResult:
     """Write the approved annotations of ``task`` (or its suggestions, in the format of that name) into ``folder``.
 
@@ -92,7 +93,17 @@ def export_task(
         )
     # Rows, and the prompts beside them, know retired labels as any other.
     whole = replace(task, schema=task.schema.past)
-    job = Job(store, project, whole, Path(folder), shares or Shares(), filters or Filters(), options or Options(), task)
+    job = Job(
+        store,
+        project,
+        whole,
+        Path(folder),
+        shares or Shares(),
+        filters or Filters(),
+        options or Options(),
+        task,
+        calls or Calls(),
+    )
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
     if not isinstance(chosen, TrainingFormat) or not FILE_NAME.fullmatch(f"train{chosen.suffix}"):
@@ -100,12 +111,15 @@ def export_task(
             "The export format %(name)r is no TrainingFormat with a suffix such as '.jsonl'",
             name=format_name,
         )
+    if not chosen.asks:
+        job = replace(job, options=replace(job.options, examples=0, reasoning=False, joint=()))
     plan = plan_of(job, chosen)
     with writing(job.folder, job.owner(chosen)) as exchange:
         while not remembered(job, plan):
             plan = plan_of(job, chosen)
         members = _write_rows(job, chosen, plan, exchange)
-        exchange.commit(_manifest(job, chosen, exchange) | plan.report(job.shares, members))
+        report = plan.report(job.shares, members)
+        exchange.commit(_manifest(job, chosen, exchange) | report | ({"asked": plan.asked} if plan.asked else {}))
         return _record(job, exchange, reviewer_id, members)
 
 
@@ -119,18 +133,15 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
     for file in files.values():
         file.write(chosen.head(context), rows=0)
     members: list[tuple[int, str]] = []
-    asked = Asked(job)
-    for page in job.approved_pages():
-        # What is not planned was left out, or approved since the first pass: that waits for the next export.
-        planned = [(stored, plan.splits.pop(stored["id"], None)) for stored in page]
-        rows = [_export_row(job, stored, split) for stored, split in planned if split is not None]
-        plan.versions.update(stored["task_version"] for stored, split in planned if split is not None)
-        for row in asked.rows(rows) if chosen.asks else rows:
+    with Asked(job, _trained_on(job, plan)) as asked:
+        for row in _planned_rows(job, plan, asked if chosen.asks else None):
             files[row.split].write(chosen.row(row, context))
             if records:
                 records.write(record_line(row))
-            members.append((row.annotation_id, row.split))
+            members += [(id_, row.split) for id_ in (row.annotation_id, *(id_ for id_, _ in row.others.values()))]
             plan.labels.setdefault(row.split, Counter()).update(job.task.schema.strata(row.value))
+        if chosen.asks:
+            plan.asked = asked.described()
     for changed in _examples(job.store, plan.splits).values():
         plan.left_out.add("changed", changed["key"])
     if not members:
@@ -140,6 +151,25 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
         exchange.create(about[0]).write(about[1], rows=0)
     exchange.finish()
     return members
+
+
+def _planned_rows(job: Job, plan: Plan, asked: Asked | None) -> Iterator[ExportRow]:
+    """Yield the rows of a plan; what is not planned was left out, or approved since: that waits for the next export."""
+    others = joint_tasks(job)
+    for page in job.approved_pages():
+        splits = {stored["id"]: split for stored in page if (split := plan.splits.pop(stored["id"], None))}
+        planned = [stored for stored in page if stored["id"] in splits]
+        plan.versions.update(stored["task_version"] for stored in planned)
+        rows = [_export_row(job, stored, splits[stored["id"]]) for stored in planned]
+        yield from rows if asked is None else asked.rows(rows, beside(job, planned, others))
+
+
+def _trained_on(job: Job, plan: Plan) -> Collection[int]:
+    """Return the annotations that prompts may show as examples: of the train split alone."""
+    if not job.options.examples:
+        return ()
+    own = [id_ for id_, split in plan.splits.items() if split == TRAIN]
+    return {*own, *(other for id_ in own for other in plan.beside.get(id_, ()))}
 
 
 def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
@@ -156,7 +186,16 @@ def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
         cluster=stored["cluster"],
         parts=as_parts(stored["parts"]),
     )
-    return ExportRow(stored["id"], record, value, _portable(job.task, value, text), split)
+    provenance = {
+        "annotation_ids": [stored["id"]],
+        "how": stored["how"],
+        "reviewers": [stored["reviewer"]] if stored["reviewer"] else [],
+        "approved_at": iso(datetime.fromtimestamp(stored["created_at"], UTC)),
+        "agreement": stored["agreement"],
+        "blind": bool(stored["blind"]),
+        "task_version": stored["task_version"],
+    }
+    return ExportRow(stored["id"], record, value, _portable(job.task, value, text), split, provenance=provenance)
 
 
 def _portable(task: Task, value: Value, text: str) -> Any:
@@ -179,7 +218,8 @@ def _manifest(job: Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
         "schema": job.offered.schema.to_json(),
         "retired": [label.name for label in job.offered.schema.retired],
         "filters": job.filters.to_json(),
-        "options": asdict(job.options) | {"language": job.style.language, "columns": list(job.options.columns)},
+        "options": asdict(job.options) | {"language": job.style.language, "joint": list(job.options.joint)},
+        "columns": list(job.calls.columns),
         "files": exchange.entries(),
     }
 

@@ -119,6 +119,8 @@ class LabelSchema(ABC):
     """Whether each value is a list of names of a closed list: classifiers."""
     cuts: str = ""
     """Of which pieces of the text a value is made, so that it can be learned what to cut out; empty for none."""
+    bare: ClassVar[bool] = False
+    """Whether an answer may be a bare text instead of JSON."""
     free_text: bool = False
     """Whether a value is a text: brackets in a cell are part of it."""
     sides: tuple[str, ...] = ()
@@ -205,6 +207,16 @@ class LabelSchema(ABC):
         returned as it is, for :meth:`parse` to refuse.
         """
         return cell
+
+    def plain(self, value: Value) -> str | None:
+        """Return a value as a bare text that :meth:`read_cell` and :meth:`parse` read back; None if it has none."""
+        answer = self.answer(value)
+        text = "; ".join(answer) if isinstance(answer, list) else str(answer)
+        try:
+            same = bool(text) and self.parse(self.read_cell(text)) == value
+        except LabelError:
+            same = False
+        return text if same else None
 
     @property
     def reads_blank(self) -> bool:

@@ -43,6 +43,7 @@ class Choice(LabelSchema):
     """
 
     kind = "choice"
+    bare = True
     widget = "choice"
 
     def __init__(self, *labels: Label, optional: bool = False) -> None:
@@ -148,6 +149,7 @@ class Choices(LabelSchema):
     """
 
     kind = "choices"
+    bare = True
     widget = "choices"
     set_of_labels = True
 

@@ -38,6 +38,7 @@ class Number(LabelSchema):
     """
 
     kind = "number"
+    bare = True
     widget = "number"
 
     def __init__(
@@ -153,6 +154,7 @@ class Date(LabelSchema):
     """
 
     kind = "date"
+    bare = True
     widget = "date"
 
     def __init__(self, optional: bool = False) -> None:

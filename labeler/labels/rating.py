@@ -40,6 +40,7 @@ class Rating(LabelSchema):
     """
 
     kind = "rating"
+    bare = True
     widget = "rating"
 
     def __init__(

@@ -26,6 +26,7 @@ class Text(LabelSchema):
     """
 
     kind = "text"
+    bare = True
     widget = "text"
     cuts = CLAUSES
     free_text = True

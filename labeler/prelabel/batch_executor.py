@@ -204,7 +204,7 @@ class BatchExecutor:
         task = self.suggester.task
         request = BackendRequest(
             Record(record_id, self.suggester.project_id, "", ""), task.name, task.schema,
-            json_schema=task.json_schema(), generation=self.suggester.generation,
+            json_schema=self.suggester.asked.json_schema(), generation=self.suggester.generation,
         )  # fmt: skip
         status = response.get("status_code")
         found = self.backend.read(response.get("body"), request, status if isinstance(status, int) else 200)

@@ -291,7 +291,7 @@ def joint(cases: Mapping[str, Case]) -> Flows:
         )
         for name, case in cases.items()
     }
-    together = {name: case for name, case in cases.items() if _is_plain(case.task)}
+    together = {name: case for name, case in cases.items() if case.task.usual}
     done: dict[str, Outcome] = {}
     unread: dict[str, str] = {}
     if len(together) > 1:
@@ -316,7 +316,7 @@ def _joint_ask(cases: Sequence[Case]) -> Ask:
     first, language = cases[0], cases[0].style.language
     tasks = [case.task for case in cases]
     sections = [
-        prompts.joint_section(task.name, task.titled(language), task.guided(language), task.schema, language)
+        prompts.joint_section(task.name, task.titled(language), task.told(first.style), task.schema, first.style)
         for task in tasks
     ]
     answer = {task.name: task.schema.json_schema() for task in tasks}
@@ -361,12 +361,6 @@ def _parts(cases: Mapping[str, Case], completion: Completion) -> dict[str, Compl
     }
 
 
-def _is_plain(task: Task) -> bool:
-    """Whether prompts and answers of the task are the usual ones, so that it can share a prompt with others."""
-    kind = type(task)
-    return all(getattr(kind, name) is getattr(Task, name) for name in ("build_prompt", "answer", "json_schema"))
-
-
 def _side_by_side(flows: Mapping[str, Flow]) -> Flows:
     """Move several flows together: what they ask for in one round is asked for in one list."""
     asked: dict[str, list[Ask]] = {}
@@ -389,6 +383,27 @@ def _side_by_side(flows: Mapping[str, Flow]) -> Flows:
             move(name, completions[start : start + len(asks)])
             start += len(asks)
     return done
+
+
+# The calls as training sets have them
+
+
+def first_ask(cases: Mapping[str, Case]) -> Ask:
+    """Return the first call that is made for a record: of one task by its style, of several together."""
+    if len(cases) == 1:
+        return next(flow_for(*cases.values()))[0]
+    return next(joint(cases))[0]
+
+
+def joint_answer(answers: Mapping[str, Any]) -> str:
+    """Return the completion that a joint call is answered with, by what each task's schema answers."""
+    return _plain(answers)
+
+
+def with_reasoning(task: str, reasoning: str, answer: str) -> str:
+    """Return a plain completion with what was thought before it, as :func:`chain_of_thought` asks for it."""
+    key = f"{REASONING}_" if task == REASONING else REASONING
+    return _plain({key: reasoning, **read_json(answer)})
 
 
 # What the flows are made of

@@ -11,8 +11,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
+from labeler.asked import asked
 from labeler.backends import endings
-from labeler.backends.base import AUTO, Backend, BackendRequest
+from labeler.backends.base import AUTO, GENERATED, Backend, BackendRequest
 from labeler.errors import InputError, LabelerError, PluginError
 from labeler.labels import safe_agreement
 from labeler.prelabel import flows
@@ -23,6 +24,7 @@ from labeler.prelabel.meant import left_over
 from labeler.prelabel.stack import FREE, MODEL, TOGETHER, Stack
 from labeler.prelabel.tokens import Refused, Tokens
 from labeler.prompts import FRAME_VERSION, PromptStyle, shown, suspicious, unmarked
+from labeler.prompts.styles import FULL, JSON, STORED
 from labeler.records import (
     BackendFailure,
     Completion,
@@ -201,16 +203,25 @@ class Suggester:
         if self.columns or whole.parts:
             record = replace(whole, text=self.style.sent(whole.text, whole.metadata, whole.parts))
         texts = [record.text, *(example.text for example in prepared.examples)]
-        longest = None if self.backend.thinks else self._longest(self.task.json_schema())
+        task, answering = self.asked, self.answering
+        longest = None if self.backend.thinks else self._longest(task.json_schema())
 
         def parse(_: Record, completion: Completion) -> Any:
             # What is quoted from a text stands in the text itself, whatever is sent before it.
-            return self.parse(whole, completion)
+            return self.parse(whole, completion, task)
 
+        if task is not self.task:
+            # Scores are of the labels as they are stored.
+            answering = GENERATED
         return Case(
-            self.task, record, prepared.examples, self.style.fenced(texts), self.generation, self.answering, parse,
+            task, record, prepared.examples, self.style.fenced(texts), self.generation, answering, parse,
             longest=longest,
         )  # fmt: skip
+
+    @cached_property
+    def asked(self) -> Task:
+        """The task as the model is asked for it."""
+        return asked(self.task, self.style)
 
     def flow(self, prepared: Prepared) -> Started:
         """Return the flow of calls for a record, ready to be driven; it returns one outcome for each task.
@@ -333,6 +344,8 @@ class Suggester:
         parts: list[Any] = [FRAME_VERSION, style.name, style.language, style.persona, style.wording]
         parts += [retriever, self.k, self.task.version]
         parts += [list(self.columns)] if self.columns else []
+        form = [style.guidelines, style.answers, style.names]
+        parts += [form] if form != [FULL, JSON, STORED] else []
         return hashlib.sha256(strictjson.dumps(parts).encode()).hexdigest()[:12]
 
     @cached_property
@@ -455,7 +468,7 @@ class Suggester:
         found = self.calibration_of(model_id or self.backend.model_id, self.way) if self.calibration_of else None
         return found if found is not None and found.used else None
 
-    def parse(self, record: Record, completion: Completion) -> Any:
+    def parse(self, record: Record, completion: Completion, task: Task | None = None) -> Any:
         """Return the value or a ParseFailure; an answer that was cut off or refused is never read as a label.
 
         A parser that fails is a ParseFailure too: the answer is paid for, and a person can read it.
@@ -463,7 +476,7 @@ class Suggester:
         if failure := endings.no_answer(completion, self.generation.max_tokens):
             return failure
         try:
-            return self.task.parse_completion(completion.text, record)
+            return (task or self.task).parse_completion(completion.text, record)
         except Exception as error:
             message = Sentence(
                 "The parser of the task %(task)s failed: %(reason)s", task=self.task.name, reason=_shown(error)

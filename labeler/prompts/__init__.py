@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from labeler import strictjson
 from labeler.catalogues import in_language
 from labeler.errors import SettingError
-from labeler.prompts.styles import FEW_SHOT, STYLES, WAYS
+from labeler.prompts.styles import ANSWERS, FEW_SHOT, FULL, GUIDELINES, JSON, NONE, PLAIN, STORED, STYLES, WAYS
 from labeler.records import Example, Message, Part, Record, Value
 from labeler.text import as_read
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FRAME_VERSION = "v3"
 """Raised whenever the wording of a template changes: what was asked in other words was made another way."""
 LANGUAGES = ("ko", "en")
+NAMES = (STORED, *LANGUAGES)
 _UNSET_FENCE = "0" * 8
 _MARK_BYTES = 4
 _LONGEST_SECRET = 64
@@ -43,6 +44,10 @@ _LONGEST_VALUE = 200
 QUOTED = 2000
 """How many characters of an unreadable answer are shown to the model again."""
 _PLACE = re.compile(r"\{(\w+)\}")
+_GUIDELINES = re.compile(r"^#+ [^\n]*\n\{guidelines\}\n+", re.MULTILINE)
+PLAIN_FRAME = "frame-plain.v1"
+WORDINGS = {JSON: "wording.v2", PLAIN: "wording-plain.v1"}
+"""The templates of the sentence that says how to answer, by how the answer is written."""
 
 # Wording that speaks to a model rather than to a shop: shown to the reviewer as a warning, never acted on.
 _SUSPICIOUS = re.compile(
@@ -69,7 +74,9 @@ class PromptStyle:
     ``persona`` replaces the sentence that says who the model is, ``wording`` the one that says how to answer; empty
     leaves the frame's own. ``samples`` is how many answers self-consistency asks for. ``secret`` (at most 64 bytes)
     is the instance's own and keys the marks of examples; without it the marks can be computed by anybody, which
-    suits tests and exports. ``columns`` are the columns of the metadata that the model sees.
+    suits tests and exports. ``columns`` are the columns of the metadata that the model sees. ``guidelines``,
+    ``answers`` and ``names`` say how much of the guidelines the prompt has, how the answer is written, and how the
+    labels are called in both.
     """
 
     name: str = FEW_SHOT
@@ -80,8 +87,16 @@ class PromptStyle:
     samples: int = 5
     secret: bytes = field(default=b"", repr=False)
     columns: tuple[str, ...] = ()
+    guidelines: str = FULL
+    answers: str = JSON
+    names: str = STORED
 
     def __post_init__(self) -> None:
+        for value, known in ((self.guidelines, GUIDELINES), (self.answers, ANSWERS), (self.names, NAMES)):
+            if value not in known:
+                raise SettingError(
+                    "There is no %(value)r here; there are: %(names)s", value=value, names=", ".join(known)
+                )
         if self.name not in STYLES:
             raise SettingError(
                 "No prompt style %(name)r; there are: %(names)s", name=self.name, names=", ".join(STYLES)
@@ -144,7 +159,16 @@ def filled(template: str, language: str, /, **values: str) -> str:
 
     One pass: what people, reviews and models wrote is never searched for places, so braces in it stay as they are.
     """
-    return _PLACE.sub(lambda place: values[place[1]], prompt_text(template, language))
+    return _fill(prompt_text(template, language), **values)
+
+
+def _fill(text: str, /, **values: str) -> str:
+    return _PLACE.sub(lambda place: values[place[1]], text)
+
+
+def _told(template: str, style: PromptStyle) -> str:
+    """Return a template without its section of guidelines where the prompt has none of them."""
+    return _GUIDELINES.sub("", template) if style.guidelines == NONE else template
 
 
 def sent_values(metadata: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
@@ -160,8 +184,9 @@ def _clipped(value: Any) -> str:
 
 def head(name: str, title: str, guidelines: str, schema: LabelSchema, style: PromptStyle) -> str:
     """Return the system message of one task: the same for every record and every call, and for every style's name."""
+    plain = style.answers == PLAIN
     return _head(
-        f"frame.{FRAME_VERSION}",
+        PLAIN_FRAME if plain else f"frame.{FRAME_VERSION}",
         style,
         title=title,
         guidelines=guidelines.strip(),
@@ -182,22 +207,23 @@ def joint_head(sections: Iterable[str], answer: Mapping[str, object], style: Pro
     )
 
 
-def joint_section(name: str, title: str, guidelines: str, schema: LabelSchema, language: str) -> str:
+def joint_section(name: str, title: str, guidelines: str, schema: LabelSchema, style: PromptStyle) -> str:
     """Return what the head of a joint prompt says of one task."""
-    labels = schema.describe(language).strip() or "-"
-    return filled("joint-task.v2", language, name=name, title=title, guidelines=guidelines.strip(), labels=labels)
+    labels = schema.describe(style.language).strip() or "-"
+    template = _told(prompt_text("joint-task.v2", style.language), style)
+    return _fill(template, name=name, title=title, guidelines=guidelines.strip(), labels=labels)
 
 
 def _head(template: str, style: PromptStyle, **values: str) -> str:
     """Return a system message; its last part, how to answer, says where columns stand if there are any."""
-    text = filled(template, style.language, **_own_words(style), **values)
+    text = _fill(_told(prompt_text(template, style.language), style), **_own_words(style), **values)
     return f"{text}\n{prompt_text(_COLUMNS, style.language)}" if style.columns else text
 
 
 def _own_words(style: PromptStyle) -> dict[str, str]:
     return {
         "persona": style.persona.strip() or prompt_text("persona.v1", style.language),
-        "wording": style.wording.strip() or prompt_text("wording.v2", style.language),
+        "wording": style.wording.strip() or prompt_text(WORDINGS[style.answers], style.language),
     }
 
 

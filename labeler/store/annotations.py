@@ -150,13 +150,20 @@ class Annotations:
 
         ``unit`` is the one that the task has now: what was approved while it had another is left out. None yields all.
         """
-        sql = """SELECT a.id, a.value, a.how, a.blind, a.task_version, a.created_at, a.origin, r.id AS record_id,
-                 r.key, r.text, r.grp, r.cluster, r.metadata, r.parts, r.language, p.name AS reviewer
+        sql = """SELECT a.id, a.value, a.how, a.blind, a.task_version, a.created_at, a.origin, a.agreement,
+                 r.id AS record_id, r.key, r.text, r.grp, r.cluster, r.metadata, r.parts, r.language, p.name AS reviewer
                  FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN reviewers p ON p.id = a.reviewer_id
                  WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL
                  AND (:kind IS NULL OR r.kind = :kind) AND a.id > :after ORDER BY a.id LIMIT :size"""
         kind = None if unit is None else kind_of(unit)
         yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind}, size)
+
+    def approved_among(self, project_id: int, task: str, record_ids: Sequence[int]) -> dict[int, Row]:
+        """Return ``id``, ``value`` and ``task_version`` of the approvals in force on some records, by record id."""
+        sql = f"""SELECT id, record_id, value, task_version FROM annotations
+                  WHERE {_GIVEN} AND record_id IN (SELECT value FROM json_each(:ids))"""
+        rows = self.db.all(sql, {"p": project_id, "t": task, "ids": strictjson.dumps(list(record_ids))})
+        return {row["record_id"]: row for row in rows}
 
     # What a change of labels has to know, whatever the unit of a record is.
 

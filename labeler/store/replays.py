@@ -14,7 +14,6 @@ from typing import Any
 from labeler import strictjson
 from labeler.errors import NotFound
 from labeler.records import ParseFailure
-from labeler.store.annotations import Annotations
 from labeler.store.database import Database, Row, Tx
 from labeler.store.ledger_runs import FINISHED
 from labeler.store.records import kind_of
@@ -249,23 +248,3 @@ _CORRECTIONS = """SELECT a.id, a.record_id, a.value, a.task_version, s.value AS 
 def _now() -> dict[str, float]:
     now = time.time()
     return {"now": now, "latest": now + 2 * _LEASE}
-
-
-class PastAnnotations(Annotations):
-    """The log of decisions as it stood after the decision ``until``: what an index reads to know no more than that."""
-
-    until = 0
-
-    def latest_seq(self, project_id: int, task: str, tx: Tx | None = None) -> int:
-        sql = "SELECT MAX(id) FROM annotations WHERE project_id = :p AND task = :t AND id <= :until"
-        return int((tx or self.db).value(sql, {"p": project_id, "t": task, "until": self.until}) or 0)
-
-    def news(self, project_id: int, task: str, united_seq: int) -> tuple[int, int, bool]:
-        _, removals, united = super().news(project_id, task, united_seq)
-        return self.latest_seq(project_id, task), removals, united
-
-    def count_since(self, project_id: int, task: str, seq: int, limit: int) -> int:
-        return len(self.since(project_id, task, seq, limit))
-
-    def since(self, project_id: int, task: str, seq: int, limit: int = 5000) -> list[Row]:
-        return [row for row in super().since(project_id, task, seq, limit) if row["id"] <= self.until]

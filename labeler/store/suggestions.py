@@ -131,6 +131,13 @@ class Suggestions:
         sql = "SELECT * FROM suggestions WHERE record_id = :r AND task = :t ORDER BY id DESC"
         return [as_suggestion(row) for row in self.db.all(sql, {"r": record_id, "t": task})]
 
+    def steps(self, annotation_ids: Sequence[int]) -> dict[int, list[tuple[str, str]]]:
+        """Return (name, text) of the steps before each suggestion that was accepted as it was, by annotation id."""
+        sql = """SELECT a.id, s.steps FROM annotations a JOIN suggestions s ON s.id = a.suggestion_id
+                 WHERE a.id IN (SELECT value FROM json_each(:ids)) AND a.how = 'accepted' AND s.steps IS NOT NULL"""
+        rows = self.db.all(sql, {"ids": strictjson.dumps(list(annotation_ids))})
+        return {row["id"]: [(name, text) for name, text in strictjson.loads(row["steps"])] for row in rows}
+
     def made_in_run(self, run_id: int, task: str) -> list[tuple[tuple[str, ...], int]]:
         """Return how the suggestions of a run for a task were made, and how many, most frequent first."""
         counts = Counts(self.db).of(NOTES, run_id, task)

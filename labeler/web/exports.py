@@ -13,7 +13,8 @@ from labeler.errors import InputError, NotFound
 from labeler.export import Filters, Options, Shares, export_task
 from labeler.export.files import MANIFEST
 from labeler.export.job import HOWS
-from labeler.prompts import LANGUAGES
+from labeler.prompts import LANGUAGES, NAMES
+from labeler.prompts.styles import ANSWERS, GUIDELINES
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts
 
@@ -31,7 +32,6 @@ def form(project_id: int) -> Any:
 @admin_only
 def make(project_id: int) -> Any:
     task, format_ = project_task(text("task")), text("format", 80)
-    persona, wording = instance().prompt_words(g.project, task)
     try:
         export_task(
             instance().store,
@@ -45,14 +45,18 @@ def make(project_id: int) -> Any:
             filters=Filters(how=tuple(texts("how")), language=text("language") or None),
             reviewer_id=g.person["id"],
             options=Options(
-                persona=persona,
-                wording=wording,
-                columns=instance().sent_columns(g.project, task),
-                new_splits=bool(request.form.get("new_splits")),
+                examples=int(decimal("examples", 0, 64) or 0),
+                guidelines=text("prompt_guidelines") or None,
+                answers=text("answer_form") or None,
+                names=text("label_names") or None,
+                joint=tuple(texts("joint")),
                 formula_safe=not request.form.get("raw"),
+                new_splits=bool(request.form.get("new_splits")),
+                earlier=bool(request.form.get("earlier")),
                 bom=bool(request.form.get("bom")),
                 reasoning=bool(request.form.get("reasoning")),
             ),
+            calls=instance().calls(g.project, task),
         )
     except InputError as error:
         return _page(project_id, request.form, str(error)), error.status
@@ -75,6 +79,8 @@ def _page(project_id: int, given: Any, message: str = "") -> str:
         formats=instance().plugins.exporters,
         hows=HOWS,
         languages=LANGUAGES,
+        choices={"prompt_guidelines": GUIDELINES, "answer_form": ANSWERS, "label_names": NAMES},
+        chosen_joint=given.getlist("joint") if hasattr(given, "getlist") else [],
         given=given,
         chosen_how=given.getlist("how") if hasattr(given, "getlist") else [],
         exports=[export | {"names": _names(export), "here": _is_here(export)} for export in made],

@@ -103,7 +103,17 @@ _REST = Group(N_("More settings"), (), folded=True)
 
 # A run has settings of its own on top of its task's. What a task asks is not one of them, and the budget of a run
 # stands beside its number of records.
-_NOT_OF_A_RUN = ("guidelines", "labels", "unit", "pinned", "persona", "answer_wording", "budget", "backend")
+_NOT_OF_A_RUN = (
+    "guidelines",
+    "labels",
+    "unit",
+    "pinned",
+    "persona",
+    "answer_wording",
+    "short_guidelines",
+    "budget",
+    "backend",
+)
 RUN_GROUPS = (
     Group(
         N_("Model and prompt"), ("model_id", "style", "k", "retriever", "answering", "calibrate", "trial", "executor")
