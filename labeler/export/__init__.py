@@ -3,7 +3,8 @@
 from labeler.export.files import recover
 from labeler.export.formats import Context, ExportRow, Format, TrainingFormat, built_in
 from labeler.export.job import Calls, Filters, Options
-from labeler.export.service import ExportResult, export_task
+from labeler.export.preflight import Preflight
+from labeler.export.service import ExportResult, check_task, export_task
 from labeler.export.splits import Shares
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "Filters",
     "Format",
     "Options",
+    "Preflight",
     "Shares",
     "TrainingFormat",
     "built_in",
+    "check_task",
     "export_task",
     "recover",
 ]

@@ -23,27 +23,25 @@ from pathlib import Path
 from typing import Any
 
 import labeler
-from labeler import strictjson
 from labeler.errors import (
     InputError,
-    LabelError,
     PluginError,
     SettingError,
     StoreError,
     StoreFull,
     StoreReadOnly,
 )
-from labeler.export.asked import Asked, beside, joint_tasks
+from labeler.export.asked import Asked
 from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
-from labeler.export.formats import Context, ExportRow, Format, Suggestions, TrainingFormat, record_line
+from labeler.export.formats import Context, Format, Suggestions, TrainingFormat, record_line
 from labeler.export.job import Calls, Filters, Job, Options, iso
 from labeler.export.plan import Plan, plan_of, remembered
-from labeler.export.splits import TRAIN, Shares
+from labeler.export.preflight import Preflight, Ruler, preflight
+from labeler.export.rows import planned_rows, trained_on
+from labeler.export.splits import Shares
 from labeler.ingest.clusters import sign_reviews
-from labeler.records import Record, Value
 from labeler.sentence import N_
 from labeler.store import Row, Store
-from labeler.store.records import as_parts
 from labeler.store.suggestions import as_suggestion
 from labeler.task import Task
 from labeler.text import guess_language
@@ -81,38 +79,9 @@ def export_task(
     :class:`StoreFull` or another :class:`StoreError` if it cannot be written; then the folder is as it was. Raises
     :class:`SettingError` for a format that is not there, and :class:`PluginError` for one that is no format.
     """
-    # Near-duplicates of what has just come in belong on one side of a split. An export needs no store to write to.
-    with contextlib.suppress(StoreError, OSError):
-        sign_reviews(store, project["id"], lambda: store.read_only)
-    chosen = formats.get(format_name)
-    if chosen is None:
-        raise SettingError(
-            "No export format %(name)r; there are: %(names)s",
-            name=format_name,
-            names=", ".join(sorted(formats)),
-        )
-    # Rows, and the prompts beside them, know retired labels as any other.
-    whole = replace(task, schema=task.schema.past)
-    job = Job(
-        store,
-        project,
-        whole,
-        Path(folder),
-        shares or Shares(),
-        filters or Filters(),
-        options or Options(),
-        task,
-        calls or Calls(),
-    )
+    job, chosen = _job(store, project, task, format_name, folder, formats, shares, filters, options, calls)
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
-    if not isinstance(chosen, TrainingFormat) or not FILE_NAME.fullmatch(f"train{chosen.suffix}"):
-        raise PluginError(
-            "The export format %(name)r is no TrainingFormat with a suffix such as '.jsonl'",
-            name=format_name,
-        )
-    if not chosen.asks:
-        job = replace(job, options=replace(job.options, examples=0, reasoning=False, joint=()))
     plan = plan_of(job, chosen)
     with writing(job.folder, job.owner(chosen)) as exchange:
         while not remembered(job, plan):
@@ -121,6 +90,64 @@ def export_task(
         report = plan.report(job.shares, members)
         exchange.commit(_manifest(job, chosen, exchange) | report | ({"asked": plan.asked} if plan.asked else {}))
         return _record(job, exchange, reviewer_id, members)
+
+
+def check_task(
+    store: Store,
+    project: Mapping[str, Any],
+    task: Task,
+    format_name: str,
+    *,
+    formats: Mapping[str, Format],
+    shares: Shares | None = None,
+    filters: Filters | None = None,
+    options: Options | None = None,
+    calls: Calls | None = None,
+    model: Path | str | None = None,
+) -> Preflight:
+    """Say what a trainer would make of an export, and write nothing: see :mod:`labeler.export.preflight`.
+
+    ``model`` is a folder or hub id whose tokenizer and chat template are used. Raises as :func:`export_task` does, and
+    :class:`InputError` for a model without a tokenizer.
+    """
+    job, chosen = _job(store, project, task, format_name, Path(), formats, shares, filters, options, calls)
+    if isinstance(chosen, Suggestions):
+        raise InputError("Suggestions are for analysis, and no trainer reads them; choose another format")
+    return preflight(job, chosen, Ruler(model))
+
+
+def _job(
+    store: Store,
+    project: Mapping[str, Any],
+    task: Task,
+    format_name: str,
+    folder: Path,
+    formats: Mapping[str, Format],
+    shares: Shares | None,
+    filters: Filters | None,
+    options: Options | None,
+    calls: Calls | None,
+) -> tuple[Job, TrainingFormat | Suggestions]:
+    # Near-duplicates of what has just come in belong on one side of a split. An export needs no store to write to.
+    with contextlib.suppress(StoreError, OSError):
+        sign_reviews(store, project["id"], lambda: store.read_only)
+    chosen = formats.get(format_name)
+    if chosen is None:
+        raise SettingError(
+            "No export format %(name)r; there are: %(names)s", name=format_name, names=", ".join(sorted(formats))
+        )
+    asked = options or Options()
+    if not isinstance(chosen, TrainingFormat | Suggestions) or not FILE_NAME.fullmatch(f"train{chosen.suffix}"):
+        raise PluginError(
+            "The export format %(name)r is no TrainingFormat with a suffix such as '.jsonl'", name=format_name
+        )
+    if isinstance(chosen, TrainingFormat) and not chosen.asks:
+        asked = replace(asked, examples=0, reasoning=False, joint=())
+    # Rows, and the prompts beside them, know retired labels as any other.
+    whole = replace(task, schema=task.schema.past)
+    return Job(
+        store, project, whole, Path(folder), shares or Shares(), filters or Filters(), asked, task, calls or Calls()
+    ), chosen
 
 
 def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange) -> list[tuple[int, str]]:
@@ -133,8 +160,8 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
     for file in files.values():
         file.write(chosen.head(context), rows=0)
     members: list[tuple[int, str]] = []
-    with Asked(job, _trained_on(job, plan)) as asked:
-        for row in _planned_rows(job, plan, asked if chosen.asks else None):
+    with Asked(job, trained_on(job, plan)) as asked:
+        for row in planned_rows(job, plan, asked if chosen.asks else None):
             files[row.split].write(chosen.row(row, context))
             if records:
                 records.write(record_line(row))
@@ -151,62 +178,6 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
         exchange.create(about[0]).write(about[1], rows=0)
     exchange.finish()
     return members
-
-
-def _planned_rows(job: Job, plan: Plan, asked: Asked | None) -> Iterator[ExportRow]:
-    """Yield the rows of a plan; what is not planned was left out, or approved since: that waits for the next export."""
-    others = joint_tasks(job)
-    for page in job.approved_pages():
-        splits = {stored["id"]: split for stored in page if (split := plan.splits.pop(stored["id"], None))}
-        planned = [stored for stored in page if stored["id"] in splits]
-        plan.versions.update(stored["task_version"] for stored in planned)
-        rows = [_export_row(job, stored, splits[stored["id"]]) for stored in planned]
-        yield from rows if asked is None else asked.rows(rows, beside(job, planned, others))
-
-
-def _trained_on(job: Job, plan: Plan) -> Collection[int]:
-    """Return the annotations that prompts may show as examples: of the train split alone."""
-    if not job.options.examples:
-        return ()
-    own = [id_ for id_, split in plan.splits.items() if split == TRAIN]
-    return {*own, *(other for id_ in own for other in plan.beside.get(id_, ()))}
-
-
-def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
-    text = stored["text"]
-    value = job.task.read(strictjson.loads(stored["value"]), stored["task_version"], text)
-    record = Record(
-        id=stored["record_id"],
-        project_id=job.project["id"],
-        key=stored["key"],
-        text=text,
-        language=stored["language"],
-        group=stored["grp"],
-        metadata=strictjson.loads(stored["metadata"]),
-        cluster=stored["cluster"],
-        parts=as_parts(stored["parts"]),
-    )
-    provenance = {
-        "annotation_ids": [stored["id"]],
-        "how": stored["how"],
-        "reviewers": [stored["reviewer"]] if stored["reviewer"] else [],
-        "approved_at": iso(datetime.fromtimestamp(stored["created_at"], UTC)),
-        "agreement": stored["agreement"],
-        "blind": bool(stored["blind"]),
-        "task_version": stored["task_version"],
-    }
-    return ExportRow(stored["id"], record, value, _portable(job.task, value, text), split, provenance=provenance)
-
-
-def _portable(task: Task, value: Value, text: str) -> Any:
-    """Return the answer for ``value`` if it re-imports to ``value``, else ``value`` itself, which always does."""
-    answer = task.schema.answer(value)
-    if answer == value:
-        return value
-    try:
-        return answer if task.schema.parse(answer, text) == value else value
-    except LabelError:
-        return value
 
 
 def _manifest(job: Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
