@@ -78,9 +78,9 @@ class Instance(Examples):
             self.wake()
         return self.suggester(project, task, {"backend": stands_in})
 
-    def calls(self, project: Mapping[str, Any], task: Task) -> Calls:
+    def calls(self, project: Mapping[str, Any], task: Task, asked: Mapping[str, Any] | None = None) -> Calls:
         """Return how the calls of a task are put: see :meth:`Suggesters.calls`."""
-        return self._suggesters.calls(project, task)
+        return self._suggesters.calls(project, task, asked)
 
     def policy(self, settings: Mapping[str, Any]) -> CallPolicy:
         """Return the call policy of a run with these settings of its task."""

@@ -11,12 +11,13 @@ from typing import Any
 from labeler.annotation import relabel
 from labeler.annotation.decisions import Decisions
 from labeler.annotation.relabel import TaskSettings
-from labeler.errors import SettingError
+from labeler.errors import InputError, SettingError
 from labeler.extras import AUTO, check_embedder
 from labeler.files import Files
 from labeler.ingest.service import Importer
 from labeler.ingest.upkeep import refresh_groups
 from labeler.labels import Answers
+from labeler.labels.moves import number_of
 from labeler.plugins import find
 from labeler.settings import changed_settings, check_columns, read_settings
 from labeler.store import Tx
@@ -84,6 +85,20 @@ class Projects(Files):
             moves = self.store.projects.label_moves(*place)
             known = self._overridden[place] = (version, task.overridden(version, settings, moves))
         return known[1]
+
+    def task_at(self, project: Mapping[str, Any], name: str, version: str) -> Task:
+        """Return a task as a version of its settings had it. Raises :class:`InputError` where the plugin is another."""
+        task, number = self.plugins.task(name), number_of(version, self.plugins.task(name).version)
+        if version not in (task.version, f"{task.version}.{number}"):
+            raise InputError(
+                "The labels are of version %(version)s of %(task)s; its plugin has version %(now)s by now",
+                version=version,
+                task=name,
+                now=task.version,
+            )
+        moves = self.store.projects.label_moves(project["id"], name)
+        settings = self.store.projects.task_settings_at(project["id"], name, number)
+        return task.overridden(number, settings, {at: move for at, move in moves.items() if at <= number})
 
     def task_settings_raw(self, project: Mapping[str, Any], name: str) -> dict[str, Any]:
         """Return only the settings that the project changed."""

@@ -228,14 +228,18 @@ class Suggesters:
             stacks=settings["trial"],
         )  # fmt: skip
 
-    def calls(self, project: Mapping[str, Any], task: Task) -> Calls:
-        """Return how the calls of a task are put, for training sets that ask in the same way."""
-        settings = self.opened.task_settings(project, task.name)
+    def calls(self, project: Mapping[str, Any], task: Task, asked: Mapping[str, Any] | None = None) -> Calls:
+        """Return how the calls of a task are put, for training sets that ask in the same way.
+
+        ``asked`` is what a manifest says of it; it stands over the settings of now.
+        """
+        asked = asked or {}
+        settings = {**self.opened.task_settings(project, task.name), **asked}
         name = settings["retriever"] or "balanced"
         return Calls(
             persona=settings["persona"] or {},
             wording=settings["answer_wording"] or {},
-            columns=self.opened.sent_columns(project, task),
+            columns=tuple(asked.get("columns", self.opened.sent_columns(project, task))),
             guidelines=settings["prompt_guidelines"],
             answers=settings["answer_form"],
             names=settings["label_names"],

@@ -4,7 +4,7 @@ from labeler.export.files import recover
 from labeler.export.formats import Context, ExportRow, Format, TrainingFormat, built_in
 from labeler.export.job import Calls, Filters, Options
 from labeler.export.preflight import Preflight
-from labeler.export.service import ExportResult, check_task, export_task
+from labeler.export.service import ExportResult, check_task, export_again, export_task
 from labeler.export.splits import Shares
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "TrainingFormat",
     "built_in",
     "check_task",
+    "export_again",
     "export_task",
     "recover",
 ]

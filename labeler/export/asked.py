@@ -84,7 +84,7 @@ def beside(job: Job, rows: Sequence[Row], others: Mapping[str, Task]) -> dict[in
         return {row["id"]: _reasoned(steps.get(row["id"], ())) for row in rows}
     found: dict[int, dict[str, tuple[int, Value]]] = {row["id"]: {} for row in rows} if others else {}
     for name, task in others.items():
-        given = job.store.annotations.approved_among(job.project["id"], name, [row["record_id"] for row in rows])
+        given = job.given(name, [row["record_id"] for row in rows])
         for row in rows:
             if (other := given.get(row["record_id"])) is not None:
                 try:

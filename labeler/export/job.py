@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +122,10 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One export. ``task`` reads values with retired labels too, ``offered`` is the task as it is asked."""
+    """One export. ``task`` reads values with retired labels too, ``offered`` is the task as it is asked.
+
+    ``again`` is the number of an earlier export whose rows leave once more, whatever was decided since.
+    """
 
     store: Store
     project: Mapping[str, Any]
@@ -134,6 +136,8 @@ class Job:
     options: Options
     offered: Task
     calls: Calls = field(default_factory=Calls)
+    name: str = ""
+    again: int | None = None
 
     @property
     def style(self) -> PromptStyle:
@@ -161,11 +165,18 @@ class Job:
 
     def approved_pages(self) -> Iterator[list[Row]]:
         """Yield what is approved and passes the filters, in pages, by annotation id."""
+        if self.again is not None:
+            yield from self.store.annotations.exported_pages(self.again, self.task.name)
+            return
         for rows in self.store.annotations.approved_pages(self.project["id"], self.task.name, unit=self.task.unit):
             yield [row for row in rows if self.filters.match(row["how"], row["language"], row["created_at"])]
 
-    def approved(self) -> Iterator[Row]:
-        return chain.from_iterable(self.approved_pages())
+    def given(self, task: str, record_ids: Sequence[int]) -> dict[int, Row]:
+        """Return what is approved of another task on some records, by record id."""
+        annotations = self.store.annotations
+        if self.again is not None:
+            return annotations.exported_among(self.again, task, record_ids)
+        return annotations.approved_among(self.project["id"], task, record_ids)
 
 
 def iso(moment: datetime) -> str:

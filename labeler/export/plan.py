@@ -211,6 +211,18 @@ def plan_of(job: Job, chosen: TrainingFormat) -> Plan:
     return plan
 
 
+def plan_again(job: Job, chosen: TrainingFormat) -> Plan:
+    """Return the plan of an export that is made again: its rows, each in the split that it left in."""
+    assert job.again is not None
+    plan, columns = Plan(seen=0, splits=job.store.exports.members(job.again, job.task.name)), set[str]()
+    for row, found in _with_beside(job, joint_tasks(job)):
+        plan.beside[row["id"]] = tuple(id_ for id_, _ in found.others.values())
+        if chosen.complete:
+            columns.update(strictjson.loads(row["metadata"]))
+    plan.columns = sorted(columns)
+    return plan
+
+
 def _with_beside(job: Job, others: Mapping[str, Task]) -> Iterator[tuple[Row, Beside]]:
     for page in job.approved_pages():
         found = beside(job, page, others)

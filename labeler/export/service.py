@@ -35,7 +35,7 @@ from labeler.export.asked import Asked
 from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
 from labeler.export.formats import Context, Format, Suggestions, TrainingFormat, record_line
 from labeler.export.job import Calls, Filters, Job, Options, iso
-from labeler.export.plan import Plan, plan_of, remembered
+from labeler.export.plan import Plan, plan_again, plan_of, remembered
 from labeler.export.preflight import Preflight, Ruler, preflight
 from labeler.export.rows import planned_rows, trained_on
 from labeler.export.splits import Shares
@@ -71,15 +71,19 @@ def export_task(
     reviewer_id: int | None = None,
     options: Options | None = None,
     calls: Calls | None = None,
+    name: str = "",
 ) -> ExportResult:
     """Write the approved annotations of ``task`` (or its suggestions, in the format of that name) into ``folder``.
 
-    An earlier export of the same project, task and format there is replaced. Raises :class:`InputError` if there is
+    An earlier export of the same project, task and format there is replaced. ``name`` is one that no other export of
+    the project has; ``calls`` say how the task is asked. Raises :class:`InputError` if there is
     nothing to export or the folder holds something else, :class:`Conflict` if another export is writing there,
     :class:`StoreFull` or another :class:`StoreError` if it cannot be written; then the folder is as it was. Raises
     :class:`SettingError` for a format that is not there, and :class:`PluginError` for one that is no format.
     """
+    store.exports.check_name(project["id"], name)
     job, chosen = _job(store, project, task, format_name, folder, formats, shares, filters, options, calls)
+    job = replace(job, name=name)
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
     plan = plan_of(job, chosen)
@@ -114,6 +118,42 @@ def check_task(
     if isinstance(chosen, Suggestions):
         raise InputError("Suggestions are for analysis, and no trainer reads them; choose another format")
     return preflight(job, chosen, Ruler(model))
+
+
+def export_again(
+    store: Store,
+    project: Mapping[str, Any],
+    task: Task,
+    export: Mapping[str, Any],
+    folder: Path,
+    *,
+    formats: Mapping[str, Format],
+    calls: Calls,
+) -> tuple[ExportResult, list[str]]:
+    """Make an export again from its manifest; return it and the names of the files that came out otherwise.
+
+    ``task`` and ``calls`` are as they were then. Where every file is the same, byte for byte, so is the manifest.
+    Raises as :func:`export_task` does, and :class:`InputError` for one that was made before manifests said enough.
+    """
+    manifest = export["manifest"]
+    if "columns" not in manifest:
+        raise InputError("The manifest of this export does not say enough to make it again; make a new one")
+    said: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in manifest["options"].items()
+    }
+    options = Options(**said)
+    job, chosen = _job(store, project, task, export["format"], folder, formats, None, None, options, calls)
+    if not isinstance(chosen, TrainingFormat):
+        raise InputError("Only training sets can be made again; suggestions change with every run")
+    job = replace(job, shares=Shares.of(manifest["shares"]), again=export["id"])
+    plan = plan_again(job, chosen)
+    with writing(job.folder, job.owner(chosen)) as exchange:
+        _write_rows(job, chosen, plan, exchange)
+        made, before = exchange.entries(), manifest["files"]
+        differ = sorted(name for name in {*made, *before} if made.get(name) != before.get(name))
+        exchange.commit(manifest | {"files": made, "again": export["id"]} if differ else manifest)
+        files = tuple(job.folder / name for name in (*made, MANIFEST))
+        return ExportResult(exchange.manifest, job.folder, files), differ
 
 
 def _job(
@@ -184,6 +224,7 @@ def _manifest(job: Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
     return {
         "labeler": labeler.__version__,
         **job.owner(chosen),
+        "name": job.name,
         "generated_at": iso(datetime.now(UTC)),
         "task_version": job.task.version,
         "schema": job.offered.schema.to_json(),
@@ -206,7 +247,9 @@ def _record(
     folder = str(job.folder)
 
     def note(tx: Any) -> int:
-        id_ = job.store.exports.add(tx, project_id, task, manifest["format"], manifest, folder, reviewer_id, members)
+        id_ = job.store.exports.add(
+            tx, project_id, task, manifest["format"], manifest, folder, reviewer_id, members, job.name
+        )
         detail = {"export": id_, "format": manifest["format"], "folder": folder, "rows": manifest["counts"]["all"]}
         job.store.events.add(tx, "exported", project_id=project_id, reviewer_id=reviewer_id, task=task, detail=detail)
         return id_

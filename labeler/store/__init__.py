@@ -17,8 +17,9 @@ from labeler.store.calibrations import Calibrations
 from labeler.store.clusters import Block, Clusters
 from labeler.store.counts import Counts
 from labeler.store.database import Database, Row, Tx
+from labeler.store.exports import Exports
 from labeler.store.fits import Fits
-from labeler.store.journal import Events, Exports
+from labeler.store.journal import Events
 from labeler.store.ledger import Ledger
 from labeler.store.limits import Limits
 from labeler.store.migrations import check_new, lost_rows, migrate

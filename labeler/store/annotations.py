@@ -150,13 +150,25 @@ class Annotations:
 
         ``unit`` is the one that the task has now: what was approved while it had another is left out. None yields all.
         """
-        sql = """SELECT a.id, a.value, a.how, a.blind, a.task_version, a.created_at, a.origin, a.agreement,
-                 r.id AS record_id, r.key, r.text, r.grp, r.cluster, r.metadata, r.parts, r.language, p.name AS reviewer
-                 FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN reviewers p ON p.id = a.reviewer_id
+        sql = f"""SELECT {_WITH_RECORD}
                  WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL
                  AND (:kind IS NULL OR r.kind = :kind) AND a.id > :after ORDER BY a.id LIMIT :size"""
         kind = None if unit is None else kind_of(unit)
         yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind}, size)
+
+    def exported_pages(self, export_id: int, task: str, size: int = 1000) -> Iterator[list[Row]]:
+        """Yield what an export holds of a task as :meth:`approved_pages` did, whether it is in force now or not."""
+        sql = f"""SELECT {_WITH_RECORD} JOIN export_annotations e ON e.annotation_id = a.id
+                  WHERE e.export_id = :e AND a.task = :t AND a.id > :after ORDER BY a.id LIMIT :size"""
+        yield from self.db.pages(sql, {"e": export_id, "t": task}, size)
+
+    def exported_among(self, export_id: int, task: str, record_ids: Sequence[int]) -> dict[int, Row]:
+        """Return what an export holds of a task on some records, as :meth:`approved_among` does."""
+        sql = """SELECT a.id, a.record_id, a.value, a.task_version FROM export_annotations e
+                 JOIN annotations a ON a.id = e.annotation_id WHERE e.export_id = :e AND a.task = :t
+                 AND a.record_id IN (SELECT value FROM json_each(:ids))"""
+        rows = self.db.all(sql, {"e": export_id, "t": task, "ids": strictjson.dumps(list(record_ids))})
+        return {row["record_id"]: row for row in rows}
 
     def approved_among(self, project_id: int, task: str, record_ids: Sequence[int]) -> dict[int, Row]:
         """Return ``id``, ``value`` and ``task_version`` of the approvals in force on some records, by record id."""
@@ -303,5 +315,8 @@ class Annotations:
         return Counts(self.db).of(HOW, project_id, task)
 
 
+_WITH_RECORD = """a.id, a.value, a.how, a.blind, a.task_version, a.created_at, a.origin, a.agreement,
+    r.id AS record_id, r.key, r.text, r.grp, r.cluster, r.metadata, r.parts, r.language, p.name AS reviewer
+    FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN reviewers p ON p.id = a.reviewer_id"""
 _AMONG = "IN (SELECT value FROM json_each(:ids))"
 _GIVEN = "project_id = :p AND task = :t AND state = 'approved' AND superseded_by IS NULL"

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labeler import strictjson
-from labeler.errors import NotFound
 from labeler.store.database import Database, Row, Tx
 
 
@@ -49,43 +48,3 @@ class Events:
 
     def of_record(self, record_id: int) -> list[Row]:
         return self.db.all("SELECT * FROM events WHERE record_id = :r ORDER BY id", {"r": record_id})
-
-
-class Exports:
-    def __init__(self, db: Database) -> None:
-        self.db = db
-
-    def add(
-        self,
-        tx: Tx,
-        project_id: int,
-        task: str,
-        format_: str,
-        manifest: dict[str, Any],
-        folder: str,
-        reviewer_id: int | None,
-        members: Sequence[tuple[int, str]],
-    ) -> int:
-        """Record an export that stands on disk; ``members`` are (annotation id, split)."""
-        sql = """INSERT INTO exports (project_id, task, format, manifest, folder, reviewer_id, created_at)
-                 VALUES (:p, :t, :f, :m, :folder, :r, :now) RETURNING id"""
-        params = {"p": project_id, "t": task, "f": format_, "m": strictjson.dumps(manifest), "folder": folder}
-        id_ = int(tx.value(sql, params | {"r": reviewer_id, "now": time.time()}))
-        tx.many(
-            "INSERT INTO export_annotations (export_id, annotation_id, split) VALUES (?, ?, ?)",
-            [(id_, annotation_id, split) for annotation_id, split in members],
-        )
-        return id_
-
-    def get(self, project_id: int, export_id: int) -> dict[str, Any]:
-        """Return an export. Raises :class:`NotFound`."""
-        sql = "SELECT * FROM exports WHERE project_id = :p AND id = :id"
-        row = self.db.one(sql, {"p": project_id, "id": export_id})
-        if row is None:
-            raise NotFound("There is no export number %(number)s in this project", number=export_id)
-        return dict(row) | {"manifest": strictjson.loads(row["manifest"])}
-
-    def all(self, project_id: int, limit: int = 20) -> list[dict[str, Any]]:
-        sql = "SELECT * FROM exports WHERE project_id = :p ORDER BY id DESC LIMIT :limit"
-        rows = self.db.all(sql, {"p": project_id, "limit": limit})
-        return [dict(row) | {"manifest": strictjson.loads(row["manifest"])} for row in rows]

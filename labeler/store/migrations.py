@@ -723,6 +723,16 @@ def m027_parts(db: SqliteUtils) -> None:
     _execute(db, "ALTER TABLE records ADD COLUMN parts TEXT")
 
 
+@migrations()
+def m032_named_exports(db: SqliteUtils) -> None:
+    """An export may have a name, by which it is asked for and trained on."""
+    _execute(
+        db,
+        """ALTER TABLE exports ADD COLUMN name TEXT;
+        CREATE UNIQUE INDEX exports_name ON exports (project_id, name) WHERE name IS NOT NULL;""",
+    )
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 

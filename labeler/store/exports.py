@@ -1,0 +1,114 @@
+"""Exports as versions: what each holds, who made it and where it went; none of it is changed later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from labeler import strictjson
+from labeler.errors import Conflict, InputError, NotFound
+from labeler.store.database import Database, Row, Tx
+
+
+class Exports:
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    def add(
+        self,
+        tx: Tx,
+        project_id: int,
+        task: str,
+        format_: str,
+        manifest: dict[str, Any],
+        folder: str,
+        reviewer_id: int | None,
+        members: Sequence[tuple[int, str]],
+        name: str = "",
+    ) -> int:
+        """Record an export that stands on disk; ``members`` are (annotation id, split).
+
+        Raises :class:`Conflict` if another export of the project has the name.
+        """
+        self.check_name(project_id, name, tx)
+        sql = """INSERT INTO exports (project_id, task, format, manifest, folder, reviewer_id, created_at, name)
+                 VALUES (:p, :t, :f, :m, :folder, :r, :now, :name) RETURNING id"""
+        params = {"p": project_id, "t": task, "f": format_, "m": strictjson.dumps(manifest), "folder": folder}
+        id_ = int(tx.value(sql, params | {"r": reviewer_id, "now": time.time(), "name": name or None}))
+        tx.many(
+            "INSERT INTO export_annotations (export_id, annotation_id, split) VALUES (?, ?, ?)",
+            [(id_, annotation_id, split) for annotation_id, split in members],
+        )
+        return id_
+
+    def get(self, project_id: int, export_id: int) -> dict[str, Any]:
+        """Return an export. Raises :class:`NotFound`."""
+        sql = """SELECT x.*, r.name AS reviewer FROM exports x LEFT JOIN reviewers r ON r.id = x.reviewer_id
+                 WHERE x.project_id = :p AND x.id = :id"""
+        row = self.db.one(sql, {"p": project_id, "id": export_id})
+        if row is None:
+            raise NotFound("There is no export number %(number)s in this project", number=export_id)
+        return dict(row) | {"manifest": strictjson.loads(row["manifest"])}
+
+    def check_name(self, project_id: int, name: str, tx: Tx | None = None) -> None:
+        """Raise :class:`Conflict` if an export of the project has the name, :class:`InputError` for a mere number."""
+        if name.isdigit():
+            raise InputError("An export cannot be called %(name)s: numbers are given; add a letter", name=name)
+        sql = "SELECT id FROM exports WHERE project_id = :p AND name = :name"
+        taken = (tx or self.db).value(sql, {"p": project_id, "name": name}) if name else None
+        if taken is not None:
+            raise Conflict("Export %(number)s is called %(name)r already; choose another name", number=taken, name=name)
+
+    def named(self, project_id: int, name: str) -> dict[str, Any]:
+        """Return an export by its name or number. Raises :class:`NotFound`."""
+        sql = "SELECT id FROM exports WHERE project_id = :p AND (name = :name OR CAST(id AS TEXT) = :name)"
+        found = self.db.value(sql, {"p": project_id, "name": name.strip()})
+        if found is None:
+            raise NotFound("There is no export %(name)r in this project", name=name)
+        return self.get(project_id, found)
+
+    def of_record(self, record_id: int, task: str) -> list[Row]:
+        """Return the exports that a record stands in: ``id``, ``name``, ``format``, ``split``, ``annotation_id``."""
+        sql = """SELECT x.id, x.name, x.format, e.split, e.annotation_id FROM annotations a
+                 JOIN export_annotations e ON e.annotation_id = a.id JOIN exports x ON x.id = e.export_id
+                 WHERE a.record_id = :r AND a.task = :t ORDER BY x.id DESC"""
+        return self.db.all(sql, {"r": record_id, "t": task})
+
+    def outdated(self, export_id: int) -> list[Row]:
+        """Return ``key`` and ``state`` of the records of an export whose label does not hold any more."""
+        sql = """SELECT r.key, n.state FROM export_annotations e JOIN annotations a ON a.id = e.annotation_id
+                 JOIN records r ON r.id = a.record_id JOIN annotations n ON n.id = a.superseded_by
+                 WHERE e.export_id = :e ORDER BY r.key"""
+        return self.db.all(sql, {"e": export_id})
+
+    def differences(self, before: int, after: int) -> Iterator[Row]:
+        """Yield the members that two exports do not have in common: ``key``, ``task``, ``old_split``, ``new_split`` and
+        ``old_value``, ``new_value``; None stands where one of them does not have it.
+        """
+        of = """SELECT a.record_id, a.task, a.id, a.value, e.split FROM export_annotations e
+                JOIN annotations a ON a.id = e.annotation_id WHERE e.export_id ="""
+        sql = f"""WITH old AS ({of} :before), new AS ({of} :after)
+                  SELECT r.key, old.task AS task, old.split AS old_split, new.split AS new_split,
+                    old.value AS old_value, new.value AS new_value
+                  FROM old LEFT JOIN new ON new.record_id = old.record_id AND new.task = old.task
+                  JOIN records r ON r.id = old.record_id
+                  WHERE new.id IS NULL OR new.split <> old.split OR new.value IS NOT old.value
+                  UNION ALL
+                  SELECT r.key, new.task, NULL, new.split, NULL, new.value
+                  FROM new LEFT JOIN old ON old.record_id = new.record_id AND old.task = new.task
+                  JOIN records r ON r.id = new.record_id WHERE old.id IS NULL
+                  ORDER BY 1, 2"""
+        yield from self.db.all(sql, {"before": before, "after": after})
+
+    def members(self, export_id: int, task: str) -> dict[int, str]:
+        """Return the split of each annotation of a task that an export holds."""
+        sql = """SELECT e.annotation_id, e.split FROM export_annotations e JOIN annotations a ON a.id = e.annotation_id
+                 WHERE e.export_id = :e AND a.task = :t"""
+        return {row["annotation_id"]: row["split"] for row in self.db.all(sql, {"e": export_id, "t": task})}
+
+    def all(self, project_id: int, limit: int = 20) -> list[dict[str, Any]]:
+        sql = """SELECT x.*, r.name AS reviewer FROM exports x LEFT JOIN reviewers r ON r.id = x.reviewer_id
+                 WHERE x.project_id = :p ORDER BY x.id DESC LIMIT :limit"""
+        rows = self.db.all(sql, {"p": project_id, "limit": limit})
+        return [dict(row) | {"manifest": strictjson.loads(row["manifest"])} for row in rows]

@@ -1,0 +1,138 @@
+"""Exports are versions: named, compared, and made again byte for byte, whatever was decided since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_export_asked import ALL_TRAIN, Shop, rows
+
+from labeler.errors import Conflict, InputError, NotFound
+from labeler.export import ExportResult, Options, Shares, export_again, export_task
+from labeler.export.versions import compare
+from labeler.instance import Instance
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    with Instance(tmp_path / "instance") as instance:
+        yield Shop(instance)
+
+
+def export(shop: Shop, folder: Path, name: str = "", format_name: str = "trl", **more: Any) -> ExportResult:
+    task, shares = shop.task(), more.pop("shares", ALL_TRAIN)
+    return export_task(
+        shop.store, shop.project, task, format_name, folder, formats=shop.instance.plugins.exporters, shares=shares,
+        options=Options(**more), calls=shop.instance.calls(shop.project, task), name=name,
+    )  # fmt: skip
+
+
+def again(shop: Shop, name: str, folder: Path) -> tuple[ExportResult, list[str]]:
+    made = shop.store.exports.named(shop.project_id, name)
+    task = shop.instance.task_at(shop.project, made["task"], made["manifest"]["task_version"])
+    calls = shop.instance.calls(shop.project, task, made["manifest"].get("asked"))
+    formats = shop.instance.plugins.exporters
+    return export_again(shop.store, shop.project, task, made, folder, formats=formats, calls=calls)
+
+
+def decide(shop: Shop, key: str, value: Any, state: str = "approved") -> int:
+    """Decide a record again; what stood is superseded."""
+    record = shop.store.records.by_key(shop.project_id, key)
+    assert record is not None
+    before = shop.store.db.value(
+        "SELECT id FROM annotations WHERE record_id = ? AND superseded_by IS NULL", [record.id]
+    )
+    return shop.approve(key, "", value, state=state, supersedes=before)
+
+
+def test_an_export_is_found_by_its_name_or_its_number(shop: Shop, tmp_path: Path) -> None:
+    made = export(shop, tmp_path / "a", "first cut")
+    assert shop.store.exports.named(shop.project_id, "first cut")["id"] == made.id
+    assert shop.store.exports.named(shop.project_id, str(made.id))["name"] == "first cut"
+    assert made.manifest["name"] == "first cut"
+    with pytest.raises(NotFound, match="no export 'second'"):
+        shop.store.exports.named(shop.project_id, "second")
+
+
+def test_a_name_is_given_once(shop: Shop, tmp_path: Path) -> None:
+    """A second export of the name is refused before anything is written; a mere number is no name."""
+    export(shop, tmp_path / "a", "first")
+    with pytest.raises(Conflict, match="is called 'first' already"):
+        export(shop, tmp_path / "b", "first")
+    with pytest.raises(InputError, match="add a letter"):
+        export(shop, tmp_path / "b", "12")
+    assert not (tmp_path / "b").exists()
+
+
+def test_two_exports_are_compared_row_by_row(shop: Shop, tmp_path: Path) -> None:
+    """What was added, dropped, changed and moved, with the keys; the same export has no differences."""
+    first = export(shop, tmp_path / "a", shares=Shares(0.5, 0.25, 0.25))
+    decide(shop, "k1", "neutral")
+    decide(shop, "k2", None, "rejected")
+    shop.approve("k9", "새로 산 상품이에요", "neutral")
+    second = export(shop, tmp_path / "b", new_splits=True)
+    assert first.id is not None and second.id is not None
+    found = compare(shop.store, first.id, second.id)
+    keys = {kind: sorted(row["key"] for row in rows) for kind, rows in found.rows.items()}
+    held = {row["id"] for row in rows(first, "records.jsonl") if row["split"] != "train"}
+    assert keys == {
+        "added": ["k9"], "dropped": ["k2"], "changed": ["k1"], "moved": sorted(held - {"k2"})
+    }  # fmt: skip
+    assert found.counts == {kind: len(names) for kind, names in keys.items()}
+    assert not compare(shop.store, first.id, first.id).counts
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"examples": 3}, {"examples": 2, "earlier": True, "names": "ko"}, {"answers": "plain"}]
+)
+def test_an_export_is_made_again_byte_for_byte(shop: Shop, tmp_path: Path, how: dict[str, Any]) -> None:
+    """After other decisions, other guidelines, other labels' titles and more records; the manifest too."""
+    for n in range(12):
+        shop.approve(f"m{n}", f"{n}번 써 보고 적어요 {n}", "positive" if n % 2 else "negative")
+    made = export(shop, tmp_path / "a", "kept", shares=Shares(0.6, 0.2, 0.2), **how)
+    decide(shop, "k1", "neutral")
+    decide(shop, "k3", None, "rejected")
+    shop.approve("k9", "새로 산 상품이에요", "neutral")
+    shop.set(guidelines={"ko": "이제는 다르게 판단합니다."}, persona={"ko": "당신은 다른 사람입니다."}, k=1)
+    result, differ = again(shop, "kept", tmp_path / "b")
+    assert differ == []
+    assert {path.name for path in result.files} == {path.name for path in made.files}
+    for path in made.files:
+        assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_tables_and_joint_answers_are_made_again_too(shop: Shop, tmp_path: Path) -> None:
+    emotions = [label.name for label in shop.task("emotion").schema.labels[:2]]
+    shop.approve("k1", "", emotions[:1], "emotion")
+    made = [
+        export(shop, tmp_path / "csv", "table", "csv"),
+        export(shop, tmp_path / "joint", "joint", joint=("emotion",)),
+    ]
+    shop.approve("k1", "", emotions[1:], "emotion")
+    decide(shop, "k1", "neutral")
+    for one in made:
+        result, differ = again(shop, one.manifest["name"], tmp_path / f"{one.folder.name}-again")
+        assert differ == [] and len(result.files) == len(one.files)
+
+
+def test_files_that_come_out_otherwise_are_named(shop: Shop, tmp_path: Path) -> None:
+    """A record that was removed cannot come back; its files differ, and the manifest says that they were made again."""
+    export(shop, tmp_path / "a", "kept")
+    shop.store.write(lambda tx: tx.run("UPDATE records SET text = '다른 글' WHERE key = 'k1'"))
+    result, differ = again(shop, "kept", tmp_path / "b")
+    assert differ == ["records.jsonl", "train.jsonl"]
+    assert result.manifest["again"] == shop.store.exports.named(shop.project_id, "kept")["id"]
+
+
+def test_what_was_decided_since_is_known_of_each_export(shop: Shop, tmp_path: Path) -> None:
+    """A withdrawn label shows in which exports it stands, and an export which of its labels hold no more."""
+    made = export(shop, tmp_path / "a", "kept")
+    record = shop.store.records.by_key(shop.project_id, "k1")
+    assert made.id is not None and record is not None
+    decide(shop, "k1", None, "rejected")
+    assert [(row["name"], row["split"]) for row in shop.store.exports.of_record(record.id, "sentiment")] == [
+        ("kept", "train")
+    ]
+    assert [(row["key"], row["state"]) for row in shop.store.exports.outdated(made.id)] == [("k1", "rejected")]
