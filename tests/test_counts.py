@@ -189,8 +189,16 @@ def paths_of(app: Flask, instance: Instance) -> dict[str, str]:
     values = {"project_id": 1, "task": "sentiment", "record_id": 2, "import_id": 1, "run_id": 1, "export_id": 1,
               "annotation_id": annotation, "name": "manifest.json", "replay_id": 1,
               "suggestion_id": instance.store.db.value("SELECT MAX(id) FROM suggestions")}  # fmt: skip
-    # A replay is as large as its sample.
-    left_out = {"static", "signin.link", "imports.preview", "replays.show", "replays.progress", "replays.cells"}
+    # A replay is as large as its sample, and an export is compared whole when somebody asks for it.
+    left_out = {
+        "exports.show",
+        "static",
+        "signin.link",
+        "imports.preview",
+        "replays.show",
+        "replays.progress",
+        "replays.cells",
+    }
     found = {
         rule.endpoint: address(app, rule.endpoint, values)[1]
         for rule in app.url_map.iter_rules()

@@ -11,8 +11,8 @@ from test_export_asked import ALL_TRAIN, Shop, rows
 
 from labeler.errors import Conflict, InputError, NotFound
 from labeler.export import ExportResult, Options, Shares, export_again, export_task
-from labeler.export.versions import compare
 from labeler.instance import Instance
+from labeler.store.exports import KINDS
 
 
 @pytest.fixture
@@ -74,14 +74,14 @@ def test_two_exports_are_compared_row_by_row(shop: Shop, tmp_path: Path) -> None
     shop.approve("k9", "새로 산 상품이에요", "neutral")
     second = export(shop, tmp_path / "b", new_splits=True)
     assert first.id is not None and second.id is not None
-    found = compare(shop.store, first.id, second.id)
-    keys = {kind: sorted(row["key"] for row in rows) for kind, rows in found.rows.items()}
+    between = {kind: shop.store.exports.differences(first.id, second.id, kind, 100) for kind in KINDS}
     held = {row["id"] for row in rows(first, "records.jsonl") if row["split"] != "train"}
-    assert keys == {
+    assert {kind: [row["key"] for row in found] for kind, (_, found) in between.items()} == {
         "added": ["k9"], "dropped": ["k2"], "changed": ["k1"], "moved": sorted(held - {"k2"})
     }  # fmt: skip
-    assert found.counts == {kind: len(names) for kind, names in keys.items()}
-    assert not compare(shop.store, first.id, first.id).counts
+    assert all(count == len(found) for count, found in between.values())
+    assert shop.store.exports.differences(first.id, second.id, "moved", 1)[0] == len(held - {"k2"})
+    assert [shop.store.exports.differences(first.id, first.id, kind, 9) for kind in KINDS] == [(0, [])] * 4
 
 
 @pytest.mark.parametrize(
@@ -135,4 +135,5 @@ def test_what_was_decided_since_is_known_of_each_export(shop: Shop, tmp_path: Pa
     assert [(row["name"], row["split"]) for row in shop.store.exports.of_record(record.id, "sentiment")] == [
         ("kept", "train")
     ]
-    assert [(row["key"], row["state"]) for row in shop.store.exports.outdated(made.id)] == [("k1", "rejected")]
+    count, outdated = shop.store.exports.outdated(made.id, 10)
+    assert (count, [(row["key"], row["state"]) for row in outdated]) == (1, [("k1", "rejected")])

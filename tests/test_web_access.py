@@ -92,6 +92,7 @@ TABLE: dict[str, set[str]] = {
     "replays.search": PROJECT_ADMINS,
     "replays.adopt": PROJECT_ADMINS,
     "exports.form": PROJECT_ADMINS,
+    "exports.show": PROJECT_ADMINS,
     "exports.make": PROJECT_ADMINS,
     "exports.download": PROJECT_ADMINS,
     "settings.project": PROJECT_ADMINS,

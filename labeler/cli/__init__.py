@@ -5,6 +5,7 @@
     base.py         the group of all commands, the instance they work on, errors as one line
     serve.py        serve, demo, worker
     data.py         import, export
+    exports.py      exports list, compare, again
     runs.py         prelabel; run_options.py makes its options from the table of a task's settings
     calibration.py  calibrate
     replay.py       replay, ready
@@ -25,13 +26,27 @@ from itertools import chain, pairwise
 
 import click
 
-from labeler.cli import calibration, care, data, improve, models, people, plugin, removal, replay, runs, serve, settings
+from labeler.cli import (
+    calibration,
+    care,
+    data,
+    exports,
+    improve,
+    models,
+    people,
+    plugin,
+    removal,
+    replay,
+    runs,
+    serve,
+    settings,
+)
 from labeler.cli.base import cli, instance_folder
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
-    "calibration", "care", "cli", "data", "improve", "main", "models", "people", "plugin", "removal", "replay", "runs",
-    "serve", "settings",
+    "calibration", "care", "cli", "data", "exports", "improve", "main", "models", "people", "plugin", "removal",
+    "replay", "runs", "serve", "settings",
 ]  # fmt: skip
 
 

@@ -157,6 +157,7 @@ def _write_report(report: Report, path: Path) -> None:
 @task_options
 @click.option("--format", "format_name", required=True, metavar="NAME", help="openai, trl, alpaca, csv, suggestions")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option("--name", default="", metavar="NAME", help="What the export is called, to compare it or to train on it")
 @click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
 @click.option("--how", multiple=True, metavar="HOW", help="Only: accepted, corrected, scratch, imported")
 @click.option("--language", type=click.Choice(["ko", "en"]), help="Only records in this language")
@@ -173,7 +174,7 @@ def _write_report(report: Report, path: Path) -> None:
 @with_readable_instance
 def export(
     instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, how: tuple[str, ...],
-    language: str | None, joint: tuple[str, ...], raw: bool, **options: Any,
+    language: str | None, joint: tuple[str, ...], raw: bool, name: str, **options: Any,
 ) -> None:  # fmt: skip
     """Export approved annotations as a training set (or suggestions, for analysis)."""
     from labeler.export import Filters, Options, Shares, export_task
@@ -195,6 +196,7 @@ def export(
         filters=Filters(how=how, language=language),
         options=Options(formula_safe=not raw, joint=joint, **options),
         calls=instance.calls(found, task),
+        name=clean("name", name),
     )
     for path in result.files:
         click.echo(str(path))

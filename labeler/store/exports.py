@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from labeler import strictjson
@@ -75,31 +75,25 @@ class Exports:
                  WHERE a.record_id = :r AND a.task = :t ORDER BY x.id DESC"""
         return self.db.all(sql, {"r": record_id, "t": task})
 
-    def outdated(self, export_id: int) -> list[Row]:
-        """Return ``key`` and ``state`` of the records of an export whose label does not hold any more."""
-        sql = """SELECT r.key, n.state FROM export_annotations e JOIN annotations a ON a.id = e.annotation_id
+    def outdated(self, export_id: int, limit: int) -> tuple[int, list[Row]]:
+        """Return how many labels of an export hold no more, and ``key`` and ``state`` of the first of their records."""
+        sql = """FROM export_annotations e JOIN annotations a ON a.id = e.annotation_id
                  JOIN records r ON r.id = a.record_id JOIN annotations n ON n.id = a.superseded_by
-                 WHERE e.export_id = :e ORDER BY r.key"""
-        return self.db.all(sql, {"e": export_id})
+                 WHERE e.export_id = :e"""
+        rows = self.db.all(f"SELECT r.key, n.state {sql} ORDER BY r.key LIMIT :limit", {"e": export_id, "limit": limit})
+        count = self.db.value(f"SELECT COUNT(*) {sql}", {"e": export_id}) if len(rows) == limit else len(rows)
+        return int(count), rows
 
-    def differences(self, before: int, after: int) -> Iterator[Row]:
-        """Yield the members that two exports do not have in common: ``key``, ``task``, ``old_split``, ``new_split`` and
-        ``old_value``, ``new_value``; None stands where one of them does not have it.
+    def differences(self, before: int, after: int, kind: str, limit: int) -> tuple[int, list[Row]]:
+        """Return how many rows differ between two exports in one way of :data:`KINDS`, and the first of them by key.
+
+        A row is what an export holds of a record and task: ``key``, ``task``, ``old_split``, ``new_split``,
+        ``old_value`` and ``new_value``, with None where one of the two does not have it.
         """
-        of = """SELECT a.record_id, a.task, a.id, a.value, e.split FROM export_annotations e
-                JOIN annotations a ON a.id = e.annotation_id WHERE e.export_id ="""
-        sql = f"""WITH old AS ({of} :before), new AS ({of} :after)
-                  SELECT r.key, old.task AS task, old.split AS old_split, new.split AS new_split,
-                    old.value AS old_value, new.value AS new_value
-                  FROM old LEFT JOIN new ON new.record_id = old.record_id AND new.task = old.task
-                  JOIN records r ON r.id = old.record_id
-                  WHERE new.id IS NULL OR new.split <> old.split OR new.value IS NOT old.value
-                  UNION ALL
-                  SELECT r.key, new.task, NULL, new.split, NULL, new.value
-                  FROM new LEFT JOIN old ON old.record_id = new.record_id AND old.task = new.task
-                  JOIN records r ON r.id = new.record_id WHERE old.id IS NULL
-                  ORDER BY 1, 2"""
-        yield from self.db.all(sql, {"before": before, "after": after})
+        sql, params = f"{_DIFFERENT} WHERE {_DIFFERENCES[kind]}", {"before": before, "after": after, "limit": limit}
+        rows = self.db.all(f"{_SIDES} SELECT r.key, {_BOTH_SIDES} {sql} ORDER BY r.key LIMIT :limit", params)
+        count = self.db.value(f"{_SIDES} SELECT COUNT(*) {sql}", params) if len(rows) == limit else len(rows)
+        return int(count), rows
 
     def members(self, export_id: int, task: str) -> dict[int, str]:
         """Return the split of each annotation of a task that an export holds."""
@@ -112,3 +106,21 @@ class Exports:
                  WHERE x.project_id = :p ORDER BY x.id DESC LIMIT :limit"""
         rows = self.db.all(sql, {"p": project_id, "limit": limit})
         return [dict(row) | {"manifest": strictjson.loads(row["manifest"])} for row in rows]
+
+
+_OF = """SELECT a.record_id, a.task, a.id, a.value, e.split FROM export_annotations e
+         JOIN annotations a ON a.id = e.annotation_id WHERE e.export_id ="""
+_SIDES = f"WITH old AS ({_OF} :before), new AS ({_OF} :after)"
+_BOTH_SIDES = """COALESCE(old.task, new.task) AS task, old.split AS old_split, new.split AS new_split,
+                 old.value AS old_value, new.value AS new_value"""
+_DIFFERENT = """FROM old FULL JOIN new ON new.record_id = old.record_id AND new.task = old.task
+                JOIN records r ON r.id = COALESCE(old.record_id, new.record_id)"""
+ADDED, DROPPED, CHANGED, MOVED = "added", "dropped", "changed", "moved"
+_DIFFERENCES = {
+    ADDED: "old.id IS NULL",
+    DROPPED: "new.id IS NULL",
+    CHANGED: "old.id IS NOT NULL AND new.id IS NOT NULL AND old.value IS NOT new.value",
+    MOVED: "old.split <> new.split",
+}
+KINDS = tuple(_DIFFERENCES)
+"""In what rows of two exports differ; a row whose label and split are others is of two kinds."""

@@ -209,6 +209,7 @@ class DeskView:
             metadata=self._metadata(record),
             value=self._usable(row, record),
             history=history,
+            exports=self.store.exports.of_record(record.id, self.task.name),
             schema=self.task.schema,
         )
 

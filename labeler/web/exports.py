@@ -9,16 +9,18 @@ from typing import Any
 
 from flask import Blueprint, g, render_template, request, send_from_directory
 
-from labeler.errors import InputError, NotFound
+from labeler.errors import Conflict, InputError, NotFound
 from labeler.export import Filters, Options, Shares, export_task
 from labeler.export.files import MANIFEST
 from labeler.export.job import HOWS
 from labeler.prompts import LANGUAGES, NAMES
 from labeler.prompts.styles import ANSWERS, GUIDELINES
+from labeler.store.exports import KINDS
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts
 
 _TYPES = {".jsonl": "application/x-ndjson", ".json": "application/json", ".csv": "text/csv"}
+_MOST_SHOWN = 100
 blueprint = Blueprint("exports", __name__)
 
 
@@ -57,8 +59,9 @@ def make(project_id: int) -> Any:
                 reasoning=bool(request.form.get("reasoning")),
             ),
             calls=instance().calls(g.project, task),
+            name=text("name", 80),
         )
-    except InputError as error:
+    except (Conflict, InputError) as error:
         return _page(project_id, request.form, str(error)), error.status
     return go_on("exports.form", project_id=project_id, task=task.name)
 
@@ -85,6 +88,34 @@ def _page(project_id: int, given: Any, message: str = "") -> str:
         chosen_how=given.getlist("how") if hasattr(given, "getlist") else [],
         exports=[export | {"names": _names(export), "here": _is_here(export)} for export in made],
         message=message,
+    )
+
+
+@blueprint.get("/projects/<int:project_id>/exports/<int:export_id>")
+@admin_only
+def show(project_id: int, export_id: int) -> Any:
+    """What an export holds, what was decided since, and how it differs from another one of its task."""
+    exports = instance().store.exports
+    export = exports.get(project_id, export_id)
+    others = [one for one in exports.all(project_id, 200) if one["task"] == export["task"] and one["id"] != export_id]
+    earlier = next((one for one in others if one["id"] < export_id), None)
+    given = request.args.get("with", "")
+    other = exports.get(project_id, int(given)) if given.isascii() and given.isdigit() and len(given) < 18 else earlier
+    if other is not None and (other["task"] != export["task"] or other["id"] == export_id):
+        raise InputError("Only exports of one task can be compared; choose another")
+    between = (
+        None
+        if other is None
+        else {kind: exports.differences(other["id"], export_id, kind, _MOST_SHOWN) for kind in KINDS}
+    )
+    return render_template(
+        "export.html",
+        export=export,
+        task=instance().tasks_of(g.project).get(export["task"]),
+        others=others,
+        other=other,
+        between=between,
+        outdated=exports.outdated(export_id, _MOST_SHOWN),
     )
 
 

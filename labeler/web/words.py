@@ -200,6 +200,10 @@ WORDS = {
     "ko": N_("Korean"),
     "en": N_("English"),
     # Splits
+    "exports.added": N_("Added"),
+    "exports.dropped": N_("Dropped"),
+    "exports.changed": N_("Changed"),
+    "exports.moved": N_("Moved to another split"),
     "train": N_("Train"),
     "validation": N_("Validation"),
     "test": N_("Test"),
