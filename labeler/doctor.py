@@ -45,7 +45,7 @@ def examine(folder: Path, deep: bool = False, repair: bool = False) -> list[Find
 
     What ``repair`` mended is good again, and says that it was mended.
     """
-    findings = [Finding(sqlite3.sqlite_version_info >= (3, 38), f"SQLite {sqlite3.sqlite_version} (3.38 is needed)")]
+    findings = [Finding(sqlite3.sqlite_version_info >= (3, 39), f"SQLite {sqlite3.sqlite_version} (3.39 is needed)")]
     database = folder / DATABASE
     try:
         require_instance(folder)
