@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +16,20 @@ from labeler.cli.base import (
     cli,
     pairs,
     task_options,
+    with_instance,
     with_new_instance,
     with_readable_instance,
 )  # fmt: skip
+from labeler.cli.export_options import row_options
 from labeler.errors import InputError, NotFound
 
 if TYPE_CHECKING:
+    from labeler.export import Filters, Selection
     from labeler.ingest.options import ImportOptions
     from labeler.ingest.report import Report
     from labeler.ingest.service import Importer
     from labeler.instance import Instance
+    from labeler.store import Store, Tx
 
 
 @cli.command(name="import")
@@ -156,19 +161,19 @@ def _write_report(report: Report, path: Path) -> None:
 @click.option("--format", "format_name", required=True, metavar="NAME", help="openai, trl, alpaca, csv, suggestions")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER")
 @click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
-@click.option("--how", multiple=True, metavar="HOW", help="Only: accepted, corrected, scratch, imported")
-@click.option("--language", type=click.Choice(["ko", "en"]), help="Only records in this language")
+@row_options
+@click.option("--keep-contradicting", is_flag=True, help="Also copies and near-duplicates with different labels")
 @click.option("--new-splits", is_flag=True, help="Forget the splits of earlier exports, and split all records again")
 @click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
 @click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
 @click.option("--reasoning", is_flag=True, help="suggestions: also what the model wrote on the way to each")
 @with_readable_instance
 def export(
-    instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, how: tuple[str, ...],
-    language: str | None, new_splits: bool, raw: bool, bom: bool, reasoning: bool,
+    instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, filters: Filters,
+    selection: Selection, keep_contradicting: bool, new_splits: bool, raw: bool, bom: bool, reasoning: bool,
 ) -> None:  # fmt: skip
     """Export approved annotations as a training set (or suggestions, for analysis)."""
-    from labeler.export import Filters, Options, Shares, export_task
+    from labeler.export import Options, Shares, export_task
 
     found = instance.store.projects.named(project)
     task = instance.project_task(found, task_name)
@@ -185,7 +190,8 @@ def export(
         out,
         formats=instance.plugins.exporters,
         shares=shares,
-        filters=Filters(how=how, language=language),
+        filters=filters,
+        selection=selection,
         options=Options(
             persona=persona,
             wording=wording,
@@ -194,14 +200,44 @@ def export(
             bom=bom,
             reasoning=reasoning,
             new_splits=new_splits,
+            keep_contradicting=keep_contradicting,
         ),
     )
     for path in result.files:
         click.echo(str(path))
-    for what in ("left_out", "warnings"):
-        for finding in result.manifest.get(what, []):
-            # What is said of a split has no rows of its own.
-            shown = f"{finding['count']} x {finding['message']}" if finding["keys"] else finding["message"]
-            click.echo(f"{'Left out' if what == 'left_out' else 'Note'}: {shown}", err=True)
+    _show_findings(result.manifest)
     if result.unrecorded:
         click.echo(f"Note: the export stands, but is not listed in the project: {result.unrecorded}", err=True)
+
+
+def _show_findings(manifest: Mapping[str, Any]) -> None:
+    filtered = ", ".join(f"{n} by {name}" for name, n in manifest.get("filtered", {}).items())
+    if filtered:
+        click.echo(f"Filtered: {filtered}", err=True)
+    for what, said in (("left_out", "Left out"), ("moved", "Moved"), ("warnings", "Note")):
+        for finding in manifest.get(what, []):
+            # What is said of a split has no rows of its own.
+            shown = f"{finding['count']} x {finding['message']}" if finding["keys"] else finding["message"]
+            click.echo(f"{said}: {shown}", err=True)
+    if frozen := manifest.get("selection", {}).get("freeze"):
+        click.echo(f"Froze the test set as {frozen!r}", err=True)
+
+
+@cli.command()
+@click.option("--project", required=True, metavar="NAME")
+@click.option("--thaw", metavar="NAME", help="Let the records of this frozen test set train again")
+@with_instance
+def frozen(instance: Instance, project: str, thaw: str | None) -> None:
+    """List the frozen test sets of a project: `labeler export --freeze` makes one."""
+    store, found = instance.store, instance.store.projects.named(project)
+    if thaw is not None:
+        store.write(lambda tx: _thaw(store, tx, found["id"], thaw))
+    for row in store.splits.frozen(found["id"]):
+        click.echo(
+            f"{row['name']}: {row['records']} records, since {time.strftime('%Y-%m-%d', time.gmtime(row['at']))}"
+        )
+
+
+def _thaw(store: Store, tx: Tx, project_id: int, name: str) -> None:
+    store.splits.thaw(tx, project_id, name)
+    store.events.add(tx, "test set thawed", project_id=project_id, detail={"name": name})

@@ -33,7 +33,8 @@ class ExportRow:
 
     ``value`` is canonical; ``label`` is what re-imports to it: ``schema.answer(value)``, or ``value`` itself where the
     answer says less (a keyword that is not at its first place in the text). ``prompt`` are the messages that a model
-    is asked with, the last one a user's, and ``answer`` is the text that it should learn to answer.
+    is asked with, the last one a user's, and ``answer`` is the text that it should learn to answer. ``weight`` is what
+    the row counts in training, where labels were given weights.
     """
 
     annotation_id: int
@@ -43,6 +44,7 @@ class ExportRow:
     split: str
     prompt: Sequence[Message] = ()
     answer: str = ""
+    weight: float | None = None
 
     @property
     def messages(self) -> list[Message]:
@@ -52,13 +54,17 @@ class ExportRow:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What holds for all rows of an export. ``columns`` are the names of the records' metadata, sorted."""
+    """What holds for all rows of an export.
+
+    ``columns`` are the names of the records' metadata, sorted; ``weighted`` tells whether rows have a weight.
+    """
 
     task: Task
     style: PromptStyle
     formula_safe: bool = True
     bom: bool = False
     columns: Sequence[str] = ()
+    weighted: bool = False
 
 
 class Format(ABC):
@@ -137,7 +143,7 @@ class Alpaca(TrainingFormat):
 
 
 class Csv(TrainingFormat):
-    """key, text, value, rendered, group, split, then one column for each name of the metadata.
+    """key, text, value, rendered, group, split, weight if asked, then one column for each name of the metadata.
 
     ``value`` is the plain text where the label is one (Choice, Text), else JSON. By default a spreadsheet cannot take
     a cell for a formula (:func:`safe_cell`).
@@ -150,8 +156,8 @@ class Csv(TrainingFormat):
     asks = False
 
     def head(self, context: Context) -> str:
-        taken = set(_FIXED)
-        names = list(_FIXED)
+        names = [*_FIXED, *(["weight"] if context.weighted else [])]
+        taken = set(names)
         for column in context.columns:
             while column in taken:
                 column = f"metadata.{column}"
@@ -163,6 +169,7 @@ class Csv(TrainingFormat):
         record = row.record
         rendered = context.task.schema.render(row.value, context.style.language)
         cells = [record.key, record.text, plain(row.label), rendered, record.group or "", row.split]
+        cells += [plain(row.weight)] if context.weighted else []
         cells += [plain(record.metadata[name]) if name in record.metadata else "" for name in context.columns]
         return csv_line(cells, context.formula_safe)
 
@@ -243,6 +250,7 @@ def record_line(row: ExportRow) -> str:
             "group": record.group,
             "metadata": dict(record.metadata),
             "split": row.split,
+            **({} if row.weight is None else {"weight": row.weight}),
         }
     )
 

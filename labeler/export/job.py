@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,49 +11,14 @@ from typing import Any
 from labeler.errors import (
     SettingError,
 )
+from labeler.export.filters import Filters, Sieve
 from labeler.export.formats import Format
+from labeler.export.selection import Selection
 from labeler.export.splits import Shares
-from labeler.prompts import LANGUAGES, PromptStyle
+from labeler.prompts import PromptStyle
 from labeler.prompts.styles import ZERO_SHOT
 from labeler.store import Row, Store
-from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
 from labeler.task import Task
-
-HOWS = (ACCEPTED, CORRECTED, SCRATCH, IMPORTED)
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which approved annotations leave: those made as ``how`` says, in a language, since a time (seconds since 1970).
-
-    Empty or None means all.
-    """
-
-    how: tuple[str, ...] = ()
-    language: str | None = None
-    since: float | None = None
-
-    def __post_init__(self) -> None:
-        strange = [name for name in self.how if name not in HOWS]
-        if strange:
-            raise SettingError(
-                "No way of labeling %(name)r; there are: %(names)s", name=strange[0], names=", ".join(HOWS)
-            )
-        if self.language is not None and self.language not in LANGUAGES:
-            raise SettingError(
-                "No records in %(language)r; there are: %(names)s", language=self.language, names=", ".join(LANGUAGES)
-            )
-
-    def match(self, how: str | None, language: str, created_at: float) -> bool:
-        return (
-            (not self.how or how in self.how)
-            and (self.language is None or language == self.language)
-            and (self.since is None or created_at >= self.since)
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        since = None if self.since is None else iso(datetime.fromtimestamp(self.since, UTC))
-        return {"how": list(self.how), "language": self.language, "since": since}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +28,9 @@ class Options:
     ``language`` is that of the prompts and of rendered labels (None: the project's), ``longest`` the most characters of
     text and answer together. ``persona`` and ``wording`` are those of the task's settings, by language, as served, and
     ``columns`` those of the metadata that the model sees.
-    ``keep_contradicting`` exports exact copies with different labels too. ``formula_safe`` and ``bom`` concern CSV
-    only. ``reasoning`` adds the steps of each suggestion to the format ``suggestions``; no other format ever holds
-    them. ``new_splits`` forgets in which splits records left before.
+    ``keep_contradicting`` exports copies and near-duplicates with different labels too. ``formula_safe`` and ``bom``
+    concern CSV only. ``reasoning`` adds the steps of each suggestion to the format ``suggestions``; no other format
+    ever holds them. ``new_splits`` forgets in which splits records left before.
     """
 
     language: str | None = None
@@ -95,6 +59,7 @@ class Job:
     filters: Filters
     options: Options
     offered: Task
+    selection: Selection = Selection()
 
     @property
     def style(self) -> PromptStyle:
@@ -105,15 +70,11 @@ class Job:
     def owner(self, chosen: Format) -> dict[str, str]:
         return {"project": self.project["name"], "task": self.task.name, "format": chosen.name}
 
-    def approved_pages(self) -> Iterator[list[Row]]:
-        """Yield what is approved and passes the filters, in pages, by annotation id."""
+    def approved_pages(self, sieve: Sieve | None = None) -> Iterator[list[Row]]:
+        """Yield what is approved and passes the filters, in pages, by annotation id; ``sieve`` counts the others."""
+        sieve = sieve or Sieve(self.filters)
         for rows in self.store.annotations.approved_pages(self.project["id"], self.task.name, unit=self.task.unit):
-            yield [row for row in rows if self.filters.match(row["how"], row["language"], row["created_at"])]
+            yield [row for row in rows if sieve.passes(row)]
 
-    def approved(self) -> Iterator[Row]:
-        return chain.from_iterable(self.approved_pages())
-
-
-def iso(moment: datetime) -> str:
-    """Return a moment as manifests have it."""
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    def approved(self, sieve: Sieve | None = None) -> Iterator[Row]:
+        return chain.from_iterable(self.approved_pages(sieve))

@@ -35,9 +35,11 @@ from labeler.errors import (
 )
 from labeler.export.asked import Asked
 from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
+from labeler.export.filters import Filters, Sieve, iso
 from labeler.export.formats import Context, ExportRow, Format, Suggestions, TrainingFormat, record_line
-from labeler.export.job import Filters, Job, Options, iso
+from labeler.export.job import Job, Options
 from labeler.export.plan import Plan, plan_of, remembered
+from labeler.export.selection import Selection
 from labeler.export.splits import Shares
 from labeler.ingest.clusters import sign_reviews
 from labeler.records import Record, Value
@@ -72,6 +74,7 @@ def export_task(
     filters: Filters | None = None,
     reviewer_id: int | None = None,
     options: Options | None = None,
+    selection: Selection | None = None,
 ) -> ExportResult:
     """Write the approved annotations of ``task`` (or its suggestions, in the format of that name) into ``folder``.
 
@@ -92,7 +95,17 @@ def export_task(
         )
     # Rows, and the prompts beside them, know retired labels as any other.
     whole = replace(task, schema=task.schema.past)
-    job = Job(store, project, whole, Path(folder), shares or Shares(), filters or Filters(), options or Options(), task)
+    job = Job(
+        store,
+        project,
+        whole,
+        Path(folder),
+        shares or Shares(),
+        filters or Filters(),
+        options or Options(),
+        task,
+        selection or Selection(),
+    )
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
     if not isinstance(chosen, TrainingFormat) or not FILE_NAME.fullmatch(f"train{chosen.suffix}"):
@@ -111,7 +124,8 @@ def export_task(
 
 def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange) -> list[tuple[int, str]]:
     """Write the planned rows in the order of their annotations; return (annotation id, split) of each."""
-    context = Context(job.task, job.style, job.options.formula_safe, job.options.bom, plan.columns)
+    weighted = bool(job.selection.weights)
+    context = Context(job.task, job.style, job.options.formula_safe, job.options.bom, plan.columns, weighted)
     # Only splits with rows get a file: readers of data sets refuse one without.
     filled = set(plan.splits.values())
     files = {name: exchange.create(f"{name}{chosen.suffix}") for name in job.shares.used() if name in filled}
@@ -143,8 +157,8 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
 
 
 def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
-    text = stored["text"]
-    value = job.task.read(strictjson.loads(stored["value"]), stored["task_version"], text)
+    value = job.task.read(strictjson.loads(stored["value"]), stored["task_version"], stored["text"])
+    text = job.selection.text(stored["text"])
     record = Record(
         id=stored["record_id"],
         project_id=job.project["id"],
@@ -152,11 +166,12 @@ def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
         text=text,
         language=stored["language"],
         group=stored["grp"],
-        metadata=strictjson.loads(stored["metadata"]),
+        metadata=job.selection.metadata(strictjson.loads(stored["metadata"])),
         cluster=stored["cluster"],
         parts=as_parts(stored["parts"]),
     )
-    return ExportRow(stored["id"], record, value, _portable(job.task, value, text), split)
+    weight = job.selection.weight(job.task.schema.strata(value))
+    return ExportRow(stored["id"], record, value, _portable(job.task, value, text), split, weight=weight)
 
 
 def _portable(task: Task, value: Value, text: str) -> Any:
@@ -179,6 +194,7 @@ def _manifest(job: Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
         "schema": job.offered.schema.to_json(),
         "retired": [label.name for label in job.offered.schema.retired],
         "filters": job.filters.to_json(),
+        "selection": job.selection.to_json(),
         "options": asdict(job.options) | {"language": job.style.language, "columns": list(job.options.columns)},
         "files": exchange.entries(),
     }
@@ -211,8 +227,11 @@ def _record(
 
 
 def _export_suggestions(job: Job, chosen: Suggestions, reviewer_id: int | None) -> ExportResult:
-    if job.filters.how:
-        raise SettingError("Suggestions have no way of labeling to filter by: nobody has approved them")
+    job.filters.check_for_suggestions()
+    if job.selection != Selection():
+        raise SettingError(
+            "Suggestions leave as they are: caps, weights, near-duplicates, contact data and splits are of labels alone"
+        )
     pages = _suggestion_pages(job)
     first = next(pages, None)
     if first is None:
@@ -240,8 +259,9 @@ def _export_suggestions(job: Job, chosen: Suggestions, reviewer_id: int | None) 
 
 
 def _suggestion_pages(job: Job) -> Iterator[list[Row]]:
+    sieve = Sieve(job.filters)
     for page in job.store.suggestions.newest_pages(job.project["id"], job.task.name, unit=job.task.unit):
-        rows = [r for r in page if job.filters.match(None, guess_language(r["text"]), r["created_at"])]
+        rows = [r for r in page if sieve.passes({**dict(r), "language": guess_language(r["text"])})]
         if rows:
             yield rows
 

@@ -723,6 +723,19 @@ def m027_parts(db: SqliteUtils) -> None:
     _execute(db, "ALTER TABLE records ADD COLUMN parts TEXT")
 
 
+@migrations()
+def m028_frozen(db: SqliteUtils) -> None:
+    """Test records that a person froze under a name: they are in no other split, also when all is split again."""
+    _execute(
+        db,
+        """CREATE TABLE frozen (
+            project_id INTEGER NOT NULL REFERENCES projects(id), name TEXT NOT NULL,
+            record_id INTEGER NOT NULL REFERENCES records(id), at REAL NOT NULL,
+            PRIMARY KEY (project_id, name, record_id)) WITHOUT ROWID;
+        CREATE INDEX frozen_record ON frozen (record_id);""",
+    )
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 

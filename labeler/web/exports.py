@@ -12,7 +12,7 @@ from flask import Blueprint, g, render_template, request, send_from_directory
 from labeler.errors import InputError, NotFound
 from labeler.export import Filters, Options, Shares, export_task
 from labeler.export.files import MANIFEST
-from labeler.export.job import HOWS
+from labeler.export.filters import HOWS
 from labeler.prompts import LANGUAGES
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts
