@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_cli import Shell, shell
 from test_export import (
     ALL_TRAIN,
     ANEW,
@@ -23,15 +26,18 @@ from test_export import (
     table,
     world,
 )
+from test_web_access import approve_one
+from test_web_pages import send
 
 from labeler import Choices, Fields, Keywords, Label, Task, Text, strictjson
 from labeler.errors import InputError, LabelerError, NotFound, SettingError
 from labeler.export import ExportResult, Filters, Options, Selection, Shares
 from labeler.export.contacts import Contact, contacts, kinds_in, masked
 from labeler.export.filters import moment, repeated
+from labeler.instance import Instance
 from labeler.store import NewRecord, Store
 
-__all__ = ["world"]
+__all__ = ["shell", "world"]
 TASTE = Task("taste", Choices(Label("taste"), Label("price"), Label("box")))
 DAY = 86_400.0
 
@@ -623,3 +629,72 @@ def test_labels_are_those_of_today(world: World, tmp_path: Path) -> None:
     world.approve("r1", "맛있어요")
     assert exported_keys(selected(world, caps=["neutral=1"])) == ["r1"]
     assert SENTIMENT.schema.labels
+
+
+# The page and the command
+
+
+def test_the_page_asks_for_rows(client: FlaskClient, instance: Instance, project: int, people: dict[str, int]) -> None:
+    """What the form says is what the manifest says; the frozen test set is listed with its size."""
+    approve_one(instance, project, people["admin"])
+    path = f"/projects/{project}/export"
+    form = {
+        "task": "sentiment", "format": "openai", "train": "0", "validation": "0", "test": "100", "reviewer": "admin",
+        "labels": "positive, negative", "since": "2020-01-01", "shortest": "2", "repeated": "0.5", "contacts": "mask",
+        "near_duplicates": "one", "caps": "positive=5, 9", "weights": "positive=2.5", "split_by": "date",
+        "freeze": "봄 세트", "keep_contradicting": "1",
+    }  # fmt: skip
+    assert send(client, path, **form).status_code == 303
+    manifest = instance.store.exports.all(project)[0]["manifest"]
+    asked, chosen = manifest["filters"], manifest["selection"]
+    assert (asked["reviewers"], asked["labels"]) == (["admin"], ["positive", "negative"])
+    assert (asked["since"], asked["shortest"], asked["repeated"]) == ("2020-01-01T00:00:00Z", 2, 0.5)
+    assert chosen == {
+        "caps": {"positive": 5, "": 9}, "weights": {"positive": 2.5}, "near_duplicates": 1, "contacts": "mask",
+        "split_by": "date", "date_column": "", "freeze": "봄 세트",
+    }  # fmt: skip
+    assert manifest["options"]["keep_contradicting"] is True
+    assert "봄 세트 <b>1</b>" in client.get(path).text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("labels", "great", "이 태스크에 승인된 적 없는 라벨이에요"),
+        ("since", "yesterday", "2026-11-30처럼"),
+        ("metadata", "서울", "열=값"),
+        ("caps", "many", "라벨=숫자"),
+        ("min_score", "2", "min_score"),
+        ("freeze", "x", "고정할 테스트 행이 없어요"),
+    ],
+)
+def test_the_page_keeps_what_was_typed_wrong(
+    client: FlaskClient, instance: Instance, project: int, people: dict[str, int], field: str, value: str, said: str
+) -> None:
+    """The sentence is on top, in the language of the page, and the group of the field is open."""
+    approve_one(instance, project, people["admin"])
+    form = {"task": "sentiment", "format": "openai", "train": "100", "validation": "0", "test": "0", field: value}
+    page = send(client, f"/projects/{project}/export", **form)
+    assert page.status_code == 400 and said in page.text
+    group = re.search(rf'<details open>(?:(?!</details>).)*name="{field}"[^>]*value="{value}"', page.text, re.DOTALL)
+    assert group and instance.store.exports.all(project) == []
+
+
+def test_the_command_asks_for_rows(shell: Shell) -> None:
+    """Each option is in the manifest, what was kept out is printed, and frozen test sets can be listed and thawed."""
+    shell.import_reviews()
+    command = ("export", "--project", "shop", "--task", "sentiment", "--format", "csv", "--split", "0,0,1")
+    asked = ("--how", "imported", "--min-length", "1", "--max-repeated", "0.9", "--contacts", "drop", "--cap", "5",
+             "--near-duplicates", "2", "--weight", "positive=2", "--split-by", "label")  # fmt: skip
+    out = shell.folder / "out"
+    made = shell(*command, "--out", out, *asked, "--query", "맛", "--freeze", "봄")
+    assert made.exit_code == 0, made.stderr
+    manifest = strictjson.loads((out / "manifest.json").read_bytes())
+    assert manifest["filters"]["how"] == ["imported"] and manifest["selection"]["near_duplicates"] == 2
+    assert f"Filtered: {manifest['filtered']['query']} by query" in made.stderr
+    assert "Froze the test set as '봄'" in made.stderr
+    rows = manifest["counts"]["all"]
+    assert re.fullmatch(rf"봄: {rows} records, since \d{{4}}-\d\d-\d\d\n", shell.ok("frozen", "--project", "shop"))
+    assert "choose another name" in shell.fails(*command, "--out", shell.folder / "again", "--freeze", "봄")
+    assert shell.ok("frozen", "--project", "shop", "--thaw", "봄") == ""
+    assert "no frozen test set '봄'" in shell.fails("frozen", "--project", "shop", "--thaw", "봄")
