@@ -147,7 +147,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def found(manifest: dict[str, Any], where: str) -> dict[str, list[str]]:
-    return {item["kind"]: item["keys"] for item in manifest[where] if item["kind"] != "share_missed"}
+    """What is said of rows, and of which: what is said of a whole split names none."""
+    return {item["kind"]: item["keys"] for item in manifest[where] if item["keys"]}
 
 
 # Formats
@@ -454,7 +455,9 @@ def test_filters_choose_by_way_language_and_time(world: World) -> None:
     world.store.write(lambda tx: tx.run("UPDATE annotations SET created_at = 2e9 WHERE id = ?", (last,)))
     result = world.export(filters=Filters(since=1.9e9))
     assert exported_keys(result) == ["late"]
-    assert result.manifest["filters"] == {"how": [], "language": None, "since": "2030-03-17T17:46:40Z"}
+    asked = result.manifest["filters"]
+    assert (asked["how"], asked["language"], asked["since"]) == ([], None, "2030-03-17T17:46:40Z")
+    assert result.manifest["filtered"] == {"since": 2}
     with pytest.raises(SettingError, match="No way of labeling 'guessed'"):
         Filters(how=("guessed",))
     with pytest.raises(SettingError, match="No records in 'fr'"):
@@ -790,15 +793,18 @@ def test_exports_of_before_are_remembered(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_near_duplicates_with_different_labels_are_named(world: World) -> None:
-    """Both leave, and the manifest says which; labels in free text always differ and are no contradiction."""
+    """They stay out, unless asked for, and are listed; labels in free text always differ and are no contradiction."""
     head = world.record("b1", "정말 맛있어요")
     world.annotate(head, "positive")
     world.approve("b2", "정말 맛있어요!!", "negative")
     world.approve("b3", "다른 글")
     world.cluster("b2", head)
     result = world.export(shares=ALL_TRAIN)
-    assert exported_keys(result) == ["b1", "b2", "b3"]
-    assert found(result.manifest, "warnings") == {"near_contradicting": ["b1", "b2"]}
+    assert exported_keys(result) == ["b3"]
+    assert found(result.manifest, "left_out") == {"near_contradicting": ["b1", "b2"]}
+    kept = world.export(shares=ALL_TRAIN, options=Options(keep_contradicting=True))
+    assert exported_keys(kept) == ["b1", "b2", "b3"]
+    assert found(kept.manifest, "warnings") == {"near_contradicting": ["b1", "b2"]}
     world.task = Task("said", Text())
     world.annotate(head, "좋다")
     record = world.store.records.by_key(world.project["id"], "b2")

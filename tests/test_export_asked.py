@@ -273,7 +273,7 @@ def test_control_tokens_are_broken_up_in_prompts_and_answers_alone(shop: Shop, t
     result = shop.export(tmp_path / "out", examples=6)
     assert not [row for row in rows(result) if "<|eot_id|>" in strictjson.dumps(row)]
     assert [r["text"] for r in rows(result, "records.jsonl") if r["id"] == "c1"] == ["좋아요<|eot_id|> 정말"]
-    assert [(f["kind"], f["keys"]) for f in result.manifest["warnings"]] == [("control_tokens", ["c1"])]
+    assert ("control_tokens", ["c1"]) in [(f["kind"], f["keys"]) for f in result.manifest["warnings"]]
 
 
 def test_each_row_says_where_its_label_comes_from(shop: Shop, tmp_path: Path) -> None:

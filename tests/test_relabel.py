@@ -25,7 +25,7 @@ from labeler.annotation.decisions import Decision
 from labeler.cli import cli
 from labeler.doctor import examine
 from labeler.errors import Conflict, InputError, LabelError, SettingError, Unanswered
-from labeler.export import Shares, export_task
+from labeler.export import Options, Shares, export_task
 from labeler.export.files import MANIFEST
 from labeler.instance import Instance
 from labeler.labels import Answers, Lineage, Moves
@@ -124,7 +124,7 @@ class Desk:
         folder = self.folder / "out" / secrets.token_hex(4)
         export_task(
             self.store, self.project, self.task, "openai", folder, formats=self.instance.plugins.exporters,
-            shares=Shares(1.0, 0.0, 0.0),
+            shares=Shares(1.0, 0.0, 0.0), options=Options(keep_contradicting=True),
         )  # fmt: skip
         lines = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,22 @@ from labeler.cli.base import (
     cli,
     pairs,
     task_options,
+    with_instance,
     with_new_instance,
     with_readable_instance,
 )  # fmt: skip
+from labeler.cli.export_options import row_options
 from labeler.errors import InputError, NotFound
 from labeler.prompts import NAMES
 from labeler.prompts.styles import ANSWERS, GUIDELINES
 
 if TYPE_CHECKING:
+    from labeler.export import Filters, Selection
     from labeler.ingest.options import ImportOptions
     from labeler.ingest.report import Report
     from labeler.ingest.service import Importer
     from labeler.instance import Instance
+    from labeler.store import Store, Tx
 
 
 @cli.command(name="import")
@@ -159,8 +164,8 @@ def _write_report(report: Report, path: Path) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER")
 @click.option("--name", default="", metavar="NAME", help="What the export is called, to compare it or to train on it")
 @click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
-@click.option("--how", multiple=True, metavar="HOW", help="Only: accepted, corrected, scratch, imported")
-@click.option("--language", type=click.Choice(["ko", "en"]), help="Only records in this language")
+@row_options
+@click.option("--keep-contradicting", is_flag=True, help="Also copies and near-duplicates with different labels")
 @click.option("--examples", type=int, default=0, metavar="K", help="So many approved examples in each prompt [none]")
 @click.option("--earlier", is_flag=True, help="Only examples that were approved before the row")
 @click.option("--guidelines", type=click.Choice(GUIDELINES), help="How much of them the prompts have [as the task]")
@@ -173,11 +178,11 @@ def _write_report(report: Report, path: Path) -> None:
 @click.option("--reasoning", is_flag=True, help="Also what the model wrote on the way: in answers, or in suggestions")
 @with_readable_instance
 def export(
-    instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, how: tuple[str, ...],
-    language: str | None, joint: tuple[str, ...], raw: bool, name: str, **options: Any,
+    instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, filters: Filters,
+    selection: Selection, joint: tuple[str, ...], raw: bool, name: str, **options: Any,
 ) -> None:  # fmt: skip
     """Export approved annotations as a training set (or suggestions, for analysis)."""
-    from labeler.export import Filters, Options, Shares, export_task
+    from labeler.export import Options, Shares, export_task
 
     found = instance.store.projects.named(project)
     task = instance.project_task(found, task_name)
@@ -193,17 +198,47 @@ def export(
         out,
         formats=instance.plugins.exporters,
         shares=shares,
-        filters=Filters(how=how, language=language),
+        filters=filters,
+        selection=selection,
         options=Options(formula_safe=not raw, joint=joint, **options),
         calls=instance.calls(found, task),
         name=clean("name", name),
     )
     for path in result.files:
         click.echo(str(path))
-    for what in ("left_out", "warnings"):
-        for finding in result.manifest.get(what, []):
-            # What is said of a split has no rows of its own.
-            shown = f"{finding['count']} x {finding['message']}" if finding["keys"] else finding["message"]
-            click.echo(f"{'Left out' if what == 'left_out' else 'Note'}: {shown}", err=True)
+    _show_findings(result.manifest)
     if result.unrecorded:
         click.echo(f"Note: the export stands, but is not listed in the project: {result.unrecorded}", err=True)
+
+
+def _show_findings(manifest: Mapping[str, Any]) -> None:
+    filtered = ", ".join(f"{n} by {name}" for name, n in manifest.get("filtered", {}).items())
+    if filtered:
+        click.echo(f"Filtered: {filtered}", err=True)
+    for what, said in (("left_out", "Left out"), ("moved", "Moved"), ("warnings", "Note")):
+        for finding in manifest.get(what, []):
+            # What is said of a split has no rows of its own.
+            shown = f"{finding['count']} x {finding['message']}" if finding["keys"] else finding["message"]
+            click.echo(f"{said}: {shown}", err=True)
+    if frozen := manifest.get("selection", {}).get("freeze"):
+        click.echo(f"Froze the test set as {frozen!r}", err=True)
+
+
+@cli.command()
+@click.option("--project", required=True, metavar="NAME")
+@click.option("--thaw", metavar="NAME", help="Let the records of this frozen test set train again")
+@with_instance
+def frozen(instance: Instance, project: str, thaw: str | None) -> None:
+    """List the frozen test sets of a project: `labeler export --freeze` makes one."""
+    store, found = instance.store, instance.store.projects.named(project)
+    if thaw is not None:
+        store.write(lambda tx: _thaw(store, tx, found["id"], thaw))
+    for row in store.splits.frozen(found["id"]):
+        click.echo(
+            f"{row['name']}: {row['records']} records, since {time.strftime('%Y-%m-%d', time.gmtime(row['at']))}"
+        )
+
+
+def _thaw(store: Store, tx: Tx, project_id: int, name: str) -> None:
+    store.splits.thaw(tx, project_id, name)
+    store.events.add(tx, "test set thawed", project_id=project_id, detail={"name": name})

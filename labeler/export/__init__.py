@@ -1,9 +1,11 @@
 """Export: approved annotations as training data, split without leaks, checked, and described by a manifest."""
 
 from labeler.export.files import recover
+from labeler.export.filters import Filters
 from labeler.export.formats import Context, ExportRow, Format, TrainingFormat, built_in
-from labeler.export.job import Calls, Filters, Options
+from labeler.export.job import Calls, Options
 from labeler.export.preflight import Preflight
+from labeler.export.selection import Selection
 from labeler.export.service import ExportResult, check_task, export_again, export_task
 from labeler.export.splits import Shares
 
@@ -16,6 +18,7 @@ __all__ = [
     "Format",
     "Options",
     "Preflight",
+    "Selection",
     "Shares",
     "TrainingFormat",
     "built_in",

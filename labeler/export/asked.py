@@ -161,11 +161,12 @@ class Asked:
         found = {}
         for name, index in self._indexes.items():
             hits = calls.retriever.retrieve(index, replace(query, seen={}), self.job.options.examples)
-            found[name] = [
-                replace(one, text=broken(self.style.sent(one.text, one.metadata, one.parts)))
-                for one in index.examples(hits)
-            ]
+            found[name] = [replace(one, text=broken(self._sent(one))) for one in index.examples(hits)]
         return found
+
+    def _sent(self, one: Example) -> str:
+        leaves = self.job.selection
+        return self.style.sent(leaves.text(one.text), leaves.metadata(one.metadata), one.parts)
 
     def _answer(self, row: ExportRow, more: Beside) -> str:
         if more.others:

@@ -35,7 +35,7 @@ class ExportRow:
     answer says less (a keyword that is not at its first place in the text). ``prompt`` are the messages that a model
     is asked with, the last one a user's, and ``answer`` is the text that it should learn to answer. ``others`` are the
     labels of other tasks that stand in the same answer, as (annotation id, value), and ``provenance`` says how the
-    label came to be.
+    label came to be. ``weight`` is what the row counts in training, where labels were given weights.
     """
 
     annotation_id: int
@@ -47,6 +47,7 @@ class ExportRow:
     answer: str = ""
     others: Mapping[str, tuple[int, Value]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    weight: float | None = None
 
     @property
     def messages(self) -> list[Message]:
@@ -56,13 +57,17 @@ class ExportRow:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What holds for all rows of an export. ``columns`` are the names of the records' metadata, sorted."""
+    """What holds for all rows of an export.
+
+    ``columns`` are the names of the records' metadata, sorted; ``weighted`` tells whether rows have a weight.
+    """
 
     task: Task
     style: PromptStyle
     formula_safe: bool = True
     bom: bool = False
     columns: Sequence[str] = ()
+    weighted: bool = False
 
 
 class Format(ABC):
@@ -141,7 +146,7 @@ class Alpaca(TrainingFormat):
 
 
 class Csv(TrainingFormat):
-    """key, text, value, rendered, group, split, then one column for each name of the metadata.
+    """key, text, value, rendered, group, split, weight if asked, then one column for each name of the metadata.
 
     ``value`` is the plain text where the label is one (Choice, Text), else JSON. By default a spreadsheet cannot take
     a cell for a formula (:func:`safe_cell`).
@@ -154,8 +159,8 @@ class Csv(TrainingFormat):
     asks = False
 
     def head(self, context: Context) -> str:
-        taken = set(_FIXED)
-        names = list(_FIXED)
+        names = [*_FIXED, *(["weight"] if context.weighted else [])]
+        taken = set(names)
         for column in context.columns:
             while column in taken:
                 column = f"metadata.{column}"
@@ -167,6 +172,7 @@ class Csv(TrainingFormat):
         record = row.record
         rendered = context.task.schema.render(row.value, context.style.language)
         cells = [record.key, record.text, plain(row.label), rendered, record.group or "", row.split]
+        cells += [plain(row.weight)] if context.weighted else []
         cells += [plain(record.metadata[name]) if name in record.metadata else "" for name in context.columns]
         return csv_line(cells, context.formula_safe)
 
@@ -247,6 +253,7 @@ def record_line(row: ExportRow) -> str:
             "group": record.group,
             "metadata": dict(record.metadata),
             "split": row.split,
+            **({} if row.weight is None else {"weight": row.weight}),
             **({"labels": {name: value for name, (_, value) in row.others.items()}} if row.others else {}),
             "provenance": dict(row.provenance),
         }

@@ -4,58 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from labeler.errors import (
     SettingError,
 )
+from labeler.export.filters import Filters, Sieve
 from labeler.export.formats import Format
+from labeler.export.selection import Selection
 from labeler.export.splits import Shares
-from labeler.prompts import LANGUAGES, PromptStyle
+from labeler.prompts import PromptStyle
 from labeler.prompts.styles import CHAIN_OF_THOUGHT, FEW_SHOT, FULL, JSON, PLAIN, STORED, ZERO_SHOT
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.retrievers import Nothing, Retriever
 from labeler.store import Row, Store
-from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
 from labeler.task import Task
-
-HOWS = (ACCEPTED, CORRECTED, SCRATCH, IMPORTED)
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which approved annotations leave: those made as ``how`` says, in a language, since a time (seconds since 1970).
-
-    Empty or None means all.
-    """
-
-    how: tuple[str, ...] = ()
-    language: str | None = None
-    since: float | None = None
-
-    def __post_init__(self) -> None:
-        strange = [name for name in self.how if name not in HOWS]
-        if strange:
-            raise SettingError(
-                "No way of labeling %(name)r; there are: %(names)s", name=strange[0], names=", ".join(HOWS)
-            )
-        if self.language is not None and self.language not in LANGUAGES:
-            raise SettingError(
-                "No records in %(language)r; there are: %(names)s", language=self.language, names=", ".join(LANGUAGES)
-            )
-
-    def match(self, how: str | None, language: str, created_at: float) -> bool:
-        return (
-            (not self.how or how in self.how)
-            and (self.language is None or language == self.language)
-            and (self.since is None or created_at >= self.since)
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        since = None if self.since is None else iso(datetime.fromtimestamp(self.since, UTC))
-        return {"how": list(self.how), "language": self.language, "since": since}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +31,8 @@ class Options:
     split alone, with ``earlier`` from what was approved before the row. ``guidelines``, ``answers`` and ``names`` are
     those of :class:`labeler.prompts.PromptStyle`; None leaves them as the task's calls have them. ``reasoning`` puts
     what the model wrote on the way into the answers, for rows that have it. ``joint`` names other tasks whose labels
-    stand in the same answer. ``keep_contradicting`` exports exact copies with different labels too. ``formula_safe``
-    and ``bom`` concern CSV only. ``new_splits`` forgets in which splits records left before.
+    stand in the same answer. ``keep_contradicting`` exports copies and near-duplicates with different labels too.
+    ``formula_safe`` and ``bom`` concern CSV only. ``new_splits`` forgets in which splits records left before.
     """
 
     language: str | None = None
@@ -135,6 +99,7 @@ class Job:
     filters: Filters
     options: Options
     offered: Task
+    selection: Selection = Selection()
     calls: Calls = field(default_factory=Calls)
     name: str = ""
     again: int | None = None
@@ -163,13 +128,14 @@ class Job:
     def owner(self, chosen: Format) -> dict[str, str]:
         return {"project": self.project["name"], "task": self.task.name, "format": chosen.name}
 
-    def approved_pages(self) -> Iterator[list[Row]]:
-        """Yield what is approved and passes the filters, in pages, by annotation id."""
+    def approved_pages(self, sieve: Sieve | None = None) -> Iterator[list[Row]]:
+        """Yield what is approved and passes the filters, in pages, by annotation id; ``sieve`` counts the others."""
         if self.again is not None:
             yield from self.store.annotations.exported_pages(self.again, self.task.name)
             return
+        sieve = sieve or Sieve(self.filters)
         for rows in self.store.annotations.approved_pages(self.project["id"], self.task.name, unit=self.task.unit):
-            yield [row for row in rows if self.filters.match(row["how"], row["language"], row["created_at"])]
+            yield [row for row in rows if sieve.passes(row)]
 
     def given(self, task: str, record_ids: Sequence[int]) -> dict[int, Row]:
         """Return what is approved of another task on some records, by record id."""
@@ -177,8 +143,3 @@ class Job:
         if self.again is not None:
             return annotations.exported_among(self.again, task, record_ids)
         return annotations.approved_among(self.project["id"], task, record_ids)
-
-
-def iso(moment: datetime) -> str:
-    """Return a moment as manifests have it."""
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

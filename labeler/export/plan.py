@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from labeler import strictjson
@@ -20,46 +21,39 @@ from labeler.errors import (
     StoreReadOnly,
 )
 from labeler.export.asked import NOTHING, Beside, beside, has_controls, joint_tasks
+from labeler.export.contacts import kinds_in, may_have
+from labeler.export.filters import Filters, Sieve
+from labeler.export.findings import Findings, finding
 from labeler.export.formats import TrainingFormat
-from labeler.export.job import Filters, Job
-from labeler.export.splits import SPLITS, Components, Linked, Places, Shares
+from labeler.export.job import Job
+from labeler.export.selection import BY_DATE, BY_LABEL, BY_NAME, DROP, MASK, crowded_out, fixed_place
+from labeler.export.splits import (
+    ROWS,
+    SPLITS,
+    TEST,
+    TRAIN,
+    Components,
+    Link,
+    Linked,
+    Places,
+    Shares,
+    by_date,
+    by_label,
+    split_of,
+)
+from labeler.records import Value
 from labeler.sentence import N_, Sentence
 from labeler.store import Row
 from labeler.task import Task
 from labeler.text import content_hash
 
-_MOST_KEYS = 1000
+FEW = 10
+"""Fewer rows than this in a split are worth a warning."""
 _MOST_COLUMNS = 200
-
-_REASONS = {
-    "empty_text": Sentence("The record has no text"),
-    "empty_answer": Sentence("The annotation has no value"),
-    "not_in_schema": Sentence("The label schema of the task no longer allows the value; label these records again"),
-    "too_long": Sentence("Text and answer together are longer than the limit"),
-    "contradicting": Sentence("Equal texts carry different labels; decide these records again"),
-    "duplicate": Sentence("Equal texts with equal labels occur more than once"),
-    "near_contradicting": Sentence("Near-duplicates carry different labels; look at these records again"),
-    "control_tokens": Sentence(
-        "The text spells control tokens of language models; in prompts and answers they are broken up by a character "
-        "that is not seen"
-    ),
-    "between_splits": Sentence(
-        "Products or near-duplicates that came later tie these records to records of another split;"
-        " they stay out, so that no held-out record has a twin in the training set"
-    ),
-    "no_share": Sentence(
-        "Earlier exports put these records, or what belongs to them, into a split that has no share"
-        " now; give it a share, or split all records again"
-    ),
-    "no_reasoning": Sentence("No model wrote down its reasoning before the label, or a person corrected it"),
-    "not_all_tasks": Sentence("Not every task of the answer is approved for the record"),
-    "no_plain_answer": Sentence("The answer cannot be written as a bare label"),
-    "changed": Sentence("Somebody decided these records again while the export ran; export again to have them"),
-}
 
 
 class _Seen(NamedTuple):
-    """All that is kept of a row between the passes."""
+    """All that is kept of a row between the passes; ``date`` is 0 unless splits are by date."""
 
     annotation_id: int
     record: Linked
@@ -67,33 +61,11 @@ class _Seen(NamedTuple):
     answer: bytes
     counts_as: tuple[str, ...]
     cluster: int | None
+    date: float
 
     @property
     def key(self) -> str:
         return self.record.key
-
-
-class Findings:
-    """Rows by the reason why they are named in the manifest: how many, and the keys of the first thousand."""
-
-    def __init__(self) -> None:
-        self._keys: dict[str, list[str]] = {}
-        self._counts: Counter[str] = Counter()
-
-    def add(self, kind: str, key: str) -> None:
-        self._counts[kind] += 1
-        if self._counts[kind] <= _MOST_KEYS:
-            self._keys.setdefault(kind, []).append(key)
-
-    def to_json(self) -> list[dict[str, Any]]:
-        return [
-            {"kind": kind, "message": _REASONS[kind], "count": self._counts[kind], "keys": keys}
-            for kind, keys in self._keys.items()
-        ]
-
-    def __str__(self) -> str:
-        counted = (Sentence("%(why)s (%(n)s)", why=_REASONS[kind], n=f"{n:,}") for kind, n in self._counts.items())
-        return Sentence.joined(counted)
 
 
 _SHARE_EMPTY = N_(
@@ -111,7 +83,8 @@ class Plan:
     """The split of each row that leaves, by annotation id and by record, and what the second pass adds up.
 
     ``seen`` is the newest memory of splits that it knows of. ``beside`` are the annotations of other tasks that stand
-    in the answer of a row, and ``asked`` says how the prompts are put.
+    in the answer of a row, and ``asked`` says how the prompts are put. ``filtered`` counts the rows that each filter
+    kept out, ``moved`` names those that left in another split before.
     """
 
     seen: int
@@ -121,73 +94,82 @@ class Plan:
     columns: list[str] = field(default_factory=list)
     left_out: Findings = field(default_factory=Findings)
     warnings: Findings = field(default_factory=Findings)
+    moved: Findings = field(default_factory=Findings)
+    filtered: Counter[str] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     asked: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def frozen(self) -> list[int]:
+        """The records that a frozen test set would hold."""
+        return [id_ for id_, split in self.records.items() if split == TEST]
+
     def report(self, shares: Shares, members: Sequence[tuple[int, str]]) -> dict[str, Any]:
         """Return the part of the manifest that speaks of rows."""
         counts = Counter(split for _, split in members)
-        warnings = self.warnings.to_json()
-        for name in shares.used():
-            share = counts[name] / max(len(members), 1)
-            if not counts[name] or abs(share - shares.as_dict()[name]) > 0.1:
-                message = Sentence(
-                    _SHARE_MISSED if counts[name] else _SHARE_EMPTY,
-                    split=name,
-                    share=f"{share:.0%}",
-                    wanted=f"{shares.as_dict()[name]:.0%}",
-                )
-                about = {"message": message, "said": message.parts()}
-                warnings.append({"kind": "share_missed", **about, "count": counts[name], "keys": []})
         return {
             "task_versions": dict(sorted(self.versions.items())),
             "shares": shares.as_dict(),
             "counts": {name: counts[name] for name in shares.used()} | {"all": len(members)},
             "labels": {name: dict(self.labels.get(name, Counter()).most_common()) for name in shares.used()},
+            "filtered": dict(self.filtered),
             "left_out": self.left_out.to_json(),
-            "warnings": warnings,
+            "moved": self.moved.to_json(),
+            "warnings": [*self.warnings.to_json(), *self._about_splits(shares, counts)],
         }
+
+    def _about_splits(self, shares: Shares, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+        for name in shares.used():
+            n, share, wanted = counts[name], counts[name] / max(counts.total(), 1), shares.as_dict()[name]
+            if not n or abs(share - wanted) > 0.1:
+                said = _SHARE_MISSED if n else _SHARE_EMPTY
+                yield finding(
+                    "share_missed", Sentence(said, split=name, share=f"{share:.0%}", wanted=f"{wanted:.0%}"), n
+                )
+            if 0 < n < FEW:
+                said = N_("%(split)s has %(n)s rows only; results on fewer than %(few)s say little")
+                yield finding("few_rows", Sentence(said, split=name, n=n, few=FEW), n)
+            lacking = [label for label in self.labels.get(TRAIN, ()) if label not in self.labels.get(name, ())]
+            if n and lacking:
+                said = N_("%(split)s lacks labels that the training set has: %(names)s")
+                yield finding("label_absent", Sentence(said, split=name, names=", ".join(sorted(lacking)[:50])), n)
 
 
 def remembered(job: Job, plan: Plan) -> bool:
     """Remember the splits before anything is written: what may have left never leaves in another split.
 
-    False if another export has remembered some meanwhile, which this plan knows nothing of.
+    False if another export has remembered some meanwhile, which this plan knows nothing of. Raises
+    :class:`InputError` if the test set is to be frozen and there is none, or one of that name.
     """
-    splits, project_id, anew = job.store.splits, job.project["id"], job.options.new_splits
+    splits, project_id, again = job.store.splits, job.project["id"], job.options.new_splits
+    freeze, test = job.selection.freeze, plan.frozen
+    if freeze and not test:
+        raise InputError("There are no test rows to freeze; give the test set a share")
+
+    def note(tx: Any) -> bool:
+        if not splits.remember(tx, project_id, plan.records, plan.seen, again):
+            return False
+        if freeze:
+            splits.freeze(tx, project_id, freeze, test)
+        return True
+
     try:
-        return job.store.write(lambda tx: splits.remember(tx, project_id, plan.records, plan.seen, anew))
+        return bool(job.store.write(note))
     except (StoreFull, StoreReadOnly):
+        if freeze:
+            raise
         # As with the record of the export itself: what is complete on disk stands.
         return True
 
 
 def plan_of(job: Job, chosen: TrainingFormat) -> Plan:
-    """Check every approved row and give it a split. Raises :class:`InputError` if no row is left."""
-    plan, columns = Plan(seen=job.store.splits.newest(job.project["id"])), set[str]()
-    seen: list[_Seen] = []
-    known: set[bytes] = set()
-    repeated: set[bytes] = set()
-    others, task = joint_tasks(job), asked(job.task, job.style) if chosen.asks else job.task
-    for row, found in _with_beside(job, others):
-        checked = _checked(job, row, task, found, plan.left_out)
-        if checked is None:
-            continue
-        if chosen.complete:
-            columns.update(strictjson.loads(row["metadata"]))
-        elif has_controls(row["text"]):
-            plan.warnings.add("control_tokens", row["key"])
-        if found.others:
-            plan.beside[row["id"]] = tuple(id_ for id_, _ in found.others.values())
-        answer, counts_as = checked
-        digest = bytes.fromhex(content_hash(row["text"]))
-        (repeated if digest in known else known).add(digest)
-        said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
-        record = _linked(row["record_id"], row["key"], row["cluster"], row["grp"], digest)
-        seen.append(_Seen(row["id"], record, digest, said, counts_as, row["cluster"]))
-    rows = list(_without_contradictions(seen, repeated, plan, job.options.keep_contradicting))
-    _warn_of_near_contradictions(rows, repeated, plan)
+    """Check every approved row and give it a split.
+
+    Raises :class:`InputError` if no row is left, or for a name that is asked for and that no row has.
+    """
+    plan = Plan(seen=job.store.splits.newest(job.project["id"]))
+    rows = _without_contradictions(_seen(job, chosen, plan), plan, job.options.keep_contradicting)
     _give_places(job, rows, plan)
     if not plan.splits:
         named = str(plan.left_out)
@@ -200,14 +182,13 @@ def plan_of(job: Job, chosen: TrainingFormat) -> Plan:
             task=job.task.name,
             why=named,
         )
-    if len(columns) > _MOST_COLUMNS:
+    if len(plan.columns) > _MOST_COLUMNS:
         raise InputError(
             "The metadata has %(n)s different names, too many for the columns of a table (at most "
             "%(most)s); choose a JSONL format",
-            n=len(columns),
+            n=len(plan.columns),
             most=_MOST_COLUMNS,
         )
-    plan.columns = sorted(columns)
     return plan
 
 
@@ -215,7 +196,7 @@ def plan_again(job: Job, chosen: TrainingFormat) -> Plan:
     """Return the plan of an export that is made again: its rows, each in the split that it left in."""
     assert job.again is not None
     plan, columns = Plan(seen=0, splits=job.store.exports.members(job.again, job.task.name)), set[str]()
-    for row, found in _with_beside(job, joint_tasks(job)):
+    for row, found in _with_beside(job, Sieve(job.filters), joint_tasks(job)):
         plan.beside[row["id"]] = tuple(id_ for id_, _ in found.others.values())
         if chosen.complete:
             columns.update(strictjson.loads(row["metadata"]))
@@ -223,10 +204,57 @@ def plan_again(job: Job, chosen: TrainingFormat) -> Plan:
     return plan
 
 
-def _with_beside(job: Job, others: Mapping[str, Task]) -> Iterator[tuple[Row, Beside]]:
-    for page in job.approved_pages():
+def _with_beside(job: Job, sieve: Sieve, others: Mapping[str, Task]) -> Iterator[tuple[Row, Beside]]:
+    for page in job.approved_pages(sieve):
         found = beside(job, page, others)
         yield from ((row, found.get(row["id"], NOTHING)) for row in page)
+
+
+def _seen(job: Job, chosen: TrainingFormat, plan: Plan) -> list[_Seen]:
+    """Return what is kept of the rows that pass the filters and can be learned from."""
+    sieve, columns, seen = Sieve(job.filters), set[str](), list[_Seen]()
+    labels = {label.name for label in job.task.schema.labels}
+    task = asked(job.task, job.style) if chosen.asks else job.task
+    for row, found in _with_beside(job, sieve, joint_tasks(job)):
+        checked = _checked(job, row, task, found, plan.left_out)
+        if checked is None:
+            continue
+        value, answer = checked
+        counts_as = tuple(sorted(job.task.schema.strata(value)))
+        labels.update(counts_as)
+        if not sieve.passes_as(counts_as) or not _without_contacts(job, row, value, answer, plan):
+            continue
+        if chosen.complete:
+            columns.update(strictjson.loads(row["metadata"]))
+        elif has_controls(row["text"]):
+            plan.warnings.add("control_tokens", row["key"])
+        if found.others:
+            plan.beside[row["id"]] = tuple(id_ for id_, _ in found.others.values())
+        digest = bytes.fromhex(content_hash(row["text"]))
+        said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
+        record = _linked(row["record_id"], row["key"], row["cluster"], row["grp"], digest)
+        seen.append(_Seen(row["id"], record, digest, said, counts_as, row["cluster"], _date(job, row)))
+    sieve.check(labels)
+    _check_labels(job, labels)
+    plan.filtered, plan.columns = sieve.kept_out, sorted(columns)
+    return seen
+
+
+def _check_labels(job: Job, labels: set[str]) -> None:
+    strange = sorted(job.selection.labels - labels)
+    if labels and strange:
+        raise InputError(
+            "No approved label of this task counts as %(name)r; there are: %(names)s",
+            name=strange[0],
+            names=", ".join(sorted(labels)[:20]),
+        )
+
+
+def _date(job: Job, row: Row) -> float:
+    if job.selection.split_by != BY_DATE:
+        return 0.0
+    metadata = strictjson.loads(row["metadata"]) if job.selection.date_column else {}
+    return job.selection.dated(row["key"], row["created_at"], metadata)
 
 
 def _linked(id_: int, key: str, cluster: int | None, group: str | None, digest: bytes) -> Linked:
@@ -234,41 +262,88 @@ def _linked(id_: int, key: str, cluster: int | None, group: str | None, digest: 
 
 
 def _give_places(job: Job, rows: Sequence[_Seen], plan: Plan) -> None:
-    """Give each row its split, by all records of the project and by what left before."""
+    """Give each row its split, by all records of the project and by what left before, if there is room for it."""
     splits, project_id = job.store.splits, job.project["id"]
     components = Components((row["cluster"], row["grp"]) for row in splits.ties(project_id))
     for one in rows:
         components.join(one.record.links)
+    stored = splits.remembered(project_id)
     earlier = [
         (_linked(row["id"], row["key"], row["cluster"], row["grp"], bytes.fromhex(row["content_hash"])), row["split"])
-        for row in ([] if job.options.new_splits else splits.remembered(project_id))
+        for row in stored
+        if row["frozen"] or not job.options.new_splits
     ]
     places = Places(job.shares, components, earlier)
-    heads = splits.heads([one.cluster for one in rows if one.cluster is not None and one.cluster != one.record.id])
+    draw = _draw(job, rows, places)
+    placed: list[tuple[_Seen, str]] = []
     for one in rows:
-        place = places.of(one.record, heads.get(one.cluster or 0, one.key))
+        place = places.of(one.record, partial(draw, one))
         if place in SPLITS:
-            plan.splits[one.annotation_id] = plan.records[one.record.id] = place
+            placed.append((one, place))
         else:
             plan.left_out.add(place, one.key)
+    before = {row["id"]: row["split"] for row in stored}
+    for one, place in _with_room(job, placed, before, plan.left_out):
+        plan.splits[one.annotation_id] = plan.records[one.record.id] = place
+        if before.get(one.record.id, place) != place:
+            plan.moved.add("moved", one.key, before=before[one.record.id], split=place)
 
 
-def _warn_of_near_contradictions(rows: Sequence[_Seen], copies: Collection[bytes], plan: Plan) -> None:
-    """Name near-duplicates whose labels count differently; free texts that are put in other words do not.
+def _draw(job: Job, rows: Sequence[_Seen], places: Places) -> Callable[[_Seen], str]:
+    """Return what gives the split of a row whose component no earlier export has placed."""
+    if job.selection.split_by == BY_NAME:
+        heads = job.store.splits.heads(
+            [one.cluster for one in rows if one.cluster is not None and one.cluster != one.record.id]
+        )
+        return lambda one: split_of(places.name(one.record, heads.get(one.cluster or 0, one.key)), job.shares)
+    free: dict[Link, list[_Seen]] = {}
+    placed: dict[str, Counter[str]] = {name: Counter() for name in job.shares.used()}
+    for one in rows:
+        split = places.before(one.record)
+        if split is None:
+            free.setdefault(places.component(one.record), []).append(one)
+        elif split in placed:
+            placed[split].update((*one.counts_as, ROWS))
+    drawn = (by_label if job.selection.split_by == BY_LABEL else by_date)(free, placed, job.shares)
+    return lambda one: drawn[places.component(one.record)]
 
-    Exact ``copies`` have been judged already.
+
+def _with_room(
+    job: Job, placed: Sequence[tuple[_Seen, str]], before: Collection[int], left_out: Findings
+) -> list[tuple[_Seen, str]]:
+    """Return the rows without those that are too many of a cluster, or in train of a label, and name these.
+
+    What left before comes first, then a fixed order of the keys: what left once is not crowded out by what came later.
     """
-    clusters: dict[int, set[tuple[str, ...]]] = {}
-    for one in rows:
-        if one.cluster is not None:
-            clusters.setdefault(one.cluster, set()).add(one.counts_as)
-    for one in rows:
-        if one.cluster is not None and len(clusters[one.cluster]) > 1 and one.hash not in copies:
-            plan.warnings.add("near_contradicting", one.key)
+    selection = job.selection
+    if selection.near_duplicates is None and not selection.caps:
+        return list(placed)
+    in_order = sorted(placed, key=lambda row: (row[0].record.id not in before, fixed_place(row[0].key)))
+    out: set[int] = set()
+
+    def leave_out(kind: str, rows: Iterable[tuple[_Seen, str]]) -> None:
+        for one, _ in rows:
+            out.add(one.annotation_id)
+            left_out.add(kind, one.key)
+
+    if selection.near_duplicates is not None:
+        most = float(selection.near_duplicates)
+        leave_out("thinned", crowded_out(in_order, _copies, lambda _: most))
+    in_train = [row for row in in_order if row[1] == TRAIN and row[0].annotation_id not in out]
+    leave_out("capped", crowded_out(in_train, _labels, selection.room))
+    return [row for row in placed if row[0].annotation_id not in out]
 
 
-def _checked(job: Job, row: Row, task: Task, more: Beside, left_out: Findings) -> tuple[str, tuple[str, ...]] | None:
-    """Return what a model should answer for a row, and what that counts as; None if it is left out, with why."""
+def _copies(row: tuple[_Seen, str]) -> tuple[Link, ...]:
+    return tuple(link for link in (row[0].cluster, row[0].hash) if link is not None)
+
+
+def _labels(row: tuple[_Seen, str]) -> tuple[str, ...]:
+    return row[0].counts_as
+
+
+def _checked(job: Job, row: Row, task: Task, more: Beside, left_out: Findings) -> tuple[Value, str] | None:
+    """Return the value of a row and what a model should answer; None if it is left out, with why."""
     if not row["text"].strip():
         left_out.add("empty_text", row["key"])
         return None
@@ -282,7 +357,7 @@ def _checked(job: Job, row: Row, task: Task, more: Beside, left_out: Findings) -
         left_out.add("not_in_schema", row["key"])
         return None
     try:
-        answer, counts_as = task.answer(value), tuple(sorted(job.task.schema.strata(value)))
+        answer = task.answer(value)
     except LabelError:
         left_out.add("no_plain_answer", row["key"])
         return None
@@ -292,24 +367,62 @@ def _checked(job: Job, row: Row, task: Task, more: Beside, left_out: Findings) -
     if len(row["text"]) + len(answer) > job.options.longest:
         left_out.add("too_long", row["key"])
         return None
-    return answer, counts_as
+    return value, answer
 
 
-def _without_contradictions(seen: Sequence[_Seen], repeated: set[bytes], plan: Plan, keep: bool) -> Iterator[_Seen]:
-    """Yield the rows that leave, and name those whose text stands more than once."""
+def _without_contacts(job: Job, row: Row, value: Value, answer: str, plan: Plan) -> bool:
+    """Tell whether a row leaves with the contact data that it has, and name it."""
+    text, asked = row["text"], job.selection.contacts
+    metadata = strictjson.loads(row["metadata"]) if may_have(row["metadata"]) else {}
+    kinds = kinds_in([text, answer, metadata])
+    if not kinds:
+        return True
+    if asked == MASK and not _same_when_masked(job, text, value, answer):
+        plan.left_out.add("contact_label", row["key"])
+        return False
+    for kind in sorted(kinds):
+        where = plan.left_out if asked == DROP else plan.warnings
+        where.add("contact_masked" if asked == MASK else "contact", row["key"], contact=kind)
+    return asked != DROP
+
+
+def _same_when_masked(job: Job, text: str, value: Value, answer: str) -> bool:
+    """Tell whether a label is the same on the masked text: it neither has contact data nor points at it."""
+    try:
+        return not kinds_in(answer) and bool(job.task.schema.parse(value, job.selection.text(text)) == value)
+    except LabelError:
+        return False
+
+
+def _without_contradictions(seen: Sequence[_Seen], plan: Plan, keep: bool) -> list[_Seen]:
+    """Return the rows that leave, and name those whose text, or one close to it, stands more than once.
+
+    Near-duplicates contradict each other if their labels count differently; free texts that are put in other words do
+    not.
+    """
     copies: dict[bytes, dict[str, _Seen]] = {}
     for one in seen:
-        if one.hash in repeated:
-            # One record twice: it was decided again between two pages, and the later annotation is in force.
-            copies.setdefault(one.hash, {})[one.key] = one
-    for one in seen:
-        same = copies.get(one.hash, {one.key: one})
-        if same[one.key] is not one:
-            continue
-        contradicting = len({other.answer for other in same.values()}) > 1
+        # One record twice: it was decided again between two pages, and the later annotation is in force.
+        copies.setdefault(one.hash, {})[one.key] = one
+    standing = [one for one in seen if copies[one.hash][one.key] is one]
+    near: dict[int, tuple[set[bytes], set[tuple[str, ...]]]] = {}
+    for one in standing:
+        if one.cluster is not None:
+            texts, labels = near.setdefault(one.cluster, (set(), set()))
+            texts.add(one.hash)
+            labels.add(one.counts_as)
+    leaving: list[_Seen] = []
+    for one in standing:
+        same = copies[one.hash].values()
+        differ = len({other.answer for other in same}) > 1
+        texts, labels = near.get(one.cluster or 0, (set(), set()))
+        kinds = ["contradicting"] if differ else ["duplicate"] if len(same) > 1 else []
+        kinds += ["near_contradicting"] if len(texts) > 1 and len(labels) > 1 else []
+        contradicting = [kind for kind in kinds if kind != "duplicate"]
         if contradicting and not keep:
-            plan.left_out.add("contradicting", one.key)
+            plan.left_out.add(contradicting[0], one.key)
             continue
-        if len(same) > 1:
-            plan.warnings.add("contradicting" if contradicting else "duplicate", one.key)
-        yield one
+        for kind in kinds:
+            plan.warnings.add(kind, one.key)
+        leaving.append(one)
+    return leaving

@@ -9,8 +9,9 @@ from typing import Any
 from labeler import strictjson
 from labeler.errors import LabelError
 from labeler.export.asked import Asked, beside, joint_tasks
+from labeler.export.filters import iso
 from labeler.export.formats import ExportRow
-from labeler.export.job import Job, iso
+from labeler.export.job import Job
 from labeler.export.plan import Plan
 from labeler.export.splits import TRAIN
 from labeler.records import Record, Value
@@ -39,8 +40,8 @@ def trained_on(job: Job, plan: Plan) -> Collection[int]:
 
 
 def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
-    text = stored["text"]
-    value = job.task.read(strictjson.loads(stored["value"]), stored["task_version"], text)
+    value = job.task.read(strictjson.loads(stored["value"]), stored["task_version"], stored["text"])
+    text = job.selection.text(stored["text"])
     record = Record(
         id=stored["record_id"],
         project_id=job.project["id"],
@@ -48,7 +49,7 @@ def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
         text=text,
         language=stored["language"],
         group=stored["grp"],
-        metadata=strictjson.loads(stored["metadata"]),
+        metadata=job.selection.metadata(strictjson.loads(stored["metadata"])),
         cluster=stored["cluster"],
         parts=as_parts(stored["parts"]),
     )
@@ -61,7 +62,9 @@ def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
         "blind": bool(stored["blind"]),
         "task_version": stored["task_version"],
     }
-    return ExportRow(stored["id"], record, value, _portable(job.task, value, text), split, provenance=provenance)
+    weight = job.selection.weight(job.task.schema.strata(value))
+    label = _portable(job.task, value, text)
+    return ExportRow(stored["id"], record, value, label, split, provenance=provenance, weight=weight)
 
 
 def _portable(task: Task, value: Value, text: str) -> Any:

@@ -33,11 +33,13 @@ from labeler.errors import (
 )
 from labeler.export.asked import Asked
 from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exchange, writing
+from labeler.export.filters import Filters, Sieve, iso
 from labeler.export.formats import Context, Format, Suggestions, TrainingFormat, record_line
-from labeler.export.job import Calls, Filters, Job, Options, iso
+from labeler.export.job import Calls, Job, Options
 from labeler.export.plan import Plan, plan_again, plan_of, remembered
 from labeler.export.preflight import Preflight, Ruler, preflight
 from labeler.export.rows import planned_rows, trained_on
+from labeler.export.selection import Selection
 from labeler.export.splits import Shares
 from labeler.ingest.clusters import sign_reviews
 from labeler.sentence import N_
@@ -70,6 +72,7 @@ def export_task(
     filters: Filters | None = None,
     reviewer_id: int | None = None,
     options: Options | None = None,
+    selection: Selection | None = None,
     calls: Calls | None = None,
     name: str = "",
 ) -> ExportResult:
@@ -82,7 +85,7 @@ def export_task(
     :class:`SettingError` for a format that is not there, and :class:`PluginError` for one that is no format.
     """
     store.exports.check_name(project["id"], name)
-    job, chosen = _job(store, project, task, format_name, folder, formats, shares, filters, options, calls)
+    job, chosen = _job(store, project, task, format_name, folder, formats, shares, filters, options, selection, calls)
     job = replace(job, name=name)
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
@@ -106,6 +109,7 @@ def check_task(
     shares: Shares | None = None,
     filters: Filters | None = None,
     options: Options | None = None,
+    selection: Selection | None = None,
     calls: Calls | None = None,
     model: Path | str | None = None,
 ) -> Preflight:
@@ -114,7 +118,7 @@ def check_task(
     ``model`` is a folder or hub id whose tokenizer and chat template are used. Raises as :func:`export_task` does, and
     :class:`InputError` for a model without a tokenizer.
     """
-    job, chosen = _job(store, project, task, format_name, Path(), formats, shares, filters, options, calls)
+    job, chosen = _job(store, project, task, format_name, Path(), formats, shares, filters, options, selection, calls)
     if isinstance(chosen, Suggestions):
         raise InputError("Suggestions are for analysis, and no trainer reads them; choose another format")
     return preflight(job, chosen, Ruler(model))
@@ -136,13 +140,13 @@ def export_again(
     Raises as :func:`export_task` does, and :class:`InputError` for one that was made before manifests said enough.
     """
     manifest = export["manifest"]
-    if "columns" not in manifest:
+    if "columns" not in manifest or "selection" not in manifest:
         raise InputError("The manifest of this export does not say enough to make it again; make a new one")
     said: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in manifest["options"].items()
     }
-    options = Options(**said)
-    job, chosen = _job(store, project, task, export["format"], folder, formats, None, None, options, calls)
+    options, selection = Options(**said), Selection(**manifest["selection"])
+    job, chosen = _job(store, project, task, export["format"], folder, formats, None, None, options, selection, calls)
     if not isinstance(chosen, TrainingFormat):
         raise InputError("Only training sets can be made again; suggestions change with every run")
     job = replace(job, shares=Shares.of(manifest["shares"]), again=export["id"])
@@ -166,6 +170,7 @@ def _job(
     shares: Shares | None,
     filters: Filters | None,
     options: Options | None,
+    selection: Selection | None,
     calls: Calls | None,
 ) -> tuple[Job, TrainingFormat | Suggestions]:
     # Near-duplicates of what has just come in belong on one side of a split. An export needs no store to write to.
@@ -186,13 +191,23 @@ def _job(
     # Rows, and the prompts beside them, know retired labels as any other.
     whole = replace(task, schema=task.schema.past)
     return Job(
-        store, project, whole, Path(folder), shares or Shares(), filters or Filters(), asked, task, calls or Calls()
+        store,
+        project,
+        whole,
+        Path(folder),
+        shares or Shares(),
+        filters or Filters(),
+        asked,
+        task,
+        selection or Selection(),
+        calls or Calls(),
     ), chosen
 
 
 def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange) -> list[tuple[int, str]]:
     """Write the planned rows in the order of their annotations; return (annotation id, split) of each."""
-    context = Context(job.task, job.style, job.options.formula_safe, job.options.bom, plan.columns)
+    weighted = bool(job.selection.weights)
+    context = Context(job.task, job.style, job.options.formula_safe, job.options.bom, plan.columns, weighted)
     # Only splits with rows get a file: readers of data sets refuse one without.
     filled = set(plan.splits.values())
     files = {name: exchange.create(f"{name}{chosen.suffix}") for name in job.shares.used() if name in filled}
@@ -230,6 +245,7 @@ def _manifest(job: Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
         "schema": job.offered.schema.to_json(),
         "retired": [label.name for label in job.offered.schema.retired],
         "filters": job.filters.to_json(),
+        "selection": job.selection.to_json(),
         "options": asdict(job.options) | {"language": job.style.language, "joint": list(job.options.joint)},
         "columns": list(job.calls.columns),
         "files": exchange.entries(),
@@ -265,8 +281,11 @@ def _record(
 
 
 def _export_suggestions(job: Job, chosen: Suggestions, reviewer_id: int | None) -> ExportResult:
-    if job.filters.how:
-        raise SettingError("Suggestions have no way of labeling to filter by: nobody has approved them")
+    job.filters.check_for_suggestions()
+    if job.selection != Selection():
+        raise SettingError(
+            "Suggestions leave as they are: caps, weights, near-duplicates, contact data and splits are of labels alone"
+        )
     pages = _suggestion_pages(job)
     first = next(pages, None)
     if first is None:
@@ -294,8 +313,9 @@ def _export_suggestions(job: Job, chosen: Suggestions, reviewer_id: int | None) 
 
 
 def _suggestion_pages(job: Job) -> Iterator[list[Row]]:
+    sieve = Sieve(job.filters)
     for page in job.store.suggestions.newest_pages(job.project["id"], job.task.name, unit=job.task.unit):
-        rows = [r for r in page if job.filters.match(None, guess_language(r["text"]), r["created_at"])]
+        rows = [r for r in page if sieve.passes({**dict(r), "language": guess_language(r["text"])})]
         if rows:
             yield rows
 

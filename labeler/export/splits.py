@@ -3,7 +3,8 @@
 Records that are linked (reviews of one product, near-duplicates of one cluster) form one *component*, found in all
 records of the project, whether they are labelled or not. A component has a name of its own: its product, or the key of
 the first of its near-duplicates. Its place is a hash of that name, laid along the shares: the same in every export,
-format and task, on every machine.
+format and task, on every machine. If asked, components that have no place yet are laid along the shares by date instead
+(the newest are held out), or so that each label gets its share of each split.
 
 A place that left is remembered by record, and the memory wins over the hash: reviews that come in, clusters that unite
 and other shares move nothing. Where components of different places become one, what was held out most stands (test
@@ -16,8 +17,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from labeler.errors import SettingError
 
@@ -111,8 +114,24 @@ class Components:
         return self._product.get(self.root(link))
 
 
+class Member(Protocol):
+    """A row of a component: its key, what its label counts as, and its day in seconds since 1970."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def counts_as(self) -> tuple[str, ...]: ...
+    @property
+    def date(self) -> float: ...
+
+
+ROWS = ""
+"""What every row counts as, next to its labels."""
+Counted = Mapping[str, Counter[str]]
+
+
 class Places:
-    """Gives each record its split, by what earlier exports remember, else by the name of its component.
+    """Gives each record its split, by what earlier exports remember, else by what is drawn for its component.
 
     ``remembered`` are records with the split that they left in.
     """
@@ -131,15 +150,28 @@ class Places:
             # In the order of the memory: what was held out most comes first.
             self._held.setdefault(components.root(link), split)
 
-    def of(self, record: Linked, name: str) -> str:
-        """Return the split of a record, or why it has none; ``name`` is that of its component if it has no product."""
+    def before(self, record: Linked) -> str | None:
+        """Return the split that a record has from earlier exports, or why it has none; None if it is still free."""
         owners = self._owners(record)
         split = self._known.get(record.id)
         if split is None and len(owners) < 2:
-            component = self._components.root(record.links[0])
-            of_name = self._components.product(component) or name
-            split = next(iter(owners), None) or self._held.get(component) or split_of(of_name, self._shares)
-        if split is None or not owners <= {split}:
+            split = next(iter(owners), None) or self._held.get(self.component(record))
+            if split is None:
+                return None
+        return BETWEEN if split is None or not owners <= {split} else split
+
+    def component(self, record: Linked) -> Link:
+        """Return what names the component of a record within this export."""
+        return self._components.root(record.links[0])
+
+    def name(self, record: Linked, name: str) -> str:
+        """Return the name of a record's component; ``name`` is that of one without a product."""
+        return self._components.product(self.component(record)) or name
+
+    def of(self, record: Linked, draw: Callable[[], str]) -> str:
+        """Return the split of a record, or why it has none; ``draw`` gives it where its component is free."""
+        split = self.before(record) or draw()
+        if split == BETWEEN:
             return BETWEEN
         if split not in self._shares.used():
             return UNSHARED
@@ -155,8 +187,7 @@ class Places:
 
 def split_of(name: str, shares: Shares) -> str:
     """Return the split of a component: a point in [0, 1) from its name, laid along the shares."""
-    digest = hashlib.sha256(b"labeler split 1\n" + name.encode("utf-8")).digest()
-    point = int.from_bytes(digest[:8], "big") / 2**64
+    point = _point(name)
     reached = 0.0
     used = shares.used()
     for name in used[:-1]:
@@ -165,3 +196,60 @@ def split_of(name: str, shares: Shares) -> str:
             return name
     # The last split takes the rest: 0.7 + 0.2 + 0.1 is a little less than 1.
     return used[-1]
+
+
+def _point(name: str) -> float:
+    """Return a fixed point in [0, 1) for a name."""
+    digest = hashlib.sha256(b"labeler split 1\n" + name.encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def by_date(free: Mapping[Link, Sequence[Member]], placed: Counted, shares: Shares) -> dict[Link, str]:
+    """Return the splits of free components: the newest are the test set, then comes validation, then train.
+
+    ``placed`` are the rows that each split has already: they count towards its share.
+    """
+    have = {name: counts[ROWS] for name, counts in placed.items()}
+    total = sum(map(len, free.values())) + sum(have.values())
+    drawn: dict[Link, str] = {}
+    waiting = sorted(free, key=lambda link: (max(one.date for one in free[link]), _place(free[link])))
+    for name in [name for name in _HELD_OUT_FIRST[:-1] if name in shares.used()]:
+        room = shares.as_dict()[name] * total - have.get(name, 0)
+        # One that would overfill it by more than it lacks ends it: no older one may jump the queue.
+        while waiting and len(free[waiting[-1]]) / 2 <= room:
+            room -= len(free[waiting[-1]])
+            drawn[waiting.pop()] = name
+    # Without a share of train, what is left over belongs to the first split that there is.
+    return drawn | dict.fromkeys(waiting, shares.used()[0])
+
+
+def by_label(free: Mapping[Link, Sequence[Member]], placed: Counted, shares: Shares) -> dict[Link, str]:
+    """Return the splits of free components so that each label has its share in each split, rarest labels first.
+
+    Iterative stratification (Sechidis et al. 2011) over whole components. ``placed`` says how many rows count as what
+    in each split already.
+    """
+    labels = {link: Counter(label for one in rows for label in (*one.counts_as, ROWS)) for link, rows in free.items()}
+    total, with_label = Counter[str](), dict[str, list[Link]]()
+    for link, counts in labels.items():
+        total.update(counts)
+        for label in counts:
+            with_label.setdefault(label, []).append(link)
+    wanted = sum(placed.values(), total)
+    room = {
+        name: {label: shares.as_dict()[name] * n - placed.get(name, Counter())[label] for label, n in wanted.items()}
+        for name in shares.used()
+    }
+    drawn: dict[Link, str] = {}
+    for label in sorted(total, key=lambda one: (total[one], one)):
+        for link in sorted(with_label[label], key=lambda one: (-labels[one][label], _place(free[one]))):
+            if link not in drawn:
+                drawn[link] = name = max(room, key=lambda split: (room[split][label], room[split][ROWS]))
+                for other, n in labels[link].items():
+                    room[name][other] -= n
+    return drawn
+
+
+def _place(rows: Sequence[Member]) -> float:
+    """Return where a component stands among its like: a fixed point in [0, 1)."""
+    return _point(min(one.key for one in rows))

@@ -149,6 +149,7 @@ class Annotations:
         """Yield approved annotations in force with their records, by annotation id, in pages.
 
         ``unit`` is the one that the task has now: what was approved while it had another is left out. None yields all.
+        ``agreement`` is that with the suggestion, ``score`` that of a suggestion which was accepted.
         """
         sql = f"""SELECT {_WITH_RECORD}
                  WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL
@@ -316,6 +317,7 @@ class Annotations:
 
 
 _WITH_RECORD = """a.id, a.value, a.how, a.blind, a.task_version, a.created_at, a.origin, a.agreement,
+    (SELECT s.score FROM suggestions s WHERE s.id = a.suggestion_id AND a.how = 'accepted') AS score,
     r.id AS record_id, r.key, r.text, r.grp, r.cluster, r.metadata, r.parts, r.language, p.name AS reviewer
     FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN reviewers p ON p.id = a.reviewer_id"""
 _AMONG = "IN (SELECT value FROM json_each(:ids))"

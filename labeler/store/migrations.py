@@ -724,6 +724,19 @@ def m027_parts(db: SqliteUtils) -> None:
 
 
 @migrations()
+def m028_frozen(db: SqliteUtils) -> None:
+    """Test records that a person froze under a name: they are in no other split, also when all is split again."""
+    _execute(
+        db,
+        """CREATE TABLE frozen (
+            project_id INTEGER NOT NULL REFERENCES projects(id), name TEXT NOT NULL,
+            record_id INTEGER NOT NULL REFERENCES records(id), at REAL NOT NULL,
+            PRIMARY KEY (project_id, name, record_id)) WITHOUT ROWID;
+        CREATE INDEX frozen_record ON frozen (record_id);""",
+    )
+
+
+@migrations()
 def m032_named_exports(db: SqliteUtils) -> None:
     """An export may have a name, by which it is asked for and trained on."""
     _execute(

@@ -72,7 +72,7 @@ _OF_PROJECTS = (
         f"DELETE FROM {table} WHERE project_id = :p"
         for table in (
             "exports", "calls", "replays", "runs", "imports", "spending", "fits", "calibrations", "upkeep", "queued",
-            "stale_products", "united_clusters", "signatures", "unsigned_reviews", "splits", "task_settings",
+            "stale_products", "united_clusters", "signatures", "unsigned_reviews", "frozen", "splits", "task_settings",
             "members", "vectors_through",
         )
     ),
@@ -417,7 +417,7 @@ class Removal:
             part = {"ids": strictjson.dumps(list(ids[start : start + 500]))}
             rows = tx.all(f"SELECT id, text FROM records WHERE id {_IN}", part)
             forget_texts(tx, [(row["id"], row["text"]) for row in rows])
-        for table in ("work", "splits", "unsigned_reviews"):
+        for table in ("work", "frozen", "splits", "unsigned_reviews"):
             tx.run(f"DELETE FROM {table} WHERE record_id {_IN}", named)
         tx.run(f"DELETE FROM records WHERE id {_IN}", named)
 

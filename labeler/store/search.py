@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from labeler.codepoints import of_words, points_of, texts_of
 from labeler.store.database import Database, Row, Tx
@@ -171,8 +171,8 @@ def search(
     query = search_query(words)
     if query is None:
         return named
-    typed = [word for found in _WORD.findall(folded(words)) if (word := found.replace("_", ""))]
-    wanted, first = [*typed, *_sequences(words)], {row["id"] for row in named}
+    typed, first = _typed(words), {row["id"] for row in named}
+    wanted = [*typed, *_sequences(words)]
     longer = search_query(" ".join([*(word for word in typed if len(word) > 1), *_PICTURE.findall(words)]))
     (edge, down), found, ended = _edge(before, after), named, False
     # FTS5 puts all words with a letter together before it gives the first one. A letter that is in many of them is in
@@ -187,6 +187,16 @@ def search(
         edge = rows[-1]["id"] if rows else edge
         rounds -= 1
     return found[:limit] if down else found[:limit][::-1]
+
+
+def finder(words: str) -> Callable[[str], bool] | None:
+    """Return what tells whether a search for ``words`` finds a text; None if there are none in them."""
+    wanted = [*_typed(words), *_sequences(words)]
+    return (lambda text: _holds(text, wanted)) if wanted else None
+
+
+def _typed(words: str) -> list[str]:
+    return [word for found in _WORD.findall(folded(words)) if (word := found.replace("_", ""))]
 
 
 def _named(db: Database, project_id: int, words: str) -> list[Row]:

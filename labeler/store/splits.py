@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 
+from labeler.errors import InputError, NotFound
 from labeler.store.database import Database, Row, Tx
 
 _MOST_VARIABLES = 500
@@ -19,8 +21,12 @@ class Splits:
         return int((tx or self.db).value(sql, {"p": project_id}) or 0)
 
     def remembered(self, project_id: int) -> list[Row]:
-        """Return ``id``, ``key``, ``split``, ``cluster``, ``grp`` and ``content_hash`` of the records that left."""
-        sql = """SELECT r.id, r.key, s.split, r.cluster, r.grp, r.content_hash FROM splits s
+        """Return the records that left, with their split.
+
+        ``id``, ``key``, ``split``, ``cluster``, ``grp`` and ``content_hash``; ``frozen`` if a frozen test set has it.
+        """
+        sql = """SELECT r.id, r.key, s.split, r.cluster, r.grp, r.content_hash,
+                 EXISTS (SELECT 1 FROM frozen f WHERE f.record_id = s.record_id) AS frozen FROM splits s
                  JOIN records r ON r.id = s.record_id WHERE s.project_id = :p"""
         return self.db.all(sql, {"p": project_id})
 
@@ -42,15 +48,41 @@ class Splits:
         return found
 
     def remember(self, tx: Tx, project_id: int, splits: Mapping[int, str], seen: int, anew: bool = False) -> bool:
-        """Remember the splits of records; what is remembered stays. With ``anew`` all there was is forgotten first.
+        """Remember the splits of records; what is remembered stays.
+
+        With ``anew`` all there was is forgotten first, but for frozen test sets.
 
         False, and nothing done, if another export has remembered some since ``seen``.
         """
         if self.newest(project_id, tx) != seen:
             return False
         if anew:
-            tx.run("DELETE FROM splits WHERE project_id = :p", {"p": project_id})
+            frozen = "SELECT record_id FROM frozen WHERE project_id = :p"
+            tx.run(f"DELETE FROM splits WHERE project_id = :p AND record_id NOT IN ({frozen})", {"p": project_id})
         sql = """INSERT INTO splits (project_id, record_id, split) SELECT :p, id, :split FROM records WHERE id = :r
                  ON CONFLICT DO NOTHING"""
         tx.many(sql, [{"p": project_id, "r": id_, "split": split} for id_, split in splits.items()])
         return True
+
+    def freeze(self, tx: Tx, project_id: int, name: str, record_ids: Iterable[int]) -> None:
+        """Keep test records out of every other split for good, under a name.
+
+        Raises :class:`InputError` if there is a frozen test set of that name: one that changed would compare nothing.
+        """
+        if tx.value("SELECT 1 FROM frozen WHERE project_id = :p AND name = :n LIMIT 1", {"p": project_id, "n": name}):
+            raise InputError("There is a frozen test set %(name)r already; choose another name", name=name)
+        # What was removed meanwhile has no split to hold.
+        sql = """INSERT INTO frozen (project_id, name, record_id, at) SELECT :p, :n, record_id, :now FROM splits
+                 WHERE record_id = :r AND split = 'test'"""
+        tx.many(sql, [{"p": project_id, "n": name, "r": id_, "now": time.time()} for id_ in record_ids])
+
+    def thaw(self, tx: Tx, project_id: int, name: str) -> None:
+        """Let the records of a frozen test set be split again. Raises :class:`NotFound`."""
+        if not tx.run("DELETE FROM frozen WHERE project_id = :p AND name = :n", {"p": project_id, "n": name}):
+            raise NotFound("There is no frozen test set %(name)r in this project", name=name)
+
+    def frozen(self, project_id: int) -> list[Row]:
+        """Return ``name``, ``records`` (how many) and ``at`` of the frozen test sets, the first first."""
+        sql = """SELECT name, COUNT(*) AS records, MIN(at) AS at FROM frozen WHERE project_id = :p
+                 GROUP BY name ORDER BY MIN(at), name"""
+        return self.db.all(sql, {"p": project_id})

@@ -10,15 +10,18 @@ from typing import Any
 from flask import Blueprint, g, render_template, request, send_from_directory
 
 from labeler.errors import Conflict, InputError, NotFound
-from labeler.export import Filters, Options, Shares, export_task
+from labeler.export import Filters, Options, Selection, Shares, export_task
 from labeler.export.files import MANIFEST
-from labeler.export.job import HOWS
+from labeler.export.filters import HOWS
+from labeler.export.selection import CONTACTS, SPLIT_BY
 from labeler.prompts import LANGUAGES, NAMES
 from labeler.prompts.styles import ANSWERS, GUIDELINES
 from labeler.store.exports import KINDS
 from labeler.web.access import admin_only, instance, project_task
-from labeler.web.forms import decimal, go_on, text, texts
+from labeler.web.forms import decimal, go_on, text, texts, whole
 
+_LONGEST = 1_000_000
+_THINNED = ("keep", "one", "2", "3", "5", "10")
 _TYPES = {".jsonl": "application/x-ndjson", ".json": "application/json", ".csv": "text/csv"}
 _MOST_SHOWN = 100
 blueprint = Blueprint("exports", __name__)
@@ -44,7 +47,8 @@ def make(project_id: int) -> Any:
             _folder(project_id) / f"{time.strftime('%Y%m%d-%H%M%S')}-{task.name}-{secrets.token_hex(4)}",
             formats=instance().plugins.exporters,
             shares=_shares(),
-            filters=Filters(how=tuple(texts("how")), language=text("language") or None),
+            filters=_filters(),
+            selection=_selection(),
             reviewer_id=g.person["id"],
             options=Options(
                 examples=int(decimal("examples", 0, 64) or 0),
@@ -52,6 +56,7 @@ def make(project_id: int) -> Any:
                 answers=text("answer_form") or None,
                 names=text("label_names") or None,
                 joint=tuple(texts("joint")),
+                keep_contradicting=bool(request.form.get("keep_contradicting")),
                 formula_safe=not request.form.get("raw"),
                 new_splits=bool(request.form.get("new_splits")),
                 earlier=bool(request.form.get("earlier")),
@@ -74,6 +79,43 @@ def _shares() -> Shares:
     return Shares(*(round((share or 0.0) / 100, 6) for share in given))
 
 
+def _filters() -> Filters:
+    return Filters.read(
+        how=texts("how"),
+        language=text("language") or None,
+        reviewers=_several("reviewer"),
+        blind=bool(request.form.get("blind")),
+        since=text("since", 40),
+        until=text("until", 40),
+        versions=_several("versions"),
+        labels=_several("labels"),
+        min_agreement=decimal("min_agreement", 0, 1),
+        min_score=decimal("min_score", 0, 1),
+        metadata=_several("metadata"),
+        query=text("query", 200),
+        shortest=whole("shortest", 1, _LONGEST),
+        longest=whole("longest", 1, _LONGEST),
+        repeated=decimal("repeated", 0, 1),
+    )
+
+
+def _selection() -> Selection:
+    column = text("date_column", 200)
+    return Selection.read(
+        caps=_several("caps"),
+        weights=_several("weights"),
+        near_duplicates=text("near_duplicates", 10),
+        contacts=text("contacts", 10),
+        split_by=f"{text('split_by', 10)}:{column}" if column else text("split_by", 10),
+        freeze=text("freeze", 80),
+    )
+
+
+def _several(name: str) -> list[str]:
+    """Return the values of a field that takes several, separated by commas."""
+    return [part.strip() for part in text(name).split(",") if part.strip()]
+
+
 def _page(project_id: int, given: Any, message: str = "") -> str:
     made = instance().store.exports.all(project_id, 50)
     return render_template(
@@ -81,6 +123,11 @@ def _page(project_id: int, given: Any, message: str = "") -> str:
         tasks=instance().tasks_of(g.project),
         formats=instance().plugins.exporters,
         hows=HOWS,
+        contacts=CONTACTS,
+        split_by=SPLIT_BY,
+        thinned=_THINNED,
+        people=[person["name"] for person in instance().store.people.all()],
+        frozen=instance().store.splits.frozen(project_id),
         languages=LANGUAGES,
         choices={"prompt_guidelines": GUIDELINES, "answer_form": ANSWERS, "label_names": NAMES},
         chosen_joint=given.getlist("joint") if hasattr(given, "getlist") else [],

@@ -79,6 +79,7 @@ WORDS = {
     "run cancelled": N_("Run cancelled"),
     "run resumed": N_("Run resumed"),
     "exported": N_("Exported"),
+    "test set thawed": N_("Frozen test set thawed"),
     # Queue orders
     "order.oldest": N_("Oldest first"),
     "order.score": N_("Lowest score first"),
@@ -207,6 +208,19 @@ WORDS = {
     "train": N_("Train"),
     "validation": N_("Validation"),
     "test": N_("Test"),
+    # What an export asks
+    "near_duplicates.keep": N_("Keep all"),
+    "near_duplicates.one": N_("One of each group"),
+    "contacts.keep": N_("Keep it, and list the records"),
+    "contacts.mask": N_("Mask it"),
+    "contacts.drop": N_("Leave these records out"),
+    "contact.phone": N_("phone number"),
+    "contact.email": N_("e-mail address"),
+    "contact.resident": N_("resident registration number"),
+    "contact.card": N_("payment card"),
+    "split_by.product": N_("By product and near-duplicate"),
+    "split_by.date": N_("By date: the newest are held out"),
+    "split_by.label": N_("By label: each gets its share"),
     # Why calls of a run failed
     "timeout": N_("No answer in time"),
     "rate_limit": N_("Too many requests"),
@@ -328,5 +342,12 @@ def setting_help(name: str) -> str:
     return _said(known[name].help) if name in known else ""
 
 
-_NAMED: Mapping[str, Callable[[str], str]] = {"setting": setting_named, "backend": word, "split": word}
+def contact_named(kind: str) -> str:
+    """Return the page's word for a kind of contact data."""
+    return word(f"contact.{kind}")
+
+
+_NAMED: Mapping[str, Callable[[str], str]] = {
+    "setting": setting_named, "backend": word, "split": word, "before": word, "contact": contact_named,
+}  # fmt: skip
 """Holes of sentences that hold a name of the code, and what the page calls it."""
