@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from labeler.backends.base import Backend, BackendFactory
-from labeler.errors import SettingError
+from labeler.errors import MissingExtra, SettingError
 from labeler.export import built_in as export_formats
 from labeler.hookspecs import hookimpl
 from labeler.retrieval import retrievers
@@ -19,6 +20,7 @@ class OpenAIFactory(BackendFactory):
 
     name = "openai"
     shared = True
+    model_setting = "openai_model"
 
     def configured(self, settings: Mapping[str, Any]) -> bool:
         # Without either there is nothing to read: what suggests for free loads none of this backend.
@@ -28,6 +30,16 @@ class OpenAIFactory(BackendFactory):
         from labeler.backends.openai import is_configured
 
         return is_configured(settings)
+
+    def missing(self, settings: Mapping[str, Any]) -> str:
+        if self.configured(settings):
+            return ""
+        return "set OPENAI_API_KEY or OPENAI_BASE_URL (or the settings openai_api_key, openai_base_url)"
+
+    def address(self, settings: Mapping[str, Any]) -> str:
+        from labeler.backends.openai import openai_settings
+
+        return openai_settings(settings).base_url or ""
 
     def own(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         from labeler.backends.openai import openai_settings
@@ -75,8 +87,13 @@ class TransformersFactory(BackendFactory):
     """Local weights by hub id or folder; loaded at the first call."""
 
     name = "transformers"
-    shared = True
+    shared = local = True
     options = ("model_id", "quantization", "device", "gguf_file", "adapter", "batch_size")
+    model_setting = "transformers_model"
+
+    def missing(self, settings: Mapping[str, Any]) -> str:
+        wanted = [name for name in ("torch", "transformers", "accelerate") if importlib.util.find_spec(name) is None]
+        return f"install {', '.join(wanted)}: {MissingExtra.command('local')}" if wanted else ""
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
         from labeler.backends.local.backend import TransformersBackend
@@ -102,6 +119,7 @@ class NearestFactory(BackendFactory):
     """The vote of the nearest approved examples."""
 
     name = "nearest"
+    about = "votes by the nearest approved records"
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
         from labeler.backends.nearest import NearestBackend
@@ -113,6 +131,7 @@ class EnsembleFactory(BackendFactory):
     """What several small models learned from the approvals; an open instance has one for each task."""
 
     name = "ensemble"
+    about = "learns from approved records: labels, keywords and texts"
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
         made: Backend = settings["ensemble"]
@@ -123,6 +142,7 @@ class ProbeFactory(BackendFactory):
     """The ensemble's model on the stored vectors alone."""
 
     name = "probe"
+    about = "is the ensemble's model of the vectors alone"
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
         from labeler.backends.ensemble.backend import ProbeBackend

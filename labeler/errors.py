@@ -25,7 +25,7 @@
     │   └── StoreNewer                the schema is newer than this program
     ├── BackendError             502  a backend that cannot be used as it is set up
     │   ├── OutOfMemory               not even one prompt fits into memory (backends/local/memory.py)
-    │   └── CallFailed                a file or batch that a provider did not take (backends/openai/failures.py)
+    │   └── CallFailed                a file or batch that a provider did not take (backends/batches.py)
     ├── MissingExtra             501  an optional package is not installed; names the extra
     └── PluginError              500
         └── DuplicateName             two plugins registered one name
