@@ -8,10 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from labeler.backends.base import Backend, BackendFactory
+from labeler.backends.ensemble.backend import ProbeBackend
+from labeler.backends.nearest import NearestBackend
 from labeler.errors import MissingExtra, SettingError
 from labeler.export import built_in as export_formats
 from labeler.hookspecs import hookimpl
+from labeler.prelabel.batch_executor import BatchExecutor
+from labeler.prelabel.executor import LocalExecutor
 from labeler.retrieval import retrievers
+from labeler.retrieval.e5 import E5Embedder
+from labeler.retrieval.lexical import LexicalEmbedder
+from labeler.retrieval.transformer import TransformerEmbedder
 from labeler.settings import BATCH_EXECUTOR
 
 
@@ -122,8 +129,6 @@ class NearestFactory(BackendFactory):
     about = "votes by the nearest approved records"
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
-        from labeler.backends.nearest import NearestBackend
-
         return NearestBackend()
 
 
@@ -145,8 +150,6 @@ class ProbeFactory(BackendFactory):
     about = "is the ensemble's model of the vectors alone"
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
-        from labeler.backends.ensemble.backend import ProbeBackend
-
         return ProbeBackend(settings["ensemble"])
 
 
@@ -156,20 +159,14 @@ def register_backends() -> list[Any]:
 
 
 def _lexical(settings: Mapping[str, Any]) -> Any:
-    from labeler.retrieval.lexical import LexicalEmbedder
-
     return LexicalEmbedder()
 
 
 def _e5(settings: Mapping[str, Any]) -> Any:
-    from labeler.retrieval.e5 import E5Embedder
-
     return E5Embedder()
 
 
 def _sentence_transformers(settings: Mapping[str, Any]) -> Any:
-    from labeler.retrieval.transformer import TransformerEmbedder
-
     model = settings.get("embedding_model")
     if not model:
         raise SettingError("The sentence-transformers embedder needs embedding_model: a model name or a folder")
@@ -193,7 +190,4 @@ def register_exporters() -> list[Any]:
 
 @hookimpl
 def register_executors() -> list[tuple[str, Any]]:
-    from labeler.prelabel.batch_executor import BatchExecutor
-    from labeler.prelabel.executor import LocalExecutor
-
     return [("local", LocalExecutor), (BATCH_EXECUTOR, BatchExecutor)]

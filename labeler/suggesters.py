@@ -17,6 +17,7 @@ from labeler.backends.batches import BatchingBackend
 from labeler.errors import SettingError
 from labeler.examples import Examples
 from labeler.plugins import find
+from labeler.prelabel import calibration
 from labeler.prelabel.calls import CallPolicy
 from labeler.prelabel.meant import FREE
 from labeler.prelabel.suggest import Suggester
@@ -311,8 +312,6 @@ def policy(instance: Mapping[str, Any], settings: Mapping[str, Any]) -> CallPoli
 def _calibrations(
     store: Store, project_id: int, task: Task, backend: Backend
 ) -> Callable[[str | None, str], Calibration | None]:
-    from labeler.prelabel import calibration
-
     @cache
     def of(model_id: str | None, way: str) -> Calibration | None:
         return calibration.load(store, project_id, task.name, backend.name, model_id, way)

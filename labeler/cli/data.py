@@ -19,9 +19,9 @@ from labeler.cli.base import (
     with_readable_instance,
 )  # fmt: skip
 from labeler.errors import InputError, NotFound
+from labeler.ingest.options import ImportOptions
 
 if TYPE_CHECKING:
-    from labeler.ingest.options import ImportOptions
     from labeler.ingest.report import Report
     from labeler.ingest.service import Importer
     from labeler.instance import Instance
@@ -57,7 +57,6 @@ def import_(
     If FILE can be read in several ways, it stores nothing and names the options that choose one. The exit status is 2
     if nothing was imported.
     """
-    from labeler.ingest.options import ImportOptions
     from labeler.ingest.reading import preview
     from labeler.plugins import find
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labeler.backends.base import made_by
+from labeler.backends.prices import ModelInfo, known_context
 from labeler.cli.base import cli, with_instance
 from labeler.cli.words import can, day, described, ending, learned
 from labeler.errors import BackendError, InputError
 
 if TYPE_CHECKING:
     from labeler.backends.base import Backend, BackendFactory
-    from labeler.backends.prices import ModelInfo
     from labeler.instance import Instance
 
 
@@ -63,7 +64,6 @@ def _with_model(instance: Instance, setting: str) -> str:
 
 def _made(instance: Instance, name: str, model_id: str | None, project: str | None, task_name: str | None) -> Backend:
     """Return a backend as a run of a task would have it, or, without a task, as the instance's settings have it."""
-    from labeler.backends.base import made_by
     from labeler.plugins import find
 
     factory = find(instance.plugins.backends, name, "backend")
@@ -108,8 +108,6 @@ def _show_known(instance: Instance, name: str, backend: Backend) -> None:
 
 def _with_context(info: ModelInfo | None, backend: Backend) -> ModelInfo | None:
     """Return what is known of a model together with what its server said of it."""
-    from labeler.backends.prices import ModelInfo, known_context
-
     context = known_context(info, backend.context)
     return info if context is None else replace(info or ModelInfo(backend.model_id or ""), context=context)
 
