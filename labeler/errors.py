@@ -82,6 +82,12 @@ class LabelError(InputError):
         super().__init__(template, **values)
         self.kind = kind
 
+    @property
+    def item(self) -> str:
+        """What of the value it is about: the name of a part, else the label or keyword; empty for the whole value."""
+        values = self.sentence.values
+        return str(values.get("name", values.get("item", "")))
+
 
 class TextError(InputError):
     pass
