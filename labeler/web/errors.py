@@ -14,7 +14,7 @@ from labeler.errors import FULL, Conflict, JsonError, LabelerError, LabelError, 
 from labeler.sentence import Sentence
 from labeler.text import one_line
 from labeler.web.access import instance
-from labeler.web.words import said
+from labeler.web.words import translated
 
 log = logging.getLogger("labeler.web")
 
@@ -84,7 +84,7 @@ def answer(status: int, message: str, error: LabelerError | None = None) -> Any:
     ``item`` names the part, the label or the keyword that is wrong.
     """
     if wants_json():
-        body: dict[str, Any] = {"error": message, "said": said(message)}
+        body: dict[str, Any] = {"error": message, "said": translated(message)}
         if isinstance(error, Conflict):
             body["current"] = error.current
         if isinstance(error, LabelError):
