@@ -32,7 +32,7 @@ class AskedTask(Task):
 
     @cached_property
     def outer(self) -> LabelSchema:
-        """The labels as the model knows them."""
+        """The labels as the model knows them. Raises :class:`SettingError` where two titles are the same."""
         if self.names == STORED or not self.schema.names:
             return self.schema
         titles = self._titles

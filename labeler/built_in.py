@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from labeler.backends.base import Backend, BackendFactory
-from labeler.errors import SettingError
+from labeler.backends.ensemble.backend import ProbeBackend
+from labeler.backends.nearest import NearestBackend
+from labeler.errors import MissingExtra, SettingError
 from labeler.export import built_in as export_formats
 from labeler.hookspecs import hookimpl
+from labeler.prelabel.batch_executor import BatchExecutor
+from labeler.prelabel.executor import LocalExecutor
 from labeler.retrieval import retrievers
+from labeler.retrieval.e5 import E5Embedder
+from labeler.retrieval.lexical import LexicalEmbedder
+from labeler.retrieval.transformer import TransformerEmbedder
 from labeler.settings import BATCH_EXECUTOR
 
 
@@ -19,6 +27,7 @@ class OpenAIFactory(BackendFactory):
 
     name = "openai"
     shared = True
+    model_setting = "openai_model"
 
     def configured(self, settings: Mapping[str, Any]) -> bool:
         # Without either there is nothing to read: what suggests for free loads none of this backend.
@@ -28,6 +37,16 @@ class OpenAIFactory(BackendFactory):
         from labeler.backends.openai import is_configured
 
         return is_configured(settings)
+
+    def missing(self, settings: Mapping[str, Any]) -> str:
+        if self.configured(settings):
+            return ""
+        return "set OPENAI_API_KEY or OPENAI_BASE_URL (or the settings openai_api_key, openai_base_url)"
+
+    def address(self, settings: Mapping[str, Any]) -> str:
+        from labeler.backends.openai import openai_settings
+
+        return openai_settings(settings).base_url or ""
 
     def own(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         from labeler.backends.openai import openai_settings
@@ -75,8 +94,13 @@ class TransformersFactory(BackendFactory):
     """Local weights by hub id or folder; loaded at the first call."""
 
     name = "transformers"
-    shared = True
+    shared = local = True
     options = ("model_id", "quantization", "device", "gguf_file", "adapter", "batch_size")
+    model_setting = "transformers_model"
+
+    def missing(self, settings: Mapping[str, Any]) -> str:
+        wanted = [name for name in ("torch", "transformers", "accelerate") if importlib.util.find_spec(name) is None]
+        return f"install {', '.join(wanted)}: {MissingExtra.command('local')}" if wanted else ""
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
         from labeler.backends.local.backend import TransformersBackend
@@ -102,10 +126,9 @@ class NearestFactory(BackendFactory):
     """The vote of the nearest approved examples."""
 
     name = "nearest"
+    about = "votes by the nearest approved records"
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
-        from labeler.backends.nearest import NearestBackend
-
         return NearestBackend()
 
 
@@ -113,6 +136,7 @@ class EnsembleFactory(BackendFactory):
     """What several small models learned from the approvals; an open instance has one for each task."""
 
     name = "ensemble"
+    about = "learns from approved records: labels, keywords and texts"
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
         made: Backend = settings["ensemble"]
@@ -123,10 +147,9 @@ class ProbeFactory(BackendFactory):
     """The ensemble's model on the stored vectors alone."""
 
     name = "probe"
+    about = "is the ensemble's model of the vectors alone"
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
-        from labeler.backends.ensemble.backend import ProbeBackend
-
         return ProbeBackend(settings["ensemble"])
 
 
@@ -136,20 +159,14 @@ def register_backends() -> list[Any]:
 
 
 def _lexical(settings: Mapping[str, Any]) -> Any:
-    from labeler.retrieval.lexical import LexicalEmbedder
-
     return LexicalEmbedder()
 
 
 def _e5(settings: Mapping[str, Any]) -> Any:
-    from labeler.retrieval.e5 import E5Embedder
-
     return E5Embedder()
 
 
 def _sentence_transformers(settings: Mapping[str, Any]) -> Any:
-    from labeler.retrieval.transformer import TransformerEmbedder
-
     model = settings.get("embedding_model")
     if not model:
         raise SettingError("The sentence-transformers embedder needs embedding_model: a model name or a folder")
@@ -173,7 +190,4 @@ def register_exporters() -> list[Any]:
 
 @hookimpl
 def register_executors() -> list[tuple[str, Any]]:
-    from labeler.prelabel.batch_executor import BatchExecutor
-    from labeler.prelabel.executor import LocalExecutor
-
     return [("local", LocalExecutor), (BATCH_EXECUTOR, BatchExecutor)]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     Points = npt.NDArray[np.uint32]
@@ -20,8 +21,6 @@ _ALL = 0x110000
 
 def points_of(texts: Sequence[str]) -> tuple[Points, Numbers]:
     """Return the code points of texts one behind the other, uint32, and where each text ends, int64 (n,)."""
-    import numpy as np
-
     points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4")
     return points, np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)))
 
@@ -35,8 +34,6 @@ def texts_of(points: Points, ends: Numbers) -> list[str]:
 @lru_cache(1)
 def of_words() -> Flags:
     """Return for each code point whether it is part of a word, as ``\\w`` of a regular expression says."""
-    import numpy as np
-
     every = np.arange(_ALL, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     table = np.zeros(_ALL, dtype=bool)
     for run in re.finditer(r"\w+", every):

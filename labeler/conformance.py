@@ -16,12 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labeler import strictjson
+import numpy as np
+
+from labeler import accounts, built_in, strictjson
+from labeler.annotation.decisions import Decision
 from labeler.backends.base import BackendFactory, BackendRequest, made_by
 from labeler.errors import InputError, LabelerError, PluginError
+from labeler.export import Options, Shares, export_task
+from labeler.ingest.options import ImportOptions
+from labeler.instance import Instance
+from labeler.labels import Choice, Label
 from labeler.plugins import Plugins, load_plugins
 from labeler.prompts import LANGUAGES, PromptStyle
 from labeler.records import BackendFailure, Completion, Example, ParseFailure, Record, Value
+from labeler.retrieval.index import Query
 from labeler.task import GROUP, Task
 
 HOSTILE = (
@@ -118,8 +126,6 @@ def _entry_points(pyproject: Path) -> list[str]:
 
 
 def _loaded(file: Path) -> Plugins:
-    from labeler import built_in
-
     return load_plugins(built_in, files=[file], entry_points=False)
 
 
@@ -239,8 +245,6 @@ def _recorded(task: Task, file: Path) -> str:
 
 @contextmanager
 def _instance(file: Path | None = None) -> Iterator[Any]:
-    from labeler.instance import Instance
-
     with tempfile.TemporaryDirectory() as folder, Instance(Path(folder) / "instance") as instance:
         if file is not None:
             instance.plugins = _loaded(file)
@@ -250,7 +254,6 @@ def _instance(file: Path | None = None) -> Iterator[Any]:
 def _desk(task: Task, file: Path) -> str | None:
     if task.unit == GROUP:
         return "not tried: it labels products"
-    from labeler import accounts
     from labeler.app import create_app
 
     with _instance(file) as instance:
@@ -282,8 +285,6 @@ def _desk(task: Task, file: Path) -> str | None:
 
 def _import(instance: Any, project_id: int) -> int:
     """Import the hostile texts; return how many came in."""
-    from labeler.ingest.options import ImportOptions
-
     project = instance.store.projects.get(project_id)
     file = instance.folder / "check.jsonl"
     rows = [{"id": str(n), "text": text} for n, text in enumerate(HOSTILE)]
@@ -294,8 +295,6 @@ def _import(instance: Any, project_id: int) -> int:
 
 
 def _exported(instance: Any, project_id: int, task: Task, formats: Sequence[str]) -> None:
-    from labeler.export import Options, Shares, export_task
-
     project = instance.store.projects.get(project_id)
     for name in formats:
         folder = instance.folder / f"out-{name}"
@@ -325,8 +324,6 @@ def _backend(factory: BackendFactory) -> str | None:
         return f"not made without what only a task has: {error}"
     if backend.billed:
         return "made, and not called: it would cost"
-    from labeler.labels import Choice, Label
-
     schema = Choice(Label("good"), Label("bad"))
     requests = [BackendRequest(_record(text), "check", schema) for text in HOSTILE]
     answers = list(backend.complete(requests))
@@ -338,8 +335,6 @@ def _backend(factory: BackendFactory) -> str | None:
 
 
 def _embedder(make: Callable[[Mapping[str, Any]], Any]) -> str | None:
-    import numpy as np
-
     try:
         embedder = make({})
     except LabelerError as error:
@@ -357,10 +352,6 @@ def _embedder(make: Callable[[Mapping[str, Any]], Any]) -> str | None:
 
 
 def _retriever(make: Callable[[Mapping[str, Any]], Any]) -> str | None:
-    from labeler import accounts
-    from labeler.annotation.decisions import Decision
-    from labeler.retrieval.index import Query
-
     with _instance() as instance:
         project_id = instance.create_project("check", "ko", {"tasks": ["sentiment"], "embedder": "lexical"})
         _import(instance, project_id)
@@ -382,9 +373,6 @@ def _retriever(make: Callable[[Mapping[str, Any]], Any]) -> str | None:
 
 
 def _exporter(made: Any, file: Path) -> None:
-    from labeler import accounts
-    from labeler.annotation.decisions import Decision
-
     with _instance(file) as instance:
         project_id = instance.create_project("check", "ko", {"tasks": ["sentiment"]})
         _import(instance, project_id)

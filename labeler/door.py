@@ -15,6 +15,9 @@ from typing import Any
 from labeler import hookspecs
 from labeler.backends.base import BackendFactory
 from labeler.errors import DuplicateName, PluginError, SettingError
+from labeler.export import TrainingFormat
+from labeler.export.files import FILE_NAME
+from labeler.export.formats import Format
 from labeler.labels.base import maps_texts
 from labeler.settings import TABLES, Setting
 from labeler.task import Task
@@ -118,10 +121,6 @@ def _reader(hook: str, item: Any) -> tuple[str, Any]:
 
 
 def _format(hook: str, item: Any) -> tuple[str, Any]:
-    from labeler.export import TrainingFormat
-    from labeler.export.files import FILE_NAME
-    from labeler.export.formats import Format
-
     name = _name(hook, getattr(item, "name", None), item)
     if isinstance(item, type):
         raise PluginError(f"{hook} must return objects, and {item.__name__} is a class; write {item.__name__}()")

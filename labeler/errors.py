@@ -25,7 +25,7 @@
     │   └── StoreNewer                the schema is newer than this program
     ├── BackendError             502  a backend that cannot be used as it is set up
     │   ├── OutOfMemory               not even one prompt fits into memory (backends/local/memory.py)
-    │   └── CallFailed                a file or batch that a provider did not take (backends/openai/failures.py)
+    │   └── CallFailed                a file or batch that a provider did not take (backends/batches.py)
     ├── MissingExtra             501  an optional package is not installed; names the extra
     └── PluginError              500
         └── DuplicateName             two plugins registered one name
@@ -81,6 +81,12 @@ class LabelError(InputError):
     def __init__(self, template: str, kind: str = "schema", /, **values: object) -> None:
         super().__init__(template, **values)
         self.kind = kind
+
+    @property
+    def item(self) -> str:
+        """What of the value it is about: the name of a part, else the label or keyword; empty for the whole value."""
+        values = self.sentence.values
+        return str(values.get("name", values.get("item", "")))
 
 
 class TextError(InputError):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labeler import extras
+from labeler.backends.ensemble import learner_for
 from labeler.extras import AUTO, extra_of_embedder
 from labeler.plugins import find
 from labeler.projects import Projects
@@ -116,8 +117,6 @@ class Examples(Projects):
 
     def ensemble(self, project: Mapping[str, Any], task: Task) -> Learner[Any]:
         """Return what learns from the approvals of a task; it is made again where another kind of value is learned."""
-        from labeler.backends.ensemble import learner_for
-
         index = self.index(project, task)
         key = (int(project["id"]), task.name, index.embeddings.embedder.id, task.schema.kind)
         with self._lock:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from labeler import strictjson
+from labeler import built_in, strictjson
 from labeler.backends.base import Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly, not_written
@@ -72,8 +72,6 @@ class Files:
 
     @cached_property
     def plugins(self) -> Plugins:
-        from labeler import built_in
-
         return load_plugins(built_in, self.folder / "plugins", settings=lambda: self.in_force)
 
     @property

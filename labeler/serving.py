@@ -22,11 +22,11 @@ from labeler.instance import Instance
 from labeler.store import Store
 from labeler.waitress_loop import Ended, HttpServer
 from labeler.web.address import LOOPBACK_NETWORKS, PublicUrl, is_loopback, networks
+from labeler.worker import Worker
 
 if TYPE_CHECKING:
     from flask import Flask
 
-    from labeler.worker import Worker
 
 # In seconds: how often the folder of plugins is looked at.
 _LOOK_EVERY = 0.5
@@ -171,8 +171,6 @@ def _app(instance: Instance, how: Serving) -> Flask:
 
 
 def _worker(instance: Instance) -> Worker:
-    from labeler.worker import Worker
-
     worker = Worker(instance)
     worker.start()
     return worker

@@ -55,6 +55,8 @@ class Setting:
     ``kind``: "int", "float", "bool", "text", "list" (of texts), "map" (language to text), "choice". ``title`` and
     ``help`` are English and in the catalogue, or map languages to texts. ``empty`` says what holds where nothing is
     set, if that is not ``default`` itself. A ``secret`` is never shown again. ``group`` is the heading on its page.
+    Admins of a project change its settings and those of its tasks on the pages, but for a ``reserved`` one: that is
+    changed by admins of the instance alone, as all settings of the instance are.
     """
 
     name: str
@@ -68,12 +70,14 @@ class Setting:
     empty: str = ""
     group: str = ""
     secret: bool = False
+    reserved: bool = False
 
     @property
     def meaning(self) -> str:
         """Title and help as one line, in English, for the command line."""
         title, said = (titled(text, "en") if isinstance(text, Mapping) else text for text in (self.title, self.help))
-        return f"{title}. {said}" if title and said else title or said or self.name
+        meant = f"{title}. {said}" if title and said else title or said or self.name
+        return f"{meant} (on the pages, only admins of the instance change it)" if self.reserved else meant
 
     @property
     def unset(self) -> str:
@@ -155,6 +159,8 @@ PROJECT = (
         "embedding_model", "text", "", group="examples",
         title=N_("Embedding model"),
         help=N_("For sentence-transformers: a model name or a folder"),
+        # The server fetches and loads what it names.
+        reserved=True,
     ),
     Setting(
         "order", "choice", "oldest", choices=("oldest", "score", "disagreement", "random"), group="queue",

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
 from labeler.backends.base import Backend, BackendFactory, made_by
+from labeler.backends.batches import BatchingBackend
 from labeler.errors import SettingError
 from labeler.examples import Examples
 from labeler.export.job import Calls
 from labeler.plugins import find
+from labeler.prelabel import calibration
 from labeler.prelabel.calls import CallPolicy
 from labeler.prelabel.meant import FREE
 from labeler.prelabel.suggest import Suggester
@@ -122,9 +124,9 @@ class Suggesters:
             **factory.own(instance),
             **{option: options.get(option) or None for option in factory.options},
         }  # fmt: skip
-        if name == "openai":
-            model_id = settings["model_id"] or settings.get("openai_model") or ""
-            settings["capabilities"] = self._known_of(name, settings["openai_base_url"] or "", model_id)
+        if factory.shared and not factory.local:
+            model_id = settings.get("model_id") or settings.get(factory.model_setting) or ""
+            settings["capabilities"] = self._known_of(name, factory.address(settings), model_id)
         return settings
 
     def _known_of(self, backend: str, base_url: str, model_id: str) -> dict[str, Any]:
@@ -254,16 +256,13 @@ class Suggesters:
         find(self.opened.plugins.executors, executor, "executor")
         # As with generation: the settings of a task are also there for the free backends beside its own.
         sent = executor if backend.billed else given.get("executor")
-        if sent == BATCH_EXECUTOR and backend.batches is None:
+        if sent != BATCH_EXECUTOR:
+            return
+        if not isinstance(backend, BatchingBackend):
             raise SettingError(
                 "The backend %(backend)s has no batches; choose the executor local, or the backend openai", backend=name
             )
-        if sent == BATCH_EXECUTOR and "/deployments/" in (backend.base_url or ""):
-            raise SettingError(
-                "Azure takes no batches under an address with /deployments/; set openai_base_url to "
-                "https://NAME.openai.azure.com/openai/v1 and the model id to the deployment, or choose the executor "
-                "local"
-            )
+        backend.check_batches()
 
     def _retriever(self, project: Mapping[str, Any], settings: Mapping[str, Any], default: str) -> Retriever:
         factory = find(self.opened.plugins.retrievers, settings["retriever"] or default, "retriever")
@@ -338,8 +337,6 @@ def policy(instance: Mapping[str, Any], settings: Mapping[str, Any]) -> CallPoli
 def _calibrations(
     store: Store, project_id: int, task: Task, backend: Backend
 ) -> Callable[[str | None, str], Calibration | None]:
-    from labeler.prelabel import calibration
-
     @cache
     def of(model_id: str | None, way: str) -> Calibration | None:
         return calibration.load(store, project_id, task.name, backend.name, model_id, way)

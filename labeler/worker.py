@@ -16,13 +16,16 @@ from typing import Any
 
 from labeler import telling
 from labeler.errors import Conflict, LabelerError
+from labeler.evaluation import replay
+from labeler.evaluation.drafts import Drafting
+from labeler.evaluation.replay import Replaying
 from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import HOPELESS
 from labeler.ingest.upkeep import refresh_groups
 from labeler.instance import Instance
 from labeler.plugins import find
-from labeler.prelabel import trial
+from labeler.prelabel import calibration, trial
 from labeler.prelabel.meant import FREE
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
@@ -250,12 +253,8 @@ class Worker:
     ) -> Suggester:
         instance = self.instance
         if run["settings"].get("purpose") == DRAFT:
-            from labeler.evaluation.drafts import Drafting
-
             return Drafting.of_run(instance.suggester(project, task, own), run["settings"])
         if run["settings"].get("purpose") == REPLAY:
-            from labeler.evaluation.replay import Replaying
-
             return Replaying.of(instance.suggester(project, task, own), run["settings"])
         try:
             # Beside every suggestion of the run stands what the approvals say by now; without it the run goes on.
@@ -282,8 +281,6 @@ class Worker:
 
     def _calibrate(self, run_id: int) -> None:
         """Learn from the scores that a run gave to records whose labels are approved, if there are enough."""
-        from labeler.prelabel import calibration
-
         instance = self.instance
         run = instance.store.ledger.run(run_id)
         project = instance.store.projects.get(run["project_id"])
@@ -304,8 +301,6 @@ class Worker:
         waiting = self.instance.store.replays.waiting()
         if not waiting or self.stopping.is_set():
             return False
-        from labeler.evaluation import replay
-
         return replay.walk(self.instance, waiting[0], self.stopping.is_set)
 
     def _tell(self) -> bool:
@@ -444,8 +439,6 @@ class Worker:
 
     def _recalibrate(self, suggester: Suggester) -> None:
         """Fit the calibrations that answer now again, once a tenth more records are scored and approved."""
-        from labeler.prelabel import calibration
-
         approved = len(suggester.index)
         for row in suggester.store.calibrations.of_task(suggester.project_id, suggester.task.name):
             if (row["backend"], row["way"]) != (suggester.backend.name, suggester.way):

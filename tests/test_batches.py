@@ -10,7 +10,7 @@ from fake_openai import MODES, Answer, BatchPlan, FakeOpenAI, completion, good
 from helpers import numbered, open_instance, until
 
 from labeler.annotation.decisions import Decision
-from labeler.backends.openai import CallFailed
+from labeler.backends.batches import CallFailed
 from labeler.backends.prices import cost
 from labeler.prelabel import batch_executor, runs
 from labeler.prelabel.batch_executor import BatchExecutor

@@ -26,7 +26,13 @@ pytestmark = [
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
 
 PLUGIN = """
-from labeler import Choice, Date, Fields, Label, Number, Ranking, Rating, Task, hookimpl
+from labeler import Choice, Date, Fields, Label, LabelError, Number, Ranking, Rating, Task, Text, hookimpl
+
+class Calm(Text):
+    def parse(self, raw, text=None):
+        if "!" in str(raw):
+            raise LabelError("Leave out the %(name)s", "calm", name="exclamation mark")
+        return super().parse(raw, text)
 
 @hookimpl
 def register_tasks():
@@ -40,9 +46,10 @@ def register_tasks():
         Task("order", Ranking(*items)),
         Task("stars", Fields((Label("taste"), stars), (Label("delivery"), stars))),
         Task("mood", Choice(Label("good"), Label("bad"), optional=True)),
+        Task("reply", Fields((Label("tone"), Choice(Label("a"), Label("b"))), (Label("words"), Calm()))),
     ]
 """
-TASKS = ["weight", "change", "paid", "bought", "order", "stars", "mood"]
+TASKS = ["weight", "change", "paid", "bought", "order", "stars", "mood", "reply"]
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +214,51 @@ def test_digits_go_to_the_part_that_the_mouse_was_in(desk: Desk) -> None:
 def test_a_rating_that_is_not_given_is_left_out(desk: Desk) -> None:
     desk.blank("stars").press("Digit3", "Digit4", "Shift+Tab", "Delete")
     assert desk.value(desk.decide("Enter")) == {"delivery": 4}
+
+
+def wrong(desk: Desk) -> list[str | None]:
+    """Return the parts that are marked as wrong."""
+    return [part.get_attribute("data-part") for part in desk.page.query_selector_all(".part[aria-invalid=true]")]
+
+
+def in_hand(desk: Desk) -> str:
+    """Return the part that the focus is in."""
+    return str(desk.page.evaluate("document.activeElement.closest('.part')?.dataset.part ?? ''"))
+
+
+def test_a_part_that_is_missing_is_marked_and_in_hand(desk: Desk) -> None:
+    """Nothing is sent; the keys go where something is to be done, and the mark goes with the first of them."""
+    before = desk.blank("reply").record
+    desk.settle()
+    desk.page.fill("[data-part=words] textarea", "Thank you")
+    desk.press("Control+Enter")
+    assert (wrong(desk), in_hand(desk), desk.record) == (["tone"], "tone", before)
+    assert complaint(desk).startswith("tone: ")
+    desk.press("Digit2")
+    assert wrong(desk) == [] and complaint(desk) == ""
+
+
+def test_a_part_that_the_server_refused_is_marked_where_it_is_opened_again(desk: Desk) -> None:
+    """The schema of a plugin refuses what the page knows nothing of; also after the page was loaded again."""
+    before = desk.blank("reply").record
+    desk.settle()
+    desk.press("Digit1")
+    desk.page.fill("[data-part=words] textarea", "Thank you!")
+    desk.press("Control+Enter")
+    desk.page.wait_for_selector("text=Leave out the exclamation mark")
+    assert desk.record != before
+    desk.page.reload()
+    desk.page.click("text=Open it again")
+    desk.until(lambda: wrong(desk) == ["words"])
+    assert (desk.record, in_hand(desk)) == (before, "words")
+    assert complaint(desk) == "words: Leave out the exclamation mark"
+    desk.settle()
+    desk.page.keyboard.press("Backspace")
+    assert wrong(desk) == []
+    desk.press("Control+Enter")
+    desk.until(lambda: desk.record != before)
+    desk.until(lambda: desk.page.get_attribute("[data-sign]", "data-state") == "saved")
+    assert desk.value(before) == {"tone": "a", "words": "Thank you"}
 
 
 def test_a_choice_that_is_left_out_is_approved_knowingly(desk: Desk) -> None:

@@ -131,7 +131,7 @@ def test_no_space_stands_before_a_bracket() -> None:
 def test_errors_call_things_what_the_page_calls_them(app: Flask, raised: Sentence, said: str) -> None:
     """A setting by its title, with the option's name in brackets; a backend and a split by their word."""
     with app.test_request_context(), force_locale("ko"):
-        assert said in words.said(raised)
+        assert said in words.translated(raised)
 
 
 def test_settings_in_errors_carry_the_title_of_the_page() -> None:

@@ -892,3 +892,20 @@ def test_schema_describes_itself_as_json(name):
     described = strictjson.loads(strictjson.dumps(schema.to_json()))
     assert described["kind"] == schema.kind
     assert [label["name"] for label in described.get("labels", [])] == [label.name for label in schema.labels]
+
+
+@pytest.mark.parametrize(
+    ("schema", "raw", "item"),
+    [
+        (Fields((Label("good"), Keywords())), {"good": ["sour"]}, "good"),
+        (Fields((Label("stars"), Rating(1, 5))), {}, "stars"),
+        (Choice(Label("good"), Label("bad")), "fine", "fine"),
+        (Keywords(), ["crisp", "sour"], "sour"),
+        (Keywords(), "crisp", ""),
+    ],
+)
+def test_a_refused_value_says_what_of_it_is_wrong(schema: LabelSchema, raw: object, item: str) -> None:
+    """The part, the label or the keyword; nothing where the value as a whole cannot be."""
+    with pytest.raises(LabelError) as caught:
+        schema.parse(raw, "crisp apples")
+    assert caught.value.item == item

@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from labeler.annotation.decisions import Decisions
 from labeler.backends import base
-from labeler.backends.openai import CallFailed
+from labeler.backends.batches import CallFailed
 from labeler.backends.prices import ModelInfo
 from labeler.errors import Conflict
 from labeler.prelabel import batch_executor, calls, executor, runs

@@ -10,7 +10,8 @@ import pytest
 from fake_openai import MODES, Answer, BatchPlan, completion, error
 from openai_calls import KEY, ask, request
 
-from labeler.backends.openai import CallFailed, OpenAIBackend
+from labeler.backends.batches import CallFailed
+from labeler.backends.openai import OpenAIBackend
 from labeler.errors import SettingError
 from labeler.records import BackendFailure, Completion, Generation
 

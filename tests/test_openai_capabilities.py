@@ -7,7 +7,8 @@ import pytest
 from fake_openai import MODES, Answer, Limiter, completion, error
 from openai_calls import ask
 
-from labeler.backends.openai import CallFailed, Capabilities, probe
+from labeler.backends.batches import CallFailed
+from labeler.backends.openai import Capabilities, probe
 from labeler.backends.openai.limits import rate_limits
 from labeler.errors import SettingError
 from labeler.records import BackendFailure, Completion, Generation, RateLimits

@@ -493,8 +493,8 @@ def test_a_plugins_sentence_is_said_by_its_own_catalogue(tmp_path: Path) -> None
         report = Report.of(instance.store.records.get_import(project, import_id))
         assert [str(reason) for _, _, reason in report.lines] == ["'협찬' is advertising"]
         with app.test_request_context(), force_locale("ko"):
-            assert [words.said(reason) for _, _, reason in report.lines] == ["광고예요: '협찬'"]
-            assert words.said("Projects") == "프로젝트"
+            assert [words.translated(reason) for _, _, reason in report.lines] == ["광고예요: '협찬'"]
+            assert words.translated("Projects") == "프로젝트"
 
 
 def test_prepare_record_that_hangs_stops_the_import(load: Callable[..., Plugins]) -> None:

@@ -309,7 +309,7 @@ def test_backends_that_forms_name_do_not_pile_up(instance: Instance, project: in
 def test_an_embedding_model_is_named_by_admins_of_the_instance(
     app: Any, store: Store, project: int, people: dict[str, int]
 ) -> None:
-    """The server fetches and loads it: the admin of one project may not say what."""
+    """The server fetches and loads it: the admin of one project sees what it is, and may not say another."""
     own = accounts.add_reviewer(store, "project admin", None)
     accounts.set_member(store, project, own, "admin", people["admin"])
     for who, status in ((own, 403), (people["admin"], 303)):
@@ -317,6 +317,7 @@ def test_an_embedding_model_is_named_by_admins_of_the_instance(
         enter(client, app, who)
         path = f"/projects/{project}/settings"
         form = {"csrf_token": token_of(client, path), "embedding_model": "somebody/pickle"}
+        assert ('maxlength="500" placeholder="" spellcheck="false" disabled' in client.get(path).text) is (who == own)
         answer = client.post(path, data=form)
         assert answer.status_code == status
     assert store.projects.get(project)["settings"]["embedding_model"] == "somebody/pickle"

@@ -206,15 +206,15 @@ def test_a_page_says_a_sentence_in_its_language(app: Flask) -> None:
     missing = LabelError("%(name)r is not one of the labels: %(labels)s", name="x", labels="a, b")
     nested = Sentence("the label was left out: %(why)s", why=missing)
     with app.test_request_context(), force_locale("ko"):
-        assert words.said(nested) == "라벨이 빠졌어요 · 없는 라벨이에요: 'x'. 라벨 목록: a, b"
-        assert words.said(stored(nested)) == words.said(nested.parts()) == words.said(nested)
-        assert words.said("nothing that anybody translated") == "nothing that anybody translated"
+        assert words.translated(nested) == "라벨이 빠졌어요 · 없는 라벨이에요: 'x'. 라벨 목록: a, b"
+        assert words.translated(stored(nested)) == words.translated(nested.parts()) == words.translated(nested)
+        assert words.translated("nothing that anybody translated") == "nothing that anybody translated"
 
 
 def test_nothing_is_said_of_nothing(app: Flask) -> None:
     """To a catalogue the empty text is the key of its own header."""
     with app.test_request_context(), force_locale("ko"):
-        assert words.said("") == words.said(None) == in_language("", "ko") == ""
+        assert words.translated("") == words.translated(None) == in_language("", "ko") == ""
 
 
 def test_a_prompt_says_a_sentence_in_its_language() -> None:
@@ -250,7 +250,7 @@ def test_reasons_of_unreadable_answers_are_korean(app: Flask, kind: str) -> None
     reasons = [failure.message for failure in found if isinstance(failure, ParseFailure)]
     assert len(reasons) > 5
     with app.test_request_context(), force_locale("ko"):
-        assert [reason for reason in reasons if words.said(reason) == reason] == []
+        assert [reason for reason in reasons if words.translated(reason) == reason] == []
 
 
 # The code

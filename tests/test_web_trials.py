@@ -119,20 +119,27 @@ PLUGIN = """
 from labeler import Backend, BackendFactory, hookimpl
 
 class Quiet(Backend):
-    name, model_id, billed = "quiet", "quiet-1", True
+    name, model_id, billed, base_url = "quiet", "quiet-1", True, "http://quiet"
+
+    def __init__(self, settings):
+        self.capabilities = settings.get("capabilities")
 
     def complete(self, requests):
         raise NotImplementedError
 
     def check(self):
-        return {"ok": True, "model": "quiet-1", "ms": 3, "message": "quiet-1 answered in 3 ms."}
+        return {"ok": True, "model": "quiet-1", "ms": 3, "message": "quiet-1 answered in 3 ms.",
+            "capabilities": {"seed": True}}
 
 class Factory(BackendFactory):
     name = "quiet"
     shared = True
 
+    def address(self, settings):
+        return "http://quiet"
+
     def create(self, settings):
-        return Quiet()
+        return Quiet(settings)
 
 @hookimpl
 def register_backends():
@@ -141,7 +148,7 @@ def register_backends():
 
 
 def test_the_backend_of_a_plugin_is_tested_from_the_page(tmp_path):
-    """It has a button where the backends are listed; what its own check says stands below."""
+    """It has a button where the backends are listed; what its own check says stands below, and runs go by it."""
     (tmp_path / "own" / "plugins").mkdir(parents=True)
     (tmp_path / "own" / "plugins" / "quiet.py").write_text(PLUGIN)
     with Instance(tmp_path / "own") as own:
@@ -151,6 +158,9 @@ def test_the_backend_of_a_plugin_is_tested_from_the_page(tmp_path):
         assert "quiet 테스트" in Page(client.get("/settings").text).said
         said = Page(polled(client, send(client, "/settings/test", backend="quiet").text)).said
         assert "quiet-1 모델이 3ms 만에 답변했어요" in said
+        project = own.store.projects.get(own.create_project("shop"))
+        made = own.backend(project, own.project_task(project, "sentiment"), "quiet", {"model_id": "quiet-1"})
+        assert made.capabilities == {"seed": True}
 
 
 def test_local_model_that_is_not_there_is_said_by_the_page_that_asks(client, instance):

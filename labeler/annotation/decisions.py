@@ -106,7 +106,7 @@ class Decisions:
         except LabelError as error:
             if value is not None and not self._retired(value, text):
                 raise
-            raise LabelError(_REMOVED, error.kind) from error
+            raise LabelError(_REMOVED, error.kind, name=error.item) from error
         raise LabelError(_REMOVED, "removed")
 
     def _retired(self, value: Value, text: str) -> bool:

@@ -83,8 +83,6 @@ class Backend(ABC):
     """Set from outside for a local backend, which calls it before it loads weights: it frees those of others."""
     count_tokens: Callable[[Sequence[Message]], int] | None = None
     """Returns how many tokens a prompt has; None where it cannot count them."""
-    batches: Any = None
-    """What sends many calls as one batch, for the executor of that name; None without it."""
 
     @abstractmethod
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:
@@ -124,13 +122,18 @@ class BackendFactory(ABC):
 
     ``options`` names the settings of a task that it reads. ``shared`` True says that it reads neither ``embed`` nor
     ``index``, so that one backend serves all tasks. ``billed`` says what its backends will be, None: as ``shared``;
-    only admins start runs of billed ones.
+    only admins start runs of billed ones. ``local``: as that of its backends. ``about`` says in a few words what it
+    does, for ``labeler backends``, such as "votes by the nearest approved records".
     """
 
     name: str
     options: Sequence[str] = ("model_id",)
     shared: bool = False
     billed: bool | None = None
+    local: bool = False
+    about: str = ""
+    model_setting: str = ""
+    """The setting of the instance that names the model of tasks that name none; empty without such a setting."""
 
     @property
     def spends(self) -> bool:
@@ -144,6 +147,17 @@ class BackendFactory(ABC):
     def own(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what :meth:`create` gets beside the instance's ``settings``, such as a key of the environment."""
         return {}
+
+    def address(self, settings: Mapping[str, Any]) -> str:
+        """Return the ``base_url`` that its backends will have, as far as the ``settings`` tell; empty for none.
+
+        Raises :class:`SettingError` for one that is no address.
+        """
+        return ""
+
+    def missing(self, settings: Mapping[str, Any]) -> str:
+        """Return what has to be set or installed before it can be used; an empty text where nothing is missing."""
+        return ""
 
     def check(self, changes: Mapping[str, Any]) -> None:  # noqa: B027
         """Raise :class:`SettingError` for settings of the instance that cannot be. Called before they are stored."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 Metadata = Mapping[str, Any]
 _MOST_VALUES = 16
@@ -40,8 +39,6 @@ def _learned(name: str, values: Sequence[Any]) -> dict[str, Any] | None:
 
 def numbers(learned: Sequence[Mapping[str, Any]], rows: Sequence[Metadata]) -> np.ndarray:
     """Return float32 (rows, d): a scaled amount, or a one for the row's value; zeros where it is missing or new."""
-    import numpy as np
-
     blocks = [np.zeros((len(rows), 0), dtype=np.float32)]
     for column in learned:
         values = [row.get(column["name"]) for row in rows]

@@ -22,12 +22,12 @@ from labeler.cli.base import (
 )  # fmt: skip
 from labeler.cli.export_options import row_options
 from labeler.errors import InputError, NotFound
+from labeler.ingest.options import ImportOptions
 from labeler.prompts import NAMES
 from labeler.prompts.styles import ANSWERS, GUIDELINES
 
 if TYPE_CHECKING:
     from labeler.export import Filters, Selection
-    from labeler.ingest.options import ImportOptions
     from labeler.ingest.report import Report
     from labeler.ingest.service import Importer
     from labeler.instance import Instance
@@ -64,7 +64,6 @@ def import_(
     If FILE can be read in several ways, it stores nothing and names the options that choose one. The exit status is 2
     if nothing was imported.
     """
-    from labeler.ingest.options import ImportOptions
     from labeler.ingest.reading import preview
     from labeler.plugins import find
 

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from labeler.backends.base import made_by
+from labeler.backends.prices import ModelInfo, known_context
 from labeler.cli.base import cli, with_instance
 from labeler.cli.words import can, day, described, ending, learned
-from labeler.errors import BackendError, InputError, MissingExtra
+from labeler.errors import BackendError, InputError
 
 if TYPE_CHECKING:
-    from labeler.backends.base import Backend
-    from labeler.backends.prices import ModelInfo
+    from labeler.backends.base import Backend, BackendFactory
     from labeler.instance import Instance
-
-OPENAI, LOCAL = "openai", "transformers"
-_FREE = {
-    "nearest": "ready, and free; it votes by the nearest approved records",
-    "ensemble": "ready, and free; it learns from approved records: labels, keywords and texts",
-    "probe": "ready, and free; the ensemble's model of the vectors alone",
-}
-_LIBRARIES = ("torch", "transformers", "accelerate")
 
 
 @cli.command()
@@ -39,8 +31,8 @@ def backends(
     if tested is None:
         if model_id or project or task_name:
             raise InputError("--model, --project and --task say what --test NAME is to test")
-        for name in instance.plugins.backends:
-            click.echo(f"{name}: {_state(instance, name)}")
+        for name, factory in instance.plugins.backends.items():
+            click.echo(f"{name}: {_state(instance, factory)}")
         return
     if bool(project) != bool(task_name):
         raise InputError("--project and --task are given together")
@@ -52,20 +44,14 @@ def backends(
     _show_known(instance, tested, backend)
 
 
-def _state(instance: Instance, name: str) -> str:
+def _state(instance: Instance, factory: BackendFactory) -> str:
     """Return whether a backend can be used, and what it needs."""
-    if name == OPENAI:
-        from labeler.backends.openai import is_configured
-
-        if not is_configured(instance.settings):
-            return "set OPENAI_API_KEY or OPENAI_BASE_URL (or the settings openai_api_key, openai_base_url)"
-        return _with_model(instance, "openai_model")
-    if name == LOCAL:
-        missing = [library for library in _LIBRARIES if importlib.util.find_spec(library) is None]
-        if missing:
-            return f"install {', '.join(missing)}: {MissingExtra.command('local')}"
-        return _with_model(instance, "transformers_model")
-    return _FREE.get(name, f"registered by {instance.plugins.owners[('backends', name)]}")
+    missing = factory.missing(instance.settings)
+    if missing or factory.model_setting:
+        return missing or _with_model(instance, factory.model_setting)
+    if factory.about:
+        return f"ready{'' if factory.spends else ', and free'}; it {factory.about}"
+    return f"registered by {instance.plugins.owners[('backends', factory.name)]}"
 
 
 def _with_model(instance: Instance, setting: str) -> str:
@@ -78,11 +64,10 @@ def _with_model(instance: Instance, setting: str) -> str:
 
 def _made(instance: Instance, name: str, model_id: str | None, project: str | None, task_name: str | None) -> Backend:
     """Return a backend as a run of a task would have it, or, without a task, as the instance's settings have it."""
-    from labeler.backends.base import made_by
     from labeler.plugins import find
 
     factory = find(instance.plugins.backends, name, "backend")
-    if name in _FREE:
+    if not (factory.shared or factory.spends):
         raise InputError(f"The backend {name} needs no test: it asks no server and loads no weights")
     given = {"model_id": model_id} if model_id else {}
     if project and task_name:
@@ -104,23 +89,16 @@ def _test(instance: Instance, name: str, backend: Backend) -> None:
     click.echo("\n".join([found["message"], *found.get("notes", ())]))
     capabilities = found.get("capabilities") or {}
     if capabilities:
-        store, place = instance.store, (name, address(instance, name), backend.model_id or "")
+        store, place = instance.store, (name, backend.base_url or "", backend.model_id or "")
         store.write(lambda tx: store.models.record(tx, *place, capabilities))
         click.echo(f"It can: {can(capabilities)}")
-
-
-def address(instance: Instance, name: str) -> str:
-    """Return the address under which the capabilities of a backend's models are kept."""
-    from labeler.backends.openai import openai_settings
-
-    return (openai_settings(instance.settings).base_url or "") if name == OPENAI else ""
 
 
 def _show_known(instance: Instance, name: str, backend: Backend) -> None:
     info = instance.price_of(backend)
     local = backend.local
     click.echo(f"Known: {'local weights cost no fee' if local else described(_with_context(info, backend))}")
-    limits = "" if local else _limits(instance, address(instance, name) or name, backend.model_id or "")
+    limits = "" if local else _limits(instance, backend.base_url or name, backend.model_id or "")
     if limits:
         click.echo(f"Limits: {limits}")
     said = ending(info)
@@ -130,8 +108,6 @@ def _show_known(instance: Instance, name: str, backend: Backend) -> None:
 
 def _with_context(info: ModelInfo | None, backend: Backend) -> ModelInfo | None:
     """Return what is known of a model together with what its server said of it."""
-    from labeler.backends.prices import ModelInfo, known_context
-
     context = known_context(info, backend.context)
     return info if context is None else replace(info or ModelInfo(backend.model_id or ""), context=context)
 

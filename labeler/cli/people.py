@@ -9,6 +9,7 @@ import click
 
 from labeler.cli.base import cli, with_instance, with_new_instance
 from labeler.errors import NotFound
+from labeler.text import one_line
 
 if TYPE_CHECKING:
     from labeler.instance import Instance
@@ -47,8 +48,6 @@ def user_add(instance: Instance, name: str, admin: bool, password_stdin: bool, p
 @with_instance
 def user_list(instance: Instance) -> None:
     """List the accounts: role, projects, and whether they can sign in with a password."""
-    from labeler.text import one_line
-
     store = instance.store
     for row in store.people.all():
         names = ", ".join(one_line(project["name"]) for project in store.projects.of_member(row["id"]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labeler import scaffold
 from labeler.cli.base import cli, with_readable_instance
 from labeler.errors import InputError
 
@@ -36,8 +37,6 @@ def plugin() -> None:
 @click.option("--kind", type=click.Choice(KINDS), default="task", show_default=True, help="What the plugin adds")
 def new(name: str, kind: str) -> None:
     """Write the folder NAME with a plugin that works, its texts in Korean and English, and a test that passes."""
-    from labeler import scaffold
-
     for path in scaffold.write(name, kind, Path.cwd()):
         click.echo(f"Wrote {path}")
     click.echo(f"Next: labeler plugin check {name}")

@@ -12,7 +12,7 @@ import click
 from labeler.cli.base import Command, clean, cli, task_options, with_instance
 from labeler.cli.run_options import METAVARS, SETTINGS, option_of
 from labeler.cli.runs import show_estimate, watch_run
-from labeler.errors import InputError
+from labeler.errors import InputError, NotFound
 from labeler.sentence import recalled
 from labeler.settings import DRAFT, REPLAY_GRID, REPLAY_SAMPLE, REPLAY_WITHIN
 
@@ -92,7 +92,6 @@ def _read(given: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
 
 
 def results_of(instance: Instance, project: Mapping[str, Any], task: Task, number: int, within: float) -> Results:
-    from labeler.errors import NotFound
     from labeler.evaluation.results import Results
 
     found = Results(instance, number, within)

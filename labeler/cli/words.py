@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from labeler.backends.prices import shutdown_warning
+
 if TYPE_CHECKING:
     from labeler.backends.prices import ModelInfo
     from labeler.prelabel.calibration import Calibration
@@ -30,8 +32,6 @@ def described(info: ModelInfo | None) -> str:
 
 def ending(info: ModelInfo | None) -> str:
     """Return a sentence where a model is about to be shut down, or was; an empty text where it is not."""
-    from labeler.backends.prices import shutdown_warning
-
     warning = shutdown_warning(info, datetime.now(UTC).date())
     if warning is None:
         return ""

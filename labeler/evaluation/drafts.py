@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from labeler import prompts, strictjson
 from labeler.backends.base import GENERATED
@@ -27,9 +29,6 @@ from labeler.settings import DIRECT, REPLAY
 from labeler.store import Row, Tx
 from labeler.store.replays import Draft
 from labeler.task import Task
-
-if TYPE_CHECKING:
-    import numpy as np
 
 NAME = "edited_guidelines"
 # So many kinds of confusion, groups of each, and corrections in one prompt.
@@ -81,8 +80,6 @@ def grouped(found: Sequence[Correction], vectors: np.ndarray, schema: LabelSchem
 
 def _near(vectors: np.ndarray) -> list[list[int]]:
     """Return rows in groups around some that are far from each other (Gonzalez 1985), each from its middle outwards."""
-    import numpy as np
-
     leaders = [int((vectors @ vectors.mean(axis=0)).argmax())]
     while len(leaders) < min(_GROUPS, len(vectors)):
         leaders.append(int((vectors @ vectors[leaders].T).max(axis=1).argmin()))

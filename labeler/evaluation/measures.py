@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labeler.labels import LabelSchema, safe_agreement
 from labeler.records import Value
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Array = np.ndarray[Any, Any]
 
 DRAWS, SEED = 1000, 1
@@ -36,8 +36,6 @@ class Measure:
 
 def weights(n: int, draws: int = DRAWS, seed: int = SEED) -> Array:
     """Return how often each of ``n`` records was drawn: float32 (1 + draws, n), the first row once each."""
-    import numpy as np
-
     drawn, source = np.ones((1 + draws, n), dtype=np.float32), np.random.default_rng(seed)
     for first in range(1, 1 + draws, DRAWS):
         # In parts: whole numbers take twice the room.
@@ -51,8 +49,6 @@ def measured(drawn: Array, together: int = 1) -> Measure:
 
     It holds with 95 %; of so many that are looked at ``together``, all hold with 95 % (Bonferroni).
     """
-    import numpy as np
-
     low, high = np.quantile(drawn[1:], [_TAIL / together, 1 - _TAIL / together])
     # A calibration error is larger in nearly every draw than it was measured.
     value = float(drawn[0])
@@ -71,22 +67,16 @@ class Answers:
     @cached_property
     def agreement(self) -> Array:
         """How far each agrees, by the task's own measure: float (n,)."""
-        import numpy as np
-
         pairs = zip(self.said, self.truths, strict=True)
         return np.array([0.0 if a is None else safe_agreement(self.schema, a, b) or 0.0 for a, b in pairs])
 
     @cached_property
     def wrong(self) -> Array:
         """Which of them a person has to correct: float (n,)."""
-        import numpy as np
-
         return np.array([float(a != b) for a, b in zip(self.said, self.truths, strict=True)])
 
     def macro_f1(self, drawn: Array) -> Array | None:
         """Return the mean F1 of the labels that were approved: float (1 + draws,); None without a list of labels."""
-        import numpy as np
-
         if not self.schema.candidates():
             return None
         true, said = (
@@ -102,8 +92,6 @@ class Answers:
 
     def kappa(self, drawn: Array) -> Array | None:
         """Return the agreement beyond chance: float (1 + draws,); None where labels are not chosen one by one."""
-        import numpy as np
-
         if not self.schema.one_of_labels:
             return None
         names = sorted({str(value) for value in (*self.truths, *self.said)})
@@ -117,8 +105,6 @@ class Answers:
 
     def distance(self, drawn: Array) -> Array | None:
         """Return how far off suggestions are on average, in the labels' own unit; None where labels have none."""
-        import numpy as np
-
         pairs = zip(self.said, self.truths, strict=True)
         far = [None if said is None else self.schema.distance(said, truth) for said, truth in pairs]
         known = np.array([one is not None for one in far], float)
@@ -128,8 +114,6 @@ class Answers:
 
     def calibration_error(self, drawn: Array) -> Array | None:
         """Return how far scores are from agreement, by tenths: float (1 + draws,); None where there are no scores."""
-        import numpy as np
-
         scored = np.array([score is not None for score in self.scores])
         if not scored.any():
             return None

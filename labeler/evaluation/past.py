@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from labeler.backends.ensemble import learner_for
 from labeler.examples import Examples
 from labeler.instance import Instance
 from labeler.prelabel.suggest import Suggester
@@ -57,8 +58,6 @@ class Past:
         return self._indexes[key]
 
     def ensemble(self, project: Mapping[str, Any], task: Task) -> Learner[Any]:
-        from labeler.backends.ensemble import learner_for
-
         index = self.index(project, task)
         key = (int(project["id"]), task.name, index.embeddings.embedder.id)
         if key not in self._ensembles:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from labeler.backends.ensemble.backend import EnsembleBackend
 from labeler.evaluation.measures import Measure, measured, weights
 from labeler.evaluation.results import Results
 from labeler.instance import Instance
 from labeler.task import Task
-
-if TYPE_CHECKING:
-    import numpy as np
 
 LEAST = 50
 """So many different records a label should have: fine-tuning guides name 50 to 100 (OpenAI 2024)."""
@@ -71,8 +71,6 @@ class Readiness:
 
 def readiness(instance: Instance, project: Mapping[str, Any], task: Task) -> Readiness:
     """Count the examples of a task, near-duplicates once, and read what was measured of it."""
-    from labeler.backends.ensemble.backend import EnsembleBackend
-
     entries = [entry for _, entry in instance.index(project, task).entries()]
     approved = Counter(name for entry in entries for name in entry.strata)
     different = {(entry.cluster or entry.content_hash): entry for entry in entries}
@@ -89,8 +87,6 @@ def readiness(instance: Instance, project: Mapping[str, Any], task: Task) -> Rea
 
 def _growth(instance: Instance, project: Mapping[str, Any], task: Task) -> tuple[Measure | None, int | None]:
     """Return the slope of agreement over the logarithm of how many examples there were, by the newest replay."""
-    import numpy as np
-
     for row in instance.store.replays.of_task(project["id"], task.name, _LOOKED_AT, drafts=False):
         results = Results(instance, row["id"])
         free = next((n for n, run in enumerate(results.runs) if run is None), None)
@@ -103,8 +99,6 @@ def _growth(instance: Instance, project: Mapping[str, Any], task: Task) -> tuple
 
 def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the slope of a line through the points, as they are and as they are drawn: float (1 + draws,)."""
-    import numpy as np
-
     drawn = weights(len(x))
     n = drawn.sum(axis=1)
     mean_x, mean_y = drawn @ x / n, drawn @ y / n

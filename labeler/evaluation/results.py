@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labeler.evaluation.measures import DRAWS, Answers, Measure, measured, weights
 from labeler.evaluation.replay import truth
 from labeler.instance import Instance
@@ -23,8 +25,6 @@ from labeler.store.replays import WALKED, Draft, Said
 from labeler.task import Task
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Array = np.ndarray[Any, Any]
 
 _POINTS, _POINT = 6, 20
@@ -222,8 +222,6 @@ class Results:
 
     def _sides(self, own: Answers) -> dict[str, Measure]:
         """Return the agreement on records that were decided blind, on the others, and the difference."""
-        import numpy as np
-
         blind = np.array([bool(row["blind"]) for row, _ in self.items])
         found: dict[str, Array] = {}
         for seed, (name, rows) in enumerate((("blind", blind), ("assisted", ~blind))):
@@ -235,8 +233,6 @@ class Results:
 
     def _curve(self, own: Answers) -> list[Point]:
         """Return the agreement over time, in stretches of as many records each."""
-        import numpy as np
-
         parts = max(1, min(_POINTS, len(self.items) // _POINT))
         found = []
         for part in np.array_split(np.arange(len(self.items)), parts):

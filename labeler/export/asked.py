@@ -17,10 +17,9 @@ from typing import Any, Self
 from labeler import strictjson
 from labeler.asked import asked
 from labeler.backends.base import AUTO
-from labeler.errors import LabelError, PluginError, SettingError
+from labeler.errors import LabelError, NotFound, PluginError, SettingError
 from labeler.export.formats import ExportRow
 from labeler.export.job import Job
-from labeler.plugins import find
 from labeler.prelabel import flows
 from labeler.prompts import FRAME_VERSION
 from labeler.records import Completion, Example, Generation, Message, ParseFailure, Record, Value
@@ -64,8 +63,14 @@ NOTHING = Beside()
 
 
 def joint_tasks(job: Job) -> dict[str, Task]:
-    """Return the other tasks whose labels stand in the same answer. Raises :class:`SettingError`."""
-    found = {name: find(job.calls.others, name, "task") for name in job.options.joint if name != job.task.name}
+    """Return the other tasks whose labels stand in the same answer.
+
+    Raises :class:`NotFound` for one that is not there, and :class:`SettingError` for one that cannot be.
+    """
+    known, names = job.calls.others, [name for name in job.options.joint if name != job.task.name]
+    if strange := [name for name in names if name not in known]:
+        raise NotFound("No task %(name)r; loaded: %(names)s", name=strange[0], names=", ".join(sorted(known)))
+    found = {name: known[name] for name in names}
     for other in (job.task, *found.values()) if found else ():
         if other.unit != job.task.unit or not other.usual:
             raise SettingError(

@@ -15,12 +15,13 @@ from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labeler.errors import Conflict
 from labeler.ingest.duplicates import BANDS, near_duplicate, signatures
 from labeler.store import Block, Store
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
 _FEWEST, _MOST = 10_000, 50_000
@@ -80,8 +81,6 @@ class _Search:
     """The near-duplicates of some reviews among each other, and among all that have a signature."""
 
     def __init__(self, store: Store, project_id: int, rows: Sequence[Any]) -> None:
-        import numpy as np
-
         self.store, self.project_id = store, project_id
         self.ids = [int(row["id"]) for row in rows]
         self.texts = {int(row["id"]): str(row["text"]) for row in rows}
@@ -151,8 +150,6 @@ class _Search:
 
     def _hits(self) -> tuple[dict[int, list[int]], dict[tuple[int, int], list[int]]]:
         """Return the places that have the shape of a signed review, by its id, and the ids in each band we are in."""
-        import numpy as np
-
         shapes: dict[int, list[int]] = {}
         buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
         ordered = self.signed.shapes[self.by_shape]
@@ -172,8 +169,6 @@ class _Search:
 
     def _places(self, column: int, key: int) -> list[int]:
         """Return the places of ours that are in a band and are compared, in order."""
-        import numpy as np
-
         left = np.searchsorted(self.sorted[column], key, "left")
         right = np.searchsorted(self.sorted[column], key, "right")
         places: list[int] = self.orders[column][left:right].tolist()
@@ -249,8 +244,6 @@ def _several(ordered: npt.NDArray[Any]) -> list[int]:
 
 
 def _bytes(ids: Sequence[int]) -> bytes:
-    import numpy as np
-
     return np.array(ids, dtype=np.int64).tobytes()
 
 
@@ -280,8 +273,6 @@ def repair_clusters(store: Store, project_id: int) -> int:
 
 def _clusters(store: Store, project_id: int) -> dict[int, int]:
     """Return the right cluster of each review of a project."""
-    import numpy as np
-
     roots, shapes = _Roots(), dict[int, int]()
     bands: list[npt.NDArray[np.int32]] = []
     for page in store.clusters.all(project_id):
@@ -304,8 +295,6 @@ def _clusters(store: Store, project_id: int) -> dict[int, int]:
 
 def _equal(ids: npt.NDArray[np.int64], keys: npt.NDArray[np.int32]) -> Iterator[list[int]]:
     """Yield the ids, int64 (n,), that have equal ``keys``, int32 (n,), where there are several."""
-    import numpy as np
-
     order = np.argsort(keys, kind="stable")
     for part in np.split(ids[order], np.flatnonzero(np.diff(keys[order])) + 1):
         if len(part) > 1:

@@ -21,10 +21,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from labeler.codepoints import of_words, points_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from labeler.codepoints import Points
@@ -61,15 +62,11 @@ class Signatures(NamedTuple):
 
 def signatures(texts: Sequence[str]) -> Signatures:
     """Return the signatures of texts."""
-    import numpy as np
-
     parts = [_signatures(texts[start : start + _TEXTS]) for start in range(0, len(texts) or 1, _TEXTS)]
     return Signatures(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _signatures(texts: Sequence[str]) -> Signatures:
-    import numpy as np
-
     signed = Signatures(np.zeros(len(texts), dtype=np.int64), np.zeros((len(texts), BANDS), dtype=np.int32))
     points, owner = _folded(texts)
     # A hash of 40 bits for each shingle, behind the number of its text: sorted as one number, which is quickest.
@@ -95,8 +92,6 @@ def _signatures(texts: Sequence[str]) -> Signatures:
 
 def _smallest(hashes: Numbers, starts: npt.NDArray[np.int64]) -> Numbers:
     """Return the MinHash of each text, uint32 (texts, 120); ``hashes`` of a text begin at its number in ``starts``."""
-    import numpy as np
-
     # A long text goes in pieces, as if they were texts. Those of about one length stay in the cache together.
     sizes = np.diff(starts, append=len(hashes))
     counts = -(-sizes // _LONG)
@@ -113,8 +108,6 @@ def _smallest(hashes: Numbers, starts: npt.NDArray[np.int64]) -> Numbers:
 
 def _smallest_of(hashes: Numbers, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> Numbers:
     """Return the MinHash of texts of about one length: of each the first shingle, then the second, to the last."""
-    import numpy as np
-
     factors, offsets, _ = _constants()
     smallest = np.full((len(starts), len(factors)), np.iinfo(np.uint32).max, dtype=np.uint32)
     numbers = np.empty_like(smallest)
@@ -143,8 +136,6 @@ def near_duplicate(a: str, b: str) -> bool:
 
 def _shingles(text: str) -> Codes:
     """Return the different shingles in order, each as one number."""
-    import numpy as np
-
     folded = _fold(text)
     if len(folded) < MIN_LENGTH:
         return np.zeros(0, dtype=np.uint64)
@@ -155,16 +146,12 @@ def _shingles(text: str) -> Codes:
 
 def _coded(points: Points) -> Codes:
     """Return each three code points that follow one another as one number, of 21 bits each."""
-    import numpy as np
-
     bits, points = np.uint64(21), points.astype(np.uint64)
     return (points[:-2] << bits | points[1:-1]) << bits | points[2:]
 
 
 def _first_of_each(ordered: Codes) -> npt.NDArray[np.bool_]:
     """Return where another number begins, in numbers that are in order."""
-    import numpy as np
-
     first = np.ones(len(ordered), dtype=bool)
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
     return first
@@ -177,8 +164,6 @@ _kept_shingles: Callable[[str], Codes] = lru_cache(_KEPT)(_shingles)
 @lru_cache(1)
 def _constants() -> tuple[Numbers, Numbers, Codes]:
     """Return factors and offsets of the 120 hash functions, and what mixes the numbers of a band: (24, 5)."""
-    import numpy as np
-
     count = BANDS * _ROWS
     seed = np.uint64(int.from_bytes(hashlib.blake2b(_VERSION, digest_size=8).digest(), "little"))
     numbers = _mixed(np.arange(3 * count, dtype=np.uint64) + seed)
@@ -188,8 +173,6 @@ def _constants() -> tuple[Numbers, Numbers, Codes]:
 
 def _mixed(numbers: Codes) -> Codes:
     """Spread 64-bit integers over all 64 bits: the finalizer of splitmix64. They wrap around by design."""
-    import numpy as np
-
     numbers = (numbers ^ numbers >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ numbers >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
     return numbers ^ numbers >> np.uint64(31)
@@ -202,8 +185,6 @@ def _fold(text: str) -> str:
 
 def _folded(texts: Sequence[str]) -> tuple[Points, npt.NDArray[np.int64]]:
     """Return what :func:`_fold` makes of many texts, and for each letter the number of the text that it belongs to."""
-    import numpy as np
-
     points, ends = points_of([_spoken(text) for text in texts])
     kept = of_words()[points] & (points != ord("_"))
     points, owner = points[kept], np.repeat(np.arange(len(texts)), np.diff(ends, prepend=0))[kept]

@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labeler import strictjson
 from labeler.backends.base import BackendRequest
+from labeler.backends.batches import ENDED, BatchingBackend, CallFailed
 from labeler.backends.prices import ModelInfo, cost
 from labeler.errors import LabelerError
 from labeler.prelabel.calls import EXPECTED_ANSWER, Call, CallPolicy, Claim, RunContext, RunWriter
@@ -28,9 +29,6 @@ from labeler.sentence import Sentence
 from labeler.store import Row, Store, Tx
 from labeler.store.batches import FILLING
 from labeler.store.ledger import CANCELLED
-
-if TYPE_CHECKING:
-    from labeler.backends.openai import OpenAIBackend
 
 # OpenAI takes 50,000 calls and 200 MB a file; smaller files end sooner.
 MAX_CALLS = 20_000
@@ -64,15 +62,13 @@ class BatchExecutor:
     ) -> None:
         self.store, self.run_id, self.suggester, self.policy, self.stop = store, run_id, suggester, policy, stop
         self.context = RunContext(store, run_id, suggester, policy, info, batch=True)
-        self.backend: OpenAIBackend = suggester.backend  # type: ignore[assignment]
+        self.backend: BatchingBackend = suggester.backend  # type: ignore[assignment]
 
     def run(self) -> str:
         """Return the state of the run after this step; "running" while a batch is on its way.
 
         Of a run that is paused or cancelled, what its batches bring is still taken in and finished.
         """
-        from labeler.backends.openai import CallFailed
-
         try:
             moving = self.context.start()
             self._collect()
@@ -89,8 +85,6 @@ class BatchExecutor:
     # What came back
 
     def _collect(self) -> None:
-        from labeler.backends.openai import CallFailed
-
         cancelled = self.store.ledger.run(self.run_id)["state"] == CANCELLED
         for batch in self.store.batches.open(self.run_id):
             try:
@@ -123,8 +117,6 @@ class BatchExecutor:
             self.store.write(lambda tx: self.store.batches.sent(tx, batch["id"], str(found["id"])))
 
     def _poll(self, batch: Row, cancelled: bool) -> None:
-        from labeler.backends.openai.batches import ENDED
-
         client, age = self.backend.batches, time.time() - batch["created_at"]
         found = client.batch(batch["remote_id"])
         # One that has ended, or is about to, cannot be cancelled: it is answered and paid.
@@ -336,8 +328,6 @@ class _File:
 
     def send(self) -> bool:
         """Hand the file to the provider; False where there is none, or where the batch is not ours any more."""
-        from labeler.backends.openai import CallFailed
-
         batch = self.batch
         if batch is None or self.lost:
             return False
@@ -368,7 +358,7 @@ class _File:
             )
 
 
-def _line(backend: OpenAIBackend, sending: Sending, request: BackendRequest) -> bytes:
+def _line(backend: BatchingBackend, sending: Sending, request: BackendRequest) -> bytes:
     body = backend.body(request)
     line = {"custom_id": str(sending.call.id), "method": "POST", "url": "/v1/chat/completions", "body": body}
     return (strictjson.dumps(line) + "\n").encode()

@@ -19,16 +19,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from labeler import strictjson
 from labeler.errors import InputError, LabelError
 from labeler.labels import LabelSchema
 from labeler.records import Value
 from labeler.store import Store
-
-if TYPE_CHECKING:
-    import numpy as np
 
 CHOICE, SET = "choice", "set"
 MIN_RECORDS = 30
@@ -237,8 +236,6 @@ class _Data:
 
 def _read(schema: LabelSchema, pairs: Sequence[Pair], groups: Sequence[int] | None) -> _Data | None:
     """Return the usable pairs; None if they are too few, or there is no closed list of labels."""
-    import numpy as np
-
     candidates = schema.candidates()
     if not candidates:
         return None
@@ -276,8 +273,6 @@ def _cross_validated(schema: LabelSchema, data: _Data, forms: Sequence[_Form], s
 
     One number for each cluster, in order: near-duplicates are right or wrong together.
     """
-    import numpy as np
-
     # Many records need few repeats: it is the chance of the folds that they even out.
     repeats = min(_MOST_REPEATS, max(1, _ENOUGH_DECISIONS // len(data.pairs)))
     random = np.random.default_rng(seed)
@@ -299,8 +294,6 @@ def _cross_validated(schema: LabelSchema, data: _Data, forms: Sequence[_Form], s
 
 def _folds(data: _Data, random: np.random.Generator) -> np.ndarray:
     """Return the fold (n,) of each record: clusters whole, and each stratum spread over all folds."""
-    import numpy as np
-
     _, first = np.unique(data.groups, return_index=True)
     order = random.permutation(len(first))
     order = order[np.argsort(data.strata[first[order]], kind="stable")]
@@ -311,16 +304,12 @@ def _folds(data: _Data, random: np.random.Generator) -> np.ndarray:
 
 def _better(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether ``a`` agrees better than ``b`` by more than one standard error of their paired difference."""
-    import numpy as np
-
     gain = a - b
     return float(gain.mean()) > float(np.std(gain, ddof=1)) / math.sqrt(len(gain)) + _NO_DIFFERENCE
 
 
 def _fitted(data: _Data, form: _Form) -> Calibration:
     """Return the calibration of one form, fitted on all of ``data``; it does not say yet whether it helps."""
-    import numpy as np
-
     if form == _PLAIN:
         return Calibration(data.kind)
     # A label that was never approved keeps its place: nothing is known of it.
@@ -342,8 +331,6 @@ def _cut(data: _Data, values: np.ndarray) -> float:
     Labels whose chance is above one half would be too few: where labels are rare, most sets would be empty. To match
     the mean size of the sets is the calibration of the threshold in Read et al. 2011, "Classifier chains".
     """
-    import numpy as np
-
     falling = -np.sort(-values[data.scored])
     wanted = min(max(int(data.gold.sum()), 1), len(falling) - 1)
     return float(falling[wanted - 1 : wanted + 1].mean())
@@ -355,8 +342,6 @@ def _maximum_likelihood(data: _Data, free: np.ndarray, slope: float = 1.0) -> tu
     Minimises the negative log-likelihood with an L2 penalty by Newton's method with halved steps; the loss is convex.
     The parameters are slope, shift (of a set) and biases; only the ``free`` ones (2 + c,) leave ``slope`` and zeros.
     """
-    import numpy as np
-
     start = np.zeros(len(free))
     start[0] = slope
     weight = np.full(len(free), _BIAS_SPREAD**-2)
@@ -382,15 +367,11 @@ def _maximum_likelihood(data: _Data, free: np.ndarray, slope: float = 1.0) -> tu
 
 def _values(data: _Data, at: np.ndarray) -> np.ndarray:
     """Return slope * log score + shift + bias (n, c); labels without a score are out of the question."""
-    import numpy as np
-
     return np.where(data.scored, at[0] * data.logs + at[1] + at[2:], -1e9)
 
 
 def _loss(data: _Data, at: np.ndarray) -> float:
     """Return the negative log-likelihood of what was approved: of one label, or of each label's yes or no."""
-    import numpy as np
-
     values = _values(data, at)
     if data.kind == SET:
         return float(np.logaddexp(0.0, values).sum() - values[data.gold].sum())
@@ -400,8 +381,6 @@ def _loss(data: _Data, at: np.ndarray) -> float:
 
 def _derivatives(data: _Data, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return gradient (2 + c,) and Hessian (2 + c, 2 + c) of :func:`_loss`, in the order of its parameters."""
-    import numpy as np
-
     values, logs = _values(data, at), data.logs
     # The chances of the labels of a choice sum to 1, so that a shift of all of them moves nothing.
     shifted = np.zeros(logs.shape[1])

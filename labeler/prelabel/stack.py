@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labeler import strictjson
 from labeler.backends.ensemble import pool
 from labeler.backends.ensemble.backend import decided
@@ -26,8 +28,6 @@ from labeler.labels import LabelSchema
 from labeler.records import Value
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Array = np.ndarray[Any, Any]
 
 MODEL, FREE, TOGETHER = "model", "free", "together"
@@ -109,8 +109,6 @@ class Stack:
 
         A model that gave scores in its trial and gives none now cannot, nor can labels that were changed meanwhile.
         """
-        import numpy as np
-
         if self.labels != schema.names or (self.trust is None and not scores):
             return None
         one = schema.one_of_labels
@@ -136,8 +134,6 @@ def fit(schema: LabelSchema, cases: Sequence[Case], rule: str, learned_from: int
 
     ``learned_from`` is how many examples the free suggestion knows. The same cases and seed give the same stack.
     """
-    import numpy as np
-
     data = _Data.of(schema, cases, rule, learned_from)
     model, free = (np.array([_agreement(schema, v, c.gold) for v, c in zip(values, cases, strict=True)])
                    for values in ([c.value for c in cases], [c.free_value for c in cases]))  # fmt: skip
@@ -157,8 +153,6 @@ def fit(schema: LabelSchema, cases: Sequence[Case], rule: str, learned_from: int
 
 def _better(a: Array, b: Array) -> bool:
     """Whether ``a`` is larger than ``b`` by more than one standard error of their paired difference."""
-    import numpy as np
-
     gain = a - b
     return float(gain.mean()) > float(np.std(gain, ddof=1)) / math.sqrt(len(gain)) + _NO_DIFFERENCE
 
@@ -184,8 +178,6 @@ class _Data:
 
     @classmethod
     def of(cls, schema: LabelSchema, cases: Sequence[Case], rule: str, learned_from: int) -> _Data:
-        import numpy as np
-
         read = np.array([n for n, case in enumerate(cases) if case.value is not None], dtype=int)
         found, names, one = [cases[n] for n in read], schema.names, schema.one_of_labels
         # What the ensemble starts from for a label that was never approved.
@@ -195,8 +187,6 @@ class _Data:
         return cls(schema, found, read, gold, free, all(case.scores for case in found), one, rule, rare)
 
     def said(self, trust: tuple[float, float] | None) -> Array:
-        import numpy as np
-
         names = self.schema.names
         return np.array([_said(names, case.value, None if trust else case.scores, trust, self.one)
                          for case in self.cases])  # fmt: skip
@@ -206,8 +196,6 @@ class _Data:
 
         Votes that are right less often than by chance say nothing: they are ignored, never turned around.
         """
-        import numpy as np
-
         if self.scored:
             return None
         named = np.array([[name in _names(case.value) for name in self.schema.names] for case in self.cases])[rows]
@@ -220,8 +208,6 @@ class _Data:
 
         The losses are logarithmic, in nats.
         """
-        import numpy as np
-
         rest = np.ones(len(self.cases), dtype=bool)
         rest[part] = False
         stack, gold = self.stack(rest), self.gold[part]
@@ -239,7 +225,6 @@ class _Data:
 
     def stack(self, rows: Array) -> Stack:
         """Return the stack that these records speak for, by log loss, drawn towards the better member alone."""
-        import numpy as np
         from scipy.optimize import minimize
 
         trust = self.trust(rows)
@@ -272,8 +257,6 @@ class _Data:
 
 def _folds(data: _Data, random: np.random.Generator) -> list[Array]:
     """Return the records of each fold of each repeat; the labels are spread evenly over the folds."""
-    import numpy as np
-
     strata, found = np.array([data.schema.strata(case.gold)[0] for case in data.cases]), []
     for _ in range(_REPEATS):
         order = random.permutation(len(strata))
@@ -293,8 +276,6 @@ def _said(
     one: bool,
 ) -> Array:  # fmt: skip
     """Return the opinion of a model on each label, in nats: of its scores, or of its vote."""
-    import numpy as np
-
     if trust is None:
         given = scores or {}
         found = np.log(np.clip([given.get(name, 0.0) for name in labels], _FLOOR, 1.0))
@@ -307,8 +288,6 @@ def _said(
 
 
 def _free(labels: Sequence[str], chances: Mapping[str, float], rare: float, one: bool) -> Array:
-    import numpy as np
-
     found = np.clip([chances.get(name, rare) for name in labels], _FLOOR, pool.MOST)
     return np.asarray(np.log(found) if one else np.log(found / (1 - found)))
 

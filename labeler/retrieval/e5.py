@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labeler.errors import BackendError, MissingExtra
 from labeler.memory import give_back
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Array = np.ndarray[Any, Any]
 
 _BATCH = 32
@@ -65,8 +65,6 @@ class E5Embedder:
         A long text is read in windows, whose vectors are averaged: nothing is cut off. Raises
         :class:`BackendError` if the engine does not start.
         """
-        import numpy as np
-
         raw = self.raw(texts)
         if self._centre is None:
             file = resources.files("labeler.retrieval").joinpath("e5.npz")
@@ -77,8 +75,6 @@ class E5Embedder:
 
     def raw(self, texts: Sequence[str]) -> Array:
         """Return what the model says, of length 1, with the part that all texts have in common."""
-        import numpy as np
-
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         filled = [i for i, text in enumerate(texts) if text.strip()]
         # Neighbouring batches of like length, and a lock for each of them: another thread waits for one batch at most.
@@ -115,8 +111,6 @@ class E5Embedder:
 
 
 def _of_length_one(vectors: Array) -> Array:
-    import numpy as np
-
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from labeler.errors import PluginError
 from labeler.retrieval.base import Embedder
 from labeler.store import Store
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _SLICE = 64
 # So many records, of any project, are looked through again rather than write down that nothing of them is missing.
@@ -30,8 +28,6 @@ class Embeddings:
 
     def vectors(self, records: Sequence[tuple[int, str]]) -> np.ndarray:
         """Return float32 (len(records), dim) for (record id, text) pairs; missing vectors are made and stored."""
-        import numpy as np
-
         stored = self.store.vectors.get(self.embedder.id, [id_ for id_, _ in records])
         missing = [(id_, text) for id_, text in records if id_ not in stored]
         for start in range(0, len(missing), _SLICE):
@@ -44,8 +40,6 @@ class Embeddings:
         return flat.reshape(len(records), -1).astype(np.float32, copy=False)
 
     def _made(self, records: Sequence[tuple[int, str]]) -> list[tuple[int, str, bytes]]:
-        import numpy as np
-
         vectors, wanted = (
             np.asarray(self.embedder.embed([text for _, text in records])),
             (len(records), self.embedder.dim),

@@ -24,7 +24,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from labeler import strictjson
 from labeler.errors import LabelerError, LabelError
@@ -34,9 +36,6 @@ from labeler.retrieval.embedding import Embeddings
 from labeler.store import Row, Store
 from labeler.store.records import as_parts, kind_of
 from labeler.task import GROUP, Task
-
-if TYPE_CHECKING:
-    import numpy as np
 
 log = logging.getLogger("labeler.retrieval")
 _MAGIC = b"labeler-index-2\n"
@@ -84,7 +83,6 @@ class _Stratum:
     def selector(self) -> Any:
         """Return what limits a search to these positions. While it is in use, nothing may be put."""
         import faiss
-        import numpy as np
 
         members = faiss.IDSelectorBitmap(np.frombuffer(self.bits, dtype=np.uint8))  # type: ignore[call-arg,arg-type]
         return faiss.SearchParameters(sel=members)  # type: ignore[call-arg]
@@ -270,8 +268,6 @@ class ExampleIndex:
         return query if cluster == query.cluster else replace(query, cluster=cluster)
 
     def _search(self, query: Query, k: int, stratum: str | None, accept: Callable[[Entry], bool] | None) -> list[Hit]:
-        import numpy as np
-
         with self._lock:
             members = self._members.get(stratum, _Stratum()) if stratum is not None else None
             available = self._alive if members is None else members.size
@@ -315,8 +311,6 @@ class ExampleIndex:
 
         The newest of either side are enough (after Rocchio 1971, relevance feedback).
         """
-        import numpy as np
-
         sides: dict[bool, list[int]] = {True: [], False: []}
         for position, entry in reversed(self.entries()):
             sides[stratum in entry.strata].append(position)
@@ -328,8 +322,6 @@ class ExampleIndex:
 
     def vectors(self, positions: Sequence[int]) -> np.ndarray:
         """Return float32 (len(positions), d) of entries by position."""
-        import numpy as np
-
         with self._lock:
             if not len(positions):
                 return np.zeros((0, self.embeddings.embedder.dim), dtype=np.float32)
@@ -385,7 +377,6 @@ class ExampleIndex:
         if self.path is None or self._faiss is None or self._unit == GROUP:
             return
         import faiss
-        import numpy as np
 
         with self._lock:
             if self._removals != self.store.annotations.removals(self.project_id):
@@ -454,7 +445,6 @@ class ExampleIndex:
     def _read_file(self) -> tuple[Any, list[tuple[int, str]], int] | None:
         """Return the vectors, of which record and of which text (its hash) each is, and how far the log was read."""
         import faiss
-        import numpy as np
 
         if self.path is None or self._unit == GROUP:
             return None

@@ -21,9 +21,9 @@ from importlib import resources
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
+if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 # Any change of the hashing, the folding or lexical.npz changes vectors: raise it, or old and new vectors get mixed.
@@ -48,8 +48,6 @@ def count_ngrams(texts: Sequence[str]) -> tuple[Array, Array, Array]:
 
     Sorted by row, then by bucket. Depends on nothing but the code points: not on byte order, hash seed or batch.
     """
-    import numpy as np
-
     folded = [fold(text) for text in texts]
     # surrogatepass: a lone surrogate is no valid text, but an embedder takes any.
     points = np.frombuffer("".join(folded).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
@@ -72,8 +70,6 @@ def count_ngrams(texts: Sequence[str]) -> tuple[Array, Array, Array]:
 
 def _mix(keys: Array) -> Array:
     # MurmurHash3's finaliser (Austin Appleby, public domain): without it the high bits hardly depend on short n-grams.
-    import numpy as np
-
     keys = (keys ^ (keys >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     keys = (keys ^ (keys >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     mixed: Array = keys ^ (keys >> np.uint64(33))
@@ -98,16 +94,12 @@ class LexicalEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Array:
         """Return float32 (len(texts), 256), rows of length 1; a blank text gives a zero row."""
-        import numpy as np
-
         batches = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
         made = [self.of_ngrams(count_ngrams(batch), len(batch)) for batch in batches]
         return np.vstack(made) if made else np.zeros((0, DIM), dtype=np.float32)
 
     def of_ngrams(self, counted: tuple[Array, Array, Array], texts: int) -> Array:
         """Return the vectors of texts by their n-grams, as :func:`count_ngrams` gives them."""
-        import numpy as np
-
         vectors = np.zeros((texts, DIM), dtype=np.float32)
         projection, scale = self._load()
         rows, buckets, counts = counted
@@ -121,8 +113,6 @@ class LexicalEmbedder:
         return vectors / np.where(lengths > 0, lengths, 1)
 
     def _load(self) -> tuple[Array, Array]:
-        import numpy as np
-
         with self._lock:
             if self._table is None:
                 file = resources.files("labeler.retrieval").joinpath("lexical.npz")

@@ -7,13 +7,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from labeler.retrieval.base import Embedder
 from labeler.store import Store
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Query = Callable[[], "np.ndarray"]
 # Each ranking takes some 40 bytes a record; a person goes on with one text for a while.
@@ -67,8 +65,6 @@ class Rankings:
     def _bring_up_to_date(
         self, ranking: _Ranking, project_id: int, task: str, embedder: Embedder, query: Query
     ) -> None:
-        import numpy as np
-
         if time.monotonic() - ranking.made > _FRESH:
             ranking.ids, ranking.similarities, ranking.through = [], None, 0
             ranking.made = time.monotonic()

@@ -9,12 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from labeler.retrieval.index import Entry, ExampleIndex, Hit, Query
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class Retriever(Protocol):
@@ -156,8 +155,6 @@ class Diverse(_Capped):
         self._made: tuple[int, int, list[int]] = (-1, 0, [])
 
     def retrieve(self, index: ExampleIndex, query: Query, k: int) -> list[Hit]:
-        import numpy as np
-
         if k <= 0:
             return []
         representatives = self._representatives(index, k)
@@ -177,7 +174,6 @@ class Diverse(_Capped):
         if made_k == k and size <= len(index) <= size * 1.1 + 1 and size > 0:
             return positions
         import faiss
-        import numpy as np
 
         alive = [position for position, _ in index.entries()]
         if len(alive) <= k:
@@ -193,8 +189,6 @@ class Diverse(_Capped):
 
 def _seeds(vectors: np.ndarray, k: int) -> np.ndarray:
     """First centroids after k-means++ (Arthur and Vassilvitskii 2007): drawn at random alone, they miss whole heaps."""
-    import numpy as np
-
     chance = np.random.default_rng(1)
     chosen = [int(chance.integers(len(vectors)))]
     distance = 1 - vectors @ vectors[chosen[0]]
@@ -217,8 +211,6 @@ class Fixed(Diverse):
         self.pinned = [int(id_) for id_ in settings.get("pinned_ids") or ()]
 
     def retrieve(self, index: ExampleIndex, query: Query, k: int) -> list[Hit]:
-        import numpy as np
-
         if not self.pinned:
             return sorted(super().retrieve(index, query, k), key=lambda hit: hit.position)
         places = {entry.record_id: (position, entry) for position, entry in index.entries()}
@@ -233,8 +225,6 @@ class Random(_Capped):
     """k examples drawn at random, the same ones for the same record: the baseline that retrieval must beat."""
 
     def retrieve(self, index: ExampleIndex, query: Query, k: int) -> list[Hit]:
-        import numpy as np
-
         places, query = index.entries(), index.current(query)
         entries = [(position, entry) for position, entry in places if not query.excludes(entry)]
         random.Random(query.record_id).shuffle(entries)

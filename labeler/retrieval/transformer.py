@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labeler.errors import MissingExtra, SettingError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Array = np.ndarray[Any, Any]
 
 # "e5" as a word of the name ("intfloat/multilingual-e5-small"), not inside one (a folder named by a hash).
@@ -50,8 +50,6 @@ class TransformerEmbedder:
         What is longer than the model's window is cut off by the model. Raises :class:`MissingExtra` if
         sentence-transformers is not installed, :class:`SettingError` if the model cannot be loaded.
         """
-        import numpy as np
-
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         filled = [i for i, text in enumerate(texts) if text.strip()]
         if filled:

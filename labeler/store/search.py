@@ -13,6 +13,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from labeler.codepoints import of_words, points_of, texts_of
 from labeler.store.database import Database, Row, Tx
 
@@ -43,8 +45,6 @@ def search_tokens(texts: Sequence[str]) -> list[str]:
 
 def _word_tokens(wide: Sequence[str]) -> list[str]:
     """Return the bigrams of folded texts: each character of a word with the next one, the last one alone."""
-    import numpy as np
-
     # An underscore is a word character for us but a separator for unicode61.
     points, ends = points_of([text.replace("_", "") for text in wide])
     first = of_words()[points]

@@ -17,7 +17,7 @@ from labeler.store.work import ORDERS, SIMILAR
 from labeler.task import Task
 from labeler.web.access import instance, json_body, project_task
 from labeler.web.desk_view import DeskView
-from labeler.web.words import _, said
+from labeler.web.words import _, translated
 
 log = logging.getLogger("labeler.web.desk")
 blueprint = Blueprint("desk", __name__, url_prefix="/projects/<int:project_id>/label/<task>")
@@ -89,7 +89,7 @@ def next_record(project_id: int, task: str) -> Any:
     found = view.payloads(queue.next_few(count, g.person["id"], *asked))
     if not found:
         return "", 204
-    lacks = said(queue.lacks(_text(body, "order"), _text(body, "similar_to"))) or None
+    lacks = translated(queue.lacks(_text(body, "order"), _text(body, "similar_to"))) or None
     similar = {"similar_by": _similar_by()} if body.get("order") == SIMILAR else {}
     return jsonify(found[0] | {"more": found[1:], "lacks": lacks} | similar)
 

@@ -10,11 +10,11 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
 from labeler.accounts import ADMIN
-from labeler.errors import FULL, Conflict, JsonError, LabelerError, NotSignedIn, StoreFull, Throttled
+from labeler.errors import FULL, Conflict, JsonError, LabelerError, LabelError, NotSignedIn, StoreFull, Throttled
 from labeler.sentence import Sentence
 from labeler.text import one_line
 from labeler.web.access import instance
-from labeler.web.words import said
+from labeler.web.words import translated
 
 log = logging.getLogger("labeler.web")
 
@@ -80,12 +80,15 @@ def plugin_failure(error: BaseException) -> str | None:
 def answer(status: int, message: str, error: LabelerError | None = None) -> Any:
     """Return the error as JSON or as a page, with the status and the headers that belong to it.
 
-    In JSON, ``error`` is English, for programs, and ``said`` is what the desk shows.
+    In JSON, ``error`` is English, for programs, and ``said`` is what the desk shows. Of a value that is refused,
+    ``item`` names the part, the label or the keyword that is wrong.
     """
     if wants_json():
-        body: dict[str, Any] = {"error": message, "said": said(message)}
+        body: dict[str, Any] = {"error": message, "said": translated(message)}
         if isinstance(error, Conflict):
             body["current"] = error.current
+        if isinstance(error, LabelError):
+            body["item"] = error.item
         if isinstance(error, JsonError):
             body |= {"line": error.line, "column": error.column}
         response = make_response(jsonify(body), status)

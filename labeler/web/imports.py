@@ -20,7 +20,7 @@ from labeler.sentence import Sentence
 from labeler.web import uploads
 from labeler.web.access import admin_only, instance, takes_upload
 from labeler.web.forms import go_on, text
-from labeler.web.words import said
+from labeler.web.words import translated
 
 ENCODINGS = ("utf-8", "cp949", "utf-16", "cp1252", "shift_jis")
 DELIMITERS = (",", "tab", ";", "|", "none")
@@ -148,7 +148,7 @@ def report(project_id: int, import_id: int) -> Any:
     """What was not simply taken, as a table for spreadsheets; cells cannot become formulas."""
     lines = [csv_line(["row", "column", "reason"], True)]
     lines += [
-        csv_line([str(n), column or "", said(reason)], True)
+        csv_line([str(n), column or "", translated(reason)], True)
         for n, column, reason in Report.of(dict(instance().store.records.get_import(project_id, import_id))).lines
     ]
     response = Response("\ufeff" + "".join(lines), mimetype="text/csv")

@@ -11,7 +11,7 @@ from typing import Any
 from flask import current_app, flash, g, render_template, request
 
 from labeler import settings as tables
-from labeler.backends.base import Backend, made_by
+from labeler.backends.base import Backend, BackendFactory, made_by
 from labeler.errors import InputError, LabelerError, MissingExtra, NotFound, SettingError
 from labeler.plugins import find
 from labeler.store import Store
@@ -79,7 +79,9 @@ def test() -> Any:
     ``backend`` "transformers" loads the local model and asks it, in a thread: the page asks :func:`trial` how that
     stands. ``model_id`` names another than the instance's.
     """
-    return _shown(lambda: _tested(text("backend", 80) or models.OPENAI, text("model_id", 500)))
+    return _shown(
+        lambda: _tested(text("backend", 80) or next(iter(models.with_model(instance()))), text("model_id", 500))
+    )
 
 
 @blueprint.get("/settings/test")
@@ -110,34 +112,34 @@ def _trial(number: int) -> Mapping[str, Any] | Trial:
 
 
 def _tested(backend: str, model_id: str) -> Mapping[str, Any] | Trial:
-    if backend not in models.MODELS_OF:
-        return _tested_of_plugin(backend)
+    factory = find(instance().plugins.backends, backend, "backend")
+    if not factory.model_setting:
+        return _tested_of_plugin(factory)
     settings = instance().in_force
-    model_id = model_id or settings.get(models.MODELS_OF[backend]) or ""
+    model_id = model_id or settings.get(factory.model_setting) or ""
     if not model_id:
         raise SettingError(_("Enter a model and save first."))
     named = [row.model_id for row in models.model_rows(instance()) if row.backend == backend]
     if model_id not in named:
         # Else the button would fetch and load whatever a form names.
         raise SettingError("No model %(name)r; the settings name: %(names)s", name=model_id, names=", ".join(named))
-    base_url = (models.address_of(instance()) if backend == models.OPENAI else None) or ""
-    work = partial(_checked, instance().store, _made(backend, model_id, settings), (backend, base_url, model_id))
-    return work() if backend == models.OPENAI else _trials().start(model_id, work)
+    place = backend, models.address_of(instance(), factory), model_id
+    work = partial(_checked, instance().store, _made(factory, model_id, settings), place)
+    return _trials().start(model_id, work) if factory.local else work()
 
 
-def _tested_of_plugin(backend: str) -> Trial:
+def _tested_of_plugin(factory: BackendFactory) -> Trial:
     """Test a backend of a plugin with the settings of the instance, in a thread: nobody knows how long it takes."""
-    factory = find(instance().plugins.backends, backend, "backend")
     if not factory.shared:
-        raise SettingError("The backend %(backend)s needs no test", backend=backend)
+        raise SettingError("The backend %(backend)s needs no test", backend=factory.name)
     store, settings = instance().store, instance().in_force
 
     def work() -> Mapping[str, Any]:
         # Made only where the test begins: one that is refused beside another leaves nothing open.
         made = made_by(factory, settings)
-        return _checked(store, made, (backend, made.base_url or "", made.model_id or ""))
+        return _checked(store, made, (factory.name, made.base_url or "", made.model_id or ""))
 
-    return _trials().start(backend, work)
+    return _trials().start(factory.name, work)
 
 
 def _checked(store: Store, made: Backend, place: tuple[str, str, str]) -> Mapping[str, Any]:
@@ -153,11 +155,11 @@ def _checked(store: Store, made: Backend, place: tuple[str, str, str]) -> Mappin
     return found
 
 
-def _made(backend: str, model_id: str, settings: Mapping[str, Any]) -> Backend:
+def _made(factory: BackendFactory, model_id: str, settings: Mapping[str, Any]) -> Backend:
     """Return a backend of its own for a test, with less patience than a run has."""
     patience = min(_TEST_SECONDS, float(settings.get("timeout_seconds") or 60.0))
     given = {**settings, "model_id": model_id, "timeout_seconds": patience}
-    return made_by(find(instance().plugins.backends, backend, "backend"), given)
+    return made_by(factory, given)
 
 
 def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
@@ -185,9 +187,7 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
         local_installed=all(importlib.util.find_spec(name) for name in ("torch", "transformers")),
         rows=models.model_rows(instance()),
         plugins=instance().plugins,
-        tested=[
-            name for name, one in instance().plugins.backends.items() if one.shared and name not in models.MODELS_OF
-        ],
+        tested=[name for name, one in instance().plugins.backends.items() if one.shared and not one.model_setting],
         embedders=embedders_there(),
         remedy=MissingExtra.command,
         message=message,

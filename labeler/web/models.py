@@ -8,26 +8,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from labeler.backends.openai import openai_settings
+from labeler.backends.base import BackendFactory
 from labeler.backends.prices import ModelInfo, ModelWarning, find_model, known_context, shutdown_warning
 from labeler.errors import SettingError
 from labeler.instance import Instance
 from labeler.store import Row
-
-OPENAI, LOCAL = "openai", "transformers"
-MODELS_OF = {OPENAI: "openai_model", LOCAL: "transformers_model"}
-"""The setting of the instance that names the model of a backend, for tasks that name none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
     """One model that a setting names. ``places`` are the tasks that name it; empty for one of the instance itself.
 
-    ``info`` None: nothing is known of it; ``can`` None: it was never tested. ``context`` is in tokens.
+    ``info`` None: nothing is known of it; ``can`` None: it was never tested. ``context`` is in tokens. One that is
+    ``local`` costs no fee.
     """
 
     backend: str
     model_id: str
+    local: bool
     info: ModelInfo | None
     ending: ModelWarning | None
     can: Mapping[str, Any] | None
@@ -44,54 +42,59 @@ def ending(prices: Mapping[str, ModelInfo], model_id: str | None) -> ModelWarnin
 
 def chosen_model(instance: Instance, settings: Mapping[str, Any], backend: str = "") -> str | None:
     """Return the model id that a task's settings lead to with ``backend``; None for one that has no model."""
-    given = settings.get("model_id") or ""
-    name = backend or settings.get("backend") or (OPENAI if given or is_configured(instance) else "")
-    if name not in MODELS_OF:
-        return given or None
-    return given or instance.settings.get(MODELS_OF[name]) or None
+    if settings.get("model_id"):
+        return str(settings["model_id"])
+    backends = instance.plugins.backends
+    configured = (name for name, one in backends.items() if one.configured(instance.settings))
+    factory = backends.get(backend or settings.get("backend") or next(configured, ""))
+    return (instance.settings.get(factory.model_setting) if factory else None) or None
 
 
-def is_configured(instance: Instance) -> bool:
-    """Whether there is a server and a model to ask there."""
-    settings = instance.settings
-    return any(openai_settings(settings)) and bool(settings.get("openai_model"))
+def has_fees(instance: Instance, backend: str) -> bool:
+    """Whether calls of a backend cost what ``prices.json`` says of its models."""
+    factory = instance.plugins.backends.get(backend)
+    return factory is not None and factory.spends and not factory.local
+
+
+def with_model(instance: Instance) -> dict[str, BackendFactory]:
+    """Return the backends whose model a setting of the instance names; the first is that of a page that names none."""
+    return {name: one for name, one in instance.plugins.backends.items() if one.model_setting}
 
 
 def model_rows(instance: Instance) -> list[ModelRow]:
     """Return the models that the instance and its tasks name, those of the instance first."""
     found: dict[tuple[str, str], ModelRow] = {}
-    prices, settings = instance.prices, instance.settings
-    for backend, name in MODELS_OF.items():
-        if settings.get(name):
-            found[(backend, settings[name])] = _row(instance, prices, backend, settings[name])
+    prices, settings, backends = instance.prices, instance.settings, with_model(instance)
+    for backend, factory in backends.items():
+        if model_id := settings.get(factory.model_setting):
+            found[(backend, model_id)] = _row(instance, prices, factory, model_id)
     for project in instance.store.projects.all():
         for task in instance.tasks_of(project):
             own = instance.task_settings_raw(project, task)
-            backend, model_id = own.get("backend") or OPENAI, own.get("model_id")
-            if model_id and backend in MODELS_OF:
-                row = found.setdefault((backend, model_id), _row(instance, prices, backend, model_id))
+            backend, model_id = own.get("backend") or next(iter(backends)), own.get("model_id")
+            if model_id and backend in backends:
+                row = found.setdefault((backend, model_id), _row(instance, prices, backends[backend], model_id))
                 row.places.append(f"{project['name']} · {task}")
     return list(found.values())
 
 
-def address_of(instance: Instance) -> str | None:
-    """Return the address of the server; None for OpenAI's own, or where the stored one is none."""
+def address_of(instance: Instance, factory: BackendFactory) -> str:
+    """Return the address of the server; empty for the backend's own, or where the stored one is none."""
     try:
-        return openai_settings(instance.settings).base_url
+        return factory.address(instance.settings)
     except SettingError:
-        return None
+        return ""
 
 
-def _row(instance: Instance, prices: Mapping[str, ModelInfo], backend: str, model_id: str) -> ModelRow:
-    base_url = address_of(instance) if backend == OPENAI else None
-    limits = None
-    if backend == OPENAI:
+def _row(instance: Instance, prices: Mapping[str, ModelInfo], factory: BackendFactory, model_id: str) -> ModelRow:
+    address, info, limits = address_of(instance, factory), None, None
+    if not factory.local:
+        info = find_model(prices, model_id)
         # The buckets are named by labeler.prelabel.calls: for the server, and for one model that told its own limits.
-        server = base_url or OPENAI
+        server = address or factory.name
         limits = instance.store.limits.known(f"{server} {model_id}") or instance.store.limits.known(server)
-    info = find_model(prices, model_id) if backend == OPENAI else None
-    can = instance.store.models.capabilities(backend, base_url or "", model_id)
+    can = instance.store.models.capabilities(factory.name, address, model_id)
     return ModelRow(
-        backend, model_id, info, ending(prices, model_id) if backend == OPENAI else None, can, limits,
+        factory.name, model_id, factory.local, info, None if factory.local else ending(prices, model_id), can, limits,
         known_context(info, (can or {}).get("context")),
     )  # fmt: skip

@@ -169,7 +169,7 @@ def _page(
         ending=models.ending(
             instance().prices, models.chosen_model(instance(), settings | {"model_id": given.get("model_id")
                 or settings["model_id"]}, backend)
-        ) if backend == models.OPENAI else None,
+        ) if models.has_fees(instance(), backend) else None,
         message=message,
     )  # fmt: skip
 
@@ -280,7 +280,7 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
         "batches": store.batches.of_run(run_id),
         "calibration": None if running else _calibration(run),
         "ending": models.ending(instance().prices, run["settings"].get("model_id"))
-        if run["settings"].get("backend") == models.OPENAI else None,
+        if models.has_fees(instance(), run["settings"].get("backend") or "") else None,
         "task_title": task.title if task else {},
         "running": running,
         "can_cancel": _may_move(run) and run["state"] in (*OPEN, PAUSED),

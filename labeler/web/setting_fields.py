@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask import request
+from flask import g, request
 
+from labeler import accounts, strictjson
 from labeler import settings as tables
-from labeler import strictjson
-from labeler.errors import InputError
+from labeler.errors import Forbidden, InputError
 from labeler.prompts import LANGUAGES
 from labeler.sentence import N_, Sentence
 from labeler.settings import TABLES, Setting
@@ -156,6 +156,10 @@ class Form:
             return value if value in (None, "") else str(value).lower() in ("1", "true", "on", "yes")
         return _short(value)
 
+    def locked(self, setting: Setting) -> bool:
+        """Whether the person sees the value and may not change it."""
+        return not may_change(setting)
+
     def hint(self, setting: Setting) -> Any:
         """Return what stands in the empty field; by language for a setting that has one field for each."""
         found = self.hints.get(setting.name)
@@ -196,9 +200,19 @@ def grouped(settings: Sequence[Setting], groups: Sequence[Group]) -> list[tuple[
 def typed(settings: Sequence[Setting]) -> dict[str, Any]:
     """Return what the form of the request says of the settings that it has fields for, as it was typed.
 
-    A field that is not in the form says nothing. Raises :class:`InputError` that names a text no setting can hold.
+    A field that is not in the form says nothing. Raises :class:`InputError` that names a text no setting can hold, and
+    :class:`Forbidden` for a setting that the person may not change.
     """
-    return {setting.name: _typed(setting) for setting in settings if _is_there(setting)}
+    given = [setting for setting in settings if _is_there(setting)]
+    for setting in given:
+        if not may_change(setting):
+            raise Forbidden("Only an admin of the instance may change %(setting)s", setting=setting.name)
+    return {setting.name: _typed(setting) for setting in given}
+
+
+def may_change(setting: Setting) -> bool:
+    """Whether the person may change a setting on a page whose other settings they may change."""
+    return not setting.reserved or g.person["role"] == accounts.ADMIN
 
 
 def seen(shown: Mapping[str, Any]) -> str:

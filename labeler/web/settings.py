@@ -7,9 +7,8 @@ from typing import Any
 from flask import Blueprint, flash, g, render_template
 from flask_babel import get_locale
 
-from labeler import accounts
 from labeler import settings as tables
-from labeler.errors import Forbidden, InputError, LabelerError, MissingExtra
+from labeler.errors import InputError, LabelerError, MissingExtra
 from labeler.extras import AUTO, extra_of_embedder
 from labeler.task import GROUP, Task
 from labeler.web.access import admin_only, instance
@@ -42,11 +41,6 @@ def save_project(project_id: int) -> Any:
         if "tasks" in given and not given["tasks"]:
             raise InputError("Choose at least one task")
         changes = changed("project", given)
-        other = changes.get("embedding_model") not in (None, "", g.project["settings"].get("embedding_model"))
-        if other and g.person["role"] != accounts.ADMIN:
-            raise Forbidden(
-                "Only an admin of the instance may name an embedding model: the server fetches and loads it"
-            )
         instance().change_project(project_id, changes, g.person["id"])
     except LabelerError as error:
         if error.status >= 500:

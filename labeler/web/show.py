@@ -26,7 +26,7 @@ Piece = tuple[str, str | None, bool]
 def install(app: Flask) -> None:
     """Add the filters of this module to the templates of an app."""
     filters = (number, percent, money, when, ago, size, duration, pieces, delimiter)
-    in_words = (words.word, words.said, words.setting_title, words.setting_help, words.setting_of)
+    in_words = (words.word, words.translated, words.setting_title, words.setting_help, words.setting_of)
     for function in (*filters, *in_words, words.made_words, words.step_title, words.failure_kind):
         app.add_template_filter(_at_each_request(function), function.__name__)
 

@@ -270,7 +270,7 @@ SETTINGS = {setting.name: setting for table in TABLES.values() for setting in ta
 """The settings that Labeler has itself; those of plugins come beside them."""
 
 
-def said(text: str | list[Any] | None) -> str:
+def translated(text: str | list[Any] | None) -> str:
     """Return an error's sentence, or what is kept of one, in the page's language; a strange text stays as it is."""
     sentence = recalled(text)
     return "" if sentence is None else sentence.say(_, _NAMED)

@@ -4,6 +4,7 @@ export class ApiError extends Error {
     super(body?.said ?? body?.error ?? `HTTP ${status}`);
     this.status = status;
     this.current = body?.current ?? null;
+    this.item = body?.item ?? "";
   }
 
   // Worth sending again as it is: nothing was stored, or nobody knows whether it was.

@@ -16,8 +16,7 @@ export class Decisions {
   // Approve or reject the record in front. `event` is the press that asked for it.
   decide(action, event) {
     const { form, pane } = this.front;
-    const problem = action === "approve" ? form.problem() : null;
-    if (problem) return form.complain(problem);
+    if (action === "approve" && !form.ready()) return;
     if (action === "approve" && form.empty && !form.meansEmpty(event)) return;
     const { record_id, version, task_version, suggestion_id, blind, state } = this.supply.current;
     const value = action === "approve" ? form.value() : null;

@@ -59,12 +59,19 @@ export class Form {
     return lines(this.widget, value);
   }
 
-  // Returns what keeps the value from being approved, in words, or null.
-  problem() {
+  // Whether the value can be approved; if not, it is said why, and the part that it is about is marked.
+  ready() {
     const problem = this.widget.problem();
-    if (!problem) return null;
+    if (!problem) return true;
     const words = say(problem.name, problem.values);
-    return problem.part ? `${problem.part}: ${words}` : words;
+    this.refuse(problem.part ? `${problem.part}: ${words}` : words, problem.item);
+    return false;
+  }
+
+  // Say why the value cannot stay. The part of it that `item` names, if there is one, is marked, and in hand.
+  refuse(words, item) {
+    this.complain(words);
+    this.widget.mark?.(item);
   }
 
   // Whether approving it would say that there is nothing of this in the record.

@@ -48,6 +48,7 @@ function build(root) {
     api, outbox, drafts, signIn: config.signIn, taskVersion: config.taskVersion,
     ask: (item, error) => dialogs.conflict(form, item, error),
     reopen: (recordId, draft) => supply.open(recordId, draft),
+    refuse: (words, item) => form.refuse(words, item),
     ping: () => progress.refresh(),
   });
   const supply = new Supply({

@@ -133,7 +133,7 @@ export class Outbox {
 
   #stop(item, error) {
     item.status = error.status;
-    item.answer = { said: error.message, current: error.current };
+    item.answer = { said: error.message, current: error.current, item: error.item };
     this.stopped.push(item);
     this.on.refused(item, error);
   }

@@ -9,9 +9,9 @@ const ASKING = 4000;
 
 export class Trouble {
   // `ask(item, error)` shows a conflict and resolves to what is chosen; `reopen(recordId, draft)` opens a record and
-  // resolves to whether it did; `ping()` sends any request.
-  constructor(root, { api, outbox, drafts, signIn, taskVersion, ask, reopen, ping }) {
-    Object.assign(this, { api, outbox, drafts, signIn, taskVersion, ask, reopen, ping });
+  // resolves to whether it did; `refuse(words, item)` says there what is wrong; `ping()` sends any request.
+  constructor(root, { api, outbox, drafts, signIn, taskVersion, ask, reopen, refuse, ping }) {
+    Object.assign(this, { api, outbox, drafts, signIn, taskVersion, ask, reopen, refuse, ping });
     this.banners = new Banners(root);
     this.sign = new Sign(root);
     this.live = root.querySelector("[data-live]");
@@ -113,7 +113,9 @@ export class Trouble {
       this.over(name);
     };
     const open = button(say("openAgain"), async () => {
-      if (await this.reopen(item.content.record_id, item.draft)) over();
+      if (!(await this.reopen(item.content.record_id, item.draft))) return;
+      over();
+      this.refuse(error.message, error.item);
     });
     this.banners.show(name, `${say("refused", { why: error.message })} — ${item.text}`, [open, button(say("discard"), over, "quiet")]);
   }

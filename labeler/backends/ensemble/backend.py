@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from labeler.backends import columns
 from labeler.backends.base import Backend, BackendRequest
 from labeler.backends.ensemble import pool
@@ -46,8 +48,6 @@ from labeler.sentence import Sentence
 from labeler.store.work import OLDEST
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Array = np.ndarray[Any, Any]
 
 MIN_EXAMPLES = 8
@@ -144,8 +144,6 @@ class EnsembleBackend(Learner[Fit]):
         self, entries: Sequence[tuple[int, Entry]]
     ) -> tuple[list[str], Sequence[tuple[int, Entry]], Array, bool]:
         """Return the labels that are known by now, the examples of them, which has which, and if these are enough."""
-        import numpy as np
-
         schema = self.index.task.schema
         names = [label.name for label in schema.leaves]
         one = schema.one_of_labels
@@ -231,8 +229,6 @@ class EnsembleBackend(Learner[Fit]):
         numbers: Sequence[Mapping[str, Any]],
     ) -> dict[str, Array]:  # fmt: skip
         """Return the dense features of records, float (n, d) by member: each with the columns that models see."""
-        import numpy as np
-
         beside = [columns.numbers(numbers, metadata)] if numbers else []
         taught = _TAUGHT_SCALE * lexical[:, LexicalEmbedder.taught]
         blocks = {TAUGHT: np.hstack([taught, *beside]), VECTORS: np.hstack([vectors, *beside])}
@@ -311,8 +307,6 @@ class EnsembleBackend(Learner[Fit]):
 
     def _without(self, request: BackendRequest, texts: Sequence[str]) -> Array:
         """Return the vector of a record, and those of ``texts``: its own where others would take too long."""
-        import numpy as np
-
         own, embedder = _row(request.vector), self.index.embeddings.embedder
         return np.vstack([own, embedder.embed(texts) if embedder.fast else np.repeat(own, len(texts), axis=0)])
 
@@ -321,8 +315,6 @@ class EnsembleBackend(Learner[Fit]):
 
         ``own`` are the vectors of the texts, float32 (texts, d).
         """
-        import numpy as np
-
         lexical = own if self._is_lexical else np.stack([one.lexical for one in read])
         blocks = self._blocks(lexical, own, [request.record.metadata] * len(read), fitted.numbers)
         blocks |= {SEEDS: blocks[fitted.seeded], VOTE: self._shares(fitted, request)[None]}
@@ -339,8 +331,6 @@ class EnsembleBackend(Learner[Fit]):
 
     def _read(self, fitted: Fit, texts: Sequence[str]) -> list[_Read]:
         """Read texts once for all members."""
-        import numpy as np
-
         vocabulary, lexical = fitted.learned.vocabulary, cast(LexicalEmbedder, self.lexical.embedder)
         counted = rows, buckets, counts = count_ngrams(texts)
         vectors = np.zeros((len(texts), 0)) if self._is_lexical else lexical.of_ngrams(counted, len(texts))
@@ -358,8 +348,6 @@ class EnsembleBackend(Learner[Fit]):
 
     def _shares(self, fitted: Fit, request: BackendRequest) -> Array:
         """Return each label's share of the neighbours' votes, and a one behind them where there are none."""
-        import numpy as np
-
         votes, shares = votes_of(request), np.zeros(len(fitted.labels) + 1)
         shares[-1] = not votes
         total = sum(weight for _, weight in votes)
@@ -430,8 +418,6 @@ def decided(
 
 def _row(vector: Array | None) -> Array:
     """Return a vector as the only row of a float32 matrix."""
-    import numpy as np
-
     return np.asarray(vector, dtype=np.float32)[None]
 
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labeler.backends.ensemble.pieces import Embed, Pieces, Span, clauses, runs
 from labeler.labels import CLAUSES, PHRASES, WHOLE, LabelSchema
 from labeler.records import Value
 from labeler.text import edit_distance
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Array = np.ndarray[Any, Any]
     Choose = Callable[[str, Sequence[Span], Array], dict[str, Value]]
 
@@ -101,8 +101,6 @@ def _learned(
     kind: str, parts: Mapping[str, LabelSchema], approved: Sequence[tuple[str, Mapping[str, Value]]],
     embed: Embed,
 ) -> Model:  # fmt: skip
-    import numpy as np
-
     cases = []
     for text, value in approved:
         pieces = _cut(parts)(text, embed)
@@ -117,8 +115,6 @@ def _learned(
 
 def _aims(part: LabelSchema, text: str, spans: Sequence[Span], value: Value) -> Array:
     """Return how far each piece agrees with one part of an approved value: float (pieces,)."""
-    import numpy as np
-
     if part.cuts == CLAUSES:
         return np.array([part.agreement(text[a:b], value) if value else -_TOO_MUCH for a, b in spans], dtype="f4")
     wanted = [(keyword["start"], keyword["end"]) for keyword in value]
@@ -133,8 +129,6 @@ class _Compared:
     """Strengths and thresholds compared on records that were left out, an eighth of them at a time."""
 
     def __init__(self, parts: Mapping[str, LabelSchema], cases: Sequence[_Case], most: int) -> None:
-        import numpy as np
-
         self.parts, self.cases, self.most = parts, cases, most
         self._known: dict[tuple[int, str], tuple[float, int]] = {}
         self.blank = np.array([self._judged(n, {}) for n in range(len(cases))])
@@ -155,8 +149,6 @@ class _Compared:
         return max(found, key=lambda one: one[2]["agreement"], default=None)
 
     def _reached(self, scores: Sequence[Array], least: float) -> Array:
-        import numpy as np
-
         choose = _chooser(self.parts, self.most)
         answers = (choose(c.text, c.pieces.spans, s - least) for c, s in zip(self.cases, scores, strict=True))
         return np.array([self._judged(n, answer) for n, answer in enumerate(answers)])
@@ -210,8 +202,6 @@ def corrections(schema: LabelSchema, given: Value | None, value: Value) -> int:
 
 def _sums(cases: Sequence[_Case]) -> tuple[Array, Array, Array, Array, Any]:
     """Return what ridge regression needs of some records, to be added up; each record counts once in all."""
-    import numpy as np
-
     width, parts = cases[0].pieces.features.shape[1] if cases else 0, cases[0].aims.shape[1] if cases else 0
     square, along = np.zeros((width, width)), np.zeros((width, parts))
     features, aims, count = np.zeros(width), np.zeros(parts), 0.0
@@ -229,8 +219,6 @@ def _sums(cases: Sequence[_Case]) -> tuple[Array, Array, Array, Array, Any]:
 
 def _ridge(sums: Sequence[Any], strengths: Sequence[float]) -> Iterator[tuple[Array, Array]]:
     """Return weights (parts, d) and offset (parts,) of ridge regression by each strength."""
-    import numpy as np
-
     square, along, features, aims, count = sums
     middle, mean = features / max(count, 1.0), aims / max(count, 1.0)
     spread, axes = np.linalg.eigh(square - count * np.outer(middle, middle))

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from labeler import strictjson
 from labeler.backends.base import BackendRequest
 from labeler.backends.ensemble.extract import Model, cut_out, extracted, learn
@@ -87,8 +89,6 @@ class ExtractingBackend(Learner[ExtractionFit]):
         return hashlib.sha256(strictjson.dumps([plain, shapes]).encode() + numbers).hexdigest()[:16], head, numbers
 
     def _unpacked(self, stored: Mapping[str, Any]) -> ExtractionFit | None:
-        import numpy as np
-
         head, place, models = stored["head"], 0, list[Model]()
         if head.get("format") != _FORMAT:
             return None

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labeler import strictjson
 from labeler.backends.ensemble.learn import NGRAMS, WORDS, Learned, Member
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Array = np.ndarray[Any, Any]
 
 _FORMAT = 1
@@ -65,8 +65,6 @@ def packed(fit: Fit) -> tuple[str, dict[str, Any], bytes]:
 
 def unpacked(stored: Mapping[str, Any]) -> Fit | None:
     """Read a stored fit; None for one of another program, which is made again."""
-    import numpy as np
-
     head = stored["head"]
     if head.get("format") != _FORMAT:
         return None

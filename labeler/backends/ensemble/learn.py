@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labeler.backends.ensemble import pool
 from labeler.backends.nearest import weight
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Array = np.ndarray[Any, Any]
     Fit = tuple[Array, Array, Array]
     """Log odds of left-out examples (n, labels), weights (labels, d), and log odds where there are no features."""
@@ -117,8 +117,6 @@ class _Opinion:
 
 def learn(data: Data) -> Learned:
     """Learn from examples of at least two labels."""
-    import numpy as np
-
     member = data.member[-COMPARED:]
     opinions, vocabulary, idf = _opinions(data)
     shares = pool.weights([opinion.odds for opinion in opinions], member, data.one)
@@ -158,8 +156,6 @@ def left_out(data: Data) -> Array:
 
     The members' opinions are left out one by one. What each counts is learned without the examples that it pools.
     """
-    import numpy as np
-
     member = data.member[-COMPARED:]
     opinions, _, _ = _opinions(data)
     odds = np.stack([opinion.odds for opinion in opinions])
@@ -172,8 +168,6 @@ def left_out(data: Data) -> Array:
 
 def _constant(data: Data) -> float:
     """Return how far the commonest value agrees with all."""
-    import numpy as np
-
     values, counts = np.unique(data.member[-COMPARED:], axis=0, return_counts=True)
     same = np.flatnonzero(values[counts.argmax()]).tolist()
     each = [data.agree(same, np.flatnonzero(value).tolist()) for value in values]
@@ -186,8 +180,6 @@ def first(member: Array, seeds: tuple[Array, Array] | None, queue: Array, one: b
     ``member`` is bool (n, labels), of the few that there are; ``queue`` are features of records, float (m, d), with
     which a set is no larger at first than it has to be.
     """
-    import numpy as np
-
     labels = member.shape[1]
     base = np.log(member.sum(axis=0) + 1) if one else np.log((member.sum(axis=0) + 0.5) / (labels + len(member)))
     mean = member.mean(axis=0) if len(member) else np.zeros(labels)
@@ -221,8 +213,6 @@ def judged(found: Array, data: Data, size_odds: Array, rule: str) -> tuple[Array
 
     ``found`` are the chances of the labels of ``data``'s newest examples, float (n, labels).
     """
-    import numpy as np
-
     member = data.member[-COMPARED:]
     if data.one:
         return member[np.arange(len(member)), found.argmax(axis=1)].astype(float), found.max(axis=1)
@@ -236,8 +226,6 @@ def judged(found: Array, data: Data, size_odds: Array, rule: str) -> tuple[Array
 
 def calibration_error(scores: Array, agreement: Array, bins: int = 10) -> float:
     """Return the mean distance of score and agreement, weighted over bins of equal width."""
-    import numpy as np
-
     place = np.minimum((scores * bins).astype(int), bins - 1)
     count = np.bincount(place, minlength=bins)
     away = np.abs(np.bincount(place, agreement, bins) - np.bincount(place, scores, bins))
@@ -246,8 +234,6 @@ def calibration_error(scores: Array, agreement: Array, bins: int = 10) -> float:
 
 def _base(member: Array, one: bool) -> Array:
     """Return the log odds of each label before anything is known of a record."""
-    import numpy as np
-
     held = member.sum(axis=0) + 0.5
     base: Array = np.log(held) if one else np.log(held) - np.log(len(member) + 1 - held)
     return base
@@ -266,8 +252,6 @@ def _best(name: str, fits: Iterable[Fit], data: Data, base: Array, scales: Seque
 
 
 def _ridge(features: Array, member: Array) -> Iterator[Fit]:
-    import numpy as np
-
     middle, mean = features.mean(axis=0), member.mean(axis=0)
     centred, aim = features - middle, member - mean
     spread, axes = np.linalg.eigh(centred.T @ centred)
@@ -282,7 +266,6 @@ def _ridge(features: Array, member: Array) -> Iterator[Fit]:
 
 
 def _kernel_ridge(grams: Any, member: Array) -> Iterator[Fit]:
-    import numpy as np
     from scipy.linalg import lapack
 
     size, aim = len(member), (member - member.mean(axis=0)).astype(np.float32)
@@ -308,8 +291,6 @@ def _alike(grams: Any) -> Array:
 
     It is twice as fast as in double precision, and exact to the sixth digit. Each pair is multiplied once.
     """
-    import numpy as np
-
     grams = grams.astype(np.float32)
     found = np.empty((grams.shape[0],) * 2, dtype=np.float32, order="F")
     for start in range(0, len(found), _BLOCK):
@@ -322,8 +303,6 @@ def _alike(grams: Any) -> Array:
 
 def _bayes(grams: Any, member: Array) -> Iterator[Fit]:
     """Naive Bayes on which n-grams there are, as log odds of each label against the others."""
-    import numpy as np
-
     there = grams.copy()
     there.data = np.ones_like(there.data)
     fold = np.arange(len(member)) % _FOLDS
@@ -335,8 +314,6 @@ def _bayes(grams: Any, member: Array) -> Iterator[Fit]:
 
 
 def _evidence(there: Any, member: Array) -> Array:
-    import numpy as np
-
     held = np.asarray((there.T @ member).T)
     others = np.asarray(there.sum(axis=0)).ravel() - held
     total = member.sum(axis=0)[:, None]
@@ -347,8 +324,6 @@ def _evidence(there: Any, member: Array) -> Array:
 
 def _vote(data: Data, base: Array) -> _Opinion:
     """The vote of the nearest among the compared examples, as :class:`NearestBackend` counts it."""
-    import numpy as np
-
     vectors, member = data.vectors[-COMPARED:], data.member[-COMPARED:]
     alike = vectors @ vectors.T
     np.fill_diagonal(alike, -np.inf)
@@ -362,14 +337,11 @@ def _vote(data: Data, base: Array) -> _Opinion:
 
 def _from_mean(mean: Array) -> Array:
     """Return the weights of the labels' shares, and of there being no votes: then it is as if they said the mean."""
-    import numpy as np
-
     return np.hstack([np.eye(len(mean)), mean[:, None]])
 
 
 def _weighed(grams: tuple[Array, Array, Array], size: int) -> tuple[Array, Array, Any]:
     """Return the buckets that count, their idf, and the texts by them: sparse (n, buckets), rows of length 1."""
-    import numpy as np
     from scipy.sparse import csr_matrix
 
     rows, buckets, counts = grams
@@ -388,7 +360,5 @@ def _weighed(grams: tuple[Array, Array, Array], size: int) -> tuple[Array, Array
 
 def weighed(counts: Array, idf: Array) -> Array:
     """Return what n-grams weigh that a text has ``counts`` times."""
-    import numpy as np
-
     weights: Array = (1 + np.log(counts)) * idf
     return weights

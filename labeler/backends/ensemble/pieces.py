@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labeler.retrieval.lexical import LexicalEmbedder
 from labeler.text import split_sentences
 
 if TYPE_CHECKING:
-    import numpy as np
-
     Array = np.ndarray[Any, Any]
 
 Embed = Callable[[Sequence[str]], "Array"]
@@ -82,8 +82,6 @@ def words_of(text: str) -> list[Span]:
 
 def clauses(text: str, embed: Embed) -> Pieces:
     """Return the clauses of a text: what they say, and whether they, their sentence and the whole are liked."""
-    import numpy as np
-
     text = text[:_MOST_CHARACTERS]
     spans, sentences = clauses_of(text), split_sentences(text)
     starts = [start for start, _ in sentences]
@@ -103,8 +101,6 @@ def clauses(text: str, embed: Embed) -> Pieces:
 
 def runs(text: str, embed: Embed) -> Pieces:
     """Return the runs of up to five words within a sentence: their words, those around them, and where they end."""
-    import numpy as np
-
     text = text[:_MOST_CHARACTERS]
     words = words_of(text)
     starts = [start for start, _ in split_sentences(text)]
@@ -131,8 +127,6 @@ def runs(text: str, embed: Embed) -> Pieces:
 
 def _shapes(text: str, words: Sequence[Span], i: Array, j: Array, begins: Array, last: Array) -> Array:
     """Return how long runs are, and how they lie to clauses and sentences: float (runs, 15)."""
-    import numpy as np
-
     found = clauses_of(text)
     opening, closing = {start for start, _ in found}, {end for _, end in found}
     opens = np.array([bool(opening.intersection(range(a - 2, a + 1))) for a, _ in words], dtype=float)

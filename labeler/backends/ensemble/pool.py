@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
+if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 LIKELIEST, EXPECTED = "likeliest", "expected"
@@ -28,16 +28,12 @@ _LEAST = 1e-6
 
 def chances(odds: Array, one: bool) -> Array:
     """Return the chance of each label, in [0, 1]; for a choice those of a record sum to 1."""
-    import numpy as np
-
     found: Array = np.exp(odds - odds.max(axis=-1, keepdims=True)) if one else 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
     return found / found.sum(axis=-1, keepdims=True) if one else found
 
 
 def doubted(found: Array, one: bool) -> Array:
     """Return the chances of one record with none above MOST; of a choice the others share what is taken away."""
-    import numpy as np
-
     doubted: Array = np.minimum(found, MOST)
     best = int(found.argmax())
     if one and len(found) > 1 and found[best] > MOST:
@@ -53,8 +49,6 @@ def loss(odds: Array, member: Array, one: bool) -> float:
 
 def losses(odds: Array, member: Array, one: bool) -> Array:
     """Return the log loss of each record, in nats (records,)."""
-    import numpy as np
-
     if one:
         top = odds.max(axis=1)
         return np.asarray(top + np.log(np.exp(odds - top[:, None]).sum(axis=1)) - odds[member])
@@ -63,7 +57,6 @@ def losses(odds: Array, member: Array, one: bool) -> Array:
 
 def weights(opinions: Sequence[Array], member: Array, one: bool) -> Array:
     """Return what each opinion counts, float (opinions,), none below 0."""
-    import numpy as np
     from scipy.optimize import minimize
 
     stacked = np.stack(opinions)
@@ -81,8 +74,6 @@ def weights(opinions: Sequence[Array], member: Array, one: bool) -> Array:
 
 def sizes(found: Array) -> Array:
     """Return how likely each number of labels is, float (..., labels + 1), if each had its chance on its own."""
-    import numpy as np
-
     sums = np.zeros((*found.shape[:-1], found.shape[-1] + 1))
     sums[..., 0] = 1.0
     for label in range(found.shape[-1]):
@@ -99,8 +90,6 @@ def size_odds(found: Array, given: Array) -> Array:
     Reviewers give two labels or three; labels that are each unlikely would mostly give none. ``given`` is how many
     labels approved values have, int (n,).
     """
-    import numpy as np
-
     seen = np.bincount(given, minlength=found.shape[1] + 1) + _UNSEEN
     expected = sizes(found).mean(axis=0) + _LEAST
     odds: Array = np.log(seen / seen.sum()) - np.log(expected / expected.sum())
@@ -114,8 +103,6 @@ def size_of(found: Array, odds: Array, least: int, most: int, rule: str) -> tupl
     none only where that is likelier than any, with the expected F1 as the ratio of what is expected of its parts (Lewis
     1995). The first is more often exactly right where labels are clear, the second takes in rare labels.
     """
-    import numpy as np
-
     likely = sizes(found) * np.exp(odds)
     total = likely.sum()
     ranked = np.clip(np.sort(found)[::-1], _LEAST, 1 - _LEAST)

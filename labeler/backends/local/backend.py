@@ -21,6 +21,7 @@ from labeler.backends.local.grammar import can_constrain
 from labeler.backends.local.loading import LoadedModel, LoadOptions, load, weights_on_disk
 from labeler.backends.local.memory import BatchSize, OutOfMemory, free_memory
 from labeler.backends.local.prefix import PrefixCache
+from labeler.backends.local.scoring import probabilities, score
 from labeler.backends.local.trials import slower
 from labeler.errors import BackendError, JsonError, LabelerError
 from labeler.prompts import answer_text
@@ -138,8 +139,6 @@ class TransformersBackend(Backend):
             free_memory()
 
     def _check(self, messages: Sequence[Message]) -> tuple[str, list[str], dict[str, Any]]:
-        from labeler.backends.local.scoring import score
-
         try:
             loaded, chat = self._ready()
             prompt = chat.prompt_ids(messages)
@@ -244,8 +243,6 @@ class TransformersBackend(Backend):
         return [*self._guarded(jobs[:half], work), *self._guarded(jobs[half:], work)]
 
     def _score(self, loaded: LoadedModel, chat: Chat, jobs: Sequence[_Job]) -> list[Result]:
-        from labeler.backends.local.scoring import probabilities, score
-
         results: dict[int, Result] = {}
         fitting: list[tuple[_Job, list[list[int]]]] = []
         for job in jobs:

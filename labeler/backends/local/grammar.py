@@ -14,6 +14,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labeler.backends.local.chat import added_tokens, control_tokens
 from labeler.backends.local.loading import LoadedModel
 
@@ -49,7 +51,6 @@ class Grammar:
 
     def allowed(self, guide: Any, size: int) -> torch.Tensor:
         """Return which of ``size`` tokens may follow, bool (size,)."""
-        import numpy as np
         import torch
 
         key = (guide.get_state(), size)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
+from labeler.backends.local import attention
 from labeler.backends.local.prefix import Prefix, Weights, continued
 from labeler.backends.local.trials import HEADS
 
@@ -28,8 +29,6 @@ def padded_cache(loaded: Weights, prefix: Prefix, prompts: Sequence[Sequence[int
 
     All prompts begin with ``prefix`` and are longer. ``room`` is how many tokens of answers it takes without growing.
     """
-    from labeler.backends.local import attention
-
     width = max(map(len, prompts)) - 1
     rows: list[tuple[torch.Tensor, torch.Tensor]] = []
     for start, group in _groups(loaded, prefix, prompts):
@@ -65,8 +64,6 @@ def _read(loaded: Weights, prefix: Prefix, prompts: Sequence[Sequence[int]]) -> 
     The prefix stands further right in shorter rows, and its end, which no longer fits, is read again there: as many
     tokens as there would be padding. So distances between tokens are right, which a sliding window counts on.
     """
-    from labeler.backends.local import attention
-
     width = max(map(len, prompts)) - 1
     pads = torch.tensor([width + 1 - len(prompt) for prompt in prompts])
     ids = torch.full((len(prompts), width), loaded.pad_id)
@@ -105,8 +102,6 @@ def goes_on(loaded: Weights, ids: Sequence[int]) -> bool:
 
 def _tried(loaded: Weights, ids: Sequence[int]) -> bool:
     """Write one token behind two prompts of unlike length, as answers are written, and compare the logits."""
-    from labeler.backends.local import attention
-
     attention.check_plain(loaded.model)
     prompts = [ids, ids[:11]]
     mask = torch.tensor([[0] * (len(ids) - len(prompt)) + [1] * len(prompt) for prompt in prompts])

@@ -23,7 +23,6 @@ from labeler.backends.openai.backend import OpenAIBackend, probe
 from labeler.backends.openai.batches import BatchClient
 from labeler.backends.openai.body import strict_schema
 from labeler.backends.openai.capabilities import Capabilities
-from labeler.backends.openai.failures import CallFailed
 from labeler.backends.openai.settings import (
     OPENAI_URL,
     OpenAISettings,
@@ -39,7 +38,6 @@ __all__ = [
     "MAX_ANSWER",
     "OPENAI_URL",
     "BatchClient",
-    "CallFailed",
     "Capabilities",
     "OpenAIBackend",
     "OpenAISettings",

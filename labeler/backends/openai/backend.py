@@ -12,7 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from labeler.backends import endings
-from labeler.backends.base import GENERATED, SCORED, Backend, BackendRequest
+from labeler.backends.base import GENERATED, SCORED, BackendRequest
+from labeler.backends.batches import BatchingBackend, CallFailed
 from labeler.backends.openai import answers, context
 from labeler.backends.openai.answers import Refusal, Unreadable
 from labeler.backends.openai.batches import BatchClient
@@ -25,7 +26,6 @@ from labeler.backends.openai.capabilities import (
     Knowledge,
     speaks_of_format,
 )
-from labeler.backends.openai.failures import CallFailed
 from labeler.backends.openai.hiding import Hider
 from labeler.backends.openai.limits import Headers
 from labeler.backends.openai.scores import can_score, label_scores
@@ -45,7 +45,7 @@ _NOTHING_KNOWN = Capabilities()
 log = logging.getLogger(__name__)
 
 
-class OpenAIBackend(Backend):
+class OpenAIBackend(BatchingBackend):
     """Completions over HTTP. Threads share one instance: one client, and one memory of what the server takes.
 
     ``timeout`` is in seconds and covers a whole answer, however slowly it trickles in. ``structured`` is ``auto``
@@ -192,6 +192,15 @@ class OpenAIBackend(Backend):
         self._wire.close()
 
     # For calls that travel in a file
+
+    def check_batches(self) -> None:
+        """Raise :class:`SettingError` for an address of Azure under which there are none."""
+        if "/deployments/" in (self.base_url or ""):
+            raise SettingError(
+                "Azure takes no batches under an address with /deployments/; set openai_base_url to "
+                "https://NAME.openai.azure.com/openai/v1 and the model id to the deployment, or choose the executor "
+                "local"
+            )
 
     def body(self, request: BackendRequest) -> dict[str, Any]:
         """Return the JSON body of one call, in the form that the server takes as far as is known now.

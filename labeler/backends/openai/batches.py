@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from labeler.backends.openai.failures import CallFailed
+from labeler.backends.batches import CallFailed
 from labeler.backends.openai.wire import NotConnected, Reply, TooLong, TooSlow, Wire
 from labeler.errors import MissingExtra
 from labeler.records import BackendFailure
@@ -19,16 +19,9 @@ _FILE_TIMEOUT = 900.0
 _TIMEOUT = 60.0
 _ID = re.compile(r"[\w.:-]{1,200}", re.ASCII)
 
-ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
-"""The states of a batch after which nothing more comes; all but "failed" may have answers."""
-
 
 class BatchClient:
-    """The server's files and batches. Every method raises :class:`CallFailed`, whose ``failure`` says how it failed.
-
-    A batch is the server's object as it is: ``id``, ``status`` (validating, in_progress, finalizing, ENDED and
-    cancelling), ``output_file_id``, ``error_file_id``, ``request_counts``, ``errors``, ``metadata``.
-    """
+    """The server's files and batches, see :class:`~labeler.backends.batches.Batches`."""
 
     def __init__(
         self, wire: Wire, failure_of: Callable[[Exception | Reply], BackendFailure], hide: Callable[[str], str]

@@ -8,6 +8,7 @@ export function mount(element, schema, value, onChange, context) {
     const part = { name, section, schema: schema.parts[name], suggested: null };
     part.widget = context.mount(inner, part.schema, null, () => {
       section.classList.remove("is-suggested");
+      section.removeAttribute("aria-invalid");
       onChange();
     }, context);
     section.addEventListener("focusin", () => turnTo(part));
@@ -39,6 +40,7 @@ export function mount(element, schema, value, onChange, context) {
       for (const part of parts) {
         part.widget.setValue(next?.[part.name] ?? null);
         part.section.classList.remove("is-suggested");
+        part.section.removeAttribute("aria-invalid");
       }
       const inHand = element.contains(document.activeElement) ? document.activeElement : null;
       // Who is in a text field stays there; a button that was pressed last is of the record before.
@@ -57,6 +59,14 @@ export function mount(element, schema, value, onChange, context) {
     markSuggested(next) {
       for (const part of parts) part.section.classList.toggle("is-suggested", next?.[part.name] !== undefined);
     },
+    // The part stays marked until it is changed.
+    mark(name) {
+      const wrong = parts.find((part) => part.name === name);
+      if (!wrong) return;
+      wrong.section.setAttribute("aria-invalid", "true");
+      turnTo(wrong);
+      wrong.widget.focus();
+    },
     focus: () => active.widget.focus(),
     onDigit(n) {
       const used = active.widget.onDigit?.(n) ?? false;
@@ -67,7 +77,7 @@ export function mount(element, schema, value, onChange, context) {
     problem() {
       for (const part of parts) {
         const problem = part.widget.problem();
-        if (problem) return { ...problem, part: part.section.querySelector("h2").textContent };
+        if (problem) return { ...problem, item: part.name, part: part.section.querySelector("h2").textContent };
       }
       return null;
     },
