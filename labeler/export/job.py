@@ -106,7 +106,7 @@ class Job:
 
     @property
     def style(self) -> PromptStyle:
-        """How the prompts are put."""
+        """How the prompts are put. Raises :class:`SettingError` for forms that do not go together."""
         options, calls = self.options, self.calls
         language = options.language or self.project["language"]
         style = PromptStyle(
