@@ -18,7 +18,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.backends.base import BackendFactory, BackendRequest, made_by
-from labeler.errors import InputError, LabelerError, PluginError
+from labeler.errors import InputError, LabelerError, MissingExtra, PluginError, SettingError
 from labeler.plugins import Plugins, load_plugins
 from labeler.prompts import LANGUAGES, PromptStyle
 from labeler.records import BackendFailure, Completion, Example, ParseFailure, Record, Value
@@ -303,6 +303,9 @@ def _exported(instance: Any, project_id: int, task: Task, formats: Sequence[str]
         common = {"formats": instance.plugins.exporters, "shares": Shares(1.0, 0.0, 0.0), "options": options}
         try:
             export_task(instance.store, project, task, name, folder, **common)
+        except (SettingError, MissingExtra):
+            # The format is for other labels, or needs an option or an extra.
+            continue
         except InputError as error:
             # Records that were labelled by hand have no suggestion to export.
             _keep(name == "suggestions", f"the format {name} refuses its labels: {error}")

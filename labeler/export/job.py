@@ -12,7 +12,7 @@ from typing import Any
 from labeler.errors import (
     SettingError,
 )
-from labeler.export.formats import Format
+from labeler.export.formats import Context, Format
 from labeler.export.splits import Shares
 from labeler.prompts import LANGUAGES, PromptStyle
 from labeler.prompts.styles import ZERO_SHOT
@@ -66,7 +66,8 @@ class Options:
     ``columns`` those of the metadata that the model sees.
     ``keep_contradicting`` exports exact copies with different labels too. ``formula_safe`` and ``bom`` concern CSV
     only. ``reasoning`` adds the steps of each suggestion to the format ``suggestions``; no other format ever holds
-    them. ``new_splits`` forgets in which splits records left before.
+    them. ``new_splits`` forgets in which splits records left before. ``template`` names the chat template of the format
+    ``text``, and ``tokens`` the way in which ``conll`` cuts texts.
     """
 
     language: str | None = None
@@ -79,6 +80,8 @@ class Options:
     bom: bool = False
     reasoning: bool = False
     new_splits: bool = False
+    template: str = ""
+    tokens: str = ""
 
     def __post_init__(self) -> None:
         if self.longest < 1:
@@ -101,6 +104,13 @@ class Job:
         language = self.options.language or self.project["language"]
         persona, wording = (words.get(language, "") for words in (self.options.persona, self.options.wording))
         return PromptStyle(ZERO_SHOT, language, persona=persona, wording=wording, columns=self.options.columns)
+
+    def context(self) -> Context:
+        """Return what a format is told of this export."""
+        given = self.options
+        return Context(
+            self.task, self.style, given.formula_safe, given.bom, template=given.template, tokens=given.tokens
+        )
 
     def owner(self, chosen: Format) -> dict[str, str]:
         return {"project": self.project["name"], "task": self.task.name, "format": chosen.name}

@@ -52,6 +52,10 @@ _REASONS = {
         "Earlier exports put these records, or what belongs to them, into a split that has no share"
         " now; give it a share, or split all records again"
     ),
+    "between_tokens": Sentence(
+        "A label begins or ends inside a token, and the whole token has its tag; choose other tokens to keep the border"
+    ),
+    "shared_tokens": Sentence("Labels overlap, or share a token, which has the tag of the first of them alone"),
     "changed": Sentence("Somebody decided these records again while the export ran; export again to have them"),
 }
 

@@ -100,21 +100,25 @@ def export_task(
             "The export format %(name)r is no TrainingFormat with a suffix such as '.jsonl'",
             name=format_name,
         )
+    context = chosen.prepared(job.context())
     plan = plan_of(job, chosen)
     with writing(job.folder, job.owner(chosen)) as exchange:
         while not remembered(job, plan):
             plan = plan_of(job, chosen)
-        members = _write_rows(job, chosen, plan, exchange)
+        members = _write_rows(job, chosen, plan, exchange, replace(context, columns=plan.columns))
         exchange.commit(_manifest(job, chosen, exchange) | plan.report(job.shares, members))
         return _record(job, exchange, reviewer_id, members)
 
 
-def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange) -> list[tuple[int, str]]:
+def _write_rows(
+    job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange, context: Context
+) -> list[tuple[int, str]]:
     """Write the planned rows in the order of their annotations; return (annotation id, split) of each."""
-    context = Context(job.task, job.style, job.options.formula_safe, job.options.bom, plan.columns)
     # Only splits with rows get a file: readers of data sets refuse one without.
     filled = set(plan.splits.values())
-    files = {name: exchange.create(f"{name}{chosen.suffix}") for name in job.shares.used() if name in filled}
+    files = {
+        name: exchange.create(f"{name}{chosen.suffix}", chosen.file) for name in job.shares.used() if name in filled
+    }
     records = None if chosen.complete else exchange.create(RECORDS)
     for file in files.values():
         file.write(chosen.head(context), rows=0)
@@ -127,6 +131,8 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
         plan.versions.update(stored["task_version"] for stored, split in planned if split is not None)
         for row in asked.rows(rows) if chosen.asks else rows:
             files[row.split].write(chosen.row(row, context))
+            for kind in chosen.warnings(row, context):
+                plan.warnings.add(kind, row.record.key)
             if records:
                 records.write(record_line(row))
             members.append((row.annotation_id, row.split))
@@ -135,9 +141,10 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
         plan.left_out.add("changed", changed["key"])
     if not members:
         raise InputError("Nothing to export: every record was decided again while the export ran; export again")
-    about = chosen.about({name: file.name for name, file in files.items()}, context)
-    if about is not None:
-        exchange.create(about[0]).write(about[1], rows=0)
+    for file in files.values():
+        file.finish()
+    for about, text in chosen.about(files, context).items():
+        exchange.create(about).write(text, rows=0)
     exchange.finish()
     return members
 

@@ -12,12 +12,16 @@ from flask import Blueprint, g, render_template, request, send_from_directory
 from labeler.errors import InputError, NotFound
 from labeler.export import Filters, Options, Shares, export_task
 from labeler.export.files import MANIFEST
+from labeler.export.formats import TEMPLATES, TOKENS
 from labeler.export.job import HOWS
 from labeler.prompts import LANGUAGES
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts
 
-_TYPES = {".jsonl": "application/x-ndjson", ".json": "application/json", ".csv": "text/csv"}
+_TYPES = {
+    ".jsonl": "application/x-ndjson", ".json": "application/json", ".csv": "text/csv", ".md": "text/markdown",
+    ".parquet": "application/vnd.apache.parquet", ".yaml": "application/yaml",
+}  # fmt: skip
 blueprint = Blueprint("exports", __name__)
 
 
@@ -52,6 +56,8 @@ def make(project_id: int) -> Any:
                 formula_safe=not request.form.get("raw"),
                 bom=bool(request.form.get("bom")),
                 reasoning=bool(request.form.get("reasoning")),
+                template=text("template", 500),
+                tokens=text("tokens", 20),
             ),
         )
     except InputError as error:
@@ -75,6 +81,8 @@ def _page(project_id: int, given: Any, message: str = "") -> str:
         formats=instance().plugins.exporters,
         hows=HOWS,
         languages=LANGUAGES,
+        templates=TEMPLATES,
+        tokens=TOKENS,
         given=given,
         chosen_how=given.getlist("how") if hasattr(given, "getlist") else [],
         exports=[export | {"names": _names(export), "here": _is_here(export)} for export in made],
