@@ -53,6 +53,6 @@ def push(result: ExportResult, repository: str, public: bool = False) -> str:
         raise BackendError(
             "%(name)r could not be put on the hub (%(reason)s); the export itself is complete",
             name=repository,
-            reason=str(error).strip()[:300],
+            reason=" ".join(str(error).split())[:300],
         ) from error
     return str(made)

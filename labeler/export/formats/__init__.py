@@ -8,6 +8,7 @@ from labeler.export.formats.base import (
     json_line,
     plain,
     record_line,
+    yaml,
 )
 from labeler.export.formats.chat import TRL, Alpaca, Axolotl, LlamaFactory, Messages, OpenAI, ShareGPT
 from labeler.export.formats.conll import TOKENS, Conll
@@ -30,6 +31,7 @@ __all__ = [
     "json_line",
     "plain",
     "record_line",
+    "yaml",
 ]
 
 

@@ -81,7 +81,8 @@ class TrainingFormat(Format):
     def prepared(self, context: Context) -> Context:
         """Return the context with what all rows need, made once.
 
-        Raises :class:`SettingError` for a task or an option that this format cannot be written with.
+        Raises :class:`SettingError` for a task or an option that this format cannot be written with, and
+        :class:`MissingExtra` for a package that is not installed.
         """
         return context
 

@@ -106,6 +106,7 @@ class Dataset(TrainingFormat):
     file = ParquetFile
 
     def prepared(self, context: Context) -> Context:
+        """Raises :class:`MissingExtra` without pyarrow."""
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError:
