@@ -91,7 +91,7 @@ def answers(name: str, folder: Path) -> list[str]:
         "trl": lambda row: row["completion"][-1]["content"],
         "alpaca": lambda row: row["output"],
         "sharegpt": lambda row: row["conversations"][-1]["value"],
-        "text": lambda row: row["text"].rpartition("<|im_start|>assistant\n")[2].removesuffix("<|im_end|>\n"),
+        "text": lambda row: row["text"].rpartition("<|im_start|>assistant\n")[2].removesuffix("<|im_end|>"),
     }
     read = ends.get(name, lambda row: row["messages"][-1]["content"])
     return [read(row) for row in lines(folder / "train.jsonl")]

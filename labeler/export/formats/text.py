@@ -19,7 +19,8 @@ class PlainText(TrainingFormat):
     """{"text"}: prompt and answer as a chat template writes them.
 
     What the template begins with is left off where the tokenizer puts it there itself: a trainer tokenises the text as
-    any other, and there would be two.
+    any other, and there would be two. So is the line end behind the last turn: a trainer that finds no end token at the
+    very end adds a second one.
     """
 
     name = "text"
@@ -30,7 +31,7 @@ class PlainText(TrainingFormat):
         return replace(context, ready=rendering(context.template))
 
     def row(self, row: ExportRow, context: Context) -> str:
-        return json_line({"text": context.ready(row.messages)})
+        return json_line({"text": context.ready(row.messages).removesuffix("\n")})
 
 
 def rendering(template: str) -> Render:
