@@ -21,7 +21,7 @@ import numpy as np
 from labeler import accounts, built_in, strictjson
 from labeler.annotation.decisions import Decision
 from labeler.backends.base import BackendFactory, BackendRequest, made_by
-from labeler.errors import InputError, LabelerError, PluginError
+from labeler.errors import InputError, LabelerError, MissingExtra, PluginError, SettingError
 from labeler.export import Options, Shares, export_task
 from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
@@ -302,6 +302,9 @@ def _exported(instance: Any, project_id: int, task: Task, formats: Sequence[str]
         common = {"formats": instance.plugins.exporters, "shares": Shares(1.0, 0.0, 0.0), "options": options}
         try:
             export_task(instance.store, project, task, name, folder, **common)
+        except (SettingError, MissingExtra):
+            # The format is for other labels, or needs an option or an extra.
+            continue
         except InputError as error:
             # Records that were labelled by hand have no suggestion to export.
             _keep(name == "suggestions", f"the format {name} refuses its labels: {error}")

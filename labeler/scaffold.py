@@ -17,7 +17,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "embedder": ("letters.py", "letters"),
     "retriever": ("newest.py", "newest"),
     "importer": ("colons.py", "colons"),
-    "exporter": ("conll.py", "conll"),
+    "exporter": ("fasttext.py", "fasttext"),
     "hooks": ("phones.py", "phones"),
 }
 """The example that a plugin of each kind begins with, and the name in it that the plugin's takes the place of."""

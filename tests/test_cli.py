@@ -536,6 +536,11 @@ def test_export_writes_files_and_names_them(shell: Shell) -> None:
     assert messages[-1]["role"] == "assistant" and messages[0]["content"].startswith("너는 점원이다.")
     # A note on a split is about no rows, and counts none.
     assert "Note: validation has no rows, and no file was written for it" in made.stderr and "0 x" not in made.stderr
+    words = ("export", "--project", "shop", "--task", "sentiment", "--format", "text", "--out", shell.folder / "text")
+    shell.ok(*words, "--template", "chatml")
+    row = (shell.folder / "text" / "train.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert strictjson.loads(row)["text"].startswith("<|im_start|>system\n너는 점원이다.")
+    assert "--public is about --push" in shell.fails(*words, "--template", "chatml", "--public")
 
 
 @pytest.mark.parametrize(
@@ -549,6 +554,9 @@ def test_export_writes_files_and_names_them(shell: Shell) -> None:
         (["--split", "0.8,0.8,0.8"], "shares"),
         (["--how", "guessed"], "No way of labeling 'guessed'; there are: accepted"),
         (["--task", "usage"], "Nothing to export"),
+        (["--format", "text"], "one of chatml, llama3, gemma3"),
+        (["--format", "conll", "--tokens", "bpe"], "'sentiment' has none"),
+        (["--push", "shop/reviews"], "Only the format dataset goes to the hub"),
         (["--out", "taken"], "taken"),
     ],
 )

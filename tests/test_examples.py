@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from labeler import Generation, Message, Record, built_in
+from labeler import Choices, Generation, Message, PromptStyle, Record, Task, built_in
 from labeler.app import create_app
 from labeler.backends.base import BackendRequest
 from labeler.cli import cli
@@ -62,14 +62,14 @@ def test_phone_numbers_are_masked() -> None:
     assert prepared("01012345678") == "it is nothing but a phone number"
 
 
-def test_conll_tags_the_words_of_spans(tmp_path: Path) -> None:
-    """The first word of a span begins it, the next go on, the rest is outside."""
-    from labeler.export.formats import ExportRow
+def test_fasttext_has_labels_and_text_on_one_line() -> None:
+    """Each label is a word of its own before the text, whatever line ends the text has."""
+    from labeler.export import Context, ExportRow
 
-    made: Any = load("conll").exporters["conll"]
-    value = [{"label": "product", "start": 5, "end": 12, "text": "사과 한 상자"}]
-    row = ExportRow(1, Record(1, 1, "r", "어제 산 사과 한 상자"), value, None, "train")
-    assert made.row(row, None) == "어제\tO\n산\tO\n사과\tB-product\n한\tI-product\n상자\tI-product\n\n"
+    made: Any = load("fasttext").exporters["fasttext"]
+    task = Task("parts", Choices(Label("taste"), Label("very good")))
+    row = ExportRow(1, Record(1, 1, "r", "맛있고\n싸요"), ["taste", "very good"], None, "train")
+    assert made.row(row, Context(task, PromptStyle())) == "__label__taste __label__very_good 맛있고 싸요\n"
 
 
 class Heard(BaseHTTPRequestHandler):

@@ -180,13 +180,12 @@ def test_alpaca_has_a_system_column_and_says_what_is_what(world: World) -> None:
     world.approve("r1", "정말 맛있어요")
     result = world.export("alpaca", shares=ALL_TRAIN, options=Options(language="en"))
     (row,) = lines(result.folder / "train.jsonl")
-    assert list(row) == ["system", "instruction", "input", "output"]
+    assert list(row) == ["system", "instruction", "input", "output", "history"]
     assert "Choose the feeling." in row["system"] and row["instruction"] == ""
     assert row["input"] == "<review-e14a68b3>\n정말 맛있어요\n</review-e14a68b3>"
-    assert row["output"] == '{"sentiment": "positive"}'
-    columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
+    assert row["output"] == '{"sentiment": "positive"}' and row["history"] == []
     info = strictjson.loads((result.folder / "dataset_info.json").read_bytes())
-    assert info == {"sentiment_train": {"file_name": "train.jsonl", "columns": columns}}
+    assert list(info) == ["sentiment_train"] and info["sentiment_train"]["file_name"] == "train.jsonl"
     assert "dataset_info.json" in result.manifest["files"]
 
 
@@ -394,7 +393,8 @@ def test_a_plugin_format_takes_the_same_road(world: World) -> None:
 
 def test_an_unknown_format_is_refused_with_those_there_are(world: World) -> None:
     """The message lists the formats."""
-    with pytest.raises(SettingError, match="No export format 'xml'; there are: alpaca, csv, openai, suggestions, trl"):
+    names = ", ".join(sorted(built_in()))
+    with pytest.raises(SettingError, match=f"No export format 'xml'; there are: {names}"):
         world.export("xml")
 
 

@@ -686,6 +686,9 @@ def test_an_export_is_made_listed_and_fetched(
     row = json.loads(client.get(links[0], buffered=True).text)
     assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
     assert send(client, path, **form | {"train": "50"}).status_code == 400
+    assert "채팅 템플릿이 필요해요" in send(client, path, **form | {"format": "text"}).text
+    assert send(client, path, **form | {"format": "text", "template": "chatml"}).status_code == 303
+    assert "본문 일부를 표시하는" in send(client, path, **form | {"format": "conll", "tokens": "characters"}).text
 
 
 def test_only_an_admin_shares_records_out_anew(

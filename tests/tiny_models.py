@@ -50,3 +50,30 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def byte_tokenizer(template: str | None = CHATML, begins: str = "") -> Any:
+    """Return a tokenizer of 256 bytes and a few control tokens; ``begins`` is put before every text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate(letters)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<|im_start|>", "<|im_end|>", *([begins] if begins else [])]
+    inner.add_special_tokens(special)
+    if begins:
+        inner.post_processor = processors.TemplateProcessing(
+            single=f"{begins} $A", special_tokens=[(begins, inner.token_to_id(begins))]
+        )
+    named = {"pad_token": "<pad>", "eos_token": "<|im_end|>", **({"bos_token": begins} if begins else {})}
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, clean_up_tokenization_spaces=False, **named)
+    made.chat_template = template
+    return made

@@ -159,7 +159,7 @@ def _write_report(report: Report, path: Path) -> None:
 
 @cli.command()
 @task_options
-@click.option("--format", "format_name", required=True, metavar="NAME", help="openai, trl, alpaca, csv, suggestions")
+@click.option("--format", "format_name", required=True, metavar="NAME", help="One of docs/export.md, such as openai")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER")
 @click.option("--name", default="", metavar="NAME", help="What the export is called, to compare it or to train on it")
 @click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
@@ -175,14 +175,22 @@ def _write_report(report: Report, path: Path) -> None:
 @click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
 @click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
 @click.option("--reasoning", is_flag=True, help="Also what the model wrote on the way: in answers, or in suggestions")
+@click.option("--template", default="", metavar="NAME", help="text: chatml, llama3, gemma3, or the folder of a model")
+@click.option("--tokens", default="", metavar="NAME", help="conll: whitespace (if not given), characters, kiwi")
+@click.option("--push", metavar="REPO", help="dataset: put it on the Hugging Face hub too, with the token of HF_TOKEN")
+@click.option("--public", is_flag=True, help="dataset: everybody may read what --push puts on the hub")
 @with_readable_instance
 def export(
     instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, filters: Filters,
-    selection: Selection, joint: tuple[str, ...], raw: bool, name: str, **options: Any,
+    selection: Selection, joint: tuple[str, ...], raw: bool, name: str, push: str | None, public: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Export approved annotations as a training set (or suggestions, for analysis)."""
-    from labeler.export import Options, Shares, export_task
+    from labeler.export import Options, Shares, export_task, hub
 
+    if push:
+        hub.check(format_name, push)
+    elif public:
+        raise InputError("--public is about --push REPO; give both")
     found = instance.store.projects.named(project)
     task = instance.project_task(found, task_name)
     try:
@@ -208,6 +216,8 @@ def export(
     _show_findings(result.manifest)
     if result.unrecorded:
         click.echo(f"Note: the export stands, but is not listed in the project: {result.unrecorded}", err=True)
+    if push:
+        click.echo(f"On the hub, {'for everybody' if public else 'private'}: {hub.push(result, push, public)}")
 
 
 def _show_findings(manifest: Mapping[str, Any]) -> None:

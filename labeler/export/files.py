@@ -29,9 +29,12 @@ if sys.platform != "win32":
     import fcntl
 
 MANIFEST, RECORDS, SUGGESTIONS = "manifest.json", "records.jsonl", "suggestions-not-for-training"
+DATASET_INFO, AXOLOTL, CARD = "dataset_info.json", "axolotl.yaml", "README.md"
+"""What tells a trainer, or a reader, of the other files."""
 _NEW, _OLD = ".tmp", ".old.tmp"
 _BUFFER = 1 << 18
-FILE_NAME = re.compile(rf"(?:{'|'.join(SPLITS)}|records|{SUGGESTIONS}|dataset_info)\.[a-z0-9]{{1,10}}")
+_ABOUT = "|".join(map(re.escape, (DATASET_INFO, AXOLOTL, CARD)))
+FILE_NAME = re.compile(rf"(?:{'|'.join(SPLITS)}|records|{SUGGESTIONS})\.[a-z0-9]{{1,10}}|{_ABOUT}")
 _TEMPORARY = re.compile(rf"(?:{FILE_NAME.pattern}|{re.escape(MANIFEST)})(?:\.old)?\.tmp")
 
 
@@ -45,14 +48,18 @@ class ExportFile:
         self._stream = (folder / (name + _NEW)).open("xb", _BUFFER)
 
     def write(self, text: str, rows: int = 1) -> None:
-        data = text.encode("utf-8")
+        self.put(text.encode("utf-8"))
+        self.rows += rows
+
+    def put(self, data: bytes) -> None:
         self._stream.write(data)
         self._hash.update(data)
-        self.rows += rows
         self.bytes += len(data)
 
     def finish(self) -> None:
-        """Close the file once it is durable."""
+        """Close the file once it is durable; once more is nothing."""
+        if self._stream.closed:
+            return
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
@@ -73,9 +80,13 @@ class Exchange:
         self.manifest: dict[str, Any] = {}
         self._files: list[ExportFile] = []
         self._committed = False
+        self._mine = {MANIFEST, *_described(folder / MANIFEST)}
 
-    def create(self, name: str) -> ExportFile:
-        file = ExportFile(self.folder, name)
+    def create(self, name: str, kind: type[ExportFile] = ExportFile) -> ExportFile:
+        """Begin a file. Raises :class:`InputError` if one of that name is there which no export wrote."""
+        if name not in self._mine and (self.folder / name).exists():
+            raise _strange(self.folder, name)
+        file = kind(self.folder, name)
         self._files.append(file)
         return file
 
@@ -214,15 +225,16 @@ def _check_owner(folder: Path, owner: Mapping[str, str]) -> None:
                 "The folder %(folder)s holds an export of %(what)s; choose another folder", folder=folder, what=what
             )
     mine = _described(manifest)
-    strange = [
-        path.name for path in sorted(folder.iterdir()) if FILE_NAME.fullmatch(path.name) and path.name not in mine
-    ]
-    if strange:
-        raise InputError(
-            "The folder %(folder)s holds %(name)s, which no export wrote; choose another folder",
-            folder=folder,
-            name=strange[0],
-        )
+    for path in sorted(folder.iterdir()):
+        # Many a folder has a README of its own, which only an export that writes one would take the place of.
+        if FILE_NAME.fullmatch(path.name) and path.name not in mine and path.name != CARD:
+            raise _strange(folder, path.name)
+
+
+def _strange(folder: Path, name: str) -> InputError:
+    return InputError(
+        "The folder %(folder)s holds %(name)s, which no export wrote; choose another folder", folder=folder, name=name
+    )
 
 
 @contextlib.contextmanager

@@ -28,6 +28,10 @@ _REASONS = {
     "no_reasoning": N_("No model wrote down its reasoning before the label, or a person corrected it"),
     "not_all_tasks": N_("Not every task of the answer is approved for the record"),
     "no_plain_answer": N_("The answer cannot be written as a bare label"),
+    "between_tokens": N_(
+        "A label begins or ends inside a token, and the whole token has its tag; choose other tokens to keep the border"
+    ),
+    "shared_tokens": N_("Labels overlap, or share a token, which has the tag of the first of them alone"),
     "between_splits": N_(
         "Products or near-duplicates that came later tie these records to records of another split;"
         " they stay out, so that no held-out record has a twin in the training set"

@@ -11,7 +11,7 @@ from labeler.errors import (
     SettingError,
 )
 from labeler.export.filters import Filters, Sieve
-from labeler.export.formats import Format
+from labeler.export.formats import Context, Format
 from labeler.export.selection import Selection
 from labeler.export.splits import Shares
 from labeler.prompts import PromptStyle
@@ -33,6 +33,7 @@ class Options:
     what the model wrote on the way into the answers, for rows that have it. ``joint`` names other tasks whose labels
     stand in the same answer. ``keep_contradicting`` exports copies and near-duplicates with different labels too.
     ``formula_safe`` and ``bom`` concern CSV only. ``new_splits`` forgets in which splits records left before.
+    ``template`` names the chat template of the format ``text``, and ``tokens`` the way in which ``conll`` cuts texts.
     """
 
     language: str | None = None
@@ -48,6 +49,8 @@ class Options:
     bom: bool = False
     reasoning: bool = False
     new_splits: bool = False
+    template: str = ""
+    tokens: str = ""
 
     def __post_init__(self) -> None:
         if self.longest < 1:
@@ -124,6 +127,19 @@ class Job:
         if style.names != STORED and options.joint:
             raise SettingError("The answers to several tasks call labels by their names; leave names as stored")
         return style
+
+    def context(self) -> Context:
+        """Return what a format is told of this export."""
+        given = self.options
+        return Context(
+            self.task,
+            self.style,
+            given.formula_safe,
+            given.bom,
+            weighted=bool(self.selection.weights),
+            template=given.template,
+            tokens=given.tokens,
+        )
 
     def owner(self, chosen: Format) -> dict[str, str]:
         return {"project": self.project["name"], "task": self.task.name, "format": chosen.name}

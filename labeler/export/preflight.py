@@ -179,6 +179,7 @@ def preflight(job: Job, chosen: TrainingFormat, ruler: Ruler) -> Preflight:
 
     Raises :class:`InputError` if no row is left, as the export itself.
     """
+    chosen.prepared(job.context())
     plan = plan_of(job, chosen)
     measured = _Measured(ruler, len(plan.splits))
     with Asked(job, trained_on(job, plan)) as asked:

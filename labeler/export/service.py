@@ -89,11 +89,12 @@ def export_task(
     job = replace(job, name=name)
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
+    context = chosen.prepared(job.context())
     plan = plan_of(job, chosen)
     with writing(job.folder, job.owner(chosen)) as exchange:
         while not remembered(job, plan):
             plan = plan_of(job, chosen)
-        members = _write_rows(job, chosen, plan, exchange)
+        members = _write_rows(job, chosen, plan, exchange, replace(context, columns=plan.columns))
         report = plan.report(job.shares, members)
         exchange.commit(_manifest(job, chosen, exchange) | report | ({"asked": plan.asked} if plan.asked else {}))
         return _record(job, exchange, reviewer_id, members)
@@ -150,9 +151,9 @@ def export_again(
     if not isinstance(chosen, TrainingFormat):
         raise InputError("Only training sets can be made again; suggestions change with every run")
     job = replace(job, shares=Shares.of(manifest["shares"]), again=export["id"])
-    plan = plan_again(job, chosen)
+    context, plan = chosen.prepared(job.context()), plan_again(job, chosen)
     with writing(job.folder, job.owner(chosen)) as exchange:
-        _write_rows(job, chosen, plan, exchange)
+        _write_rows(job, chosen, plan, exchange, replace(context, columns=plan.columns))
         made, before = exchange.entries(), manifest["files"]
         differ = sorted(name for name in {*made, *before} if made.get(name) != before.get(name))
         exchange.commit(manifest | {"files": made, "again": export["id"]} if differ else manifest)
@@ -204,13 +205,15 @@ def _job(
     ), chosen
 
 
-def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange) -> list[tuple[int, str]]:
+def _write_rows(
+    job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange, context: Context
+) -> list[tuple[int, str]]:
     """Write the planned rows in the order of their annotations; return (annotation id, split) of each."""
-    weighted = bool(job.selection.weights)
-    context = Context(job.task, job.style, job.options.formula_safe, job.options.bom, plan.columns, weighted)
     # Only splits with rows get a file: readers of data sets refuse one without.
     filled = set(plan.splits.values())
-    files = {name: exchange.create(f"{name}{chosen.suffix}") for name in job.shares.used() if name in filled}
+    files = {
+        name: exchange.create(f"{name}{chosen.suffix}", chosen.file) for name in job.shares.used() if name in filled
+    }
     records = None if chosen.complete else exchange.create(RECORDS)
     for file in files.values():
         file.write(chosen.head(context), rows=0)
@@ -218,6 +221,8 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
     with Asked(job, trained_on(job, plan)) as asked:
         for row in planned_rows(job, plan, asked if chosen.asks else None):
             files[row.split].write(chosen.row(row, context))
+            for kind in chosen.warnings(row, context):
+                plan.warnings.add(kind, row.record.key)
             if records:
                 records.write(record_line(row))
             members += [(id_, row.split) for id_ in (row.annotation_id, *(id_ for id_, _ in row.others.values()))]
@@ -228,9 +233,10 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
         plan.left_out.add("changed", changed["key"])
     if not members:
         raise InputError("Nothing to export: every record was decided again while the export ran; export again")
-    about = chosen.about({name: file.name for name, file in files.items()}, context)
-    if about is not None:
-        exchange.create(about[0]).write(about[1], rows=0)
+    for file in files.values():
+        file.finish()
+    for about, text in chosen.about(files, context).items():
+        exchange.create(about).write(text, rows=0)
     exchange.finish()
     return members
 

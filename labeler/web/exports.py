@@ -13,6 +13,7 @@ from labeler.errors import Conflict, InputError, NotFound
 from labeler.export import Filters, Options, Selection, Shares, export_task
 from labeler.export.files import MANIFEST
 from labeler.export.filters import HOWS
+from labeler.export.formats import TEMPLATES, TOKENS
 from labeler.export.selection import CONTACTS, SPLIT_BY
 from labeler.prompts import LANGUAGES, NAMES
 from labeler.prompts.styles import ANSWERS, GUIDELINES
@@ -22,7 +23,10 @@ from labeler.web.forms import decimal, go_on, text, texts, whole
 
 _LONGEST = 1_000_000
 _THINNED = ("keep", "one", "2", "3", "5", "10")
-_TYPES = {".jsonl": "application/x-ndjson", ".json": "application/json", ".csv": "text/csv"}
+_TYPES = {
+    ".jsonl": "application/x-ndjson", ".json": "application/json", ".csv": "text/csv", ".md": "text/markdown",
+    ".parquet": "application/vnd.apache.parquet", ".yaml": "application/yaml",
+}  # fmt: skip
 _MOST_SHOWN = 100
 blueprint = Blueprint("exports", __name__)
 
@@ -62,6 +66,8 @@ def make(project_id: int) -> Any:
                 earlier=bool(request.form.get("earlier")),
                 bom=bool(request.form.get("bom")),
                 reasoning=bool(request.form.get("reasoning")),
+                template=text("template", 500),
+                tokens=text("tokens", 20),
             ),
             calls=instance().calls(g.project, task),
             name=text("name", 80),
@@ -131,6 +137,8 @@ def _page(project_id: int, given: Any, message: str = "") -> str:
         languages=LANGUAGES,
         choices={"prompt_guidelines": GUIDELINES, "answer_form": ANSWERS, "label_names": NAMES},
         chosen_joint=given.getlist("joint") if hasattr(given, "getlist") else [],
+        templates=TEMPLATES,
+        tokens=TOKENS,
         given=given,
         chosen_how=given.getlist("how") if hasattr(given, "getlist") else [],
         exports=[export | {"names": _names(export), "here": _is_here(export)} for export in made],
