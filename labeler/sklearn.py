@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from labeler import strictjson
 from labeler.backends.base import Backend, BackendRequest
-from labeler.backends.nearest import votes_of
+from labeler.backends.nearest import VOTE, votes_of
 from labeler.errors import BackendError, InputError, MissingExtra
 from labeler.files import DATABASE
 from labeler.ingest.options import ImportOptions
@@ -27,7 +27,6 @@ from labeler.plugins import find
 from labeler.records import BackendFailure, Completion, ParseFailure, Record, Value
 from labeler.retrieval.index import Query
 from labeler.retrieval.retrievers import Retriever
-from labeler.sentence import N_
 from labeler.task import Task
 
 try:
@@ -134,13 +133,19 @@ class LabelerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         import numpy as np
 
-        names = _names(self.task_.schema, self.classes_) if self._checked() else ()
-        rows = [[scores.get(name, 0.0) for name in names] for _, scores in self._answers(X)]
-        found = np.array(rows, dtype=float).reshape(-1, len(names))
-        if not self.task_.schema.one_of_labels:
-            return found
-        # A vote of none counts for none.
-        return found / found.sum(axis=1, keepdims=True)
+        self._checked()
+        names = _names(self.task_.schema, self.classes_)
+        rows = [[scores.get(name, 0.0) for name in names] for scores in self._scores(X)]
+        found: Array = np.array(rows, dtype=float).reshape(-1, len(names))
+        if self.task_.schema.one_of_labels:
+            found /= found.sum(axis=1, keepdims=True)
+        return found
+
+    def _scores(self, X: Iterable[str]) -> Iterator[Mapping[str, float]]:
+        for _, scores in self._answers(X):
+            if not scores:
+                raise BackendError("The backend %(name)s gives labels no scores; use predict", name=self.backend)
+            yield scores
 
     def _named(self, learned: _Learned) -> Task | None:
         """Return the task that was given. Raises :class:`InputRefused` for one without labels to choose."""
@@ -149,11 +154,10 @@ class LabelerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputRefused("The task %(task)s has no labels to choose from; name one that has", task=task.name)
         return task
 
-    def _checked(self) -> bool:
+    def _checked(self) -> None:
         check_is_fitted(self, "classes_")
-        return True
 
-    def _answers(self, X: Iterable[str]) -> Iterator[tuple[Value, Mapping[str, float]]]:
+    def _answers(self, X: Iterable[str]) -> Iterator[tuple[Value, Mapping[str, float] | None]]:
         self._checked()
         return self._opened().answers(_texts(X))
 
@@ -233,15 +237,18 @@ class _Learned:
     def backend(self) -> Backend:
         return self.instance.backend(self.project, self.task, self.estimator.backend)
 
-    def answers(self, texts: Sequence[str]) -> Iterator[tuple[Value, Mapping[str, float]]]:
-        """Yield value and chances of the labels for each text. Raises :class:`BackendError` where there is none."""
+    def answers(self, texts: Sequence[str]) -> Iterator[tuple[Value, Mapping[str, float] | None]]:
+        """Yield value and chances of the labels for each text, None for those of a backend that gives none.
+
+        Raises :class:`BackendError` for a text without an answer.
+        """
         backend, schema = self.backend, self.task.schema
         for start in range(0, len(texts), _AT_ONCE):
             requests = self._requests(texts[start : start + _AT_ONCE])
             for n, (request, found) in enumerate(zip(requests, backend.complete(requests), strict=True), start + 1):
                 if isinstance(found, BackendFailure):
                     raise BackendError("Text %(n)s has no answer: %(why)s", n=n, why=found.message)
-                yield self._value(request, found), found.scores or _shares(schema, request)
+                yield self._value(request, found), _shares(schema, request) if VOTE in found.made else found.scores
 
     def _value(self, request: BackendRequest, found: Completion) -> Value:
         value = self.task.parse_completion(found.text, request.record)
@@ -321,7 +328,7 @@ def _of_one(task: Task | None, y: Any) -> tuple[Task, list[Value], Array]:
     if task is None:
         task = Task(_TASK, Choice(*map(Label, names)))
     else:
-        _check_kind(task, task.schema.one_of_labels, N_("one label each"))
+        _check_kind(task, task.schema.one_of_labels, "one label each")
         strange = next((name for name in names if name not in task.schema.names), None)
         if strange is not None:
             _refuse_label(task, strange)
@@ -338,7 +345,7 @@ def _of_sets(task: Task | None, y: Any) -> tuple[Task, list[Value], Array]:
         task = Task(_TASK, Choices(*(Label(str(n)) for n in range(rows.shape[1]))))
         classes = np.arange(rows.shape[1])
     else:
-        _check_kind(task, task.schema.set_of_labels, N_("sets of labels"))
+        _check_kind(task, task.schema.set_of_labels, "sets of labels")
         classes = np.array(task.schema.names, dtype=object)
     names = task.schema.names
     if rows.shape[1] != len(names):

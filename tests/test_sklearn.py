@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import gc
 import pickle
 import re
@@ -235,3 +236,9 @@ def test_without_scikit_learn_the_command_that_installs_it_is_said() -> None:
         """
     said, _ = python(code).communicate(timeout=60)
     assert said == "The package scikit-learn is not installed; install it with: pip install 'labeler-rag[sklearn]'\n"
+
+
+def test_the_example_of_its_docstring_runs() -> None:
+    """As somebody would type it."""
+    found = doctest.DocTestFinder(recurse=False).find(LabelerClassifier, "LabelerClassifier")
+    assert [doctest.DocTestRunner().run(one) for one in found] == [(0, 5)]

@@ -145,7 +145,7 @@ def train_classifier(
         "versions": {"labeler": labeler.__version__}
         | {package: metadata.version(package) for package in ("torch", "transformers")},
     }
-    _save(folder, training, best, replace(best.card, trained=best.card.trained | trained))
+    _save(folder, training, best, replace(best.card, trained={**best.card.trained, **trained}))
     return folder
 
 
@@ -285,7 +285,7 @@ class _Training:
                 found = replace(other, card=replace(other.card, trained={"weights": rare}))
         self.model.load_state_dict(found.state)
         tested = {TEST: self._measured(found.card, TEST)} if self.rows.splits[TEST] else {}
-        return replace(found, card=replace(found.card, measured=found.card.measured | tested))
+        return replace(found, card=replace(found.card, measured={**found.card.measured, **tested}))
 
     def _rare(self) -> list[float] | None:
         """Return what each label weighs if rare ones weigh more; None where none is rare, or labels come in sets."""
@@ -324,49 +324,51 @@ class _Training:
         """Train until it helps no more; return the weights of the best epoch and its number."""
         import torch
 
-        settings, texts, member = self.settings, self.rows.texts(TRAIN), self._member(TRAIN)
-        loss_of = self._loss(rare)
-        each = -(-len(texts) // settings.batch)
+        settings, wanted = self.settings, self._member(VALIDATION)
+        each = -(-len(self.rows.splits[TRAIN]) // settings.batch)
         steps = each * settings.epochs
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.rate, weight_decay=0.01)
-        warm = max(1, steps // 10)
-        pace = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda at: min((at + 1) / warm, max(0.0, (steps - at) / max(1, steps - warm)))
-        )
-        best: tuple[float, Mapping[str, Any], int] = (float("inf"), {}, 0)
+        pace = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: _pace(at, steps))
+        least, best, state = float("inf"), 0, dict[str, Any]()
         for epoch in range(1, settings.epochs + 1):
-            self.model.train()
-            for n, part in enumerate(torch.randperm(len(texts)).split(settings.batch), 1):
-                places = part.tolist()
-                fed = self.tokenizer(
-                    [texts[place] for place in places], truncation=True, max_length=self.card.longest, padding=True,
-                    return_tensors="pt",
-                )  # fmt: skip
-                wanted = torch.tensor(member[places], device=self.model.device)
-                loss = loss_of(self.model(**fed.to(self.model.device)).logits, wanted)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-                optimizer.step()
+            last = 0.0
+            for n, loss in enumerate(self._epoch(optimizer, rare), 1):
                 pace.step()
-                optimizer.zero_grad()
-                self.progress(Progress((epoch - 1) * each + n, steps, loss.item(), weighted=rare is not None))
-            held = pool.loss(self._outputs(VALIDATION), self._member(VALIDATION), self.one) / len(
-                self._member(VALIDATION)
-            )
-            self.progress(Progress(epoch * each, steps, loss.item(), held, rare is not None))
-            if held < best[0] - _GAIN:
-                best = (
-                    held,
-                    {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()},
-                    epoch,
-                )
-            elif epoch - best[2] >= settings.patience:
+                last = loss
+                self.progress(Progress((epoch - 1) * each + n, steps, loss, weighted=rare is not None))
+            held = pool.loss(self._outputs(VALIDATION), wanted, self.one) / len(wanted)
+            self.progress(Progress(epoch * each, steps, last, held, rare is not None))
+            if held < least - _GAIN:
+                least, best = held, epoch
+                state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            elif epoch - best >= settings.patience:
                 break
-        if not best[2]:
+        if not best:
             raise SettingError(
                 "The training of %(name)s came to nothing: its loss is no number; lower the rate", name=self.card.name
             )
-        return best[1], best[2]
+        return state, best
+
+    def _epoch(self, optimizer: Any, rare: Sequence[float] | None) -> Iterator[float]:
+        """Learn once from each row of train, in batches; yield the loss of each batch."""
+        import torch
+
+        texts, member, batch = self.rows.texts(TRAIN), self._member(TRAIN), self.settings.batch
+        loss_of, order = self._loss(rare), torch.randperm(len(texts)).tolist()
+        self.model.train()
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            fed = self.tokenizer(
+                [texts[place] for place in part], truncation=True, max_length=self.card.longest, padding=True,
+                return_tensors="pt",
+            )  # fmt: skip
+            wanted = torch.tensor(member[part], device=self.model.device)
+            loss = loss_of(self.model(**fed.to(self.model.device)).logits, wanted)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            yield loss.item()
 
     def _loss(self, rare: Sequence[float] | None) -> Callable[[Any, Any], Any]:
         import torch
@@ -416,6 +418,12 @@ class _Training:
         for name, by in (("log_loss", card.temperature), ("log_loss_plain", 1.0)):
             found[name] = pool.loss(outputs / by, member, self.one) / len(member)
         return {name: round(value, 4) for name, value in found.items()}
+
+
+def _pace(step: int, steps: int) -> float:
+    """Return the share of the highest learning rate: rising for a tenth of the steps, then falling to 0."""
+    rising = max(1, steps // 10)
+    return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)))
 
 
 def temperature(outputs: Array, member: Array, one: bool) -> float:
