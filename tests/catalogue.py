@@ -20,8 +20,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "labeler"
 WRITTEN = PACKAGE / "translations/ko/LC_MESSAGES/messages.po"
 COMPILED = WRITTEN.with_suffix(".mo")
-# What is read in a terminal is English: commands, and what authors of plugins are told before a page is there.
-ENGLISH = ("cli", "conformance.py", "door.py", "scaffold.py", "testing.py")
+# What is read in a terminal is English: commands, what authors of plugins are told before a page is there, and what is
+# said in Python.
+ENGLISH = ("cli", "conformance.py", "door.py", "scaffold.py", "sklearn.py", "testing.py")
 
 
 def modules() -> list[Path]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 AUTO, SCORED, GENERATED = "auto", "scored", "generated"
 ANSWERING = (AUTO, SCORED, GENERATED)
-LEARNING = ("ensemble", "probe")
+LEARNING = ("ensemble", "probe", "classifier")
 """The built-in backends that learn, by the names that stored suggestions have."""
 
 
@@ -61,6 +61,8 @@ class Backend(ABC):
     """A call costs no fee and keeps no rate limit: weights in this process, loaded for one such backend at a time."""
     learns: bool = False
     """It answers by what was fitted on the approvals of a task."""
+    prompted: bool = True
+    """A billed one answers a prompt; one that does not reads the text alone, so it is shown no examples."""
     batch: int = 1
     """How many requests :meth:`complete` wants at once: 1 spreads them over threads, more come from one thread."""
     base_url: str | None = None

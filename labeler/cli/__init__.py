@@ -8,6 +8,7 @@
     exports.py      exports list, compare, again
     runs.py         prelabel; run_options.py makes its options from the table of a task's settings
     calibration.py  calibrate
+    classifier.py   train-classifier
     replay.py       replay, ready
     improve.py      improve
     settings.py     settings of the instance, a project, a task
@@ -29,6 +30,7 @@ import click
 from labeler.cli import (
     calibration,
     care,
+    classifier,
     data,
     exports,
     improve,
@@ -45,8 +47,8 @@ from labeler.cli.base import cli, instance_folder
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
-    "calibration", "care", "cli", "data", "exports", "improve", "main", "models", "people", "plugin", "removal",
-    "replay", "runs", "serve", "settings",
+    "calibration", "care", "classifier", "cli", "data", "exports", "improve", "main", "models", "people", "plugin",
+    "removal", "replay", "runs", "serve", "settings",
 ]  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def _check(suggester: Suggester) -> None:
     """Raise :class:`InputError` where scores cannot be calibrated, or must not be."""
     if not suggester.task.schema.candidates():
         raise InputError(f"{suggester.task.name} has no closed list of labels, so there are no scores to calibrate")
-    if not suggester.backend.billed:
+    if not suggester.backend.billed or suggester.backend.learns:
         raise InputError(
             f"The backend {suggester.backend.name} learns from the approved labels themselves, so they cannot tell "
             "how its scores are off; name another with --backend"

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from labeler import strictjson
-from labeler.backends.base import LEARNING
 from labeler.backends.nearest import NearestBackend, weight
 from labeler.labels import LabelSchema
 from labeler.prelabel.fitting import CUT
@@ -18,7 +17,7 @@ from labeler.records import Suggestion, Value
 from labeler.store import Store
 
 # What these say is what is left of the votes and scores; they write nothing themselves.
-FREE = (NearestBackend.name, *LEARNING)
+FREE = (NearestBackend.name, "ensemble", "probe")
 
 
 def clearly_meant(store: Store, schema: LabelSchema, suggestion: Suggestion) -> bool:

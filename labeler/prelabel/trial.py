@@ -47,12 +47,15 @@ class Trial:
 def chosen(suggester: Suggester, ensemble: Learner[Any]) -> Trial | None:
     """Return the trial of a run; None where there is nothing to compare, or too little to compare it on.
 
-    That is a free run, a task without a list of labels, or one with fewer than :data:`stack.LEAST` approved records,
-    near-duplicates counted once. The free answers take part in a cascade, and a joint call is another prompt for each
-    record: these have no trial. The records are drawn with a fixed seed, each label in its share.
+    That is a free run, a task without a list of labels, one with fewer than :data:`stack.LEAST` approved records,
+    near-duplicates counted once, or a backend that learned from the approved records itself. The free answers take part
+    in a cascade, and a joint call is another prompt for each record: these have no trial. The records are drawn with a
+    fixed seed, each label in its share.
     """
-    alone = suggester.mode == DIRECT and not suggester.joint
-    if not (suggester.backend.billed and alone and suggester.stacks and isinstance(ensemble, EnsembleBackend)):
+    backend, alone = suggester.backend, suggester.mode == DIRECT and not suggester.joint
+    if not (
+        backend.billed and not backend.learns and alone and suggester.stacks and isinstance(ensemble, EnsembleBackend)
+    ):
         return None
     entries = [entry for _, entry in ensemble.examples()[-COMPARED:]]
     if len(entries) < stack.LEAST:

@@ -103,6 +103,7 @@ WORDS = {
     "ensemble": N_("Ensemble: learns from the approved labels (free)"),
     "probe": N_("Probe: the ensemble's model of the vectors alone (free)"),
     "transformers": N_("Model on this computer"),
+    "classifier": N_("Trained classifier"),
     # What texts are compared by
     "embedder.auto": N_("the best that is installed"),
     "embedder.lexical": N_("by words and letters"),

@@ -103,7 +103,7 @@ class TransformersBackend(Backend):
                 raise
             except Exception as error:
                 log.exception("The local weights could not be loaded")
-                raise BackendError(_unexpected(error).message) from error
+                raise BackendError(unexpected(error).message) from error
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return how many tokens a prompt has. Raises :class:`PromptRefused` if the template takes no such messages."""
@@ -147,7 +147,7 @@ class TransformersBackend(Backend):
         except LabelerError as error:
             return str(error), [], {}
         except Exception as error:
-            return _unexpected(error).message, [], {}
+            return unexpected(error).message, [], {}
         notes = slower(loaded.model)
         capabilities = {
             "scored": True,
@@ -180,7 +180,7 @@ class TransformersBackend(Backend):
             return [BackendFailure("setup", str(error), fatal=True) for _ in requests]
         except Exception as error:
             log.exception("The local weights could not be loaded")
-            return [replace(_unexpected(error), kind="setup", fatal=True) for _ in requests]
+            return [replace(unexpected(error), kind="setup", fatal=True) for _ in requests]
         results: dict[int, Result] = {}
         jobs: list[_Job] = []
         for place, request in enumerate(requests):
@@ -207,7 +207,7 @@ class TransformersBackend(Backend):
         except PromptRefused as error:
             return BackendFailure("request", Sentence("%(why)s.", why=error))
         except Exception as error:
-            return _unexpected(error)
+            return unexpected(error)
         return _Job(place, request, prompt, dict(candidates))
 
     def _parts(
@@ -234,7 +234,7 @@ class TransformersBackend(Backend):
             message = str(error)
         except Exception as error:
             log.exception("Unexpected error of the backend transformers")
-            return [_unexpected(error)] * len(jobs)
+            return [unexpected(error)] * len(jobs)
         if len(jobs) == 1:
             return [BackendFailure("memory", Sentence("%(why)s.", why=message))]
         # The one that failed says nothing about how many of the others fit.
@@ -360,7 +360,8 @@ def _too_long(tokens: int, answer: int, loaded: LoadedModel) -> BackendFailure:
     return BackendFailure("request", message)
 
 
-def _unexpected(error: Exception) -> BackendFailure:
+def unexpected(error: Exception) -> BackendFailure:
+    """Return what to say of an error that nobody foresaw."""
     message = Sentence("The local model failed with an unexpected %(error)s; see the log.", error=type(error).__name__)
     if "CUDA error" in str(error) or "CUBLAS" in str(error):
         # After such an error no call of this process reaches the card any more.

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -112,6 +112,48 @@ def _load(options: LoadOptions, device: torch.device, quantization: str) -> Load
     model.generation_config = transformers.GenerationConfig(eos_token_id=list(eos_ids), pad_token_id=pad_id)
     described = f"{_name(options)} on {device.type}, {_bits_name(quantization)}{str(dtype).removeprefix('torch.')}"
     return LoadedModel(model, tokenizer, device, dtype, _context(model, tokenizer), described, eos_ids, pad_id)
+
+
+def load_encoder(model_id: str, device: str = AUTO, **how: Any) -> tuple[Any, Any]:
+    """Load an encoder that classifies, and its tokenizer, by hub id or folder; ``how`` goes into its configuration.
+
+    What is laid on the encoder may be new, the encoder itself may not. Raises :class:`SettingError`,
+    :class:`MissingExtra` or :class:`BackendError`.
+    """
+    for package in ("torch", "transformers"):
+        _need(package)
+    options = _located(LoadOptions(model_id, WHOLE, device))
+    place = choose_device(device)
+    try:
+        model, tokenizer, missing = _load_encoder(options, how)
+    except Exception as error:  # as in load
+        _explain(error, options, place.type)
+    inside = [name for name in missing if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
+    if inside:
+        raise SettingError(
+            "The model %(model)s has no weights for %(n)s parts of its encoder, such as %(name)s; take another model",
+            model=model_id,
+            n=len(inside),
+            name=inside[0],
+        )
+    return model.to(place), tokenizer
+
+
+def _load_encoder(options: LoadOptions, how: Mapping[str, Any]) -> tuple[Any, Any, list[str]]:
+    transformers: Any = importlib.import_module("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    said = logging.getLogger("transformers")
+    source: dict[str, Any] = {"trust_remote_code": False, "token": os.environ.get("HF_TOKEN") or False}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(options.model_id, **source)
+    load = transformers.AutoModelForSequenceClassification.from_pretrained
+    before = said.level
+    try:
+        # It reports that what is laid on the encoder is new.
+        said.setLevel(logging.ERROR)
+        model, report = load(options.model_id, use_safetensors=True, output_loading_info=True, **source, **how)
+    finally:
+        said.setLevel(before)
+    return model, tokenizer, sorted(report["missing_keys"])
 
 
 def choose_device(wanted: str) -> torch.device:
