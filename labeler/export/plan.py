@@ -130,10 +130,14 @@ class Plan:
             if 0 < n < FEW:
                 said = N_("%(split)s has %(n)s rows only; results on fewer than %(few)s say little")
                 yield finding("few_rows", Sentence(said, split=name, n=n, few=FEW), n)
-            lacking = [label for label in self.labels.get(TRAIN, ()) if label not in self.labels.get(name, ())]
+            lacking = sorted(self.labels.get(TRAIN, Counter()).keys() - self.labels.get(name, Counter()).keys())
             if n and lacking:
                 said = N_("%(split)s lacks labels that the training set has: %(names)s")
-                yield finding("label_absent", Sentence(said, split=name, names=", ".join(sorted(lacking)[:50])), n)
+                yield finding(
+                    "label_absent",
+                    Sentence(said, split=name, names=", ".join(lacking[:8]) + " ..." * (len(lacking) > 8)),
+                    n,
+                )
 
 
 def remembered(job: Job, plan: Plan) -> bool:
