@@ -131,7 +131,8 @@ class Plan:
                 said = N_("%(split)s has %(n)s rows only; results on fewer than %(few)s say little")
                 yield finding("few_rows", Sentence(said, split=name, n=n, few=FEW), n)
             lacking = sorted(self.labels.get(TRAIN, Counter()).keys() - self.labels.get(name, Counter()).keys())
-            if n and lacking:
+            # Few rows lack labels as a rule: one sentence is enough.
+            if n >= FEW and lacking:
                 said = N_("%(split)s lacks labels that the training set has: %(names)s")
                 yield finding(
                     "label_absent",
