@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from labeler import strictjson
 from labeler.asked import asked
@@ -50,6 +50,7 @@ from labeler.text import content_hash
 FEW = 10
 """Fewer rows than this in a split are worth a warning."""
 _MOST_COLUMNS = 200
+T = TypeVar("T")
 
 
 class _Seen(NamedTuple):
@@ -130,10 +131,15 @@ class Plan:
             if 0 < n < FEW:
                 said = N_("%(split)s has %(n)s rows only; results on fewer than %(few)s say little")
                 yield finding("few_rows", Sentence(said, split=name, n=n, few=FEW), n)
-            lacking = [label for label in self.labels.get(TRAIN, ()) if label not in self.labels.get(name, ())]
-            if n and lacking:
+            lacking = sorted(self.labels.get(TRAIN, Counter()).keys() - self.labels.get(name, Counter()).keys())
+            # Few rows lack labels as a rule: one sentence is enough.
+            if n >= FEW and lacking:
                 said = N_("%(split)s lacks labels that the training set has: %(names)s")
-                yield finding("label_absent", Sentence(said, split=name, names=", ".join(sorted(lacking)[:50])), n)
+                yield finding(
+                    "label_absent",
+                    Sentence(said, split=name, names=", ".join(lacking[:8]) + " ..." * (len(lacking) > 8)),
+                    n,
+                )
 
 
 def remembered(job: Job, plan: Plan) -> bool:
@@ -373,8 +379,9 @@ def _checked(job: Job, row: Row, task: Task, more: Beside, left_out: Findings) -
 def _without_contacts(job: Job, row: Row, value: Value, answer: str, plan: Plan) -> bool:
     """Tell whether a row leaves with the contact data that it has, and name it."""
     text, asked = row["text"], job.selection.contacts
-    metadata = strictjson.loads(row["metadata"]) if may_have(row["metadata"]) else {}
-    kinds = kinds_in([text, answer, metadata])
+    if not any(map(may_have, (text, answer, row["metadata"]))):
+        return True
+    kinds = kinds_in([text, answer, strictjson.loads(row["metadata"])])
     if not kinds:
         return True
     if asked == MASK and not _same_when_masked(job, text, value, answer):
@@ -400,22 +407,25 @@ def _without_contradictions(seen: Sequence[_Seen], plan: Plan, keep: bool) -> li
     Near-duplicates contradict each other if their labels count differently; free texts that are put in other words do
     not.
     """
-    copies: dict[bytes, dict[str, _Seen]] = {}
+    copies: dict[bytes, dict[str, _Seen]] = {hash_: {} for hash_ in _more_than_once(one.hash for one in seen)}
     for one in seen:
-        # One record twice: it was decided again between two pages, and the later annotation is in force.
-        copies.setdefault(one.hash, {})[one.key] = one
-    standing = [one for one in seen if copies[one.hash][one.key] is one]
-    near: dict[int, tuple[set[bytes], set[tuple[str, ...]]]] = {}
+        if one.hash in copies:
+            # One record twice: it was decided again between two pages, and the later annotation is in force.
+            copies[one.hash][one.key] = one
+    standing = [one for one in seen if copies.get(one.hash, {one.key: one})[one.key] is one]
+    near: dict[int | None, tuple[set[bytes], set[tuple[str, ...]]]] = {
+        cluster: (set(), set()) for cluster in _more_than_once(one.cluster for one in standing) if cluster is not None
+    }
     for one in standing:
-        if one.cluster is not None:
-            texts, labels = near.setdefault(one.cluster, (set(), set()))
+        if one.cluster in near:
+            texts, labels = near[one.cluster]
             texts.add(one.hash)
             labels.add(one.counts_as)
     leaving: list[_Seen] = []
     for one in standing:
-        same = copies[one.hash].values()
+        same = copies.get(one.hash, {one.key: one}).values()
         differ = len({other.answer for other in same}) > 1
-        texts, labels = near.get(one.cluster or 0, (set(), set()))
+        texts, labels = near.get(one.cluster, (set(), set()))
         kinds = ["contradicting"] if differ else ["duplicate"] if len(same) > 1 else []
         kinds += ["near_contradicting"] if len(texts) > 1 and len(labels) > 1 else []
         contradicting = [kind for kind in kinds if kind != "duplicate"]
@@ -426,3 +436,10 @@ def _without_contradictions(seen: Sequence[_Seen], plan: Plan, keep: bool) -> li
             plan.warnings.add(kind, one.key)
         leaving.append(one)
     return leaving
+
+
+def _more_than_once(values: Iterable[T]) -> set[T]:
+    seen, again = set[T](), set[T]()
+    for value in values:
+        (again if value in seen else seen).add(value)
+    return again
