@@ -128,7 +128,7 @@ def _of_records(place: Place) -> list[Screen]:
         Screen("settings.task.tree", f"{project}/settings/categories"),
         Screen("runs.show.paused", f"{project}/runs/{values['paused']}"),
         Screen("replays.show.drafts", f"{project}/replays/{values['search']}"),
-        Screen("replays.cells.changed", f"{project}/replays/{values['replay_id']}/records?arm=1&changed=1"),
+        Screen("replays.cells.changed", f"{project}/replays/{values['replay_id']}/records?arm=1&than=0"),
         Screen("error", "/nothing"),
         Screen("error.door", "/welcome?token=spent", submitted, False),
     ]

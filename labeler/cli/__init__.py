@@ -8,6 +8,7 @@
     runs.py         prelabel; run_options.py makes its options from the table of a task's settings
     calibration.py  calibrate
     replay.py       replay, ready
+    evaluate.py     evaluate
     improve.py      improve
     settings.py     settings of the instance, a project, a task
     models.py       backends, models
@@ -25,13 +26,27 @@ from itertools import chain, pairwise
 
 import click
 
-from labeler.cli import calibration, care, data, improve, models, people, plugin, removal, replay, runs, serve, settings
+from labeler.cli import (
+    calibration,
+    care,
+    data,
+    evaluate,
+    improve,
+    models,
+    people,
+    plugin,
+    removal,
+    replay,
+    runs,
+    serve,
+    settings,
+)
 from labeler.cli.base import cli, instance_folder
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
-    "calibration", "care", "cli", "data", "improve", "main", "models", "people", "plugin", "removal", "replay", "runs",
-    "serve", "settings",
+    "calibration", "care", "cli", "data", "evaluate", "improve", "main", "models", "people", "plugin", "removal",
+    "replay", "runs", "serve", "settings",
 ]  # fmt: skip
 
 

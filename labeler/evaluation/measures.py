@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from labeler.evaluation import rouge
 from labeler.labels import LabelSchema, safe_agreement
 from labeler.records import Value
 
@@ -115,6 +116,14 @@ class Answers:
         by_chance = ((drawn @ true) * (drawn @ said)).sum(axis=1) / total**2
         return np.asarray((seen - by_chance) / np.maximum(1 - by_chance, 1e-9))
 
+    def rouge_l(self, drawn: Array) -> Array | None:
+        """Return the mean ROUGE-L of texts: float (1 + draws,); None where labels hold no text."""
+        import numpy as np
+
+        found = [rouge.agreement(self.schema, a, b) for a, b in zip(self.said, self.truths, strict=True)]
+        known = np.array([one for one in found if one is not None])
+        return np.asarray(drawn @ known / drawn.sum(axis=1)) if len(known) else None
+
     def distance(self, drawn: Array) -> Array | None:
         """Return how far off suggestions are on average, in the labels' own unit; None where labels have none."""
         import numpy as np
@@ -146,6 +155,7 @@ class Answers:
             "corrections": 1000 * (drawn @ self.wrong) / n,
             "macro_f1": self.macro_f1(drawn),
             "kappa": self.kappa(drawn),
+            "rouge_l": self.rouge_l(drawn),
             "distance": self.distance(drawn),
             "ece": self.calibration_error(drawn),
         }

@@ -723,6 +723,16 @@ def m027_parts(db: SqliteUtils) -> None:
     _execute(db, "ALTER TABLE records ADD COLUMN parts TEXT")
 
 
+@migrations()
+def m031_evaluations(db: SqliteUtils) -> None:
+    """Replays of held-out records say which, and arms that ask no model how long they took."""
+    _execute(
+        db,
+        """ALTER TABLE replays ADD COLUMN held_out TEXT;
+        ALTER TABLE replay_arms ADD COLUMN seconds REAL;""",
+    )
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 
