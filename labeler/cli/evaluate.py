@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +60,9 @@ def evaluate(
             return
         read = None if budget is None else SETTINGS["budget"].read(budget)
         show = replay.start(instance, found, task, made, None, read, held_out=TEST)
-        watch(instance, show)
+        # What is said on the way is not part of the table, nor of the JSON.
+        with redirect_stdout(sys.stderr):
+            watch(instance, show)
     results = results_of(instance, found, task, show, REPLAY_WITHIN)
     if results.replay["held_out"] is None:
         raise InputError(f"Replay {show} is no evaluation; look at it with 'labeler replay --show {show}'")
@@ -109,16 +113,21 @@ def _table(report: Report) -> list[str]:
     for arm in report.arms:
         numbers = [interval(arm.numbers[name]) if name in arm.numbers else "–" for name in there]
         behind = "–" if arm.behind is None else signed(arm.behind)
-        costs = ["unknown" if cost is None else f"{cost:.4f}" for cost in (arm.cost, cost_in_all(arm, report))]
-        times = [f"{arm.seconds:.3f}", f"{arm.seconds * report.n:.1f}"]
-        counts = [f"{arm.unread:,}", f"{arm.tokens:,.0f}" if arm.billed else "–"]
-        rows.append([str(arm.number + 1), *numbers, behind, shown_p(arm.p), *counts, *times, *costs])
+        tokens = _shown(arm.tokens, ",.0f") if arm.billed else "–"
+        times = [_shown(arm.seconds, ".3f"), _shown(_in_all(arm.seconds, report), ".1f")]
+        costs = [_shown(cost, ".4f") for cost in (arm.cost, _in_all(arm.cost, report, 1000))]
+        rows.append([str(arm.number + 1), *numbers, behind, shown_p(arm.p), f"{arm.unread:,}", tokens, *times, *costs])
     widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def cost_in_all(arm: ArmResult, report: Report) -> float | None:
-    return None if arm.cost is None else arm.cost * report.n / 1000
+def _shown(number: float | None, digits: str) -> str:
+    return "unknown" if number is None else format(number, digits)
+
+
+def _in_all(number: float | None, report: Report, of: int = 1) -> float | None:
+    """Return what all records took, from what ``of`` of them do."""
+    return None if number is None else number * report.n / of
 
 
 def _as_json(results: Results, report: Report) -> dict[str, Any]:
@@ -144,8 +153,8 @@ def _arm_as_json(arm: ArmResult, name: str, report: Report) -> dict[str, Any]:
         "numbers": {of: asdict(one) for of, one in arm.numbers.items()},
         "against_first": _measure(arm.against), "behind_best": _measure(arm.behind), "p": arm.p,
         "told_apart": arm.told_apart, "parse_failures": arm.unread, "without_suggestion": arm.silent,
-        "tokens_a_record": arm.tokens, "seconds_a_record": arm.seconds, "seconds": arm.seconds * report.n,
-        "cost_of_1000": arm.cost, "cost": cost_in_all(arm, report),
+        "tokens_a_record": arm.tokens, "seconds_a_record": arm.seconds, "seconds": _in_all(arm.seconds, report),
+        "cost_of_1000": arm.cost, "cost": _in_all(arm.cost, report, 1000),
     }  # fmt: skip
 
 

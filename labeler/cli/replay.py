@@ -232,11 +232,11 @@ def _told(arm: ArmResult) -> list[str]:
     if arm.silent:
         said.append(f"Without a suggestion: {arm.silent:,} records.")
     if arm.run is not None:
+        took = "answered before"
+        if arm.tokens is not None and arm.seconds is not None:
+            took = f"{arm.tokens:,.0f} tokens and {arm.seconds:.1f} s a record"
         cost = "unknown" if arm.cost is None else f"${arm.cost:.4f}"
-        said.append(
-            f"Run {arm.run['id']}, {arm.run['state']}: {arm.tokens:,.0f} tokens and {arm.seconds:.1f} s a record; "
-            f"cost of 1,000 records {cost}."
-        )
+        said.append(f"Run {arm.run['id']}, {arm.run['state']}: {took}; cost of 1,000 records {cost}.")
     return said
 
 

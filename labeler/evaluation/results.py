@@ -45,12 +45,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
-    """What one arm came to. ``against`` is its agreement minus that of the first arm (where drafts of guidelines are
-    judged, with an interval for all of them together), ``changed`` the share of records
-    where it says something else than that. ``cost`` is in US dollars for 1,000 records, None where it is not known;
-    tokens are those of a record. ``blind`` and ``assisted`` are the agreement on records decided without and with a
-    suggestion in sight, ``anchored`` the second minus the first. ``behind`` is how much less it agrees than the best.
-    On a test set ``behind`` and its ``p`` hold for all arms together. ``unread`` answers could not be parsed.
+    """What one arm came to.
+
+    ``against`` is its agreement minus that of the first arm (where drafts of guidelines are judged, with an interval
+    for all of them together), ``behind`` how much less it agrees than the best; on a test set ``behind`` and its ``p``
+    hold for all arms together. ``changed`` is the share of records where it says something else than the first;
+    ``unread`` answers could not be parsed. ``cost`` is in US dollars for 1,000 records, ``tokens`` and ``seconds`` are
+    those of a record; each is None where it is not known. ``blind`` and ``assisted`` are the agreement on records
+    decided without and with a suggestion in sight, ``anchored`` the second minus the first.
     """
 
     number: int
@@ -65,8 +67,8 @@ class ArmResult:
     unread: int = 0
     p: float | None = None
     cost: float | None = 0.0
-    tokens: float = 0.0
-    seconds: float = 0.0
+    tokens: float | None = 0.0
+    seconds: float | None = 0.0
     blind: Measure | None = None
     assisted: Measure | None = None
     anchored: Measure | None = None
@@ -220,7 +222,6 @@ class Results:
     ) -> ArmResult:
         own, first, run = answers[n], answers[0], self.runs[n]
         differ = [a != b for a, b in zip(own.said, first.said, strict=True)]
-        ended = max(run["done"] + run["failed"], 1) if run else 1
         return ArmResult(
             n, self.arms[n]["settings"], run, run is not None,
             numbers=own.all(drawn),
@@ -231,8 +232,8 @@ class Results:
             silent=sum(value is None for value in own.said),
             unread=len(self.unread(n)),
             cost=_cost(run) if run else 0.0,
-            tokens=(run["tokens_in"] + run["tokens_out"]) / ended if run else 0.0,
-            seconds=run["seconds"] / ended if run else (self.arms[n]["seconds"] or 0.0) / len(self.rows),
+            tokens=_each(run, run["tokens_in"] + run["tokens_out"]) if run else 0.0,
+            seconds=_each(run, run["seconds"]) if run else (self.arms[n]["seconds"] or 0.0) / len(self.rows),
             # What is learned from a train split does not grow on the way.
             curve=() if self.replay["held_out"] else self._curve(own),
             **self._sides(own),
@@ -322,10 +323,17 @@ class Results:
 
 
 def _cost(run: Mapping[str, Any]) -> float | None:
-    """Return what 1,000 records cost, those too whose answers were paid before; None where that is not known."""
-    if run["unpriced"]:
-        return None
+    """Return what 1,000 records cost; None where that is not known."""
+    found = None if run["unpriced"] else _each(run, run["spent"])
+    return None if found is None else 1000 * found
+
+
+def _each(run: Mapping[str, Any], total: float) -> float | None:
+    """Return what a record took of what the calls of a run took, those records too whose answers were there before.
+
+    None where all were.
+    """
     ended, asked = run["done"] + run["failed"], run["calls"] + run["reused"]
     if not run["calls"]:
         return 0.0 if not asked else None
-    return float(1000 * run["spent"] / run["calls"] * asked / max(ended, 1))
+    return float(total / run["calls"] * asked / max(ended, 1))
