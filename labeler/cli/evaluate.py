@@ -44,8 +44,8 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Compare backends and models on the approved records of the test split.
 
-    Examples, and what is learned, come from the train split alone. Without --arm the task as it is set stands beside
-    the free backends.
+    Examples, and what is learned, come from the train split alone. Without --arm the task as it is set is compared
+    with the free backends.
     """
     from labeler.evaluation import replay
     from labeler.export.splits import TEST
