@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labeler.cli.base import clean, cli, task_options, with_instance
-from labeler.cli.replay import check_measured, interval, named, results_of, show_estimates, signed, watch
+from labeler.cli.replay import check_measured, interval, named, results_of, show_estimates, watch
 from labeler.cli.run_options import SETTINGS
 from labeler.errors import InputError
 from labeler.sentence import recalled
@@ -112,7 +112,7 @@ def _table(report: Report) -> list[str]:
     rows = [head]
     for arm in report.arms:
         numbers = [interval(arm.numbers[name]) if name in arm.numbers else "–" for name in there]
-        behind = "–" if arm.behind is None else signed(arm.behind)
+        behind = "–" if arm.behind is None else interval(arm.behind)
         tokens = _shown(arm.tokens, ",.0f") if arm.billed else "–"
         times = [_shown(arm.seconds, ".3f"), _shown(_in_all(arm.seconds, report), ".1f")]
         costs = [_shown(cost, ".4f") for cost in (arm.cost, _in_all(arm.cost, report, 1000))]

@@ -14,7 +14,7 @@ from labeler import accounts
 from labeler import settings as tables
 from labeler.annotation.queue import LIKE_LABEL
 from labeler.errors import Forbidden, InputError, NotFound
-from labeler.evaluation import apart, heldout, rouge
+from labeler.evaluation import apart, rouge
 from labeler.evaluation import drafts as material
 from labeler.evaluation import replay as service
 from labeler.evaluation import search as searching
@@ -116,7 +116,8 @@ def _page(
         tasks=instance().tasks_of(g.project),
         replays=instance().store.replays.of_task(project_id, task.name),
         counts=instance().store.work.counts(project_id, task.name),
-        held_out=len(heldout.records(instance().store, project_id)),
+        # Whether an export has split records at all: how many are in which would be counted for every look.
+        split=instance().store.splits.newest(project_id) > 0,
         options=task_options(task, g.project),
         given=given,
         estimates=estimates,
