@@ -21,6 +21,7 @@ from labeler.annotation.decisions import Decision
 from labeler.app import create_app
 from labeler.evaluation import replay
 from labeler.export import export_task
+from labeler.export.splits import TEST, TRAIN
 from labeler.ingest.cells import read_label
 from labeler.ingest.options import ImportOptions
 from labeler.ingest.service import queue_import
@@ -128,7 +129,9 @@ def _of_records(place: Place) -> list[Screen]:
         Screen("settings.task.tree", f"{project}/settings/categories"),
         Screen("runs.show.paused", f"{project}/runs/{values['paused']}"),
         Screen("replays.show.drafts", f"{project}/replays/{values['search']}"),
-        Screen("replays.cells.changed", f"{project}/replays/{values['replay_id']}/records?arm=1&changed=1"),
+        Screen("replays.cells.changed", f"{project}/replays/{values['replay_id']}/records?arm=1&than=0"),
+        Screen("replays.show.test", f"{project}/replays/{values['evaluation']}"),
+        Screen("replays.cells.unread", f"{project}/replays/{values['evaluation']}/records?arm=1&unread=1"),
         Screen("error", "/nothing"),
         Screen("error.door", "/welcome?token=spent", submitted, False),
     ]
@@ -227,7 +230,7 @@ def _furnish(instance: Instance, people: list[int]) -> tuple[dict[str, Any], dic
         "project_id": project_id, "task": "sentiment", "reviewer_id": people[1], "upload": UPLOAD, "run_id": run_id,
         "import_id": import_id, "export_id": made.id, "name": "manifest.json", "record_id": records["short"],
         "paused": paused, "replay_id": _replay(instance, project, admin), "search": _search(instance, project, admin),
-        **_other_projects(instance, admin),
+        "evaluation": _evaluation(instance, project, admin), **_other_projects(instance, admin),
     }  # fmt: skip
     return values, records | products
 
@@ -295,15 +298,35 @@ def _suggestions(instance: Instance, project_id: int, records: dict[str, int]) -
 
 def _replay(instance: Instance, project: Any, admin: int) -> int:
     """Replay what is approved by a free backend and by a model that answered and was paid."""
-    store, task = instance.store, instance.task_of(project, "sentiment")
+    task = instance.task_of(project, "sentiment")
     grid = {"backend": ["nearest", "openai"], "model_id": ["gpt-4o-mini"]}
     arms = replay.arms_of(instance, project, task, grid)
-    id_ = replay.start(instance, project, task, arms, None, 5, admin)
+    return _walked(instance, replay.start(instance, project, task, arms, None, 5, admin))
+
+
+def _evaluation(instance: Instance, project: Any, admin: int) -> int:
+    """Lay a model beside a free backend on a half of what is approved; it answers one in three unreadably."""
+    store, task = instance.store, instance.task_of(project, "sentiment")
+    approved = [record_id for record_id, _, _ in replay.chosen(instance, project, task, None)]
+    places = {id_: (TEST, TRAIN)[n % 2] for n, id_ in enumerate(approved)}
+    newest = store.splits.newest(project["id"])
+    assert store.write(lambda tx: store.splits.remember(tx, project["id"], places, newest, anew=True))
+    arms = replay.each_kind(
+        instance, project, task, [{"backend": "nearest"}, {"backend": "openai", "model_id": "gpt-4o-mini"}]
+    )
+    return _walked(instance, replay.start(instance, project, task, arms, None, 5, admin, TEST), "parse: shape")
+
+
+def _walked(instance: Instance, id_: int, failure: str | None = None) -> int:
+    """Walk through a replay, and let its model have answered."""
+    store = instance.store
     replay.walk(instance, id_)
     rows = store.replays.items(id_)
     for arm in store.replays.arms(id_):
         if arm["run_id"] is not None:
             said = [Said(row["record_id"], "negative" if n else "positive", None, 0.8) for n, row in enumerate(rows)]
+            if failure is not None:
+                said = [Said(one.record_id, None, failure) if n % 3 == 0 else one for n, one in enumerate(said)]
             store.write(lambda tx, arm=arm, said=said: _answered(store, tx, id_, arm, said))  # type: ignore[misc]
     return id_
 

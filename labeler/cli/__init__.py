@@ -10,6 +10,7 @@
     calibration.py  calibrate
     classifier.py   train-classifier
     replay.py       replay, ready
+    evaluate.py     evaluate
     improve.py      improve
     settings.py     settings of the instance, a project, a task
     models.py       backends, models
@@ -32,6 +33,7 @@ from labeler.cli import (
     care,
     classifier,
     data,
+    evaluate,
     exports,
     improve,
     models,
@@ -47,8 +49,8 @@ from labeler.cli.base import cli, instance_folder
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
-    "calibration", "care", "classifier", "cli", "data", "exports", "improve", "main", "models", "people", "plugin",
-    "removal", "replay", "runs", "serve", "settings",
+    "calibration", "care", "classifier", "cli", "data", "evaluate", "exports", "improve", "main", "models", "people",
+    "plugin", "removal", "replay", "runs", "serve", "settings",
 ]  # fmt: skip
 
 

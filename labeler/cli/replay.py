@@ -71,7 +71,7 @@ def replay_(
     if show is None:
         arms = replay.arms_of(instance, found, task, _read(given))
         if dry_run:
-            _show_estimates(instance, found, task, arms, None if whole else sample)
+            show_estimates(instance, found, task, arms, None if whole else sample)
             return
         read = None if budget is None else SETTINGS["budget"].read(budget)
         show = replay.start(instance, found, task, arms, None if whole else sample, read)
@@ -146,13 +146,15 @@ def _is_walked_through(instance: Instance, number: int) -> bool:
     return row["state"] == WAITING and row["message"] is None
 
 
-def _show_estimates(
-    instance: Instance, project: Mapping[str, Any], task: Task, arms: Sequence[Arm], sample: int | None
-) -> None:
+def show_estimates(
+    instance: Instance, project: Mapping[str, Any], task: Task, arms: Sequence[Arm], sample: int | None,
+    held_out: str | None = None,
+) -> None:  # fmt: skip
+    """Say what each arm of a replay would take."""
     from labeler.evaluation import replay
 
     executor = instance.task_settings(project, task.name)["executor"]
-    found = replay.estimates(instance, project, task, arms, sample)
+    found = replay.estimates(instance, project, task, arms, sample, held_out)
     for n, (arm, estimate) in enumerate(zip(arms, found, strict=True), 1):
         click.echo(f"Arm {n}: {named(arm.settings)}")
         show_estimate(estimate, executor)
@@ -229,11 +231,11 @@ def _told(arm: ArmResult) -> list[str]:
     if arm.silent:
         said.append(f"Without a suggestion: {arm.silent:,} records.")
     if arm.run is not None:
+        took = "answered before"
+        if arm.tokens is not None and arm.seconds is not None:
+            took = f"{arm.tokens:,.0f} tokens and {arm.seconds:.1f} s a record"
         cost = "unknown" if arm.cost is None else f"${arm.cost:.4f}"
-        said.append(
-            f"Run {arm.run['id']}, {arm.run['state']}: {arm.tokens:,.0f} tokens and {arm.seconds:.1f} s a record; "
-            f"cost of 1,000 records {cost}."
-        )
+        said.append(f"Run {arm.run['id']}, {arm.run['state']}: {took}; cost of 1,000 records {cost}.")
     return said
 
 
@@ -245,7 +247,7 @@ def _mistaken(results: Results, arm: int) -> list[str]:
 
 _TITLES = {
     "agreement": "agreement", "corrections": "corrections per 1,000", "macro_f1": "macro F1", "kappa": "kappa",
-    "distance": "mean error", "ece": "ECE",
+    "rouge_l": "ROUGE-L", "distance": "mean error", "ece": "ECE",
 }  # fmt: skip
 
 

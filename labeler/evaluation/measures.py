@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labeler.evaluation import rouge
 from labeler.labels import LabelSchema, safe_agreement
 from labeler.records import Value
 
@@ -103,6 +104,12 @@ class Answers:
         by_chance = ((drawn @ true) * (drawn @ said)).sum(axis=1) / total**2
         return np.asarray((seen - by_chance) / np.maximum(1 - by_chance, 1e-9))
 
+    def rouge_l(self, drawn: Array) -> Array | None:
+        """Return the mean ROUGE-L of texts: float (1 + draws,); None where labels hold no text."""
+        found = [rouge.agreement(self.schema, a, b) for a, b in zip(self.said, self.truths, strict=True)]
+        known = np.array([one for one in found if one is not None])
+        return np.asarray(drawn @ known / drawn.sum(axis=1)) if len(known) else None
+
     def distance(self, drawn: Array) -> Array | None:
         """Return how far off suggestions are on average, in the labels' own unit; None where labels have none."""
         pairs = zip(self.said, self.truths, strict=True)
@@ -130,6 +137,7 @@ class Answers:
             "corrections": 1000 * (drawn @ self.wrong) / n,
             "macro_f1": self.macro_f1(drawn),
             "kappa": self.kappa(drawn),
+            "rouge_l": self.rouge_l(drawn),
             "distance": self.distance(drawn),
             "ece": self.calibration_error(drawn),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from labeler.backends.ensemble import learner_for
@@ -12,7 +12,7 @@ from labeler.prelabel.suggest import Suggester
 from labeler.retrieval.index import ExampleIndex
 from labeler.store import Store
 from labeler.store.fits import Fits
-from labeler.store.past import PastAnnotations
+from labeler.store.past import ChosenAnnotations, PastAnnotations
 from labeler.suggesters import Suggesters
 from labeler.task import Task
 
@@ -30,13 +30,15 @@ class _NoFits(Fits):
 class Past:
     """Makes suggesters that know what was decided up to one moment, which moves on by :meth:`go_to`, never back.
 
-    Everything else (records, vectors, settings) is as it is now. Used by one thread; to be closed.
+    Where annotations are ``chosen``, nothing is known of others. Everything else (records, vectors, settings) is as it
+    is now. Used by one thread; to be closed.
     """
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, chosen: Collection[int] | None = None) -> None:
         self._instance = instance
         self.store = Store(instance.store.path, read_only=True)
-        self._log = self.store.annotations = PastAnnotations(self.store.db)
+        self._log = PastAnnotations(self.store.db) if chosen is None else ChosenAnnotations(self.store.db, chosen, 0)
+        self.store.annotations = self._log
         self.store.fits = _NoFits(self.store.db)
         self.read_only = True
         self._indexes: dict[tuple[int, str, str], ExampleIndex] = {}

@@ -87,7 +87,7 @@ def readiness(instance: Instance, project: Mapping[str, Any], task: Task) -> Rea
 
 def _growth(instance: Instance, project: Mapping[str, Any], task: Task) -> tuple[Measure | None, int | None]:
     """Return the slope of agreement over the logarithm of how many examples there were, by the newest replay."""
-    for row in instance.store.replays.of_task(project["id"], task.name, _LOOKED_AT, drafts=False):
+    for row in instance.store.replays.of_task(project["id"], task.name, _LOOKED_AT, every=False):
         results = Results(instance, row["id"])
         free = next((n for n, run in enumerate(results.runs) if run is None), None)
         known = np.array([item["known"] or 0 for item, _ in results.items])

@@ -4,6 +4,8 @@ Each record is suggested again as it stood right before the first decision on it
 later decision are hidden, from the examples and from what is learned of them. Records that had a near-duplicate decided
 on before them are left out, so that none is hidden from an ensemble that had learned of it.
 
+An evaluation is a replay of a test set: there the examples, and what is learned, are those of the train split.
+
 A replay is walked through once, in the order of the decisions: what costs nothing is suggested on the way, and for
 models the examples are chosen that their prompts would have shown. These are asked in runs, through the ledger: what
 was answered before is not paid again, budgets hold, and a run can be watched, paused and resumed.
@@ -12,13 +14,15 @@ was answered before is not paid again, budgets hold, and a run can be watched, p
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import islice, product
+from itertools import groupby, islice, product
 from typing import Any
 
 from labeler import strictjson
 from labeler.errors import Conflict, InputError, LabelError
+from labeler.evaluation import heldout
 from labeler.evaluation.past import Past
 from labeler.instance import Instance
 from labeler.prelabel import runs
@@ -33,6 +37,8 @@ from labeler.store.replays import Said
 from labeler.task import Task
 
 MOST_ARMS = 24
+PARSE = "parse: "
+"""So begins why nothing is said where an answer came, and could not be parsed."""
 _SLICE, _PAGE = 25, 200
 # Each record on its own: no cheaper step before it, no other task beside it.
 ALONE: Mapping[str, Any] = {"mode": DIRECT, "joint": []}
@@ -58,10 +64,17 @@ def arms_of(instance: Instance, project: Mapping[str, Any], task: Task, grid: Ma
     if not names:
         free = ["ensemble"] if instance.ensemble(project, task).supports(task.schema) else []
         rest = [{"backend": name} for name in (*free, "nearest")]
-    if len(rest) >= MOST_ARMS:
-        raise InputError("These are %(n)s combinations; a replay has at most %(most)s", n=len(rest) + 1, most=MOST_ARMS)
+    return each_kind(instance, project, task, ({}, *rest))
+
+
+def each_kind(
+    instance: Instance, project: Mapping[str, Any], task: Task, wanted: Sequence[Mapping[str, Any]]
+) -> list[Arm]:
+    """Return an arm for each of some settings, each kind once. Raises :class:`InputError` for too many."""
+    if len(wanted) > MOST_ARMS:
+        raise InputError("These are %(n)s combinations; a replay has at most %(most)s", n=len(wanted), most=MOST_ARMS)
     found: dict[str, Arm] = {}
-    for settings in ({}, *rest):
+    for settings in wanted:
         arm = arm_of(instance, project, task, settings)
         found.setdefault(arm.suggester.kind, arm)
     return list(found.values())
@@ -76,10 +89,11 @@ def arm_of(instance: Instance, project: Mapping[str, Any], task: Task, settings:
 
 
 def estimates(
-    instance: Instance, project: Mapping[str, Any], task: Task, arms: Sequence[Arm], sample: int | None
-) -> list[Estimate]:
+    instance: Instance, project: Mapping[str, Any], task: Task, arms: Sequence[Arm], sample: int | None,
+    held_out: str | None = None,
+) -> list[Estimate]:  # fmt: skip
     """Return what each arm would take, before anyone pays."""
-    ids = [record_id for record_id, _, _ in chosen(instance, project, task, sample)]
+    ids = [record_id for record_id, _, _ in _items(instance, project, task, sample, held_out)]
     return [estimated(instance, project, arm.suggester, ids) for arm in arms]
 
 
@@ -109,6 +123,34 @@ def chosen(
     return list(islice(_with_truth(instance, task, newest), sample))[::-1]
 
 
+def tested(instance: Instance, project: Mapping[str, Any], task: Task, name: str) -> list[tuple[int, int, int]]:
+    """Return the approvals of a test set as :func:`chosen` does: all are judged by what is decided now.
+
+    Near-duplicates count once, by the first of them: they say the same, and would make intervals too narrow.
+    """
+    members, now = heldout.records(instance.store, project["id"], name), instance.store.annotations.newest()
+    firsts: dict[Any, tuple[int, int, int]] = {}
+    for row in instance.store.replays.log(project["id"], task.name, task.unit):
+        if row["approved"] and row["record_id"] in members:
+            firsts.setdefault(place_of(row), (row["record_id"], row["id"], now))
+    return list(_with_truth(instance, task, list(firsts.values())))
+
+
+def _items(
+    instance: Instance, project: Mapping[str, Any], task: Task, sample: int | None, held_out: str | None
+) -> list[tuple[int, int, int]]:
+    """Return what a replay goes over: the newest approvals, or a test set. Raises :class:`InputError` for none."""
+    if held_out is None:
+        return chosen(instance, project, task, sample)
+    items = tested(instance, project, task, held_out)
+    if not items:
+        raise InputError(
+            "No approved label of %(task)s is in the test split; export the task with a share of test, which keeps it",
+            task=task.name,
+        )
+    return items
+
+
 def place_of(row: Row) -> int | str:
     """Return what a record has in common with its near-duplicates and copies alone."""
     return row["cluster"] or row["content_hash"]  # type: ignore[no-any-return]
@@ -136,20 +178,20 @@ def truth(task: Task, row: Row | Mapping[str, Any]) -> Any:
 
 def start(
     instance: Instance, project: Mapping[str, Any], task: Task, arms: Sequence[Arm], sample: int | None,
-    budget: float | None = None, reviewer_id: int | None = None,
+    budget: float | None = None, reviewer_id: int | None = None, held_out: str | None = None,
 ) -> int:  # fmt: skip
     """Store a replay and return its number; a worker walks through it. ``budget`` holds for each arm that costs.
 
-    Raises :class:`InputError` where no label of the task is approved yet.
+    ``held_out`` names the test set that it goes over, whole, in place of the newest approvals. Raises
+    :class:`InputError` where no label of the task is approved yet, or none of the test set.
     """
-    items = chosen(instance, project, task, sample)
+    items = _items(instance, project, task, sample, held_out)
     if not items:
         raise InputError("No label of %(task)s is approved yet, so there is nothing to replay", task=task.name)
     settings = [arm.settings for arm in arms]
     replays = instance.store.replays
-    return instance.store.write(
-        lambda tx: replays.create(tx, project["id"], task.name, task.version, settings, items, budget, reviewer_id)
-    )
+    place = project["id"], task.name, task.version
+    return instance.store.write(lambda tx: replays.create(tx, *place, settings, items, budget, reviewer_id, held_out))
 
 
 def walk(
@@ -191,6 +233,7 @@ class _Walk:
         self.items = self.replays.items(replay_id)
         # What the prompts of each model show, by arm.
         self.shown: dict[int, list[tuple[int, str]]] = {}
+        self.seconds: dict[int, float] = {}
 
     def _give_drafts_arms(self) -> bool:
         """Let each draft that can be used have an arm, behind that of the guidelines as is; equal ones share it.
@@ -220,32 +263,47 @@ class _Walk:
     def run(self, stopped: Callable[[], bool], progress: Callable[[int, int], None]) -> bool:
         if self.replay["drafts_run"] and not self._give_drafts_arms():
             return True
-        with Past(self.instance) as past:
+        with Past(self.instance, self._may_be_seen()) as past:
             made = {arm["arm"]: self._made(past, arm["settings"]) for arm in self.arms}
             places, done = iter(self.items), 0
             while rows := list(islice(places, _SLICE)):
                 records = self.instance.store.records.many([row["record_id"] for row in rows])
                 pairs = [(int(row["seq"]), records[row["record_id"]]) for row in rows if row["record_id"] in records]
-                steps = [self._step(past, made, seq, record) for seq, record in pairs]
+                steps = [
+                    step
+                    for seq, part in groupby(pairs, key=lambda pair: pair[0])
+                    for step in self._steps(past, made, seq, [record for _, record in part])
+                ]
                 if stopped() or not self._keep(steps):
                     return False
                 done += len(rows)
                 progress(done, len(self.items))
         return self._end(made)
 
-    def _step(self, past: Past, made: Mapping[int, Suggester], seq: int, record: Record) -> _Step:
-        """Suggest for a record as it stood after the decision ``seq``."""
+    def _may_be_seen(self) -> set[int] | None:
+        """Return the annotations that examples and what learns may know of; None for all that came before."""
+        if self.replay["held_out"] is None:
+            return None
+        return heldout.learnable(self.instance.store, self.project["id"], self.task.name)
+
+    def _steps(self, past: Past, made: Mapping[int, Suggester], seq: int, records: Sequence[Record]) -> list[_Step]:
+        """Suggest for records as it stood after the decision ``seq``."""
         past.go_to(seq)
         past.learn(self.project, self.task)
-        said: dict[int, Said] = {}
+        said: list[dict[int, Said]] = [{} for _ in records]
         for arm, suggester in made.items():
             if suggester.backend.billed:
-                (prepared,) = suggester.prepare([record])
-                self.shown.setdefault(arm, []).append((record.id, shown_text(suggester, prepared)))
-            else:
-                (answer,) = suggester.now([record], save=False)
-                said[arm] = said_by(record.id, answer)
-        return _Step(record.id, len(past.index(self.project, self.task)), said)
+                prepared = suggester.prepare(records)
+                shown = [(one.record.id, shown_text(suggester, one)) for one in prepared]
+                self.shown.setdefault(arm, []).extend(shown)
+                continue
+            began = time.perf_counter()
+            answers = suggester.now(records, save=False)
+            self.seconds[arm] = self.seconds.get(arm, 0.0) + time.perf_counter() - began
+            for one, record, answer in zip(said, records, answers, strict=True):
+                one[arm] = said_by(record.id, answer)
+        known = len(past.index(self.project, self.task))
+        return [_Step(record.id, known, one) for record, one in zip(records, said, strict=True)]
 
     def _keep(self, steps: Sequence[_Step]) -> bool:
         def work(tx: Tx) -> bool:
@@ -264,7 +322,7 @@ class _Walk:
 
         def work(tx: Tx) -> bool:
             found = {arm["arm"]: self._queue(tx, arm) for arm in billed}
-            return self.replays.walked(tx, self.id, self.token, found)
+            return self.replays.walked(tx, self.id, self.token, found, self.seconds)
 
         done = self.instance.store.write(work)
         self.instance.wake()
@@ -323,7 +381,7 @@ def said_by(record_id: int, suggestion: Suggestion | BackendFailure) -> Said:
     """Return what a suggestion says of a record, for the table of a replay."""
     if isinstance(suggestion, BackendFailure):
         return Said(record_id, failure=suggestion.kind)
-    failure = None if suggestion.failure is None else f"parse: {suggestion.failure.kind}"
+    failure = None if suggestion.failure is None else f"{PARSE}{suggestion.failure.kind}"
     return Said(record_id, suggestion.value, failure, suggestion.score)
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labeler.evaluation.apart import LEVEL, p_value
 from labeler.evaluation.measures import DRAWS, Answers, Measure, measured, weights
-from labeler.evaluation.replay import truth
+from labeler.evaluation.replay import PARSE, truth
 from labeler.instance import Instance
 from labeler.labels import LabelSchema
 from labeler.records import Value
@@ -44,11 +45,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
-    """What one arm came to. ``against`` is its agreement minus that of the first arm (where drafts of guidelines are
-    judged, with an interval for all of them together), ``changed`` the share of records
-    where it says something else than that. ``cost`` is in US dollars for 1,000 records, None where it is not known;
-    tokens are those of a record. ``blind`` and ``assisted`` are the agreement on records decided without and with a
-    suggestion in sight, ``anchored`` the second minus the first.
+    """What one arm came to.
+
+    ``against`` is its agreement minus that of the first arm (where drafts of guidelines are judged, with an interval
+    for all of them together), ``behind`` how much less it agrees than the best; on a test set ``behind`` and its ``p``
+    hold for all arms together. ``changed`` is the share of records where it says something else than the first;
+    ``unread`` answers could not be parsed. ``cost`` is in US dollars for 1,000 records, ``tokens`` and ``seconds`` are
+    those of a record; each is None where it is not known. ``blind`` and ``assisted`` are the agreement on records
+    decided without and with a suggestion in sight, ``anchored`` the second minus the first.
     """
 
     number: int
@@ -60,9 +64,11 @@ class ArmResult:
     behind: Measure | None = None
     changed: float = 0.0
     silent: int = 0
+    unread: int = 0
+    p: float | None = None
     cost: float | None = 0.0
-    tokens: float = 0.0
-    seconds: float = 0.0
+    tokens: float | None = 0.0
+    seconds: float | None = 0.0
     blind: Measure | None = None
     assisted: Measure | None = None
     anchored: Measure | None = None
@@ -72,11 +78,17 @@ class ArmResult:
     def ended(self) -> bool:
         return self.run is None or self.run["state"] == FINISHED
 
+    @property
+    def told_apart(self) -> bool:
+        """Whether it is shown to agree less than the best: by the interval and by the test."""
+        return self.behind is not None and self.behind.low > 0 and self.p is not None and self.p < LEVEL
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A replay with its arms; ``n`` records count of ``total``, and ``walked`` were walked through. ``best`` agrees
-    best, ``cheapest`` is the arm that costs least of those that are a little worse at most, with 95 %.
+    """A replay with its arms; ``n`` records count of ``total``, and ``walked`` were walked through. ``known`` is how
+    many examples there were at most. ``best`` agrees best, ``cheapest`` is the arm that costs least of those that are a
+    little worse at most, with 95 %.
     """
 
     replay: Mapping[str, Any]
@@ -84,6 +96,7 @@ class Report:
     n: int
     total: int
     walked: int
+    known: int = 0
     best: int = 0
     cheapest: int = 0
 
@@ -149,7 +162,10 @@ class Results:
         # The more drafts are tried, the likelier one of them looks better by luck: all that were judged so far count,
         # so that whoever searches again and again finds no gain in that. A part of the approvals that confirms the
         # best one alone would need more of them for the same certainty, up to nine drafts.
-        self.together = max(1, self.replays.judged(self.replay)) if self.drafts else 1
+        # On a test set each arm is compared with the one that looks best.
+        held_out = self.replay["held_out"] is not None
+        others = len(self.arms) - 1 if held_out else 1
+        self.together = max(1, self.replays.judged(self.replay) if self.drafts else others)
 
     @property
     def draws(self) -> int:
@@ -171,9 +187,10 @@ class Results:
 
     def report(self) -> Report:
         walked = sum(row["known"] is not None for row in self.rows)
+        known = max((row["known"] or 0 for row in self.rows), default=0)
         if not self.items:
             plain = [self._plain(n) for n in range(len(self.arms))]
-            return Report(self.replay, plain, 0, len(self.rows), walked)
+            return Report(self.replay, plain, 0, len(self.rows), walked, known)
         drawn = weights(len(self.items), self.draws)
         answers = [self.answers(n) for n in range(len(self.arms))]
         agreement = [drawn @ one.agreement / len(self.items) for one in answers]
@@ -185,7 +202,7 @@ class Results:
         cheapest = min(
             good, key=lambda arm: (float("inf") if arm.cost is None else arm.cost, -arm.numbers["agreement"].value)
         )
-        return Report(self.replay, arms, len(self.items), len(self.rows), walked, best, cheapest.number)
+        return Report(self.replay, arms, len(self.items), len(self.rows), walked, known, best, cheapest.number)
 
     def answers(self, arm: int) -> Answers:
         found = [self._said(arm, row) for row, _ in self.items]
@@ -205,20 +222,28 @@ class Results:
     ) -> ArmResult:
         own, first, run = answers[n], answers[0], self.runs[n]
         differ = [a != b for a, b in zip(own.said, first.said, strict=True)]
-        ended = max(run["done"] + run["failed"], 1) if run else 1
         return ArmResult(
             n, self.arms[n]["settings"], run, run is not None,
             numbers=own.all(drawn),
             against=measured(agreement[n] - agreement[0], self.together) if n else None,
-            behind=measured(agreement[best] - agreement[n]) if n != best else None,
+            behind=measured(agreement[best] - agreement[n], self.together) if n != best else None,
+            p=self._p(answers[best], own) if n != best else None,
             changed=sum(differ) / len(differ),
             silent=sum(value is None for value in own.said),
+            unread=len(self.unread(n)),
             cost=_cost(run) if run else 0.0,
-            tokens=(run["tokens_in"] + run["tokens_out"]) / ended if run else 0.0,
-            seconds=run["seconds"] / ended if run else 0.0,
-            curve=self._curve(own),
+            tokens=_each(run, run["tokens_in"] + run["tokens_out"]) if run else 0.0,
+            seconds=_each(run, run["seconds"]) if run else (self.arms[n]["seconds"] or 0.0) / len(self.rows),
+            # What is learned from a train split does not grow on the way.
+            curve=() if self.replay["held_out"] else self._curve(own),
             **self._sides(own),
         )  # fmt: skip
+
+    def _p(self, best: Answers, own: Answers) -> float | None:
+        """Return the p of a difference on a test set; Bonferroni, as its interval."""
+        if self.replay["held_out"] is None:
+            return None
+        return min(1.0, self.together * p_value(self.schema, best.agreement, own.agreement))
 
     def _sides(self, own: Answers) -> dict[str, Measure]:
         """Return the agreement on records that were decided blind, on the others, and the difference."""
@@ -262,10 +287,14 @@ class Results:
         pairs = ((value, self._said(arm, row).value) for row, value in self.items)
         return Counter((value, NOTHING if said is None else said) for value, said in pairs)
 
-    def cells(self, arm: int, true: str | None = None, said: str | None = None, changed: bool = False) -> list[Cell]:
+    def unread(self, arm: int) -> list[Cell]:
+        """Return the records where the answer of an arm could not be parsed."""
+        return [cell for cell in self.cells(arm) if (cell.failure or "").startswith(PARSE)]
+
+    def cells(self, arm: int, true: str | None = None, said: str | None = None, than: int | None = None) -> list[Cell]:
         """Return the records of one cell of :meth:`confusion`; without one those where the arm is wrong.
 
-        ``changed`` returns those where it says something else than the first arm.
+        ``than`` returns those where it says something else than that arm.
         """
         found = []
         for row, value in self.items:
@@ -273,14 +302,14 @@ class Results:
             if true is not None:
                 fits = (value, NOTHING if one.value is None else one.value) == (true, said)
             else:
-                fits = one.value != (self._said(0, row).value if changed else value)
+                fits = one.value != (value if than is None else self._said(than, row).value)
             if fits:
                 found.append(Cell(row["record_id"], row["key"], row["text"], value, one.value, one.failure, one.score))
         return found
 
-    def firsts(self) -> dict[int, Value | None]:
-        """Return what the first arm said, by record."""
-        return {row["record_id"]: self._said(0, row).value for row, _ in self.items}
+    def said_by(self, arm: int) -> dict[int, Value | None]:
+        """Return what an arm said, by record."""
+        return {row["record_id"]: self._said(arm, row).value for row, _ in self.items}
 
     def used_by(self) -> str:
         """Return who set the task to an arm; empty for a command, or where nobody did."""
@@ -290,10 +319,17 @@ class Results:
 
 
 def _cost(run: Mapping[str, Any]) -> float | None:
-    """Return what 1,000 records cost, those too whose answers were paid before; None where that is not known."""
-    if run["unpriced"]:
-        return None
+    """Return what 1,000 records cost; None where that is not known."""
+    found = None if run["unpriced"] else _each(run, run["spent"])
+    return None if found is None else 1000 * found
+
+
+def _each(run: Mapping[str, Any], total: float) -> float | None:
+    """Return what a record took of what the calls of a run took, those records too whose answers were there before.
+
+    None where all were.
+    """
     ended, asked = run["done"] + run["failed"], run["calls"] + run["reused"]
     if not run["calls"]:
         return 0.0 if not asked else None
-    return float(1000 * run["spent"] / run["calls"] * asked / max(ended, 1))
+    return float(total / run["calls"] * asked / max(ended, 1))

@@ -737,6 +737,16 @@ def m028_frozen(db: SqliteUtils) -> None:
 
 
 @migrations()
+def m031_evaluations(db: SqliteUtils) -> None:
+    """Replays of held-out records say which, and arms that ask no model how long they took."""
+    _execute(
+        db,
+        """ALTER TABLE replays ADD COLUMN held_out TEXT;
+        ALTER TABLE replay_arms ADD COLUMN seconds REAL;""",
+    )
+
+
+@migrations()
 def m032_named_exports(db: SqliteUtils) -> None:
     """An export may have a name, by which it is asked for and trained on."""
     _execute(

@@ -55,12 +55,16 @@ class Replays:
     def create(
         self, tx: Tx, project_id: int, task: str, task_version: str, arms: Sequence[Mapping[str, Any]],
         items: Sequence[tuple[int, int, int]], budget: float | None, reviewer_id: int | None,
+        held_out: str | None = None,
     ) -> int:  # fmt: skip
-        """Store a replay of ``arms`` (settings) over ``items``: (record, its approval, the last decision before it)."""
-        sql = """INSERT INTO replays (project_id, task, task_version, state, budget, reviewer_id, created_at)
-                 VALUES (:p, :t, :version, :state, :budget, :who, :now) RETURNING id"""
+        """Store a replay of ``arms`` (settings) over ``items``: (record, its approval, the last decision before it).
+
+        ``held_out`` names the test set that they are, if they are one.
+        """
+        sql = """INSERT INTO replays (project_id, task, task_version, state, budget, reviewer_id, created_at, held_out)
+                 VALUES (:p, :t, :version, :state, :budget, :who, :now, :held_out) RETURNING id"""
         params = {"p": project_id, "t": task, "version": task_version, "state": WAITING, "budget": budget}
-        id_ = int(tx.value(sql, params | {"who": reviewer_id, "now": time.time()}))
+        id_ = int(tx.value(sql, params | {"who": reviewer_id, "now": time.time(), "held_out": held_out}))
         rows = [(id_, n, strictjson.dumps(dict(settings))) for n, settings in enumerate(arms)]
         tx.insert("replay_arms", "replay_id, arm, settings", rows)
         tx.insert("replay_items", "replay_id, record_id, annotation_id, seq", [(id_, *item) for item in items])
@@ -73,19 +77,25 @@ class Replays:
             raise NotFound("There is no replay number %(number)s", number=replay_id)
         return dict(row)
 
-    def of_task(self, project_id: int, task: str, limit: int = 20, drafts: bool = True) -> list[Row]:
-        """Return the newest replays of a task, with how many records and arms each has; ``drafts``: also of drafts."""
+    def of_task(self, project_id: int, task: str, limit: int = 20, every: bool = True) -> list[Row]:
+        """Return the newest replays of a task, with how many records and arms each has.
+
+        Without ``every`` only those that compare settings over time: neither drafts, nor on a test set.
+        """
         sql = """SELECT r.*, p.name AS reviewer,
                  (SELECT COUNT(*) FROM replay_items i WHERE i.replay_id = r.id) AS items,
                  (SELECT COUNT(*) FROM replay_arms a WHERE a.replay_id = r.id) AS arms
                  FROM replays r LEFT JOIN reviewers p ON p.id = r.reviewer_id
-                 WHERE r.project_id = :p AND r.task = :t AND (:drafts OR r.drafts_run IS NULL)
+                 WHERE r.project_id = :p AND r.task = :t AND (:every OR (r.drafts_run IS NULL AND r.held_out IS NULL))
                  ORDER BY r.id DESC LIMIT :limit"""
-        return self.db.all(sql, {"p": project_id, "t": task, "limit": limit, "drafts": drafts})
+        return self.db.all(sql, {"p": project_id, "t": task, "limit": limit, "every": every})
 
     def arms(self, replay_id: int) -> list[dict[str, Any]]:
-        """Return ``settings`` and ``run_id`` of each arm, the one that is compared with first."""
-        sql = "SELECT arm, settings, run_id FROM replay_arms WHERE replay_id = :id ORDER BY arm"
+        """Return ``settings`` and ``run_id`` of each arm, the one that is compared with first.
+
+        ``seconds`` is what one that asks no model took to answer; None of others, and before the walk.
+        """
+        sql = "SELECT arm, settings, run_id, seconds FROM replay_arms WHERE replay_id = :id ORDER BY arm"
         rows = self.db.all(sql, {"id": replay_id})
         return [dict(row) | {"settings": strictjson.loads(row["settings"])} for row in rows]
 
@@ -150,13 +160,20 @@ class Replays:
         ]
         tx.many(sql, [(replay_id, arm, *row, row[0]) for row in rows])
 
-    def walked(self, tx: Tx, replay_id: int, token: str, runs: Mapping[int, int]) -> bool:
-        """Say that a replay was walked through, and which run makes what an arm says; False if the claim was lost."""
+    def walked(
+        self, tx: Tx, replay_id: int, token: str, runs: Mapping[int, int], seconds: Mapping[int, float] | None = None
+    ) -> bool:
+        """Say that a replay was walked through; False if the claim was lost.
+
+        ``runs`` make what an arm says, ``seconds`` were taken by one that has said it.
+        """
         sql = f"UPDATE replays SET state = '{WALKED}', token = NULL WHERE id = :id AND token = :token"
         if not tx.run(sql, {"id": replay_id, "token": token}):
             return False
         sql = "UPDATE replay_arms SET run_id = ? WHERE replay_id = ? AND arm = ?"
         tx.many(sql, [(run_id, replay_id, arm) for arm, run_id in runs.items()])
+        sql = "UPDATE replay_arms SET seconds = ? WHERE replay_id = ? AND arm = ?"
+        tx.many(sql, [(taken, replay_id, arm) for arm, taken in (seconds or {}).items()])
         return True
 
     def use(self, tx: Tx, replay_id: int, arm: int, reviewer_id: int | None) -> None:

@@ -14,12 +14,14 @@ from labeler import accounts
 from labeler import settings as tables
 from labeler.annotation.queue import LIKE_LABEL
 from labeler.errors import Forbidden, InputError, NotFound
+from labeler.evaluation import apart, rouge
 from labeler.evaluation import drafts as material
 from labeler.evaluation import replay as service
 from labeler.evaluation import search as searching
 from labeler.evaluation.readiness import LEAST, readiness
 from labeler.evaluation.replay import Arm
 from labeler.evaluation.results import Report, Results
+from labeler.export.splits import TEST
 from labeler.prelabel.runs import Estimate
 from labeler.store.ledger import FINISHED, OPEN
 from labeler.task import Task
@@ -51,9 +53,10 @@ def start(project_id: int) -> Any:
     task = project_task(text("task"))
     try:
         arms, sample, budget = _arms(task), whole("sample", 1, _MOST), decimal("budget", 0, 1e6)
+        held_out = TEST if text("held_out") else None
         if text("action") != "start":
-            return _page(project_id, task, _typed(), _estimates(task, arms, sample))
-        id_ = service.start(instance(), g.project, task, arms, sample, budget, g.person["id"])
+            return _page(project_id, task, _typed(), _estimates(task, arms, sample, held_out))
+        id_ = service.start(instance(), g.project, task, arms, sample, budget, g.person["id"], held_out)
     except (InputError, NotFound) as error:
         return _page(project_id, task, _typed(), message=str(error)), error.status
     instance().wake()
@@ -75,7 +78,7 @@ def _typed() -> dict[str, Any]:
     found: dict[str, Any] = {name: texts(name) for name in tables.REPLAY_GRID}
     for name in ("model_id", "k"):
         found[name] = [part.strip() for part in text(name).replace("\n", ",").split(",") if part.strip()]
-    return found | {name: request.form.get(name, "") for name in ("sample", "budget")}
+    return found | {name: request.form.get(name, "") for name in ("sample", "budget", "held_out")}
 
 
 def _asked() -> dict[str, Any]:
@@ -83,11 +86,12 @@ def _asked() -> dict[str, Any]:
     return {name: request.args.getlist(name) for name in tables.REPLAY_GRID} | {
         "sample": str(tables.REPLAY_SAMPLE),
         "budget": "",
+        "held_out": request.args.get("held_out", ""),
     }
 
 
-def _estimates(task: Task, arms: Sequence[Arm], sample: int | None) -> list[tuple[str, Estimate]]:
-    found = service.estimates(instance(), g.project, task, arms, sample)
+def _estimates(task: Task, arms: Sequence[Arm], sample: int | None, held_out: str | None) -> list[tuple[str, Estimate]]:
+    found = service.estimates(instance(), g.project, task, arms, sample, held_out)
     return [(named(arm.settings), estimate) for arm, estimate in zip(arms, found, strict=True)]
 
 
@@ -112,6 +116,8 @@ def _page(
         tasks=instance().tasks_of(g.project),
         replays=instance().store.replays.of_task(project_id, task.name),
         counts=instance().store.work.counts(project_id, task.name),
+        # Whether an export has split records at all: how many are in which would be counted for every look.
+        split=instance().store.splits.newest(project_id) > 0,
         options=task_options(task, g.project),
         given=given,
         estimates=estimates,
@@ -161,28 +167,39 @@ def progress(project_id: int, replay_id: int) -> Any:
 
 @blueprint.get("/projects/<int:project_id>/replays/<int:replay_id>/records")
 def cells(project_id: int, replay_id: int) -> Any:
-    """The records of one cell of the table of labels, or all that an arm got wrong, or where it says something else."""
+    """The records of one cell of the table of labels, or all that an arm got wrong, or could not be read, or where it
+    says something else than another.
+    """
     results = _results(project_id, replay_id)
-    arm = request.args.get("arm", "0")
-    if not arm.isdecimal() or int(arm) >= len(results.arms):
-        raise NotFound("There is no such page")
+    arm, than = _arm_of(results, "arm") or 0, _arm_of(results, "than")
     approved, said = request.args.get("approved"), request.args.get("said", "")
-    changed = request.args.get("changed") == "1"
-    found = results.cells(int(arm), approved, said, changed)
-    own = results.arms[int(arm)]
+    unread = request.args.get("unread") == "1"
+    found = results.unread(arm) if unread else results.cells(arm, approved, said, than)
+    own = results.arms[arm]
     return render_template(
         "replay_records.html",
         results=results,
         name=named(own["settings"], results),
         approved=approved,
         said=said,
-        changed=changed,
+        other=None if than is None else named(results.arms[than]["settings"], results),
+        unread=unread,
         cells=found[:_CELLS],
         total=len(found),
         schema=results.schema,
         task=results.task,
-        firsts=results.firsts() if changed else {},
+        others={} if than is None else results.said_by(than),
     )
+
+
+def _arm_of(results: Results, name: str) -> int | None:
+    """Return the number of an arm that an address names; None where it names none."""
+    given = request.args.get(name)
+    if given is None:
+        return None
+    if not given.isdecimal() or int(given) >= len(results.arms):
+        raise NotFound("There is no such page")
+    return int(given)
 
 
 @blueprint.post("/projects/<int:project_id>/replays/<int:replay_id>/use")
@@ -222,8 +239,8 @@ def again(project_id: int, replay_id: int) -> Any:
     if spends and g.role != accounts.ADMIN:
         raise Forbidden("Only an admin may start a replay that costs money; choose free backends")
     arms = [service.arm_of(instance(), g.project, results.task, settings) for settings in grid]
-    budget, who = results.replay["budget"], g.person["id"]
-    id_ = service.start(instance(), g.project, results.task, arms, len(results.rows), budget, who)
+    budget, held_out, who = results.replay["budget"], results.replay["held_out"], g.person["id"]
+    id_ = service.start(instance(), g.project, results.task, arms, len(results.rows), budget, who, held_out)
     instance().wake()
     return go_on("replays.show", project_id=project_id, replay_id=id_)
 
@@ -239,12 +256,18 @@ def _shown(project_id: int, replay_id: int) -> dict[str, Any]:
     results = _results(project_id, replay_id)
     report, names = results.report(), [label.name for label in results.schema.labels]
     measured = bool(report.n)
+    arms = [named(arm.settings, results) for arm in report.arms]
+    ended = measured and report.ended and results.replay["held_out"]
     return {
         "replay": results.replay,
         "report": report,
         "task": results.task,
         "schema": results.schema,
-        "names": [named(arm.settings, results) for arm in report.arms],
+        "names": arms,
+        "verdict": apart.verdict(report, arms) if ended else None,
+        "shown_p": apart.shown_p,
+        "test": apart.test_of(results.schema),
+        "unit": rouge.unit(),
         "tables": [results.confusion(arm.number) for arm in report.arms] if measured else [],
         "labels": names,
         # Drafts differ in words, not in what they cost.

@@ -1,0 +1,162 @@
+"""Evaluate: lay models, adapters and free backends side by side on the test split."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labeler.cli.base import clean, cli, task_options, with_instance
+from labeler.cli.replay import check_measured, interval, named, results_of, show_estimates, watch
+from labeler.cli.run_options import SETTINGS
+from labeler.errors import InputError
+from labeler.sentence import recalled
+from labeler.settings import REPLAY_WITHIN
+
+if TYPE_CHECKING:
+    from labeler.evaluation.measures import Measure
+    from labeler.evaluation.results import ArmResult, Report, Results
+    from labeler.instance import Instance
+
+_NUMBERS = {
+    "agreement": "agreement", "macro_f1": "macro F1", "kappa": "kappa", "distance": "mean error", "rouge_l": "ROUGE-L",
+}  # fmt: skip
+
+
+@cli.command()
+@task_options
+@click.option(
+    "--arm", "arms", multiple=True, metavar="BACKEND[:MODEL]",
+    help="What to compare, such as ensemble, openai:gpt-4o-mini or transformers:NAME; can be given several times",
+)  # fmt: skip
+@click.option("--budget", metavar="X", help="Stop each model at so many US dollars")
+@click.option("--dry-run", is_flag=True, help="Show what it would take; call nothing")
+@click.option("--show", type=click.IntRange(1), metavar="N", help="Show an earlier evaluation again, by its replay")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
+@with_instance
+def evaluate(
+    instance: Instance, project: str, task_name: str, arms: tuple[str, ...], budget: str | None, dry_run: bool,
+    show: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Compare backends and models on the approved records of the test split.
+
+    Examples, and what is learned, come from the train split alone. Without --arm the task as it is set is compared
+    with the free backends.
+    """
+    from labeler.evaluation import replay
+    from labeler.export.splits import TEST
+
+    found = instance.store.projects.in_use(project)
+    task = instance.project_task(found, task_name)
+    if show is None:
+        wanted = [_settings(arm) for arm in arms]
+        made = replay.each_kind(instance, found, task, wanted) if wanted else replay.arms_of(instance, found, task, {})
+        if dry_run:
+            show_estimates(instance, found, task, made, None, TEST)
+            return
+        read = None if budget is None else SETTINGS["budget"].read(budget)
+        show = replay.start(instance, found, task, made, None, read, held_out=TEST)
+        # What is said on the way is not part of the table, nor of the JSON.
+        with redirect_stdout(sys.stderr):
+            watch(instance, show)
+    results = results_of(instance, found, task, show, REPLAY_WITHIN)
+    if results.replay["held_out"] is None:
+        raise InputError(f"Replay {show} is no evaluation; look at it with 'labeler replay --show {show}'")
+    report = results.report()
+    click.echo(json.dumps(_as_json(results, report), ensure_ascii=False, indent=2) if as_json else "\n".join(
+        _told(results, report)))  # fmt: skip
+    check_measured(results)
+
+
+def _settings(arm: str) -> dict[str, Any]:
+    """Return the settings of an arm as it is typed; a model may have colons in its name."""
+    backend, _, model = arm.partition(":")
+    given = {"backend": backend, "model_id": model} if model else {"backend": backend}
+    return {name: SETTINGS[name].read(clean(name, raw)) for name, raw in given.items()}
+
+
+def _told(results: Results, report: Report) -> list[str]:
+    """Return an evaluation line by line: what the arms are, the table, and what it says."""
+    from labeler.evaluation import apart, rouge
+
+    title = f"Evaluation {results.replay['id']}: {results.task.name}, {report.n:,} records of the test split"
+    if not report.ended:
+        title += f" of {report.total:,} so far"
+    lines = [f"{title}; {report.known:,} approved records of the train split are known."]
+    names = [named(arm.settings) for arm in report.arms]
+    lines += [f"Arm {n}: {name}" for n, name in enumerate(names, 1)]
+    if not report.n:
+        return [*lines, recalled(results.replay["message"]) or "Nothing is measured yet."]
+    lines += ["", *_table(report), ""]
+    lines.append(f"95 % intervals in brackets. p is by {apart.test_of(results.schema)}{_together(results)}.")
+    if "rouge_l" in report.arms[0].numbers:
+        lines.append(f"ROUGE-L compares {rouge.unit()}.")
+    return [*lines, f"{apart.verdict(report, names)}."] if report.ended else lines
+
+
+def _together(results: Results) -> str:
+    n = results.together
+    return f"; it and the difference hold for all {n} comparisons together (Bonferroni)" if n > 1 else ""
+
+
+def _table(report: Report) -> list[str]:
+    from labeler.evaluation.apart import shown_p
+
+    there = [name for name in _NUMBERS if name in report.arms[report.best].numbers]
+    head = ["arm", *(_NUMBERS[name] for name in there), "behind the best", "p", "unreadable", "tokens", "s a record",
+            "s in all", "$ of 1,000", "$ in all"]  # fmt: skip
+    rows = [head]
+    for arm in report.arms:
+        numbers = [interval(arm.numbers[name]) if name in arm.numbers else "–" for name in there]
+        behind = "–" if arm.behind is None else interval(arm.behind)
+        tokens = _shown(arm.tokens, ",.0f") if arm.billed else "–"
+        times = [_shown(arm.seconds, ".3f"), _shown(_in_all(arm.seconds, report), ".1f")]
+        costs = [_shown(cost, ".4f") for cost in (arm.cost, _in_all(arm.cost, report, 1000))]
+        rows.append([str(arm.number + 1), *numbers, behind, shown_p(arm.p), f"{arm.unread:,}", tokens, *times, *costs])
+    widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _shown(number: float | None, digits: str) -> str:
+    return "unknown" if number is None else format(number, digits)
+
+
+def _in_all(number: float | None, report: Report, of: int = 1) -> float | None:
+    """Return what all records took, from what ``of`` of them do."""
+    return None if number is None else number * report.n / of
+
+
+def _as_json(results: Results, report: Report) -> dict[str, Any]:
+    from labeler.evaluation import apart, rouge
+
+    replay = results.replay
+    names = [named(arm.settings) for arm in report.arms]
+    more = {"rouge_l_of": rouge.unit()} if report.n and "rouge_l" in report.arms[0].numbers else {}
+    return {
+        "replay": replay["id"], "task": replay["task"], "task_version": replay["task_version"],
+        "test_set": replay["held_out"], "ended": report.ended, "records": report.n, "train_records": report.known,
+        "test": apart.test_of(results.schema), "comparisons": results.together, **more,
+        "best": report.best + 1 if report.n else None,
+        "arms": [_arm_as_json(arm, name, report) for arm, name in zip(report.arms, names, strict=True)],
+        "sentence": apart.verdict(report, names) if report.n and report.ended else None,
+    }  # fmt: skip
+
+
+def _arm_as_json(arm: ArmResult, name: str, report: Report) -> dict[str, Any]:
+    return {
+        "arm": arm.number + 1, "name": name, "settings": dict(arm.settings),
+        "run": arm.run["id"] if arm.run else None, "n": report.n,
+        "numbers": {of: asdict(one) for of, one in arm.numbers.items()},
+        "against_first": _measure(arm.against), "behind_best": _measure(arm.behind), "p": arm.p,
+        "told_apart": arm.told_apart, "parse_failures": arm.unread, "without_suggestion": arm.silent,
+        "tokens_a_record": arm.tokens, "seconds_a_record": arm.seconds, "seconds": _in_all(arm.seconds, report),
+        "cost_of_1000": arm.cost, "cost": _in_all(arm.cost, report, 1000),
+    }  # fmt: skip
+
+
+def _measure(one: Measure | None) -> dict[str, float] | None:
+    return None if one is None else asdict(one)
