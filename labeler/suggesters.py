@@ -200,6 +200,7 @@ class Suggesters:
     ) -> Suggester:  # fmt: skip
         chosen = {**raw, **given}
         backend = self.backend(project, task, name, settings, keep)
+        settings = self._as_trained(backend, settings, given, project["language"])
         self._check_executor(name, backend, settings["executor"], given)
         store, project_id = self.opened.store, int(project["id"])
         return Suggester(
@@ -226,6 +227,18 @@ class Suggesters:
             context=info.context if backend.billed and (info := self.opened.price_of(backend)) else None,
             stacks=settings["trial"],
         )  # fmt: skip
+
+    def _as_trained(
+        self, backend: Backend, settings: Mapping[str, Any], given: Mapping[str, Any], language: str
+    ) -> Mapping[str, Any]:
+        """Return the settings with those that the model was trained with; what was said for this very run stays."""
+        if not backend.asked:
+            return settings
+        from labeler.backends.local.cards import settings_of
+
+        asked = {name: value for name, value in settings_of(backend.asked, language).items() if name not in given}
+        read = read_settings("task", asked)
+        return {**settings, **{name: read[name] for name in asked}}
 
     def _check_executor(self, name: str, backend: Backend, executor: str, given: Mapping[str, Any]) -> None:
         """Raise :class:`SettingError` for an executor that nobody registered, or that the backend cannot use."""

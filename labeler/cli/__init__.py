@@ -9,6 +9,7 @@
     calibration.py  calibrate
     replay.py       replay, ready
     improve.py      improve
+    train.py        train
     settings.py     settings of the instance, a project, a task
     models.py       backends, models
     words.py        what is said of models and calibrations
@@ -25,13 +26,27 @@ from itertools import chain, pairwise
 
 import click
 
-from labeler.cli import calibration, care, data, improve, models, people, plugin, removal, replay, runs, serve, settings
+from labeler.cli import (
+    calibration,
+    care,
+    data,
+    improve,
+    models,
+    people,
+    plugin,
+    removal,
+    replay,
+    runs,
+    serve,
+    settings,
+    train,
+)
 from labeler.cli.base import cli, instance_folder
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
     "calibration", "care", "cli", "data", "improve", "main", "models", "people", "plugin", "removal", "replay", "runs",
-    "serve", "settings",
+    "serve", "settings", "train",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ This module loads torch, transformers, peft and trl, so it is imported where a t
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
@@ -12,18 +13,14 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 # ORPO stands in trl.experimental, which says so on each import.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
-import datasets
-import peft
 import torch
-import transformers
-import trl
 from transformers import TrainerCallback
 
 from labeler.backends.local.cards import REWARD, trained
@@ -48,6 +45,10 @@ from labeler.training.methods import DPO, FULL, KTO, METHODS, ORPO, PREFIX, QLOR
 from labeler.training.rows import Served, fitting
 from labeler.training.sets import Row, TrainingSet, answered, read_set
 
+datasets: Any = importlib.import_module("datasets")
+peft: Any = importlib.import_module("peft")
+transformers: Any = importlib.import_module("transformers")
+trl: Any = importlib.import_module("trl")
 log = logging.getLogger(__name__)
 _REPORTS, _CHECKPOINTS, _SAMPLES, _LONGEST_SAMPLE = 200, 10, 3, 256
 # Bytes of a parameter: 4 bits and their scales; 16 bits on a card; 32 elsewhere; with gradient and both of AdamW's.
@@ -338,7 +339,9 @@ class _Fit:
             "PROMPT_TUNING": peft.PromptTuningConfig,
             "P_TUNING": peft.PromptEncoderConfig,
         }
-        hidden = {"encoder_hidden_size": model.config.get_text_config().hidden_size} if method.peft == "P_TUNING" else {}
+        hidden = (
+            {"encoder_hidden_size": model.config.get_text_config().hidden_size} if method.peft == "P_TUNING" else {}
+        )
         return kinds[method.peft](task_type=task, num_virtual_tokens=n.tokens, **hidden)
 
     def _sampler(self) -> Callable[[Any, int], None]:
@@ -347,7 +350,9 @@ class _Fit:
             return lambda model, step: None
         rows = (self.rows[VALIDATION] or self.rows[TRAIN])[:_SAMPLES]
         ends = list(dict.fromkeys([*self.served.end[-1:], *self.served.chat.end_ids]))
-        most = min(max((len(self.served.chat.answer_ids(answered(row))) for row in rows), default=1) + 8, _LONGEST_SAMPLE)
+        most = min(
+            max((len(self.served.chat.answer_ids(answered(row))) for row in rows), default=1) + 8, _LONGEST_SAMPLE
+        )
         config = transformers.GenerationConfig(
             max_new_tokens=most, do_sample=False, eos_token_id=ends, pad_token_id=self.base.tokenizer.pad_token_id
         )
@@ -358,9 +363,7 @@ class _Fit:
             for row in rows:
                 ids = torch.tensor([self.served.prompt(row["prompt"])], device=self.base.device)
                 with torch.no_grad():
-                    found = model.generate(
-                        input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config
-                    )
+                    found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
                 text = self.base.tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True)
                 line = {"step": step, "asked": row["prompt"][-1]["content"], "expected": answered(row)}
                 self.training.report(SAMPLES, line | {"answered": _sayable(text)})

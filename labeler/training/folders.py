@@ -159,14 +159,14 @@ class Training:
 
     def checkpoint(self) -> tuple[Path, int] | None:
         """Return the last whole checkpoint and its step; a kill may have left one that is not, which is removed."""
-        found = []
+        found: list[tuple[int, Path]] = []
         for path in (self.folder / CHECKPOINTS).glob("checkpoint-*"):
             if (path / WHOLE).exists():
                 found.append((int(path.name.rpartition("-")[2]), path))
             else:
                 shutil.rmtree(path, ignore_errors=True)
-        step, path = max(found, default=(0, None))
-        return None if path is None else (path, step)
+        step, last = max(found, default=(0, self.folder))
+        return (last, step) if found else None
 
 
 WHOLE = "whole"

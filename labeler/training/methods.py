@@ -38,10 +38,10 @@ METHODS = {
         Method(QLORA, "LORA", 2e-4, "Dettmers et al. 2023, arXiv:2305.14314: NF4, double quantisation, paged AdamW",
                objectives=OBJECTIVES),
         Method("ia3", "IA3", 3e-3, "Liu et al. 2022, arXiv:2205.05638", objectives=(SFT, DPO, ORPO, KTO)),
-        Method(PREFIX, "PREFIX_TUNING", 1e-2, "Li and Liang 2021, arXiv:2101.00190; the rate of peft's own example", 20),
-        Method("prompt", "PROMPT_TUNING", 3e-2, "Lester et al. 2021, arXiv:2104.08691; the rate of peft's own example",
+        Method(PREFIX, "PREFIX_TUNING", 1e-2, "Li and Liang 2021, arXiv:2101.00190; the rate of peft's example", 20),
+        Method("prompt", "PROMPT_TUNING", 3e-2, "Lester et al. 2021, arXiv:2104.08691; the rate of peft's example",
                20),
-        Method("p-tuning", "P_TUNING", 1e-3, "Liu et al. 2021, arXiv:2103.10385; the rate of peft's own example", 20),
+        Method("p-tuning", "P_TUNING", 1e-3, "Liu et al. 2021, arXiv:2103.10385; the rate of peft's example", 20),
         Method("llama-adapter", "ADAPTION_PROMPT", 9e-3, "Zhang et al. 2023, arXiv:2303.16199: 10 tokens in each of all"
                " layers but the first two"),
         Method(FULL, "", 2e-5, "all weights; the rate of TRL's SFTTrainer", objectives=OBJECTIVES),
@@ -133,7 +133,7 @@ def numbers_for(
     at_once = max(at_once, 2) if objective == KTO else at_once
     rank = size.rank if way.peft == "LORA" else 0
     begun = Numbers(
-        rate=rate * size.rate,
+        rate=round(rate * size.rate, 10),
         epochs=_EPOCHS[objective],
         steps=0,
         batch=max(_ROWS_A_STEP if gpu else _ROWS_A_STEP // 2, at_once),

@@ -75,8 +75,8 @@ def fitting(
             left.append(n)
         elif length > context:
             raise InputError(
-                "Row %(n)s of %(split)s has %(length)s tokens, and the model reads %(context)s; take another model, show"
-                " fewer examples, or leave longer rows out (max_length)",
+                "Row %(n)s of %(split)s has %(length)s tokens, and the model reads %(context)s; take another model,"
+                " show fewer examples, or leave longer rows out (max_length)",
                 n=n,
                 split=split,
                 length=length,

@@ -79,6 +79,7 @@ WORDS = {
     "run cancelled": N_("Run cancelled"),
     "run resumed": N_("Run resumed"),
     "exported": N_("Exported"),
+    "training begun": N_("Training begun"),
     # Queue orders
     "order.oldest": N_("Oldest first"),
     "order.score": N_("Lowest score first"),

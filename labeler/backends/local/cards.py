@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from labeler import strictjson
+from labeler.backends.base import FOLDER
 from labeler.errors import JsonError, SettingError
+from labeler.sentence import Sentence
 
 CARD, ADAPTERS, MODELS, REWARD = "labeler.json", "adapters", "models", "reward"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -72,15 +74,35 @@ def trained(instance: Path, model_id: str) -> Card | None:
         return None
     card = card_in(folder)
     if card is None:
-        raise SettingError(
-            "The training %(name)s is not finished; resume it, or choose another model", name=model_id
-        )
+        raise SettingError("The training %(name)s is not finished; resume it, or choose another model", name=model_id)
     if card.objective == REWARD:
         raise SettingError(
             "The training %(name)s made a reward model, which judges answers and writes none; choose another model",
             name=model_id,
         )
     return card
+
+
+def chosen(settings: Mapping[str, Any]) -> Card | None:
+    """Return the card that the settings of a task lead to: of a training by name, or in the folder of the adapter.
+
+    Raises :class:`SettingError` as :func:`trained`.
+    """
+    model_id, adapter = settings.get("model_id") or settings.get("transformers_model"), settings.get("adapter")
+    folder = settings.get(FOLDER)
+    card = trained(Path(folder), model_id) if folder and model_id else None
+    if card is None and adapter:
+        own = card_in(Path(adapter))
+        # Another base than its own is a person's choice.
+        card = own and replace(own, base=settings.get("model_id") or own.base)
+    return card
+
+
+def asked_sentence(asked: Mapping[str, Any]) -> Sentence:
+    """Return one sentence for people that says how a model is asked that was trained here."""
+    short = {name: value for name, value in asked.items() if isinstance(value, (str, int, bool)) and value != ""}
+    said = ", ".join(f"{name} {value}" for name, value in short.items() if "sha256" not in name)
+    return Sentence("It is asked as it was trained, whatever the settings of the task say (%(how)s).", how=said)
 
 
 def settings_of(asked: Mapping[str, Any], language: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,8 +120,12 @@ def _load(options: LoadOptions, device: torch.device, quantization: str) -> Load
 def _with_adapter(model: Any, adapter: str) -> Any:
     peft: Any = importlib.import_module("peft")
     whole = peft.PeftModel.from_pretrained(model, adapter)
-    # What peft put into the layers is in them now; only virtual tokens need what stands around the model.
-    return whole if whole.active_peft_config.is_prompt_learning else whole.get_base_model()
+    if not whole.active_peft_config.is_prompt_learning:
+        # What peft put into the layers is in them now.
+        return whole.get_base_model()
+    # Virtual tokens need what stands around the model. It counts positions itself, and says so at every token.
+    warnings.filterwarnings("ignore", "Position ids are not supported")
+    return whole
 
 
 def choose_device(wanted: str) -> torch.device:
