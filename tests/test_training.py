@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import kill, process, until
+from conftest import PASSWORD, enter
+from helpers import process, until
 
 from labeler import accounts, strictjson
 from labeler.annotation.decisions import Decision
+from labeler.app import create_app
 from labeler.backends.base import BackendRequest
 from labeler.errors import Conflict, InputError, MissingExtra, SettingError
 from labeler.export import export_task
@@ -355,7 +357,8 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(tmp_path: Path, base
         training = Training(place / "adapters" / "tuned")
         until(lambda: len([one for one in training.log() if "loss" in one]) >= 6 or child.poll() is not None, 240)
         assert child.poll() is None, (tmp_path / "server.log").read_text("utf-8")
-        kill(child)
+        child.kill()
+        child.wait()
     assert training.state == "paused"
     assert not training.card
     before = [line["step"] for line in training.log() if "loss" in line]
@@ -508,3 +511,64 @@ def test_other_trainers_get_files_that_they_read(resolved: dict[str, Any]) -> No
     with pytest.raises(SettingError, match="No trainer 'other'; there are: trl, llamafactory, axolotl"):
         printed("other", *resolved["trl"], "out")
     assert list(TRAINERS) == ["trl", "llamafactory", "axolotl"]
+
+
+# The page
+
+
+def test_the_page_begins_a_training_that_outlives_the_server(tmp_path: Path, base: Path) -> None:
+    """It is a process of its own: the server that began it is gone, and the training comes to its end. Then the page
+    shows the loss, what the model answers, and the commands for other trainers."""
+    with Instance(tmp_path / "instance") as instance:
+        admin = accounts.add_reviewer(instance.store, "admin", PASSWORD, accounts.ADMIN)
+        project_id = instance.create_project("shop", "en", {"tasks": ["sentiment"]}, admin)
+        folder = exported(instance.folder / "exports" / "1" / "a", "openai")
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8")) | {"counts": {"all": 8}}
+        instance.store.write(
+            lambda tx: instance.store.exports.add(
+                tx, project_id, "sentiment", "openai", manifest, str(folder), admin, []
+            )
+        )
+        app = create_app(instance, {"WTF_CSRF_ENABLED": False})
+        client = app.test_client()
+        enter(client, app, admin)
+        page = f"/projects/{project_id}/training"
+        assert "Train a model on an export" in client.get(page, headers={"Accept-Language": "en"}).text
+        refused = client.post(page, data={"export": "1", "base": str(base), "method": "lora", "objective": "dpo"})
+        assert refused.status_code == 400
+        begun = client.post(page, data={"export": "1", "base": str(base), "method": "lora", "steps": "3"})
+        assert begun.status_code == 303, begun.text
+        training = folders.trainings(instance.folder, project_id)[0]
+        assert training.state in ("queued", "running")
+        again = client.post(page, data={"export": "1", "base": str(base), "method": "lora", "steps": "3"})
+        assert "sentiment-lora" in again.text
+        assert again.status_code == 409
+    until(lambda: training.state in ("finished", "failed"), 240)
+    assert training.state == "finished", (training.folder / "output.log").read_text("utf-8")
+    with Instance(tmp_path / "instance") as instance:
+        app = create_app(instance, {"WTF_CSRF_ENABLED": False})
+        client = app.test_client()
+        enter(client, app, admin)
+        shown = client.get(f"{page}/sentiment-lora", headers={"Accept-Language": "en"}).text
+        for words in (
+            "Finished",
+            "<polyline",
+            "Step 3 of 3",
+            "trl sft",
+            "llamafactory-cli train",
+            "axolotl train",
+            GOOD[2:11],
+        ):
+            assert words in shown, words
+        assert "begun" in str(instance.store.db.value("SELECT kind FROM events ORDER BY id DESC LIMIT 1"))
+
+
+def test_a_loss_is_drawn_from_its_first_step_to_its_last() -> None:
+    """The highest loss is at the top, the lowest at the bottom; one point is no line."""
+    from labeler.web.training import curve
+
+    drawn = curve([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "eval_loss": 1.5}])
+    assert drawn is not None
+    assert drawn["loss"] == "320.0,8.0 632.0,232.0"
+    assert drawn["eval_loss"] == "632.0,120.0"
+    assert curve([{"step": 1, "loss": 2.0}]) is None

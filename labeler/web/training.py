@@ -59,7 +59,7 @@ def start(project_id: int) -> Any:
     except (InputError, MissingExtra) as error:
         return _page(project_id, request.form, str(error)), error.status
     _begin(made)
-    return go_on("training.show", project_id=project_id, name=name)
+    return go_on("training.show", project_id=project_id, training_name=name)
 
 
 def _refuse_another() -> None:
@@ -115,37 +115,37 @@ def _last(log: Sequence[Mapping[str, Any]], name: str) -> float | None:
     return next((line[name] for line in reversed(log) if name in line), None)
 
 
-@blueprint.get("/projects/<int:project_id>/training/<name>")
+@blueprint.get("/projects/<int:project_id>/training/<training_name>")
 @admin_only
-def show(project_id: int, name: str) -> Any:
-    training = _own(project_id, name)
+def show(project_id: int, training_name: str) -> Any:
+    training = _own(project_id, training_name)
     return render_template("training.html", commands=_commands(training), **_progress(project_id, training))
 
 
-@blueprint.get("/projects/<int:project_id>/training/<name>/progress")
+@blueprint.get("/projects/<int:project_id>/training/<training_name>/progress")
 @admin_only
-def progress(project_id: int, name: str) -> Any:
+def progress(project_id: int, training_name: str) -> Any:
     """The part of the page that is asked for again every few seconds while the training goes on."""
-    return render_template("_training_progress.html", **_progress(project_id, _own(project_id, name)))
+    return render_template("_training_progress.html", **_progress(project_id, _own(project_id, training_name)))
 
 
-@blueprint.post("/projects/<int:project_id>/training/<name>/stop")
+@blueprint.post("/projects/<int:project_id>/training/<training_name>/stop")
 @admin_only
-def stop(project_id: int, name: str) -> Any:
-    _own(project_id, name).ask_to_stop()
+def stop(project_id: int, training_name: str) -> Any:
+    _own(project_id, training_name).ask_to_stop()
     flash(_("It stops after this step, and can go on from there."))
-    return go_on("training.show", project_id=project_id, name=name)
+    return go_on("training.show", project_id=project_id, training_name=training_name)
 
 
-@blueprint.post("/projects/<int:project_id>/training/<name>/resume")
+@blueprint.post("/projects/<int:project_id>/training/<training_name>/resume")
 @admin_only
-def resume(project_id: int, name: str) -> Any:
-    training = _own(project_id, name)
+def resume(project_id: int, training_name: str) -> Any:
+    training = _own(project_id, training_name)
     if training.state == FINISHED:
-        raise Conflict("The training %(name)s is finished; begin another one", name=name)
+        raise Conflict("The training %(name)s is finished; begin another one", name=training_name)
     _refuse_another()
     _begin(training)
-    return go_on("training.show", project_id=project_id, name=name)
+    return go_on("training.show", project_id=project_id, training_name=training_name)
 
 
 def _own(project_id: int, name: str) -> Training:
@@ -178,7 +178,7 @@ def _progress(project_id: int, training: Training) -> dict[str, Any]:
         "losses": {one: _last(log, one) for one in ("loss", "eval_loss")},
         "samples": [one for one in samples if one.get("step") == last],
         "first": [one for one in samples if one.get("step") == 0],
-        "here": url_for("training.progress", project_id=project_id, name=training.name),
+        "here": url_for("training.progress", project_id=project_id, training_name=training.name),
     }
 
 
