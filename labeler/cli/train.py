@@ -53,6 +53,8 @@ def train(folder: str | None, resume: str | None, trainer: str | None, **options
         if given or trainer:
             raise InputError("--resume goes on with a training as it was planned; give no other option with it")
         training = folders.named(instance_folder(folder), resume)
+        if training.card:
+            raise InputError(f"The training {resume} is finished; begin another one")
     elif not given.get("base"):
         raise InputError("Name the model to train: --model ID, a hub id or a folder")
     else:
