@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,13 @@ def backend_of(place: Path, name: str, **settings: Any) -> Any:
 
     settings = {"instance_folder": str(place), "model_id": name, "device": "cpu", "quantization": "none", **settings}
     return TransformersFactory().create(settings)
+
+
+def test_commands_and_pages_load_no_library_of_training() -> None:
+    """torch, trl and peft are loaded where a training begins, not for a list of commands, nor for the page."""
+    heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets'} & set(sys.modules)"
+    code = f"import sys, labeler.cli, labeler.web.training, labeler.training.elsewhere; assert not {heavy}"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # Every method, every trainer

@@ -101,7 +101,10 @@ def _llamafactory(plan: Mapping[str, Any], data: TrainingSet, out: str) -> str:
         settings |= {"quantization_bit": 4, "quantization_method": "bnb", "double_quantization": True}
         settings["optim"] = "paged_adamw_32bit"
     # Without a template it takes that of the model's own tokenizer, as here.
-    files = [_file("dataset_info.json", strictjson.dumps(about, indent=1)), _file("labeler.yaml", _yaml(settings))]
+    files = [
+        _file("dataset_info.json", strictjson.dumps(about, indent=1, separators=(",", ": "))),
+        _file("labeler.yaml", _yaml(settings)),
+    ]
     return "\n".join([*files, "llamafactory-cli train labeler.yaml"])
 
 
@@ -187,5 +190,7 @@ def _yaml(settings: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    # YAML takes 2e-05 for a text.
-    return f"{value:.10f}".rstrip("0") if isinstance(value, float) else strictjson.dumps(value, separators=(", ", ": "))
+    if isinstance(value, float):
+        # YAML takes 2e-05 for a text.
+        return f"{value:g}" if value >= 1e-4 else f"{value:.12f}".rstrip("0")
+    return strictjson.dumps(value, separators=(", ", ": "))

@@ -74,7 +74,7 @@ class LoadedModel:
 def load(options: LoadOptions) -> LoadedModel:
     """Load model and tokenizer. Raises :class:`SettingError`, :class:`MissingExtra` or :class:`BackendError`."""
     for package in ("torch", "transformers", "accelerate"):
-        need(package)
+        _need(package)
     options = located(options)
     device = choose_device(options.device)
     quantization = choose_quantization(options, device.type)
@@ -177,12 +177,15 @@ def choose_quantization(options: LoadOptions, device: str) -> str:
     if wanted == AUTO:
         wanted = NF4 if device == CUDA else WHOLE
     if wanted != WHOLE:
-        need("bitsandbytes")
+        _need("bitsandbytes")
     return wanted
 
 
 def located(options: LoadOptions) -> LoadOptions:
-    """Check what lies on this disk, and part a path of a GGUF file into folder and file."""
+    """Check what lies on this disk, and part a path of a GGUF file into folder and file.
+
+    Raises :class:`SettingError` for what cannot be loaded.
+    """
     model_id, gguf_file = options.model_id.strip(), options.gguf_file.strip()
     if not model_id:
         raise SettingError("The transformers backend needs a model id: a hub id or a folder; set it for the task")
@@ -194,7 +197,7 @@ def located(options: LoadOptions) -> LoadOptions:
             raise SettingError(
                 "gguf_file is %(file)r; give the name of a file inside the model's folder", file=gguf_file
             )
-        need("gguf")
+        _need("gguf")
     if path.is_dir():
         _check_folder(path, gguf_file)
         model_id = str(path)
@@ -277,7 +280,7 @@ def _check_adapter(adapter: str) -> None:
         raise SettingError("An adapter needs the package peft; install it with: pip install peft") from error
 
 
-def need(package: str) -> None:
+def _need(package: str) -> None:
     try:
         importlib.import_module(package)
     except ImportError as error:
@@ -343,7 +346,7 @@ def _bits_name(quantization: str) -> str:
 
 
 def explain(error: Exception, options: LoadOptions, device: str) -> NoReturn:
-    """Raise what ``error`` means to the person who chose the model."""
+    """Raise what ``error`` means to the person who chose the model: :class:`SettingError`, or :class:`BackendError`."""
     model_id = options.model_id
     names = {type(cause).__name__ for cause in _causes(error)}
     said = " ".join(str(cause) for cause in _causes(error))
