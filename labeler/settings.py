@@ -408,8 +408,8 @@ TASK = (
     ),
     Setting(
         "adapter", "text", "", group="weights",
-        title=N_("LoRA adapter"),
-        help=N_("The folder of an adapter, trained for these weights"),
+        title=N_("Adapter"),
+        help=N_("The folder of what peft trained for these weights; a training of this instance is named as the model"),
     ),
     Setting(
         "batch_size", "int", 16, 1, 512, group="weights",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from labeler import strictjson
 from labeler.backends.base import Backend, BackendFactory, made_by
 from labeler.backends.batches import BatchingBackend
+from labeler.backends.local.cards import settings_of
 from labeler.errors import SettingError
 from labeler.examples import Examples
 from labeler.export.job import Calls
@@ -204,6 +205,7 @@ class Suggesters:
     ) -> Suggester:  # fmt: skip
         chosen = {**raw, **given}
         backend = self.backend(project, task, name, settings, keep)
+        settings = self._as_trained(backend, settings, given, project["language"])
         self._check_executor(name, backend, settings["executor"], given)
         store, project_id = self.opened.store, int(project["id"])
         return Suggester(
@@ -214,7 +216,11 @@ class Suggesters:
             backend=backend,
             retriever=self._retriever(project, settings, "balanced" if backend.billed else "similar"),
             k=_k(settings, task, backend),
-            style=self._style(settings, project["language"], self.opened.sent_columns(project, task))
+            style=self._style(
+                settings,
+                backend.asked.get("language", project["language"]),
+                tuple(backend.asked.get("columns", self.opened.sent_columns(project, task))),
+            )
             if backend.prompted
             else PromptStyle(ZERO_SHOT, project["language"]),
             generation=_generation(task, settings, chosen, backend, given),
@@ -255,6 +261,16 @@ class Suggesters:
             embeddings=self.opened.embeddings(project),
             others=self.opened.tasks_of(project),
         )
+
+    def _as_trained(
+        self, backend: Backend, settings: Mapping[str, Any], given: Mapping[str, Any], language: str
+    ) -> Mapping[str, Any]:
+        """Return the settings with those that the model was trained with; what was said for this very run stays."""
+        if not backend.asked:
+            return settings
+        asked = {name: value for name, value in settings_of(backend.asked, language).items() if name not in given}
+        read = read_settings("task", asked)
+        return {**settings, **{name: read[name] for name in asked}}
 
     def _check_executor(self, name: str, backend: Backend, executor: str, given: Mapping[str, Any]) -> None:
         """Raise :class:`SettingError` for an executor that nobody registered, or that the backend cannot use."""

@@ -32,6 +32,7 @@ from labeler.retrieval.index import ExampleIndex, Query
 from labeler.retrieval.lexical import LexicalEmbedder
 from labeler.settings import read_settings
 from labeler.store import NewRecord, Store
+from labeler.training import folders
 
 ROOT = Path(__file__).parent.parent
 SENTIMENT = Task(
@@ -251,6 +252,33 @@ class Server:
         self.process.send_signal(number)
         rest, _ = self.process.communicate(timeout=patience)
         return self.process.returncode, rest
+
+
+def left_training(instance: Path, project_id: int, name: str, said: str, whole: bool = True) -> None:
+    """Leave a training as it is on disk after 60 steps: finished, or killed before its end."""
+    numbers = {"rate": 2e-4, "epochs": 3.0, "steps": 0, "batch": 8, "rows_at_once": 1, "rank": 16, "alpha": 32,
+               "dropout": 0.05, "tokens": 0, "warmup": 0.03, "seed": 42}  # fmt: skip
+    export = instance / "exports" / str(project_id) / "trained on"
+    export.mkdir(parents=True, exist_ok=True)
+    (export / "train.jsonl").write_text('{"messages": []}\n', encoding="utf-8")
+    files = {"train.jsonl": {"rows": 1, "bytes": 17, "sha256": ""}}
+    (export / "manifest.json").write_text(json.dumps({"labeler": "0", "format": "openai", "files": files}))
+    plan = {"base": said, "method": "lora", "objective": "sft", "project_id": project_id, "task": "sentiment",
+            "export": {"id": 1, "folder": str(export), "sha256": ""}, "numbers": numbers, "max_length": 812,
+            "left_out": {"train": [], "validation": []}, "total": 80, "parameters": 134515008}  # fmt: skip
+    training = folders.begin(instance, name, plan)
+    for step in range(1, 61):
+        loss = {"loss": round(2.4 / step**0.5 + 0.1 * (step % 3), 4)}
+        training.report("log.jsonl", {"step": step, "seconds": 4.5 * step, **loss})
+        if step % 10 == 0:
+            training.report("log.jsonl", {"step": step, "seconds": 4.5 * step, "eval_loss": 2.2 / step**0.4})
+    for step in (0, 60):
+        answered = said if step else "The review is about"
+        training.report("samples.jsonl", {"step": step, "asked": said, "expected": said, "answered": answered})
+    if whole:
+        card = {"base": said, "method": "lora", "objective": "sft", "asked": {"style": "zero-shot"},
+                "parameters": {"all": 134515008, "trained": 4884480}}  # fmt: skip
+        (training.folder / "labeler.json").write_text(json.dumps(card), encoding="utf-8")
 
 
 @contextlib.contextmanager

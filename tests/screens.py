@@ -14,6 +14,7 @@ from typing import Any
 
 from browsers import served
 from flask import Flask
+from helpers import left_training
 from test_web_access import address
 
 from labeler import accounts, demo, removal, strictjson
@@ -36,7 +37,7 @@ from labeler.worker import Worker
 # Routes that GET a part of a page, data for the desk's script, or a file.
 NO_SCREENS = {
     "static", "desk.strip", "desk.counts", "desk.example", "desk.moved", "imports.progress", "imports.report",
-    "runs.progress", "replays.progress", "exports.download", "settings.trial",
+    "runs.progress", "replays.progress", "training.progress", "exports.download", "settings.trial",
 }  # fmt: skip
 TASKS = ("sentiment", "emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage")
 BY_PRODUCT = "summary_category"
@@ -132,6 +133,7 @@ def _of_records(place: Place) -> list[Screen]:
         Screen("replays.cells.changed", f"{project}/replays/{values['replay_id']}/records?arm=1&than=0"),
         Screen("replays.show.test", f"{project}/replays/{values['evaluation']}"),
         Screen("replays.cells.unread", f"{project}/replays/{values['evaluation']}/records?arm=1&unread=1"),
+        Screen("training.show.paused", f"{project}/training/sentiment-stopped"),
         Screen("error", "/nothing"),
         Screen("error.door", "/welcome?token=spent", submitted, False),
     ]
@@ -226,7 +228,10 @@ def _furnish(instance: Instance, people: list[int]) -> tuple[dict[str, Any], dic
         store, project, instance.task_of(project, "sentiment"), "openai", folder, formats=instance.plugins.exporters
     )
     products = {row["grp"]: row["id"] for row in store.db.all("SELECT id, key, grp FROM records WHERE kind = 'group'")}
+    left_training(instance.folder, project_id, "sentiment-lora", "향이 진하고 과육이 단단해요")
+    left_training(instance.folder, project_id, "sentiment-stopped", "향이 진하고 과육이 단단해요", whole=False)
     values = {
+        "training_name": "sentiment-lora",
         "project_id": project_id, "task": "sentiment", "reviewer_id": people[1], "upload": UPLOAD, "run_id": run_id,
         "import_id": import_id, "export_id": made.id, "name": "manifest.json", "record_id": records["short"],
         "paused": paused, "replay_id": _replay(instance, project, admin), "search": _search(instance, project, admin),

@@ -350,7 +350,7 @@ def test_refusals_of_the_hub_are_told_apart(error, words):
     wrapped = OSError("a/b is not a local folder")
     wrapped.__cause__ = getattr(errors, error)("401", response=response)
     with pytest.raises(SettingError, match=words):
-        loading._explain(wrapped, LoadOptions("a/b"), "cpu")
+        loading.explain(wrapped, LoadOptions("a/b"), "cpu")
 
 
 # Chat

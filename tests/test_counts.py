@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import PASSWORD, enter
 from flask import Flask
-from helpers import REVIEWS, World, migrations_before
+from helpers import REVIEWS, World, left_training, migrations_before
 from test_web_access import address
 
 from labeler import accounts, removal
@@ -139,6 +139,7 @@ def shop(folder: Path, size: int) -> Instance:
                          suggestion_id=row["suggestion_id"])  # fmt: skip
         decisions.decide(admin, given)
     export_task(store, project, task, "trl", folder / "exports" / "1" / "e", formats=instance.plugins.exporters)
+    left_training(folder, id_, "tuned", "org/model")
     return instance
 
 
@@ -186,7 +187,8 @@ def steps_of(instance: Instance) -> dict[str, int]:
 def paths_of(app: Flask, instance: Instance) -> dict[str, str]:
     """Return the path of every page whose work could grow; the preview of an import reads a part of its file."""
     annotation = instance.store.db.value("SELECT MAX(id) FROM annotations")
-    values = {"project_id": 1, "task": "sentiment", "record_id": 2, "import_id": 1, "run_id": 1, "export_id": 1,
+    values = {"training_name": "tuned",
+              "project_id": 1, "task": "sentiment", "record_id": 2, "import_id": 1, "run_id": 1, "export_id": 1,
               "annotation_id": annotation, "name": "manifest.json", "replay_id": 1,
               "suggestion_id": instance.store.db.value("SELECT MAX(id) FROM suggestions")}  # fmt: skip
     # A replay is as large as its sample, and an export is compared whole when somebody asks for it.

@@ -14,6 +14,7 @@ import pytest
 from conftest import PASSWORD, enter
 from flask import Flask
 from flask.testing import FlaskClient
+from helpers import left_training
 from werkzeug.test import TestResponse
 
 from labeler import accounts
@@ -91,6 +92,12 @@ TABLE: dict[str, set[str]] = {
     "replays.use": PROJECT_ADMINS,
     "replays.search": PROJECT_ADMINS,
     "replays.adopt": PROJECT_ADMINS,
+    "training.form": PROJECT_ADMINS,
+    "training.start": PROJECT_ADMINS,
+    "training.show": PROJECT_ADMINS,
+    "training.progress": PROJECT_ADMINS,
+    "training.stop": PROJECT_ADMINS,
+    "training.resume": PROJECT_ADMINS,
     "exports.form": PROJECT_ADMINS,
     "exports.show": PROJECT_ADMINS,
     "exports.make": PROJECT_ADMINS,
@@ -154,7 +161,9 @@ def furnished(instance: Instance, store: Store, project: int, people: dict[str, 
         instance.folder / "exports" / str(project) / "first",
         formats=instance.plugins.exporters,
     )
+    left_training(instance.folder, project, "tuned", "org/model")
     return {
+        "training_name": "tuned",
         "project_id": project, "task": "sentiment", "reviewer_id": people["stranger"], "upload": UPLOAD,
         "import_id": import_id, "run_id": run_id, "replay_id": replay_id, "export_id": export.id,
         "name": "manifest.json",
@@ -228,7 +237,7 @@ def test_the_things_of_one_project_cannot_be_reached_through_another(
     """Runs, imports, exports and uploads by number belong to their project, even for an admin."""
     other = instance.create_project("다른 프로젝트", "ko", None, people["admin"])
     named = ("imports.preview", "imports.show", "imports.progress", "imports.report", "runs.show", "runs.progress")
-    for endpoint in (*named, "exports.download", "desk.example"):
+    for endpoint in (*named, "exports.download", "desk.example", "training.show", "training.progress"):
         assert client.get(address(app, endpoint, furnished)[1], buffered=True).status_code == 200, endpoint
         path = address(app, endpoint, furnished | {"project_id": other})[1]
         assert client.get(path).status_code == 404, endpoint

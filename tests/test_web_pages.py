@@ -20,6 +20,7 @@ from catalogue import COMPILED, catalogue, texts
 from conftest import PASSWORD
 from flask import Flask
 from flask.testing import FlaskClient
+from helpers import left_training
 from test_web_access import FORMS, address, approve_one, token_of
 
 import labeler
@@ -135,7 +136,9 @@ def hostile(instance: Instance, store: Store, people: dict[str, int]) -> dict[st
         instance.folder / "exports" / str(project_id) / "first",
         formats=instance.plugins.exporters,
     )
+    left_training(instance.folder, project_id, "tuned", HOSTILE)
     return {
+        "training_name": "tuned",
         "project_id": project_id, "task": "sentiment", "reviewer_id": other, "upload": upload, "import_id": import_id,
         "run_id": run_id, "export_id": export.id, "name": "manifest.json", "annotation_id": annotation_id,
         "record_id": 1, "suggestion_id": 1, "replay_id": replay_id,

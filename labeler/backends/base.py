@@ -18,6 +18,8 @@ AUTO, SCORED, GENERATED = "auto", "scored", "generated"
 ANSWERING = (AUTO, SCORED, GENERATED)
 LEARNING = ("ensemble", "probe", "classifier")
 """The built-in backends that learn, by the names that stored suggestions have."""
+FOLDER = "instance_folder"
+"""Where :meth:`BackendFactory.create` finds the folder of the instance among its settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,9 @@ class Backend(ABC):
     """Set from outside for a local backend, which calls it before it loads weights: it frees those of others."""
     count_tokens: Callable[[Sequence[Message]], int] | None = None
     """Returns how many tokens a prompt has; None where it cannot count them."""
+    asked: Mapping[str, Any] = {}
+    """How its model was asked when it was trained, by the names of a training set: it is asked so again, whatever the
+    settings of a task say. Empty for a model that was not trained here."""
 
     @abstractmethod
     def complete(self, requests: Sequence[BackendRequest]) -> Iterator[Completion | BackendFailure]:

@@ -12,6 +12,7 @@
     replay.py       replay, ready
     evaluate.py     evaluate
     improve.py      improve
+    train.py        train
     settings.py     settings of the instance, a project, a task
     models.py       backends, models
     words.py        what is said of models and calibrations
@@ -44,13 +45,14 @@ from labeler.cli import (
     runs,
     serve,
     settings,
+    train,
 )
 from labeler.cli.base import cli, instance_folder
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
     "calibration", "care", "classifier", "cli", "data", "evaluate", "exports", "improve", "main", "models", "people",
-    "plugin", "removal", "replay", "runs", "serve", "settings",
+    "plugin", "removal", "replay", "runs", "serve", "settings", "train",
 ]  # fmt: skip
 
 

@@ -150,6 +150,10 @@ def show_estimate(seen: Estimate, executor: str) -> None:
         f"About {seen.calls:,} calls, {seen.tokens_in:,} tokens in, {seen.tokens_out:,} out; cost {cost}; time {time}."
         " Nothing was called."
     )
+    if seen.asked:
+        from labeler.backends.local.cards import asked_sentence
+
+        click.echo(asked_sentence(seen.asked))
     if seen.measured:
         click.echo(f"The length and time of answers are those of the last {seen.measured} calls of this model.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -33,6 +33,7 @@ class Estimate:
     ``calls`` is how many are made at most, one record with another. ``cost`` in US dollars, None when the price is
     unknown; ``seconds`` None where no call of this model was made yet. ``measured`` is how many earlier calls the
     lengths and times of answers were taken from. ``trial`` is how many of the items are approved records, asked first.
+    ``asked`` is how the model was trained to be asked, which holds over the settings of the task.
     """
 
     items: int
@@ -45,6 +46,7 @@ class Estimate:
     model_id: str | None
     backend: str
     trial: int = 0
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 def select(
@@ -206,7 +208,7 @@ def estimate(
     seconds = _seconds(suggester, past["seconds"], calls, tokens_in, policy, batch)
     return Estimate(
         len(ids), calls, tokens_in, tokens_out, cost(tokens_in, tokens_out, 0, info, batch=batch), seconds,
-        int(past["n"]), backend.model_id, backend.name, len(tried),
+        int(past["n"]), backend.model_id, backend.name, len(tried), backend.asked,
     )  # fmt: skip
 
 

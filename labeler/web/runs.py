@@ -10,6 +10,7 @@ from flask import Blueprint, flash, g, render_template, request, url_for
 
 from labeler import accounts, strictjson
 from labeler import settings as tables
+from labeler.backends.local.cards import asked_sentence
 from labeler.errors import Forbidden, InputError, LabelerError, NotFound
 from labeler.prelabel import calibration, trial
 from labeler.prelabel import runs as service
@@ -164,6 +165,7 @@ def _page(
         form=_form(task, settings, given, message),
         given=given,
         estimate=estimate,
+        asked=asked_sentence(estimate.asked) if estimate is not None and estimate.asked else None,
         left_out=left_out,
         budgets=_budgets(g.project),
         ending=models.ending(

@@ -80,6 +80,7 @@ WORDS = {
     "run resumed": N_("Run resumed"),
     "exported": N_("Exported"),
     "test set thawed": N_("Frozen test set thawed"),
+    "training begun": N_("Training begun"),
     # Queue orders
     "order.oldest": N_("Oldest first"),
     "order.score": N_("Lowest score first"),

@@ -15,10 +15,11 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.backends.base import GENERATED, SCORED, Backend, BackendRequest
+from labeler.backends.local.cards import Card, asked_sentence
 from labeler.backends.local.chat import Chat, PromptRefused
 from labeler.backends.local.generating import CONTEXT, STOP, Generated, generate
 from labeler.backends.local.grammar import can_constrain
-from labeler.backends.local.loading import LoadedModel, LoadOptions, load, weights_on_disk
+from labeler.backends.local.loading import LoadedModel, LoadOptions, load, virtual_tokens, weights_on_disk
 from labeler.backends.local.memory import BatchSize, OutOfMemory, free_memory
 from labeler.backends.local.prefix import PrefixCache
 from labeler.backends.local.scoring import probabilities, score
@@ -59,9 +60,11 @@ class TransformersBackend(Backend):
     local = True
     generation_settings = frozenset(field.name for field in fields(Generation)) - {"explicit"}
 
-    def __init__(self, options: LoadOptions, batch_size: int = 16) -> None:
+    def __init__(self, options: LoadOptions, batch_size: int = 16, card: Card | None = None) -> None:
         self.options = options
-        self.model_id: str | None = options.model_id
+        # Of a training it is the name that people know, and that suggestions are stored with.
+        self.model_id: str | None = options.model_id if card is None else card.folder.name
+        self.asked = {} if card is None else card.asked
         self.batch = batch_size
         self._size = BatchSize(batch_size)
         self._lock = threading.Lock()
@@ -118,7 +121,7 @@ class TransformersBackend(Backend):
         """Load the weights and answer once, for a "test" button.
 
         Returns ``{"ok", "model", "ms", "message", "notes", "capabilities"}``; capabilities are empty if it failed.
-        Notes are sentences that say why this model answers slower than it might; none if it does not.
+        Notes are sentences that say why this model answers slower than it might, and how it is asked if it was trained.
         """
         start = time.perf_counter()
         messages: list[Message] = [{"role": "user", "content": "Answer with the word ok."}]
@@ -127,6 +130,8 @@ class TransformersBackend(Backend):
         ms = round((time.perf_counter() - start) * 1000)
         ok = bool(capabilities)
         said = f"{message} answered in {ms} ms." if ok else message
+        if ok and self.asked:
+            notes = [*notes, asked_sentence(self.asked)]
         return {
             "ok": ok, "model": self.model_id, "ms": ms, "message": said, "notes": notes, "capabilities": capabilities
         }  # fmt: skip
@@ -170,7 +175,8 @@ class TransformersBackend(Backend):
             self._chat = Chat(self._loaded.tokenizer)
             self._prefixes = PrefixCache()
             self._answers.clear()
-            self._size.value = self.batch
+            # Virtual tokens stand before the padding, which would move a prompt away from them.
+            self._size.value = 1 if virtual_tokens(self._loaded.model) else self.batch
         return self._loaded, self._chat
 
     def _complete(self, requests: Sequence[BackendRequest]) -> list[Result]:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 AUTO, NF4, INT8, WHOLE = "auto", "nf4", "int8", "none"
 CUDA, MPS, CPU = "cuda", "mps", "cpu"
+PEFT_KINDS = ("LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "ADAPTION_PROMPT")
 _SHORTEST_CONTEXT = 2048
 # Tokens that no text is made of, best first; the end of a turn is never among them.
 _PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>", "<|endoftext|>")
@@ -37,7 +39,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Which weights, and how. ``model_id`` is a hub id, a folder or a GGUF file; ``adapter`` a LoRA's folder.
+    """Which weights, and how. ``model_id`` is a hub id, a folder or a GGUF file; ``adapter`` the folder of what
+    peft trained for these weights.
 
     ``quantization``: "nf4" (4 bits), "int8", "none", or "auto": nf4 on a CUDA card, none elsewhere. ``device``:
     "cuda", "mps", "cpu", or "auto": the best there is. ``gguf_file`` names a file in the folder or repository.
@@ -72,7 +75,7 @@ def load(options: LoadOptions) -> LoadedModel:
     """Load model and tokenizer. Raises :class:`SettingError`, :class:`MissingExtra` or :class:`BackendError`."""
     for package in ("torch", "transformers", "accelerate"):
         _need(package)
-    options = _located(options)
+    options = located(options)
     device = choose_device(options.device)
     quantization = choose_quantization(options, device.type)
     if options.adapter:
@@ -83,14 +86,14 @@ def load(options: LoadOptions) -> LoadedModel:
     except LabelerError:
         raise
     except Exception as error:  # hub, disk, tokenizer, torch and bitsandbytes each raise their own
-        _explain(error, options, device.type)
+        explain(error, options, device.type)
     log.info("Loaded %s; it reads %d tokens", loaded.description, loaded.context)
     return loaded
 
 
 def _load(options: LoadOptions, device: torch.device, quantization: str) -> LoadedModel:
     transformers: Any = importlib.import_module("transformers")
-    dtype = _dtype(device)
+    dtype = dtype_on(device)
     # The token comes from the environment alone; False keeps transformers from one that somebody left on this disk.
     source: dict[str, Any] = {"trust_remote_code": False, "token": os.environ.get("HF_TOKEN") or False}
     if options.gguf_file:
@@ -100,18 +103,29 @@ def _load(options: LoadOptions, device: torch.device, quantization: str) -> Load
     transformers.utils.logging.disable_progress_bar()
     how: dict[str, Any] = {"dtype": dtype, "device_map": {"": str(device)}}
     if quantization != WHOLE:
-        how["quantization_config"] = _bits(quantization, device)
+        how["quantization_config"] = bits(quantization, device)
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model_id, **source)
     model = transformers.AutoModelForCausalLM.from_pretrained(options.model_id, **source, **how)
     if options.adapter:
-        model.load_adapter(options.adapter)
+        model = _with_adapter(model, options.adapter)
     model.eval().requires_grad_(False)
     eos_ids = _end_ids(model, tokenizer)
     pad_id = _pad_id(tokenizer, eos_ids)
     # Answers are decided by our settings alone, not by a sampling that the makers of the weights like.
     model.generation_config = transformers.GenerationConfig(eos_token_id=list(eos_ids), pad_token_id=pad_id)
     described = f"{_name(options)} on {device.type}, {_bits_name(quantization)}{str(dtype).removeprefix('torch.')}"
-    return LoadedModel(model, tokenizer, device, dtype, _context(model, tokenizer), described, eos_ids, pad_id)
+    return LoadedModel(model, tokenizer, device, dtype, context_of(model, tokenizer), described, eos_ids, pad_id)
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    peft: Any = importlib.import_module("peft")
+    whole = peft.PeftModel.from_pretrained(model, adapter)
+    if not whole.active_peft_config.is_prompt_learning:
+        # What peft put into the layers is in them now.
+        return whole.get_base_model()
+    # Virtual tokens need what stands around the model. It counts positions itself, and says so at every token.
+    warnings.filterwarnings("ignore", "Position ids are not supported")
+    return whole
 
 
 def load_encoder(model_id: str, device: str = AUTO, **how: Any) -> tuple[Any, Any]:
@@ -122,12 +136,12 @@ def load_encoder(model_id: str, device: str = AUTO, **how: Any) -> tuple[Any, An
     """
     for package in ("torch", "transformers"):
         _need(package)
-    options = _located(LoadOptions(model_id, WHOLE, device))
+    options = located(LoadOptions(model_id, WHOLE, device))
     place = choose_device(device)
     try:
         model, tokenizer, missing = _load_encoder(options, how)
     except Exception as error:  # as in load
-        _explain(error, options, place.type)
+        explain(error, options, place.type)
     inside = [name for name in missing if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
     if inside:
         raise SettingError(
@@ -209,8 +223,11 @@ def choose_quantization(options: LoadOptions, device: str) -> str:
     return wanted
 
 
-def _located(options: LoadOptions) -> LoadOptions:
-    """Check what lies on this disk, and part a path of a GGUF file into folder and file."""
+def located(options: LoadOptions) -> LoadOptions:
+    """Check what lies on this disk, and part a path of a GGUF file into folder and file.
+
+    Raises :class:`SettingError` for what cannot be loaded.
+    """
     model_id, gguf_file = options.model_id.strip(), options.gguf_file.strip()
     if not model_id:
         raise SettingError("The transformers backend needs a model id: a hub id or a folder; set it for the task")
@@ -282,7 +299,7 @@ def _check_adapter(adapter: str) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise SettingError(
-                "The adapter %(folder)s has no %(file)s; give the folder of a LoRA that peft has saved",
+                "The adapter %(folder)s has no %(file)s; give the folder of an adapter that peft has saved",
                 folder=adapter,
                 file=name,
             )
@@ -290,11 +307,14 @@ def _check_adapter(adapter: str) -> None:
         kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
     except (ValueError, KeyError, TypeError, UnicodeDecodeError):
         raise SettingError(
-            "adapter_config.json in %(folder)s has no peft_type; save the LoRA again", folder=adapter
+            "adapter_config.json in %(folder)s has no peft_type; save the adapter again", folder=adapter
         ) from None
-    if kind != "LORA":
+    if kind not in PEFT_KINDS:
         raise SettingError(
-            "The adapter %(folder)s is of the kind %(kind)s; only LORA is read", folder=adapter, kind=kind
+            "The adapter %(folder)s is of the kind %(kind)s; those that are read: %(names)s",
+            folder=adapter,
+            kind=kind,
+            names=", ".join(PEFT_KINDS),
         )
     try:
         importlib.import_module("peft")
@@ -309,7 +329,7 @@ def _need(package: str) -> None:
         raise MissingExtra(package, "local") from error
 
 
-def _dtype(device: torch.device) -> torch.dtype:
+def dtype_on(device: torch.device) -> torch.dtype:
     import torch
 
     if device.type == CUDA:
@@ -317,7 +337,7 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == MPS else torch.float32
 
 
-def _bits(quantization: str, device: torch.device) -> Any:
+def bits(quantization: str, device: torch.device) -> Any:
     """NF4 with double quantisation as in QLoRA (Dettmers et al. 2023), or LLM.int8() (Dettmers et al. 2022)."""
     BitsAndBytesConfig: Any = importlib.import_module("transformers").BitsAndBytesConfig
     if quantization == INT8:
@@ -326,7 +346,7 @@ def _bits(quantization: str, device: torch.device) -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=_dtype(device),
+        bnb_4bit_compute_dtype=dtype_on(device),
     )
 
 
@@ -344,10 +364,17 @@ def _pad_id(tokenizer: Any, eos_ids: tuple[int, ...]) -> int:
     return next(int(id_) for id_ in (*named, *rest) if id_ is not None and id_ not in eos_ids)
 
 
-def _context(model: Any, tokenizer: Any) -> int:
+def context_of(model: Any, tokenizer: Any) -> int:
     """Return how many tokens the model reads; tokenizers that do not know say 10^30."""
     known = [getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
-    return min((int(n) for n in known if n and 0 < n < 10**8), default=_SHORTEST_CONTEXT)
+    read = min((int(n) for n in known if n and 0 < n < 10**8), default=_SHORTEST_CONTEXT)
+    return read - virtual_tokens(model)
+
+
+def virtual_tokens(model: Any) -> int:
+    """Return how many tokens an adapter puts before every prompt."""
+    adapter = getattr(model, "active_peft_config", None)
+    return int(getattr(adapter, "num_virtual_tokens", None) or 0)
 
 
 def _name(options: LoadOptions) -> str:
@@ -360,8 +387,8 @@ def _bits_name(quantization: str) -> str:
     return "" if quantization == WHOLE else f"{quantization.upper()}, "
 
 
-def _explain(error: Exception, options: LoadOptions, device: str) -> NoReturn:
-    """Raise what ``error`` means to the person who chose the model."""
+def explain(error: Exception, options: LoadOptions, device: str) -> NoReturn:
+    """Raise what ``error`` means to the person who chose the model: :class:`SettingError`, or :class:`BackendError`."""
     model_id = options.model_id
     names = {type(cause).__name__ for cause in _causes(error)}
     said = " ".join(str(cause) for cause in _causes(error))
