@@ -1,8 +1,10 @@
 """Export: approved annotations as training data, split without leaks, checked, and described by a manifest."""
 
+from labeler.export import formats, preference
 from labeler.export.files import recover
-from labeler.export.formats import Context, ExportRow, Format, TrainingFormat, built_in
+from labeler.export.formats import Context, ExportRow, Format, TrainingFormat
 from labeler.export.job import Filters, Options
+from labeler.export.preference import Preference, PreferenceFormat
 from labeler.export.service import ExportResult, export_task
 from labeler.export.splits import Shares
 
@@ -13,9 +15,16 @@ __all__ = [
     "Filters",
     "Format",
     "Options",
+    "Preference",
+    "PreferenceFormat",
     "Shares",
     "TrainingFormat",
     "built_in",
     "export_task",
     "recover",
 ]
+
+
+def built_in() -> dict[str, Format]:
+    """Return the formats of Labeler itself, by name."""
+    return formats.built_in() | preference.built_in()

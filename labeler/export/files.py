@@ -31,7 +31,7 @@ if sys.platform != "win32":
 MANIFEST, RECORDS, SUGGESTIONS = "manifest.json", "records.jsonl", "suggestions-not-for-training"
 _NEW, _OLD = ".tmp", ".old.tmp"
 _BUFFER = 1 << 18
-FILE_NAME = re.compile(rf"(?:{'|'.join(SPLITS)}|records|{SUGGESTIONS}|dataset_info)\.[a-z0-9]{{1,10}}")
+FILE_NAME = re.compile(rf"(?:{'|'.join(SPLITS)}|records|{SUGGESTIONS}|dataset_info|axolotl)\.[a-z0-9]{{1,10}}")
 _TEMPORARY = re.compile(rf"(?:{FILE_NAME.pattern}|{re.escape(MANIFEST)})(?:\.old)?\.tmp")
 
 

@@ -49,6 +49,10 @@ class ExportRow:
         """The prompt and the answer to it: one whole conversation."""
         return [*self.prompt, {"role": "assistant", "content": self.answer}]
 
+    def provenance(self) -> dict[str, Any]:
+        """Return what ``records.jsonl`` says of where this row comes from."""
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -84,6 +88,10 @@ class TrainingFormat(Format):
     @abstractmethod
     def row(self, row: ExportRow, context: Context) -> str:
         """Return one row as it stands in the file, with its line end."""
+
+    def lines(self, row: ExportRow) -> int:
+        """Return how many lines of the file a row is."""
+        return 1
 
     def about(self, files: Mapping[str, str], context: Context) -> tuple[str, str] | None:
         """Return name and content of a file that tells a trainer of the others, by split; None for none."""
@@ -243,6 +251,7 @@ def record_line(row: ExportRow) -> str:
             "group": record.group,
             "metadata": dict(record.metadata),
             "split": row.split,
+            **row.provenance(),
         }
     )
 

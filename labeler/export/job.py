@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -66,7 +66,9 @@ class Options:
     ``columns`` those of the metadata that the model sees.
     ``keep_contradicting`` exports exact copies with different labels too. ``formula_safe`` and ``bom`` concern CSV
     only. ``reasoning`` adds the steps of each suggestion to the format ``suggestions``; no other format ever holds
-    them. ``new_splits`` forgets in which splits records left before.
+    them. ``new_splits`` forgets in which splits records left before. Of preference
+    sets, ``keep_same_form`` keeps pairs that differ in form alone, and ``failures`` takes answers that could not be
+    read for worse ones.
     """
 
     language: str | None = None
@@ -79,6 +81,8 @@ class Options:
     bom: bool = False
     reasoning: bool = False
     new_splits: bool = False
+    keep_same_form: bool = False
+    failures: bool = False
 
     def __post_init__(self) -> None:
         if self.longest < 1:
@@ -107,7 +111,12 @@ class Job:
 
     def approved_pages(self) -> Iterator[list[Row]]:
         """Yield what is approved and passes the filters, in pages, by annotation id."""
-        for rows in self.store.annotations.approved_pages(self.project["id"], self.task.name, unit=self.task.unit):
+        place = (self.project["id"], self.task.name)
+        yield from self.matching(self.store.annotations.approved_pages(*place, unit=self.task.unit))
+
+    def matching(self, pages: Iterable[list[Row]]) -> Iterator[list[Row]]:
+        """Yield what passes the filters."""
+        for rows in pages:
             yield [row for row in rows if self.filters.match(row["how"], row["language"], row["created_at"])]
 
     def approved(self) -> Iterator[Row]:

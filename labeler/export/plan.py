@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from labeler import strictjson
 from labeler.errors import (
@@ -52,6 +52,13 @@ _REASONS = {
         "Earlier exports put these records, or what belongs to them, into a split that has no share"
         " now; give it a share, or split all records again"
     ),
+    "no_suggestion": Sentence("No suggestion was there to compare the decision with"),
+    "unread_suggestion": Sentence("The suggestion could not be read, so it is no answer"),
+    "suggestion_not_in_schema": Sentence("The label schema of the task no longer allows what was suggested"),
+    "as_suggested": Sentence("The label is what was suggested, so there is no worse answer"),
+    "same_form": Sentence("Label and suggestion differ in form alone"),
+    "no_order": Sentence("The ranking puts no answer above another that differs from it"),
+    "ranked_rejected": Sentence("The answers were ranked, but the record is rejected"),
     "changed": Sentence("Somebody decided these records again while the export ran; export again to have them"),
 }
 
@@ -108,7 +115,8 @@ _SHARE_MISSED = N_(
 class Plan:
     """The split of each row that leaves, by annotation id and by record, and what the second pass adds up.
 
-    ``seen`` is the newest memory of splits that it knows of.
+    A ranking has its number with a minus sign in place of an annotation id. ``seen`` is the newest memory of splits
+    that the plan knows of.
     """
 
     seen: int
@@ -158,13 +166,21 @@ def remembered(job: Job, plan: Plan) -> bool:
         return True
 
 
-def plan_of(job: Job, chosen: TrainingFormat) -> Plan:
-    """Check every approved row and give it a split. Raises :class:`InputError` if no row is left."""
+class Source(Protocol):
+    """Where rows come from, if not from all approvals: some of these, and records that leave without an approval."""
+
+    def approved(self, left_out: Findings) -> Iterator[Row]: ...
+
+    def unapproved(self, left_out: Findings) -> Iterator[Row]: ...
+
+
+def plan_of(job: Job, chosen: TrainingFormat, source: Source | None = None) -> Plan:
+    """Check every row and give it a split. Raises :class:`InputError` if no row is left."""
     plan, columns = Plan(seen=job.store.splits.newest(job.project["id"])), set[str]()
     seen: list[_Seen] = []
     known: set[bytes] = set()
     repeated: set[bytes] = set()
-    for row in job.approved():
+    for row in job.approved() if source is None else source.approved(plan.left_out):
         checked = _checked(job, row, plan.left_out)
         if checked is None:
             continue
@@ -172,14 +188,15 @@ def plan_of(job: Job, chosen: TrainingFormat) -> Plan:
             columns.update(strictjson.loads(row["metadata"]))
         elif _CONTROL.search(row["text"]):
             plan.warnings.add("control_tokens", row["key"])
-        answer, counts_as = checked
-        digest = bytes.fromhex(content_hash(row["text"]))
-        (repeated if digest in known else known).add(digest)
-        said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
-        record = _linked(row["record_id"], row["key"], row["cluster"], row["grp"], digest)
-        seen.append(_Seen(row["id"], record, digest, said, counts_as, row["cluster"]))
+        one = _seen(row, *checked)
+        (repeated if one.hash in known else known).add(one.hash)
+        seen.append(one)
     rows = list(_without_contradictions(seen, repeated, plan, job.options.keep_contradicting))
     _warn_of_near_contradictions(rows, repeated, plan)
+    for row in () if source is None else source.unapproved(plan.left_out):
+        if _CONTROL.search(row["text"]):
+            plan.warnings.add("control_tokens", row["key"])
+        rows.append(_seen(row))
     _give_places(job, rows, plan)
     if not plan.splits:
         found = str(plan.left_out)
@@ -201,6 +218,13 @@ def plan_of(job: Job, chosen: TrainingFormat) -> Plan:
         )
     plan.columns = sorted(columns)
     return plan
+
+
+def _seen(row: Row, answer: str = "", counts_as: tuple[str, ...] = ()) -> _Seen:
+    digest = bytes.fromhex(content_hash(row["text"]))
+    said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
+    record = _linked(row["record_id"], row["key"], row["cluster"], row["grp"], digest)
+    return _Seen(row["id"], record, digest, said, counts_as, row["cluster"])
 
 
 def _linked(id_: int, key: str, cluster: int | None, group: str | None, digest: bytes) -> Linked:

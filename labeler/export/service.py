@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -38,6 +38,7 @@ from labeler.export.files import FILE_NAME, MANIFEST, RECORDS, SUGGESTIONS, Exch
 from labeler.export.formats import Context, ExportRow, Format, Suggestions, TrainingFormat, record_line
 from labeler.export.job import Filters, Job, Options, iso
 from labeler.export.plan import Plan, plan_of, remembered
+from labeler.export.preference import PreferenceFormat, Preferences
 from labeler.export.splits import Shares
 from labeler.ingest.clusters import sign_reviews
 from labeler.records import Record, Value
@@ -100,16 +101,22 @@ def export_task(
             "The export format %(name)r is no TrainingFormat with a suffix such as '.jsonl'",
             name=format_name,
         )
-    plan = plan_of(job, chosen)
+    prefer = Preferences(job, chosen) if isinstance(chosen, PreferenceFormat) else None
+    plan = plan_of(job, chosen, prefer)
     with writing(job.folder, job.owner(chosen)) as exchange:
         while not remembered(job, plan):
-            plan = plan_of(job, chosen)
-        members = _write_rows(job, chosen, plan, exchange)
-        exchange.commit(_manifest(job, chosen, exchange) | plan.report(job.shares, members))
+            plan = plan_of(job, chosen, prefer)
+        members = _write_rows(job, chosen, plan, exchange, prefer)
+        report = plan.report(job.shares, members)
+        if prefer is not None:
+            report |= prefer.report(exchange.entries(), job.shares.used())
+        exchange.commit(_manifest(job, chosen, exchange) | report)
         return _record(job, exchange, reviewer_id, members)
 
 
-def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange) -> list[tuple[int, str]]:
+def _write_rows(
+    job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange, prefer: Preferences | None = None
+) -> list[tuple[int, str]]:
     """Write the planned rows in the order of their annotations; return (annotation id, split) of each."""
     context = Context(job.task, job.style, job.options.formula_safe, job.options.bom, plan.columns)
     # Only splits with rows get a file: readers of data sets refuse one without.
@@ -120,17 +127,22 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
         file.write(chosen.head(context), rows=0)
     members: list[tuple[int, str]] = []
     asked = Asked(job)
-    for page in job.approved_pages():
+    for page in job.approved_pages() if prefer is None else prefer.pages():
         # What is not planned was left out, or approved since the first pass: that waits for the next export.
-        planned = [(stored, plan.splits.pop(stored["id"], None)) for stored in page]
-        rows = [_export_row(job, stored, split) for stored, split in planned if split is not None]
-        plan.versions.update(stored["task_version"] for stored, split in planned if split is not None)
-        for row in asked.rows(rows) if chosen.asks else rows:
-            files[row.split].write(chosen.row(row, context))
+        planned = [(stored, plan.splits.pop(stored["id"])) for stored in page if stored["id"] in plan.splits]
+        rows: Iterable[ExportRow] = [_export_row(job, stored, split) for stored, split in planned]
+        plan.versions.update(stored["task_version"] for stored, _ in planned)
+        if prefer is not None:
+            rows = prefer.rows([stored for stored, _ in planned], list(rows), asked)
+        elif chosen.asks:
+            rows = asked.rows(list(rows))
+        for row in rows:
+            files[row.split].write(chosen.row(row, context), chosen.lines(row))
             if records:
                 records.write(record_line(row))
             members.append((row.annotation_id, row.split))
-            plan.labels.setdefault(row.split, Counter()).update(job.task.schema.strata(row.value))
+            if row.value is not None:
+                plan.labels.setdefault(row.split, Counter()).update(job.task.schema.strata(row.value))
     for changed in _examples(job.store, plan.splits).values():
         plan.left_out.add("changed", changed["key"])
     if not members:
@@ -143,8 +155,8 @@ def _write_rows(job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange
 
 
 def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
-    text = stored["text"]
-    value = job.task.read(strictjson.loads(stored["value"]), stored["task_version"], text)
+    text, given = stored["text"], stored["value"]
+    value = None if given is None else job.task.read(strictjson.loads(given), stored["task_version"], text)
     record = Record(
         id=stored["record_id"],
         project_id=job.project["id"],
@@ -156,7 +168,8 @@ def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
         cluster=stored["cluster"],
         parts=as_parts(stored["parts"]),
     )
-    return ExportRow(stored["id"], record, value, _portable(job.task, value, text), split)
+    label = None if value is None else _portable(job.task, value, text)
+    return ExportRow(stored["id"], record, value, label, split)
 
 
 def _portable(task: Task, value: Value, text: str) -> Any:
@@ -195,7 +208,8 @@ def _record(
     folder = str(job.folder)
 
     def note(tx: Any) -> int:
-        id_ = job.store.exports.add(tx, project_id, task, manifest["format"], manifest, folder, reviewer_id, members)
+        approved = [member for member in members if member[0] > 0]
+        id_ = job.store.exports.add(tx, project_id, task, manifest["format"], manifest, folder, reviewer_id, approved)
         detail = {"export": id_, "format": manifest["format"], "folder": folder, "rows": manifest["counts"]["all"]}
         job.store.events.add(tx, "exported", project_id=project_id, reviewer_id=reviewer_id, task=task, detail=detail)
         return id_

@@ -723,6 +723,21 @@ def m027_parts(db: SqliteUtils) -> None:
     _execute(db, "ALTER TABLE records ADD COLUMN parts TEXT")
 
 
+@migrations()
+def m030_rankings(db: SqliteUtils) -> None:
+    """People put answers of several models to one record in order: a list of tiers, best first."""
+    _execute(
+        db,
+        """CREATE TABLE rankings (
+            id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL, record_id INTEGER NOT NULL, task TEXT NOT NULL,
+            task_version TEXT NOT NULL, reviewer_id INTEGER, ranked TEXT NOT NULL, none_good INTEGER NOT NULL DEFAULT 0,
+            seconds REAL, request_key TEXT UNIQUE, withdrawn_at REAL, created_at REAL NOT NULL);
+        CREATE INDEX rankings_record ON rankings (record_id, task);
+        CREATE INDEX rankings_task ON rankings (project_id, task, id);
+        CREATE INDEX rankings_reviewer ON rankings (reviewer_id, project_id, task, id)""",
+    )
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 

@@ -48,6 +48,7 @@ _OF_RECORDS = (
             "run_items",
             "replay_items",
             "replayed",
+            "rankings",
         )
     ),
     f"{_ERASE} WHERE record_id {_IN}",

@@ -131,6 +131,25 @@ class Suggestions:
         sql = "SELECT * FROM suggestions WHERE record_id = :r AND task = :t ORDER BY id DESC"
         return [as_suggestion(row) for row in self.db.all(sql, {"r": record_id, "t": task})]
 
+    def many(self, suggestion_ids: Sequence[int]) -> dict[int, Suggestion]:
+        """Return suggestions by id."""
+        sql = "SELECT * FROM suggestions WHERE id IN (SELECT value FROM json_each(:ids))"
+        rows = self.db.all(sql, {"ids": strictjson.dumps(list(suggestion_ids))})
+        return {row["id"]: as_suggestion(row) for row in rows}
+
+    def decided_on(self, annotation_ids: Sequence[int]) -> dict[int, Suggestion]:
+        """Return the suggestions that decisions can be compared with, by annotation.
+
+        That is the one that was shown, or that stood for the record when it was decided blind.
+        """
+        sql = f"""SELECT a.id AS annotation_id, s.* FROM annotations a JOIN records r ON r.id = a.record_id
+                  JOIN suggestions s ON s.id = COALESCE(a.suggestion_id, CASE WHEN a.blind = 1 THEN (
+                    SELECT MAX(s.id) FROM suggestions s WHERE s.record_id = a.record_id AND s.task = a.task
+                    AND s.created_at <= a.created_at AND {_SAME_TEXT}) END)
+                  WHERE a.id IN (SELECT value FROM json_each(:ids))"""
+        rows = self.db.all(sql, {"ids": strictjson.dumps(list(annotation_ids))})
+        return {row["annotation_id"]: as_suggestion(row) for row in rows}
+
     def made_in_run(self, run_id: int, task: str) -> list[tuple[tuple[str, ...], int]]:
         """Return how the suggestions of a run for a task were made, and how many, most frequent first."""
         counts = Counts(self.db).of(NOTES, run_id, task)

@@ -6,11 +6,11 @@ from flask import Blueprint
 
 
 def blueprints() -> list[Blueprint]:
-    from labeler.web import desk, exports, imports, projects, removal, replays, runs, settings, signin, versions
+    from labeler.web import compare, desk, exports, imports, projects, removal, replays, runs, settings, signin, versions
 
     # They stand behind the addresses of the settings, too.
     from labeler.web import instance_settings as instance_settings
     from labeler.web import task_settings as task_settings
 
-    modules = (signin, projects, desk, imports, runs, replays, exports, settings, versions, removal)
+    modules = (signin, projects, desk, compare, imports, runs, replays, exports, settings, versions, removal)
     return [module.blueprint for module in modules]
