@@ -153,7 +153,7 @@ def _write_report(report: Report, path: Path) -> None:
 
 @cli.command()
 @task_options
-@click.option("--format", "format_name", required=True, metavar="NAME", help="openai, trl, alpaca, csv, suggestions")
+@click.option("--format", "format_name", required=True, metavar="NAME", help="openai, trl, dpo ... [all in docs/export.md]")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER")
 @click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
 @click.option("--how", multiple=True, metavar="HOW", help="Only: accepted, corrected, scratch, imported")
@@ -162,10 +162,12 @@ def _write_report(report: Report, path: Path) -> None:
 @click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
 @click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
 @click.option("--reasoning", is_flag=True, help="suggestions: also what the model wrote on the way to each")
+@click.option("--keep-same-form", is_flag=True, help="Preferences: also pairs that differ in form alone")
+@click.option("--failures", is_flag=True, help="Preferences: unreadable answers are the worse ones of pairs")
 @with_readable_instance
 def export(
     instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, how: tuple[str, ...],
-    language: str | None, new_splits: bool, raw: bool, bom: bool, reasoning: bool,
+    language: str | None, new_splits: bool, raw: bool, bom: bool, reasoning: bool, keep_same_form: bool, failures: bool,
 ) -> None:  # fmt: skip
     """Export approved annotations as a training set (or suggestions, for analysis)."""
     from labeler.export import Filters, Options, Shares, export_task
@@ -194,6 +196,8 @@ def export(
             bom=bom,
             reasoning=reasoning,
             new_splits=new_splits,
+            keep_same_form=keep_same_form,
+            failures=failures,
         ),
     )
     for path in result.files:

@@ -52,6 +52,8 @@ def make(project_id: int) -> Any:
                 formula_safe=not request.form.get("raw"),
                 bom=bool(request.form.get("bom")),
                 reasoning=bool(request.form.get("reasoning")),
+                keep_same_form=bool(request.form.get("keep_same_form")),
+                failures=bool(request.form.get("failures")),
             ),
         )
     except InputError as error:
