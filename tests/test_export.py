@@ -393,7 +393,7 @@ def test_a_plugin_format_takes_the_same_road(world: World) -> None:
 
 def test_an_unknown_format_is_refused_with_those_there_are(world: World) -> None:
     """The message lists the formats."""
-    with pytest.raises(SettingError, match="No export format 'xml'; there are: alpaca, csv, openai, suggestions, trl"):
+    with pytest.raises(SettingError, match="No export format 'xml'; there are: alpaca, csv, dpo"):
         world.export("xml")
 
 
@@ -755,8 +755,8 @@ def test_an_export_beside_another_one_knows_what_it_gave_away(world: World, monk
     plans = []
     plan = service.plan_of
 
-    def beside(job: Any, chosen: Any) -> Any:
-        planned = plan(job, chosen)
+    def beside(*given: Any) -> Any:
+        planned = plan(*given)
         plans.append(planned)
         if len(plans) == 1:
             _pinned(world, "first", "test", group="p1")

@@ -255,6 +255,18 @@ def test_a_rejected_record_has_no_better_answer(world: World) -> None:  # noqa: 
     assert found(exported(world).manifest, "left_out") == {"ranked_rejected": ["r1"]}
 
 
+def test_whoever_removes_a_ranked_record_learns_which_sets_hold_it(world: World) -> None:  # noqa: F811
+    """A ranking stands in its export as an annotation does, and goes with its record."""
+    record = world.record("r1", "그저 그래요")
+    one, two = answers(world, record, "neutral", "positive")
+    ranked(world, record, [[one], [two]])
+    export = exported(world)
+    going = world.store.removal.going(world.project["id"], [record])
+    assert [number for number, _, _ in going.exports] == [export.id]
+    world.store.write(lambda tx: world.store.removal.remove(tx, world.project["id"], [record]))
+    assert world.store.db.all("SELECT * FROM export_rankings") == []
+
+
 def test_nothing_to_prefer_says_why(world: World) -> None:  # noqa: F811
     """Approvals that nothing was suggested for are counted in the sentence."""
     world.approve("r1", "맛있어요")

@@ -153,7 +153,9 @@ def _write_report(report: Report, path: Path) -> None:
 
 @cli.command()
 @task_options
-@click.option("--format", "format_name", required=True, metavar="NAME", help="openai, trl, dpo ... [all in docs/export.md]")
+@click.option(
+    "--format", "format_name", required=True, metavar="NAME", help="openai, trl, dpo ... [all in docs/export.md]"
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER")
 @click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
 @click.option("--how", multiple=True, metavar="HOW", help="Only: accepted, corrected, scratch, imported")

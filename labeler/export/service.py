@@ -208,8 +208,7 @@ def _record(
     folder = str(job.folder)
 
     def note(tx: Any) -> int:
-        approved = [member for member in members if member[0] > 0]
-        id_ = job.store.exports.add(tx, project_id, task, manifest["format"], manifest, folder, reviewer_id, approved)
+        id_ = job.store.exports.add(tx, project_id, task, manifest["format"], manifest, folder, reviewer_id, members)
         detail = {"export": id_, "format": manifest["format"], "folder": folder, "rows": manifest["counts"]["all"]}
         job.store.events.add(tx, "exported", project_id=project_id, reviewer_id=reviewer_id, task=task, detail=detail)
         return id_

@@ -66,14 +66,21 @@ class Exports:
         reviewer_id: int | None,
         members: Sequence[tuple[int, str]],
     ) -> int:
-        """Record an export that stands on disk; ``members`` are (annotation id, split)."""
+        """Record an export that stands on disk; ``members`` are (annotation id, split).
+
+        A ranking has its number with a minus sign in place of an annotation id.
+        """
         sql = """INSERT INTO exports (project_id, task, format, manifest, folder, reviewer_id, created_at)
                  VALUES (:p, :t, :f, :m, :folder, :r, :now) RETURNING id"""
         params = {"p": project_id, "t": task, "f": format_, "m": strictjson.dumps(manifest), "folder": folder}
         id_ = int(tx.value(sql, params | {"r": reviewer_id, "now": time.time()}))
         tx.many(
             "INSERT INTO export_annotations (export_id, annotation_id, split) VALUES (?, ?, ?)",
-            [(id_, annotation_id, split) for annotation_id, split in members],
+            [(id_, member, split) for member, split in members if member > 0],
+        )
+        tx.many(
+            "INSERT INTO export_rankings (export_id, ranking_id, split) VALUES (?, ?, ?)",
+            [(id_, -member, split) for member, split in members if member < 0],
         )
         return id_
 

@@ -734,7 +734,19 @@ def m030_rankings(db: SqliteUtils) -> None:
             seconds REAL, request_key TEXT UNIQUE, withdrawn_at REAL, created_at REAL NOT NULL);
         CREATE INDEX rankings_record ON rankings (record_id, task);
         CREATE INDEX rankings_task ON rankings (project_id, task, id);
-        CREATE INDEX rankings_reviewer ON rankings (reviewer_id, project_id, task, id)""",
+        CREATE INDEX rankings_reviewer ON rankings (reviewer_id, project_id, task, id);
+        CREATE TABLE comparable (
+            project_id INTEGER NOT NULL, task TEXT NOT NULL, record_id INTEGER NOT NULL REFERENCES records(id),
+            PRIMARY KEY (project_id, task, record_id)) WITHOUT ROWID;
+        CREATE INDEX comparable_record ON comparable (record_id);
+        CREATE TABLE export_rankings (
+            export_id INTEGER NOT NULL REFERENCES exports(id), ranking_id INTEGER NOT NULL REFERENCES rankings(id),
+            split TEXT NOT NULL, PRIMARY KEY (export_id, ranking_id)) WITHOUT ROWID;
+        CREATE INDEX export_rankings_ranking ON export_rankings (ranking_id);
+        INSERT INTO comparable (project_id, task, record_id)
+            SELECT MIN(project_id), task, record_id FROM suggestions GROUP BY record_id, task
+            HAVING COUNT(DISTINCT value) > 1 AND COUNT(DISTINCT COALESCE(kind, backend)) > 1
+            OR MAX(steps LIKE '%"sample 2"%') = 1""",
     )
 
 

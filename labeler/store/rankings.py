@@ -49,16 +49,14 @@ class Rankings:
 
         Rejected ones have no good answer to look for.
         """
-        sql = """SELECT w.record_id, w.state FROM work w JOIN records r ON r.id = w.record_id
-                 WHERE w.project_id = :p AND w.task = :t AND w.record_id > :after AND w.state <> 'rejected'
+        sql = """SELECT w.record_id, w.state FROM comparable c
+                 JOIN work w ON w.record_id = c.record_id AND w.task = c.task
+                 JOIN records r ON r.id = c.record_id
+                 WHERE c.project_id = :p AND c.task = :t AND c.record_id > :after AND w.state <> 'rejected'
                  AND r.kind = :kind
-                 AND ((SELECT COUNT(DISTINCT s.value) > 1 AND COUNT(DISTINCT COALESCE(s.kind, s.backend)) > 1
-                       FROM suggestions s WHERE s.record_id = w.record_id AND s.task = w.task)
-                   OR EXISTS (SELECT 1 FROM suggestions s WHERE s.record_id = w.record_id AND s.task = w.task
-                              AND s.steps LIKE '%"sample 2"%'))
-                 AND NOT EXISTS (SELECT 1 FROM rankings k WHERE k.record_id = w.record_id AND k.task = w.task
+                 AND NOT EXISTS (SELECT 1 FROM rankings k WHERE k.record_id = c.record_id AND k.task = c.task
                                  AND k.reviewer_id = :who AND k.withdrawn_at IS NULL)
-                 ORDER BY w.record_id LIMIT :size"""
+                 ORDER BY c.record_id LIMIT :size"""
         params = {"p": project_id, "t": task, "after": after, "kind": kind_of(unit), "who": reviewer_id, "size": size}
         return self.db.all(sql, params)
 

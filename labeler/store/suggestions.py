@@ -61,7 +61,10 @@ class Suggestions:
             "evidence": strictjson.dumps([[e.annotation_id, e.record_id, round(e.similarity, 6)] for e in s.evidence]),
             "now": time.time(),
         }  # fmt: skip
-        return int(tx.value(sql, params))
+        id_ = int(tx.value(sql, params))
+        if params["value"] is not None:
+            tx.run(_COMPARABLE, params)
+        return id_
 
     def get(self, suggestion_id: int, tx: Tx | None = None) -> Suggestion | None:
         row = (tx or self.db).one("SELECT * FROM suggestions WHERE id = :id", {"id": suggestion_id})
@@ -168,6 +171,11 @@ class Suggestions:
         yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind}, size)
 
 
+# People can compare the answers of two kinds that differ, and samples of one; see the room of rankings.
+_COMPARABLE = """INSERT INTO comparable (project_id, task, record_id) SELECT :project_id, :task, :record_id
+    WHERE :steps LIKE '%"sample 2"%' OR EXISTS (SELECT 1 FROM suggestions s WHERE s.record_id = :record_id
+      AND s.task = :task AND s.value <> :value AND COALESCE(s.kind, s.backend) <> COALESCE(:kind, :backend))
+    ON CONFLICT DO NOTHING"""
 _SAME_TEXT = "COALESCE(s.text_hash, r.content_hash) = r.content_hash"
 _MISPLACED = f"""FROM work w JOIN records r ON r.id = w.record_id LEFT JOIN suggestions s ON s.id = w.suggestion_id
     WHERE w.state = 'pending' AND w.suggestion_id IS NOT NULL

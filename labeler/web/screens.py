@@ -6,7 +6,19 @@ from flask import Blueprint
 
 
 def blueprints() -> list[Blueprint]:
-    from labeler.web import compare, desk, exports, imports, projects, removal, replays, runs, settings, signin, versions
+    from labeler.web import (
+        compare,
+        desk,
+        exports,
+        imports,
+        projects,
+        removal,
+        replays,
+        runs,
+        settings,
+        signin,
+        versions,
+    )
 
     # They stand behind the addresses of the settings, too.
     from labeler.web import instance_settings as instance_settings
