@@ -294,7 +294,7 @@ def _import(instance: Any, project_id: int) -> int:
 
 
 def _exported(instance: Any, project_id: int, task: Task, formats: Sequence[str]) -> None:
-    from labeler.export import Options, Shares, export_task
+    from labeler.export import Options, PreferenceFormat, Shares, export_task
 
     project = instance.store.projects.get(project_id)
     for name in formats:
@@ -304,8 +304,9 @@ def _exported(instance: Any, project_id: int, task: Task, formats: Sequence[str]
         try:
             export_task(instance.store, project, task, name, folder, **common)
         except InputError as error:
-            # Records that were labelled by hand have no suggestion to export.
-            _keep(name == "suggestions", f"the format {name} refuses its labels: {error}")
+            # Records that were labelled by hand have no suggestion to export, or to be better than.
+            suggested = name == "suggestions" or isinstance(instance.plugins.exporters[name], PreferenceFormat)
+            _keep(suggested, f"the format {name} refuses its labels: {error}")
 
 
 def _sentence(page: str) -> str:

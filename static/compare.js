@@ -1,6 +1,6 @@
 // The compare screen: answers are put in order by their numbers, and kept by a form. A page shows one record.
-import { commandOf } from "./keys.js";
-import { paint, takesText } from "./words.js";
+import { commandOf } from "./desk/keys.js";
+import { paint, takesText } from "./desk/words.js";
 
 // What keys do here that the desk has no use for; by their place, as the others.
 const OWN = { Equal: "tie", NumpadEqual: "tie", KeyN: "none" };
