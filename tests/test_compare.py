@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from conftest import enter
 from flask import Flask
 from flask.testing import FlaskClient
-from helpers import REVIEWS, World
+from helpers import REVIEWS, World, migrations_before
 
 from labeler import Rating, Task
 from labeler.annotation.comparing import Comparing, Comparison, answers_of
@@ -20,6 +21,7 @@ from labeler.errors import InputError, LabelerError, NotFound
 from labeler.instance import Instance
 from labeler.records import ParseFailure, Record, Step, Suggestion
 from labeler.store import Store
+from labeler.store import migrations as schema
 
 
 @pytest.fixture
@@ -185,6 +187,25 @@ def test_a_record_of_another_project_is_not_there(world: World) -> None:
     elsewhere = Comparing(world.store, world.project_id + 1, world.task, {"blind_share": 0.0})
     with pytest.raises(NotFound, match="There is no record"):
         elsewhere.rank(world.kim, world.records[0], [[one], [two]], "request-1")
+
+
+def test_suggestions_of_an_older_database_can_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records whose answers differed before there was a compare screen are found when the database is opened."""
+    known = schema.migrations
+    monkeypatch.setattr(schema, "migrations", migrations_before(known, "m030"))
+    Store(tmp_path / "labeler.db").close()
+    before = sqlite3.connect(tmp_path / "labeler.db")
+    columns = "project_id, record_id, task, task_version, backend, value, steps, flags, evidence, created_at"
+    rows = [
+        (1, "nearest", "1", None), (1, "openai", "2", None), (2, "nearest", "1", None), (2, "nearest", "2", None),
+        (3, "openai", "1", '[["sample 1", "1"], ["sample 2", "2"]]'),
+    ]  # fmt: skip
+    before.executemany(f"INSERT INTO suggestions ({columns}) VALUES (1, ?, 'stars', '1', ?, ?, ?, '[]', '[]', 0)", rows)
+    before.commit()
+    before.close()
+    monkeypatch.setattr(schema, "migrations", known)
+    with Store(tmp_path / "labeler.db") as store:
+        assert [row["record_id"] for row in store.db.all("SELECT * FROM comparable")] == [1, 3]
 
 
 def test_a_ranking_goes_with_its_record(world: World) -> None:
