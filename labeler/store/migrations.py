@@ -736,7 +736,7 @@ def m030_rankings(db: SqliteUtils) -> None:
         CREATE INDEX rankings_task ON rankings (project_id, task, id);
         CREATE INDEX rankings_reviewer ON rankings (reviewer_id, project_id, task, id);
         CREATE TABLE comparable (
-            project_id INTEGER NOT NULL, task TEXT NOT NULL, record_id INTEGER NOT NULL REFERENCES records(id),
+            project_id INTEGER NOT NULL, task TEXT NOT NULL, record_id INTEGER NOT NULL,
             PRIMARY KEY (project_id, task, record_id)) WITHOUT ROWID;
         CREATE INDEX comparable_record ON comparable (record_id);
         CREATE TABLE export_rankings (
