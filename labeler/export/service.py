@@ -2,7 +2,8 @@
 
 Two passes over the store. The first sees every approved annotation once and keeps a few numbers per row: what must be
 left out, what is linked to what. The second writes, one row at a time. That only approved labels leave is no check that
-could be forgotten: rows come from :meth:`Annotations.approved_pages` alone.
+could be forgotten: rows come from :meth:`Annotations.approved_pages` alone. Only preference sets
+(:mod:`labeler.export.preference`) have wrong answers too, marked as such, from rejections and rankings.
 
 Files of an export stand in one folder, under names fixed here. Each is written as ``<name>.tmp`` and synced; then the
 old files step aside as ``<name>.old.tmp``, the new ones take their names, and ``manifest.json``, which describes them
