@@ -1,9 +1,9 @@
 """Export formats: each turns one row into text, and keeps nothing between rows.
 
-A format for training sees an :class:`ExportRow`, which is made from an approved annotation in force; one for preferences
-(:mod:`labeler.export.preference`) also sees which answers people found worse. Its JSON holds what trainers read and
-nothing else, because some of them refuse a column they do not know; who labeled what, and in which split, stands in
-``records.jsonl`` beside it. ``suggestions`` is the one format for what no person approved.
+A format for training sees an :class:`ExportRow`, which is made from an approved annotation in force; one for
+preferences (:mod:`labeler.export.preference`) also sees which answers people found worse. Its JSON holds what trainers
+read and nothing else, because some of them refuse a column they do not know; who labeled what, and in which split,
+stands in ``records.jsonl`` beside it. ``suggestions`` is the one format for what no person approved.
 """
 
 from __future__ import annotations
