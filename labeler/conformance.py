@@ -22,7 +22,7 @@ from labeler import accounts, built_in, strictjson
 from labeler.annotation.decisions import Decision
 from labeler.backends.base import BackendFactory, BackendRequest, made_by
 from labeler.errors import InputError, LabelerError, MissingExtra, PluginError, SettingError
-from labeler.export import Options, Shares, export_task
+from labeler.export import Options, PreferenceFormat, Shares, export_task
 from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.labels import Choice, Label
@@ -306,8 +306,9 @@ def _exported(instance: Any, project_id: int, task: Task, formats: Sequence[str]
             # The format is for other labels, or needs an option or an extra.
             continue
         except InputError as error:
-            # Records that were labelled by hand have no suggestion to export.
-            _keep(name == "suggestions", f"the format {name} refuses its labels: {error}")
+            # Records that were labelled by hand have no suggestion to export, or to be better than.
+            suggested = name == "suggestions" or isinstance(instance.plugins.exporters[name], PreferenceFormat)
+            _keep(suggested, f"the format {name} refuses its labels: {error}")
 
 
 def _sentence(page: str) -> str:

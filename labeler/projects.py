@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labeler.annotation import relabel
+from labeler.annotation.comparing import Comparing
 from labeler.annotation.decisions import Decisions
 from labeler.annotation.relabel import TaskSettings
 from labeler.errors import InputError, SettingError
@@ -213,6 +214,9 @@ class Projects(Files):
     def decisions(self, project: Mapping[str, Any], task: Task) -> Decisions:
         lease = self.project_settings(project)["claim_minutes"] * 60
         return Decisions(self.store, int(project["id"]), task, lease)
+
+    def comparing(self, project: Mapping[str, Any], task: Task) -> Comparing:
+        return Comparing(self.store, int(project["id"]), task, self.project_settings(project))
 
     # Background work
 

@@ -30,6 +30,7 @@ from labeler.demo import reviews
 from labeler.errors import NotSignedIn
 from labeler.instance import Instance
 from labeler.prelabel import runs
+from labeler.records import Suggestion
 from labeler.store import Store
 
 KEY = "sk-planted-0123456789abcdef"
@@ -541,6 +542,30 @@ def test_export_writes_files_and_names_them(shell: Shell) -> None:
     row = (shell.folder / "text" / "train.jsonl").read_text(encoding="utf-8").splitlines()[0]
     assert strictjson.loads(row)["text"].startswith("<|im_start|>system\n너는 점원이다.")
     assert "--public is about --push" in shell.fails(*words, "--template", "chatml", "--public")
+
+
+def test_export_of_preferences_says_what_is_asked_of_them(shell: Shell) -> None:
+    """Labels that came with the data say nothing of a suggestion; the manifest has the options of the command."""
+    shell.import_reviews()
+    asked = ["export", "--project", "shop", "--task", "sentiment", "--format", "dpo", "--out", shell.folder / "out"]
+    assert "No suggestion was there to compare the decision with (5)" in shell.fails(*asked)
+    with shell.store() as store:
+        ids = [row["id"] for row in store.db.all("SELECT id FROM annotations")]
+        store.write(lambda tx: _suggested(tx, store, ids))
+    shell.ok(*asked, "--keep-same-form", "--failures")
+    manifest = strictjson.loads((shell.folder / "out" / "manifest.json").read_bytes())
+    assert manifest["sources"] == {"corrected": manifest["counts"]["all"]} and manifest["counts"]["all"] > 0
+    assert manifest["options"]["keep_same_form"] and manifest["options"]["failures"]
+
+
+def _suggested(tx: Any, store: Store, ids: list[int]) -> None:
+    """Let every label be a correction of a neutral suggestion."""
+    for number in ids:
+        row = store.annotations.get(number, tx)
+        assert row is not None
+        made = Suggestion(row["record_id"], row["task"], row["task_version"], "nearest", None, "neutral", None)
+        id_ = store.suggestions.add(tx, row["project_id"], made)
+        tx.run("UPDATE annotations SET how = 'corrected', suggestion_id = ? WHERE id = ?", (id_, number))
 
 
 @pytest.mark.parametrize(

@@ -758,8 +758,8 @@ def test_an_export_beside_another_one_knows_what_it_gave_away(world: World, monk
     plans = []
     plan = service.plan_of
 
-    def beside(job: Any, chosen: Any) -> Any:
-        planned = plan(job, chosen)
+    def beside(*given: Any) -> Any:
+        planned = plan(*given)
         plans.append(planned)
         if len(plans) == 1:
             _pinned(world, "first", "test", group="p1")

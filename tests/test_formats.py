@@ -22,13 +22,16 @@ from labeler import Choice, Choices, Keywords, Label, PromptStyle, Rating, Recor
 from labeler import built_in as built_in_plugins
 from labeler.conformance import values_of
 from labeler.errors import BackendError, InputError, MissingExtra, SettingError, StoreError
-from labeler.export import Context, ExportRow, Options, Shares, TrainingFormat, built_in, hub
+from labeler.export import Context, ExportRow, Options, PreferenceFormat, Shares, TrainingFormat, built_in, hub
 from labeler.export.files import ExportFile
 from labeler.export.formats import TEMPLATES, dataset, yaml
 from labeler.export.formats.text import rendering
 from labeler.plugins import load_plugins
 
-FORMATS: dict[str, Any] = built_in()
+# Preference sets have tests of their own: their rows come from suggestions.
+FORMATS: dict[str, Any] = {
+    name: format_ for name, format_ in built_in().items() if not isinstance(format_, PreferenceFormat)
+}
 CHAT = ("openai", "messages", "trl", "alpaca", "sharegpt", "llamafactory", "axolotl", "text", "dataset")
 CHATTED = Options(template="chatml")
 TASKS = load_plugins(built_in_plugins, entry_points=False).tasks

@@ -70,6 +70,9 @@ TABLE: dict[str, set[str]] = {
     "desk.counts": MEMBERS,
     "desk.example": MEMBERS,
     "desk.moved": MEMBERS,
+    "compare.page": MEMBERS,
+    "compare.rank": MEMBERS,
+    "compare.undo": MEMBERS,
     "imports.form": PROJECT_ADMINS,
     "imports.upload": PROJECT_ADMINS,
     "imports.preview": PROJECT_ADMINS,
@@ -124,6 +127,8 @@ TABLE: dict[str, set[str]] = {
 }
 UPLOAD = "0123456789abcdef" * 2 + ".csv"
 FORMS = {
+    "compare.rank": {"task": "sentiment", "record_id": "1", "request_key": "request-1", "ranked": '[["1"], ["2"]]'},
+    "compare.undo": {"task": "sentiment", "ranking": "1"},
     "runs.start": {"task": "sentiment"},
     "exports.make": {"task": "sentiment", "format": "csv"},
     "replays.start": {"task": "sentiment", "backend": "nearest"},

@@ -371,6 +371,17 @@ def test_all_records_are_listed_newest_first_there_and_back(
     assert through(client, top, "after")[0][-1][:2] == [999, 119]
 
 
+def test_a_rejected_record_is_shown_as_rejected_in_the_list_and_on_the_overview(
+    client: FlaskClient, project: int
+) -> None:
+    path = f"/projects/{project}/label/sentiment/api/decide"
+    decision = {"record_id": 2, "action": "reject", "request_key": "a-key-of-mine", "version": 0}
+    assert client.post(path, json=decision, headers={"X-CSRFToken": token_of(client, "/account")}).status_code == 200
+    text = client.get(f"/projects/{project}/records").text
+    assert re.search(r'class="chip rejected" href="[^"]*record=2" title="제외" aria-label="[^"]*: 제외"', text)
+    assert "제외 1" in Page(client.get(f"/projects/{project}").text).said
+
+
 def test_the_list_says_how_each_task_stands(client: FlaskClient, store: Store, project: int) -> None:
     """Each record has a chip a task with its state, which leads to the desk; a page beyond the end says so."""
     path = f"/projects/{project}/label/sentiment/api/decide"

@@ -16,7 +16,7 @@ from labeler.store import Row, Store, Tx
 from labeler.store.annotations import ACCEPTED, APPROVED, CORRECTED, IMPORTED, REJECTED, SCRATCH, WITHDRAWN
 from labeler.task import Task
 
-_MAX_SECONDS = 3600.0
+MAX_SECONDS = 3600.0
 UNDO = "undo"
 """The origin of what an undo brought back, and of the row that says that a record is pending again."""
 _REMOVED = Sentence(
@@ -143,7 +143,7 @@ class Decisions:
                 "project_id": self.project_id, "record_id": decision.record_id, "task": self.task.name,
                 "task_version": self.task.version, "state": state, "value": value, "how": how,
                 "blind": int(decision.blind), "reviewer_id": reviewer_id, "suggestion_id": decision.suggestion_id,
-                "seconds": None if decision.seconds is None else min(max(decision.seconds, 0.0), _MAX_SECONDS),
+                "seconds": None if decision.seconds is None else min(max(decision.seconds, 0.0), MAX_SECONDS),
                 "agreement": agreement, "supersedes": current["id"] if current else None,
                 "request_key": decision.request_key,
                 "served": self.store.work.served(tx, decision.record_id, self.task.name, reviewer_id),

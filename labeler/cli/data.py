@@ -179,6 +179,8 @@ def _write_report(report: Report, path: Path) -> None:
 @click.option("--tokens", default="", metavar="NAME", help="conll: whitespace (if not given), characters, kiwi")
 @click.option("--push", metavar="REPO", help="dataset: put it on the Hugging Face hub too, with the token of HF_TOKEN")
 @click.option("--public", is_flag=True, help="dataset: everybody may read what --push puts on the hub")
+@click.option("--keep-same-form", is_flag=True, help="Preferences: also pairs that differ in form alone")
+@click.option("--failures", is_flag=True, help="Preferences: unreadable answers are the worse ones of pairs")
 @with_readable_instance
 def export(
     instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, filters: Filters,

@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Self
 
 from labeler import strictjson
@@ -137,7 +138,7 @@ class Asked:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def rows(self, rows: Sequence[ExportRow], found: Mapping[int, Beside]) -> list[ExportRow]:
+    def rows(self, rows: Sequence[ExportRow], found: Mapping[int, Beside] = MappingProxyType({})) -> list[ExportRow]:
         """Return the rows with prompt and answer. Raises :class:`PluginError` for a prompt that no trainer can read."""
         vectors: Any = ()
         if self._indexes and self.job.calls.embeddings is not None:

@@ -28,6 +28,13 @@ _REASONS = {
     "no_reasoning": N_("No model wrote down its reasoning before the label, or a person corrected it"),
     "not_all_tasks": N_("Not every task of the answer is approved for the record"),
     "no_plain_answer": N_("The answer cannot be written as a bare label"),
+    "no_suggestion": N_("No suggestion was there to compare the decision with"),
+    "unread_suggestion": N_("The suggestion could not be read, so it is no answer"),
+    "suggestion_not_in_schema": N_("The label schema of the task no longer allows what was suggested"),
+    "as_suggested": N_("The label is what was suggested, so there is no worse answer"),
+    "same_form": N_("Label and suggestion differ in form alone"),
+    "no_order": N_("The ranking puts no answer above another that differs from it"),
+    "ranked_rejected": N_("The answers were ranked, but the record is rejected"),
     "between_tokens": N_(
         "A label begins or ends inside a token, and the whole token has its tag; choose other tokens to keep the border"
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class Options:
     stand in the same answer. ``keep_contradicting`` exports copies and near-duplicates with different labels too.
     ``formula_safe`` and ``bom`` concern CSV only. ``new_splits`` forgets in which splits records left before.
     ``template`` names the chat template of the format ``text``, and ``tokens`` the way in which ``conll`` cuts texts.
+    Of preference sets, ``keep_same_form`` keeps pairs that differ in form alone, and ``failures`` takes answers that
+    could not be read for worse ones.
     """
 
     language: str | None = None
@@ -51,6 +53,8 @@ class Options:
     new_splits: bool = False
     template: str = ""
     tokens: str = ""
+    keep_same_form: bool = False
+    failures: bool = False
 
     def __post_init__(self) -> None:
         if self.longest < 1:
@@ -149,8 +153,13 @@ class Job:
         if self.again is not None:
             yield from self.store.annotations.exported_pages(self.again, self.task.name)
             return
+        place = (self.project["id"], self.task.name)
+        yield from self.matching(self.store.annotations.approved_pages(*place, unit=self.task.unit), sieve)
+
+    def matching(self, pages: Iterable[list[Row]], sieve: Sieve | None = None) -> Iterator[list[Row]]:
+        """Yield what passes the filters."""
         sieve = sieve or Sieve(self.filters)
-        for rows in self.store.annotations.approved_pages(self.project["id"], self.task.name, unit=self.task.unit):
+        for rows in pages:
             yield [row for row in rows if sieve.passes(row)]
 
     def given(self, task: str, record_ids: Sequence[int]) -> dict[int, Row]:

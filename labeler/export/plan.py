@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from labeler import strictjson
 from labeler.asked import asked
@@ -83,7 +83,8 @@ _SHARE_MISSED = N_(
 class Plan:
     """The split of each row that leaves, by annotation id and by record, and what the second pass adds up.
 
-    ``seen`` is the newest memory of splits that it knows of. ``beside`` are the annotations of other tasks that stand
+    A ranking has its number with a minus sign in place of an annotation id. ``seen`` is the newest memory of splits
+    that it knows of. ``beside`` are the annotations of other tasks that stand
     in the answer of a row, and ``asked`` says how the prompts are put. ``filtered`` counts the rows that each filter
     kept out, ``moved`` names those that left in another split before.
     """
@@ -169,13 +170,25 @@ def remembered(job: Job, plan: Plan) -> bool:
         return True
 
 
-def plan_of(job: Job, chosen: TrainingFormat) -> Plan:
-    """Check every approved row and give it a split.
+class Source(Protocol):
+    """Where rows come from, if not from all approvals: some of these, and records that leave without an approval."""
+
+    def approved(self, sieve: Sieve, left_out: Findings) -> Iterator[Row]: ...
+
+    def unapproved(self, left_out: Findings) -> Iterator[Row]: ...
+
+
+def plan_of(job: Job, chosen: TrainingFormat, source: Source | None = None) -> Plan:
+    """Check every row and give it a split.
 
     Raises :class:`InputError` if no row is left, or for a name that is asked for and that no row has.
     """
     plan = Plan(seen=job.store.splits.newest(job.project["id"]))
-    rows = _without_contradictions(_seen(job, chosen, plan), plan, job.options.keep_contradicting)
+    rows = _without_contradictions(_all_seen(job, chosen, plan, source), plan, job.options.keep_contradicting)
+    for row in () if source is None else source.unapproved(plan.left_out):
+        if _without_contacts(job, row, None, "", plan):
+            _warn_of_controls(row, plan)
+            rows.append(_seen(job, row))
     _give_places(job, rows, plan)
     if not plan.splits:
         named = str(plan.left_out)
@@ -216,12 +229,15 @@ def _with_beside(job: Job, sieve: Sieve, others: Mapping[str, Task]) -> Iterator
         yield from ((row, found.get(row["id"], NOTHING)) for row in page)
 
 
-def _seen(job: Job, chosen: TrainingFormat, plan: Plan) -> list[_Seen]:
+def _all_seen(job: Job, chosen: TrainingFormat, plan: Plan, source: Source | None) -> list[_Seen]:
     """Return what is kept of the rows that pass the filters and can be learned from."""
     sieve, columns, seen = Sieve(job.filters), set[str](), list[_Seen]()
     labels = {label.name for label in job.task.schema.labels}
     task = asked(job.task, job.style) if chosen.asks else job.task
-    for row, found in _with_beside(job, sieve, joint_tasks(job)):
+    rows = _with_beside(job, sieve, joint_tasks(job))
+    if source is not None:
+        rows = ((row, NOTHING) for row in source.approved(sieve, plan.left_out))
+    for row, found in rows:
         checked = _checked(job, row, task, found, plan.left_out)
         if checked is None:
             continue
@@ -232,18 +248,27 @@ def _seen(job: Job, chosen: TrainingFormat, plan: Plan) -> list[_Seen]:
             continue
         if chosen.complete:
             columns.update(strictjson.loads(row["metadata"]))
-        elif has_controls(row["text"]):
-            plan.warnings.add("control_tokens", row["key"])
+        else:
+            _warn_of_controls(row, plan)
         if found.others:
             plan.beside[row["id"]] = tuple(id_ for id_, _ in found.others.values())
-        digest = bytes.fromhex(content_hash(row["text"]))
-        said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
-        record = _linked(row["record_id"], row["key"], row["cluster"], row["grp"], digest)
-        seen.append(_Seen(row["id"], record, digest, said, counts_as, row["cluster"], _date(job, row)))
+        seen.append(_seen(job, row, answer, counts_as))
     sieve.check(labels)
     _check_labels(job, labels)
     plan.filtered, plan.columns = sieve.kept_out, sorted(columns)
     return seen
+
+
+def _seen(job: Job, row: Row, answer: str = "", counts_as: tuple[str, ...] = ()) -> _Seen:
+    digest = bytes.fromhex(content_hash(row["text"]))
+    said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
+    record = _linked(row["record_id"], row["key"], row["cluster"], row["grp"], digest)
+    return _Seen(row["id"], record, digest, said, counts_as, row["cluster"], _date(job, row))
+
+
+def _warn_of_controls(row: Row, plan: Plan) -> None:
+    if has_controls(row["text"]):
+        plan.warnings.add("control_tokens", row["key"])
 
 
 def _check_labels(job: Job, labels: set[str]) -> None:
@@ -376,7 +401,7 @@ def _checked(job: Job, row: Row, task: Task, more: Beside, left_out: Findings) -
     return value, answer
 
 
-def _without_contacts(job: Job, row: Row, value: Value, answer: str, plan: Plan) -> bool:
+def _without_contacts(job: Job, row: Row, value: Value | None, answer: str, plan: Plan) -> bool:
     """Tell whether a row leaves with the contact data that it has, and name it."""
     text, asked = row["text"], job.selection.contacts
     if not any(map(may_have, (text, answer, row["metadata"]))):
@@ -384,7 +409,7 @@ def _without_contacts(job: Job, row: Row, value: Value, answer: str, plan: Plan)
     kinds = kinds_in([text, answer, strictjson.loads(row["metadata"])])
     if not kinds:
         return True
-    if asked == MASK and not _same_when_masked(job, text, value, answer):
+    if asked == MASK and value is not None and not _same_when_masked(job, text, value, answer):
         plan.left_out.add("contact_label", row["key"])
         return False
     for kind in sorted(kinds):

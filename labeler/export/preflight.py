@@ -21,6 +21,7 @@ from labeler.export.asked import Asked
 from labeler.export.formats import ExportRow, TrainingFormat
 from labeler.export.job import Job
 from labeler.export.plan import plan_of
+from labeler.export.preference import PreferenceFormat, Preferences
 from labeler.export.rows import planned_rows, trained_on
 from labeler.export.splits import TRAIN
 from labeler.records import Message
@@ -180,13 +181,15 @@ def preflight(job: Job, chosen: TrainingFormat, ruler: Ruler) -> Preflight:
     Raises :class:`InputError` if no row is left, as the export itself.
     """
     chosen.prepared(job.context())
-    plan = plan_of(job, chosen)
+    prefer = Preferences(job, chosen) if isinstance(chosen, PreferenceFormat) else None
+    plan = plan_of(job, chosen, prefer)
     measured = _Measured(ruler, len(plan.splits))
     with Asked(job, trained_on(job, plan)) as asked:
         members = []
-        for row in planned_rows(job, plan, asked if chosen.asks else None):
+        for row in planned_rows(job, plan, asked if chosen.asks else None, prefer):
             members.append((row.annotation_id, row.split))
-            plan.labels.setdefault(row.split, Counter()).update(job.task.schema.strata(row.value))
+            if row.value is not None:
+                plan.labels.setdefault(row.split, Counter()).update(job.task.schema.strata(row.value))
             measured.take(row)
     report = plan.report(job.shares, members)
     lengths = measured.lengths()

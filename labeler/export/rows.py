@@ -13,6 +13,7 @@ from labeler.export.filters import iso
 from labeler.export.formats import ExportRow
 from labeler.export.job import Job
 from labeler.export.plan import Plan
+from labeler.export.preference import Preferences
 from labeler.export.splits import TRAIN
 from labeler.records import Record, Value
 from labeler.store import Row
@@ -20,15 +21,18 @@ from labeler.store.records import as_parts
 from labeler.task import Task
 
 
-def planned_rows(job: Job, plan: Plan, asked: Asked | None) -> Iterator[ExportRow]:
+def planned_rows(job: Job, plan: Plan, asked: Asked | None, prefer: Preferences | None = None) -> Iterator[ExportRow]:
     """Yield the rows of a plan; what is not planned was left out, or approved since: that waits for the next export."""
     others = joint_tasks(job)
-    for page in job.approved_pages():
+    for page in job.approved_pages() if prefer is None else prefer.pages():
         splits = {stored["id"]: split for stored in page if (split := plan.splits.pop(stored["id"], None))}
         planned = [stored for stored in page if stored["id"] in splits]
         plan.versions.update(stored["task_version"] for stored in planned)
         rows = [_export_row(job, stored, splits[stored["id"]]) for stored in planned]
-        yield from rows if asked is None else asked.rows(rows, beside(job, planned, others))
+        if prefer is not None and asked is not None:
+            yield from prefer.rows(planned, rows, asked)
+        else:
+            yield from rows if asked is None else asked.rows(rows, beside(job, planned, others))
 
 
 def trained_on(job: Job, plan: Plan) -> Collection[int]:
@@ -40,7 +44,8 @@ def trained_on(job: Job, plan: Plan) -> Collection[int]:
 
 
 def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
-    value = job.task.read(strictjson.loads(stored["value"]), stored["task_version"], stored["text"])
+    given = stored["value"]
+    value = None if given is None else job.task.read(strictjson.loads(given), stored["task_version"], stored["text"])
     text = job.selection.text(stored["text"])
     record = Record(
         id=stored["record_id"],
@@ -54,7 +59,8 @@ def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
         parts=as_parts(stored["parts"]),
     )
     provenance = {
-        "annotation_ids": [stored["id"]],
+        # A ranking is no annotation.
+        "annotation_ids": [stored["id"]] if stored["id"] > 0 else [],
         "how": stored["how"],
         "reviewers": [stored["reviewer"]] if stored["reviewer"] else [],
         "approved_at": iso(datetime.fromtimestamp(stored["created_at"], UTC)),
@@ -62,8 +68,8 @@ def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
         "blind": bool(stored["blind"]),
         "task_version": stored["task_version"],
     }
-    weight = job.selection.weight(job.task.schema.strata(value))
-    label = _portable(job.task, value, text)
+    weight = job.selection.weight(() if value is None else job.task.schema.strata(value))
+    label = None if value is None else _portable(job.task, value, text)
     return ExportRow(stored["id"], record, value, label, split, provenance=provenance, weight=weight)
 
 

@@ -2,7 +2,8 @@
 
 Two passes over the store. The first sees every approved annotation once and keeps a few numbers per row: what must be
 left out, what is linked to what. The second writes, one row at a time. That only approved labels leave is no check that
-could be forgotten: rows come from :meth:`Annotations.approved_pages` alone.
+could be forgotten: rows come from :meth:`Annotations.approved_pages` alone. Only preference sets
+(:mod:`labeler.export.preference`) have wrong answers too, marked as such, from rejections and rankings.
 
 Files of an export stand in one folder, under names fixed here. Each is written as ``<name>.tmp`` and synced; then the
 old files step aside as ``<name>.old.tmp``, the new ones take their names, and ``manifest.json``, which describes them
@@ -37,6 +38,7 @@ from labeler.export.filters import Filters, Sieve, iso
 from labeler.export.formats import Context, Format, Suggestions, TrainingFormat, record_line
 from labeler.export.job import Calls, Job, Options
 from labeler.export.plan import Plan, plan_again, plan_of, remembered
+from labeler.export.preference import PreferenceFormat, Preferences
 from labeler.export.preflight import Preflight, Ruler, preflight
 from labeler.export.rows import planned_rows, trained_on
 from labeler.export.selection import Selection
@@ -90,12 +92,15 @@ def export_task(
     if isinstance(chosen, Suggestions):
         return _export_suggestions(job, chosen, reviewer_id)
     context = chosen.prepared(job.context())
-    plan = plan_of(job, chosen)
+    prefer = Preferences(job, chosen) if isinstance(chosen, PreferenceFormat) else None
+    plan = plan_of(job, chosen, prefer)
     with writing(job.folder, job.owner(chosen)) as exchange:
         while not remembered(job, plan):
-            plan = plan_of(job, chosen)
-        members = _write_rows(job, chosen, plan, exchange, replace(context, columns=plan.columns))
+            plan = plan_of(job, chosen, prefer)
+        members = _write_rows(job, chosen, plan, exchange, replace(context, columns=plan.columns), prefer)
         report = plan.report(job.shares, members)
+        if prefer is not None:
+            report |= prefer.report(exchange.entries(), job.shares.used())
         exchange.commit(_manifest(job, chosen, exchange) | report | ({"asked": plan.asked} if plan.asked else {}))
         return _record(job, exchange, reviewer_id, members)
 
@@ -148,8 +153,8 @@ def export_again(
     }
     options, selection = Options(**said), Selection(**manifest["selection"])
     job, chosen = _job(store, project, task, export["format"], folder, formats, None, None, options, selection, calls)
-    if not isinstance(chosen, TrainingFormat):
-        raise InputError("Only training sets can be made again; suggestions change with every run")
+    if not isinstance(chosen, TrainingFormat) or isinstance(chosen, PreferenceFormat):
+        raise InputError("Only sets of approved labels can be made again; suggestions change with every run")
     job = replace(job, shares=Shares.of(manifest["shares"]), again=export["id"])
     context, plan = chosen.prepared(job.context()), plan_again(job, chosen)
     with writing(job.folder, job.owner(chosen)) as exchange:
@@ -189,6 +194,8 @@ def _job(
         )
     if isinstance(chosen, TrainingFormat) and not chosen.asks:
         asked = replace(asked, examples=0, reasoning=False, joint=())
+    if isinstance(chosen, PreferenceFormat):
+        asked = replace(asked, reasoning=False, joint=())
     # Rows, and the prompts beside them, know retired labels as any other.
     whole = replace(task, schema=task.schema.past)
     return Job(
@@ -206,7 +213,12 @@ def _job(
 
 
 def _write_rows(
-    job: Job, chosen: TrainingFormat, plan: Plan, exchange: Exchange, context: Context
+    job: Job,
+    chosen: TrainingFormat,
+    plan: Plan,
+    exchange: Exchange,
+    context: Context,
+    prefer: Preferences | None = None,
 ) -> list[tuple[int, str]]:
     """Write the planned rows in the order of their annotations; return (annotation id, split) of each."""
     # Only splits with rows get a file: readers of data sets refuse one without.
@@ -219,14 +231,15 @@ def _write_rows(
         file.write(chosen.head(context), rows=0)
     members: list[tuple[int, str]] = []
     with Asked(job, trained_on(job, plan)) as asked:
-        for row in planned_rows(job, plan, asked if chosen.asks else None):
-            files[row.split].write(chosen.row(row, context))
+        for row in planned_rows(job, plan, asked if chosen.asks else None, prefer):
+            files[row.split].write(chosen.row(row, context), chosen.lines(row))
             for kind in chosen.warnings(row, context):
                 plan.warnings.add(kind, row.record.key)
             if records:
                 records.write(record_line(row))
             members += [(id_, row.split) for id_ in (row.annotation_id, *(id_ for id_, _ in row.others.values()))]
-            plan.labels.setdefault(row.split, Counter()).update(job.task.schema.strata(row.value))
+            if row.value is not None:
+                plan.labels.setdefault(row.split, Counter()).update(job.task.schema.strata(row.value))
         if chosen.asks:
             plan.asked = asked.described()
     for changed in _examples(job.store, plan.splits).values():

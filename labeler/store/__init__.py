@@ -27,6 +27,7 @@ from labeler.store.models import Models
 from labeler.store.people import People
 from labeler.store.products import Products
 from labeler.store.projects import Projects
+from labeler.store.rankings import Rankings
 from labeler.store.records import NewRecord, Records, Stored
 from labeler.store.removal import Removal
 from labeler.store.replays import Replays
@@ -62,6 +63,7 @@ class Store:
         self.fits = Fits(self.db)
         self.annotations = Annotations(self.db)
         self.suggestions = Suggestions(self.db)
+        self.rankings = Rankings(self.db)
         self.ledger = Ledger(self.db)
         self.batches = Batches(self.db)
         self.limits = Limits(self.db)

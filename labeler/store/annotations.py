@@ -151,11 +151,22 @@ class Annotations:
         ``unit`` is the one that the task has now: what was approved while it had another is left out. None yields all.
         ``agreement`` is that with the suggestion, ``score`` that of a suggestion which was accepted.
         """
+        yield from self._standing_pages(APPROVED, project_id, task, size, unit)
+
+    def rejected_pages(
+        self, project_id: int, task: str, size: int = 1000, unit: str | None = None
+    ) -> Iterator[list[Row]]:
+        """Yield the rejections in force, as :meth:`approved_pages` yields approvals; their value is None."""
+        yield from self._standing_pages(REJECTED, project_id, task, size, unit)
+
+    def _standing_pages(
+        self, state: str, project_id: int, task: str, size: int, unit: str | None
+    ) -> Iterator[list[Row]]:
         sql = f"""SELECT {_WITH_RECORD}
-                 WHERE a.project_id = :p AND a.task = :t AND a.state = 'approved' AND a.superseded_by IS NULL
+                 WHERE a.project_id = :p AND a.task = :t AND a.state = :state AND a.superseded_by IS NULL
                  AND (:kind IS NULL OR r.kind = :kind) AND a.id > :after ORDER BY a.id LIMIT :size"""
         kind = None if unit is None else kind_of(unit)
-        yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind}, size)
+        yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind, "state": state}, size)
 
     def exported_pages(self, export_id: int, task: str, size: int = 1000) -> Iterator[list[Row]]:
         """Yield what an export holds of a task as :meth:`approved_pages` did, whether it is in force now or not."""
@@ -316,7 +327,8 @@ class Annotations:
         return Counts(self.db).of(HOW, project_id, task)
 
 
-_WITH_RECORD = """a.id, a.value, a.how, a.blind, a.task_version, a.created_at, a.origin, a.agreement,
+_WITH_RECORD = """a.id, a.value, a.state, a.how, a.blind, a.suggestion_id, a.task_version, a.created_at, a.origin,
+    a.agreement,
     (SELECT s.score FROM suggestions s WHERE s.id = a.suggestion_id AND a.how = 'accepted') AS score,
     r.id AS record_id, r.key, r.text, r.grp, r.cluster, r.metadata, r.parts, r.language, p.name AS reviewer
     FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN reviewers p ON p.id = a.reviewer_id"""

@@ -29,6 +29,7 @@ class Exports:
     ) -> int:
         """Record an export that stands on disk; ``members`` are (annotation id, split).
 
+        A ranking has its number with a minus sign in place of an annotation id.
         Raises :class:`Conflict` if another export of the project has the name.
         """
         self.check_name(project_id, name, tx)
@@ -38,7 +39,11 @@ class Exports:
         id_ = int(tx.value(sql, params | {"r": reviewer_id, "now": time.time(), "name": name or None}))
         tx.many(
             "INSERT INTO export_annotations (export_id, annotation_id, split) VALUES (?, ?, ?)",
-            [(id_, annotation_id, split) for annotation_id, split in members],
+            [(id_, member, split) for member, split in members if member > 0],
+        )
+        tx.many(
+            "INSERT INTO export_rankings (export_id, ranking_id, split) VALUES (?, ?, ?)",
+            [(id_, -member, split) for member, split in members if member < 0],
         )
         return id_
 

@@ -737,6 +737,33 @@ def m028_frozen(db: SqliteUtils) -> None:
 
 
 @migrations()
+def m030_rankings(db: SqliteUtils) -> None:
+    """People put answers of several models to one record in order: a list of tiers, best first."""
+    _execute(
+        db,
+        """CREATE TABLE rankings (
+            id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL, record_id INTEGER NOT NULL, task TEXT NOT NULL,
+            task_version TEXT NOT NULL, reviewer_id INTEGER, ranked TEXT NOT NULL, none_good INTEGER NOT NULL DEFAULT 0,
+            seconds REAL, request_key TEXT UNIQUE, withdrawn_at REAL, created_at REAL NOT NULL);
+        CREATE INDEX rankings_record ON rankings (record_id, task);
+        CREATE INDEX rankings_task ON rankings (project_id, task, id);
+        CREATE INDEX rankings_reviewer ON rankings (reviewer_id, project_id, task, id);
+        CREATE TABLE comparable (
+            project_id INTEGER NOT NULL, task TEXT NOT NULL, record_id INTEGER NOT NULL,
+            PRIMARY KEY (project_id, task, record_id)) WITHOUT ROWID;
+        CREATE INDEX comparable_record ON comparable (record_id);
+        CREATE TABLE export_rankings (
+            export_id INTEGER NOT NULL REFERENCES exports(id), ranking_id INTEGER NOT NULL REFERENCES rankings(id),
+            split TEXT NOT NULL, PRIMARY KEY (export_id, ranking_id)) WITHOUT ROWID;
+        CREATE INDEX export_rankings_ranking ON export_rankings (ranking_id);
+        INSERT INTO comparable (project_id, task, record_id)
+            SELECT MIN(project_id), task, record_id FROM suggestions GROUP BY record_id, task
+            HAVING COUNT(DISTINCT value) > 1 AND COUNT(DISTINCT COALESCE(kind, backend)) > 1
+            OR MAX(steps LIKE '%"sample 2"%') = 1""",
+    )
+
+
+@migrations()
 def m031_evaluations(db: SqliteUtils) -> None:
     """Replays of held-out records say which, and arms that ask no model how long they took."""
     _execute(

@@ -1,10 +1,10 @@
 """Taking back: what goes with records, and how they go, in the caller's transaction.
 
-With a record go its decisions, suggestions, vectors, places in queues, claims and runs, its search text and its memory
-of splits. An exact copy takes its place. Products that showed it are made again from the reviews that are left, and
-lose what was decided and suggested on the old text. Of calls the text goes and the cost stays, so that the books are
-right. Events stay: they hold numbers, never texts. Numbers of what is gone are never given again, so that no page,
-index or evidence takes one thing for another.
+With a record go its decisions, rankings, suggestions, vectors, places in queues, claims and runs, its search text and
+its memory of splits. An exact copy takes its place. Products that showed it are made again from the reviews that are
+left, and lose what was decided and suggested on the old text. Of calls the text goes and the cost stays, so that the
+books are right. Events stay: they hold numbers, never texts. Numbers of what is gone are never given again, so that no
+page, index or evidence takes one thing for another.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _ERASE = """UPDATE calls SET state = 'erased', fingerprint = 'erased/' || id, an
 _OF_RECORDS = (
     f"""DELETE FROM export_annotations
         WHERE annotation_id IN (SELECT id FROM annotations WHERE record_id {_IN})""",
+    f"""DELETE FROM export_rankings WHERE ranking_id IN (SELECT id FROM rankings WHERE record_id {_IN})""",
     f"DELETE FROM annotations WHERE record_id {_IN}",
     f"DELETE FROM suggestions WHERE record_id {_IN}",
     *(
@@ -48,6 +49,8 @@ _OF_RECORDS = (
             "run_items",
             "replay_items",
             "replayed",
+            "rankings",
+            "comparable",
         )
     ),
     f"{_ERASE} WHERE record_id {_IN}",
@@ -62,7 +65,10 @@ _OF_PROJECTS = (
         f"DELETE FROM {table} WHERE replay_id IN (SELECT id FROM replays WHERE project_id = :p)"
         for table in ("replayed", "replay_items", "replay_arms", "replay_drafts")
     ),
-    "DELETE FROM export_annotations WHERE export_id IN (SELECT id FROM exports WHERE project_id = :p)",
+    *(
+        f"DELETE FROM {table} WHERE export_id IN (SELECT id FROM exports WHERE project_id = :p)"
+        for table in ("export_annotations", "export_rankings")
+    ),
     "DELETE FROM batch_calls WHERE batch_id IN (SELECT b.id FROM batches b JOIN runs r ON r.id = b.run_id"
     " WHERE r.project_id = :p)",
     "DELETE FROM batches WHERE run_id IN (SELECT id FROM runs WHERE project_id = :p)",
@@ -180,9 +186,11 @@ class Removal:
         decided = f"SELECT r.key, a.task, a.state {standing} AND a.how <> 'imported' ORDER BY a.id LIMIT :most"
         held = f"""SELECT DISTINCT p.name FROM claims c JOIN reviewers p ON p.id = c.reviewer_id
                    WHERE c.record_id {_IN} AND c.until > :now ORDER BY p.name"""
-        exports = f"""SELECT DISTINCT e.id, e.task, e.folder FROM export_annotations x JOIN exports e
-                      ON e.id = x.export_id JOIN annotations a ON a.id = x.annotation_id WHERE a.record_id {_IN}
-                      ORDER BY e.id"""
+        exports = f"""SELECT id, task, folder FROM exports WHERE id IN (
+                        SELECT x.export_id FROM export_annotations x JOIN annotations a ON a.id = x.annotation_id
+                        WHERE a.record_id {_IN}
+                        UNION SELECT x.export_id FROM export_rankings x JOIN rankings k ON k.id = x.ranking_id
+                        WHERE k.record_id {_IN}) ORDER BY id"""
         copies = f"SELECT COUNT(DISTINCT duplicate_of) FROM records WHERE duplicate_of {_IN} AND NOT id {_IN}"
 
         def count(table: str, where: str = "") -> int:
@@ -228,7 +236,8 @@ class Removal:
                   JOIN records r ON r.id = c.record_id WHERE c.project_id = :p AND c.until > :now
                   AND (:i IS NULL OR r.import_id = :i) ORDER BY p.name"""
         exports = """SELECT id, task, folder FROM exports e WHERE project_id = :p
-                     AND EXISTS (SELECT 1 FROM export_annotations x WHERE x.export_id = e.id)
+                     AND (EXISTS (SELECT 1 FROM export_annotations x WHERE x.export_id = e.id)
+                          OR EXISTS (SELECT 1 FROM export_rankings x WHERE x.export_id = e.id))
                      AND (:i IS NULL OR created_at >= (SELECT created_at FROM imports WHERE id = :i)) ORDER BY id"""
         found = [(row["id"], row["task"], row["folder"]) for row in db.all(exports, named)]
         fewer = 0 if import_id is None else min(records, copies)

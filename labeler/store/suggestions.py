@@ -61,7 +61,10 @@ class Suggestions:
             "evidence": strictjson.dumps([[e.annotation_id, e.record_id, round(e.similarity, 6)] for e in s.evidence]),
             "now": time.time(),
         }  # fmt: skip
-        return int(tx.value(sql, params))
+        id_ = int(tx.value(sql, params))
+        if params["value"] is not None:
+            tx.run(_COMPARABLE, params)
+        return id_
 
     def get(self, suggestion_id: int, tx: Tx | None = None) -> Suggestion | None:
         row = (tx or self.db).one("SELECT * FROM suggestions WHERE id = :id", {"id": suggestion_id})
@@ -138,6 +141,25 @@ class Suggestions:
         rows = self.db.all(sql, {"ids": strictjson.dumps(list(annotation_ids))})
         return {row["id"]: [(name, text) for name, text in strictjson.loads(row["steps"])] for row in rows}
 
+    def many(self, suggestion_ids: Sequence[int]) -> dict[int, Suggestion]:
+        """Return suggestions by id."""
+        sql = "SELECT * FROM suggestions WHERE id IN (SELECT value FROM json_each(:ids))"
+        rows = self.db.all(sql, {"ids": strictjson.dumps(list(suggestion_ids))})
+        return {row["id"]: as_suggestion(row) for row in rows}
+
+    def decided_on(self, annotation_ids: Sequence[int]) -> dict[int, Suggestion]:
+        """Return the suggestions that decisions can be compared with, by annotation.
+
+        That is the one that was shown, or that stood for the record when it was decided blind.
+        """
+        sql = f"""SELECT a.id AS annotation_id, s.* FROM annotations a JOIN records r ON r.id = a.record_id
+                  JOIN suggestions s ON s.id = COALESCE(a.suggestion_id, CASE WHEN a.blind = 1 THEN (
+                    SELECT MAX(s.id) FROM suggestions s WHERE s.record_id = a.record_id AND s.task = a.task
+                    AND s.created_at <= a.created_at AND {_SAME_TEXT}) END)
+                  WHERE a.id IN (SELECT value FROM json_each(:ids))"""
+        rows = self.db.all(sql, {"ids": strictjson.dumps(list(annotation_ids))})
+        return {row["annotation_id"]: as_suggestion(row) for row in rows}
+
     def made_in_run(self, run_id: int, task: str) -> list[tuple[tuple[str, ...], int]]:
         """Return how the suggestions of a run for a task were made, and how many, most frequent first."""
         counts = Counts(self.db).of(NOTES, run_id, task)
@@ -156,6 +178,11 @@ class Suggestions:
         yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind}, size)
 
 
+# People can compare the answers of two kinds that differ, and samples of one; see the room of rankings.
+_COMPARABLE = """INSERT INTO comparable (project_id, task, record_id) SELECT :project_id, :task, :record_id
+    WHERE :steps LIKE '%"sample 2"%' OR EXISTS (SELECT 1 FROM suggestions s WHERE s.record_id = :record_id
+      AND s.task = :task AND s.value <> :value AND COALESCE(s.kind, s.backend) <> COALESCE(:kind, :backend))
+    ON CONFLICT DO NOTHING"""
 _SAME_TEXT = "COALESCE(s.text_hash, r.content_hash) = r.content_hash"
 _MISPLACED = f"""FROM work w JOIN records r ON r.id = w.record_id LEFT JOIN suggestions s ON s.id = w.suggestion_id
     WHERE w.state = 'pending' AND w.suggestion_id IS NOT NULL

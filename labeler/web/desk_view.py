@@ -205,7 +205,7 @@ class DeskView:
         return render_template(
             "desk_example.html",
             record=record,
-            parts=_parts(record),
+            parts=text_parts(record),
             metadata=self._metadata(record),
             value=self._usable(row, record),
             history=history,
@@ -400,7 +400,7 @@ class DeskView:
         return "" if value is None else self.task.schema.color(value)
 
 
-def _parts(record: Record) -> list[tuple[str, list[Piece]]]:
+def text_parts(record: Record) -> list[tuple[str, list[Piece]]]:
     """Return the pieces of a record's text by the titles of its parts; of one without parts, under no title."""
     parts = record.parts or [("", 0, len(record.text))]
     return [(title, text_pieces(record.text[start:end])) for title, start, end in parts]

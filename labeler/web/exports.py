@@ -68,6 +68,8 @@ def make(project_id: int) -> Any:
                 reasoning=bool(request.form.get("reasoning")),
                 template=text("template", 500),
                 tokens=text("tokens", 20),
+                keep_same_form=bool(request.form.get("keep_same_form")),
+                failures=bool(request.form.get("failures")),
             ),
             calls=instance().calls(g.project, task),
             name=text("name", 80),

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from labeler.web import desk, exports, imports, projects, removal, replays, runs, settings, signin, training, versions
+from labeler.web import (
+    compare,
+    desk,
+    exports,
+    imports,
+    projects,
+    removal,
+    replays,
+    runs,
+    settings,
+    signin,
+    training,
+    versions,
+)
 from labeler.web import instance_settings as instance_settings
 from labeler.web import task_settings as task_settings
 
 
 def blueprints() -> list[Blueprint]:
     # They stand behind the addresses of the settings, too.
-    modules = (signin, projects, desk, imports, runs, replays, exports, training, settings, versions, removal)
+    modules = (signin, projects, desk, compare, imports, runs, replays, exports, training, settings, versions, removal)
     return [module.blueprint for module in modules]

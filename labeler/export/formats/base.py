@@ -101,6 +101,10 @@ class TrainingFormat(Format):
     def row(self, row: ExportRow, context: Context) -> str:
         """Return one row as it stands in the file, with its line end."""
 
+    def lines(self, row: ExportRow) -> int:
+        """Return how many lines of the file a row is."""
+        return 1
+
     def warnings(self, row: ExportRow, context: Context) -> Sequence[str]:
         """Return the kinds of what people should know of a row, such as a label that the format cannot hold."""
         return ()
