@@ -250,7 +250,7 @@ def test_a_lora_adapter_is_put_onto_the_weights(tiny_folder, tmp_path):
         ({"device": "tpu"}, "device is 'tpu'; allowed are: auto, cuda, mps, cpu"),
         ({"gguf_file": "q4.gguf"}, "There is no file q4.gguf in .*; GGUF files there: none"),
         ({"gguf_file": "../q4.gguf"}, "give the name of a file inside the model's folder"),
-        ({"adapter": "/no/adapter"}, "The adapter /no/adapter has no adapter_config.json; give the folder of a LoRA"),
+        ({"adapter": "/no/adapter"}, "The adapter /no/adapter has no adapter_config.json; give the folder of an"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_with_its_remedy(tiny_folder, options, words):

@@ -512,6 +512,9 @@ def test_other_trainers_get_files_that_they_read(resolved: dict[str, Any]) -> No
     assert settings["sequence_len"] == plan["max_length"]
     assert settings["datasets"][0]["type"] == "chat_template"
     assert isinstance(settings["learning_rate"], float)
+    elsewhere = prepared(plan | {"method": "qlora", "numbers": None}, data.folder)
+    assert elsewhere["numbers"]["rows_at_once"] == 8
+    assert "load_in_4bit: true" in printed("axolotl", elsewhere, data, "out")
     plan, data = resolved["dpo"]
     assert '"field_messages": "prompt"' in printed("axolotl", plan, data, "out")
     for trainer, format_ in (("llamafactory", "dpo"), ("axolotl", "trl"), ("llamafactory", "kto")):

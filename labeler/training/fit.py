@@ -13,7 +13,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,12 @@ def fit(training: Training, tell: Callable[[str], None]) -> bool:
 
 
 def prepared(plan: Mapping[str, Any], instance: Path) -> dict[str, Any]:
-    """Return what a plan comes to before weights are loaded: its numbers and the longest row, in tokens.
+    """Return what a plan comes to on a machine with a GPU: its numbers and the longest row, in tokens.
 
     Raises :class:`LabelerError` as :func:`fit`.
     """
-    base, data = _base(plan, instance), _data(plan)
+    base, data = _base(plan, instance, here=False), _data(plan)
+    base = replace(base, device=torch.device(CUDA))
     return _resolved(plan, base, data, Served(base.tokenizer))[0]
 
 
@@ -129,10 +130,10 @@ def _data(plan: Mapping[str, Any]) -> TrainingSet:
     return found
 
 
-def _base(plan: Mapping[str, Any], instance: Path) -> Base:
+def _base(plan: Mapping[str, Any], instance: Path, here: bool = True) -> Base:
     """Find the model that is to be trained. Raises :class:`SettingError` for one that cannot be."""
     device = choose_device(plan.get("device") or "auto")
-    if plan["method"] == QLORA and device.type != CUDA:
+    if here and plan["method"] == QLORA and device.type != CUDA:
         raise SettingError(
             "The method qlora needs a GPU that torch reaches by CUDA, and there is none here; take the method lora"
         )
