@@ -94,8 +94,15 @@ def pages(instance: Instance) -> dict[str, str]:
     """Return the path of every page by name."""
     newest = instance.store.vectors.newest_record()
     annotation = instance.store.db.value("SELECT MAX(id) FROM annotations")
-    values = {"project_id": 1, "task": TASK, "record_id": 7, "import_id": 1, "run_id": 1, "annotation_id": annotation,
-              "suggestion_id": 7}
+    values = {
+        "project_id": 1,
+        "task": TASK,
+        "record_id": 7,
+        "import_id": 1,
+        "run_id": 1,
+        "annotation_id": annotation,
+        "suggestion_id": 7,
+    }
     app, found = create_app(instance), {}
     with app.test_request_context():
         for rule in app.url_map.iter_rules():

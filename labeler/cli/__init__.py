@@ -4,8 +4,8 @@
 
     base.py         the group of all commands, the instance they work on, errors as one line
     serve.py        serve, demo, worker
-    data.py         import, export
-    exports.py      exports list, compare, again
+    data.py         import
+    exports.py      export, frozen, exports list, compare, again
     runs.py         prelabel; run_options.py makes its options from the table of a task's settings
     calibration.py  calibrate
     classifier.py   train-classifier

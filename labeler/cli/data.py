@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,23 +14,15 @@ from labeler.cli.base import (
     clean,
     cli,
     pairs,
-    task_options,
-    with_instance,
     with_new_instance,
-    with_readable_instance,
 )  # fmt: skip
-from labeler.cli.export_options import row_options
 from labeler.errors import InputError, NotFound
 from labeler.ingest.options import ImportOptions
-from labeler.prompts import NAMES
-from labeler.prompts.styles import ANSWERS, GUIDELINES
 
 if TYPE_CHECKING:
-    from labeler.export import Filters, Selection
     from labeler.ingest.report import Report
     from labeler.ingest.service import Importer
     from labeler.instance import Instance
-    from labeler.store import Store, Tx
 
 
 @cli.command(name="import")
@@ -155,101 +146,3 @@ def _write_report(report: Report, path: Path) -> None:
         stream.write(BOM)
         stream.writelines(csv_line(row, True) for row in [("row", "column", "reason"), *rows])
     click.echo(f"Wrote {path}.")
-
-
-@cli.command()
-@task_options
-@click.option("--format", "format_name", required=True, metavar="NAME", help="One of docs/export.md, such as openai")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER")
-@click.option("--name", default="", metavar="NAME", help="What the export is called, to compare it or to train on it")
-@click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
-@row_options
-@click.option("--keep-contradicting", is_flag=True, help="Also copies and near-duplicates with different labels")
-@click.option("--examples", type=int, default=0, metavar="K", help="So many approved examples in each prompt [none]")
-@click.option("--earlier", is_flag=True, help="Only examples that were approved before the row")
-@click.option("--guidelines", type=click.Choice(GUIDELINES), help="How much of them the prompts have [as the task]")
-@click.option("--answers", type=click.Choice(ANSWERS), help="One JSON object, or the bare label [as the task]")
-@click.option("--names", type=click.Choice(NAMES), help="What labels are called in prompts and answers [as the task]")
-@click.option("--joint", multiple=True, metavar="TASK", help="Another task whose label stands in the same answer")
-@click.option("--new-splits", is_flag=True, help="Forget the splits of earlier exports, and split all records again")
-@click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
-@click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
-@click.option("--reasoning", is_flag=True, help="Also what the model wrote on the way: in answers, or in suggestions")
-@click.option("--template", default="", metavar="NAME", help="text: chatml, llama3, gemma3, or the folder of a model")
-@click.option("--tokens", default="", metavar="NAME", help="conll: whitespace (if not given), characters, kiwi")
-@click.option("--push", metavar="REPO", help="dataset: put it on the Hugging Face hub too, with the token of HF_TOKEN")
-@click.option("--public", is_flag=True, help="dataset: everybody may read what --push puts on the hub")
-@click.option("--keep-same-form", is_flag=True, help="Preferences: also pairs that differ in form alone")
-@click.option("--failures", is_flag=True, help="Preferences: unreadable answers are the worse ones of pairs")
-@with_readable_instance
-def export(
-    instance: Instance, project: str, task_name: str, format_name: str, out: Path, split: str, filters: Filters,
-    selection: Selection, joint: tuple[str, ...], raw: bool, name: str, push: str | None, public: bool, **options: Any,
-) -> None:  # fmt: skip
-    """Export approved annotations as a training set (or suggestions, for analysis)."""
-    from labeler.export import Options, Shares, export_task, hub
-
-    if push:
-        hub.check(format_name, push)
-    elif public:
-        raise InputError("--public is about --push REPO; give both")
-    found = instance.store.projects.named(project)
-    task = instance.project_task(found, task_name)
-    try:
-        shares = Shares(*(float(part) for part in split.split(",")))
-    except (TypeError, ValueError):
-        raise InputError(f"--split takes three shares such as 0.8,0.1,0.1, not {split!r}") from None
-    result = export_task(
-        instance.store,
-        found,
-        task,
-        format_name,
-        out,
-        formats=instance.plugins.exporters,
-        shares=shares,
-        filters=filters,
-        selection=selection,
-        options=Options(formula_safe=not raw, joint=joint, **options),
-        calls=instance.calls(found, task),
-        name=clean("name", name),
-    )
-    for path in result.files:
-        click.echo(str(path))
-    _show_findings(result.manifest)
-    if result.unrecorded:
-        click.echo(f"Note: the export stands, but is not listed in the project: {result.unrecorded}", err=True)
-    if push:
-        click.echo(f"On the hub, {'for everybody' if public else 'private'}: {hub.push(result, push, public)}")
-
-
-def _show_findings(manifest: Mapping[str, Any]) -> None:
-    filtered = ", ".join(f"{n} by {name}" for name, n in manifest.get("filtered", {}).items())
-    if filtered:
-        click.echo(f"Filtered: {filtered}", err=True)
-    for what, said in (("left_out", "Left out"), ("moved", "Moved"), ("warnings", "Note")):
-        for finding in manifest.get(what, []):
-            # What is said of a split has no rows of its own.
-            shown = f"{finding['count']} x {finding['message']}" if finding["keys"] else finding["message"]
-            click.echo(f"{said}: {shown}", err=True)
-    if frozen := manifest.get("selection", {}).get("freeze"):
-        click.echo(f"Froze the test set as {frozen!r}", err=True)
-
-
-@cli.command()
-@click.option("--project", required=True, metavar="NAME")
-@click.option("--thaw", metavar="NAME", help="Let the records of this frozen test set train again")
-@with_instance
-def frozen(instance: Instance, project: str, thaw: str | None) -> None:
-    """List the frozen test sets of a project: `labeler export --freeze` makes one."""
-    store, found = instance.store, instance.store.projects.named(project)
-    if thaw is not None:
-        store.write(lambda tx: _thaw(store, tx, found["id"], thaw))
-    for row in store.splits.frozen(found["id"]):
-        click.echo(
-            f"{row['name']}: {row['records']} records, since {time.strftime('%Y-%m-%d', time.gmtime(row['at']))}"
-        )
-
-
-def _thaw(store: Store, tx: Tx, project_id: int, name: str) -> None:
-    store.splits.thaw(tx, project_id, name)
-    store.events.add(tx, "test set thawed", project_id=project_id, detail={"name": name})

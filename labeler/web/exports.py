@@ -10,7 +10,7 @@ from typing import Any
 from flask import Blueprint, g, render_template, request, send_from_directory
 
 from labeler.errors import Conflict, InputError, NotFound
-from labeler.export import Filters, Options, Selection, Shares, export_task
+from labeler.export import Filters, Options, Preflight, Selection, Shares, check_task, export_task
 from labeler.export.files import MANIFEST
 from labeler.export.filters import HOWS
 from labeler.export.formats import TEMPLATES, TOKENS
@@ -18,6 +18,8 @@ from labeler.export.selection import CONTACTS, SPLIT_BY
 from labeler.prompts import LANGUAGES, NAMES
 from labeler.prompts.styles import ANSWERS, GUIDELINES
 from labeler.store.exports import KINDS
+from labeler.task import Task
+from labeler.training.sets import READ
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts, whole
 
@@ -28,6 +30,8 @@ _TYPES = {
     ".parquet": "application/vnd.apache.parquet", ".yaml": "application/yaml",
 }  # fmt: skip
 _MOST_SHOWN = 100
+# A project of so many records is checked at every change of the form; a larger one takes a press.
+_AT_ONCE = 2_000
 blueprint = Blueprint("exports", __name__)
 
 
@@ -41,42 +45,58 @@ def form(project_id: int) -> Any:
 @admin_only
 def make(project_id: int) -> Any:
     task, format_ = project_task(text("task")), text("format", 80)
+    # The name is ours; nothing of the data goes into it.
+    folder = _folder(project_id) / f"{time.strftime('%Y%m%d-%H%M%S')}-{task.name}-{secrets.token_hex(4)}"
     try:
+        wanted, called = _wanted(task), text("name", 80)
         export_task(
-            instance().store,
-            g.project,
-            task,
-            format_,
-            # The name is ours; nothing of the data goes into it.
-            _folder(project_id) / f"{time.strftime('%Y%m%d-%H%M%S')}-{task.name}-{secrets.token_hex(4)}",
-            formats=instance().plugins.exporters,
-            shares=_shares(),
-            filters=_filters(),
-            selection=_selection(),
-            reviewer_id=g.person["id"],
-            options=Options(
-                examples=int(decimal("examples", 0, 64) or 0),
-                guidelines=text("prompt_guidelines") or None,
-                answers=text("answer_form") or None,
-                names=text("label_names") or None,
-                joint=tuple(texts("joint")),
-                keep_contradicting=bool(request.form.get("keep_contradicting")),
-                formula_safe=not request.form.get("raw"),
-                new_splits=bool(request.form.get("new_splits")),
-                earlier=bool(request.form.get("earlier")),
-                bom=bool(request.form.get("bom")),
-                reasoning=bool(request.form.get("reasoning")),
-                template=text("template", 500),
-                tokens=text("tokens", 20),
-                keep_same_form=bool(request.form.get("keep_same_form")),
-                failures=bool(request.form.get("failures")),
-            ),
-            calls=instance().calls(g.project, task),
-            name=text("name", 80),
+            instance().store, g.project, task, format_, folder, reviewer_id=g.person["id"], name=called, **wanted
         )
     except (Conflict, InputError) as error:
         return _page(project_id, request.form, str(error)), error.status
     return go_on("exports.form", project_id=project_id, task=task.name)
+
+
+@blueprint.post("/projects/<int:project_id>/export/check")
+@admin_only
+def check(project_id: int) -> Any:
+    """Say what a trainer would make of what the form asks for: as a part of the page, or as the whole of it."""
+    task, message, found = project_task(text("task")), "", None
+    try:
+        found = check_task(instance().store, g.project, task, text("format", 80), **_wanted(task))
+    except InputError as error:
+        message = str(error)
+    if "HX-Request" in request.headers:
+        return render_template("_preflight.html", found=found, refusal=message)
+    return _page(project_id, request.form, message, found)
+
+
+def _wanted(task: Task) -> dict[str, Any]:
+    """Return what the form asks for. Raises :class:`SettingError`."""
+    return {
+        "formats": instance().plugins.exporters,
+        "shares": _shares(),
+        "filters": _filters(),
+        "selection": _selection(),
+        "calls": instance().calls(g.project, task),
+        "options": Options(
+            examples=int(decimal("examples", 0, 64) or 0),
+            guidelines=text("prompt_guidelines") or None,
+            answers=text("answer_form") or None,
+            names=text("label_names") or None,
+            joint=tuple(texts("joint")),
+            keep_contradicting=bool(request.form.get("keep_contradicting")),
+            formula_safe=not request.form.get("raw"),
+            new_splits=bool(request.form.get("new_splits")),
+            earlier=bool(request.form.get("earlier")),
+            bom=bool(request.form.get("bom")),
+            reasoning=bool(request.form.get("reasoning")),
+            template=text("template", 500),
+            tokens=text("tokens", 20),
+            keep_same_form=bool(request.form.get("keep_same_form")),
+            failures=bool(request.form.get("failures")),
+        ),
+    }
 
 
 def _shares() -> Shares:
@@ -124,7 +144,7 @@ def _several(name: str) -> list[str]:
     return [part.strip() for part in text(name).split(",") if part.strip()]
 
 
-def _page(project_id: int, given: Any, message: str = "") -> str:
+def _page(project_id: int, given: Any, message: str = "", found: Preflight | None = None) -> str:
     made = instance().store.exports.all(project_id, 50)
     return render_template(
         "exports.html",
@@ -145,6 +165,9 @@ def _page(project_id: int, given: Any, message: str = "") -> str:
         chosen_how=given.getlist("how") if hasattr(given, "getlist") else [],
         exports=[export | {"names": _names(export), "here": _is_here(export)} for export in made],
         message=message,
+        found=found,
+        trainable=READ,
+        at_once=instance().store.records.counts(project_id)["records"] <= _AT_ONCE,
     )
 
 

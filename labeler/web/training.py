@@ -27,7 +27,7 @@ blueprint = Blueprint("training", __name__)
 @blueprint.get("/projects/<int:project_id>/training")
 @admin_only
 def form(project_id: int) -> Any:
-    return _page(project_id, {})
+    return _page(project_id, {"export": request.args.get("export", "")})
 
 
 @blueprint.post("/projects/<int:project_id>/training")

@@ -203,6 +203,9 @@ WORDS = {
     "ko": N_("Korean"),
     "en": N_("English"),
     # Splits
+    "preflight.refused": N_("Refused:"),
+    "preflight.warned": N_("Look at this:"),
+    "preflight.noted": N_("Good to know:"),
     "exports.added": N_("Added"),
     "exports.dropped": N_("Dropped"),
     "exports.changed": N_("Changed"),
