@@ -41,7 +41,7 @@ _SHOWN = 20
 @click.option("--guidelines", type=click.Choice(GUIDELINES), help="How much of them the prompts have [as the task]")
 @click.option("--answers", type=click.Choice(ANSWERS), help="One JSON object, or the bare label [as the task]")
 @click.option("--names", type=click.Choice(NAMES), help="What labels are called in prompts and answers [as the task]")
-@click.option("--joint", multiple=True, metavar="TASK", help="Another task whose label stands in the same answer")
+@click.option("--joint", multiple=True, metavar="TASK", help="Another task whose label is in the same answer")
 @click.option("--new-splits", is_flag=True, help="Forget the splits of earlier exports, and split all records again")
 @click.option("--raw", is_flag=True, help="csv: do not guard cells that look like formulas")
 @click.option("--bom", is_flag=True, help="csv: begin with a byte order mark, for Excel")
@@ -212,7 +212,7 @@ def compare(instance: Instance, before: str, after: str, project: str) -> None:
 def again(instance: Instance, name: str, out: Path, project: str) -> None:
     """Make the export NAME (or its number) again, byte for byte, whatever was decided since.
 
-    The exit status is 1 if a file comes out otherwise: its records were removed, or a plugin has changed.
+    The exit status is 1 if a file differs: its records were removed, or a plugin has changed.
     """
     from labeler.export import export_again
 
