@@ -45,7 +45,6 @@ from labeler.records import Value
 from labeler.sentence import N_, Sentence
 from labeler.store import Row
 from labeler.task import Task
-from labeler.text import content_hash
 
 FEW = 10
 """Fewer rows than this in a split are worth a warning."""
@@ -260,7 +259,7 @@ def _all_seen(job: Job, chosen: TrainingFormat, plan: Plan, source: Source | Non
 
 
 def _seen(job: Job, row: Row, answer: str = "", counts_as: tuple[str, ...] = ()) -> _Seen:
-    digest = bytes.fromhex(content_hash(row["text"]))
+    digest = bytes.fromhex(row["content_hash"])
     said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
     record = _linked(row["record_id"], row["key"], row["cluster"], row["grp"], digest)
     return _Seen(row["id"], record, digest, said, counts_as, row["cluster"], _date(job, row))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from labeler import strictjson
 from labeler.errors import LabelError
 from labeler.export.asked import Asked, beside, joint_tasks
-from labeler.export.filters import iso
 from labeler.export.formats import ExportRow
 from labeler.export.job import Job
 from labeler.export.plan import Plan
@@ -63,7 +62,7 @@ def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
         "annotation_ids": [stored["id"]] if stored["id"] > 0 else [],
         "how": stored["how"],
         "reviewers": [stored["reviewer"]] if stored["reviewer"] else [],
-        "approved_at": iso(datetime.fromtimestamp(stored["created_at"], UTC)),
+        "approved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stored["created_at"])),
         "agreement": stored["agreement"],
         "blind": bool(stored["blind"]),
         "task_version": stored["task_version"],

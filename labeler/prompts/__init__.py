@@ -118,6 +118,14 @@ class PromptStyle:
             fence = secrets.token_hex(_MARK_BYTES)
         return replace(self, fence=fence)
 
+    def behind(self, fence: str) -> PromptStyle:
+        """Return the style with this fence: as :func:`dataclasses.replace`, which would check all of it once more."""
+        made = object.__new__(PromptStyle)
+        for name in PromptStyle.__slots__:
+            object.__setattr__(made, name, getattr(self, name))
+        object.__setattr__(made, "fence", fence)
+        return made
+
     def sent(self, text: str, metadata: Mapping[str, Any], parts: Sequence[Part] = ()) -> str:
         """Return what stands between the marks of a text: the text, behind the columns that the model sees.
 

@@ -330,7 +330,8 @@ class Annotations:
 _WITH_RECORD = """a.id, a.value, a.state, a.how, a.blind, a.suggestion_id, a.task_version, a.created_at, a.origin,
     a.agreement,
     (SELECT s.score FROM suggestions s WHERE s.id = a.suggestion_id AND a.how = 'accepted') AS score,
-    r.id AS record_id, r.key, r.text, r.grp, r.cluster, r.metadata, r.parts, r.language, p.name AS reviewer
+    r.id AS record_id, r.key, r.text, r.content_hash, r.grp, r.cluster, r.metadata, r.parts, r.language,
+    p.name AS reviewer
     FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN reviewers p ON p.id = a.reviewer_id"""
 _AMONG = "IN (SELECT value FROM json_each(:ids))"
 _GIVEN = "project_id = :p AND task = :t AND state = 'approved' AND superseded_by IS NULL"

@@ -68,7 +68,8 @@ class Rankings:
         """
         sql = """SELECT -k.id AS id, NULL AS value, 'ranking' AS how, 0 AS blind, k.task_version, k.created_at,
                  NULL AS origin, NULL AS suggestion_id, NULL AS agreement, NULL AS score, k.ranked, k.none_good,
-                 w.state, r.id AS record_id, r.key, r.text, r.grp, r.cluster, r.metadata, r.parts, r.language,
+                 w.state, r.id AS record_id, r.key, r.text, r.content_hash, r.grp, r.cluster, r.metadata, r.parts,
+                 r.language,
                  p.name AS reviewer
                  FROM rankings k JOIN records r ON r.id = k.record_id
                  LEFT JOIN work w ON w.record_id = k.record_id AND w.task = k.task

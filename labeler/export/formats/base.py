@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from labeler import strictjson
@@ -132,6 +133,22 @@ def record_line(row: ExportRow) -> str:
             "provenance": dict(row.provenance),
         }
     )
+
+
+def messages_json(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return messages as JSON; what stands at the beginning of every prompt is put into it once."""
+    return f"[{','.join([_message_json(message) for message in messages])}]"
+
+
+def _message_json(message: Mapping[str, Any]) -> str:
+    if len(message) > 2 or message["role"] != "system":
+        return strictjson.dumps(message)
+    return f'{{"role":"system","content":{_literal(message["content"])}}}'
+
+
+@lru_cache(maxsize=64)
+def _literal(text: str) -> str:
+    return strictjson.dumps(text)
 
 
 def json_line(value: Any) -> str:

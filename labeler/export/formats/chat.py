@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any, ClassVar
 
 from labeler.export.files import AXOLOTL, DATASET_INFO, ExportFile
-from labeler.export.formats.base import Context, ExportRow, TrainingFormat, json_file, json_line, yaml
+from labeler.export.formats.base import Context, ExportRow, TrainingFormat, json_file, json_line, messages_json, yaml
 from labeler.export.splits import TRAIN, VALIDATION
 from labeler.records import Message
 from labeler.sentence import N_
@@ -37,7 +37,7 @@ class Messages(TrainingFormat):
 
     def row(self, row: ExportRow, context: Context) -> str:
         asked = [{**m, **self.marked} if m["role"] == "assistant" else m for m in row.prompt]
-        return json_line({"messages": [*asked, _answer(row)]})
+        return f'{{"messages":{messages_json([*asked, _answer(row)])}}}\n'
 
 
 class OpenAI(Messages):
@@ -56,7 +56,7 @@ class TRL(TrainingFormat):
     description = N_("Prompt and completion as messages, for the SFTTrainer of TRL")
 
     def row(self, row: ExportRow, context: Context) -> str:
-        return json_line({"prompt": list(row.prompt), "completion": [_answer(row)]})
+        return f'{{"prompt":{messages_json(row.prompt)},"completion":{messages_json([_answer(row)])}}}\n'
 
 
 class Alpaca(TrainingFormat):
