@@ -15,7 +15,7 @@ from labeler import prompts
 from labeler.errors import LabelError, SettingError
 from labeler.labels import LabelSchema
 from labeler.prompts import PromptStyle
-from labeler.prompts.styles import JSON, PLAIN, STORED
+from labeler.prompts.forms import JSON, PLAIN, STORED
 from labeler.records import Example, Message, ParseFailure, Record, Value
 from labeler.sentence import Sentence
 from labeler.task import Task

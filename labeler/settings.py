@@ -14,7 +14,8 @@ from labeler import strictjson
 from labeler.backends.base import ANSWERING
 from labeler.errors import SettingError
 from labeler.prompts import LANGUAGES, NAMES, titled
-from labeler.prompts.styles import ANSWERS, FULL, GUIDELINES, JSON, STORED, STYLES
+from labeler.prompts.forms import ANSWERS, FULL, GUIDELINES, JSON, STORED
+from labeler.prompts.styles import STYLES
 from labeler.sentence import N_
 from labeler.stored import StoredSettings
 

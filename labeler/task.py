@@ -16,7 +16,7 @@ from labeler.labels import Label, LabelSchema, Lineage, Moves
 from labeler.labels.base import maps_texts
 from labeler.labels.moves import carried
 from labeler.prompts import PromptStyle, titled
-from labeler.prompts.styles import NONE, SHORT
+from labeler.prompts.forms import NONE, SHORT
 from labeler.records import Example, Generation, Message, ParseFailure, Record, Value
 from labeler.sentence import Sentence
 

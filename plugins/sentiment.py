@@ -17,13 +17,5 @@ LABELS = Choice(
 @hookimpl
 def register_tasks() -> list[Task]:
     title = {"ko": "긍정·부정", "en": "Sentiment"}
-    return [
-        Task(
-            "sentiment",
-            LABELS,
-            title,
-            guideline_files(__file__, "sentiment.v2"),
-            "2",
-            short=guideline_files(__file__, "sentiment-short.v1"),
-        )
-    ]
+    whole, short = guideline_files(__file__, "sentiment.v2"), guideline_files(__file__, "sentiment-short.v1")
+    return [Task("sentiment", LABELS, title, whole, "2", short=short)]

@@ -142,7 +142,7 @@ def test_help_lists_every_command() -> None:
 @pytest.mark.parametrize("name", sorted(set(cli.commands) - {"plugin"}))
 def test_every_command_has_help_and_takes_an_instance(name: str) -> None:
     """Each command explains itself and takes --instance."""
-    words = {"user": ["user", "add"], "remove": ["remove", "record"]}.get(name, [name])
+    words = {"user": ["user", "add"], "remove": ["remove", "record"], "exports": ["exports", "list"]}.get(name, [name])
     result = CliRunner().invoke(cli, [*words, "--help"])
     assert result.exit_code == 0
     assert "--instance" in result.output
@@ -501,7 +501,10 @@ def test_dry_run_calls_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) ->
     [
         (["--project", "shopp", "--task", "sentiment"], "No project 'shopp'; there are: shop"),
         (["--project", "shop", "--task", "sentimnt"], "No task 'sentimnt'; loaded: categories"),
-        (["--project", "shop", "--task", "sentiment", "--backend", "gpt"], "No backend 'gpt'; loaded: ensemble"),
+        (
+            ["--project", "shop", "--task", "sentiment", "--backend", "gpt"],
+            "No backend 'gpt'; loaded: classifier, ensemble",
+        ),
         (["--project", "shop", "--task", "sentiment", "--retriever", "bm25"], "No retriever 'bm25'; loaded: balanced"),
         (["--project", "shop", "--task", "sentiment", "--style", "poem"], "style is 'poem'; allowed are: few-shot"),
         (["--project", "shop", "--task", "sentiment", "--backend", "openai"], "needs a model id"),
@@ -778,7 +781,10 @@ def test_doctor_names_extras_that_are_absent_and_what_they_would_give(
 ) -> None:
     """What is not installed is no fault, and is named with its use and how to get it."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pyarrow" else object())
-    assert "ok   Not installed: pyarrow; it would give Parquet files on import (pip install" in shell.ok("doctor")
+    assert (
+        "ok   Not installed: pyarrow; it would give Parquet files on import, and the export format dataset (pip install"
+        in shell.ok("doctor")
+    )
 
 
 @pytest.mark.parametrize("content", ["{nope", "[]", '{"gpt-4o": {"input": "much"}}'])

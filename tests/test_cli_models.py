@@ -225,7 +225,7 @@ def test_a_key_of_the_environment_is_said_to_win(shell: Shell, monkeypatch: pyte
         ([*TASK, "calibrate=perhaps"], "calibrate is 'perhaps'; it must be of the kind bool"),
         ([*TASK, "style=poem"], "style is 'poem'; allowed are: few-shot"),
         ([*TASK, "unit=basket"], "unit is 'basket'; allowed are: record, group"),
-        ([*TASK, "backend=gpt"], "No backend 'gpt'; loaded: ensemble, nearest, openai"),
+        ([*TASK, "backend=gpt"], "No backend 'gpt'; loaded: classifier, ensemble, nearest, openai"),
         ([*TASK, "retriever=bm25"], "No retriever 'bm25'"),
         ([*TASK, "executor=cloud"], "No executor 'cloud'"),
         ([*TASK, "joint=mood"], "joint: No task 'mood'"),
@@ -413,7 +413,7 @@ def test_a_model_that_goes_is_named_before_a_run(served: Shell, words: list[str]
 def test_backends_says_what_each_needs(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend is ready, or its line says what to set or install."""
     lines = dict(line.split(": ", 1) for line in shell.ok("backends").splitlines())
-    assert list(lines) == ["openai", "transformers", "nearest", "probe", "ensemble"]
+    assert list(lines) == ["openai", "transformers", "classifier", "nearest", "probe", "ensemble"]
     assert lines["openai"].startswith("set OPENAI_API_KEY or OPENAI_BASE_URL")
     assert lines["nearest"].startswith("ready, and free")
     shell.ok("settings", f"openai_api_key={KEY}")
@@ -479,7 +479,7 @@ def test_a_test_that_fails_is_one_line_and_keeps_nothing(served: Shell, server: 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--test", "gpt"], "No backend 'gpt'; loaded: ensemble, nearest, openai"),
+        (["--test", "gpt"], "No backend 'gpt'; loaded: classifier, ensemble, nearest, openai"),
         (["--test", "nearest"], "The backend nearest needs no test"),
         (["--test", "openai"], "needs a model id"),
         (["--test", "transformers"], "needs a model id"),

@@ -29,7 +29,7 @@ from labeler.annotation.decisions import Decision
 from labeler.backends import columns
 from labeler.backends.nearest import NearestBackend
 from labeler.errors import SettingError
-from labeler.export import Options, Shares, export_task
+from labeler.export import Shares, export_task
 from labeler.export.formats import built_in
 from labeler.ingest.options import ImportOptions
 from labeler.prelabel.current import CURRENT, OTHER, standing
@@ -232,15 +232,14 @@ def test_exports_train_on_what_is_served(lab):
     sent = lab.instance.sent_columns(lab.project, lab.task)
     folder = lab.instance.folder / "out"
     everything = Shares(1, 0, 0)
-    options = Options(columns=sent)
-    export_task(
-        lab.store, lab.project, lab.task, "openai", folder, formats=built_in(), shares=everything, options=options
-    )
+    calls = lab.instance.calls(lab.project, lab.task)
+    assert calls.columns == sent
+    export_task(lab.store, lab.project, lab.task, "openai", folder, formats=built_in(), shares=everything, calls=calls)
     rows = [json.loads(line)["messages"] for line in (folder / "train.jsonl").read_text().splitlines()]
     found = {inside(row[1])[1]: row for row in rows}["사과 1번 맛있어요"]
     assert found[0] == asked.messages[0] and inside(found[1]) == inside(asked.messages[-1])
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["options"]["columns"] == ["rating"]
+    assert manifest["columns"] == ["rating"]
 
 
 def test_a_task_on_products_is_sent_no_columns(lab):

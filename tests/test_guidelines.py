@@ -52,7 +52,10 @@ def test_version_of_a_task_is_that_of_its_guidelines() -> None:
     """Changed wording is a new file and a new version of the task: what was labelled before it says so."""
     files = {path.name for path in GUIDELINES.glob("*.md")}
     assert files == {
-        f"{task.name}.v{task.version}.{language}.md" for task in TASKS.values() for language in ("ko", "en")
+        f"{name}.{language}.md"
+        for task in TASKS.values()
+        for name in (f"{task.name}.v{task.version}", f"{task.name}-short.v1")
+        for language in ("ko", "en")
     }
 
 

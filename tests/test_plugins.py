@@ -221,7 +221,7 @@ def test_the_seven_tasks_come_from_the_folder_plugins(load: Callable[..., Plugin
 def test_built_ins_enter_by_the_same_door(load: Callable[..., Plugins]) -> None:
     """Backends, embedders, retrievers, formats and the executor are registered by hooks too, and none is disabled."""
     plugins = load()
-    assert set(plugins.backends) == {"openai", "transformers", "nearest", "ensemble", "probe"}
+    assert set(plugins.backends) == {"openai", "transformers", "classifier", "nearest", "ensemble", "probe"}
     assert set(plugins.embedders) == {"lexical", "e5", "sentence-transformers"}
     assert set(plugins.retrievers) == {"balanced", "similar", "mmr", "diverse", "fixed", "random", "none"}
     assert {"openai", "trl", "alpaca", "csv", "suggestions"} <= set(plugins.exporters)

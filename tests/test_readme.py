@@ -139,7 +139,8 @@ def test_a_task_of_ones_own_comes_in_as_the_readme_says(tmp_path: Path) -> None:
     prompts.mkdir(parents=True)
     (tmp_path / "plugins" / "mood.py").write_text(shown[1].replace('"sentiment', '"mood'), encoding="utf-8")
     for language in ("ko", "en"):
-        (prompts / f"mood.v2.{language}.md").write_text("Name the mood.", encoding="utf-8")
+        for name in ("mood.v2", "mood-short.v1"):
+            (prompts / f"{name}.{language}.md").write_text("Name the mood.", encoding="utf-8")
     command = re.search(r"`labeler (settings --project shop tasks=sentiment,NAME)`", README)
     assert command is not None
     with Instance(tmp_path) as instance:

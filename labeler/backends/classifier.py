@@ -71,7 +71,8 @@ class Card:
 
     def refusal(self, schema: LabelSchema) -> Sentence | None:
         """Return why the labels of a task are not those that it was trained on; None where they are."""
-        if schema.kind == self.kind and set(schema.names) == set(self.labels):
+        labels = schema.kind, set(schema.names)
+        if labels == (self.kind, set(self.labels)):
             return None
         return Sentence(
             "The classifier %(name)s was trained on the labels %(trained)s, and the task has %(labels)s; "

@@ -13,7 +13,7 @@ from labeler.cli.base import clean, cli, task_options, with_instance, with_reada
 from labeler.cli.export_options import row_options
 from labeler.errors import InputError
 from labeler.prompts import NAMES
-from labeler.prompts.styles import ANSWERS, GUIDELINES
+from labeler.prompts.forms import ANSWERS, GUIDELINES
 from labeler.text import one_line
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from labeler.export.formats import Context, Format
 from labeler.export.selection import Selection
 from labeler.export.splits import Shares
 from labeler.prompts import PromptStyle
-from labeler.prompts.styles import CHAIN_OF_THOUGHT, FEW_SHOT, FULL, JSON, PLAIN, STORED, ZERO_SHOT
+from labeler.prompts.forms import FULL, JSON, PLAIN, STORED
+from labeler.prompts.styles import CHAIN_OF_THOUGHT, FEW_SHOT, ZERO_SHOT
 from labeler.retrieval.embedding import Embeddings
 from labeler.retrieval.retrievers import Nothing, Retriever
 from labeler.store import Row, Store

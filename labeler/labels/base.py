@@ -121,6 +121,8 @@ class LabelSchema(ABC):
     """Of which pieces of the text a value is made, so that it can be learned what to cut out; empty for none."""
     bare: ClassVar[bool] = False
     """Whether an answer may be a bare text instead of JSON."""
+    marks: ClassVar[bool] = False
+    """Whether a value is a list of stretches of the text, each with ``start`` and ``end``."""
     free_text: bool = False
     """Whether a value is a text: brackets in a cell are part of it."""
     sides: tuple[str, ...] = ()

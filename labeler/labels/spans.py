@@ -37,6 +37,7 @@ class Keywords(LabelSchema):
     """
 
     kind = "keywords"
+    marks = True
     widget = "keywords"
     cuts = PHRASES
     neighbours = MANY
@@ -125,6 +126,7 @@ class Spans(LabelSchema):
     """
 
     kind = "spans"
+    marks = True
     widget = "spans"
     neighbours = MANY
 

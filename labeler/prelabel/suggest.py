@@ -24,7 +24,7 @@ from labeler.prelabel.meant import left_over
 from labeler.prelabel.stack import FREE, MODEL, TOGETHER, Stack
 from labeler.prelabel.tokens import Refused, Tokens
 from labeler.prompts import FRAME_VERSION, PromptStyle, shown, suspicious, unmarked
-from labeler.prompts.styles import FULL, JSON, STORED
+from labeler.prompts.forms import FULL, JSON, STORED
 from labeler.records import (
     BackendFailure,
     Completion,

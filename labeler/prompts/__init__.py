@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from labeler import strictjson
 from labeler.catalogues import in_language
 from labeler.errors import SettingError
-from labeler.prompts.styles import ANSWERS, FEW_SHOT, FULL, GUIDELINES, JSON, NONE, PLAIN, STORED, STYLES, WAYS
+from labeler.prompts.forms import ANSWERS, FULL, GUIDELINES, JSON, NONE, PLAIN, STORED
+from labeler.prompts.styles import FEW_SHOT, STYLES, WAYS
 from labeler.records import Example, Message, Part, Record, Value
 from labeler.text import as_read
 

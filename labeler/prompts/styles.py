@@ -9,15 +9,6 @@ FEW_SHOT, ZERO_SHOT, ONE_SHOT = "few-shot", "zero-shot", "one-shot"
 CHAIN_OF_THOUGHT, SELF_CONSISTENCY = "chain-of-thought", "self-consistency"
 PLAN_AND_SOLVE, LEAST_TO_MOST, VERIFY_AND_EDIT = "plan-and-solve", "least-to-most", "verify-and-edit"
 
-FULL, SHORT, NONE = "full", "short", "none"
-GUIDELINES = (FULL, SHORT, NONE)
-"""How much of a task's guidelines a prompt has."""
-JSON, PLAIN = "json", "plain"
-ANSWERS = (JSON, PLAIN)
-"""How an answer is written: as one JSON object, or as the bare label."""
-STORED = "stored"
-"""The labels by the names that are stored; a language instead of it means their titles in that language."""
-
 
 @dataclass(frozen=True, slots=True)
 class Way:

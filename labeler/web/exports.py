@@ -16,7 +16,7 @@ from labeler.export.filters import HOWS
 from labeler.export.formats import TEMPLATES, TOKENS
 from labeler.export.selection import CONTACTS, SPLIT_BY
 from labeler.prompts import LANGUAGES, NAMES
-from labeler.prompts.styles import ANSWERS, GUIDELINES
+from labeler.prompts.forms import ANSWERS, GUIDELINES
 from labeler.store.exports import KINDS
 from labeler.task import Task
 from labeler.training.sets import READ

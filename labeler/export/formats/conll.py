@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from labeler.errors import MissingExtra, SettingError
 from labeler.export.formats.base import Context, ExportRow, TrainingFormat
-from labeler.labels import Keywords, Spans
 from labeler.sentence import N_
 
 KEYWORD = "keyword"
@@ -40,7 +39,7 @@ class Conll(TrainingFormat):
     asks = False
 
     def prepared(self, context: Context) -> Context:
-        if not isinstance(context.task.schema, (Keywords, Spans)):
+        if not context.task.schema.marks:
             raise SettingError(
                 "The format conll is for labels that mark stretches of the text, and %(task)r has none",
                 task=context.task.name,
