@@ -22,6 +22,7 @@ from labeler.errors import InputError
 from labeler.evaluation import apart, heldout, replay, rouge
 from labeler.evaluation.measures import Answers, Measure, weights
 from labeler.evaluation.results import ArmResult, Report, Results
+from labeler.evaluation.verdict import verdict
 from labeler.export.splits import TEST, TRAIN, VALIDATION
 from labeler.labels import Choice, Fields, Label, Text
 from labeler.prelabel import runs
@@ -265,7 +266,7 @@ def test_one_sentence_says_what_the_table_says() -> None:
         arm(2, 0.84, Measure(0.02, -0.03, 0.07), 0.4),
         arm(3, 0.83, Measure(0.03, 0.001, 0.07), 0.06),
     ]
-    said = apart.verdict(Report({}, arms, 120, 120, 120, best=1), ["adapter", "gpt", "ensemble", "nearest"])
+    said = verdict(Report({}, arms, 120, 120, 120, best=1), ["adapter", "gpt", "ensemble", "nearest"])
     assert said == (
         "Agrees most on 120 records: gpt, 0.86 [0.86, 0.86]. Worse: adapter, by 0.06 [0.02, 0.11] (p 0.0040). "
         "Cannot be told apart from it on so many records: ensemble; nearest"

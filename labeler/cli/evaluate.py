@@ -82,6 +82,7 @@ def _settings(arm: str) -> dict[str, Any]:
 def _told(results: Results, report: Report) -> list[str]:
     """Return an evaluation line by line: what the arms are, the table, and what it says."""
     from labeler.evaluation import apart, rouge
+    from labeler.evaluation.verdict import verdict
 
     title = f"Evaluation {results.replay['id']}: {results.task.name}, {report.n:,} records of the test split"
     if not report.ended:
@@ -95,7 +96,7 @@ def _told(results: Results, report: Report) -> list[str]:
     lines.append(f"95 % intervals in brackets. p is by {apart.test_of(results.schema)}{_together(results)}.")
     if "rouge_l" in report.arms[0].numbers:
         lines.append(f"ROUGE-L compares {rouge.unit()}.")
-    return [*lines, f"{apart.verdict(report, names)}."] if report.ended else lines
+    return [*lines, f"{verdict(report, names)}."] if report.ended else lines
 
 
 def _together(results: Results) -> str:
@@ -132,6 +133,7 @@ def _in_all(number: float | None, report: Report, of: int = 1) -> float | None:
 
 def _as_json(results: Results, report: Report) -> dict[str, Any]:
     from labeler.evaluation import apart, rouge
+    from labeler.evaluation.verdict import verdict
 
     replay = results.replay
     names = [named(arm.settings) for arm in report.arms]
@@ -142,7 +144,7 @@ def _as_json(results: Results, report: Report) -> dict[str, Any]:
         "test": apart.test_of(results.schema), "comparisons": results.together, **more,
         "best": report.best + 1 if report.n else None,
         "arms": [_arm_as_json(arm, name, report) for arm, name in zip(report.arms, names, strict=True)],
-        "sentence": apart.verdict(report, names) if report.n and report.ended else None,
+        "sentence": verdict(report, names) if report.n and report.ended else None,
     }  # fmt: skip
 
 

@@ -1,20 +1,16 @@
-"""Whether two arms can be told apart on the same records, and one sentence that says what a table says."""
+"""Whether two arms can be told apart on the same records."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from labeler.evaluation.measures import SEED, Measure
 from labeler.labels import LabelSchema
-from labeler.sentence import N_, Sentence
+from labeler.sentence import N_
 
-if TYPE_CHECKING:
-    from labeler.evaluation.results import Report
-
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 MCNEMAR, PERMUTATION = N_("McNemar's test, exact"), N_("a permutation test of the differences")
 LEVEL = 0.05
@@ -57,27 +53,6 @@ def permutation(differences: Array) -> float:
         signs = source.integers(0, 2, size=(_AT_ONCE, len(d)), dtype=np.int8) * 2 - 1
         far += int((np.abs(signs @ d) >= least).sum())
     return far / (1 + _FLIPS)
-
-
-def verdict(report: Report, names: Sequence[str]) -> Sentence:
-    """Return what the table of an evaluation says: which arm agrees most, and which can be told apart from it."""
-    best = report.arms[report.best]
-    said = [
-        Sentence(
-            "Agrees most on %(n)s records: %(name)s, %(agreement)s",
-            n=f"{report.n:,}", name=names[best.number], agreement=shown(best.numbers["agreement"]),
-        )
-    ]  # fmt: skip
-    said += [
-        Sentence("Worse: %(name)s, by %(difference)s (p %(p)s)",
-                 name=names[arm.number], difference=shown(arm.behind), p=shown_p(arm.p))
-        for arm in report.arms
-        if arm.told_apart and arm.behind is not None
-    ]  # fmt: skip
-    alike = [names[arm.number] for arm in report.arms if arm.number != best.number and not arm.told_apart]
-    if alike:
-        said.append(Sentence("Cannot be told apart from it on so many records: %(names)s", names="; ".join(alike)))
-    return Sentence.joined(said, ". ")
 
 
 def shown(one: Measure) -> str:

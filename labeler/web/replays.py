@@ -21,6 +21,7 @@ from labeler.evaluation import search as searching
 from labeler.evaluation.readiness import LEAST, readiness
 from labeler.evaluation.replay import Arm
 from labeler.evaluation.results import Report, Results
+from labeler.evaluation.verdict import verdict
 from labeler.export.splits import TEST
 from labeler.prelabel.runs import Estimate
 from labeler.store.ledger import FINISHED, OPEN
@@ -264,7 +265,7 @@ def _shown(project_id: int, replay_id: int) -> dict[str, Any]:
         "task": results.task,
         "schema": results.schema,
         "names": arms,
-        "verdict": apart.verdict(report, arms) if ended else None,
+        "verdict": verdict(report, arms) if ended else None,
         "shown_p": apart.shown_p,
         "test": apart.test_of(results.schema),
         "unit": rouge.unit(),
