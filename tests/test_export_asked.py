@@ -11,9 +11,9 @@ from labeler import strictjson
 from labeler.asked import asked
 from labeler.errors import SettingError
 from labeler.export import ExportResult, Options, Shares, export_task
-from labeler.export.asked import system_hash
 from labeler.instance import Instance
 from labeler.prelabel.flows import first_ask
+from labeler.prompts import system_hash
 from labeler.records import Completion, ParseFailure, Record, Step, Suggestion
 from labeler.store.records import NewRecord
 from labeler.task import Task

@@ -16,7 +16,7 @@ from labeler.export import Options, Preflight, Shares, check_task
 from labeler.export.formats import ExportRow
 from labeler.export.preflight import NOTED, REFUSED, WARNED, Ruler, _Measured, rounded
 from labeler.instance import Instance
-from labeler.records import Record
+from labeler.records import Record, Suggestion
 
 _TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -203,3 +203,16 @@ def tokenizer(folder: Path, template: str | None = _TEMPLATE) -> Path:
         fast.chat_template = template
     fast.save_pretrained(folder)
     return folder
+
+
+def test_kto_wants_right_and_wrong_answers(shop: Shop) -> None:
+    """Accepted suggestions alone teach it nothing; one correction is both."""
+    for n, (value, how) in enumerate([("positive", "accepted"), ("positive", "accepted"), ("negative", "corrected")]):
+        record_id = shop.record(f"s{n}", f"{n}번째 후기를 남겨요")
+        made = Suggestion(record_id, "sentiment", "2", "nearest", None, "positive", None)
+        suggestion_id = shop.store.write(lambda tx, made=made: shop.store.suggestions.add(tx, shop.project_id, made))
+        shop.approve(f"s{n}", "", value, how=how, suggestion_id=suggestion_id)
+        if n == 1:
+            (refused,) = [one.message for one in check(shop, "kto").findings if one.level == REFUSED]
+            assert refused == "KTO wants right and wrong answers in train; there are 2 and 0"
+    assert check(shop, "kto").passes and check(shop, "dpo").passes

@@ -23,6 +23,8 @@ from labeler.errors import Conflict, InputError, MissingExtra, SettingError
 from labeler.export import export_task
 from labeler.instance import Instance
 from labeler.labels import Choice, Label
+from labeler.prelabel import runs
+from labeler.prompts import system_hash
 from labeler.records import Completion, Record
 from labeler.store import NewRecord
 from labeler.training import folders, plans
@@ -459,6 +461,9 @@ def test_a_tuned_model_is_asked_as_its_rows_were(shop: tuple[Instance, Any, Any]
         return [(one["role"], re.sub(r"-[0-9a-f]{8}\b", "-mark", one["content"])) for one in messages]
 
     assert plain(sent) == plain(row["prompt"])
+    assert runs.estimate(suggester, [record.id], None).changed
+    suggester.backend.asked = asked | {"system_sha256": system_hash(sent)}
+    assert not runs.estimate(suggester, [record.id], None).changed
     own = instance.suggester(project, task, named | {"style": "chain-of-thought"}, keep=False)
     assert own.style.name == "chain-of-thought"
 

@@ -153,7 +153,7 @@ def show_estimate(seen: Estimate, executor: str) -> None:
     if seen.asked:
         from labeler.backends.local.cards import asked_sentence
 
-        click.echo(asked_sentence(seen.asked))
+        click.echo(asked_sentence(seen.asked, seen.changed))
     if seen.measured:
         click.echo(f"The length and time of answers are those of the last {seen.measured} calls of this model.")
 

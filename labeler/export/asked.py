@@ -7,7 +7,6 @@ chat templates inside texts are broken up, because a trainer would take them for
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from labeler.errors import LabelError, NotFound, PluginError, SettingError
 from labeler.export.formats import ExportRow
 from labeler.export.job import Job
 from labeler.prelabel import flows
-from labeler.prompts import FRAME_VERSION
+from labeler.prompts import FRAME_VERSION, system_hash
 from labeler.prompts.styles import FEW_SHOT, ZERO_SHOT
 from labeler.records import Completion, Example, Generation, Message, ParseFailure, Record, Value
 from labeler.retrieval.index import ExampleIndex, Query
@@ -244,12 +243,6 @@ class Asked:
         record = Record(0, int(self.job.project["id"]), "", "-", language=self.style.language)
         row = ExportRow(0, record, None, None, "")
         return system_hash(self._messages(row, {}))
-
-
-def system_hash(messages: Sequence[Message]) -> str:
-    """Return the SHA-256 of the system message of a prompt, as hex digits."""
-    system = "".join(message["content"] for message in messages if message["role"] == "system")
-    return hashlib.sha256(system.encode()).hexdigest()
 
 
 def _never_read(record: Record, completion: Completion) -> Value | ParseFailure:

@@ -21,7 +21,7 @@ from labeler.export.asked import Asked
 from labeler.export.formats import ExportRow, TrainingFormat
 from labeler.export.job import Job
 from labeler.export.plan import plan_of
-from labeler.export.preference import PreferenceFormat, Preferences
+from labeler.export.preference import Preference, PreferenceFormat, Preferences
 from labeler.export.rows import planned_rows, trained_on
 from labeler.export.splits import TRAIN
 from labeler.records import Message
@@ -183,7 +183,7 @@ def preflight(job: Job, chosen: TrainingFormat, ruler: Ruler) -> Preflight:
     chosen.prepared(job.context())
     prefer = Preferences(job, chosen) if isinstance(chosen, PreferenceFormat) else None
     plan = plan_of(job, chosen, prefer)
-    measured = _Measured(ruler, len(plan.splits))
+    measured = _Measured(ruler, len(plan.splits), isinstance(chosen, PreferenceFormat) and chosen.judges)
     with Asked(job, trained_on(job, plan)) as asked:
         members = []
         for row in planned_rows(job, plan, asked if chosen.asks else None, prefer):
@@ -198,6 +198,7 @@ def preflight(job: Job, chosen: TrainingFormat, ruler: Ruler) -> Preflight:
         *_of_lengths(trainers, measured, lengths),
         *_of_counts(trainers, report),
         *measured.overlaps(),
+        *measured.one_sided(),
         *_of_labels(report["labels"].get(TRAIN, {})),
         *(_of_plan(one, NOTED) for one in report["left_out"]),
         *(_of_plan(one, WARNED) for one in report["warnings"]),
@@ -210,14 +211,15 @@ def preflight(job: Job, chosen: TrainingFormat, ruler: Ruler) -> Preflight:
 class _Measured:
     """What is kept of the rows: lengths, hashes of texts by split, and the first ones whole."""
 
-    def __init__(self, ruler: Ruler, rows: int) -> None:
-        self.ruler, self.samples = ruler, list[str]()
+    def __init__(self, ruler: Ruler, rows: int, judges: bool = False) -> None:
+        self.ruler, self.samples, self.judges = ruler, list[str](), judges
         self._every = max(1, rows // _COUNTED) if ruler.real else 1
         self._seen = 0
         self._lengths: list[tuple[int, str]] = []
         self._texts: dict[bytes, str] = {}
         self._clusters: dict[int, str] = {}
         self._across: dict[str, list[str]] = {"same": [], "near": []}
+        self._judged: Counter[bool] = Counter()
         # The longest by characters, so that the longest row is counted whatever is left out.
         self._long: list[tuple[int, ExportRow]] = []
 
@@ -228,6 +230,8 @@ class _Measured:
             self._measure(row)
         self._seen += 1
         self._across_splits(row)
+        if self.judges and isinstance(row, Preference) and row.split == TRAIN:
+            self._judged.update(right for _, right in row.judged)
 
     def _measure(self, row: ExportRow) -> None:
         if self._seen % self._every == 0:
@@ -255,6 +259,17 @@ class _Measured:
         cluster = row.record.cluster
         if cluster is not None and self._clusters.setdefault(cluster, row.split) != row.split:
             self._across["near"].append(row.record.key)
+
+    def one_sided(self) -> list[Finding]:
+        """Return that a set of single answers has right ones alone, or wrong ones: KTO learns from both."""
+        if not self.judges or (self._judged[True] and self._judged[False]):
+            return []
+        message = Sentence(
+            "KTO wants right and wrong answers in train; there are %(right)s and %(wrong)s",
+            right=self._judged[True],
+            wrong=self._judged[False],
+        )
+        return [Finding(REFUSED, "one_sided", message)]
 
     def overlaps(self) -> list[Finding]:
         """Return what stands in two splits: nothing, as long as the splits keep their promise."""

@@ -13,6 +13,7 @@ from labeler.errors import Conflict, InputError
 from labeler.prelabel.calls import CallPolicy
 from labeler.prelabel.suggest import Suggester
 from labeler.prelabel.trial import Trial
+from labeler.prompts import system_hash
 from labeler.prompts.styles import SELF_CONSISTENCY, WAYS
 from labeler.sentence import Sentence
 from labeler.settings import AGAIN, CASCADE
@@ -33,7 +34,8 @@ class Estimate:
     ``calls`` is how many are made at most, one record with another. ``cost`` in US dollars, None when the price is
     unknown; ``seconds`` None where no call of this model was made yet. ``measured`` is how many earlier calls the
     lengths and times of answers were taken from. ``trial`` is how many of the items are approved records, asked first.
-    ``asked`` is how the model was trained to be asked, which holds over the settings of the task.
+    ``asked`` is how the model was trained to be asked, which holds over the settings of the task; ``changed`` says that
+    guidelines or labels are not those of then.
     """
 
     items: int
@@ -47,6 +49,7 @@ class Estimate:
     backend: str
     trial: int = 0
     asked: Mapping[str, Any] = field(default_factory=dict)
+    changed: bool = False
 
 
 def select(
@@ -209,6 +212,7 @@ def estimate(
     return Estimate(
         len(ids), calls, tokens_in, tokens_out, cost(tokens_in, tokens_out, 0, info, batch=batch), seconds,
         int(past["n"]), backend.model_id, backend.name, len(tried), backend.asked,
+        backend.asked.get("system_sha256", first.head) != first.head,
     )  # fmt: skip
 
 
@@ -216,22 +220,25 @@ def estimate(
 class _FirstCalls:
     """What the first call of some records is made of, in tokens: each prompt, and the answer of each example in it.
 
-    A cascade may need no call for a record: its prompt has 0 tokens.
+    A cascade may need no call for a record: its prompt has 0 tokens. ``head`` is the hash of the system message.
     """
 
     prompts: list[int]
     answers: list[int]
+    head: str
 
 
 def _first_calls(suggester: Suggester, ids: list[int]) -> _FirstCalls:
     records = suggester.store.records.many(ids)
     prompts: list[int] = []
     answers: list[int] = []
+    head = ""
     for prepared in suggester.prepare(list(records.values())):
         asks = suggester.flow(prepared).step()
+        head = head or (system_hash(asks[0].messages) if asks else "")
         prompts.append(sum(suggester.tokens.prompt(ask.messages) for ask in asks or ()))
         answers += [suggester.tokens.text(suggester.task.answer(example.value)) for example in prepared.examples]
-    return _FirstCalls(prompts, answers)
+    return _FirstCalls(prompts, answers, head)
 
 
 def _answer_length(suggester: Suggester, known: list[int]) -> float:

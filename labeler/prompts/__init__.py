@@ -300,6 +300,12 @@ def correction(messages: Sequence[Message], raw: str, reason: str, language: str
     return following(messages, raw[:QUOTED], filled("again.v2", language, reason=in_language(reason, language)))
 
 
+def system_hash(messages: Sequence[Message]) -> str:
+    """Return the SHA-256 of the system message of a prompt, as hex digits."""
+    system = "".join(message["content"] for message in messages if message["role"] == "system")
+    return hashlib.sha256(system.encode()).hexdigest()
+
+
 def suspicious(text: str) -> bool:
     """Return whether a review holds wording aimed at a model, so that the reviewer is warned."""
     return bool(_SUSPICIOUS.search(_SPACED.sub("", as_read(text))))

@@ -165,7 +165,7 @@ def _page(
         form=_form(task, settings, given, message),
         given=given,
         estimate=estimate,
-        asked=asked_sentence(estimate.asked) if estimate is not None and estimate.asked else None,
+        asked=asked_sentence(estimate.asked, estimate.changed) if estimate is not None and estimate.asked else None,
         left_out=left_out,
         budgets=_budgets(g.project),
         ending=models.ending(

@@ -99,11 +99,19 @@ def chosen(settings: Mapping[str, Any]) -> Card | None:
     return card
 
 
-def asked_sentence(asked: Mapping[str, Any]) -> Sentence:
-    """Return one sentence for people that says how a model is asked that was trained here."""
+def asked_sentence(asked: Mapping[str, Any], changed: bool = False) -> Sentence:
+    """Return what people should know of how a model is asked that was trained here.
+
+    ``changed`` says that guidelines or labels are not those that it was trained with.
+    """
     short = {name: value for name, value in asked.items() if isinstance(value, (str, int, bool)) and value != ""}
     said = ", ".join(f"{name} {value}" for name, value in short.items() if "sha256" not in name)
-    return Sentence("It is asked as it was trained, whatever the settings of the task say (%(how)s).", how=said)
+    sentences = [Sentence("It is asked as it was trained, whatever the settings of the task say (%(how)s).", how=said)]
+    if changed:
+        sentences.append(
+            Sentence("Guidelines or labels were changed since it was trained; judge it again, or train it again.")
+        )
+    return Sentence.joined(sentences, " ")
 
 
 def settings_of(asked: Mapping[str, Any], language: str) -> dict[str, Any]:
