@@ -73,7 +73,7 @@ def fill(store: Store, rows: int) -> dict[str, Any]:
 
 
 def write_plain(dicts: list[Any], path: Path) -> float:
-    """Return the CPU seconds of writing dicts that are already built, as orjson does it: no export can be below that."""
+    """Return the CPU seconds of writing dicts that are already built, as orjson does it."""
     start = time.process_time()
     with path.open("wb") as stream:
         for one in dicts:
@@ -102,9 +102,8 @@ def measure(store: Store, project: dict[str, Any], format_name: str, rows: int, 
         taken.append((time.perf_counter() - wall, time.process_time() - cpu))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     wall, cpu = min(taken)
-    print(
-        f"{rows:,} rows, {format_name}: {rows / wall:,.0f} rows/s, {cpu / rows * 1e6:.0f} us CPU a row, +{grown:.0f} MiB"
-    )
+    rate = f"{rows / wall:,.0f} rows/s, {cpu / rows * 1e6:.0f} us CPU a row"
+    print(f"{rows:,} rows, {format_name}: {rate}, +{grown:.0f} MiB")
     if format_name != "csv":
         lines = (result.folder / "train.jsonl").read_bytes().splitlines()
         plain = write_plain([orjson.loads(line) for line in lines], folder / "plain.jsonl")
