@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import labeler
 from labeler import strictjson
 from labeler.asked import asked
 from labeler.errors import SettingError
@@ -282,3 +283,10 @@ def test_each_row_says_where_its_label_comes_from(shop: Shop, tmp_path: Path) ->
     said = rows(shop.export(tmp_path / "out"), "records.jsonl")[-1]["provenance"]
     assert said.pop("approved_at").endswith("Z") and len(said.pop("annotation_ids")) == 1
     assert said == {"how": "corrected", "reviewers": [], "agreement": 0.0, "blind": True, "task_version": "2"}
+
+
+def test_a_manifest_says_by_what_program_and_thresholds_it_was_made(shop: Shop, tmp_path: Path) -> None:
+    """The version, the commit of a checkout, and how alike near-duplicates are."""
+    said = shop.export(tmp_path / "out").manifest
+    assert said["labeler"] == labeler.__version__ and said["thresholds"] == {"near_duplicate": 0.8}
+    assert said["commit"] is None or len(said["commit"]) == 40

@@ -15,10 +15,12 @@ export begins, puts them back.
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ from labeler.export.rows import planned_rows, trained_on
 from labeler.export.selection import Selection
 from labeler.export.splits import Shares
 from labeler.ingest.clusters import sign_reviews
+from labeler.ingest.duplicates import THRESHOLD
 from labeler.sentence import N_
 from labeler.store import Row, Store
 from labeler.store.suggestions import as_suggestion
@@ -254,9 +257,25 @@ def _write_rows(
     return members
 
 
+@cache
+def _commit() -> str | None:
+    """Return the commit of a checkout of Labeler that runs; None for an installed package."""
+    root = Path(labeler.__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
 def _manifest(job: Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
     return {
         "labeler": labeler.__version__,
+        "commit": _commit(),
         **job.owner(chosen),
         "name": job.name,
         "generated_at": iso(datetime.now(UTC)),
@@ -267,6 +286,7 @@ def _manifest(job: Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
         "selection": job.selection.to_json(),
         "options": asdict(job.options) | {"language": job.style.language, "joint": list(job.options.joint)},
         "columns": list(job.calls.columns),
+        "thresholds": {"near_duplicate": THRESHOLD},
         "files": exchange.entries(),
     }
 
