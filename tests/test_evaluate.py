@@ -18,7 +18,7 @@ from test_web_pages import Page
 
 from labeler import accounts
 from labeler.app import create_app
-from labeler.errors import InputError
+from labeler.errors import InputError, NotFound
 from labeler.evaluation import apart, heldout, replay, rouge
 from labeler.evaluation.measures import Answers, Measure, weights
 from labeler.evaluation.results import ArmResult, Report, Results
@@ -52,9 +52,9 @@ class Bench(Lab):
     def text(self, record_id: int) -> str:
         return self.store.records.get(record_id).text
 
-    def evaluate(self, *wanted: dict[str, Any], budget: float | None = None) -> int:
+    def evaluate(self, *wanted: dict[str, Any], budget: float | None = None, on: str = TEST) -> int:
         arms = replay.each_kind(self.instance, self.project, self.task, wanted)
-        id_ = replay.start(self.instance, self.project, self.task, arms, None, budget, self.kim, TEST)
+        id_ = replay.start(self.instance, self.project, self.task, arms, None, budget, self.kim, on)
         Worker(self.instance).run_until_idle()
         return id_
 
@@ -93,6 +93,16 @@ def test_the_approved_records_of_the_test_split_are_measured(bench: Bench) -> No
     bench.split({more[0]: TEST})
     id_ = bench.evaluate(NEAREST)
     assert sorted(row["record_id"] for row in bench.store.replays.items(id_)) == sorted(bench.tested)
+
+
+def test_a_frozen_test_set_is_measured_by_its_name(bench: Bench) -> None:
+    """What left as test later is not in it; a name that nobody froze is refused."""
+    some = bench.tested[:4]
+    bench.store.write(lambda tx: bench.store.splits.freeze(tx, bench.id, "spring", some))
+    id_ = bench.evaluate(NEAREST, on="spring")
+    assert sorted(row["record_id"] for row in bench.store.replays.items(id_)) == sorted(some)
+    with pytest.raises(NotFound, match="There is no frozen test set 'autumn' in this project"):
+        bench.evaluate(NEAREST, on="autumn")
 
 
 def test_only_what_is_approved_in_train_is_known(bench: Bench) -> None:

@@ -33,6 +33,7 @@ _NUMBERS = {
     "--arm", "arms", multiple=True, metavar="BACKEND[:MODEL]",
     help="What to compare, such as ensemble, openai:gpt-4o-mini or transformers:NAME; can be given several times",
 )  # fmt: skip
+@click.option("--frozen", metavar="NAME", help="On this frozen test set, in place of the test split")
 @click.option("--budget", metavar="X", help="Stop each model at so many US dollars")
 @click.option("--dry-run", is_flag=True, help="Show what it would take; call nothing")
 @click.option("--show", type=click.IntRange(1), metavar="N", help="Show an earlier evaluation again, by its replay")
@@ -40,7 +41,7 @@ _NUMBERS = {
 @with_instance
 def evaluate(
     instance: Instance, project: str, task_name: str, arms: tuple[str, ...], budget: str | None, dry_run: bool,
-    show: int | None, as_json: bool,
+    show: int | None, as_json: bool, frozen: str | None,
 ) -> None:  # fmt: skip
     """Compare backends and models on the approved records of the test split.
 
@@ -56,10 +57,10 @@ def evaluate(
         wanted = [_settings(arm) for arm in arms]
         made = replay.each_kind(instance, found, task, wanted) if wanted else replay.arms_of(instance, found, task, {})
         if dry_run:
-            show_estimates(instance, found, task, made, None, TEST)
+            show_estimates(instance, found, task, made, None, frozen or TEST)
             return
         read = None if budget is None else SETTINGS["budget"].read(budget)
-        show = replay.start(instance, found, task, made, None, read, held_out=TEST)
+        show = replay.start(instance, found, task, made, None, read, held_out=frozen or TEST)
         # What is said on the way is not part of the table, nor of the JSON.
         with redirect_stdout(sys.stderr):
             watch(instance, show)

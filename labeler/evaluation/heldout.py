@@ -9,8 +9,13 @@ _LINKS = ("cluster", "grp", "content_hash")
 
 
 def records(store: Store, project_id: int, name: str = TEST) -> set[int]:
-    """Return the records of the test set ``name``: those that exports remember as test."""
-    return {row["id"] for row in store.splits.remembered(project_id) if row["split"] == name}
+    """Return the records that exports remember as test, or those of the frozen test set ``name``.
+
+    Raises :class:`NotFound` for one that nobody froze.
+    """
+    if name != TEST:
+        return store.splits.frozen_records(project_id, name)
+    return {row["id"] for row in store.splits.remembered(project_id) if row["split"] == TEST}
 
 
 def learnable(store: Store, project_id: int, task: str) -> set[int]:

@@ -81,6 +81,14 @@ class Splits:
         if not tx.run("DELETE FROM frozen WHERE project_id = :p AND name = :n", {"p": project_id, "n": name}):
             raise NotFound("There is no frozen test set %(name)r in this project", name=name)
 
+    def frozen_records(self, project_id: int, name: str) -> set[int]:
+        """Return the records of a frozen test set. Raises :class:`NotFound`."""
+        sql = "SELECT record_id FROM frozen WHERE project_id = :p AND name = :n"
+        found = {row["record_id"] for row in self.db.all(sql, {"p": project_id, "n": name})}
+        if not found:
+            raise NotFound("There is no frozen test set %(name)r in this project", name=name)
+        return found
+
     def frozen(self, project_id: int) -> list[Row]:
         """Return ``name``, ``records`` (how many) and ``at`` of the frozen test sets, the first first."""
         sql = """SELECT name, COUNT(*) AS records, MIN(at) AS at FROM frozen WHERE project_id = :p
