@@ -32,23 +32,9 @@ TASK = Task(
     title={"ko": "감성"},
     guidelines={"ko": GUIDELINES},
 )
-WORDS = [
-    "맛있어요",
-    "배송이",
-    "빨라요",
-    "포장이",
-    "별로",
-    "다시",
-    "살게요",
-    "가격이",
-    "좋네요",
-    "조금",
-    "짜요",
-    "아이가",
-    "좋아해요",
-    "양이",
-    "적어요",
-]
+SYLLABLES = "가나다라마바사아자차카타파하거너더러머버서어저처"
+# As many words as reviews have: from a few words, all reviews would be near-duplicates.
+WORDS = [a + b + c for a in SYLLABLES for b in SYLLABLES[:12] for c in SYLLABLES[:12]]
 
 
 def fill(store: Store, rows: int) -> dict[str, Any]:

@@ -87,15 +87,16 @@ class AskedTask(Task):
     def parse_completion(self, completion: str, record: Record) -> Value | ParseFailure:
         """Return the canonical value, or a ParseFailure with the completion as it came. Never guesses."""
         if self.answers == JSON:
-            inside = replace(self._inside, schema=self.outer)
-            found = inside.parse_completion(completion, record)
+            found = self._inside.parse_completion(completion, record)
         else:
             found = self._plain(completion, record)
         return found if isinstance(found, ParseFailure) else self._in(found)
 
     @cached_property
     def _inside(self) -> Task:
-        return Task(**{one.name: getattr(self, one.name) for one in fields(Task)})
+        """The task in the words of the model, which reads its answers."""
+        own: Mapping[str, Any] = {one.name: getattr(self, one.name) for one in fields(Task)}
+        return Task(**{**own, "schema": self.outer})
 
     def _plain(self, completion: str, record: Record) -> Value | ParseFailure:
         text = completion.strip()

@@ -84,10 +84,12 @@ def export_task(
     """Write the approved annotations of ``task`` (or its suggestions, in the format of that name) into ``folder``.
 
     An earlier export of the same project, task and format there is replaced. ``name`` is one that no other export of
-    the project has; ``calls`` say how the task is asked. Raises :class:`InputError` if there is
-    nothing to export or the folder holds something else, :class:`Conflict` if another export is writing there,
-    :class:`StoreFull` or another :class:`StoreError` if it cannot be written; then the folder is as it was. Raises
-    :class:`SettingError` for a format that is not there, and :class:`PluginError` for one that is no format.
+    the project has; ``calls`` say how the task is asked.
+
+    Raises :class:`InputError` if there is nothing to export or the folder holds something else, :class:`Conflict` if
+    another export is writing there or has the name, :class:`StoreFull` or another :class:`StoreError` if it cannot be
+    written; then the folder is as it was. Raises :class:`SettingError` for a format that is not there, and
+    :class:`PluginError` for one that is no format.
     """
     store.exports.check_name(project["id"], name)
     job, chosen = _job(store, project, task, format_name, folder, formats, shares, filters, options, selection, calls)
