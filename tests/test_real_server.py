@@ -11,6 +11,7 @@ import pytest
 from helpers import numbered, open_instance, until
 from llama_server import llama_server
 
+from labeler.backends.openai.wire import NotConnected, NotReached, Wire
 from labeler.prelabel import runs
 from labeler.sentence import recalled
 from labeler.store import NewRecord
@@ -110,8 +111,26 @@ def test_estimates_of_korean_are_the_server_s_after_the_first_answers(desk):
         assert suggester.tokens.prompt(asks[0].messages) == pytest.approx(row["tokens_in"], rel=0.15)
 
 
-def test_run_outlives_a_kill_of_its_server(tmp_path):
+def count_broken(monkeypatch):
+    """Note each request whose connection broke: one that may have been answered, and was not refused."""
+    broken, post = [], Wire.post
+
+    def noted(self, path, data):
+        try:
+            return post(self, path, data)
+        except NotReached:
+            raise
+        except NotConnected:
+            broken.append(path)
+            raise
+
+    monkeypatch.setattr(Wire, "post", noted)
+    return broken
+
+
+def test_run_outlives_a_kill_of_its_server(tmp_path, monkeypatch):
     """The server is killed in the middle of a run and comes back: every record has its label, and none fails."""
+    broken = count_broken(monkeypatch)
     with llama_server() as server:
         desk = Desk(tmp_path, server, 5)
         run_id = desk.start(concurrency=1)
@@ -126,8 +145,10 @@ def test_run_outlives_a_kill_of_its_server(tmp_path):
         moving.join(300)
         run = desk.ledger.run(run_id)
         assert (run["state"], run["done"], run["failed"]) == ("finished", 5, 0)
-        # One call was on its way when the server died, and may have been answered: it alone is a repeat.
-        assert run["repeats"] <= 1 and run["calls"] <= 6
+        # What was on its way when the server died may have been answered: that alone is repeated. It is one call, or
+        # two: a process that dies takes connections for some moments after it has closed the first.
+        assert len(broken) <= 2
+        assert (run["repeats"], run["calls"]) == (len(broken), 5 + len(broken))
         desk.instance.close()
 
 
