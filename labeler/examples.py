@@ -5,6 +5,7 @@ One object per process; what it holds is shared by all threads.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Mapping
@@ -45,6 +46,11 @@ class Examples(Projects):
         for index in self._indexes.values():
             index.save()
         self.store.close()
+
+    @functools.cached_property
+    def _best_embedder(self) -> str:
+        # Looked up once: what is installed is searched for on the disk, and every request asks several times.
+        return extras.best_embedder()
 
     def embeddings(self, project: Mapping[str, Any]) -> Embeddings:
         """Return the vectors that retrieval uses now.
@@ -87,7 +93,7 @@ class Examples(Projects):
     def chosen_embeddings(self, project: Mapping[str, Any]) -> Embeddings:
         """Return the vectors of the embedder that the project's settings name, or of the best that is installed."""
         settings = self.project_settings(project)
-        name = extras.best_embedder() if settings["embedder"] == AUTO else settings["embedder"]
+        name = self._best_embedder if settings["embedder"] == AUTO else settings["embedder"]
         key = f"{name}/{settings['embedding_model']}"
         with self._lock:
             if key not in self._embeddings:
