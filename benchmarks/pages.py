@@ -108,9 +108,9 @@ def pages(instance: Instance) -> dict[str, str]:
         for rule in app.url_map.iter_rules():
             if "GET" in (rule.methods or ()) and rule.endpoint not in SKIPPED:
                 found[rule.endpoint] = app.url_for(rule.endpoint, **{name: values[name] for name in rule.arguments})
-        address = app.url_for("projects.records", project_id=1)
-    found["projects.records, middle"] = f"{address}?before={newest // 2}"
-    found["projects.records, newer"] = f"{address}?after={newest // 2}"
+        address = app.url_for("records.page", project_id=1)
+    found["records.page, middle"] = f"{address}?before={newest // 2}"
+    found["records.page, newer"] = f"{address}?after={newest // 2}"
     searches = {"common word": COMMON_WORD, "common letter": COMMON_LETTER, "rare word": RARE_WORD,
                 "two common words": f"{COMMON_WORD} {COMMON_LETTER}", "no such word": "없는낱말"}  # fmt: skip
     for name, words in searches.items():

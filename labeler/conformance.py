@@ -30,6 +30,7 @@ from labeler.plugins import Plugins, load_plugins
 from labeler.prompts import LANGUAGES, PromptStyle
 from labeler.records import BackendFailure, Completion, Example, ParseFailure, Record, Value
 from labeler.retrieval.index import Query
+from labeler.store.table import NEWEST, Table
 from labeler.task import GROUP, Task
 
 HOSTILE = (
@@ -362,7 +363,7 @@ def _retriever(make: Callable[[Mapping[str, Any]], Any]) -> str | None:
         person = accounts.add_reviewer(instance.store, "kim", None)
         project = instance.store.projects.get(project_id)
         task = instance.task_of(project, "sentiment")
-        ids = [record["id"] for record in instance.store.listed(project_id, len(HOSTILE), None, None)]
+        ids = _records(instance, project_id)
         for n, id_ in enumerate(ids[:-1]):
             value = ("positive", "negative")[n % 2]
             instance.decisions(project, task).decide(person, Decision(id_, "approve", f"check-{n:06d}", 0, value))
@@ -376,15 +377,22 @@ def _retriever(make: Callable[[Mapping[str, Any]], Any]) -> str | None:
     return None
 
 
+def _records(instance: Instance, project_id: int) -> list[int]:
+    return [
+        place.record_id for place in Table(instance.store.db, project_id, None).walk(NEWEST, (), None, len(HOSTILE))
+    ]
+
+
 def _exporter(made: Any, file: Path) -> None:
     with _instance(file) as instance:
         project_id = instance.create_project("check", "ko", {"tasks": ["sentiment"]})
         _import(instance, project_id)
         person, project = accounts.add_reviewer(instance.store, "kim", None), instance.store.projects.get(project_id)
         task = instance.task_of(project, "sentiment")
-        for record in instance.store.listed(project_id, len(HOSTILE), None, None):
-            key = f"check-{record['id']:06d}"
-            instance.decisions(project, task).decide(person, Decision(record["id"], "approve", key, 0, "positive"))
+        for id_ in _records(instance, project_id):
+            instance.decisions(project, task).decide(
+                person, Decision(id_, "approve", f"check-{id_:06d}", 0, "positive")
+            )
         _exported(instance, project_id, task, [made.name])
         first = _written(instance, made)
         _keep(first, f"it wrote no file *{made.suffix}")

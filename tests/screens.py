@@ -37,7 +37,7 @@ from labeler.worker import Worker
 # Routes that GET a part of a page, data for the desk's script, or a file.
 NO_SCREENS = {
     "static", "desk.strip", "desk.counts", "desk.example", "desk.moved", "imports.progress", "imports.report",
-    "runs.progress", "replays.progress", "training.progress", "exports.download", "settings.trial",
+    "runs.progress", "replays.progress", "training.progress", "exports.download", "records.counts", "settings.trial",
 }  # fmt: skip
 TASKS = ("sentiment", "emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage")
 BY_PRODUCT = "summary_category"
@@ -123,8 +123,14 @@ def _of_records(place: Place) -> list[Screen]:
         *(Screen(f"desk.{key}", place.desk("sentiment", key)) for key in ("long", "suspicious", "unseen", "unread")),
         Screen("desk.decided", place.desk("keywords", "approved")),
         Screen("desk.done", f"/projects/{values['finished']}/label/sentiment"),
-        Screen("projects.records.found", f"{project}/records?q=주문"),
-        Screen("projects.records.none", f"{project}/records?q=없는말"),
+        Screen("records.page.found", f"{project}/records?q=주문"),
+        Screen("records.page.table", f"{project}/records?task=sentiment"),
+        Screen(
+            "records.page.query",
+            f"{project}/records?task=emotion&q=state:approved&sort=decided&column=label&column=by&column=meta.stars",
+        ),
+        Screen("records.page.refused", f"{project}/records?q=lable:x"),
+        Screen("records.page.none", f"{project}/records?q=없는말"),
         Screen("projects.overview.empty", f"/projects/{values['empty']}"),
         Screen("projects.overview.archived", f"/projects/{values['archived']}"),
         Screen("settings.task.tree", f"{project}/settings/categories"),

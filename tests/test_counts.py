@@ -206,16 +206,20 @@ def paths_of(app: Flask, instance: Instance) -> dict[str, str]:
         for rule in app.url_map.iter_rules()
         if "GET" in (rule.methods or ()) and rule.endpoint not in left_out
     }
-    records = found["projects.records"]
+    records = found["records.page"]
     return found | {
-        "older": f"{records}?before=200", "newer": f"{records}?after=100", "search": f"{records}?q=배송",
-        "letter": f"{records}?q=요", "older matches": f"{records}?q=배송&before=200",
+        "older": f"{records}?after=200", "newer": f"{records}?before=100", "search": f"{records}?q=배송",
+        "letter": f"{records}?q=요", "table": f"{records}?task=sentiment",
+        "scores": f"{records}?task=sentiment&sort=lowest",
+        "older matches": f"{records}?q=배송&after=200",
     }  # fmt: skip
 
 
 def test_no_page_does_more_work_for_a_larger_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A project five times as large takes the database as many steps, page by page."""
     monkeypatch.setattr(removal, "_FEW", 100)
+    # Records are counted up to here.
+    monkeypatch.setattr("labeler.web.records.COUNTED", 40)
     with shop(tmp_path / "small", 300) as instance:
         small = steps_of(instance)
     with shop(tmp_path / "large", 1500) as instance:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import Points
+from searching import search
 from test_import import Shop, open_shop
 
 from labeler.accounts import add_reviewer
@@ -144,9 +145,9 @@ def test_search_finds_the_new_text_only(market: Market) -> None:
     """The search index follows the text."""
     market.reviews(("1", "A", "달아요"))
     market.reviews(("2", "A", "아삭해요"))
-    found = {row["id"] for row in market.store.search(market.id, "아삭해요")}
+    found = {row["id"] for row in search(market.store, market.id, "아삭해요")}
     assert market.product("A").id in found
-    assert market.store.search(market.id, "달아요")[0]["grp"] == "A"
+    assert search(market.store, market.id, "달아요")[0]["grp"] == "A"
 
 
 # Keys

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from flask import Flask
 from flask.testing import FlaskClient
+from searching import search
 from test_web_access import enter, token_of
 
 from labeler import accounts, removal, strictjson
@@ -114,7 +115,7 @@ def test_a_removed_record_leaves_nothing_behind(shop: Shop) -> None:
     assert (gone.records, gone.decisions) == (1, 1)
     for table in ("work", "annotations", "suggestions", "embeddings", "claims", "skips", "run_items", "splits"):
         assert shop.store.db.value(f"SELECT COUNT(*) FROM {table} WHERE record_id = ?", [record]) == 0, table
-    assert "r1" not in {row["key"] for row in shop.store.search(shop.id, "사과가")}
+    assert "r1" not in {row["key"] for row in search(shop.store, shop.id, "사과가")}
     event = shop.store.events.last(shop.id)[0]
     assert event["kind"] == "record removed" and event["reviewer_id"] == shop.kim
     assert strictjson.loads(event["detail"]) == {"number": record, "records": 1, "decisions": 1, "labels": 0}

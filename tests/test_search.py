@@ -11,6 +11,7 @@ import pytest
 from helpers import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from searching import search
 
 from labeler.store import NewRecord
 from labeler.store.search import folded, forget_texts, index_pictures, replace_text, search_query, search_tokens
@@ -36,7 +37,7 @@ def world(tmp_path_factory):
 
 
 def found(world, words, **more):
-    return {row["text"] for row in world.store.search(world.project_id, words, **more)}
+    return {row["text"] for row in search(world.store, world.project_id, words, **more)}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_pages_reach_every_match_once(tmp_path):
     world = World(tmp_path, [f"사과 {n}번" if n % 3 else f"배 {n}번" for n in range(50)])
     seen, before = [], None
     while True:
-        page = world.store.search(world.project_id, "사과", limit=7, before=before)
+        page = search(world.store, world.project_id, "사과", limit=7, before=before)
         seen += [row["id"] for row in page]
         if len(page) < 7:
             break
@@ -116,7 +117,7 @@ def test_page_is_full_although_candidates_were_refused(tmp_path):
     """Texts where the letters meet only across two words do not thin out the page."""
     texts = [f"abc {n}" if n < 5 else f"ab bc {n}" for n in range(60)]
     world = World(tmp_path, texts)
-    page = world.store.search(world.project_id, "abc", limit=5)
+    page = search(world.store, world.project_id, "abc", limit=5)
     assert [row["text"] for row in page] == [f"abc {n}" for n in reversed(range(5))]
     world.store.close()
 
@@ -126,8 +127,8 @@ def test_other_projects_are_not_searched(tmp_path):
     world = World(tmp_path, TEXTS)
     other = world.store.write(lambda tx: world.store.projects.create(tx, "other", "ko", {}))
     world.store.write(lambda tx: world.store.records.add(tx, other, [NewRecord("k", "사과 다른 곳")], []))
-    assert len(world.store.search(world.project_id, "사과")) == 2
-    assert len(world.store.search(other, "사과")) == 1
+    assert len(search(world.store, world.project_id, "사과")) == 2
+    assert len(search(world.store, other, "사과")) == 1
     world.store.close()
 
 
@@ -141,7 +142,7 @@ def test_changed_text_is_found_by_its_new_words_only(tmp_path):
         replace_text(tx, record.id, record.text, "바나나 한 송이")
 
     world.store.write(work)
-    assert len(world.store.search(world.project_id, "바나나")) == 1
+    assert len(search(world.store, world.project_id, "바나나")) == 1
     assert found(world, "아삭") == set()
     world.store.close()
 
@@ -164,7 +165,7 @@ def test_search_finds_exactly_what_contains_the_words(tmp_path_factory, texts, w
         return bool(parts) and all(part in here for part in parts)
 
     assert found(world, words) == {text for text in texts if contains(text)}
-    with mock.patch("labeler.store.search._FRONT", 0):
+    with mock.patch("labeler.annotation.table._FRONT", 0):
         assert found(world, words) == {text for text in texts if contains(text)}
     world.store.close()
 
@@ -173,9 +174,9 @@ def test_a_letter_in_few_of_many_texts_is_found(tmp_path):
     """What stands beyond the texts that are looked through for a letter is found as well, both ways."""
     world = World(tmp_path, [f"귤 {n}번{' 흠' if n in (2, 700) else ''}" for n in range(1500)])
     for words, numbers in (("흠", [700, 2]), ("귤 흠", [700, 2]), ("없", [])):
-        rows = world.store.search(world.project_id, words)
+        rows = search(world.store, world.project_id, words)
         assert [int(row["key"][1:]) for row in rows] == numbers
-    (row,) = world.store.search(world.project_id, "흠", after=world.records[3])
+    (row,) = search(world.store, world.project_id, "흠", after=world.records[3])
     assert row["id"] == world.records[700]
     world.store.close()
 
@@ -265,10 +266,10 @@ def test_record_is_found_by_its_key(tmp_path):
     """A key that is typed whole brings its record first, and once, before the texts that hold the key."""
     texts = [NewRecord("ko-fruit-1", "사과"), NewRecord("x", "ko-fruit-1 과 같은 상품"), NewRecord("ko-fruit-12", "배")]
     world = World(tmp_path, texts)
-    pages = [world.store.search(world.project_id, " ko-fruit-1 ", limit=1)]
-    pages.append(world.store.search(world.project_id, "ko-fruit-1", limit=5))
+    pages = [search(world.store, world.project_id, " ko-fruit-1 ", limit=1)]
+    pages.append(search(world.store, world.project_id, "ko-fruit-1", limit=5))
     assert [[row["key"] for row in page] for page in pages] == [["ko-fruit-1"], ["ko-fruit-1", "x"]]
-    assert [row["key"] for row in world.store.search(world.project_id, "사과", limit=5)] == ["ko-fruit-1"]
+    assert [row["key"] for row in search(world.store, world.project_id, "사과", limit=5)] == ["ko-fruit-1"]
     world.store.close()
 
 

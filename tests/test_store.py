@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from helpers import REVIEWS, SENTIMENT, World, migrations_before, python, until
+from searching import search
 
 from labeler.errors import (
     Conflict,
@@ -172,7 +173,7 @@ def test_products_and_clusters_of_an_older_database_are_made_again(path, monkeyp
             1,
         ]
         assert (store.work.get(5, "usage")["version"], store.work.get(4, "usage")["version"]) == (4, 0)
-        assert [row["grp"] for row in store.search(1, "맛있어요")] == ["B", "A"]
+        assert [row["grp"] for row in search(store, 1, "맛있어요")] == ["B", "A"]
         assert store.records.get_import(1, 1)["rows_read"] == 0
         assert store.check() == []
     assert len(list(path.parent.glob("*before-m004_products*"))) == 1
@@ -582,7 +583,7 @@ def test_full_disk_is_told_and_passes(world):
     with pytest.raises(StoreFull, match="disk"):
         store.write(lambda tx: store.records.add(tx, world.project_id, bulk, ["sentiment"]))
     assert store.records.counts(world.project_id) == before
-    assert store.search(world.project_id, "사과")
+    assert search(store, world.project_id, "사과")
     assert store.check() == []
     limit(1_000_000)
     store.write(lambda tx: store.records.add(tx, world.project_id, bulk, ["sentiment"]))

@@ -56,7 +56,10 @@ TABLE: dict[str, set[str]] = {
     "projects.change_account": ADMINS,
     "projects.set_member": ADMINS,
     "projects.overview": MEMBERS,
-    "projects.records": MEMBERS,
+    "records.page": MEMBERS,
+    "records.counts": MEMBERS,
+    "records.keep": MEMBERS,
+    "records.forget": PROJECT_ADMINS,
     "desk.page": MEMBERS,
     "desk.next_record": MEMBERS,
     "desk.open_record": MEMBERS,
@@ -137,6 +140,7 @@ FORMS = {
     "replays.use": {"arm": "0"},
     "replays.search": {"task": "sentiment"},
     "replays.adopt": {"draft": "1"},
+    "records.keep": {"name": "another", "address": "q=y"},
     "signin.sign_in": {"name": "admin", "password": PASSWORD},
 }
 
@@ -169,8 +173,9 @@ def furnished(instance: Instance, store: Store, project: int, people: dict[str, 
         formats=instance.plugins.exporters,
     )
     left_training(instance.folder, project, "tuned", "org/model")
+    view_id = store.write(lambda tx: store.views.keep(tx, project, "mine", "q=x", people["project admin"]))
     return {
-        "training_name": "tuned",
+        "training_name": "tuned", "view_id": view_id,
         "project_id": project, "task": "sentiment", "reviewer_id": people["stranger"], "upload": UPLOAD,
         "import_id": import_id, "run_id": run_id, "replay_id": replay_id, "export_id": export.id,
         "name": "manifest.json",

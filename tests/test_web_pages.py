@@ -327,7 +327,7 @@ def test_search_finds_parts_of_korean_words_and_marks_them(client: FlaskClient, 
     assert "<mark>배송</mark>이 너무 늦었어요" in text
     assert f"/projects/{project}/label/sentiment?record=2" in text
     assert "사과가" not in text
-    assert "이 단어가 모두 든 레코드가 없어요" in client.get(f"/projects/{project}/records?q=자동차").text
+    assert "이 검색식에 맞는 레코드가 없어요" in client.get(f"/projects/{project}/records?q=자동차").text
 
 
 def test_search_goes_on_where_the_page_ended(client: FlaskClient, store: Store, project: int) -> None:
@@ -338,13 +338,13 @@ def test_search_goes_on_where_the_page_ended(client: FlaskClient, store: Store, 
     while path:
         text = client.get(path).text
         seen += [int(n) for n in re.findall(r"귤 (\d+)번", text)]
-        more = re.search(r'href="([^"]*before=\d+)"', text)
+        more = re.search(r'href="([^"]*after=\d+)"', text)
         path = more[1].replace("&amp;", "&") if more else ""
     assert seen == list(range(119, -1, -1))
 
 
 def through(client: FlaskClient, path: str, way: str) -> tuple[list[list[int]], str]:
-    """Follow the links ``before`` or ``after``; return the numbers of the reviews on each page, and the last path."""
+    """Follow the links ``after`` or ``before``; return the numbers of the reviews on each page, and the last path."""
     seen = []
     while True:
         text = client.get(path).text
@@ -362,13 +362,13 @@ def test_all_records_are_listed_newest_first_there_and_back(
     """With or without a word: older pages to the end, newer ones back to the top, each record once each way."""
     rows = [NewRecord(f"n{n}", f"당도 높은 귤 {n}번") for n in range(120)]
     store.write(lambda tx: store.records.add(tx, project, rows, ["sentiment"]))
-    seen, last = through(client, f"/projects/{project}/records?{query}", "before")
+    seen, last = through(client, f"/projects/{project}/records?{query}", "after")
     assert [len(page) for page in seen] == [50, 50, 20]
     assert [n for page in seen for n in page] == list(range(119, -1, -1))
-    back, top = through(client, last, "after")
+    back, top = through(client, last, "before")
     assert back == [seen[2], seen[1], seen[0]]
     store.write(lambda tx: store.records.add(tx, project, [NewRecord("new", "당도 낮은 귤 999번")], []))
-    assert through(client, top, "after")[0][-1][:2] == [999, 119]
+    assert through(client, top, "before")[0][-1][:2] == [999, 119]
 
 
 def test_a_rejected_record_is_shown_as_rejected_in_the_list_and_on_the_overview(
@@ -391,9 +391,9 @@ def test_the_list_says_how_each_task_stands(client: FlaskClient, store: Store, p
     text = client.get(f"/projects/{project}/records").text
     assert re.search(rf'class="chip approved" href="/projects/{project}/label/sentiment\?record=2"', text)
     assert re.search(rf'class="chip pending" href="/projects/{project}/label/emotion\?record=2"', text)
-    beyond = client.get(f"/projects/{project}/records?before=1").text
-    assert "더 오래된 레코드가 없어요" in beyond and "더 오래된 레코드</a>" not in beyond
-    for wrong in ("before=x", "after=0", f"before={'9' * 30}"):
+    beyond = client.get(f"/projects/{project}/records?after=1").text
+    assert "더 오래된 레코드가 없어요" in beyond and "다음 페이지</a>" not in beyond
+    for wrong in ("before=x", "after=0", f"before={'9' * 30}", "after=nan~3", "sort=best", "column=secret"):
         assert client.get(f"/projects/{project}/records?{wrong}").status_code == 404
 
 

@@ -5,6 +5,7 @@
     base.py         the group of all commands, the instance they work on, errors as one line
     serve.py        serve, demo, worker
     data.py         import
+    records.py      records
     exports.py      export, frozen, exports list, compare, again
     runs.py         prelabel; run_options.py makes its options from the table of a task's settings
     calibration.py  calibrate
@@ -40,6 +41,7 @@ from labeler.cli import (
     models,
     people,
     plugin,
+    records,
     removal,
     replay,
     runs,
@@ -52,7 +54,7 @@ from labeler.cli.base import cli, instance_folder
 # Each room adds its commands to the group when it is imported.
 __all__ = [
     "calibration", "care", "classifier", "cli", "data", "evaluate", "exports", "improve", "main", "models", "people",
-    "plugin", "removal", "replay", "runs", "serve", "settings", "train",
+    "plugin", "records", "removal", "replay", "runs", "serve", "settings", "train",
 ]  # fmt: skip
 
 

@@ -89,6 +89,13 @@ class Lineage:
             name = moves.renamed.get(name, name)
         return name
 
+    def earlier(self, name: str) -> set[str]:
+        """Return every name that a label which is called ``name`` now may have been stored under, this one too."""
+        found = {name}
+        for _, moves in reversed(self._moves):
+            found |= {old for went in (moves.renamed, moves.merged) for old, new in went.items() if new in found}
+        return found
+
     def newest(self) -> int:
         """Return the version that moved labels last; 0 if none did."""
         return self._moves[-1][0] if self._moves else 0

@@ -31,14 +31,15 @@ from labeler.store.rankings import Rankings
 from labeler.store.records import NewRecord, Records, Stored
 from labeler.store.removal import Removal
 from labeler.store.replays import Replays
-from labeler.store.search import index_pictures, index_texts, lacks_pictures, listed, search, tidy, unsearchable
+from labeler.store.search import index_pictures, index_texts, lacks_pictures, tidy, unsearchable
 from labeler.store.splits import Splits
 from labeler.store.suggestions import Suggestions
 from labeler.store.upkeep import Upkeep
 from labeler.store.vectors import Vectors
+from labeler.store.views import Views
 from labeler.store.work import Work
 
-__all__ = ["Block", "NewRecord", "Row", "Store", "Stored", "Tx", "check_new", "lost_rows", "search"]
+__all__ = ["Block", "NewRecord", "Row", "Store", "Stored", "Tx", "check_new", "lost_rows"]
 T = TypeVar("T")
 
 
@@ -73,6 +74,7 @@ class Store:
         self.exports = Exports(self.db)
         self.splits = Splits(self.db)
         self.replays = Replays(self.db)
+        self.views = Views(self.db)
         self.removal = Removal(self.db)
 
     @property
@@ -90,16 +92,6 @@ class Store:
     def begin_write(self, work: Callable[[Tx], T]) -> Future[T]:
         """Begin to write and return at once; the result of what is returned is that of :meth:`write`."""
         return self.db.begin_write(work)
-
-    def search(
-        self, project_id: int, words: str, limit: int = 50, before: int | None = None, after: int | None = None
-    ) -> list[Row]:
-        return search(self.db, project_id, words, limit, before, after)
-
-    def listed(
-        self, project_id: int, limit: int = 50, before: int | None = None, after: int | None = None
-    ) -> list[Row]:
-        return listed(self.db, project_id, limit, before, after)
 
     def backup(self, target: Path) -> None:
         """Write a consistent copy of the database to ``target`` while others go on writing."""

@@ -783,6 +783,20 @@ def m032_named_exports(db: SqliteUtils) -> None:
     )
 
 
+@migrations()
+def m036_table(db: SqliteUtils) -> None:
+    """The table of records: an order by score that holds decided records too, and views that people keep."""
+    _execute(
+        db,
+        """CREATE INDEX work_scores ON work (project_id, task, score, record_id) WHERE score IS NOT NULL;
+        CREATE TABLE views (
+            id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), name TEXT NOT NULL,
+            address TEXT NOT NULL, reviewer_id INTEGER REFERENCES reviewers(id), created_at REAL NOT NULL,
+            UNIQUE (project_id, name));
+        """,
+    )
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 

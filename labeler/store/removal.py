@@ -79,7 +79,7 @@ _OF_PROJECTS = (
         for table in (
             "exports", "calls", "replays", "runs", "imports", "spending", "fits", "calibrations", "upkeep", "queued",
             "stale_products", "united_clusters", "signatures", "unsigned_reviews", "frozen", "splits", "task_settings",
-            "members", "vectors_through",
+            "members", "vectors_through", "views",
         )
     ),
     "DELETE FROM projects WHERE id = :p",
@@ -97,6 +97,7 @@ _ELSEWHERE = (
     ("run_items", ("error", "shown"), N_("runs")),
     ("imports", ("file", "report", "notes", "message"), N_("reports of imports")),
     ("exports", ("manifest", "folder"), N_("manifests of exports")),
+    ("views", ("name", "address"), N_("kept views of the records")),
     ("events", ("detail",), N_("events")),
 )
 

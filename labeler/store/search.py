@@ -26,8 +26,6 @@ _MAY_HAVE_PICTURES = re.compile(rf"[{_PICTURES}]")
 _SEQUENCE = re.compile(rf"(?:(?!\w)[{_PICTURES}\u200d\U000e0020-\U000e007f])+")
 # They choose between a coloured and a plain picture; keyboards set them as they like.
 _SELECTORS = re.compile("[\ufe0e\ufe0f]")
-# So many texts at a time are looked through for single letters, and so often.
-_AT_ONCE, _FRONT = 100, 5
 
 
 def folded(text: str) -> str:
@@ -78,6 +76,18 @@ def search_query(words: str) -> str | None:
         elif word:
             parts.append('"' + " ".join(word[i : i + 2] for i in range(len(word) - 1)) + '"')
     return " AND ".join(parts) or None
+
+
+def search_queries(words: str) -> tuple[str | None, str | None]:
+    """Return what to ask the index for words at first, and once some texts were looked through; None asks for all.
+
+    FTS5 puts all words with a letter together before it gives the first one. A letter that is in many of them is in
+    the next few texts as well; of one that is in few there is little to put together.
+    """
+    query, typed = search_query(words), _typed(words)
+    if all(len(word) > 1 for word in typed):
+        return query, query
+    return search_query(" ".join([*(word for word in typed if len(word) > 1), *_PICTURE.findall(words)])), query
 
 
 def index_texts(tx: Tx, rows: list[tuple[int, str]]) -> None:
@@ -151,44 +161,6 @@ def tidy(tx: Tx) -> None:
     tx.run("INSERT INTO record_search (record_search) VALUES ('optimize')")
 
 
-def listed(
-    db: Database, project_id: int, limit: int = 50, before: int | None = None, after: int | None = None
-) -> list[Row]:
-    """Return records of a project, newest first: the newest, or those just ``before`` or just ``after`` one."""
-    rows = _next(db, project_id, limit, *_edge(before, after))
-    return rows if after is None else rows[::-1]
-
-
-def search(
-    db: Database, project_id: int, words: str, limit: int = 50, before: int | None = None, after: int | None = None
-) -> list[Row]:
-    """Return the records of a project whose text contains every word of ``words`` as a substring, newest first.
-
-    At most ``limit``: the newest, those just ``before`` a record, or those just ``after`` it. The newest follow the
-    record that has ``words`` as its key.
-    """
-    named = _named(db, project_id, words) if before is None and after is None else []
-    query = search_query(words)
-    if query is None:
-        return named
-    typed, first = _typed(words), {row["id"] for row in named}
-    wanted = [*typed, *_sequences(words)]
-    longer = search_query(" ".join([*(word for word in typed if len(word) > 1), *_PICTURE.findall(words)]))
-    (edge, down), found, ended = _edge(before, after), named, False
-    # FTS5 puts all words with a letter together before it gives the first one. A letter that is in many of them is in
-    # the next few texts as well; of one that is in few there is little to put together.
-    rounds = _FRONT if any(len(word) == 1 for word in typed) else 0
-    while not ended and len(found) < limit:
-        rows = _next(db, project_id, _AT_ONCE, edge, down, longer if rounds > 0 else query)
-        # A phrase may also match across two words ("가사 과" for 사과 never, but "ab c" for "ab bc" can): look at the
-        # text. A page that this thins out is filled up, so that a short one always means the end.
-        found += [row for row in rows if row["id"] not in first and _holds(row["text"], wanted)]
-        ended = len(rows) < _AT_ONCE
-        edge = rows[-1]["id"] if rows else edge
-        rounds -= 1
-    return found[:limit] if down else found[:limit][::-1]
-
-
 def finder(words: str) -> Callable[[str], bool] | None:
     """Return what tells whether a search for ``words`` finds a text; None if there are none in them."""
     wanted = [*_typed(words), *_sequences(words)]
@@ -199,27 +171,6 @@ def _typed(words: str) -> list[str]:
     return [word for found in _WORD.findall(folded(words)) if (word := found.replace("_", ""))]
 
 
-def _named(db: Database, project_id: int, words: str) -> list[Row]:
-    """Return the record that has the typed words as its key."""
-    key = unicodedata.normalize("NFC", words.strip())
-    return db.all("SELECT * FROM records WHERE project_id = :p AND key = :key", {"p": project_id, "key": key})
-
-
 def _holds(text: str, wanted: list[str]) -> bool:
     whole = _SELECTORS.sub("", folded(text)).replace("_", "")
     return all(word in whole for word in wanted)
-
-
-def _edge(before: int | None, after: int | None) -> tuple[int, bool]:
-    """Return the number from which to go on, and whether downwards."""
-    return (2**62 if before is None else before, True) if after is None else (after, False)
-
-
-def _next(db: Database, project_id: int, limit: int, edge: int, down: bool, query: str | None = None) -> list[Row]:
-    """Return the next records of a project after a number, of those that a query of the index finds or of all."""
-    tables, where, id_ = "records r", "", "r.id"
-    if query is not None:
-        tables, where, id_ = "record_search s JOIN records r ON r.id = s.rowid", "s.tokens MATCH :query AND", "s.rowid"
-    sql = f"""SELECT r.* FROM {tables} WHERE {where} r.project_id = :p AND {id_} {"<" if down else ">"} :edge
-              ORDER BY {id_} {"DESC" if down else "ASC"} LIMIT :limit"""
-    return db.all(sql, {"query": query, "p": project_id, "edge": edge, "limit": limit})

@@ -134,45 +134,6 @@ def _agreement(project_id: int, task: Task) -> list[dict[str, Any]]:
     return [{"name": model or backend, "rows": rows} for (backend, model), rows in found.items()]
 
 
-@blueprint.get("/projects/<int:project_id>/records")
-def records(project_id: int) -> Any:
-    """List the records, newest first, or those that contain some words; ``before`` or ``after`` is where a page ends.
-
-    A page is found by the number of the record next to it, so that each costs the same, and none skips a record or
-    shows one twice while others come in.
-    """
-    words = request.args.get("q", "").strip()[:200]
-    after = _number("after")
-    before = _number("before") if after is None else None
-    rows = _records(project_id, words, before, after)
-    if after is not None and len(rows) <= PAGE:
-        # Back at the top: a whole page of it, with what has come in meanwhile.
-        before, after, rows = None, None, _records(project_id, words, None, None)
-    more = len(rows) > PAGE
-    rows = rows[:PAGE] if after is None else rows[-PAGE:]
-    here: dict[str, Any] = {"project_id": project_id} | ({"q": words} if words else {})
-    top: dict[str, Any] = {"after": rows[0]["id"]} if rows else {}
-    is_older, is_newer = more or after is not None, before is not None or after is not None
-    store = instance().store
-    return render_template(
-        "records.html",
-        words=words,
-        rows=rows,
-        states=store.work.states(project_id, [row["id"] for row in rows]),
-        tasks=instance().tasks_of(g.project),
-        older=url_for("projects.records", **here, before=rows[-1]["id"]) if rows and is_older else None,
-        newer=url_for("projects.records", **here, **top) if is_newer else None,
-    )
-
-
-def _records(project_id: int, words: str, before: int | None, after: int | None) -> list[Any]:
-    """Return the records of a page, newest first, and one more if there are more."""
-    store = instance().store
-    if words:
-        return store.search(project_id, words, PAGE + 1, before, after)
-    return store.listed(project_id, PAGE + 1, before, after)
-
-
 def _number(name: str) -> int | None:
     """Return the number of a record in the address of a page; None without one."""
     raw = request.args.get(name)

@@ -22,14 +22,14 @@ blueprint = Blueprint("removal", __name__)
 @admin_only
 def record(project_id: int, record_id: int) -> Any:
     name = instance().store.records.get(record_id).key
-    return _page(Target(RECORD, project_id, record_id), name, url_for("projects.records", project_id=project_id))
+    return _page(Target(RECORD, project_id, record_id), name, url_for("records.page", project_id=project_id))
 
 
 @blueprint.post("/projects/<int:project_id>/records/<int:record_id>/remove")
 @admin_only
 def remove_record(project_id: int, record_id: int) -> Any:
     target = Target(RECORD, project_id, record_id)
-    return _removed(target, url_for("projects.records", project_id=project_id))
+    return _removed(target, url_for("records.page", project_id=project_id))
 
 
 @blueprint.get("/projects/<int:project_id>/imports/<int:import_id>/remove")

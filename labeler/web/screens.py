@@ -10,6 +10,7 @@ from labeler.web import (
     exports,
     imports,
     projects,
+    records,
     removal,
     replays,
     runs,
@@ -24,5 +25,7 @@ from labeler.web import task_settings as task_settings
 
 def blueprints() -> list[Blueprint]:
     # They stand behind the addresses of the settings, too.
-    modules = (signin, projects, desk, compare, imports, runs, replays, exports, training, settings, versions, removal)
+    modules = (
+        signin, projects, records, desk, compare, imports, runs, replays, exports, training, settings, versions, removal
+    )  # fmt: skip
     return [module.blueprint for module in modules]

@@ -15,6 +15,7 @@ from flask_babel import format_decimal, get_locale
 from jinja2 import pass_context
 from markupsafe import Markup
 
+from labeler.annotation.query import quoted
 from labeler.ingest.dialect import delimiter_name
 from labeler.text import visible
 from labeler.web import words
@@ -25,7 +26,7 @@ Piece = tuple[str, str | None, bool]
 
 def install(app: Flask) -> None:
     """Add the filters of this module to the templates of an app."""
-    filters = (number, percent, money, when, ago, size, duration, pieces, delimiter)
+    filters = (number, percent, money, when, ago, size, duration, pieces, delimiter, quoted)
     in_words = (words.word, words.translated, words.setting_title, words.setting_help, words.setting_of)
     for function in (*filters, *in_words, words.made_words, words.step_title, words.failure_kind):
         app.add_template_filter(_at_each_request(function), function.__name__)
