@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labeler import suggesters
+from labeler.annotation.acts import Acts
 from labeler.annotation.queue import LIKE_LABEL, Queue
 from labeler.backends.base import Backend
 from labeler.errors import LabelerError
@@ -98,6 +99,10 @@ class Instance(Examples):
 
         settings = self.project_settings(project)
         return Queue(self.store, int(project["id"]), task, settings, nearest, lambda: self._answering(project, task))
+
+    def acts(self, project: Mapping[str, Any], task: Task) -> Acts:
+        share = float(self.project_settings(project)["blind_share"])
+        return Acts(self.store, int(project["id"]), task, share)
 
     def _towards(self, index: ExampleIndex, name: str, language: str) -> np.ndarray:
         """Return where records of a label lie: by its examples, or by its description where there are none."""

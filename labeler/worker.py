@@ -32,6 +32,7 @@ from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
 from labeler.sentence import Sentence
 from labeler.settings import BATCH_EXECUTOR, DRAFT, LOCAL_EXECUTOR, REPLAY, overrides, read_settings
+from labeler.store.acts import ONGOING
 from labeler.store.database import HELD_BACK, held_back
 from labeler.store.ledger import OPEN
 from labeler.store.upkeep import DERIVED, VECTORS
@@ -317,9 +318,21 @@ class Worker:
         for project in store.projects.all():
             busy = self._derive(project) or busy
             busy = self._fill_vectors(project) or busy
+        busy = self._act() or busy
         for project_id, task_name in store.upkeep.due():
             busy = self._tend(project_id, task_name, self._after_decisions) or busy
         return busy
+
+    def _act(self) -> bool:
+        """Go on with acts on many records, for at most some seconds each; return whether any is left."""
+        store, open_ = self.instance.store, False
+        for act in store.acts.open():
+            if self.stopping.is_set():
+                break
+            project = store.projects.get(act["project_id"])
+            acts = self.instance.acts(project, self.instance.task_of(project, act["task"]))
+            open_ = acts.go_on(act["id"], _SLICE) in ONGOING or open_
+        return open_
 
     def _checkpoint(self) -> None:
         """Keep the -wal small, and say when somebody who reads an old state for long does not let it be."""

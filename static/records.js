@@ -3,6 +3,8 @@
 const field = document.querySelector("[data-typing]");
 if (field) completing(field, JSON.parse(field.dataset.typing).fields);
 for (const table of document.querySelectorAll("table.records")) walking(table);
+const act = document.getElementById("act");
+if (act) choosing(act, document.querySelector("table.records"));
 
 // The term that the cursor stands in: where it begins, its field and what of the value is typed.
 function termAt(text, cursor) {
@@ -132,4 +134,46 @@ function walking(table) {
     links[Math.min(Math.max(place + step, 0), links.length - 1)].focus();
     event.preventDefault();
   });
+}
+
+// Ticks: one, from one to another with Shift, all on the page. What is not needed for an act is not shown.
+function choosing(form, table) {
+  const boxes = [...table.querySelectorAll("input[name=record]")];
+  const all = table.querySelector("[data-all]");
+  const label = form.querySelector("[data-for-kind]");
+  let last = -1;
+
+  function show() {
+    const n = boxes.filter((box) => box.checked).length;
+    form.querySelector("[data-chosen]").textContent = n ? `✓ ${n}` : "";
+    all.checked = n === boxes.length;
+    all.indeterminate = n > 0 && n < boxes.length;
+    if (label) label.hidden = form.elements.kind.value !== label.dataset.forKind;
+    form.querySelector("button").disabled = form.elements.scope.value === "chosen" && n === 0;
+  }
+
+  table.addEventListener("click", (event) => {
+    const place = boxes.indexOf(event.target);
+    if (place < 0) return;
+    if (event.shiftKey && last >= 0) {
+      for (const box of boxes.slice(Math.min(last, place), Math.max(last, place) + 1)) box.checked = event.target.checked;
+    }
+    last = place;
+    show();
+  });
+  all.addEventListener("change", () => {
+    for (const box of boxes) box.checked = all.checked;
+    show();
+  });
+  // X ticks the row that has the focus.
+  table.addEventListener("keydown", (event) => {
+    const box = event.target.closest("tr")?.querySelector("input[name=record]");
+    if (event.code !== "KeyX" || !box || event.ctrlKey || event.metaKey || event.altKey) return;
+    box.checked = !box.checked;
+    last = boxes.indexOf(box);
+    show();
+    event.preventDefault();
+  });
+  form.addEventListener("change", show);
+  show();
 }

@@ -18,6 +18,7 @@ from helpers import left_training
 from test_web_access import address
 
 from labeler import accounts, demo, removal, strictjson
+from labeler.annotation.acts import Asked
 from labeler.annotation.decisions import Decision
 from labeler.app import create_app
 from labeler.evaluation import replay
@@ -37,7 +38,8 @@ from labeler.worker import Worker
 # Routes that GET a part of a page, data for the desk's script, or a file.
 NO_SCREENS = {
     "static", "desk.strip", "desk.counts", "desk.example", "desk.moved", "imports.progress", "imports.report",
-    "runs.progress", "replays.progress", "training.progress", "exports.download", "records.counts", "settings.trial",
+    "runs.progress", "replays.progress", "training.progress", "exports.download", "records.counts",
+    "records.act_progress", "settings.trial",
 }  # fmt: skip
 TASKS = ("sentiment", "emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage")
 BY_PRODUCT = "summary_category"
@@ -192,6 +194,16 @@ def decide(instance: Instance, project_id: int, record_id: int, value: Any, who:
     return instance.decisions(project, instance.task_of(project, task)).decide(who, decision).annotation_id
 
 
+def acted(instance: Instance, project: dict[str, Any], query: str, who: int) -> int:
+    """Reject the records of a query at once, and undo it; return the number of the act."""
+    acts = instance.acts(project, instance.task_of(project, "sentiment"))
+    id_ = acts.begin(Asked("reject", query), who)
+    acts.go_on(id_)
+    acts.undo(id_, who)
+    acts.go_on(id_)
+    return id_
+
+
 # The world
 
 
@@ -242,6 +254,7 @@ def _furnish(instance: Instance, people: list[int]) -> tuple[dict[str, Any], dic
         "import_id": import_id, "export_id": made.id, "name": "manifest.json", "record_id": records["short"],
         "paused": paused, "replay_id": _replay(instance, project, admin), "search": _search(instance, project, admin),
         "evaluation": _evaluation(instance, project, admin), **_other_projects(instance, admin),
+        "act_id": acted(instance, project, "state:approved", admin),
     }  # fmt: skip
     return values, records | products
 

@@ -14,6 +14,7 @@ from helpers import REVIEWS, World, left_training, migrations_before
 from test_web_access import address
 
 from labeler import accounts, removal
+from labeler.annotation.acts import Asked
 from labeler.annotation.decisions import Decision
 from labeler.app import create_app
 from labeler.export import export_task
@@ -187,7 +188,8 @@ def steps_of(instance: Instance) -> dict[str, int]:
 def paths_of(app: Flask, instance: Instance) -> dict[str, str]:
     """Return the path of every page whose work could grow; the preview of an import reads a part of its file."""
     annotation = instance.store.db.value("SELECT MAX(id) FROM annotations")
-    values = {"training_name": "tuned",
+    acts = instance.acts(project := instance.store.projects.get(1), instance.project_task(project, "sentiment"))
+    values = {"training_name": "tuned", "act_id": acts.begin(Asked("reopen", "key:none"), None),
               "project_id": 1, "task": "sentiment", "record_id": 2, "import_id": 1, "run_id": 1, "export_id": 1,
               "annotation_id": annotation, "name": "manifest.json", "replay_id": 1,
               "suggestion_id": instance.store.db.value("SELECT MAX(id) FROM suggestions")}  # fmt: skip

@@ -133,3 +133,39 @@ def test_the_command_lists_counts_and_writes_what_the_page_shows(
     assert '"label":"negative"' in said("--task", "sentiment", "--query", "label:negative", "--format", "jsonl")
     assert "state: pending" in said("--task", "sentiment", "--count")
     assert "There is no field lable (label?)" in said("--query", "lable:x")
+
+
+def test_an_act_is_looked_at_done_checked_and_undone(
+    client: FlaskClient, as_person: Any, instance: Instance, store: Store, project: int, labelled: list[int]
+) -> None:
+    """The preview changes nothing; then the label is given, the records of the act are found, and all is undone."""
+    form = {"csrf_token": token_of(client, "/account"), "task": "sentiment", "q": "-배송", "scope": "all",
+            "kind": "label", "label": "neutral"}  # fmt: skip
+    path = f"/projects/{project}/records/acts"
+    seen = client.post(f"{path}/preview", data=form).text
+    changing = len(labelled) - 1
+    assert f"레코드 {changing}개에 적용" in seen
+    assert store.work.counts(project, "sentiment")["approved"] == 1
+    done = client.post(path, data=form)
+    assert done.status_code == 303
+    shown = client.get(done.location).text
+    assert "끝남" in shown or "완료" in shown
+    found = html.unescape(re.search(r'href="([^"]*act[^"]*)"[^>]*>레코드 보기', shown)[1])  # type: ignore[index]
+    assert len(rows_of(client.get(found).text)) == changing
+    assert store.work.counts(project, "sentiment")["approved"] == 1 + changing
+    assert as_person("reviewer").post(path, data=form).status_code in (400, 403)
+    token = {"csrf_token": form["csrf_token"]}
+    assert client.post(f"{done.location}/undo", data=token).status_code == 303
+    assert store.work.counts(project, "sentiment")["approved"] == 1
+
+
+def test_only_ticked_records_are_changed_and_none_ticked_is_refused(
+    client: FlaskClient, store: Store, project: int, labelled: list[int]
+) -> None:
+    form = {"csrf_token": token_of(client, "/account"), "task": "sentiment", "q": "", "scope": "chosen",
+            "kind": "reject", "record": [str(labelled[0])]}  # fmt: skip
+    assert client.post(f"/projects/{project}/records/acts", data=form).status_code == 303
+    assert store.work.get(labelled[0], "sentiment")["state"] == "rejected"
+    assert store.work.counts(project, "sentiment")["rejected"] == 1
+    refused = client.post(f"/projects/{project}/records/acts/preview", data=form | {"record": []})
+    assert refused.status_code == 400 and "선택해 주세요" in refused.text

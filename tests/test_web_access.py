@@ -18,6 +18,7 @@ from helpers import left_training
 from werkzeug.test import TestResponse
 
 from labeler import accounts
+from labeler.annotation.acts import Asked
 from labeler.annotation.decisions import Decision
 from labeler.app import create_app
 from labeler.evaluation import replay
@@ -60,6 +61,11 @@ TABLE: dict[str, set[str]] = {
     "records.counts": MEMBERS,
     "records.keep": MEMBERS,
     "records.forget": PROJECT_ADMINS,
+    "records.look": PROJECT_ADMINS,
+    "records.act": PROJECT_ADMINS,
+    "records.show_act": MEMBERS,
+    "records.act_progress": MEMBERS,
+    "records.undo_act": PROJECT_ADMINS,
     "desk.page": MEMBERS,
     "desk.next_record": MEMBERS,
     "desk.open_record": MEMBERS,
@@ -141,6 +147,8 @@ FORMS = {
     "replays.search": {"task": "sentiment"},
     "replays.adopt": {"draft": "1"},
     "records.keep": {"name": "another", "address": "q=y"},
+    "records.look": {"task": "sentiment", "kind": "reject", "scope": "all"},
+    "records.act": {"task": "sentiment", "kind": "reject", "scope": "all", "q": "state:approved"},
     "signin.sign_in": {"name": "admin", "password": PASSWORD},
 }
 
@@ -173,9 +181,12 @@ def furnished(instance: Instance, store: Store, project: int, people: dict[str, 
         formats=instance.plugins.exporters,
     )
     left_training(instance.folder, project, "tuned", "org/model")
+    acts = instance.acts(found, sentiment)
+    act_id = acts.begin(Asked("approve"), people["admin"])
+    acts.go_on(act_id)
     view_id = store.write(lambda tx: store.views.keep(tx, project, "mine", "q=x", people["project admin"]))
     return {
-        "training_name": "tuned", "view_id": view_id,
+        "training_name": "tuned", "view_id": view_id, "act_id": act_id,
         "project_id": project, "task": "sentiment", "reviewer_id": people["stranger"], "upload": UPLOAD,
         "import_id": import_id, "run_id": run_id, "replay_id": replay_id, "export_id": export.id,
         "name": "manifest.json",

@@ -21,6 +21,7 @@ from conftest import PASSWORD
 from flask import Flask
 from flask.testing import FlaskClient
 from helpers import left_training
+from screens import acted
 from test_web_access import FORMS, address, approve_one, token_of
 
 import labeler
@@ -142,6 +143,7 @@ def hostile(instance: Instance, store: Store, people: dict[str, int]) -> dict[st
         "project_id": project_id, "task": "sentiment", "reviewer_id": other, "upload": upload, "import_id": import_id,
         "run_id": run_id, "export_id": export.id, "name": "manifest.json", "annotation_id": annotation_id,
         "record_id": 1, "suggestion_id": 1, "replay_id": replay_id,
+        "act_id": acted(instance, project, "state:approved", other),
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from labeler import strictjson
 from labeler.errors import InputError
 from labeler.labels import NO_LABEL
 from labeler.sentence import N_
-from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
+from labeler.store.annotations import ACCEPTED, BULK, CORRECTED, IMPORTED, SCRATCH
 from labeler.store.search import search_query
 from labeler.store.table import IS, STATES, Term, of_task
 from labeler.task import Task
@@ -50,7 +50,7 @@ FIELDS = {
     "by": Field(_TEXT, "담당", N_("Who decided")),
     "how": Field(
         _CLOSED, "방법", N_("How the decision came about"),
-        {ACCEPTED: "제안대로", CORRECTED: "수정", SCRATCH: "직접", IMPORTED: "가져옴"},
+        {ACCEPTED: "제안대로", CORRECTED: "수정", SCRATCH: "직접", IMPORTED: "가져옴", BULK: "일괄"},
     ),
     "date": Field(_DATE, "날짜", N_("The day of the decision, as in 2026-11-30 or 2026-11")),
     "seconds": Field(_NUMBER, "초", N_("How many seconds the decision took")),
@@ -61,6 +61,7 @@ FIELDS = {
         dict(zip(IS, ("블라인드", "중복", "상품", "제안있음", "읽지못함", "이견있음"), strict=True)),
     ),
     "flag": Field(_TEXT, "표시", N_("What the suggestion is marked with, such as a cut text")),
+    "act": Field(_NUMBER, "일괄", N_("The number of the act on many records that decided")),
     "key": Field(_TEXT, "키", N_("The key of the record")),
     "product": Field(_TEXT, "상품", N_("The product of the record")),
     "import": Field(_NUMBER, "가져오기", N_("The number of the import that brought the record")),

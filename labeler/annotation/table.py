@@ -90,10 +90,10 @@ class RecordTable:
         rows = self.table.rows([place.record_id for place in found])
         return Page(rows, ordered[0] if ordered else None, last, more, full)
 
-    def ids(self, order: str = NEWEST) -> Iterator[list[int]]:
-        """Yield the ids of all records that are found, in slices."""
+    def ids(self, order: str = NEWEST, edge: Place | None = None) -> Iterator[list[int]]:
+        """Yield the ids of all records that are found, from a place on, in slices."""
         self._check_order(order)
-        for places, fitting in self._slices(order, None, False, _SLICE):
+        for places, fitting in self._slices(order, edge, False, _SLICE):
             found = [place.record_id for place in places if place.record_id in fitting]
             if found:
                 yield found

@@ -15,10 +15,10 @@ from labeler.export.formats import plain
 from labeler.prompts import LANGUAGES
 from labeler.sentence import N_
 from labeler.store import Row
-from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
+from labeler.store.annotations import ACCEPTED, BULK, CORRECTED, IMPORTED, SCRATCH
 from labeler.store.search import finder
 
-HOWS = (ACCEPTED, CORRECTED, SCRATCH, IMPORTED)
+HOWS = (ACCEPTED, CORRECTED, SCRATCH, IMPORTED, BULK)
 Fields = Mapping[str, Any] | Row
 """A row of the store, or what a dictionary says in its place."""
 Test = Callable[[Fields], bool]

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+from labeler.store.acts import Acts
 from labeler.store.annotations import Annotations
 from labeler.store.batches import Batches
 from labeler.store.calibrations import Calibrations
@@ -75,6 +76,7 @@ class Store:
         self.splits = Splits(self.db)
         self.replays = Replays(self.db)
         self.views = Views(self.db)
+        self.acts = Acts(self.db)
         self.removal = Removal(self.db)
 
     @property

@@ -11,9 +11,11 @@ from labeler.store.counts import AGREEMENT, EXACT, HOW, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import OTHER_UNIT, kind_of, unused
 from labeler.store.upkeep import note_decision
+from labeler.store.work import UNTOUCHED
 
 APPROVED, REJECTED, WITHDRAWN = "approved", "rejected", "withdrawn"
-ACCEPTED, CORRECTED, SCRATCH, IMPORTED = "accepted", "corrected", "scratch", "imported"
+ACCEPTED, CORRECTED, SCRATCH, IMPORTED, BULK = "accepted", "corrected", "scratch", "imported", "bulk"
+"""How a decision came about. BULK is one of many made at once: nobody looked at this record for it."""
 
 
 class Annotations:
@@ -96,7 +98,7 @@ class Annotations:
         """
         sql = f"""SELECT a.*, r.text, r.key FROM annotations a JOIN records r ON r.id = a.record_id
                  WHERE a.reviewer_id = :who AND a.project_id = :p AND a.task = :t AND a.superseded_by IS NULL
-                 AND a.state <> 'withdrawn' AND a.how <> 'imported'
+                 AND a.state <> 'withdrawn' AND a.how <> 'imported' AND a.how <> 'bulk'
                  AND NOT EXISTS (SELECT 1 FROM queued q WHERE q.project_id = :p AND q.task = :t AND {OTHER_UNIT})
                  ORDER BY COALESCE(a.original_id, a.id) DESC LIMIT :limit"""
         params = {"who": reviewer_id, "p": project_id, "t": task, "limit": limit}
@@ -225,15 +227,19 @@ class Annotations:
 
     def withdraw(
         self, tx: Tx, project_id: int, task: str, ids: Sequence[int], version: str, origin: str, reviewer_id: int | None
-    ) -> None:
-        """Put the records of approvals back to pending, as far as they are in force; what stood is kept."""
+    ) -> list[int]:
+        """Put the records of decisions back to pending, as far as they are in force; what stood is kept.
+
+        Return the numbers of the withdrawals.
+        """
         sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, how, reviewer_id,
                   supersedes, origin, created_at)
                   SELECT :first + ROW_NUMBER() OVER (ORDER BY a.id) - 1, a.project_id, a.record_id, a.task, :version,
                   'withdrawn', 'scratch', :who, a.id, :origin, :now FROM annotations a
-                  WHERE a.id {_AMONG} AND a.state = 'approved' AND a.superseded_by IS NULL"""
+                  WHERE a.id {_AMONG} AND a.state <> 'withdrawn' AND a.superseded_by IS NULL"""
         more = {"version": version, "who": reviewer_id, "now": time.time()}
-        self._follow(tx, sql, project_id, task, ids, origin, more)
+        first = self._follow(tx, sql, project_id, task, ids, origin, more)
+        return self._since(tx, project_id, task, first)
 
     def bring_back(self, tx: Tx, project_id: int, task: str, ids: Sequence[int], origin: str) -> None:
         """Let what was withdrawn stand again, as it was, where its record is still pending."""
@@ -247,14 +253,80 @@ class Annotations:
                   WHERE a.id {_AMONG} AND a.superseded_by IS NULL"""
         self._follow(tx, sql, project_id, task, ids, origin, {})
 
+    def give(
+        self,
+        tx: Tx,
+        project_id: int,
+        task: str,
+        decided: Sequence[tuple[int, str, str | None, int | None]],
+        version: str,
+        origin: str,
+        reviewer_id: int | None,
+    ) -> list[int]:
+        """Decide on many records at once and return the numbers of the decisions, in the order of the records.
+
+        Each is (record, state, value as JSON, suggestion). What is in force is superseded; a record that a person works
+        on now, or that left the queue, is passed over.
+        """
+        rows = "SELECT value AS v FROM json_each(:ids)"
+        sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how,
+                  reviewer_id, suggestion_id, supersedes, origin, created_at)
+                  SELECT :first + ROW_NUMBER() OVER (ORDER BY w.record_id) - 1, w.project_id, w.record_id, w.task,
+                  :version, d.v ->> 1, d.v ->> 2, 'bulk', :who, d.v ->> 3, w.annotation_id, :origin, :now
+                  FROM ({rows}) AS d JOIN work w ON w.record_id = d.v ->> 0 AND w.task = :t AND {UNTOUCHED}"""
+        now = time.time()
+        more = {"version": version, "who": reviewer_id, "now": now, "t": task}
+        first = self._follow(tx, sql, project_id, task, decided, origin, more)
+        return self._since(tx, project_id, task, first)
+
+    def take_back(self, tx: Tx, project_id: int, task: str, first: int, last: int, origin: str) -> list[int]:
+        """Let what stood before the decisions from ``first`` to ``last`` stand again, where they are in force.
+
+        They are those whose origin is ``origin``; a record without an earlier decision is pending again.
+        """
+        sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how, blind,
+                  reviewer_id, seconds, suggestion_id, agreement, supersedes, original_id, origin, created_at)
+                  SELECT :first + ROW_NUMBER() OVER (ORDER BY a.id) - 1, a.project_id, a.record_id, a.task,
+                  COALESCE(o.task_version, a.task_version), COALESCE(o.state, 'withdrawn'), o.value,
+                  COALESCE(o.how, 'scratch'), COALESCE(o.blind, 0), COALESCE(o.reviewer_id, a.reviewer_id), o.seconds,
+                  o.suggestion_id, o.agreement, a.id, COALESCE(o.original_id, o.id), 'undo',
+                  COALESCE(o.created_at, :now)
+                  FROM annotations a LEFT JOIN annotations o ON o.id = a.supersedes AND o.state <> 'withdrawn'
+                  WHERE a.id {_AMONG} AND a.project_id = :p AND a.task = :t AND a.origin = :origin
+                  AND a.superseded_by IS NULL"""
+        more = {"p": project_id, "t": task, "now": time.time()}
+        new = self._follow(tx, sql, project_id, task, range(first, last + 1), origin, more)
+        return self._since(tx, project_id, task, new)
+
+    def now(self, ids: Sequence[int]) -> list[Row]:
+        """Return annotations in the order of ``ids`` with their records, and what stands on these now.
+
+        ``state_now``, ``value_now``, ``version_now`` and ``reviewer_now`` are of the decision in force, None for a
+        pending record.
+        """
+        sql = f"""SELECT a.*, r.key, r.text, n.id AS id_now, n.state AS state_now, n.value AS value_now,
+                  n.task_version AS version_now, p.name AS reviewer_now
+                  FROM annotations a JOIN records r ON r.id = a.record_id
+                  JOIN work w ON w.record_id = a.record_id AND w.task = a.task
+                  LEFT JOIN annotations n ON n.id = w.annotation_id LEFT JOIN reviewers p ON p.id = n.reviewer_id
+                  WHERE a.id {_AMONG} ORDER BY a.id"""
+        return self.db.all(sql, {"ids": strictjson.dumps(list(ids))})
+
+    def _since(self, tx: Tx, project_id: int, task: str, first: int) -> list[int]:
+        sql = "SELECT id FROM annotations WHERE project_id = :p AND task = :t AND id >= :first ORDER BY id"
+        return [row["id"] for row in tx.all(sql, {"p": project_id, "t": task, "first": first})]
+
     def _follow(
-        self, tx: Tx, sql: str, project_id: int, task: str, ids: Sequence[int], origin: str, more: dict[str, Any]
-    ) -> None:
-        """Append rows by ``sql``, from the number ``first`` on, and let the queue and what they supersede say so."""
+        self, tx: Tx, sql: str, project_id: int, task: str, ids: Sequence[Any], origin: str, more: dict[str, Any]
+    ) -> int:
+        """Append rows by ``sql``, from the number ``first`` on, and let the queue and what they supersede say so.
+
+        Return ``first``.
+        """
         first = int(tx.value(f"SELECT {unused('annotations')}"))
         place = {"p": project_id, "t": task, "first": first}
         if not tx.run(sql, {"first": first, "ids": strictjson.dumps(list(ids)), "origin": origin, **more}):
-            return
+            return first
         new = "SELECT b.{} FROM annotations b WHERE b.project_id = :p AND b.task = :t AND b.id >= :first"
         tx.run(
             f"""UPDATE annotations SET superseded_by = ({new.format("id")} AND b.supersedes = annotations.id)
@@ -277,6 +349,7 @@ class Annotations:
             place,
         )
         note_decision(tx, project_id, task, self.latest_seq(project_id, task, tx))
+        return first
 
     def examples(self, annotation_ids: Sequence[int]) -> dict[int, Row]:
         """Return text, value, reviewer and time of annotations, by id."""

@@ -797,6 +797,23 @@ def m036_table(db: SqliteUtils) -> None:
     )
 
 
+@migrations()
+def m037_acts(db: SqliteUtils) -> None:
+    """Acts on many records at once: what was asked for, how far it came, and which decisions it made."""
+    _execute(
+        db,
+        """CREATE TABLE acts (
+            id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), task TEXT NOT NULL,
+            kind TEXT NOT NULL, value TEXT, query TEXT NOT NULL, ids TEXT, moved INTEGER NOT NULL,
+            reviewer_id INTEGER REFERENCES reviewers(id), state TEXT NOT NULL, edge INTEGER NOT NULL,
+            looked INTEGER NOT NULL DEFAULT 0, changed INTEGER NOT NULL DEFAULT 0, left_out TEXT NOT NULL DEFAULT '{}',
+            made TEXT NOT NULL DEFAULT '[]', created_at REAL NOT NULL, ended_at REAL);
+        CREATE INDEX acts_open ON acts (state) WHERE state IN ('doing', 'undoing');
+        CREATE INDEX acts_project ON acts (project_id, id);
+        """,
+    )
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 

@@ -79,7 +79,7 @@ _OF_PROJECTS = (
         for table in (
             "exports", "calls", "replays", "runs", "imports", "spending", "fits", "calibrations", "upkeep", "queued",
             "stale_products", "united_clusters", "signatures", "unsigned_reviews", "frozen", "splits", "task_settings",
-            "members", "vectors_through", "views",
+            "members", "vectors_through", "views", "acts",
         )
     ),
     "DELETE FROM projects WHERE id = :p",
@@ -98,6 +98,7 @@ _ELSEWHERE = (
     ("imports", ("file", "report", "notes", "message"), N_("reports of imports")),
     ("exports", ("manifest", "folder"), N_("manifests of exports")),
     ("views", ("name", "address"), N_("kept views of the records")),
+    ("acts", ("query", "value"), N_("acts on many records")),
     ("events", ("detail",), N_("events")),
 )
 

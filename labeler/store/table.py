@@ -32,9 +32,10 @@ _COLUMNS = {
     "state": "w.state", "score": "w.score", "disagreement": "w.disagreement", "agreement": "a.agreement",
     "seconds": "a.seconds", "by": "v.name", "how": "a.how", "version": "a.task_version", "date": "a.created_at",
     "added": "r.created_at", "key": "r.key", "product": "r.grp", "import": "r.import_id", "language": "r.language",
-    "model": "COALESCE(s.model_id, s.backend)", "flag": "s.flags",
+    "model": "COALESCE(s.model_id, s.backend)",
+    "act": "CASE WHEN a.origin LIKE 'act:%' THEN CAST(SUBSTR(a.origin, 5) AS INTEGER) END", "flag": "s.flags",
 }  # fmt: skip
-OF_DECISIONS = frozenset({"agreement", "seconds", "by", "how", "version", "date", "label"})
+OF_DECISIONS = frozenset({"act", "agreement", "seconds", "by", "how", "version", "date", "label"})
 """Fields that a pending record has nothing for."""
 _OF_RECORDS = frozenset({"added", "key", "product", "import", "language", "meta"})
 NAMED = ("key", "product", "import")

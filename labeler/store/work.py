@@ -327,6 +327,13 @@ class Work:
                  WHERE record_id = :r AND task = :t RETURNING version"""
         return int(tx.value(sql, {"state": state, "a": annotation_id, "r": record_id, "t": task}) or 0)
 
+    def pointing(self, tx: Tx, task: str, record_ids: Sequence[int]) -> dict[int, int | None]:
+        """Return the decision in force of records that are in the queue, None for a pending one."""
+        sql = """SELECT record_id, annotation_id FROM work WHERE task = :t
+                 AND record_id IN (SELECT value FROM json_each(:ids))"""
+        rows = tx.all(sql, {"t": task, "ids": strictjson.dumps(list(record_ids))})
+        return {row["record_id"]: row["annotation_id"] for row in rows}
+
     def approved(self, tx: Tx, task: str, decided: Sequence[tuple[int, int]]) -> None:
         """Set records to approved by their annotations: (record, annotation)."""
         tx.run(

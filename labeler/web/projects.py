@@ -12,13 +12,13 @@ from labeler import accounts, strictjson
 from labeler.backends.ensemble.backend import EnsembleBackend
 from labeler.backends.ensemble.learn import Learned
 from labeler.errors import InputError, NotFound
-from labeler.store.annotations import ACCEPTED, CORRECTED, IMPORTED, SCRATCH
+from labeler.store.annotations import ACCEPTED, BULK, CORRECTED, IMPORTED, SCRATCH
 from labeler.task import GROUP, Task
 from labeler.web import uploads
 from labeler.web.access import admin_only, instance, takes_upload
 from labeler.web.errors import plugin_failure
 from labeler.web.forms import go_on, text, texts, whole
-from labeler.web.words import _, setting_title, word
+from labeler.web.words import ACTS, _, setting_title, word
 
 log = logging.getLogger("labeler.web")
 PAGE = 50
@@ -114,7 +114,7 @@ def _standing(project_id: int, task: Task) -> dict[str, Any]:
         "task": task,
         "group": task.unit == GROUP,
         "counts": store.work.counts(project_id, task.name),
-        "how": {name: how.get(name, 0) for name in (ACCEPTED, CORRECTED, SCRATCH, IMPORTED)},
+        "how": {name: how.get(name, 0) for name in (ACCEPTED, CORRECTED, SCRATCH, IMPORTED, BULK)},
         "agreement": _agreement(project_id, task),
         "learned": _learned(task),
     }
@@ -164,6 +164,7 @@ def _said_of(act: Any) -> list[str]:
     """Return what an event says beside who and what: whom and what it was done to."""
     detail = strictjson.loads(act["detail"])
     found = [act["account"], act["project"], act["task"], detail.get("format"), detail.get("address")]
+    found += [_(ACTS[detail["act"]]) if detail["act"] in ACTS else None, detail["query"]] if "act" in detail else []
     if "run" in detail:
         found.append(_("Run %(number)s", number=detail["run"]))
     if "role" in detail:

@@ -10,17 +10,20 @@ from flask import Blueprint, flash, g, render_template, request, url_for
 from flask_babel import get_locale
 
 from labeler import strictjson
-from labeler.annotation.query import FIELDS, META, Query, parse, quoted
+from labeler.annotation.acts import LABEL, Acts
+from labeler.annotation.acts import Asked as Act
+from labeler.annotation.query import FIELDS, LONGEST, META, Query, parse, quoted
 from labeler.annotation.table import PATIENCE, Page, RecordTable, read
 from labeler.errors import InputError, NotFound
 from labeler.labels import NO_LABEL
 from labeler.sentence import N_
 from labeler.store import Row
-from labeler.store.table import NEWEST, OF_TASK, ORDERS, Place, Table, Term, columns_of
+from labeler.store.acts import ONGOING
+from labeler.store.table import NEWEST, OF_TASK, ORDERS, STATES, Place, Table, Term, columns_of
 from labeler.task import Task
-from labeler.web.access import instance
-from labeler.web.forms import go_on, text
-from labeler.web.words import _, word
+from labeler.web.access import admin_only, instance, project_task
+from labeler.web.forms import go_on, text, texts
+from labeler.web.words import ACTS, _, word
 
 PAGE = 50
 COLUMNS = ("suggested", "score", "label", "state", "by", "date")
@@ -37,6 +40,14 @@ TITLES = {
     "disagreement": N_("Disagreement"), "seconds": N_("Seconds"), "model": N_("Model"), "product": N_("Product"),
     "key": N_("Key"), "version": N_("Version"), "added": N_("Added"),
 }  # fmt: skip
+LEFT_OUT = {
+    "same": N_("They have it already"), "blind": N_("To be decided without a suggestion in sight"),
+    "unsuggested": N_("Nothing is suggested"), "unfit": N_("The label does not fit the record"),
+    "decided": N_("Somebody has decided on them"), "held": N_("On somebody's desk, or decided meanwhile"),
+    "pending": N_("They are pending already"),
+}  # fmt: skip
+_ACT_FIELDS = ("q", "task", "scope", "record", "kind", "label")
+_AT_ONCE = 1.5
 ORDER_TITLES = {
     "newest": N_("Newest first"), "oldest": N_("Oldest first"), "lowest": N_("Lowest score first"),
     "highest": N_("Highest score first"), "decided": N_("Decided last first"),
@@ -116,6 +127,112 @@ def forget(project_id: int, view_id: int) -> Any:
     return go_on("records.page", project_id=project_id)
 
 
+@blueprint.post("/acts/preview")
+@admin_only
+def look(project_id: int) -> Any:
+    """Say what an act on many records would do, before anything is done."""
+    task, act = _act_asked()
+    seen = _acts(task).preview(act)
+    return render_template(
+        "act_preview.html",
+        act=act,
+        seen=seen,
+        task=task,
+        titles=_act_titles(task, act),
+        before=_named_counts(task, seen.before),
+        after=_named_counts(task, seen.after),
+        form=[(name, value) for name in _ACT_FIELDS for value in request.form.getlist(name)],
+        left_out=[(LEFT_OUT[name], n) for name, n in seen.left_out.most_common()],
+    )
+
+
+@blueprint.post("/acts")
+@admin_only
+def act(project_id: int) -> Any:
+    """Begin an act, do what can be done at once, and leave the rest to the background."""
+    task, asked = _act_asked()
+    acts = _acts(task)
+    id_ = acts.begin(asked, int(g.person["id"]))
+    acts.go_on(id_, _AT_ONCE)
+    instance().wake()
+    return go_on("records.show_act", project_id=project_id, act_id=id_)
+
+
+@blueprint.get("/acts/<int:act_id>")
+def show_act(project_id: int, act_id: int) -> Any:
+    """Show an act: how far it came, what it left out, and a sample of what it changed, for a person to look at."""
+    return render_template("act.html", **_act_shown(act_id))
+
+
+@blueprint.get("/acts/<int:act_id>/progress")
+def act_progress(project_id: int, act_id: int) -> Any:
+    """The part of the page that is asked for again every second while the act goes on."""
+    return render_template("_act.html", **_act_shown(act_id))
+
+
+@blueprint.post("/acts/<int:act_id>/undo")
+@admin_only
+def undo_act(project_id: int, act_id: int) -> Any:
+    _acts(_act_shown(act_id)["task"]).undo(act_id, int(g.person["id"]))
+    _acts(_act_shown(act_id)["task"]).go_on(act_id, _AT_ONCE)
+    instance().wake()
+    return go_on("records.show_act", project_id=project_id, act_id=act_id)
+
+
+def _acts(task: Task) -> Acts:
+    return instance().acts(g.project, task)
+
+
+def _act_asked() -> tuple[Task, Act]:
+    """Read what is to be done with which records of which task."""
+    query = parse(text("q", LONGEST))
+    task = project_task(query.task or text("task", 100))
+    ids = tuple(sorted({int(one) for one in texts("record") if one.isdecimal()})) if text("scope") == "chosen" else None
+    kind, name = text("kind", 20), text("label", 200)
+    value = task.schema.candidates().get(name) if kind == LABEL else None
+    return task, Act(kind, query.text, value, ids)
+
+
+def _act_shown(act_id: int) -> dict[str, Any]:
+    store = instance().store
+    row = store.acts.get(act_id)
+    if row is None or row["project_id"] != g.project["id"]:
+        raise NotFound("There is no act number %(number)s", number=act_id)
+    task = project_task(row["task"])
+    value = None if row["value"] is None else strictjson.loads(row["value"])
+    sample = _acts(task).sample(act_id)
+    return {
+        "act": row,
+        "task": task,
+        "titles": _act_titles(task, Act(row["kind"], row["query"], value)),
+        "going": row["state"] in ONGOING,
+        "left_out": [(LEFT_OUT[name], n) for name, n in strictjson.loads(row["left_out"]).items()],
+        "sample": [
+            {
+                "id": one["record_id"], "text": one["text"],
+                "given": read(task, one["value"], one["task_version"]),
+                "now": read(task, one["value_now"], one["version_now"]),
+                "state": one["state_now"] or "pending", "reviewer": one["reviewer_now"],
+                "looked_at": one["id_now"] != one["id"],
+            }
+            for one in sample
+        ],
+        "found": url_for("records.page", project_id=g.project["id"], task=task.name, q=f"act:{act_id}"),
+    }  # fmt: skip
+
+
+def _act_titles(task: Task, act: Act) -> str:
+    said = str(_(ACTS[act.kind])) if act.kind in ACTS else act.kind
+    return said if act.value is None else f"{said}: {task.schema.past.render(act.value, _language())}"
+
+
+def _named_counts(task: Task, counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    schema = task.schema.past
+    named = {f"({state})": str(word(state)) for state in STATES} | {NO_LABEL: str(_("empty"))}
+    ordered = sorted(counts.items(), key=lambda pair: -pair[1])
+    return [(named.get(name) or schema.label(name).titled(_language()), n) for name, n in ordered]
+
+
 def _asked() -> Asked:
     """Read the query, task and order of an address. What is wrong with the query is said on the page."""
     store, typed = instance().store, request.args.get("q", "").strip()[:2000]
@@ -162,6 +279,9 @@ def _shown(asked: Asked, found: Page, edge: Place | None, columns: Sequence[str]
         tasks=tasks,
         values=_values(asked.task, found.rows) if asked.task else {},
         columns=columns,
+        kinds=ACTS,
+        labels=_givable(asked.task),
+        acts=store.acts.of(project_id, 5) if asked.task is not None and g.role == "admin" else [],
         choices=[*COLUMNS, *MORE, *(f"{META}{name}" for name in columns_of(store.db, project_id))],
         titles=TITLES,
         orders=[name for name in ORDERS if asked.task is not None or name not in OF_TASK],
@@ -176,6 +296,13 @@ def _shown(asked: Asked, found: Page, edge: Place | None, columns: Sequence[str]
         older=url_for("records.page", project_id=project_id, **here, after=_address(found.last)) if older else None,
         newer=url_for("records.page", project_id=project_id, **here, before=_address(found.first)) if newer else None,
     )
+
+
+def _givable(task: Task | None) -> list[tuple[str, str]]:
+    """Return the labels that can be given to many records at once, with their titles."""
+    if task is None:
+        return []
+    return [(name, task.schema.render(value, _language())) for name, value in task.schema.candidates().items()]
 
 
 def _here(asked: Asked, columns: Sequence[str]) -> dict[str, Any]:

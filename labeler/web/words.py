@@ -30,6 +30,10 @@ def _(text: str, /, **values: Any) -> str:
     return said % values if values else said
 
 
+ACTS = {
+    "approve": N_("Approve the suggestions"), "label": N_("Give a label"), "reject": N_("Reject"),
+    "reopen": N_("Put back to pending"),
+}  # fmt: skip
 WORDS = {
     # States of records, runs and imports
     "pending": N_("Pending"),
@@ -48,6 +52,14 @@ WORDS = {
     "corrected": N_("Corrected"),
     "scratch": N_("Labeled from scratch"),
     "imported": N_("Imported"),
+    "bulk": N_("Many at once"),
+    "doing": N_("Going on"),
+    "done": N_("Finished"),
+    "undoing": N_("Being undone"),
+    "undone": N_("Undone"),
+    "act begun": N_("Act on many records begun"),
+    "act done": N_("Act on many records done"),
+    "act undone": N_("Act on many records undone"),
     # States of a batch
     "filling": N_("Being filled"),
     "sent": N_("Sent"),
