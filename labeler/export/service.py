@@ -158,12 +158,13 @@ def export_again(
     }
     options, selection = Options(**said), Selection(**manifest["selection"])
     job, chosen = _job(store, project, task, export["format"], folder, formats, None, None, options, selection, calls)
-    if not isinstance(chosen, TrainingFormat) or isinstance(chosen, PreferenceFormat):
-        raise InputError("Only sets of approved labels can be made again; suggestions change with every run")
+    if isinstance(chosen, Suggestions):
+        raise InputError("Suggestions cannot be made again: they change with every run; export them once more")
     job = replace(job, shares=Shares.of(manifest["shares"]), again=export["id"])
     context, plan = chosen.prepared(job.context()), plan_again(job, chosen)
+    prefer = Preferences(job, chosen) if isinstance(chosen, PreferenceFormat) else None
     with writing(job.folder, job.owner(chosen)) as exchange:
-        _write_rows(job, chosen, plan, exchange, replace(context, columns=plan.columns))
+        _write_rows(job, chosen, plan, exchange, replace(context, columns=plan.columns), prefer)
         made, before = exchange.entries(), manifest["files"]
         differ = sorted(name for name in {*made, *before} if made.get(name) != before.get(name))
         exchange.commit(manifest | {"files": made, "again": export["id"]} if differ else manifest)
