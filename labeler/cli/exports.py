@@ -73,12 +73,12 @@ def export(
     found = instance.store.projects.named(project)
     task = instance.project_task(found, task_name)
     try:
-        shares = Shares(*(float(part) for part in split.split(",")))
-    except (TypeError, ValueError):
+        train, validation, test = (float(part) for part in split.split(","))
+    except ValueError:
         raise InputError(f"--split takes three shares such as 0.8,0.1,0.1, not {split!r}") from None
     wanted: dict[str, Any] = {
         "formats": instance.plugins.exporters,
-        "shares": shares,
+        "shares": Shares(train, validation, test),
         "filters": filters,
         "selection": selection,
         "options": Options(formula_safe=not raw, joint=joint, **options),
