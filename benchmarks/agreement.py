@@ -301,7 +301,7 @@ class Study:
         again = self._asked(ids, model, way, "scored", calibrate=True)
         assert again["calls"] == 0, "the same prompts were answered already"
         made = self.store.calibrations.scored_in(last["id"])[0]
-        place = (made["backend"], made["model_id"], made["way"])
+        place = (made["backend"], made["model_id"], made["prompt_digest"])
         fitted = calibration.load(self.store, self.id, self.data.task, *place)
         note = "too few approvals" if fitted is None else "" if fitted.used else "refused by cross-validation"
         known = max(self._known(way), len(taught))

@@ -196,11 +196,11 @@ class Suggestion:
     """Labels that a backend proposes for a record, with all that made them; exactly one of value and failure is set.
 
     ``scores`` are the backend's own, before any calibration. ``steps`` are what came before the answer: reasoning,
-    plans, drafts, samples; they are shown, and exported only when asked for. ``way`` is a digest of how the prompt was
-    put (style, retriever, k, wording, version of the task): scores of different ways are off in different directions.
+    plans, drafts, samples; they are shown, and exported only when asked for. ``prompt_digest`` is of how the prompt
+    was put (style, retriever, k, wording, version of the task): scores of each are off in directions of their own.
 
     What it was made by and from tells whether it is current (:mod:`labeler.prelabel.current`). ``kind`` is a digest of
-    all that answered: backend, model, settings, way; ``fit`` names what the backend, or a calibration of its scores,
+    all that answered: backend, model, settings, prompt; ``fit`` names what the backend, or a calibration of its scores,
     had learned by then. ``seq`` is the last decision that its examples may know of, ``text_hash`` a digest of the
     record's text. Those of older programs have none of these. ``billed`` says that it came through the ledger.
     ``columns`` are the columns of metadata that were sent beside the texts.
@@ -220,7 +220,7 @@ class Suggestion:
     flags: Sequence[str] = ()
     scores: Mapping[str, float] | None = None
     steps: Sequence[Step] = ()
-    way: str = ""
+    prompt_digest: str = ""
     kind: str = ""
     fit: str = ""
     seq: int | None = None

@@ -280,7 +280,7 @@ TASK = (
         empty="that of the instance",
     ),
     Setting(
-        "style", "choice", "few-shot", choices=STYLES, group="prompting",
+        "style", "choice", "few-shot", choices=tuple(STYLES), group="prompting",
         title=N_("Prompt style"),
         help=N_("What the model is asked to do before it answers"),
     ),

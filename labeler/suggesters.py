@@ -359,8 +359,8 @@ def _calibrations(
     store: Store, project_id: int, task: Task, backend: Backend
 ) -> Callable[[str | None, str], Calibration | None]:
     @cache
-    def of(model_id: str | None, way: str) -> Calibration | None:
-        return calibration.load(store, project_id, task.name, backend.name, model_id, way)
+    def of(model_id: str | None, prompt_digest: str) -> Calibration | None:
+        return calibration.load(store, project_id, task.name, backend.name, model_id, prompt_digest)
 
     return of
 

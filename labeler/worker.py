@@ -292,8 +292,8 @@ class Worker:
             if row["task"] in tasks and row["backend"] not in (*FREE, *LEARNING):
                 task = tasks[row["task"]]
                 calibration.refit(
-                    instance.store, project["id"], task.name, task.schema, row["backend"], row["model_id"], row["way"],
-                    task.unit, task.carried,
+                    instance.store, project["id"], task.name, task.schema, row["backend"], row["model_id"],
+                    row["prompt_digest"], task.unit, task.carried,
                 )  # fmt: skip
 
     # Replays
@@ -455,9 +455,9 @@ class Worker:
         """Fit the calibrations that answer now again, once a tenth more records are scored and approved."""
         approved = len(suggester.index)
         for row in suggester.store.calibrations.of_task(suggester.project_id, suggester.task.name):
-            if (row["backend"], row["way"]) != (suggester.backend.name, suggester.way):
+            if (row["backend"], row["prompt_digest"]) != (suggester.backend.name, suggester.prompt_digest):
                 continue
-            place = (suggester.project_id, suggester.task.name, row["backend"], row["model_id"], row["way"])
+            place = (suggester.project_id, suggester.task.name, row["backend"], row["model_id"], row["prompt_digest"])
             # No pair without an approval: to count the pairs at each decision would read all of them.
             counted_at, enough = self._counted.get(place, -math.inf), _GROWN * row["fitted"].get("pairs", 0)
             if approved - counted_at < enough - row["fitted"].get("pairs", 0) or time.time() - row["made_at"] < _SOON:

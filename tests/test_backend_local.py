@@ -223,6 +223,45 @@ def test_all_ends_of_a_turn_are_known(tiny_folder):
     assert loaded.pad_id not in loaded.eos_ids
 
 
+@pytest.mark.parametrize(
+    ("config", "reads"),
+    [
+        (transformers.LlamaConfig(max_position_embeddings=4096), 4096),
+        (transformers.GPT2Config(n_positions=1024), 1024),
+        (transformers.MptConfig(max_seq_len=3000), 3000),
+        (transformers.LlamaConfig(max_position_embeddings=4096, rope_scaling={"type": "linear", "factor": 4.0}), 16384),
+        *(
+            (
+                transformers.Qwen2Config(
+                    max_position_embeddings=said,
+                    rope_scaling={"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192},
+                ),
+                32768,
+            )
+            for said in (8192, 32768)
+        ),
+        (
+            transformers.LlamaConfig(
+                max_position_embeddings=131072,
+                rope_scaling={
+                    "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192,
+                    "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                },
+            ),
+            131072,
+        ),
+        (transformers.Gemma3TextConfig(max_position_embeddings=32768), 32768),
+        (transformers.BloomConfig(), None),
+    ],
+)  # fmt: skip
+def test_what_a_model_reads_stands_in_its_config(config, reads):
+    """With what its positions are scaled by, as far as the config does not name the product already."""
+    unknown = SimpleNamespace(model_max_length=10**30)
+    assert loading.read_by(config, unknown) == reads
+    assert loading.read_by(config, SimpleNamespace(model_max_length=100)) == 100
+    assert loading.read_by(None, unknown) is None
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_a_lora_adapter_is_put_onto_the_weights(tiny_folder, tmp_path):
     """The answers of a model with the adapter's folder are those of the model that peft trained."""

@@ -330,11 +330,13 @@ def world(tmp_path):
 
 def scored(
     world: World, record_id: int, scores: Any, backend: str = "local", model_id: str | None = "m", task: str = "",
-    way: str = "",
+    prompt_digest: str = "",
 ) -> None:  # fmt: skip
     """Store a suggestion of a backend with scores, as a run would."""
     value = "neutral" if scores is None else SENTIMENT.decide(scores)
-    suggestion = Suggestion(record_id, task or "sentiment", "1", backend, model_id, value, None, scores=scores, way=way)
+    suggestion = Suggestion(
+        record_id, task or "sentiment", "1", backend, model_id, value, None, scores=scores, prompt_digest=prompt_digest
+    )
     world.store.write(lambda tx: world.store.suggestions.add(tx, world.project_id, suggestion))
 
 
@@ -387,12 +389,12 @@ def test_a_record_gives_the_newest_scores_of_that_model_alone(world):
 
 
 def test_scores_of_another_way_of_prompting_are_not_mixed_in(world):
-    """Without examples a model may lean to one label, with them to another: each way learns from its own scores."""
+    """Without examples a model may lean to one label, with them to another: each style learns from its own scores."""
     record_id = world.records[0]
     world.approve(record_id, "positive")
-    scored(world, record_id, {"positive": 0.2}, way="zero-shot")
-    scored(world, record_id, {"positive": 0.7}, way="few-shot")
-    assert pairs_of(world, way="zero-shot") == [(record_id, {"positive": 0.2}, "positive")]
+    scored(world, record_id, {"positive": 0.2}, prompt_digest="zero-shot")
+    scored(world, record_id, {"positive": 0.7}, prompt_digest="few-shot")
+    assert pairs_of(world, prompt_digest="zero-shot") == [(record_id, {"positive": 0.2}, "positive")]
     assert pairs_of(world) == []
 
 

@@ -574,7 +574,7 @@ def test_calibrate_scores_what_is_approved_and_says_what_it_learned(judged: Shel
     with judged.store() as store:
         assert store.ledger.run(1)["settings"]["purpose"] == "calibrate"
         (row,) = store.calibrations.of_task(1, "sentiment")
-        fitted = calibration.load(store, 1, "sentiment", "openai", MODEL, row["way"])
+        fitted = calibration.load(store, 1, "sentiment", "openai", MODEL, row["prompt_digest"])
         assert fitted is not None
         assert fitted.used
         assert [row["suggestion_id"] for row in store.db.all("SELECT suggestion_id FROM work")] == [None] * 63

@@ -167,7 +167,7 @@ def test_fingerprint_and_kind_hold_what_is_sent(lab):
     lab.send("shop")
     flow, asked = lab.first(lab.ids[4])
     assert flow.fingerprint(asked) != sent
-    assert (plain.way, plain.kind) != (lab.suggester().way, lab.suggester().kind)
+    assert (plain.prompt_digest, plain.kind) != (lab.suggester().prompt_digest, lab.suggester().kind)
     lab.send()
     bare = [one.fingerprint(ask) for one, ask in [lab.first(lab.ids[4])]]
     lab.store.write(lambda tx: tx.run("UPDATE records SET metadata = '{}'"))

@@ -605,6 +605,17 @@ def test_shares_are_kept_roughly_and_rows_stay_where_they_are() -> None:
     assert all(split_of(key, grown) == "train" for key, split in splits.items() if split == "train")
 
 
+def test_pandas_reads_what_looks_like_a_missing_value_as_text_when_it_is_told_to(world: World) -> None:
+    """As docs/export.md says: without the option it takes ``NA`` and ``null`` for nothing."""
+    pandas = pytest.importorskip("pandas")
+    said = ["NA", "null", "nan", "맛있어요"]
+    for n, text in enumerate(said):
+        world.approve(f"r{n}", text)
+    table = world.export("csv", shares=ALL_TRAIN).folder / "train.csv"
+    assert pandas.read_csv(table, keep_default_na=False)["text"].tolist() == said
+    assert pandas.read_csv(table)["text"].isna().sum() == 3
+
+
 def test_rows_stay_in_their_split_when_more_are_approved(world: World) -> None:
     """Approving more moves nothing that was exported before."""
     for number in range(30):

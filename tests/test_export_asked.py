@@ -12,6 +12,7 @@ from labeler import strictjson
 from labeler.asked import asked
 from labeler.errors import SettingError
 from labeler.export import ExportResult, Options, Shares, export_task
+from labeler.export.asked import broken, has_controls
 from labeler.instance import Instance
 from labeler.prelabel.flows import first_ask
 from labeler.prompts import system_hash
@@ -275,6 +276,27 @@ def test_control_tokens_are_broken_up_in_prompts_and_answers_alone(shop: Shop, t
     assert not [row for row in rows(result) if "<|eot_id|>" in strictjson.dumps(row)]
     assert [r["text"] for r in rows(result, "records.jsonl") if r["id"] == "c1"] == ["좋아요<|eot_id|> 정말"]
     assert ("control_tokens", ["c1"]) in [(f["kind"], f["keys"]) for f in result.manifest["warnings"]]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "<|im_start|>", "<｜User｜>", "<｜end▁of▁sentence｜>", "<|turn>", "<turn|>", "[|endofturn|]", "[INST]",
+        "<start_of_turn>", "[/SYSTEM_PROMPT]", "[TOOL_CALLS]", "<<SYS>>", "</s>", "</think>",
+        "<unk>", "<unused12>", "[BOS]", "[SEP]",
+    ],
+)  # fmt: skip
+def test_the_control_tokens_of_many_models_are_known(token: str) -> None:
+    """Each is broken up behind its first character, and once is enough."""
+    said = broken(f"좋아요{token} 정말")
+    assert said == f"좋아요{token[0]}\u2060{token[1:]} 정말" and not has_controls(said)
+
+
+@pytest.mark.parametrize(
+    "text", ["별점 [5/5] <강추>", "a < b | c > d", "[품절] <3 ㅠㅠ", "|표|표|", "[이벤트] 1+1 <무료배송>"]
+)
+def test_what_people_write_in_brackets_is_no_control_token(text: str) -> None:
+    assert broken(text) == text
 
 
 def test_each_row_says_where_its_label_comes_from(shop: Shop, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from labeler import (
 from labeler.backends.base import AUTO, GENERATED
 from labeler.catalogues import in_language
 from labeler.prelabel.flows import Ask, Case, Outcome, cascade, flow_for, joint
-from labeler.prompts.styles import STYLES, WAYS
+from labeler.prompts.styles import STYLES
 from labeler.records import Step
 
 REVIEW = "달고 아삭해요. 비싸요."
@@ -138,7 +138,7 @@ def test_every_style_works_for_every_schema(style, kind):
     outcome, asked = drive(flow_for(case_of(style, task, samples=3)), *good_rounds(style, task, answer))
     assert outcome.value == schema.parse(answer, REVIEW)
     assert json.loads(outcome.completion.text) == {"answer": answer}
-    assert sum(map(len, asked)) == (WAYS[style].calls or 3)
+    assert sum(map(len, asked)) == (STYLES[style].calls or 3)
 
 
 @pytest.mark.parametrize("name", ["reasoning", "plan", "points", "check"])
@@ -310,7 +310,7 @@ def test_only_plain_answers_may_be_scored(style):
     _, asked = drive(flow_for(case_of(style, samples=3)), *good_rounds(style, MOOD, "good"))
     found = {ask.answering for asks in asked for ask in asks}
     drafted = style == "verify-and-edit"
-    assert found == ({AUTO, GENERATED} if drafted else {GENERATED} if WAYS[style].reasons else {AUTO})
+    assert found == ({AUTO, GENERATED} if drafted else {GENERATED} if STYLES[style].reasons else {AUTO})
 
 
 # Chain of thought, plan and solve
@@ -708,6 +708,6 @@ def test_style_works_with_a_prompt_that_knows_nothing_of_it(style):
     outcome, asked = drive(flow_for(case_of(style, task, samples=3)), *good_rounds(style, task, "good"))
     assert outcome.value == "good"
     assert asked[0][0].messages[0]["content"].startswith(f"What mood? {REVIEW}")
-    if WAYS[style].calls != 1 or WAYS[style].reasons:
+    if STYLES[style].calls != 1 or STYLES[style].reasons:
         # Its answers are put in its own words; the key beside the thoughts is named in ours.
         assert "`mood`" in asked[-1][0].messages[-1]["content"]

@@ -401,6 +401,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     thread.start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("HF_TOKEN", "hf_test")
+    # It reads the environment once, perhaps in a test that let nothing ask a hub.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     yield kept
     server.shutdown()
     server.server_close()

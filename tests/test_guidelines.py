@@ -9,7 +9,7 @@ from helpers import ROOT
 
 from labeler import built_in
 from labeler.plugins import load_plugins
-from labeler.prompts.styles import WAYS
+from labeler.prompts.styles import STYLES
 from labeler.task import Task
 
 TASKS = dict(load_plugins(built_in, entry_points=False).tasks)
@@ -64,7 +64,7 @@ def test_prompts_and_guidelines_speak_the_words_of_the_page() -> None:
     texts = {
         path.name: path.read_text(encoding="utf-8") for path in (*PROMPTS.glob("*.ko.txt"), *GUIDELINES.glob("*.ko.md"))
     }
-    texts |= {way.name: f"{way.title['ko']} {way.description['ko']}" for way in WAYS.values()}
+    texts |= {style.name: f"{style.title['ko']} {style.description['ko']}" for style in STYLES.values()}
     assert len(texts) > 20
     assert [(name, word) for name, text in texts.items() for word in GIVEN_UP if word in text] == []
 

@@ -326,6 +326,45 @@ def test_other_trainers_find_their_columns_described(world: World) -> None:  # n
         assert info["tags"]["role_tag"] in row["messages"][0]
 
 
+def read_by_llama_factory(folder: Path) -> list[tuple[list[str], list[str]]]:
+    """Return (questions and answers, two responses) of each row by the rules of its "sharegpt" converter (0.9.5).
+
+    Behind the system message turns alternate; a ranking wants a user's turn last, and anything else an answer. A row
+    that is right has an empty answer behind it, one that is wrong has it before; a row that breaks a rule is skipped.
+    """
+    info = strictjson.loads((folder / "dataset_info.json").read_bytes())["sentiment_train"]
+    columns, tags, found = info["columns"], info["tags"], []
+    for row in lines(folder / info["file_name"]):
+        said = [(one[tags["role_tag"]], one[tags["content_tag"]]) for one in row[columns["messages"]]]
+        turns = said[1:] if said[0][0] == tags["system_tag"] else said
+        texts = [text for _, text in turns]
+        assert all(role == tags[("user_tag", "assistant_tag")[n % 2]] for n, (role, _) in enumerate(turns))
+        assert len(turns) % 2 == (1 if info.get("ranking") else 0)
+        if info.get("ranking"):
+            both = [row[columns[side]] for side in ("chosen", "rejected")]
+            assert all(one[tags["role_tag"]] == tags["assistant_tag"] for one in both)
+            found.append((texts, [one[tags["content_tag"]] for one in both]))
+        else:
+            assert isinstance(row[columns["kto_tag"]], bool)
+            found.append((texts[:-1], [texts[-1], ""] if row[columns["kto_tag"]] else ["", texts[-1]]))
+    return found
+
+
+def test_llama_factory_reads_the_same_preferences_as_trl(world: World) -> None:  # noqa: F811
+    """By the rules of its converter no row is skipped, and better and worse are where they belong."""
+    furnish(world)
+    pair, single = (
+        read_by_llama_factory(exported(world, name).folder) for name in ("llamafactory-dpo", "llamafactory-kto")
+    )
+    dpo, kto = (lines(exported(world, name).folder / "train.jsonl") for name in ("dpo", "kto"))
+    assert [(texts[-1], both) for texts, both in pair] == [
+        (row["prompt"][-1]["content"], [row["chosen"][0]["content"], row["rejected"][0]["content"]]) for row in dpo
+    ]
+    assert [(texts[-1], both.index("") == 1) for texts, both in single] == [
+        (row["prompt"][-1]["content"], row["label"]) for row in kto
+    ]
+
+
 def trainee(folder: Path, head: str) -> tuple[Any, Any]:
     """Return a tiny model of random weights and a tokenizer of bytes with a chat template."""
     transformers = pytest.importorskip("transformers")

@@ -30,12 +30,14 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
         yield Shop(instance)
 
 
-def check(shop: Shop, format_name: str = "trl", task: str = "sentiment", model: Any = None, **more: Any) -> Preflight:
+def check(
+    shop: Shop, format_name: str = "trl", task: str = "sentiment", model: Any = None, prices: Any = None, **more: Any
+) -> Preflight:
     of = shop.task(task)
     shares = more.pop("shares", ALL_TRAIN)
     return check_task(
         shop.store, shop.project, of, format_name, formats=shop.instance.plugins.exporters, shares=shares,
-        options=Options(**more), calls=shop.instance.calls(shop.project, of), model=model,
+        options=Options(**more), calls=shop.instance.calls(shop.project, of), model=model, prices=prices or {},
     )  # fmt: skip
 
 
@@ -203,6 +205,67 @@ def tokenizer(folder: Path, template: str | None = _TEMPLATE) -> Path:
         fast.chat_template = template
     fast.save_pretrained(folder)
     return folder
+
+
+def model(folder: Path, **config: Any) -> Path:
+    """The tokenizer with the config of a model beside it, as a folder that can be trained from."""
+    from transformers import LlamaConfig
+
+    LlamaConfig(**config).save_pretrained(tokenizer(folder))
+    return folder
+
+
+@needs_transformers
+def test_rows_that_the_model_cannot_read_are_refused_where_labeler_trains(shop: Shop, tmp_path: Path) -> None:
+    """Other trainers cut or drop them, and no advice goes beyond what the model reads."""
+    fill(shop, 4, "조금 긴 리뷰예요. " * 30)
+    longest = check(shop, model=tokenizer(tmp_path / "bare")).lengths.longest
+    small = model(tmp_path / "small", max_position_embeddings=longest - 1)
+    result = check(shop, model=small)
+    (finding,) = [one for one in result.findings if one.kind == "beyond_model"]
+    assert finding.level == REFUSED and f"reads at most {longest - 1:,} tokens, and labeler train" in finding.message
+    assert finding.count == len(finding.keys) > 0 and not result.passes and result.reads == longest - 1
+    (advice,) = [one.message for one in result.findings if one.kind == "over_limit"]
+    assert f"Set max_length of TRL to {longest - 1:,} or more" in advice
+    other = check(shop, "llamafactory", model=small)
+    (warned,) = [one for one in other.findings if one.kind == "beyond_model"]
+    assert (
+        warned.level == WARNED and "LLaMA-Factory cuts or drops longer rows, whatever cutoff_len is" in warned.message
+    )
+    assert other.passes
+
+
+@needs_transformers
+def test_a_model_that_reads_less_than_a_default_needs_no_advice_on_it(shop: Shop, tmp_path: Path) -> None:
+    """TRL's 1,024 tokens are more than it has anyway."""
+    fill(shop, 4, "조금 긴 리뷰예요. " * 30)
+    result = check(shop, model=model(tmp_path / "small", max_position_embeddings=512))
+    assert {"beyond_model", "over_limit"} & {one.kind for one in result.findings} == {"beyond_model"}
+
+
+@needs_transformers
+def test_rows_that_fit_are_not_mentioned(shop: Shop, tmp_path: Path) -> None:
+    """A folder without a config says nothing of a context."""
+    roomy = check(shop, model=model(tmp_path / "roomy", max_position_embeddings=100_000))
+    bare = check(shop, model=tokenizer(tmp_path / "bare"))
+    assert roomy.reads == 100_000 and bare.reads is None
+    assert not [one for result in (roomy, bare) for one in result.findings if one.kind == "beyond_model"]
+
+
+def test_a_model_of_openai_is_known_by_its_name(shop: Shop) -> None:
+    """Its rows are those of fine-tuning, which are shorter than its context; no other trainer is spoken of."""
+    fill(shop, 12)
+    shop.approve("huge", "가나다 " * 40_000, "positive")
+    prices = shop.instance.prices
+    result = check(shop, "openai", model="gpt-4o-mini-2024-07-18", prices=prices, longest=1_000_000)
+    assert [(one.level, one.message) for one in result.findings if one.kind in ("too_many_tokens", "over_limit")] == [
+        (REFUSED, "OpenAI takes at most 65,536 tokens in a row")
+    ]
+    assert result.reads == 65_536 and not result.lengths.real
+    with pytest.raises(InputError, match="How long a row gpt-5 is tuned on is not known"):
+        check(shop, "openai", model="gpt-5", prices=prices)
+    with pytest.raises(InputError, match="OpenAI does not read the format 'trl'; choose openai or openai-dpo"):
+        check(shop, model="gpt-4.1", prices=prices)
 
 
 def test_kto_wants_right_and_wrong_answers(shop: Shop) -> None:

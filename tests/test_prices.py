@@ -118,6 +118,7 @@ def test_price_file_of_the_instance_adds_and_replaces(tmp_path):
         ('{"m": {"input": -1, "output": 1}}', "m.input"),
         ('{"m": {"input": 1, "output": 1, "cached_input": "x"}}', "m.cached_input"),
         ('{"m": {"input": 1, "output": 1, "context": 1.5}}', "m.context"),
+        ('{"m": {"row": 0}}', "m.row"),
         ('{"m": {"input": 1, "output": 1, "shutdown": "soon"}}', "m.shutdown"),
         ('{"m": {"input": 1, "output": 1, "price": 1}}', "m.price"),
     ],

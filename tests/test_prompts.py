@@ -11,7 +11,7 @@ from labeler import Choice, Example, Label, PromptStyle, Record, Task, prompts
 from labeler.errors import SettingError
 from labeler.labels.base import describe_type
 from labeler.prompts import styles
-from labeler.prompts.styles import ONE_SHOT, STYLES, WAYS, ZERO_SHOT
+from labeler.prompts.styles import ONE_SHOT, STYLES, ZERO_SHOT
 from labeler.sentence import Sentence
 
 TEMPLATES = Path(prompts.__file__).parent
@@ -223,7 +223,7 @@ def test_reason_that_the_catalogue_lacks_stays_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [(ZERO_SHOT, 0), (ONE_SHOT, 1), *((n, 3) for n in STYLES if WAYS[n].examples is None)]
+    ("name", "count"), [(ZERO_SHOT, 0), (ONE_SHOT, 1), *((n, 3) for n in STYLES if STYLES[n].examples is None)]
 )
 def test_style_bounds_the_examples(name, count):
     """Zero-shot shows none, one-shot the most useful one, the others all, the most useful one last."""
@@ -256,11 +256,11 @@ def test_every_style_is_told_of_in_both_languages():
     """The settings page has a title, one sentence and the source of each style."""
     names = {value for key, value in vars(styles).items() if key.isupper() and isinstance(value, str)}
     assert set(STYLES) == names
-    for way in WAYS.values():
-        assert re.search(r"arXiv:\d{4}\.\d{5}", way.source)
-        for texts in (way.title, way.description):
+    for style in STYLES.values():
+        assert re.search(r"arXiv:\d{4}\.\d{5}", style.source)
+        for texts in (style.title, style.description):
             assert set(texts) == set(prompts.LANGUAGES)
-        assert all(text.endswith(".") and "\n" not in text for text in way.description.values())
+        assert all(text.endswith(".") and "\n" not in text for text in style.description.values())
 
 
 @pytest.mark.parametrize("settings", [{"name": "chain"}, {"language": "fr"}, {"samples": 0}])

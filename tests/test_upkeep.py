@@ -263,7 +263,7 @@ def test_a_calibration_is_fitted_again_by_growth_of_its_pairs(lab, monkeypatch):
 
     for one in made:
         scored(one.record_id)
-    calibration.refit(*place, made[0].model_id, own.way)
+    calibration.refit(*place, made[0].model_id, own.prompt_digest)
     worker, kept = Worker(lab.instance), len(fits)
 
     def approved_after_minutes(record_id):

@@ -19,7 +19,7 @@ from labeler import settings as tables
 from labeler.instance import Instance
 from labeler.prelabel import runs
 from labeler.prelabel.calibration import Calibration
-from labeler.prompts.styles import WAYS
+from labeler.prompts.styles import STYLES
 from labeler.records import RateLimits, Suggestion, made_in
 from labeler.settings import Setting
 from labeler.store import Store
@@ -207,7 +207,7 @@ def test_choices_of_settings_have_words() -> None:
     for setting in (*tables.PROJECT, *tables.TASK):
         for choice in setting.choices:
             if setting.name == "style":
-                assert {"ko", "en"} <= WAYS[choice].title.keys() & WAYS[choice].description.keys()
+                assert {"ko", "en"} <= STYLES[choice].title.keys() & STYLES[choice].description.keys()
             else:
                 assert f"{setting.name}.{choice}" in words.WORDS or choice in words.WORDS, (setting.name, choice)
 
@@ -220,7 +220,7 @@ def test_each_page_speaks_the_language_of_its_reader(client: FlaskClient, projec
     page = client.get(path).text
     assert "Reviewers and the model read the same guidelines" in page
     assert "검수자와 모델이 같은" not in page
-    assert WAYS["self-consistency"].description["en"] in page
+    assert STYLES["self-consistency"].description["en"] in page
     assert "arXiv:2203.11171" in page
 
 
@@ -505,7 +505,7 @@ def test_a_paid_run_shows_its_settings_in_words(client: FlaskClient, instance: I
     }
     shown = send(client, f"/projects/{project}/runs", **form, action="start").location
     said = Page(client.get(shown).text).said
-    assert WAYS["plan-and-solve"].title["ko"] in said
+    assert STYLES["plan-and-solve"].title["ko"] in said
     assert "stop a, b" in said
     assert "joint emotion" in said
 

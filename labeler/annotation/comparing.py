@@ -160,7 +160,7 @@ def answers_of(task: Task, record: Record, suggestions: Iterable[Suggestion]) ->
     found: dict[str, Answer] = {}
     kinds: set[str] = set()
     for one in suggestions:
-        kind = one.kind or dumps([one.backend, one.model_id, one.way])
+        kind = one.kind or dumps([one.backend, one.model_id, one.prompt_digest])
         if one.failure is not None or kind in kinds or one.text_hash not in ("", record.content_hash):
             continue
         kinds.add(kind)

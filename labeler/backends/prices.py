@@ -2,10 +2,11 @@
 
 A price file maps model ids to what is known of them, every field optional: ``input``, ``output`` and
 ``cached_input`` in US dollars per million tokens, ``batch`` as the share of the price that a call in a batch costs,
-``context`` in tokens, and ``shutdown`` as YYYY-MM-DD::
+``context`` in tokens, ``row`` as the most tokens of one row in fine-tuning, and ``shutdown`` as YYYY-MM-DD::
 
     {"my-model": {"context": 32768, "input": 0.2, "cached_input": 0.1, "output": 0.6, "batch": 0.5}}
 
+Rows are those of OpenAI's guide to fine-tuning (August 2024) and, of gpt-4.1, of Azure's table of models (June 2025).
 An unknown price stays unknown: a cost of None is shown as unknown and never counted as 0.
 """
 
@@ -24,14 +25,14 @@ from labeler import strictjson
 from labeler.errors import JsonError, SettingError
 from labeler.sentence import N_, Sentence
 
-_FIELDS = ("context", "input", "cached_input", "output", "batch", "shutdown")
+_FIELDS = ("context", "row", "input", "cached_input", "output", "batch", "shutdown")
 _WARN_FROM = 90
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """One model. Prices in US dollars per million tokens; ``context`` in tokens; None where not known.
+    """One model. Prices in US dollars per million tokens; ``context`` and ``row`` in tokens; None where not known.
 
     ``cached_input`` None means that the model has no lower price for cached tokens; ``batch`` is the share of the
     price that a call through the batch API costs. ``shutdown`` is the first day without the model. ``own`` says that
@@ -43,6 +44,7 @@ class ModelInfo:
     output: float | None = None
     cached_input: float | None = None
     context: int | None = None
+    row: int | None = None
     shutdown: date | None = None
     batch: float | None = None
     own: bool = field(default=False, compare=False)
@@ -141,18 +143,22 @@ def _model(model_id: str, fields: Any, source: str) -> ModelInfo:
             raise SettingError(
                 "%(place)s is not a field; use %(names)s", place=f"{source}.{name}", names=", ".join(_FIELDS)
             )
-    context = fields.get("context")
-    if context is not None and (not isinstance(context, int) or isinstance(context, bool) or context < 1):
-        _refuse(f"{source}.context", N_("%(place)s must be a whole number of tokens above 0, not %(value)r"), context)
     return ModelInfo(
         model_id=model_id,
         input=_price(fields.get("input"), f"{source}.input"),
         output=_price(fields.get("output"), f"{source}.output"),
         cached_input=_price(fields.get("cached_input"), f"{source}.cached_input"),
-        context=context,
+        context=_tokens(fields.get("context"), f"{source}.context"),
+        row=_tokens(fields.get("row"), f"{source}.row"),
         shutdown=None if fields.get("shutdown") is None else _date(fields["shutdown"], f"{source}.shutdown"),
         batch=_share(fields.get("batch"), f"{source}.batch"),
     )
+
+
+def _tokens(value: Any, source: str) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        _refuse(source, N_("%(place)s must be a whole number of tokens above 0, not %(value)r"), value)
+    return None if value is None else int(value)
 
 
 def _share(value: Any, source: str) -> float | None:

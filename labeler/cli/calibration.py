@@ -61,7 +61,7 @@ def calibrate(instance: Instance, project: str, task_name: str, limit: int | Non
     name = suggester.backend.name
     for model_id in sorted(scored.model_ids, key=str):
         fitted = calibration.refit(
-            instance.store, found["id"], task_name, task.schema, name, model_id, suggester.way, task.unit,
+            instance.store, found["id"], task_name, task.schema, name, model_id, suggester.prompt_digest, task.unit,
             task.carried,
         )  # fmt: skip
         click.echo(f"{task_name} with {name} {model_id or ''}".rstrip() + f": {learned(fitted)}")
@@ -108,7 +108,10 @@ class Scored:
                 self.model_ids.add(scored.model_id)
 
     def _is_ours(self, suggestion: Suggestion) -> bool:
-        if suggestion.backend != self.suggester.backend.name or suggestion.way != self.suggester.way:
+        if (
+            suggestion.backend != self.suggester.backend.name
+            or suggestion.prompt_digest != self.suggester.prompt_digest
+        ):
             return False
         wanted = self.suggester.backend.model_id or ""
         return wanted in (suggestion.model_id or "", self._asked(suggestion.run_id))

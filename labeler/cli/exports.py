@@ -31,7 +31,7 @@ _SHOWN = 20
 @click.option(
     "--check", is_flag=True, help="Write nothing; say what a trainer would make of it, status 1 if it refuses"
 )
-@click.option("--model", metavar="MODEL", help="--check: folder or hub id whose tokenizer counts [an estimate]")
+@click.option("--model", metavar="MODEL", help="--check: folder, hub id or OpenAI's name of what rows must fit [none]")
 @click.option("--name", default="", metavar="NAME", help="What the export is called, to compare it or to train on it")
 @click.option("--split", default="0.8,0.1,0.1", show_default=True, help="Shares of train, validation and test")
 @row_options
@@ -73,19 +73,20 @@ def export(
     found = instance.store.projects.named(project)
     task = instance.project_task(found, task_name)
     try:
-        shares = Shares(*(float(part) for part in split.split(",")))
-    except (TypeError, ValueError):
+        train, validation, test = (float(part) for part in split.split(","))
+    except ValueError:
         raise InputError(f"--split takes three shares such as 0.8,0.1,0.1, not {split!r}") from None
     wanted: dict[str, Any] = {
         "formats": instance.plugins.exporters,
-        "shares": shares,
+        "shares": Shares(train, validation, test),
         "filters": filters,
         "selection": selection,
         "options": Options(formula_safe=not raw, joint=joint, **options),
         "calls": instance.calls(found, task),
     }
     if check or out is None:
-        _show_preflight(check_task(instance.store, found, task, format_name, model=model, **wanted))
+        prices = instance.prices
+        _show_preflight(check_task(instance.store, found, task, format_name, model=model, prices=prices, **wanted))
         return
     result = export_task(instance.store, found, task, format_name, out, name=clean("name", name), **wanted)
     for path in result.files:
@@ -105,7 +106,8 @@ def _show_preflight(found: Preflight) -> None:
     tokens = (
         f"; tokens a row, {counted}: {lengths.at(0.5):,} half, {lengths.at(0.99):,} of 99 %, {lengths.longest:,} most"
     )
-    click.echo(f"Rows: {rows}{tokens if lengths.tokens else ''}")
+    reads = f"; the model reads {found.reads:,}" if found.reads else ""
+    click.echo(f"Rows: {rows}{tokens if lengths.tokens else ''}{reads}")
     for split, labels in found.labels.items():
         click.echo(f"Labels in {split}: {', '.join(f'{label} {n:,}' for label, n in labels.items()) or 'none'}")
     for finding in found.findings:

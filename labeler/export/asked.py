@@ -30,9 +30,14 @@ from labeler.store.past import ChosenAnnotations
 from labeler.task import Task
 
 _ROLES = ("system", "user", "assistant")
-# As models spell what steers them: <|eot_id|>, <end_of_turn>, [INST], </s>.
+# As models spell what steers them: <|eot_id|>, and DeepSeek's with full-width bars; <|turn> and <turn|> of Gemma 4;
+# [|endofturn|] of EXAONE; <end_of_turn> of Gemma 3; those of Mistral and Llama 2; what stands in answers of models that
+# think or use tools; what most vocabularies begin with.
 _CONTROL = re.compile(
-    r"<\|[^\s<>]{1,40}?\|>|</?(?:start|end)_of_\w{1,20}>|\[/?INST\]|<</?SYS>>|</?[su]>|<(?:bos|eos|pad)>"
+    r"<[|｜][^\s<>]{1,40}?[|｜]>|<\|\w{1,20}>|<\w{1,20}\|>|\[\|[^\s\[\]]{1,20}?\|\]|</?(?:start|end)_of_\w{1,20}>"
+    r"|\[/?(?:INST|THINK|ARGS|CALL_ID|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT))\]|<</?SYS>>"
+    r"|</?(?:[su]|think|tool_call|tool_response)>|<(?:bos|eos|pad|unk|mask)>|<(?:unused|extra_id_)\d{1,4}>"
+    r"|\[(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK)\]"
 )
 # WORD JOINER: it is not seen, and no tokenizer reads a control token with it inside.
 _BREAK = "\u2060"

@@ -211,9 +211,14 @@ def plan_of(job: Job, chosen: TrainingFormat, source: Source | None = None) -> P
 
 
 def plan_again(job: Job, chosen: TrainingFormat) -> Plan:
-    """Return the plan of an export that is made again: its rows, each in the split that it left in."""
+    """Return the plan of an export that is made again: its rows, each in the split that it left in.
+
+    Raises :class:`InputError` if none of its records is there any more.
+    """
     assert job.again is not None
     plan, columns = Plan(seen=0, splits=job.store.exports.members(job.again, job.task.name)), set[str]()
+    if not plan.splits:
+        raise InputError("The records of this export were all removed, so nothing is left to make it of")
     for row, found in _with_beside(job, Sieve(job.filters), joint_tasks(job)):
         plan.beside[row["id"]] = tuple(id_ for id_, _ in found.others.values())
         if chosen.complete:

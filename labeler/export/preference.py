@@ -226,16 +226,18 @@ class Preferences:
         """Yield rejected and ranked records; the ``id`` of a ranking is its number with a minus sign."""
         for page in self._unapproved_pages():
             for row, verdict in self._verdicts(page):
-                why = self._unfit(row["text"]) or ("" if self._parts(verdict) else verdict.why)
+                why = self._unfit(row) or ("" if self._parts(verdict) else verdict.why)
                 if why:
                     left_out.add(why, row["key"])
                 else:
                     yield row
 
-    def _unfit(self, text: str) -> str:
-        if not text.strip():
+    def _unfit(self, row: Row) -> str:
+        if row["id"] < 0 and row["state"] == REJECTED:
+            return "ranked_rejected"
+        if not row["text"].strip():
             return "empty_text"
-        return "too_long" if len(text) > self.job.options.longest else ""
+        return "too_long" if len(row["text"]) > self.job.options.longest else ""
 
     def _parts(self, verdict: Verdict) -> Sequence[Any]:
         return verdict.judged if self.chosen.judges else verdict.pairs
@@ -277,6 +279,11 @@ class Preferences:
     # What is known of the answers to a record
 
     def _unapproved_pages(self) -> Iterator[list[Row]]:
+        if self.job.again is not None:
+            # What was left out then is none of its members, so nothing has to be sifted.
+            yield from self.job.store.annotations.exported_pages(self.job.again, self.job.task.name, REJECTED)
+            yield from self.job.store.rankings.exported_pages(self.job.again)
+            return
         place, unit = (self.job.project["id"], self.job.task.name), self.job.task.unit
         if self.chosen.judges:
             yield from self.job.matching(self.job.store.annotations.rejected_pages(*place, unit=unit))
@@ -334,8 +341,6 @@ class Preferences:
             return None, "suggestion_not_in_schema"
 
     def _ranked(self, row: Row, tiers: Tiers, made: Mapping[int, Suggestion]) -> Verdict:
-        if row["state"] == REJECTED:
-            return Verdict(RANKING, why="ranked_rejected")
         task = self.job.task
         record = Record(row["record_id"], self.job.project["id"], row["key"], row["text"])
         values = read_answers(task, record, [name for tier in tiers for name in tier], made)

@@ -10,12 +10,15 @@ import hashlib
 import importlib
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from labeler.backends.local.loading import read_by
+from labeler.backends.prices import ModelInfo, find_model
 from labeler.errors import InputError, MissingExtra
 from labeler.export.asked import Asked
 from labeler.export.formats import ExportRow, TrainingFormat
@@ -43,6 +46,7 @@ class Trainer:
     """Who reads a format, and what it does by default with rows of more than ``limit`` tokens.
 
     ``rows`` is how many it wants in the train split at least, and ``most`` how many tokens it takes in one row at all.
+    ``here`` says that ``labeler train`` reads the format, too: it refuses a row that is too long for its model.
     """
 
     name: str
@@ -50,16 +54,19 @@ class Trainer:
     limit: int | None = None
     rows: int = 1
     most: int | None = None
+    here: bool = False
 
 
 _OPENAI = Trainer("OpenAI", rows=10, most=65_536)
 _TRL = Trainer("TRL", "max_length", 1_024)
+_TRL_AND_HERE = replace(_TRL, here=True)
 _LLAMA_FACTORY = Trainer("LLaMA-Factory", "cutoff_len", 2_048)
 _AXOLOTL = Trainer("axolotl", "sequence_len", 512)
 TRAINERS: Mapping[str, tuple[Trainer, ...]] = {
-    "openai": (_OPENAI, _TRL),
+    "openai": (_OPENAI, _TRL_AND_HERE),
     "openai-dpo": (_OPENAI,),
-    **dict.fromkeys(("messages", "trl", "text", "dataset", "dpo", "dpo-implicit", "kto", "reward"), (_TRL,)),
+    **dict.fromkeys(("messages", "trl", "dpo", "dpo-implicit", "kto", "reward"), (_TRL_AND_HERE,)),
+    **dict.fromkeys(("text", "dataset"), (_TRL,)),
     **dict.fromkeys(("alpaca", "sharegpt", "llamafactory"), (_LLAMA_FACTORY,)),
     "axolotl": (_AXOLOTL,),
 }
@@ -110,13 +117,17 @@ class Lengths:
 
 @dataclass
 class Preflight:
-    """What was found. ``counts`` are rows by split, ``labels`` labels by split, ``samples`` whole rows as text."""
+    """What was found. ``counts`` are rows by split, ``labels`` labels by split, ``samples`` whole rows as text.
+
+    ``reads`` is how many tokens the model takes in a row, None where no model was named or that is not known.
+    """
 
     counts: dict[str, int]
     labels: dict[str, dict[str, int]]
     lengths: Lengths
     findings: list[Finding]
     samples: list[str]
+    reads: int | None = None
 
     @property
     def passes(self) -> bool:
@@ -125,15 +136,26 @@ class Preflight:
     def to_json(self) -> dict[str, Any]:
         return {
             "passes": self.passes, "counts": self.counts, "labels": self.labels, "tokens": self.lengths.to_json(),
+            "reads": self.reads,
             "findings": [finding.to_json() for finding in self.findings], "samples": self.samples,
         }  # fmt: skip
 
 
 class Ruler:
-    """Counts the tokens of conversations and renders them: by the chat template of a model, or by an estimate."""
+    """Counts the tokens of conversations and renders them: by the chat template of a model, or by an estimate.
 
-    def __init__(self, model: Path | str | None = None) -> None:
-        self.tokenizer = _tokenizer(model) if model else None
+    ``model`` is a folder, a hub id, or the name of a model among ``prices`` that OpenAI tunes: ``tuned`` there, and no
+    tokenizer is known. ``most`` is how many tokens it takes in one row, None where that is not known.
+    """
+
+    def __init__(self, model: Path | str | None = None, prices: Mapping[str, ModelInfo] = MappingProxyType({})) -> None:
+        listed = find_model(prices, str(model)) if model and not Path(model).exists() else None
+        self.tuned, self.tokenizer, self.most = listed is not None, None, None
+        if listed is not None:
+            self.most = _longest_row(listed, prices)
+        elif model:
+            self.tokenizer = _tokenizer(model)
+            self.most = read_by(_config(model), self.tokenizer)
 
     @property
     def real(self) -> bool:
@@ -159,6 +181,27 @@ def _weight(text: str) -> int:
     return round(sum(token_weights(text)))
 
 
+def _longest_row(listed: ModelInfo, prices: Mapping[str, ModelInfo]) -> int:
+    if listed.row is None:
+        raise InputError(
+            "How long a row %(model)s is tuned on is not known; known are %(names)s. Write it into prices.json of the "
+            "instance folder, as row",
+            model=listed.model_id,
+            names=", ".join(sorted(name for name, one in prices.items() if one.row)),
+        )
+    return listed.row
+
+
+def _config(model: Path | str) -> Any:
+    """Return the config of a model; None where there is none that can be read, as in the folder of a tokenizer."""
+    try:
+        return importlib.import_module("transformers").AutoConfig.from_pretrained(
+            str(model), local_files_only=Path(model).exists()
+        )
+    except (OSError, ValueError):
+        return None
+
+
 def _tokenizer(model: Path | str) -> Any:
     try:
         transformers = importlib.import_module("transformers")
@@ -178,8 +221,10 @@ def _tokenizer(model: Path | str) -> Any:
 def preflight(job: Job, chosen: TrainingFormat, ruler: Ruler) -> Preflight:
     """Make the rows of an export as they would be written, and say what would become of them.
 
-    Raises :class:`InputError` if no row is left, as the export itself.
+    Raises :class:`InputError` if no row is left, as the export itself, and for a model of OpenAI with a format that
+    is not read there.
     """
+    trainers = _trainers(chosen, ruler)
     chosen.prepared(job.context())
     prefer = Preferences(job, chosen) if isinstance(chosen, PreferenceFormat) else None
     plan = plan_of(job, chosen, prefer)
@@ -193,8 +238,8 @@ def preflight(job: Job, chosen: TrainingFormat, ruler: Ruler) -> Preflight:
             measured.take(row)
     report = plan.report(job.shares, members)
     lengths = measured.lengths()
-    trainers = TRAINERS.get(chosen.name, ()) if chosen.asks else ()
     findings = [
+        *_of_model(trainers, measured, lengths),
         *_of_lengths(trainers, measured, lengths),
         *_of_counts(trainers, report),
         *measured.overlaps(),
@@ -205,7 +250,16 @@ def preflight(job: Job, chosen: TrainingFormat, ruler: Ruler) -> Preflight:
     ]
     findings.sort(key=lambda one: (REFUSED, WARNED, NOTED).index(one.level))
     counts = {name: count for name, count in report["counts"].items() if name != "all"}
-    return Preflight(counts, report["labels"], lengths, findings, measured.samples)
+    return Preflight(counts, report["labels"], lengths, findings, measured.samples, ruler.most)
+
+
+def _trainers(chosen: TrainingFormat, ruler: Ruler) -> Sequence[Trainer]:
+    found = TRAINERS.get(chosen.name, ()) if chosen.asks else ()
+    if not ruler.tuned:
+        return found
+    if _OPENAI not in found:
+        raise InputError("OpenAI does not read the format %(name)r; choose openai or openai-dpo", name=chosen.name)
+    return [replace(_OPENAI, most=ruler.most)]
 
 
 class _Measured:
@@ -284,14 +338,36 @@ class _Measured:
         ]
 
 
+def _of_model(trainers: Sequence[Trainer], measured: _Measured, lengths: Lengths) -> Iterator[Finding]:
+    """Yield that rows are longer than what the model reads, whatever a trainer is told."""
+    local, most = [trainer for trainer in trainers if trainer.setting], measured.ruler.most
+    if not local or most is None or lengths.longest <= most:
+        return
+    if any(trainer.here for trainer in local):
+        level, message = REFUSED, Sentence(
+            "The model reads at most %(n)s tokens, and labeler train refuses longer rows: take another model, or make "
+            "prompts shorter",
+            n=f"{most:,}",
+        )  # fmt: skip
+    else:
+        level, message = WARNED, Sentence(
+            "The model reads at most %(n)s tokens: %(who)s cuts or drops longer rows, whatever %(setting)s is",
+            n=f"{most:,}",
+            who=local[0].name,
+            setting=local[0].setting,
+        )  # fmt: skip
+    yield Finding(level, "beyond_model", message, lengths.over(most), measured.over(most))
+
+
 def _of_lengths(trainers: Sequence[Trainer], measured: _Measured, lengths: Lengths) -> list[Finding]:
-    found = []
+    found, room = [], min(rounded(lengths.longest), measured.ruler.most or rounded(lengths.longest))
     for trainer in trainers:
         if trainer.most is not None and lengths.longest > trainer.most:
             keys = measured.over(trainer.most)
             message = Sentence("%(who)s takes at most %(n)s tokens in a row", who=trainer.name, n=f"{trainer.most:,}")
             found.append(Finding(REFUSED, "too_many_tokens", message, len(keys), keys))
-        if trainer.limit is None or lengths.longest <= trainer.limit:
+        # Where the model reads no more than the default, that is all there is to say.
+        if trainer.limit is None or lengths.longest <= trainer.limit or room <= trainer.limit:
             continue
         over, all_ = lengths.over(trainer.limit), len(lengths.tokens)
         message = Sentence(
@@ -299,7 +375,7 @@ def _of_lengths(trainers: Sequence[Trainer], measured: _Measured, lengths: Lengt
             "%(all)s rows",
             setting=trainer.setting,
             who=trainer.name,
-            n=f"{rounded(lengths.longest):,}",
+            n=f"{room:,}",
             limit=f"{trainer.limit:,}",
             over=f"{over:,}",
             all=f"{all_:,}",

@@ -23,9 +23,11 @@ from datetime import UTC, datetime
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import labeler
+from labeler.backends.prices import ModelInfo
 from labeler.errors import (
     InputError,
     PluginError,
@@ -123,16 +125,18 @@ def check_task(
     selection: Selection | None = None,
     calls: Calls | None = None,
     model: Path | str | None = None,
+    prices: Mapping[str, ModelInfo] = MappingProxyType({}),
 ) -> Preflight:
     """Say what a trainer would make of an export, and write nothing: see :mod:`labeler.export.preflight`.
 
-    ``model`` is a folder or hub id whose tokenizer and chat template are used. Raises as :func:`export_task` does, and
-    :class:`InputError` for a model without a tokenizer.
+    ``model`` is a folder or hub id whose tokenizer, chat template and context are used, or a model that OpenAI tunes
+    and that ``prices`` know. Raises as :func:`export_task` does, and :class:`InputError` for a model without a
+    tokenizer, and for one of OpenAI whose rows are not known, or whose format is another.
     """
     job, chosen = _job(store, project, task, format_name, Path(), formats, shares, filters, options, selection, calls)
     if isinstance(chosen, Suggestions):
         raise InputError("Suggestions are for analysis, and no trainer reads them; choose another format")
-    return preflight(job, chosen, Ruler(model))
+    return preflight(job, chosen, Ruler(model, prices))
 
 
 def export_again(
@@ -158,12 +162,13 @@ def export_again(
     }
     options, selection = Options(**said), Selection(**manifest["selection"])
     job, chosen = _job(store, project, task, export["format"], folder, formats, None, None, options, selection, calls)
-    if not isinstance(chosen, TrainingFormat) or isinstance(chosen, PreferenceFormat):
-        raise InputError("Only sets of approved labels can be made again; suggestions change with every run")
+    if isinstance(chosen, Suggestions):
+        raise InputError("Suggestions cannot be made again: they change with every run; export them once more")
     job = replace(job, shares=Shares.of(manifest["shares"]), again=export["id"])
     context, plan = chosen.prepared(job.context()), plan_again(job, chosen)
+    prefer = Preferences(job, chosen) if isinstance(chosen, PreferenceFormat) else None
     with writing(job.folder, job.owner(chosen)) as exchange:
-        _write_rows(job, chosen, plan, exchange, replace(context, columns=plan.columns))
+        _write_rows(job, chosen, plan, exchange, replace(context, columns=plan.columns), prefer)
         made, before = exchange.entries(), manifest["files"]
         differ = sorted(name for name in {*made, *before} if made.get(name) != before.get(name))
         exchange.commit(manifest | {"files": made, "again": export["id"]} if differ else manifest)

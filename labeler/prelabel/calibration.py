@@ -128,10 +128,10 @@ class Calibration:
 
 
 def refit(
-    store: Store, project_id: int, task: str, schema: LabelSchema, backend: str, model_id: str | None, way: str = "",
-    unit: str | None = None, carried: Callable[[Value, str], Value | None] | None = None,
+    store: Store, project_id: int, task: str, schema: LabelSchema, backend: str, model_id: str | None,
+    prompt_digest: str = "", unit: str | None = None, carried: Callable[[Value, str], Value | None] | None = None,
 ) -> Calibration | None:  # fmt: skip
-    """Fit the calibration of one model and way of prompting on what is approved now, store it and return it.
+    """Fit the calibration of one model and style of prompts on what is approved now, store it and return it.
 
     ``carried`` says what a value that was approved under an earlier version of the task is now
     (:meth:`labeler.task.Task.carried`).
@@ -144,24 +144,24 @@ def refit(
     """
     room = store.calibrations
     place = (project_id, task, backend, model_id)
-    rows = room.pairs(*place, way, unit=unit)
+    rows = room.pairs(*place, prompt_digest, unit=unit)
     read = carried or (lambda value, version: value)
     values = [read(strictjson.loads(row["value"]), row["task_version"]) for row in rows]
     pairs = [(strictjson.loads(row["scores"]), value) for row, value in zip(rows, values, strict=True)]
     fitted = fit(schema, pairs, [row["cluster"] or row["record_id"] for row in rows])
     if fitted is None:
-        store.write(lambda tx: room.remove(tx, *place, way))
+        store.write(lambda tx: room.remove(tx, *place, prompt_digest))
         return None
-    fitted = replace(fitted, pairs=room.count_pairs(*place, way, unit))
-    store.write(lambda tx: room.save(tx, *place, fitted.to_json(), way))
+    fitted = replace(fitted, pairs=room.count_pairs(*place, prompt_digest, unit))
+    store.write(lambda tx: room.save(tx, *place, fitted.to_json(), prompt_digest))
     return fitted
 
 
 def load(
-    store: Store, project_id: int, task: str, backend: str, model_id: str | None, way: str = ""
+    store: Store, project_id: int, task: str, backend: str, model_id: str | None, prompt_digest: str = ""
 ) -> Calibration | None:
     """Return the calibration that :func:`refit` stored; None if there is none."""
-    raw = store.calibrations.get(project_id, task, backend, model_id, way)
+    raw = store.calibrations.get(project_id, task, backend, model_id, prompt_digest)
     return None if raw is None else Calibration.from_json(raw)
 
 

@@ -1,6 +1,6 @@
 """When a suggestion is current: the one rule, for the desk, refreshes, runs and the overview.
 
-A suggestion is current if it was made by what answers now (the backend, model, settings and way of prompting: its
+A suggestion is current if it was made by what answers now (the backend, model, settings and prompt: its
 *kind*), under the task's present version, for the record's text as it is, by what was learned by now (its *fit*), and
 from the examples that would be shown now. One that only its fit or its examples make old is *older*; any other is of
 *another* kind. A free suggestion that is not current is made again wherever it is met, as that costs nothing. A paid
@@ -42,7 +42,11 @@ def kind_of(suggester: Suggester) -> Kind:
     """
     if suggester.backend.billed:
         return Kind(
-            suggester.kind, suggester.task.version, suggester.backend.name, suggester.backend.model_id, suggester.way
+            suggester.kind,
+            suggester.task.version,
+            suggester.backend.name,
+            suggester.backend.model_id,
+            suggester.prompt_digest,
         )
     fit, seq = suggester.learned(None, None), suggester.index.refresh()
     return Kind(suggester.kind, suggester.task.version, fit=fit, seq=seq)
@@ -55,7 +59,11 @@ def _of_kind(suggester: Suggester, suggestion: Suggestion) -> bool:
         # Made by a program that did not write it down: what it wrote must do. A cascade may have asked no model.
         model_id = suggester.backend.model_id
         asked = model_id if suggestion.call_id is None else suggester.store.suggestions.model_asked(suggestion)
-        return (suggestion.backend, asked, suggestion.way) == (suggester.backend.name, model_id, suggester.way)
+        return (suggestion.backend, asked, suggestion.prompt_digest) == (
+            suggester.backend.name,
+            model_id,
+            suggester.prompt_digest,
+        )
     return suggestion.kind == suggester.kind
 
 

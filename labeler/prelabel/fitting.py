@@ -17,7 +17,7 @@ from labeler.backends.base import GENERATED
 from labeler.prelabel import flows
 from labeler.prelabel.flows import Case
 from labeler.prompts import shown
-from labeler.prompts.styles import WAYS
+from labeler.prompts.styles import STYLES
 from labeler.records import Completion, Message, Record, Value
 from labeler.text import split_sentences
 
@@ -68,7 +68,7 @@ def room(context: int, cases: Sequence[Case], scores: bool) -> int:
 
 def _answer_of(case: Case) -> int:
     most = case.generation.max_tokens or _UNKNOWN_ANSWER
-    return most if case.longest is None or WAYS[case.style.name].reasons else min(most, case.longest)
+    return most if case.longest is None or STYLES[case.style.name].reasons else min(most, case.longest)
 
 
 def longest_answer(schema: Mapping[str, Any], a_character: float | None) -> int | None:
@@ -216,8 +216,8 @@ def _with_text(case: Case, text: str) -> Case:
 
 
 def _is_scored(case: Case) -> bool:
-    way = WAYS[case.style.name]
-    plain = not way.reasons and way.calls == 1 and case.answering != GENERATED
+    style = STYLES[case.style.name]
+    plain = not style.reasons and style.calls == 1 and case.answering != GENERATED
     return plain and bool(case.task.schema.candidates())
 
 

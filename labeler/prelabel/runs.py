@@ -14,7 +14,7 @@ from labeler.prelabel.calls import CallPolicy
 from labeler.prelabel.suggest import Suggester
 from labeler.prelabel.trial import Trial
 from labeler.prompts import system_hash
-from labeler.prompts.styles import SELF_CONSISTENCY, WAYS
+from labeler.prompts.styles import SELF_CONSISTENCY, STYLES
 from labeler.sentence import Sentence
 from labeler.settings import AGAIN, CASCADE
 from labeler.store import Store, Tx
@@ -244,14 +244,14 @@ def _first_calls(suggester: Suggester, ids: list[int]) -> _FirstCalls:
 def _answer_length(suggester: Suggester, known: list[int]) -> float:
     """Return how long an answer of a model will be that was not asked before: as ``known`` ones, and its thoughts."""
     answer = sum(known) / len(known) if known else _UNKNOWN_ANSWER
-    return answer + (_REASONING if WAYS[suggester.style.name].reasons else 0)
+    return answer + (_REASONING if STYLES[suggester.style.name].reasons else 0)
 
 
 def _rounds(suggester: Suggester) -> int:
     """How many calls, one after the other, a record takes at most."""
     if suggester.mode == CASCADE:
         return 2
-    return max(WAYS[suggester.style.name].calls, 1)
+    return max(STYLES[suggester.style.name].calls, 1)
 
 
 def _samples(suggester: Suggester) -> int:

@@ -77,13 +77,13 @@ class Prepared:
 
 @dataclass
 class Suggester:
-    """Makes suggestions for one task of a project, with one backend and one way of retrieving and prompting.
+    """Makes suggestions for one task of a project, with one backend, one retriever and one style of prompts.
 
     ``second`` are free backends whose answer stands beside the suggestion, the first that has one. ``identity``
     is what, beside the messages, decides an answer of a billed backend: it goes into the fingerprint. ``fixed``
     retrieves the examples of a cascade's second step, the same ones for nearly all records. ``joint`` are the
     suggesters of other tasks that are asked in the same call, by task. ``calibration_of`` returns the calibration of
-    a model id and a way of prompting. ``context`` is how many tokens the model reads, where that is known and the
+    a model id and a digest of the prompt. ``context`` is how many tokens the model reads, where that is known and the
     backend does not say it. ``stacks`` says that answers are pooled with the free suggestion as a trial bore it out.
     """
 
@@ -337,8 +337,8 @@ class Suggester:
         )
 
     @cached_property
-    def way(self) -> str:
-        """A digest of how prompts are put: what moves all scores of a model one way or another."""
+    def prompt_digest(self) -> str:
+        """A digest of how prompts are put: what moves all scores of a model up or down."""
         style = self.style
         retriever = f"{type(self.retriever).__module__}.{type(self.retriever).__qualname__}"
         parts: list[Any] = [FRAME_VERSION, style.name, style.language, style.persona, style.wording]
@@ -353,7 +353,13 @@ class Suggester:
         """A digest of all that answers, but what it has learned: the kind of the suggestions that are made here."""
         parts: list[Any] = [self.backend.name, self.backend.model_id]
         if self.backend.billed:
-            parts += [self.way, self._fixed_identity, _settings_of(self.generation), self.answering, self.mode]
+            parts += [
+                self.prompt_digest,
+                self._fixed_identity,
+                _settings_of(self.generation),
+                self.answering,
+                self.mode,
+            ]
             # Not the tasks that are asked in the same call: who set two to ask for each other would pay for both twice.
             parts += [self.cascade_score]
         else:
@@ -398,7 +404,7 @@ class Suggester:
             flags=[*(["instruction"] if speaks else []), *outcome.flags],
             scores=completion.scores,
             steps=outcome.steps,
-            way=self.way,
+            prompt_digest=self.prompt_digest,
             kind=self.kind,
             fit=completion.fit or (self.learned(completion.model_id, completion.scores) if self.backend.billed else ""),
             seq=prepared.seq,
@@ -465,7 +471,9 @@ class Suggester:
 
     def _calibration(self, model_id: str | None) -> Calibration | None:
         """Return the calibration that corrects the scores of a model; None if there is none that won."""
-        found = self.calibration_of(model_id or self.backend.model_id, self.way) if self.calibration_of else None
+        found = (
+            self.calibration_of(model_id or self.backend.model_id, self.prompt_digest) if self.calibration_of else None
+        )
         return found if found is not None and found.used else None
 
     def parse(self, record: Record, completion: Completion, task: Task | None = None) -> Any:

@@ -26,7 +26,7 @@ from labeler import strictjson
 from labeler.catalogues import in_language
 from labeler.errors import SettingError
 from labeler.prompts.forms import ANSWERS, FULL, GUIDELINES, JSON, NONE, PLAIN, STORED
-from labeler.prompts.styles import FEW_SHOT, STYLES, WAYS
+from labeler.prompts.styles import FEW_SHOT, STYLES
 from labeler.records import Example, Message, Part, Record, Value
 from labeler.text import as_read
 
@@ -248,7 +248,7 @@ def answer_text(name: str, schema: LabelSchema, value: Value) -> str:
 
 def shown(examples: Sequence[Example], style: PromptStyle) -> Sequence[Example]:
     """Return the examples that a prompt of this style shows; the first is the most useful one."""
-    return examples[: WAYS[style.name].examples]
+    return examples[: STYLES[style.name].examples]
 
 
 def turns(system: str, record: Record, answered: Sequence[tuple[str, str]], style: PromptStyle) -> list[Message]:

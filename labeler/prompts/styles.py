@@ -1,4 +1,4 @@
-"""The ways of prompting, by name, each with its published source. Every task can use every one of them."""
+"""The styles of prompts, by name, each with its published source. Every task can use every one of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ PLAN_AND_SOLVE, LEAST_TO_MOST, VERIFY_AND_EDIT = "plan-and-solve", "least-to-mos
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """One way of prompting. ``examples`` bounds how many are shown (None: as many as k says).
+class Style:
+    """How a prompt is put for one record. ``examples`` bounds how many are shown (None: as many as k says).
 
     ``reasons`` is True where the model writes down its thoughts before the answer; ``calls`` is how many calls one
     record takes as long as every answer can be read, with ``samples`` for self-consistency counted as 0 here.
@@ -28,10 +28,10 @@ class Way:
     description: Mapping[str, str] = field(default_factory=dict)
 
 
-WAYS = {
-    way.name: way
-    for way in (
-        Way(
+STYLES = {
+    style.name: style
+    for style in (
+        Style(
             FEW_SHOT,
             "Brown et al. 2020, Language Models are Few-Shot Learners, arXiv:2005.14165",
             title={"ko": "예시 여러 개", "en": "Few-shot"},
@@ -40,7 +40,7 @@ WAYS = {
                 "en": "Shows k approved examples and asks for the answer at once.",
             },
         ),
-        Way(
+        Style(
             ZERO_SHOT,
             "Brown et al. 2020, Language Models are Few-Shot Learners, arXiv:2005.14165",
             examples=0,
@@ -50,7 +50,7 @@ WAYS = {
                 "en": "Shows the guidelines and labels alone, without examples, and asks for the answer at once.",
             },
         ),
-        Way(
+        Style(
             ONE_SHOT,
             "Brown et al. 2020, Language Models are Few-Shot Learners, arXiv:2005.14165",
             examples=1,
@@ -60,7 +60,7 @@ WAYS = {
                 "en": "Shows the single most useful example and asks for the answer at once.",
             },
         ),
-        Way(
+        Style(
             CHAIN_OF_THOUGHT,
             "Wei et al. 2022, Chain-of-Thought Prompting Elicits Reasoning in Large Language Models, arXiv:2201.11903; "
             "Kojima et al. 2022, Large Language Models are Zero-Shot Reasoners, arXiv:2205.11916",
@@ -71,7 +71,7 @@ WAYS = {
                 "en": "Asks for the thoughts first and then for the answer, in one call.",
             },
         ),
-        Way(
+        Style(
             SELF_CONSISTENCY,
             "Wang et al. 2022, Self-Consistency Improves Chain of Thought Reasoning in Language Models, "
             "arXiv:2203.11171",
@@ -83,7 +83,7 @@ WAYS = {
                 "en": "Samples several chains of thought, takes the majority, and makes their agreement the score.",
             },
         ),
-        Way(
+        Style(
             PLAN_AND_SOLVE,
             "Wang et al. 2023, Plan-and-Solve Prompting: Improving Zero-Shot Chain-of-Thought Reasoning by Large "
             "Language Models, arXiv:2305.04091",
@@ -94,7 +94,7 @@ WAYS = {
                 "en": "Asks for a plan, for carrying it out, and then for the answer, in one call.",
             },
         ),
-        Way(
+        Style(
             LEAST_TO_MOST,
             "Zhou et al. 2022, Least-to-Most Prompting Enables Complex Reasoning in Large Language Models, "
             "arXiv:2205.10625",
@@ -106,7 +106,7 @@ WAYS = {
                 "en": "First lists the points of the review, simplest first, then answers from them; suits summaries.",
             },
         ),
-        Way(
+        Style(
             VERIFY_AND_EDIT,
             "after Zhao et al. 2023, Verify-and-Edit: A Knowledge-Enhanced Chain-of-Thought Framework, "
             "arXiv:2305.03268",
@@ -119,4 +119,3 @@ WAYS = {
         ),
     )
 }
-STYLES = tuple(WAYS)

@@ -170,11 +170,15 @@ class Annotations:
         kind = None if unit is None else kind_of(unit)
         yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind, "state": state}, size)
 
-    def exported_pages(self, export_id: int, task: str, size: int = 1000) -> Iterator[list[Row]]:
-        """Yield what an export holds of a task as :meth:`approved_pages` did, whether it is in force now or not."""
+    def exported_pages(self, export_id: int, task: str, state: str = APPROVED, size: int = 1000) -> Iterator[list[Row]]:
+        """Yield what an export holds of a task as :meth:`approved_pages` did, whether it is in force now or not.
+
+        With ``state`` rejected it is what :meth:`rejected_pages` gave.
+        """
         sql = f"""SELECT {_WITH_RECORD} JOIN export_annotations e ON e.annotation_id = a.id
-                  WHERE e.export_id = :e AND a.task = :t AND a.id > :after ORDER BY a.id LIMIT :size"""
-        yield from self.db.pages(sql, {"e": export_id, "t": task}, size)
+                  WHERE e.export_id = :e AND a.task = :t AND a.state = :state AND a.id > :after
+                  ORDER BY a.id LIMIT :size"""
+        yield from self.db.pages(sql, {"e": export_id, "t": task, "state": state}, size)
 
     def exported_among(self, export_id: int, task: str, record_ids: Sequence[int]) -> dict[int, Row]:
         """Return what an export holds of a task on some records, as :meth:`approved_among` does."""

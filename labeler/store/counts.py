@@ -18,7 +18,7 @@ AGREEMENT, EXACT = "agreement", "exact"
 them that took a suggestion as it was."""
 ITEMS, REASONS, NOTES, SCORED = "items", "reasons", "notes", "scored"
 """Of a run: items by state and by reason of failure; by task too: suggestions by note, and those with label scores by
-backend, model id and way, as JSON."""
+backend, model id and digest of the prompt, as JSON."""
 GOING = "going"
 """What goes with a part of a project: with the records of an import (its number), with those that none brought
 ("review"), with products ("group"). Records ("record"), exact copies among them ("copy"), decisions in force of people

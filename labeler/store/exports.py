@@ -101,10 +101,13 @@ class Exports:
         return int(count), rows
 
     def members(self, export_id: int, task: str) -> dict[int, str]:
-        """Return the split of each annotation of a task that an export holds."""
-        sql = """SELECT e.annotation_id, e.split FROM export_annotations e JOIN annotations a ON a.id = e.annotation_id
-                 WHERE e.export_id = :e AND a.task = :t"""
-        return {row["annotation_id"]: row["split"] for row in self.db.all(sql, {"e": export_id, "t": task})}
+        """Return the split of each annotation of a task that an export holds, and of each ranking, as :meth:`add` has
+        them.
+        """
+        sql = """SELECT e.annotation_id AS id, e.split FROM export_annotations e
+                 JOIN annotations a ON a.id = e.annotation_id WHERE e.export_id = :e AND a.task = :t
+                 UNION ALL SELECT -ranking_id, split FROM export_rankings WHERE export_id = :e"""
+        return {row["id"]: row["split"] for row in self.db.all(sql, {"e": export_id, "t": task})}
 
     def all(self, project_id: int, limit: int = 20) -> list[dict[str, Any]]:
         sql = """SELECT x.*, r.name AS reviewer FROM exports x LEFT JOIN reviewers r ON r.id = x.reviewer_id

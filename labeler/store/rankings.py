@@ -66,17 +66,25 @@ class Rankings:
         ``id`` is the number of the ranking with a minus sign, so that it is none of an annotation. ``state`` is that of
         the record in the queue, and ``value`` None: nobody has approved an answer here.
         """
-        sql = """SELECT -k.id AS id, NULL AS value, 'ranking' AS how, 0 AS blind, k.task_version, k.created_at,
-                 NULL AS origin, NULL AS suggestion_id, NULL AS agreement, NULL AS score, k.ranked, k.none_good,
-                 w.state, r.id AS record_id, r.key, r.text, r.content_hash, r.grp, r.cluster, r.metadata, r.parts,
-                 r.language,
-                 p.name AS reviewer
-                 FROM rankings k JOIN records r ON r.id = k.record_id
-                 LEFT JOIN work w ON w.record_id = k.record_id AND w.task = k.task
-                 LEFT JOIN reviewers p ON p.id = k.reviewer_id
-                 WHERE k.project_id = :p AND k.task = :t AND k.withdrawn_at IS NULL
-                 AND NOT EXISTS (SELECT 1 FROM rankings n WHERE n.record_id = k.record_id AND n.task = k.task
-                                 AND n.reviewer_id IS k.reviewer_id AND n.withdrawn_at IS NULL AND n.id > k.id)
-                 AND (:kind IS NULL OR r.kind = :kind) AND k.id > -:after ORDER BY k.id LIMIT :size"""
+        sql = f"""SELECT {_WITH_RECORD}
+                  WHERE k.project_id = :p AND k.task = :t AND k.withdrawn_at IS NULL
+                  AND NOT EXISTS (SELECT 1 FROM rankings n WHERE n.record_id = k.record_id AND n.task = k.task
+                                  AND n.reviewer_id IS k.reviewer_id AND n.withdrawn_at IS NULL AND n.id > k.id)
+                  AND (:kind IS NULL OR r.kind = :kind) AND k.id > -:after ORDER BY k.id LIMIT :size"""
         kind = None if unit is None else kind_of(unit)
         yield from self.db.pages(sql, {"p": project_id, "t": task, "kind": kind}, size)
+
+    def exported_pages(self, export_id: int, size: int = 1000) -> Iterator[list[Row]]:
+        """Yield the rankings that an export holds as :meth:`pages` did, whatever came of them since."""
+        sql = f"""SELECT {_WITH_RECORD} JOIN export_rankings e ON e.ranking_id = k.id
+                  WHERE e.export_id = :e AND k.id > -:after ORDER BY k.id LIMIT :size"""
+        yield from self.db.pages(sql, {"e": export_id}, size)
+
+
+_WITH_RECORD = """-k.id AS id, NULL AS value, 'ranking' AS how, 0 AS blind, k.task_version, k.created_at,
+    NULL AS origin, NULL AS suggestion_id, NULL AS agreement, NULL AS score, k.ranked, k.none_good, w.state,
+    r.id AS record_id, r.key, r.text, r.content_hash, r.grp, r.cluster, r.metadata, r.parts, r.language,
+    p.name AS reviewer
+    FROM rankings k JOIN records r ON r.id = k.record_id
+    LEFT JOIN work w ON w.record_id = k.record_id AND w.task = k.task
+    LEFT JOIN reviewers p ON p.id = k.reviewer_id"""

@@ -20,15 +20,15 @@ from labeler.store.work import UNTOUCHED
 class Kind:
     """What suggestions of one kind have in common, as far as rows tell (:mod:`labeler.prelabel.current` has the rule).
 
-    ``backend``, ``model_id`` and ``way`` tell paid ones that were made before kinds were written down. With ``seq``
-    only those count that were made by ``fit``, after which nothing was decided.
+    ``backend``, ``model_id`` and ``prompt_digest`` (the column ``way``) tell paid ones that were made before kinds were
+    written down. With ``seq`` only those count that were made by ``fit``, after which nothing was decided.
     """
 
     digest: str
     task_version: str
     backend: str = ""
     model_id: str | None = None
-    way: str = ""
+    prompt_digest: str = ""
     fit: str = ""
     seq: int | None = None
 
@@ -55,7 +55,7 @@ class Suggestions:
             "flags": strictjson.dumps(list(s.flags)),
             "scores": strictjson.dumps(_rounded(s.scores)) if s.scores else None,
             "steps": strictjson.dumps([[step.name, step.text] for step in s.steps]) if s.steps else None,
-            "way": s.way or None, "kind": s.kind or None, "fit": s.fit or None, "seq": s.seq,
+            "way": s.prompt_digest or None, "kind": s.kind or None, "fit": s.fit or None, "seq": s.seq,
             "text_hash": s.text_hash or None, "billed": int(s.billed),
             "columns": strictjson.dumps(list(s.columns)) if s.columns else None,
             "evidence": strictjson.dumps([[e.annotation_id, e.record_id, round(e.similarity, 6)] for e in s.evidence]),
@@ -197,7 +197,7 @@ _OF_KIND = f"""s.record_id = w.record_id AND s.task = w.task AND s.task_version 
 def _params(project_id: int, task: str, kind: Kind) -> dict[str, Any]:
     return {
         "p": project_id, "t": task, "kind": kind.digest, "version": kind.task_version, "backend": kind.backend,
-        "model": kind.model_id or "", "way": kind.way, "fit": kind.fit, "seq": kind.seq,
+        "model": kind.model_id or "", "way": kind.prompt_digest, "fit": kind.fit, "seq": kind.seq,
     }  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def as_suggestion(row: Row) -> Suggestion:
         second=SecondOpinion(*second) if second else None, flags=tuple(strictjson.loads(row["flags"])),
         scores=strictjson.loads(row["scores"]) if row["scores"] else None,
         steps=tuple(Step(*step) for step in strictjson.loads(row["steps"])) if row["steps"] else (),
-        way=row["way"] or "", kind=row["kind"] or "", fit=row["fit"] or "", seq=row["seq"],
+        prompt_digest=row["way"] or "", kind=row["kind"] or "", fit=row["fit"] or "", seq=row["seq"],
         text_hash=row["text_hash"] or "", billed=bool(row["billed"]),
         columns=tuple(strictjson.loads(row["columns"])) if row["columns"] else (),
         run_id=row["run_id"], call_id=row["call_id"],

@@ -303,7 +303,13 @@ class DeskView:
             return own, RAW if SEEDS in suggestion.made else CALIBRATED
         if suggestion.score is None or CALIBRATED not in suggestion.made:
             return own, RAW
-        place = (int(self.project["id"]), self.task.name, suggestion.backend, suggestion.model_id, suggestion.way)
+        place = (
+            int(self.project["id"]),
+            self.task.name,
+            suggestion.backend,
+            suggestion.model_id,
+            suggestion.prompt_digest,
+        )
         try:
             found = calibration.load(self.store, *place)
         except InputError:

@@ -301,7 +301,9 @@ def _calibration(run: Mapping[str, Any]) -> Calibration | None:
     made = (row for row in store.calibrations.scored_in(run["id"]) if row["task"] == run["task"])
     try:
         found = (
-            calibration.load(store, run["project_id"], run["task"], row["backend"], row["model_id"], row["way"])
+            calibration.load(
+                store, run["project_id"], run["task"], row["backend"], row["model_id"], row["prompt_digest"]
+            )
             for row in made
         )
         return next((one for one in found if one is not None), None)

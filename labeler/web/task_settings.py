@@ -13,7 +13,7 @@ from labeler.annotation.relabel import KEPT, NEW, RENAMED, Preview
 from labeler.errors import LabelerError
 from labeler.labels import Answers
 from labeler.prompts import LANGUAGES
-from labeler.prompts.styles import WAYS
+from labeler.prompts.styles import STYLES
 from labeler.task import GROUP, RECORD, Task
 from labeler.web import models
 from labeler.web.access import admin_only, instance, project_task
@@ -141,7 +141,7 @@ def _task_page(
         groups=grouped(tables.TASK, GROUPS["task"]),
         form=form,
         languages=LANGUAGES,
-        ways=WAYS.values(),
+        styles=STYLES.values(),
         rows=rows,
         editable=bool(own.schema.names),
         preview=preview,

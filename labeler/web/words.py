@@ -13,7 +13,7 @@ from flask import current_app, g, has_app_context
 from flask_babel import get_locale, get_translations
 
 from labeler.prompts import titled
-from labeler.prompts.styles import WAYS
+from labeler.prompts.styles import STYLES
 from labeler.sentence import N_, recalled
 from labeler.settings import TABLES, Setting
 
@@ -300,9 +300,9 @@ def word(name: str) -> str:
 
 def setting_of(setting: str, value: str) -> str:
     """Return the page's word for one choice of a setting or field: "none" of a retriever is none of a delimiter."""
-    if setting == "style" and value in WAYS:
+    if setting == "style" and value in STYLES:
         locale = get_locale()
-        return WAYS[value].title.get(locale.language if locale else "ko") or value
+        return STYLES[value].title.get(locale.language if locale else "ko") or value
     return word(f"{setting}.{value}" if f"{setting}.{value}" in WORDS else value)
 
 

@@ -30,6 +30,7 @@ AUTO, NF4, INT8, WHOLE = "auto", "nf4", "int8", "none"
 CUDA, MPS, CPU = "cuda", "mps", "cpu"
 PEFT_KINDS = ("LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "ADAPTION_PROMPT")
 _SHORTEST_CONTEXT = 2048
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 # Tokens that no text is made of, best first; the end of a turn is never among them.
 _PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>", "<|endoftext|>")
 _OFFLINE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "ConnectTimeout"}
@@ -365,10 +366,31 @@ def _pad_id(tokenizer: Any, eos_ids: tuple[int, ...]) -> int:
 
 
 def context_of(model: Any, tokenizer: Any) -> int:
-    """Return how many tokens the model reads; tokenizers that do not know say 10^30."""
-    known = [getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
-    read = min((int(n) for n in known if n and 0 < n < 10**8), default=_SHORTEST_CONTEXT)
-    return read - virtual_tokens(model)
+    """Return how many tokens the model reads, behind those that an adapter puts before every prompt."""
+    return (read_by(model.config, tokenizer) or _SHORTEST_CONTEXT) - virtual_tokens(model)
+
+
+def read_by(config: Any, tokenizer: Any) -> int | None:
+    """Return how many tokens a model with this config (None: unknown) and tokenizer reads; None if neither says it."""
+    known = [None if config is None else _positions(config.get_text_config()), tokenizer.model_max_length]
+    # Tokenizers that do not know say 10^30.
+    return min((int(n) for n in known if n and 0 < n < 10**8), default=None)
+
+
+def _positions(config: Any) -> float | None:
+    """Return how many positions a config has, stretched as it scales them.
+
+    YaRN says what it stretches; some configs name the product as their positions, and some do not. Where positions
+    are scaled for each kind of layer, or by another method, the config names the product.
+    """
+    positions: float | None = next((n for name in _POSITIONS if (n := getattr(config, name, None))), None)
+    scaling = getattr(config, "rope_parameters", None) or {}
+    kind, factor = scaling.get("rope_type"), scaling.get("factor") or 1.0
+    if positions is None or kind not in ("linear", "dynamic", "yarn"):
+        return positions
+    if kind == "yarn":
+        return max(positions, (scaling.get("original_max_position_embeddings") or 0) * factor)
+    return float(positions * factor)
 
 
 def virtual_tokens(model: Any) -> int:
