@@ -37,6 +37,7 @@ from labeler.store.suggestions import Suggestions
 from labeler.store.upkeep import Upkeep
 from labeler.store.vectors import Vectors
 from labeler.store.work import Work
+from labeler.store.written import Written
 
 __all__ = ["Block", "NewRecord", "Row", "Store", "Stored", "Tx", "check_new", "lost_rows", "search"]
 T = TypeVar("T")
@@ -73,6 +74,7 @@ class Store:
         self.exports = Exports(self.db)
         self.splits = Splits(self.db)
         self.replays = Replays(self.db)
+        self.written = Written(self.db)
         self.removal = Removal(self.db)
 
     @property

@@ -70,10 +70,11 @@ class Rankings:
                  NULL AS origin, NULL AS suggestion_id, NULL AS agreement, NULL AS score, k.ranked, k.none_good,
                  w.state, r.id AS record_id, r.key, r.text, r.content_hash, r.grp, r.cluster, r.metadata, r.parts,
                  r.language,
-                 p.name AS reviewer
+                 p.name AS reviewer, v.record_id IS NOT NULL AS written
                  FROM rankings k JOIN records r ON r.id = k.record_id
                  LEFT JOIN work w ON w.record_id = k.record_id AND w.task = k.task
                  LEFT JOIN reviewers p ON p.id = k.reviewer_id
+                 LEFT JOIN written v ON v.record_id = k.record_id
                  WHERE k.project_id = :p AND k.task = :t AND k.withdrawn_at IS NULL
                  AND NOT EXISTS (SELECT 1 FROM rankings n WHERE n.record_id = k.record_id AND n.task = k.task
                                  AND n.reviewer_id IS k.reviewer_id AND n.withdrawn_at IS NULL AND n.id > k.id)
