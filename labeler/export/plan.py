@@ -322,11 +322,11 @@ def _give_places(job: Job, rows: Sequence[_Seen], plan: Plan) -> None:
     """
     stored, project_id = job.store.splits.remembered(job.project["id"]), job.project["id"]
     earlier = [row for row in stored if row["frozen"] or not job.options.new_splits]
-    origins = job.store.written.origins([one.record.id for one in rows if one.written])
+    real, written = ([one for one in rows if one.written is which] for which in (False, True))
+    origins = job.store.written.origins([one.record.id for one in written])
     sources = _sources(job.store, origins)
     all_ = [*(one.record for one in rows), *sources.values()]
     places = _places(job.store, project_id, all_, job.shares, earlier)
-    real = [one for one in rows if not one.written]
     draw = _draw(job, real, places)
     placed: list[tuple[_Seen, str]] = []
     for one in real:
@@ -335,7 +335,7 @@ def _give_places(job: Job, rows: Sequence[_Seen], plan: Plan) -> None:
             placed.append((one, place))
         else:
             plan.left_out.add(place, one.key)
-    for one in rows[len(real) :]:
+    for one in written:
         after = [sources[id_] for id_ in origins[one.record.id].sources if id_ in sources]
         if {places.of(record, lambda: TRAIN) for record in (*after, one.record)} == {TRAIN}:
             placed.append((one, TRAIN))

@@ -169,6 +169,12 @@ class Written:
         sql = "SELECT 1 FROM written WHERE record_id = :id"
         return (tx or self.db).value(sql, {"id": record_id}) is not None
 
+    def any(self, project_id: int, tx: Tx | None = None) -> bool:
+        """Whether a project has any call for texts."""
+        return (tx or self.db).value(
+            "SELECT 1 FROM writings WHERE project_id = :p LIMIT 1", {"p": project_id}
+        ) is not None
+
     def after(self, project_id: int, record_ids: Sequence[int], tx: Tx | None = None) -> list[int]:
         """Return the records that were written after some records, in order."""
         sql = f"""SELECT DISTINCT w.record_id FROM written w JOIN writings g ON {_SAME}

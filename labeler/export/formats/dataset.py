@@ -158,8 +158,8 @@ def _made(context: Context) -> str:
     if not context.written:
         return ""
     return (
-        f"A language model wrote {context.written:,} of the texts, after others of the same label; people decided on the "
-        "label of each. They are in train alone, and `records.jsonl` names them (`provenance.written`).\n\n"
+        f"A language model wrote {context.written:,} of the texts, after others of the same label; people decided on "
+        "the label of each. They are in train alone, and `records.jsonl` names them (`provenance.written`).\n\n"
     )
 
 
