@@ -7,7 +7,7 @@ is the first of those that the prompt shows. Records that are held out, or will 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from labeler import prompts, strictjson
@@ -33,8 +33,8 @@ from labeler.store.written import Writing
 from labeler.task import RECORD, Task, read_json
 
 NAME = "reviews"
-EACH, COUNT, MOST = 5, 10, 200
-"""How many texts one call asks for, how many of a label by default, and how many at most."""
+EACH = 5
+"""How many texts one call asks for."""
 # So many texts of people stand in a prompt, and so many that were written and approved (Wang et al. 2022: 6 and 2).
 _PEOPLES, _WRITTEN = 6, 2
 _LONGEST = 400
@@ -45,13 +45,13 @@ _TOKENS_A_CHARACTER = 2
 class Plan:
     """What a model will be asked to write, with what.
 
-    ``short`` says of labels how many texts were wanted and how many can be asked for: at most :data:`EACH` after one
-    record. ``alone`` are labels without a record that may be shown.
+    ``short`` are labels of which fewer texts can be asked for than were wanted: each call wants another record.
+    ``alone`` are labels without a record that may be shown.
     """
 
     suggester: Suggester
     writings: Sequence[Writing]
-    short: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    short: Sequence[str] = ()
     alone: Sequence[str] = ()
 
     @property
@@ -60,11 +60,12 @@ class Plan:
 
 
 def plan(
-    instance: Instance, project: Mapping[str, Any], task: Task, labels: Sequence[str] = (), count: int = COUNT,
+    instance: Instance, project: Mapping[str, Any], task: Task, labels: Sequence[str] = (), count: int = 2 * EACH,
     settings: Mapping[str, Any] | None = None,
 ) -> Plan:  # fmt: skip
-    """Return what is to be written: ``count`` texts of each label, by default of those that :func:`readiness` misses.
+    """Return what is to be written: ``count`` texts of each label, rounded up to whole calls.
 
+    Without ``labels`` it is those that :func:`readiness` wants more records of.
     ``settings`` are those of the run. Raises :class:`InputError` for a task without labels to choose from, a label that
     is not there or a backend that writes nothing, and where no label lacks anything or no record may be shown.
     """
@@ -88,15 +89,14 @@ def plan(
 
 def _planned(suggester: Suggester, sources: _Sources, labels: Sequence[str], count: int) -> Plan:
     writings: list[Writing] = []
-    short, alone = dict[str, tuple[int, int]](), list[str]()
+    short, alone, calls = list[str](), list[str](), -(-count // EACH)
     for label in labels:
-        mine = sources.calls(label, count, {one.record_id for one in writings})
+        mine = sources.calls(label, calls, {one.record_id for one in writings})
         writings += mine
-        found = sum(one.count for one in mine)
-        if not found:
+        if not mine:
             alone.append(label)
-        elif found < count:
-            short[label] = count, found
+        elif len(mine) < calls:
+            short.append(label)
     if not writings:
         raise InputError(
             "No approved record may be shown for %(names)s: there is none, or validation and test have them all",
@@ -128,16 +128,15 @@ class _Sources:
         """Return the calls for texts of a label, each on a record that is not ``taken``; the least used come first."""
         mine = self.people.get(label, [])
         first = sorted((id_ for id_ in mine if id_ not in taken), key=lambda id_: self._place(label, id_, 0))
-        sizes = [min(EACH, count - start) for start in range(0, count, EACH)]
-        return [self._call(label, id_, size) for id_, size in zip(first, sizes, strict=False)]
+        return [self._call(label, id_) for id_ in first[:count]]
 
-    def _call(self, label: str, record_id: int, count: int) -> Writing:
+    def _call(self, label: str, record_id: int) -> Writing:
         others = [id_ for id_ in self.people[label] if id_ != record_id]
         shown = [record_id, *self._some(label, others, record_id, _PEOPLES - 1)]
         shown += self._some(label, self.written.get(label, []), record_id, _WRITTEN)
         roots = [source for id_ in shown if id_ in self.origins for source in self.origins[id_].sources]
         sources = sorted({*shown, *roots})
-        return Writing(record_id, label, count, shown, sources, self.rounds[label, record_id])
+        return Writing(record_id, label, shown, sources, self.rounds[label, record_id])
 
     def _some(self, label: str, ids: Iterable[int], salt: int, most: int) -> list[int]:
         return sorted(ids, key=lambda id_: self._place(label, id_, salt))[:most]
@@ -216,7 +215,7 @@ class Reviews(Task):
         one = self.wanted[record.id]
         title = self.own.schema.label(one.label).titled(style.language)
         label = one.label if title == one.label else f"{one.label} ({title})"
-        words = {"reviews": "\n\n".join(shown), "label": label, "count": str(one.count)}
+        words = {"reviews": "\n\n".join(shown), "label": label, "count": str(EACH)}
         asked = prompts.filled("write-ask.v1", style.language, **words)
         return [{"role": "system", "content": system}, {"role": "user", "content": asked}]
 
@@ -233,9 +232,8 @@ class Reviews(Task):
         if not isinstance(texts, list):
             message = Sentence("Expected one object with the only key %(name)r, and a list of texts in it", name=NAME)
             return ParseFailure("shape", message, completion)
-        most = self.wanted[record.id].count
-        if not 1 <= len(texts) <= most:
-            message = Sentence("The answer has %(n)s texts; 1 to %(most)s were asked for", n=len(texts), most=most)
+        if not 1 <= len(texts) <= EACH:
+            message = Sentence("The answer has %(n)s texts; 1 to %(most)s were asked for", n=len(texts), most=EACH)
             return ParseFailure("count", message, completion)
         try:
             return [self.schema.parse(text) for text in texts]

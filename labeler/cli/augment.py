@@ -35,7 +35,9 @@ _DROPPED = {
 @click.option(
     "--label", "labels", multiple=True, metavar="LABEL", help="Only for this label; can be given several times"
 )
-@click.option("--count", type=click.IntRange(1, 200), default=10, show_default=True, help="Texts of each label")
+@click.option(
+    "--count", type=click.IntRange(1, 200), default=10, show_default=True, help="Texts of each label, in calls for 5"
+)
 @run_options("backend", "model_id", "temperature", "budget")
 @click.option("--dry-run", is_flag=True, help="Show what it would take; call nothing")
 @click.option("--show", type=click.IntRange(1), metavar="RUN", help="Show again what an earlier run wrote")
@@ -75,14 +77,11 @@ def augment(
 
 def _planned(plan: Plan) -> Iterator[str]:
     """Yield what is asked for, label by label, and what cannot be."""
-    wanted = Counter[str]()
-    for one in plan.writings:
-        wanted[one.label] += one.count
-    for label, n in wanted.items():
-        few = (
-            f" of {plan.short[label][0]}: at most 5 after each record that may be shown" if label in plan.short else ""
-        )
-        yield f"{label}: {n} texts{few}"
+    from labeler.augment.asking import EACH
+
+    for label, calls in Counter(one.label for one in plan.writings).items():
+        few = f"; for more there must be more approved records: {EACH} after each" if label in plan.short else ""
+        yield f"{label}: {calls * EACH} texts are asked for{few}"
     for label in plan.alone:
         yield f"{label}: no approved record may be shown, so nothing can be written"
 

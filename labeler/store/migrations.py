@@ -790,7 +790,7 @@ def m033_written(db: SqliteUtils) -> None:
         db,
         """CREATE TABLE writings (
             run_id INTEGER NOT NULL, record_id INTEGER NOT NULL, project_id INTEGER NOT NULL, task TEXT NOT NULL,
-            label TEXT NOT NULL, count INTEGER NOT NULL, shown TEXT NOT NULL, sources TEXT NOT NULL,
+            label TEXT NOT NULL, shown TEXT NOT NULL, sources TEXT NOT NULL,
             round INTEGER NOT NULL, failure TEXT, PRIMARY KEY (run_id, record_id)) WITHOUT ROWID;
         CREATE INDEX writings_task ON writings (project_id, task, label);
         CREATE TABLE written (

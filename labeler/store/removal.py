@@ -2,9 +2,10 @@
 
 With a record go its decisions, rankings, suggestions, vectors, places in queues, claims and runs, its search text and
 its memory of splits; whoever removes it removes the records that a model wrote after it as well. An exact copy takes
-its place. Products that showed it are made again from the reviews that are left, and lose what was decided and suggested on the old text. Of calls the text goes and the cost stays, so that the
-books are right. Events stay: they hold numbers, never texts. Numbers of what is gone are never given again, so that no
-page, index or evidence takes one thing for another.
+its place. Products that showed it are made again from the reviews that are left, and lose what was decided and
+suggested on the old text. Of calls the text goes and the cost stays, so that the books are right. Events stay: they
+hold numbers, never texts. Numbers of what is gone are never given again, so that no page, index or evidence takes one
+thing for another.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _SAME = "g.run_id = w.run_id AND g.record_id = w.after_id"
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """One call that asks for ``count`` texts of a label. Its item in the run is the record ``record_id``.
+    """One call that asks for texts of a label. Its item in the run is the record ``record_id``.
 
     ``shown`` are the records in its prompt. ``sources`` are those and what they were written after themselves.
     ``round`` counts the calls of this label before it on the same record. ``failure`` says why its answer cannot be
@@ -34,7 +34,6 @@ class Writing:
 
     record_id: int
     label: str
-    count: int
     shown: Sequence[int]
     sources: Sequence[int]
     round: int = 0
@@ -69,18 +68,17 @@ class Written:
     def ask(self, tx: Tx, project_id: int, task: str, run_id: int, writings: Sequence[Writing]) -> None:
         """Store the calls of a run."""
         rows = [
-            (run_id, one.record_id, project_id, task, one.label, one.count, strictjson.dumps(list(one.shown)),
-             strictjson.dumps(list(one.sources)), one.round)
+            (run_id, one.record_id, project_id, task, one.label, *_listed(one.shown, one.sources), one.round)
             for one in writings
-        ]  # fmt: skip
-        tx.insert("writings", "run_id, record_id, project_id, task, label, count, shown, sources, round", rows)
+        ]
+        tx.insert("writings", "run_id, record_id, project_id, task, label, shown, sources, round", rows)
 
     def of_run(self, run_id: int) -> list[Writing]:
         """Return the calls of a run that asks for texts; none of another."""
         rows = self.db.all("SELECT * FROM writings WHERE run_id = :id ORDER BY label, record_id", {"id": run_id})
         return [
             Writing(
-                row["record_id"], row["label"], row["count"], strictjson.loads(row["shown"]),
+                row["record_id"], row["label"], strictjson.loads(row["shown"]),
                 strictjson.loads(row["sources"]), row["round"], failure_in(row["failure"]),
             )
             for row in rows
@@ -182,3 +180,7 @@ class Written:
                   WHERE g.project_id = :p AND w.record_id IS NOT NULL ORDER BY w.record_id"""
         rows = (tx or self.db).all(sql, {"p": project_id, "ids": strictjson.dumps(list(record_ids))})
         return [row["record_id"] for row in rows]
+
+
+def _listed(*lists: Sequence[int]) -> list[str]:
+    return [strictjson.dumps(list(one)) for one in lists]
