@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import enter
 from fake_openai import Answer, completion
+from flask.testing import FlaskClient
 from test_cli import Shell
 from test_replay import Lab
+from test_web_pages import Page
 
-from labeler import removal, strictjson
+from labeler import accounts, removal, strictjson
 from labeler.annotation import queue
 from labeler.annotation.decisions import Decision
 from labeler.app import create_app
@@ -654,3 +657,49 @@ def test_a_run_that_wrote_nothing_is_not_shown(shell: tuple[Shell, Farm]) -> Non
     runs.start(farm.store, farm.id, "sentiment", farm.add("새 리뷰 하나"), {"backend": "nearest"})
     words = ["augment", "--project", farm.project["name"], "--task", "sentiment"]
     assert "Run 1 wrote nothing for this task" in run.fails(*words, "--show", "1")
+
+
+# By the page
+
+
+def test_a_run_goes_from_the_form_to_its_page(farm: Farm) -> None:
+    """Estimated, started, and told label by label, with what cannot be read as text."""
+    client = signed_in(farm, accounts.ADMIN)
+    form = {"task": "sentiment", "label": "neutral", "count": "10", **SETTINGS}
+    hostile = "<script>alert(1)</script> no JSON"
+    farm.answers(said(FINE[0], FINE[4], "정말 달고 맛있어요 아이가 좋아해요 또 살게요"), hostile)
+    where = f"/projects/{farm.id}/replays/augment"
+    estimated = Page(client.post(where, data=form).text).said
+    assert "Texts 2 2" in estimated and "$" in estimated and not farm.writer.requests
+    started = client.post(where, data={**form, "action": "start"})
+    Worker(farm.instance).run_until_idle()
+    page = client.get(started.location).text
+    assert "neutral 3 2 1 taken for another label by the free suggestion" in Page(page).said
+    assert "An answer for neutral could not be read" in page and "<script>alert(1)" not in page
+
+
+def test_what_is_wrong_with_the_form_stands_by_it(farm: Farm) -> None:
+    form = {"task": "sentiment", "backend": "nearest", "count": "15", "action": "start"}
+    refused = signed_in(farm, accounts.ADMIN).post(f"/projects/{farm.id}/replays/augment", data=form)
+    assert refused.status_code == 400 and "name a backend that asks one" in Page(refused.text).said
+    assert 'name="count" type="number" min="1" max="200" value="15"' in refused.text
+
+
+def test_only_an_admin_has_texts_written(farm: Farm) -> None:
+    client = signed_in(farm, "reviewer")
+    assert client.post(f"/projects/{farm.id}/replays/augment", data={"task": "sentiment"}).status_code == 403
+    assert "Let a model write" not in client.get(f"/projects/{farm.id}/replays").text
+
+
+def signed_in(farm: Farm, role: str) -> FlaskClient:
+    """Return the client of an admin, or of a reviewer of the project."""
+    app = create_app(farm.instance, {"TESTING": True, "WTF_CSRF_ENABLED": False})
+    admin = accounts.add_reviewer(farm.store, "admin", "a few plain words", accounts.ADMIN)
+    person = admin
+    if role != accounts.ADMIN:
+        person = accounts.add_reviewer(farm.store, "reviewer", "a few plain words")
+        accounts.set_member(farm.store, farm.id, person, role, admin)
+    client = app.test_client()
+    client.environ_base["HTTP_ACCEPT_LANGUAGE"] = "en"
+    enter(client, app, person)
+    return client

@@ -94,6 +94,7 @@ TABLE: dict[str, set[str]] = {
     "replays.again": MEMBERS,
     "replays.use": PROJECT_ADMINS,
     "replays.search": PROJECT_ADMINS,
+    "replays.augment": PROJECT_ADMINS,
     "replays.adopt": PROJECT_ADMINS,
     "training.form": PROJECT_ADMINS,
     "training.start": PROJECT_ADMINS,
@@ -136,6 +137,7 @@ FORMS = {
     "replays.start": {"task": "sentiment", "backend": "nearest"},
     "replays.use": {"arm": "0"},
     "replays.search": {"task": "sentiment"},
+    "replays.augment": {"task": "sentiment"},
     "replays.adopt": {"draft": "1"},
     "signin.sign_in": {"name": "admin", "password": PASSWORD},
 }

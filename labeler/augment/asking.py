@@ -59,6 +59,12 @@ class Plan:
         return Asking.of(self.suggester, self.writings)
 
 
+def supports(task: Task) -> bool:
+    """Whether texts can be written for a task: it labels single reviews with labels of a list."""
+    schema = task.schema
+    return task.unit == RECORD and not schema.sides and (schema.one_of_labels or schema.set_of_labels)
+
+
 def plan(
     instance: Instance, project: Mapping[str, Any], task: Task, labels: Sequence[str] = (), count: int = 2 * EACH,
     settings: Mapping[str, Any] | None = None,
@@ -70,7 +76,7 @@ def plan(
     is not there or a backend that writes nothing, and where no label lacks anything or no record may be shown.
     """
     schema = task.schema
-    if task.unit != RECORD or schema.sides or not (schema.one_of_labels or schema.set_of_labels):
+    if not supports(task):
         raise InputError("Texts are written for tasks that label single reviews with labels of a list")
     if strange := [name for name in labels if name not in schema.candidates()]:
         raise InputError(

@@ -20,6 +20,7 @@ from labeler.export.contacts import kinds_in
 from labeler.ingest.clusters import near_duplicates
 from labeler.instance import Instance
 from labeler.records import ParseFailure, Record
+from labeler.sentence import N_
 from labeler.store import NewRecord, Row, Store, Tx
 from labeler.store.records import Ready, ready
 from labeler.store.written import ALIKE, CONTACT, COPY, KEPT, OTHER_LABEL, REFUSED, UNCHECKED
@@ -29,6 +30,14 @@ from labeler.text import clean_text, content_hash
 TOO_ALIKE = 0.7
 """From this ROUGE-L on a text says what another has said (Wang et al. 2022)."""
 _COMPARED = 1_000
+DROPPED = {
+    COPY: N_("nearly a review that is there"),
+    ALIKE: N_("too like a text of the label"),
+    OTHER_LABEL: N_("taken for another label by the free suggestion"),
+    CONTACT: N_("with contact data"),
+    REFUSED: N_("refused by a plugin"),
+}
+"""Why texts are dropped, in words."""
 
 
 def sift(instance: Instance, run_id: int) -> Counter[str]:

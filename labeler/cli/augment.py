@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from labeler.instance import Instance
 
 _LOOK = 0.3
-_DROPPED = {
-    "copy": "nearly a review that is there",
-    "alike": "too like a text of the label",
-    "other_label": "taken for another label by the free suggestion",
-    "contact": "with contact data",
-    "refused": "refused by a plugin",
-}
 
 
 @cli.command()
@@ -114,6 +107,7 @@ def _trouble(instance: Instance, run_id: int) -> bool:
 
 def _told(instance: Instance, run: Mapping[str, Any]) -> Iterator[str]:
     """Yield what became of the texts of a run, label by label, and the answers that cannot be read."""
+    from labeler.augment.sifting import DROPPED
     from labeler.store.written import KEPT, UNCHECKED
 
     written = instance.store.written
@@ -124,7 +118,7 @@ def _told(instance: Instance, run: Mapping[str, Any]) -> Iterator[str]:
             f" ({n[UNCHECKED]} not compared with the free suggestion, which is not ready)" if n[UNCHECKED] else ""
         )
         yield f"{label}: {n.total()} written, {kept} kept{unchecked}"
-        yield from (f"  dropped: {n[why]} {said}" for why, said in _DROPPED.items() if n[why])
+        yield from (f"  dropped: {n[why]} {said}" for why, said in DROPPED.items() if n[why])
         if n[""]:
             yield f"  not sifted yet: {n['']}; 'labeler worker' or 'labeler serve' does it"
     for one in written.of_run(run["id"]):

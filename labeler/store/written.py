@@ -96,9 +96,9 @@ class Written:
 
     def waiting(self) -> list[tuple[int, int]]:
         """Return (project, run) of texts that wait to be sifted."""
-        sql = f"""SELECT DISTINCT g.project_id, w.run_id FROM written w JOIN writings g ON {_SAME}
-                  WHERE w.outcome IS NULL ORDER BY w.run_id"""
-        return [(row["project_id"], row["run_id"]) for row in self.db.all(sql)]
+        sql = """SELECT project_id, id FROM runs
+                 WHERE id IN (SELECT run_id FROM written WHERE outcome IS NULL) ORDER BY id"""
+        return [(row["project_id"], row["id"]) for row in self.db.all(sql)]
 
     def unsifted(self, run_id: int) -> list[Row]:
         """Return ``id``, ``text``, ``task``, ``label`` and ``after_id`` of the texts of a run that wait, in order."""
