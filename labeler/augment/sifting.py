@@ -25,7 +25,7 @@ from labeler.store import NewRecord, Row, Store, Tx
 from labeler.store.records import Ready, ready
 from labeler.store.written import ALIKE, CONTACT, COPY, KEPT, OTHER_LABEL, REFUSED, UNCHECKED
 from labeler.task import Task
-from labeler.text import clean_text, content_hash
+from labeler.text import clean_text
 
 TOO_ALIKE = 0.7
 """From this ROUGE-L on a text says what another has said (Wang et al. 2022)."""
@@ -67,7 +67,7 @@ def _store(
     """Say what became of a text, and make a record of one that is kept."""
     kept = outcome in (KEPT, UNCHECKED)
     if kept and store.records.original(project_id, new[0].key, new[0].digest) is not None:
-        # It came in with a file this very moment.
+        # One too short for near-duplicates, or one that came in with a file this very moment.
         outcome, kept = COPY, False
     if store.written.sift(tx, text_id, outcome) and kept:
         (stored,) = store.records.add_ready(tx, project_id, new, [task])
@@ -114,7 +114,7 @@ class _Sieve:
             return CONTACT
         if text is None:
             return REFUSED
-        if self.near[id_] or self.store.records.original(self.project_id, "", content_hash(text)) is not None:
+        if self.near[id_]:
             return COPY
         words = tokens(text)
         if any(rouge_l(words, other) >= TOO_ALIKE for other in self.like[label]):
