@@ -418,7 +418,7 @@ def test_a_written_text_waits_pending_with_an_ordinary_suggestion_and_a_sign(far
     (record,) = farm.written
     assert farm.store.work.get(record.id, "sentiment")["state"] == "pending"
     opened = farm.instance.queue(farm.project, farm.task).open(farm.kim, record.id, "page-0001")
-    with create_app(farm.instance).test_request_context():
+    with create_app(farm.instance).test_request_context(headers={"Accept-Language": "en"}):
         shown = DeskView(farm.instance, farm.project, farm.task, "en").payload(opened)
     assert "a model wrote this" in shown["html"]
     assert "gpt-4o-mini wrote this text for the label Neutral; no customer did" in shown["html"]
