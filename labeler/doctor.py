@@ -250,7 +250,7 @@ def _equal(index: ExampleIndex) -> bool:
     """Whether the examples are the approved annotations whose value the label schema of today allows."""
     held = {entry.annotation_id for _, entry in index.entries()}
     pages = index.store.annotations.approved_pages(index.project_id, index.task.name, unit=index.task.unit)
-    return held == {row["id"] for page in pages for row in page if _allowed(index, row)}
+    return held == {row["id"] for page in pages for row in page if not row["written"] and _allowed(index, row)}
 
 
 def _allowed(index: ExampleIndex, row: Row) -> bool:

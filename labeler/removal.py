@@ -142,11 +142,22 @@ def _going(store: Store, target: Target, tx: Tx | None = None) -> Preview:
     if target.kind == IMPORT:
         part = removal.part(id_, target.number, tx)
         given = part.get("given", 0)
-        if part.get("record", 0) > _FEW:
+        # Which records were written after those of an import is not counted beforehand.
+        if part.get("record", 0) > _FEW and not store.written.any(id_, tx):
             _check_import(store, target, tx)
             return Preview({id_: removal.going_counted(id_, target.number, tx)}, given)
     parts = _parts(store, target, tx)
-    return Preview({project_id: removal.going(project_id, ids, tx) for project_id, ids in parts.items()}, given)
+    return Preview({project_id: _part(store, project_id, ids, tx) for project_id, ids in parts.items()}, given)
+
+
+def _with_written(store: Store, project_id: int, ids: Sequence[int], tx: Tx | None) -> list[int]:
+    """Return records with those that a model wrote after them: these hold what they say, in other words."""
+    return sorted({*ids, *store.written.after(project_id, ids, tx)})
+
+
+def _part(store: Store, project_id: int, ids: Sequence[int], tx: Tx | None) -> Going:
+    whole = _with_written(store, project_id, ids, tx)
+    return replace(store.removal.going(project_id, whole, tx), written=len(whole) - len(set(ids)))
 
 
 def _check_import(store: Store, target: Target, tx: Tx | None) -> None:
@@ -175,8 +186,8 @@ def _remove_records(store: Store, tx: Tx, target: Target, reviewer_id: int | Non
     if target.kind == PERSON:
         store.removal.erase_answers(tx, target.words)
     for project_id, ids in parts.items():
-        going = gone[project_id] = store.removal.going(project_id, ids, tx)
-        store.removal.remove(tx, project_id, ids)
+        going = gone[project_id] = _part(store, project_id, ids, tx)
+        store.removal.remove(tx, project_id, _with_written(store, project_id, ids, tx))
         number = {"number": target.number} if target.number else {}
         # Neither key nor text: an event is kept for good.
         detail = number | {"records": going.records, "decisions": going.decisions, "labels": going.labels}

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from labeler import telling
+from labeler.augment.asking import Asking
+from labeler.augment.sifting import sift
 from labeler.backends.base import LEARNING
 from labeler.errors import Conflict, LabelerError
 from labeler.evaluation import replay
@@ -31,11 +33,11 @@ from labeler.prelabel.meant import FREE
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
 from labeler.sentence import Sentence
-from labeler.settings import BATCH_EXECUTOR, DRAFT, LOCAL_EXECUTOR, REPLAY, overrides, read_settings
+from labeler.settings import BATCH_EXECUTOR, DRAFT, LOCAL_EXECUTOR, REPLAY, WRITE, overrides, read_settings
 from labeler.store.acts import ONGOING
 from labeler.store.database import HELD_BACK, held_back
 from labeler.store.ledger import OPEN
-from labeler.store.upkeep import DERIVED, VECTORS
+from labeler.store.upkeep import DERIVED, VECTORS, WRITTEN
 from labeler.store.work import DISAGREEMENT, SCORE
 from labeler.task import GROUP, Task
 
@@ -72,7 +74,7 @@ class Worker:
             "imports": self._imports,
             "runs": lambda: self._runs(False),
             "refreshes": lambda: self._runs(True),
-            "replays": self._replays,
+            "replays": lambda: self._replays() | self.sift(),
             "upkeep": self._upkeep,
             "plugins": self._tell,
         }
@@ -92,7 +94,13 @@ class Worker:
     def run_until_idle(self) -> None:
         """Do everything there is to do in this thread, then return."""
         while not self.stopping.is_set() and (
-            self._imports() | self._replays() | self._runs(False) | self._runs(True) | self._upkeep() | self._tell()
+            self._imports()
+            | self._replays()
+            | self._runs(False)
+            | self._runs(True)
+            | self.sift()
+            | self._upkeep()
+            | self._tell()
         ):
             pass
 
@@ -256,6 +264,8 @@ class Worker:
         instance = self.instance
         if run["settings"].get("purpose") == DRAFT:
             return Drafting.of_run(instance.suggester(project, task, own), run["settings"])
+        if run["settings"].get("purpose") == WRITE:
+            return Asking.of_run(instance.suggester(project, task, own), run["id"])
         if run["settings"].get("purpose") == REPLAY:
             return Replaying.of(instance.suggester(project, task, own), run["settings"])
         try:
@@ -304,6 +314,21 @@ class Worker:
         if not waiting or self.stopping.is_set():
             return False
         return replay.walk(self.instance, waiting[0], self.stopping.is_set)
+
+    # Written texts
+
+    def sift(self) -> bool:
+        """Sift the texts that models wrote, of whatever run; return whether any were."""
+        written = self.instance.store.written
+        waiting = written.waiting()
+        for project_id in dict.fromkeys(project_id for project_id, _ in waiting):
+            self._tend(project_id, WRITTEN, self._sift)
+        return bool(waiting) and written.waiting() != waiting
+
+    def _sift(self, project_id: int, place: str) -> None:
+        for of, run_id in self.instance.store.written.waiting():
+            if of == project_id and not self.stopping.is_set():
+                sift(self.instance, run_id)
 
     def _tell(self) -> bool:
         return telling.tell(self.instance, self.stopping.is_set)

@@ -175,3 +175,17 @@ def test_a_sample_is_spread_over_what_was_changed_and_says_what_stands_now(world
     world.approve(rows[2]["record_id"], "positive")
     assert [row["value_now"] for row in acts.sample(id_, 6)][2] == '"positive"'
     assert acts.sample(id_, 6)[2]["reviewer_now"] == "kim"
+
+
+def test_texts_that_a_model_wrote_are_not_approved_unread(world):
+    """They are left out of approvals and labels given at once, and found by what they are."""
+
+    def write(tx):
+        tx.run("INSERT INTO written (run_id, after_id, model_id, text, record_id) VALUES (1, 1, 'm', NULL, ?)",
+               [world.records[13]])  # fmt: skip
+
+    world.store.write(write)
+    done(acts_of(world), Asked("approve"))
+    id_ = done(acts_of(world), Asked("label", "is:written", "negative"))
+    assert world.state(world.records[13]) == "pending"
+    assert json.loads(world.store.acts.get(id_)["left_out"]) == {"written": 1}

@@ -28,11 +28,12 @@ from labeler.task import Task
 
 APPROVE, LABEL, REJECT, REOPEN = "approve", "label", "reject", "reopen"
 KINDS = (APPROVE, LABEL, REJECT, REOPEN)
-SAME, BLIND, UNSUGGESTED, UNFIT, DECIDED, HELD, PENDING = (
-    "same", "blind", "unsuggested", "unfit", "decided", "held", "pending"
+SAME, BLIND, UNSUGGESTED, UNFIT, DECIDED, HELD, PENDING, WRITTEN = (
+    "same", "blind", "unsuggested", "unfit", "decided", "held", "pending", "written"
 )  # fmt: skip
 """Why a record is left out: it is so already, is to be decided blind, has no suggestion to approve, cannot have the
-label, is decided (only pending suggestions are approved), is on somebody's desk, is pending already."""
+label, is decided (only pending suggestions are approved), is on somebody's desk, is pending already, was written by a
+model."""
 MOST_CHOSEN = 5000
 SAMPLE, LOOKED_AT = 20, 20_000
 _SLICE = 500
@@ -183,6 +184,9 @@ class Acts:
             return "pending", None, "" if state != "pending" else PENDING
         if kind == REJECT:
             return REJECTED, None, "" if state != REJECTED else SAME
+        if row["written"]:
+            # What a model wrote counts only once a person has read it.
+            return state, None, WRITTEN
         if kind == LABEL:
             return self._labelled(row, asked.value)
         if state != "pending":

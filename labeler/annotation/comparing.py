@@ -78,8 +78,9 @@ class Comparing:
 
     def _is_blind(self, row: Any) -> bool:
         # Whoever saw its suggestions here could not decide on it without them any more.
-        pending = row["state"] == "pending"
-        return pending and is_blind(self.project_id, self.task.name, row["record_id"], self.blind_share)
+        pending, id_ = row["state"] == "pending", row["record_id"]
+        chosen = pending and is_blind(self.project_id, self.task.name, id_, self.blind_share)
+        return chosen and not self.store.written.is_written(id_)
 
     def _comparison(self, record: Record, reviewer_id: int) -> Comparison:
         suggestions = self.store.suggestions.of_record(record.id, self.task.name)

@@ -137,6 +137,9 @@ class Decisions:
             self._check_first(tx, row, current, reviewer_id, decision)
         state = APPROVED if decision.action == "approve" else REJECTED
         how, agreement = self._compare(tx, decision, value)
+        if self.store.written.is_written(decision.record_id, tx):
+            # It was let in because the free suggestion says what was asked for: that they agree measures nothing.
+            agreement = None
         annotation_id = self.store.annotations.add(
             tx,
             {

@@ -58,7 +58,7 @@ FIELDS = {
     "model": Field(_TEXT, "모델", N_("The model or backend that suggested")),
     "is": Field(
         _CLOSED, "종류", N_("What the record is"),
-        dict(zip(IS, ("블라인드", "중복", "상품", "제안있음", "읽지못함", "이견있음"), strict=True)),
+        dict(zip(IS, ("블라인드", "중복", "상품", "제안있음", "읽지못함", "이견있음", "모델작성"), strict=True)),
     ),
     "flag": Field(_TEXT, "표시", N_("What the suggestion is marked with, such as a cut text")),
     "act": Field(_NUMBER, "일괄", N_("The number of the act on many records that decided")),

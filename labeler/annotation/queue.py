@@ -274,12 +274,17 @@ class Queue:
             token=token,
             version=row["version"],
             lease=self.lease,
-            blind=row["state"] == "pending" and is_blind(self.project_id, self.task.name, record_id, self.blind_share),
+            blind=row["state"] == "pending" and self._is_blind(record_id),
             state=row["state"],
             suggestion_id=row["suggestion_id"],
             annotation=self.store.annotations.current(record_id, self.task.name),
             held_by=held_by,
         )
+
+    def _is_blind(self, record_id: int) -> bool:
+        """Whether a record measures suggestions. What a model wrote for a label is no measure of them."""
+        chosen = is_blind(self.project_id, self.task.name, record_id, self.blind_share)
+        return chosen and not self.store.written.is_written(record_id)
 
     def touch(self, reviewer_id: int, record_id: int, token: str, version: int | None = None) -> float:
         """Say that a person works on the draft: refreshes leave it alone, and the claim starts anew.

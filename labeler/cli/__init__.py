@@ -13,6 +13,7 @@
     replay.py       replay, ready
     evaluate.py     evaluate
     improve.py      improve
+    augment.py      augment
     train.py        train
     settings.py     settings of the instance, a project, a task
     models.py       backends, models
@@ -31,6 +32,7 @@ from itertools import chain, pairwise
 import click
 
 from labeler.cli import (
+    augment,
     calibration,
     care,
     classifier,
@@ -53,8 +55,8 @@ from labeler.cli.base import cli, instance_folder
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
-    "calibration", "care", "classifier", "cli", "data", "evaluate", "exports", "improve", "main", "models", "people",
-    "plugin", "records", "removal", "replay", "runs", "serve", "settings", "train",
+    "augment", "calibration", "care", "classifier", "cli", "data", "evaluate", "exports", "improve", "main", "models",
+    "people", "plugin", "records", "removal", "replay", "runs", "serve", "settings", "train",
 ]  # fmt: skip
 
 

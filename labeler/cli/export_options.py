@@ -43,7 +43,7 @@ def row_options(command: Command) -> Command:
     def run(**given: Any) -> Any:
         from labeler.export import Filters, Selection
 
-        mine = {name: clean(name, given.pop(name)) for name in (*_OPTIONS, "blind", "language")}
+        mine = {name: clean(name, given.pop(name)) for name in (*_OPTIONS, "blind", "language", "without_written")}
         selection = Selection.read(**{name: mine.pop(name) for name in _OF_SELECTION})
         return command(filters=Filters.read(**mine), selection=selection, **given)
 
@@ -51,6 +51,7 @@ def row_options(command: Command) -> Command:
     decorated = click.option("--language", type=click.Choice(["ko", "en"]), help="Only records in this language")(
         decorated
     )
+    decorated = click.option("--without-written", is_flag=True, help="Leave out texts that a model wrote")(decorated)
     decorated = click.option("--blind", is_flag=True, help="Only labels made without a suggestion in sight")(decorated)
     for name, (option, metavar, meaning) in reversed(_OPTIONS.items()):
         decorated = click.option(

@@ -125,7 +125,7 @@ def _show_findings(manifest: Mapping[str, Any]) -> None:
     filtered = ", ".join(f"{n} by {name}" for name, n in manifest.get("filtered", {}).items())
     if filtered:
         click.echo(f"Filtered: {filtered}", err=True)
-    for what, said in (("left_out", "Left out"), ("moved", "Moved"), ("warnings", "Note")):
+    for what, said in (("left_out", "Left out"), ("moved", "Moved"), ("written", "Written"), ("warnings", "Note")):
         for finding in manifest.get(what, []):
             # What is said of a split has no rows of its own.
             shown = f"{finding['count']} x {finding['message']}" if finding["keys"] else finding["message"]

@@ -151,6 +151,8 @@ def _lines(going: Any) -> list[str]:
         "answers of models": going.calls,
     }
     lines = [", ".join(f"{n} {what}" for what, n in counts.items() if n or what == "records")]
+    if going.written:
+        lines.append(f"{going.written} of them were written by a model after the others")
     if going.at_most:
         lines.append("At most: products, copies and exports of an import this large are not looked through one by one")
     if going.copies:

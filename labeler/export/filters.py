@@ -45,6 +45,7 @@ class Filters:
     Of the record: its ``language``, the words of ``query`` in its text as a search finds them, ``metadata`` as pairs of
     column and value (of several values for one column, one is enough), the ``shortest`` and ``longest`` text in
     characters, and the largest share of it that is ``repeated``: in runs of four or more equal characters.
+    ``without_written`` leaves out what a model wrote.
     """
 
     how: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class Filters:
     shortest: int | None = None
     longest: int | None = None
     repeated: float | None = None
+    without_written: bool = False
 
     def __post_init__(self) -> None:
         strange = [name for name in self.how if name not in HOWS]
@@ -139,6 +141,7 @@ class Filters:
             "query": lambda row: found is not None and found(row["text"]),
             "shortest": lambda row: len(row["text"]) >= (self.shortest or 0),
             "longest": lambda row: len(row["text"]) <= (self.longest or 0),
+            "without_written": lambda row: not row["written"],
             "repeated": lambda row: repeated(row["text"]) <= (self.repeated or 0.0),
         }
         return {name: tests[name] for name in self.names if name in tests}

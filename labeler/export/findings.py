@@ -47,6 +47,11 @@ _REASONS = {
         "Earlier exports put these records, or what belongs to them, into a split that has no share"
         " now; give it a share, or split all records again"
     ),
+    "written": N_("A model wrote the text (%(model)s), and people decided on its label"),
+    "written_held_out": N_(
+        "A model wrote the text after records that are held out now; in train it would tell of what is tested"
+    ),
+    "written_copy": N_("A model wrote the text, and customers wrote the same, or nearly the same"),
     "moved": N_("All records were split again: from %(before)s to %(split)s"),
     "changed": N_("Somebody decided these records again while the export ran; export again to have them"),
 }
@@ -68,6 +73,11 @@ class Findings:
 
     def to_json(self) -> list[dict[str, Any]]:
         return [finding(kind, said, self._counts[kind, said], keys) for (kind, said), keys in self._keys.items()]
+
+    @property
+    def total(self) -> int:
+        """How many rows were added."""
+        return self._counts.total()
 
     def __str__(self) -> str:
         counted = (Sentence("%(why)s (%(n)s)", why=said, n=f"{n:,}") for (_, said), n in self._counts.items())

@@ -41,9 +41,10 @@ from labeler.export.splits import (
     by_label,
     split_of,
 )
-from labeler.records import Value
+from labeler.records import Record, Value
 from labeler.sentence import N_, Sentence
-from labeler.store import Row
+from labeler.store import Row, Store
+from labeler.store.written import Origin
 from labeler.task import Task
 
 FEW = 10
@@ -53,7 +54,10 @@ T = TypeVar("T")
 
 
 class _Seen(NamedTuple):
-    """All that is kept of a row between the passes; ``date`` is 0 unless splits are by date."""
+    """All that is kept of a row between the passes; ``date`` is 0 unless splits are by date.
+
+    ``written`` says that a model wrote the text.
+    """
 
     annotation_id: int
     record: Linked
@@ -62,6 +66,7 @@ class _Seen(NamedTuple):
     counts_as: tuple[str, ...]
     cluster: int | None
     date: float
+    written: bool
 
     @property
     def key(self) -> str:
@@ -85,7 +90,7 @@ class Plan:
     A ranking has its number with a minus sign in place of an annotation id. ``seen`` is the newest memory of splits
     that it knows of. ``beside`` are the annotations of other tasks that stand
     in the answer of a row, and ``asked`` says how the prompts are put. ``filtered`` counts the rows that each filter
-    kept out, ``moved`` names those that left in another split before.
+    kept out, ``moved`` names those that left in another split before, and ``written`` those that a model wrote.
     """
 
     seen: int
@@ -96,6 +101,7 @@ class Plan:
     left_out: Findings = field(default_factory=Findings)
     warnings: Findings = field(default_factory=Findings)
     moved: Findings = field(default_factory=Findings)
+    written: Findings = field(default_factory=Findings)
     filtered: Counter[str] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
@@ -117,12 +123,15 @@ class Plan:
             "filtered": dict(self.filtered),
             "left_out": self.left_out.to_json(),
             "moved": self.moved.to_json(),
+            "written": self.written.to_json(),
             "warnings": [*self.warnings.to_json(), *self._about_splits(shares, counts)],
         }
 
     def _about_splits(self, shares: Shares, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+        # What a model wrote stands in train alone, and is no part of what was split.
+        split = counts - Counter({TRAIN: self.written.total})
         for name in shares.used():
-            n, share, wanted = counts[name], counts[name] / max(counts.total(), 1), shares.as_dict()[name]
+            n, share, wanted = counts[name], split[name] / max(split.total(), 1), shares.as_dict()[name]
             if not n or abs(share - wanted) > 0.1:
                 said = _SHARE_MISSED if n else _SHARE_EMPTY
                 yield finding(
@@ -183,7 +192,10 @@ def plan_of(job: Job, chosen: TrainingFormat, source: Source | None = None) -> P
     Raises :class:`InputError` if no row is left, or for a name that is asked for and that no row has.
     """
     plan = Plan(seen=job.store.splits.newest(job.project["id"]))
-    rows = _without_contradictions(_all_seen(job, chosen, plan, source), plan, job.options.keep_contradicting)
+    seen = _all_seen(job, chosen, plan, source)
+    real = [one for one in seen if not one.written]
+    rows = _without_contradictions(real, plan, job.options.keep_contradicting)
+    rows += _unlike(real, (one for one in seen if one.written), plan)
     for row in () if source is None else source.unapproved(plan.left_out):
         if _without_contacts(job, row, None, "", plan):
             _warn_of_controls(row, plan)
@@ -223,6 +235,8 @@ def plan_again(job: Job, chosen: TrainingFormat) -> Plan:
         plan.beside[row["id"]] = tuple(id_ for id_, _ in found.others.values())
         if chosen.complete:
             columns.update(strictjson.loads(row["metadata"]))
+        if row["written"]:
+            plan.written.add("written", row["key"], model="")
     plan.columns = sorted(columns)
     return plan
 
@@ -267,7 +281,9 @@ def _seen(job: Job, row: Row, answer: str = "", counts_as: tuple[str, ...] = ())
     digest = bytes.fromhex(row["content_hash"])
     said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
     record = _linked(row["record_id"], row["key"], row["cluster"], row["grp"], digest)
-    return _Seen(row["id"], record, digest, said, counts_as, row["cluster"], _date(job, row))
+    return _Seen(
+        row["id"], record, digest, said, counts_as, row["cluster"], _date(job, row), bool(row["written"])
+    )  # fmt: skip
 
 
 def _warn_of_controls(row: Row, plan: Plan) -> None:
@@ -292,45 +308,101 @@ def _date(job: Job, row: Row) -> float:
     return job.selection.dated(row["key"], row["created_at"], metadata)
 
 
+def _linked_row(row: Row) -> Linked:
+    return _linked(row["id"], row["key"], row["cluster"], row["grp"], bytes.fromhex(row["content_hash"]))
+
+
+def _linked_record(record: Record) -> Linked:
+    return _linked(record.id, record.key, record.cluster, record.group, bytes.fromhex(record.content_hash))
+
+
 def _linked(id_: int, key: str, cluster: int | None, group: str | None, digest: bytes) -> Linked:
     return Linked(id_, key, tuple(link for link in (cluster, group, digest) if link is not None))
 
 
 def _give_places(job: Job, rows: Sequence[_Seen], plan: Plan) -> None:
-    """Give each row its split, by all records of the project and by what left before, if there is room for it."""
-    splits, project_id = job.store.splits, job.project["id"]
-    components = Components((row["cluster"], row["grp"]) for row in splits.ties(project_id))
-    for one in rows:
-        components.join(one.record.links)
-    stored = splits.remembered(project_id)
-    earlier = [
-        (_linked(row["id"], row["key"], row["cluster"], row["grp"], bytes.fromhex(row["content_hash"])), row["split"])
-        for row in stored
-        if row["frozen"] or not job.options.new_splits
-    ]
-    places = Places(job.shares, components, earlier)
-    draw = _draw(job, rows, places)
+    """Give each row its split, by all records of the project and by what left before, if there is room for it.
+
+    What a model wrote comes behind all others, and is train or stays out.
+    """
+    stored, project_id = job.store.splits.remembered(job.project["id"]), job.project["id"]
+    earlier = [row for row in stored if row["frozen"] or not job.options.new_splits]
+    real, written = ([one for one in rows if one.written is which] for which in (False, True))
+    origins = job.store.written.origins([one.record.id for one in written])
+    sources = _sources(job.store, origins)
+    all_ = [*(one.record for one in rows), *sources.values()]
+    places = _places(job.store, project_id, all_, job.shares, earlier)
+    draw = _draw(job, real, places)
     placed: list[tuple[_Seen, str]] = []
-    for one in rows:
+    for one in real:
         place = places.of(one.record, partial(draw, one))
         if place in SPLITS:
             placed.append((one, place))
         else:
             plan.left_out.add(place, one.key)
+    for one in written:
+        after = [sources[id_] for id_ in origins[one.record.id].sources if id_ in sources]
+        if {places.of(record, lambda: TRAIN) for record in (*after, one.record)} == {TRAIN}:
+            placed.append((one, TRAIN))
+        else:
+            # What was written after a record repeats it in part: it would tell what is tested.
+            plan.left_out.add("written_held_out", one.key)
     before = {row["id"]: row["split"] for row in stored}
     for one, place in _with_room(job, placed, before, plan.left_out):
         plan.splits[one.annotation_id] = plan.records[one.record.id] = place
         if before.get(one.record.id, place) != place:
             plan.moved.add("moved", one.key, before=before[one.record.id], split=place)
+        if one.written:
+            plan.written.add("written", one.key, model=origins[one.record.id].model_id)
+            # From now on they are train: what was written after them is.
+            for source in origins[one.record.id].sources:
+                plan.records.setdefault(source, TRAIN)
+
+
+def _places(
+    store: Store, project_id: int, records: Iterable[Linked], shares: Shares, earlier: Iterable[Row]
+) -> Places:  # fmt: skip
+    """Return the places of records, by all that ties those of a project together and by what left ``earlier``."""
+    components = Components((row["cluster"], row["grp"]) for row in store.splits.ties(project_id))
+    for one in records:
+        components.join(one.links)
+    return Places(shares, components, [(_linked_row(row), row["split"]) for row in earlier])
+
+
+def trained_places(store: Store, project_id: int, record_ids: Sequence[int]) -> set[int]:
+    """Return those of some records that exports of usual shares train on: by what left before, else by their names.
+
+    Records that are tied to two splits are none of them.
+    """
+    found = list(store.records.many(record_ids).values())
+    linked = [_linked_record(record) for record in found]
+    places = _places(store, project_id, linked, Shares(), store.splits.remembered(project_id))
+    draw = _by_name(store, places, Shares(), [(one, record.cluster) for one, record in zip(linked, found, strict=True)])
+    pairs = [(one, record.cluster) for one, record in zip(linked, found, strict=True)]
+    return {one.id for one, cluster in pairs if places.of(one, partial(draw, one, cluster)) == TRAIN}
+
+
+def _sources(store: Store, origins: Mapping[int, Origin]) -> dict[int, Linked]:
+    """Return the records that texts were written after, by number."""
+    ids = sorted({source for origin in origins.values() for source in origin.sources})
+    return {id_: _linked_record(record) for id_, record in store.records.many(ids).items()}
+
+
+def _unlike(real: Iterable[_Seen], written: Iterable[_Seen], plan: Plan) -> Iterator[_Seen]:
+    """Yield the rows that a model wrote, without those whose text a customer wrote as well, or nearly."""
+    known = {link for one in real for link in (one.hash, one.cluster) if link is not None}
+    for one in written:
+        if known.isdisjoint((one.hash, one.cluster)):
+            yield one
+        else:
+            plan.left_out.add("written_copy", one.key)
 
 
 def _draw(job: Job, rows: Sequence[_Seen], places: Places) -> Callable[[_Seen], str]:
     """Return what gives the split of a row whose component no earlier export has placed."""
     if job.selection.split_by == BY_NAME:
-        heads = job.store.splits.heads(
-            [one.cluster for one in rows if one.cluster is not None and one.cluster != one.record.id]
-        )
-        return lambda one: split_of(places.name(one.record, heads.get(one.cluster or 0, one.key)), job.shares)
+        by_name = _by_name(job.store, places, job.shares, [(one.record, one.cluster) for one in rows])
+        return lambda one: by_name(one.record, one.cluster)
     free: dict[Link, list[_Seen]] = {}
     placed: dict[str, Counter[str]] = {name: Counter() for name in job.shares.used()}
     for one in rows:
@@ -343,17 +415,26 @@ def _draw(job: Job, rows: Sequence[_Seen], places: Places) -> Callable[[_Seen], 
     return lambda one: drawn[places.component(one.record)]
 
 
+def _by_name(
+    store: Store, places: Places, shares: Shares, rows: Iterable[tuple[Linked, int | None]]
+) -> Callable[[Linked, int | None], str]:
+    """Return what gives a record, with its cluster, the split that the name of its component is laid on."""
+    heads = store.splits.heads([cluster for one, cluster in rows if cluster is not None and cluster != one.id])
+    return lambda one, cluster: split_of(places.name(one, heads.get(cluster or 0, one.key)), shares)
+
+
 def _with_room(
     job: Job, placed: Sequence[tuple[_Seen, str]], before: Collection[int], left_out: Findings
 ) -> list[tuple[_Seen, str]]:
     """Return the rows without those that are too many of a cluster, or in train of a label, and name these.
 
     What left before comes first, then a fixed order of the keys: what left once is not crowded out by what came later.
+    What a model wrote comes last.
     """
     selection = job.selection
     if selection.near_duplicates is None and not selection.caps:
         return list(placed)
-    in_order = sorted(placed, key=lambda row: (row[0].record.id not in before, fixed_place(row[0].key)))
+    in_order = sorted(placed, key=lambda row: (row[0].written, row[0].record.id not in before, fixed_place(row[0].key)))
     out: set[int] = set()
 
     def leave_out(kind: str, rows: Iterable[tuple[_Seen, str]]) -> None:

@@ -245,7 +245,7 @@ def preflight(job: Job, chosen: TrainingFormat, ruler: Ruler) -> Preflight:
         *measured.overlaps(),
         *measured.one_sided(),
         *_of_labels(report["labels"].get(TRAIN, {})),
-        *(_of_plan(one, NOTED) for one in report["left_out"]),
+        *(_of_plan(one, NOTED) for one in (*report["written"], *report["left_out"])),
         *(_of_plan(one, WARNED) for one in report["warnings"]),
     ]
     findings.sort(key=lambda one: (REFUSED, WARNED, NOTED).index(one.level))

@@ -17,6 +17,7 @@ from labeler.export.splits import TRAIN
 from labeler.records import Record, Value
 from labeler.store import Row
 from labeler.store.records import as_parts
+from labeler.store.written import Origin
 from labeler.task import Task
 
 
@@ -27,7 +28,8 @@ def planned_rows(job: Job, plan: Plan, asked: Asked | None, prefer: Preferences 
         splits = {stored["id"]: split for stored in page if (split := plan.splits.pop(stored["id"], None))}
         planned = [stored for stored in page if stored["id"] in splits]
         plan.versions.update(stored["task_version"] for stored in planned)
-        rows = [_export_row(job, stored, splits[stored["id"]]) for stored in planned]
+        origins = job.store.written.origins([stored["record_id"] for stored in planned if stored["written"]])
+        rows = [_export_row(job, stored, splits[stored["id"]], origins.get(stored["record_id"])) for stored in planned]
         if prefer is not None and asked is not None:
             yield from prefer.rows(planned, rows, asked)
         else:
@@ -42,7 +44,7 @@ def trained_on(job: Job, plan: Plan) -> Collection[int]:
     return {*own, *(other for id_ in own for other in plan.beside.get(id_, ()))}
 
 
-def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
+def _export_row(job: Job, stored: Row, split: str, origin: Origin | None = None) -> ExportRow:
     given = stored["value"]
     value = None if given is None else job.task.read(strictjson.loads(given), stored["task_version"], stored["text"])
     text = job.selection.text(stored["text"])
@@ -66,6 +68,7 @@ def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
         "agreement": stored["agreement"],
         "blind": bool(stored["blind"]),
         "task_version": stored["task_version"],
+        **({} if origin is None else {"written": origin.to_json()}),
     }
     weight = job.selection.weight(() if value is None else job.task.schema.strata(value))
     label = None if value is None else _portable(job.task, value, text)

@@ -104,7 +104,7 @@ def export_task(
     with writing(job.folder, job.owner(chosen)) as exchange:
         while not remembered(job, plan):
             plan = plan_of(job, chosen, prefer)
-        members = _write_rows(job, chosen, plan, exchange, replace(context, columns=plan.columns), prefer)
+        members = _write_rows(job, chosen, plan, exchange, _filled(context, plan), prefer)
         report = plan.report(job.shares, members)
         if prefer is not None:
             report |= prefer.report(exchange.entries(), job.shares.used())
@@ -168,7 +168,7 @@ def export_again(
     context, plan = chosen.prepared(job.context()), plan_again(job, chosen)
     prefer = Preferences(job, chosen) if isinstance(chosen, PreferenceFormat) else None
     with writing(job.folder, job.owner(chosen)) as exchange:
-        _write_rows(job, chosen, plan, exchange, replace(context, columns=plan.columns), prefer)
+        _write_rows(job, chosen, plan, exchange, _filled(context, plan), prefer)
         made, before = exchange.entries(), manifest["files"]
         differ = sorted(name for name in {*made, *before} if made.get(name) != before.get(name))
         exchange.commit(manifest | {"files": made, "again": export["id"]} if differ else manifest)
@@ -220,6 +220,11 @@ def _job(
         selection or Selection(),
         calls or Calls(),
     ), chosen
+
+
+def _filled(context: Context, plan: Plan) -> Context:
+    """Return what a format is told of an export whose rows are known."""
+    return replace(context, columns=plan.columns, written=plan.written.total)
 
 
 def _write_rows(

@@ -50,6 +50,17 @@ def sign_reviews(store: Store, project_id: int, stop: Callable[[], bool] = never
     return done
 
 
+def near_duplicates(store: Store, project_id: int, texts: Sequence[str]) -> list[bool]:
+    """Return whether each text is a near-duplicate of a review of a project, or of a text before it.
+
+    The texts are no records, and nothing is written of them; all reviews are signed first.
+    """
+    sign_reviews(store, project_id)
+    rows = [{"id": -n, "text": text, "cluster": -n} for n, text in enumerate(texts, 1)]
+    found = _Search(store, project_id, rows) if rows else None
+    return [bool(found and found.pairs.get(place)) for place in range(len(texts))]
+
+
 class Signing:
     """Looks for the near-duplicates of what an import stores, in a thread beside it; ``added`` reviews are there."""
 

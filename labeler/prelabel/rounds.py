@@ -106,7 +106,7 @@ def items_of(context: RunContext, claims: Sequence[Claim]) -> list[Item]:
     suggester, ids = context.suggester, [claim.record_id for claim in claims]
     try:
         records = suggester.store.records.many(ids)
-        shown = suggester.store.ledger.shown(context.run_id, ids, context.as_shown)
+        shown = {} if suggester.chosen else suggester.store.ledger.shown(context.run_id, ids, context.as_shown)
         found = {p.record.id: p for p in suggester.prepare([records[id_] for id_ in ids])}
         found |= {id_: _as_shown(suggester, found[id_], strictjson.loads(text)) for id_, text in shown.items()}
         pairs = [(claim, found[claim.record_id]) for claim in claims]

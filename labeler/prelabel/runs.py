@@ -173,9 +173,12 @@ def resume(store: Store, run_id: int, budget: float | None = None, by: int | Non
 def select_approved(
     store: Store, project_id: int, task: str, limit: int | None, unit: str | None = None
 ) -> Iterator[int]:
-    """Yield the records of a task's ``unit`` whose label is approved, oldest first: what a calibration learns from."""
+    """Yield the records of a task's ``unit`` whose label is approved, oldest first: what a calibration learns from.
+
+    What a model wrote is left out: a calibration counts how often labels are.
+    """
     pages = store.annotations.approved_pages(project_id, task, unit=unit)
-    return islice((row["record_id"] for page in pages for row in page), limit)
+    return islice((row["record_id"] for page in pages for row in page if not row["written"]), limit)
 
 
 def estimate(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from labeler import strictjson
 from labeler.asked import asked
@@ -106,6 +106,8 @@ class Suggester:
     joint: Mapping[str, Suggester] = field(default_factory=dict)
     context: int | None = None
     stacks: bool = False
+    chosen: ClassVar[bool] = False
+    """Whether :meth:`prepare` gives what was chosen when the run was made, whatever was approved since."""
 
     def prepare(self, records: Sequence[Record]) -> list[Prepared]:
         """Retrieve for several records; their vectors are read (or made) together."""
@@ -522,6 +524,17 @@ class Suggester:
             tx, suggestion.record_id, self.task.name, id_, suggestion.score, disagreement, suggestion.text_hash
         )
         return id_
+
+    def of_texts(self, texts: Sequence[str]) -> list[Value | ParseFailure | None]:
+        """Return what a free backend says of texts that are no records; None where it says nothing."""
+        records = [Record(0, self.project_id, "", text) for text in texts]
+        vectors, seq = self.index.embeddings.embedder.embed(list(texts)), self.index.refresh()
+        prepared = [self._prepare(record, vector, seq) for record, vector in zip(records, vectors, strict=True)]
+        answers = self.backend.complete([self.request(one) for one in prepared])
+        return [
+            None if isinstance(answer, BackendFailure) else self.parse(one.record, answer)
+            for one, answer in zip(prepared, answers, strict=True)
+        ]
 
     def now(self, records: Sequence[Record], save: bool = True) -> list[Suggestion | BackendFailure]:
         """Suggest at once with a free backend; one result for each record, in order."""

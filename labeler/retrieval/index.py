@@ -509,8 +509,11 @@ class ExampleIndex:
             self._members[name].put(position, False)
 
     def _counts(self, row: Row) -> bool:
-        """Whether a decision makes an example: approved, on a record of the unit that the task labels now."""
-        return bool(row["state"] == "approved" and row["kind"] == kind_of(self._unit))
+        """Whether a decision makes an example: approved, on a record of the unit that the task labels now.
+
+        What a model wrote is none: the free suggestions would learn how often labels are from what was asked for.
+        """
+        return bool(row["state"] == "approved" and row["kind"] == kind_of(self._unit) and not row["written"])
 
     def _apply(self, row: Row) -> None:
         position = self._position.get(row["record_id"])

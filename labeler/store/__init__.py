@@ -39,6 +39,7 @@ from labeler.store.upkeep import Upkeep
 from labeler.store.vectors import Vectors
 from labeler.store.views import Views
 from labeler.store.work import Work
+from labeler.store.written import Written
 
 __all__ = ["Block", "NewRecord", "Row", "Store", "Stored", "Tx", "check_new", "lost_rows"]
 T = TypeVar("T")
@@ -77,6 +78,7 @@ class Store:
         self.replays = Replays(self.db)
         self.views = Views(self.db)
         self.acts = Acts(self.db)
+        self.written = Written(self.db)
         self.removal = Removal(self.db)
 
     @property

@@ -140,8 +140,9 @@ class Annotations:
     def since(self, project_id: int, task: str, seq: int, limit: int = 5000) -> list[Row]:
         """Return the next decisions after ``seq``, oldest first, with what retrieval needs of their records."""
         sql = """SELECT a.id, a.record_id, a.state, a.value, a.task_version, a.reviewer_id, r.content_hash, r.cluster,
-                 r.grp, r.kind
+                 r.grp, r.kind, w.record_id IS NOT NULL AS written
                  FROM annotations a JOIN records r ON r.id = a.record_id
+                 LEFT JOIN written w ON w.record_id = a.record_id
                  WHERE a.project_id = :p AND a.task = :t AND a.id > :seq ORDER BY a.id LIMIT :limit"""
         return self.db.all(sql, {"p": project_id, "t": task, "seq": seq, "limit": limit})
 
@@ -408,7 +409,8 @@ _WITH_RECORD = """a.id, a.value, a.state, a.how, a.blind, a.suggestion_id, a.tas
     a.agreement,
     (SELECT s.score FROM suggestions s WHERE s.id = a.suggestion_id AND a.how = 'accepted') AS score,
     r.id AS record_id, r.key, r.text, r.content_hash, r.grp, r.cluster, r.metadata, r.parts, r.language,
-    p.name AS reviewer
-    FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN reviewers p ON p.id = a.reviewer_id"""
+    p.name AS reviewer, w.record_id IS NOT NULL AS written
+    FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN written w ON w.record_id = r.id
+    LEFT JOIN reviewers p ON p.id = a.reviewer_id"""
 _AMONG = "IN (SELECT value FROM json_each(:ids))"
 _GIVEN = "project_id = :p AND task = :t AND state = 'approved' AND superseded_by IS NULL"

@@ -9,7 +9,7 @@ from typing import Any
 from labeler import strictjson
 from labeler.store.counts import SCORED, Counts
 from labeler.store.database import Database, Row, Tx
-from labeler.store.records import kind_of
+from labeler.store.records import REAL, kind_of
 
 
 class Calibrations:
@@ -36,7 +36,7 @@ class Calibrations:
                   FROM annotations a JOIN records r ON r.id = a.record_id
                   JOIN suggestions s ON s.id = (
                       SELECT x.id FROM suggestions x WHERE {_SCORED} ORDER BY x.id DESC LIMIT 1)
-                  WHERE {_APPROVED} AND (:kind IS NULL OR r.kind = :kind) ORDER BY a.id DESC LIMIT :limit"""
+                  WHERE {_APPROVED} AND {REAL} AND (:kind IS NULL OR r.kind = :kind) ORDER BY a.id DESC LIMIT :limit"""
         kind = None if unit is None else kind_of(unit)
         return self.db.all(
             sql, _place(project_id, task, backend, model_id, prompt_digest) | {"limit": limit, "kind": kind}
@@ -53,7 +53,7 @@ class Calibrations:
     ) -> int:
         """Return how many pairs there are, without a limit."""
         sql = f"""SELECT COUNT(*) FROM annotations a JOIN records r ON r.id = a.record_id
-                  WHERE {_APPROVED} AND (:kind IS NULL OR r.kind = :kind)
+                  WHERE {_APPROVED} AND {REAL} AND (:kind IS NULL OR r.kind = :kind)
                   AND EXISTS (SELECT 1 FROM suggestions x WHERE {_SCORED})"""
         kind = None if unit is None else kind_of(unit)
         return int(self.db.value(sql, _place(project_id, task, backend, model_id, prompt_digest) | {"kind": kind}))

@@ -94,7 +94,7 @@ class Calls(Items):
         for run in self.runs(project_id, 50, task):
             same = run["settings"].get("backend") == backend and run["settings"].get("model_id", "") == (model_id or "")
             # The records of such a run are written on for as long as a text takes, not a label.
-            same = same and run["settings"].get("purpose") != "draft"
+            same = same and run["settings"].get("purpose") not in ("draft", "write")
             if same and run["state"] == FINISHED and run["calls"] and run["seconds"]:
                 return float(run["seconds"]) / int(run["calls"])
         return None

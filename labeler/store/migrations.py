@@ -784,6 +784,25 @@ def m032_named_exports(db: SqliteUtils) -> None:
 
 
 @migrations()
+def m033_written(db: SqliteUtils) -> None:
+    """Texts that models wrote for rare labels: what was asked for, what became of each, and which record it is."""
+    _execute(
+        db,
+        """CREATE TABLE writings (
+            run_id INTEGER NOT NULL, record_id INTEGER NOT NULL, project_id INTEGER NOT NULL, task TEXT NOT NULL,
+            label TEXT NOT NULL, shown TEXT NOT NULL, sources TEXT NOT NULL,
+            round INTEGER NOT NULL, failure TEXT, PRIMARY KEY (run_id, record_id)) WITHOUT ROWID;
+        CREATE INDEX writings_task ON writings (project_id, task, label);
+        CREATE TABLE written (
+            id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL, after_id INTEGER NOT NULL, model_id TEXT NOT NULL,
+            text TEXT, outcome TEXT, record_id INTEGER);
+        CREATE INDEX written_run ON written (run_id, after_id);
+        CREATE UNIQUE INDEX written_record ON written (record_id) WHERE record_id IS NOT NULL;
+        CREATE INDEX written_waiting ON written (id) WHERE outcome IS NULL;""",
+    )
+
+
+@migrations()
 def m036_table(db: SqliteUtils) -> None:
     """The table of records: an order by score that holds decided records too, and views that people keep."""
     _execute(

@@ -20,12 +20,15 @@ REVIEW, GROUP = "review", "group"
 ADDED, KNOWN, OTHER_TEXT = "added", "known", "other_text"
 # Of a record "r" and a task's row "q" of the table queued.
 OTHER_UNIT = "(q.unit = 'group') <> (r.kind = 'group')"
+REAL = "NOT EXISTS (SELECT 1 FROM written v WHERE v.record_id = r.id)"
+"""Of a record "r": a customer wrote it, and no model. What is measured or learned here is of such records alone."""
 DEAD = 120.0
 """Seconds after which an import that nobody has touched belongs to nobody."""
 # As much of a hash as the index of copies holds; nearly all records differ in it.
 _HEAD = "substr(content_hash, 1, 8)"
 _ORIGINAL = f"""SELECT id, duplicate_of FROM records WHERE project_id = :p AND {_HEAD} = substr(:hash, 1, 8)
-                AND +content_hash = :hash AND kind = 'review' ORDER BY +id LIMIT 1"""
+                AND +content_hash = :hash AND kind = 'review'
+                AND id NOT IN (SELECT record_id FROM written WHERE record_id IS NOT NULL) ORDER BY +id LIMIT 1"""
 _CLAIMABLE = "FROM imports WHERE state = 'queued' OR (state = 'running' AND alive_at < :dead)"
 _MOST_VARIABLES = 500
 _MOST_EXAMPLES = 3
@@ -402,8 +405,10 @@ def _found(tx: Tx, columns: str, where: str, project_id: int, values: Sequence[s
 def _originals(tx: Tx, project_id: int, hashes: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return number and cluster of the first review of each content hash that is there."""
     first: dict[str, tuple[int, int]] = {}
-    for row in _found(tx, "id, content_hash, cluster, kind", _HEAD, project_id, [hash_[:8] for hash_ in hashes]):
+    columns = "id, content_hash, cluster, kind, EXISTS (SELECT 1 FROM written v WHERE v.record_id = records.id) AS made"
+    for row in _found(tx, columns, _HEAD, project_id, [hash_[:8] for hash_ in hashes]):
         known = first.get(row["content_hash"])
-        if row["kind"] == REVIEW and (known is None or row["id"] < known[0]):
+        # A review is no copy of what a model wrote before: its label is its own.
+        if row["kind"] == REVIEW and not row["made"] and (known is None or row["id"] < known[0]):
             first[row["content_hash"]] = row["id"], row["cluster"]
     return first

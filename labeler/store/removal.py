@@ -1,10 +1,11 @@
 """Taking back: what goes with records, and how they go, in the caller's transaction.
 
 With a record go its decisions, rankings, suggestions, vectors, places in queues, claims and runs, its search text and
-its memory of splits. An exact copy takes its place. Products that showed it are made again from the reviews that are
-left, and lose what was decided and suggested on the old text. Of calls the text goes and the cost stays, so that the
-books are right. Events stay: they hold numbers, never texts. Numbers of what is gone are never given again, so that no
-page, index or evidence takes one thing for another.
+its memory of splits; whoever removes it removes the records that a model wrote after it as well. An exact copy takes
+its place. Products that showed it are made again from the reviews that are left, and lose what was decided and
+suggested on the old text. Of calls the text goes and the cost stays, so that the books are right. Events stay: they
+hold numbers, never texts. Numbers of what is gone are never given again, so that no page, index or evidence takes one
+thing for another.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from labeler.store.work import Work
 
 _MOST_NAMED, _MOST_LOOKED_AT = 20, 100
 _IN = "IN (SELECT value FROM json_each(:ids))"
+_AFTER = "EXISTS (SELECT 1 FROM json_each(g.sources) s JOIN json_each(:ids) i ON i.value = s.value)"
 _ERASE = """UPDATE calls SET state = 'erased', fingerprint = 'erased/' || id, answer = NULL, note = NULL, scores = NULL,
             error = NULL, token = NULL"""
 # Everything of a record but the record, in an order in which nothing is pointed at when it goes.
@@ -54,6 +56,13 @@ _OF_RECORDS = (
         )
     ),
     f"{_ERASE} WHERE record_id {_IN}",
+    # What a model wrote after one of them repeats it in part, in the answer and in what was dropped of it.
+    f"""{_ERASE} WHERE (run_id, record_id) IN (SELECT run_id, record_id FROM writings g WHERE {_AFTER})""",
+    f"DELETE FROM written WHERE record_id {_IN}",
+    f"""DELETE FROM written WHERE record_id IS NULL
+        AND (run_id, after_id) IN (SELECT run_id, record_id FROM writings g WHERE {_AFTER})""",
+    f"""DELETE FROM writings AS g WHERE {_AFTER} AND NOT EXISTS (
+        SELECT 1 FROM written w WHERE w.run_id = g.run_id AND w.after_id = g.record_id)""",
 )
 _OF_PROJECTS = (
     # Equal prompts of two projects share one call: it stays with the project whose run paid for it.
@@ -74,12 +83,13 @@ _OF_PROJECTS = (
     "DELETE FROM batches WHERE run_id IN (SELECT id FROM runs WHERE project_id = :p)",
     "DELETE FROM trial_items WHERE run_id IN (SELECT id FROM runs WHERE project_id = :p)",
     "DELETE FROM run_items WHERE run_id IN (SELECT id FROM runs WHERE project_id = :p)",
+    "DELETE FROM written WHERE run_id IN (SELECT id FROM runs WHERE project_id = :p)",
     *(
         f"DELETE FROM {table} WHERE project_id = :p"
         for table in (
             "exports", "calls", "replays", "runs", "imports", "spending", "fits", "calibrations", "upkeep", "queued",
             "stale_products", "united_clusters", "signatures", "unsigned_reviews", "frozen", "splits", "task_settings",
-            "members", "vectors_through", "views", "acts",
+            "members", "vectors_through", "views", "acts", "writings",
         )
     ),
     "DELETE FROM projects WHERE id = :p",
@@ -94,6 +104,8 @@ _ELSEWHERE = (
     ("replayed", ("value", "failure"), N_("replays of other records")),
     ("replays", ("guidelines",), N_("guidelines that were to be edited")),
     ("replay_drafts", ("guidelines", "failure"), N_("drafts of guidelines")),
+    ("written", ("text",), N_("texts that a model wrote, and that were dropped")),
+    ("writings", ("failure",), N_("answers of models on other records")),
     ("run_items", ("error", "shown"), N_("runs")),
     ("imports", ("file", "report", "notes", "message"), N_("reports of imports")),
     ("exports", ("manifest", "folder"), N_("manifests of exports")),
@@ -109,7 +121,8 @@ class Going:
 
     ``decided`` are (key, task, state) of the first decisions; ``decisions`` are those of people, ``labels`` those that
     came with the data. ``products`` are made again, ``copies`` take the place of a removed record. ``exports`` are
-    those that hold one of the records: their files are out of reach. With ``at_most`` no number can be larger, but
+    those that hold one of the records: their files are out of reach. ``written`` are the records among all that a model
+    wrote after the others. With ``at_most`` no number can be larger, but
     products, copies and exports may be fewer, and with products what was decided and suggested on them.
     """
 
@@ -124,6 +137,7 @@ class Going:
     held_by: list[str] = field(default_factory=list)
     exports: list[tuple[int, str, str]] = field(default_factory=list)
     at_most: bool = False
+    written: int = 0
 
 
 class Removal:

@@ -16,7 +16,7 @@ from labeler.errors import NotFound
 from labeler.records import ParseFailure
 from labeler.store.database import Database, Row, Tx
 from labeler.store.ledger_runs import FINISHED
-from labeler.store.records import kind_of
+from labeler.store.records import REAL, kind_of
 from labeler.store.suggestions import failure_column, failure_in
 
 WAITING, WALKED = "waiting", "walked"
@@ -229,6 +229,7 @@ class Replays:
         Of records that a task of this ``unit`` labels; ``cluster`` and ``content_hash`` as for :meth:`log`.
         """
         sql = f"""{_CORRECTIONS} WHERE a.project_id = :p AND a.task = :t AND r.kind = :kind AND a.state = 'approved'
+                  AND {REAL}
                   AND a.superseded_by IS NULL AND s.billed = 1 AND s.value <> a.value ORDER BY a.id DESC LIMIT :limit"""
         return self.db.all(sql, {"p": project_id, "t": task, "kind": kind_of(unit), "limit": limit})
 
@@ -240,14 +241,14 @@ class Replays:
     # What there is to replay
 
     def log(self, project_id: int, task: str, unit: str) -> Iterator[Row]:
-        """Yield all decisions on records that a task of this ``unit`` labels, oldest first.
+        """Yield all decisions on records that a task of this ``unit`` labels, oldest first; no model wrote the records.
 
         ``approved`` is 1 for one in force that approves; near-duplicates share ``cluster``, copies ``content_hash``.
         """
-        sql = """SELECT a.id, a.record_id, r.cluster, r.content_hash,
+        sql = f"""SELECT a.id, a.record_id, r.cluster, r.content_hash,
                  a.state = 'approved' AND a.superseded_by IS NULL AS approved
                  FROM annotations a JOIN records r ON r.id = a.record_id
-                 WHERE a.project_id = :p AND a.task = :t AND r.kind = :kind AND a.id > :after
+                 WHERE a.project_id = :p AND a.task = :t AND r.kind = :kind AND {REAL} AND a.id > :after
                  ORDER BY a.id LIMIT :size"""
         for page in self.db.pages(sql, {"p": project_id, "t": task, "kind": kind_of(unit)}, 1000):
             yield from page

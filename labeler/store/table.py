@@ -26,6 +26,7 @@ IS = {
     "suggested": "s.value IS NOT NULL",
     "unread": "s.failure IS NOT NULL",
     "doubted": "w.disagreement > 0",
+    "written": "EXISTS (SELECT 1 FROM written x WHERE x.record_id = r.id)",
 }
 """What a record can be, as a condition."""
 _COLUMNS = {
@@ -37,6 +38,7 @@ _COLUMNS = {
 }  # fmt: skip
 OF_DECISIONS = frozenset({"act", "agreement", "seconds", "by", "how", "version", "date", "label"})
 """Fields that a pending record has nothing for."""
+_IS_OF_RECORDS = frozenset({"copy", "product", "written"})
 _OF_RECORDS = frozenset({"added", "key", "product", "import", "language", "meta"})
 NAMED = ("key", "product", "import")
 """Fields by which a few records are found at once."""
@@ -70,7 +72,7 @@ class Place(NamedTuple):
 def of_task(term: Term) -> bool:
     """Whether a term asks for something that a record has in one task."""
     if term.name == "is":
-        return any(not IS[value].startswith("r.") for value in term.values)
+        return not _IS_OF_RECORDS.issuperset(term.values)
     return term.name != "word" and term.name not in _OF_RECORDS
 
 
@@ -172,7 +174,8 @@ class Table:
         if self.task is not None:
             own += """, w.state, w.score, w.disagreement, w.annotation_id, a.value, a.task_version, a.how, a.blind,
                       a.agreement, a.seconds, a.created_at AS decided_at, v.name AS reviewer, s.value AS suggested,
-                      s.task_version AS suggested_version, s.failure, s.backend, s.model_id, s.flags, s.id AS shown"""
+                      s.task_version AS suggested_version, s.failure, s.backend, s.model_id, s.flags, s.id AS shown,
+                      EXISTS (SELECT 1 FROM written x WHERE x.record_id = r.id) AS written"""
         sql = f"SELECT {own} FROM {self._joined()} WHERE r.id IN (SELECT value FROM json_each(:ids))"
         found = {row["id"]: row for row in self.db.all(sql, {"ids": strictjson.dumps(list(ids)), "t": self.task})}
         return [found[id_] for id_ in ids if id_ in found]

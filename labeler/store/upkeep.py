@@ -12,8 +12,8 @@ import time
 from labeler.sentence import Sentence
 from labeler.store.database import Database, Row, Tx
 
-VECTORS, DERIVED = ":vectors", ":derived"
-"""The places of a project's vectors, and of what is derived from its reviews, beside those of its tasks."""
+VECTORS, DERIVED, WRITTEN = ":vectors", ":derived", ":written"
+"""The places of a project's vectors, of what is derived from its reviews and of what models wrote, beside its tasks."""
 LEASE = 60.0
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 600.0
 _LONGEST = 500

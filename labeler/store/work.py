@@ -215,11 +215,14 @@ class Work:
     ) -> tuple[list[int], int]:
         """Return the records after ``after`` that are missing in the queue of a task, and how far was looked.
 
-        At most ``limit`` of them; it looks no further than ``newest``. :meth:`queue_through` stores both.
+        What a model wrote for another task is none of them. At most ``limit``; it looks no further than ``newest``.
+        :meth:`queue_through` stores both.
         """
         sql = """SELECT r.id FROM records r WHERE r.id > :after AND r.id <= :newest AND r.project_id = :p
                  AND r.kind = :kind AND r.duplicate_of IS NULL
                  AND NOT EXISTS (SELECT 1 FROM work w WHERE w.record_id = r.id AND w.task = :t)
+                 AND NOT EXISTS (SELECT 1 FROM written v JOIN writings g ON g.run_id = v.run_id
+                   AND g.record_id = v.after_id WHERE v.record_id = r.id AND g.task <> :t)
                  ORDER BY r.id LIMIT :limit"""
         params = {"p": project_id, "t": task, "kind": kind_of(unit), "limit": limit}
         ids = [row["id"] for row in self.db.all(sql, params | {"after": after, "newest": newest})]

@@ -135,6 +135,7 @@ class DeskView:
         suggestion_id, shown = self._suggestion(opened, found, blind, examples)
         decided = self._usable(annotation, record) if annotation is not None else None
         standing = annotation is not None and opened.state != "pending"
+        origin = self.store.written.origins([record.id]).get(record.id)
         html = render_template(
             "desk_record.html",
             record=record,
@@ -142,6 +143,8 @@ class DeskView:
             metadata=self._metadata(record, blind),
             suspicious=suspicious(record.text),
             opened=opened,
+            origin=origin,
+            asked_for=None if origin is None else self._titled(origin.label),
             annotation=annotation if standing else None,
             decided=decided,
             retired=decided is not None and self._fitting(decided, record) is None,
@@ -169,6 +172,11 @@ class DeskView:
             "preparing": shown.hint == PREPARING,
             "html": html,
         }
+
+    def _titled(self, label: str) -> str:
+        """Return the title of a label; the name of one that is gone."""
+        known = label in self.task.schema.names
+        return self.task.schema.label(label).titled(self.language) if known else label
 
     def undone(self, annotation_id: int) -> dict[str, Any] | None:
         """Return value and state of the decision that the annotation ``annotation_id`` took back."""

@@ -113,6 +113,7 @@ def _filters() -> Filters:
         language=text("language") or None,
         reviewers=_several("reviewer"),
         blind=bool(request.form.get("blind")),
+        without_written=bool(request.form.get("without_written")),
         since=text("since", 40),
         until=text("until", 40),
         versions=_several("versions"),

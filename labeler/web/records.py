@@ -44,7 +44,7 @@ LEFT_OUT = {
     "same": N_("They have it already"), "blind": N_("To be decided without a suggestion in sight"),
     "unsuggested": N_("Nothing is suggested"), "unfit": N_("The label does not fit the record"),
     "decided": N_("Somebody has decided on them"), "held": N_("On somebody's desk, or decided meanwhile"),
-    "pending": N_("They are pending already"),
+    "pending": N_("They are pending already"), "written": N_("A model wrote them: a person has to read each"),
 }  # fmt: skip
 _ACT_FIELDS = ("q", "task", "scope", "record", "kind", "label")
 _AT_ONCE = 1.5

@@ -13,6 +13,7 @@ from flask import Blueprint, flash, g, render_template, request, url_for
 from labeler import accounts
 from labeler import settings as tables
 from labeler.annotation.queue import LIKE_LABEL
+from labeler.augment import asking
 from labeler.errors import Forbidden, InputError, NotFound
 from labeler.evaluation import apart, rouge
 from labeler.evaluation import drafts as material
@@ -32,7 +33,7 @@ from labeler.web.task_settings import task_options
 from labeler.web.versions import differences
 from labeler.web.words import _, setting_of, word
 
-_MOST = 100_000
+_MOST, _MOST_TEXTS = 100_000, 200
 _CELLS = 200
 # A plot in the units of its drawing.
 _WIDE, _HIGH, _EDGE = 480, 220, 34
@@ -109,7 +110,7 @@ def named(settings: Mapping[str, Any], of: Results | None = None) -> str:
 
 def _page(
     project_id: int, task: Task, given: Mapping[str, Any], estimates: Sequence[tuple[str, Estimate]] = (),
-    message: str = "", search: Mapping[str, Any] | None = None,
+    message: str = "", search: Mapping[str, Any] | None = None, augment: Mapping[str, Any] | None = None,
 ) -> str:  # fmt: skip
     return render_template(
         "replays.html",
@@ -128,6 +129,7 @@ def _page(
         like=LIKE_LABEL,
         message=message,
         search={"drafts": str(tables.SEARCH_DRAFTS), "sample": str(tables.REPLAY_SAMPLE), **(search or {})},
+        augment=(augment or {}) if asking.supports(task) else None,
         most_drafts=tables.MOST_DRAFTS,
         most_judged=tables.MOST_JUDGED,
     )
@@ -153,6 +155,27 @@ def search(project_id: int) -> Any:
         return _page(project_id, task, _asked(), search=typed | {"message": str(error)}), error.status
     instance().wake()
     return go_on("replays.show", project_id=project_id, replay_id=id_)
+
+
+@blueprint.post("/projects/<int:project_id>/replays/augment")
+@admin_only
+def augment(project_id: int) -> Any:
+    """Estimate a run that has reviews of rare labels written, or start it, as the button says."""
+    task = project_task(text("task"))
+    typed: dict[str, Any] = {name: request.form.get(name, "") for name in ("count", "budget", "backend", "model_id")}
+    typed["labels"] = texts("label")
+    try:
+        count, budget = whole("count", 1, _MOST_TEXTS) or 2 * asking.EACH, decimal("budget", 0, 1e6)
+        settings = {name: _SETTINGS[name].read(typed[name]) for name in ("backend", "model_id") if typed[name]}
+        plan = asking.plan(instance(), g.project, task, typed["labels"], count, settings)
+        if text("action") != "start":
+            typed["estimates"] = [(_("Texts"), asking.estimate(instance(), g.project, plan))]
+            return _page(project_id, task, _asked(), augment=typed)
+        run_id = asking.start(instance(), g.project, task, plan, budget, g.person["id"], settings)
+    except (InputError, NotFound) as error:
+        return _page(project_id, task, _asked(), augment=typed | {"message": str(error)}), error.status
+    instance().wake()
+    return go_on("runs.show", project_id=project_id, run_id=run_id)
 
 
 @blueprint.get("/projects/<int:project_id>/replays/<int:replay_id>")

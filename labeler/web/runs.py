@@ -10,6 +10,7 @@ from flask import Blueprint, flash, g, render_template, request, url_for
 
 from labeler import accounts, strictjson
 from labeler import settings as tables
+from labeler.augment.sifting import DROPPED
 from labeler.backends.local.cards import asked_sentence
 from labeler.errors import Forbidden, InputError, LabelerError, NotFound
 from labeler.prelabel import calibration, trial
@@ -271,6 +272,7 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
     ended = run["done"] + run["failed"]
     task = instance().plugins.tasks.get(run["task"])
     running, store = run["state"] in OPEN, instance().store
+    written = store.written.of_run(run_id) if run["settings"].get("purpose") == tables.WRITE else None
     found = trial.of_run(run)
     return {
         "run": run,
@@ -280,6 +282,9 @@ def _progress(project_id: int, run_id: int) -> dict[str, Any]:
         "settings": {name: _plain(value) for name, value in tables.overrides(run["settings"]).items()},
         "made": [] if running else store.suggestions.made_in_run(run_id, run["task"]),
         "batches": store.batches.of_run(run_id),
+        "written": written,
+        "outcomes": {} if written is None else store.written.outcomes(run_id),
+        "dropped": DROPPED,
         "calibration": None if running else _calibration(run),
         "ending": models.ending(instance().prices, run["settings"].get("model_id"))
         if models.has_fees(instance(), run["settings"].get("backend") or "") else None,

@@ -53,6 +53,7 @@ class Context:
     """What holds for all rows of an export.
 
     ``columns`` are the names of the records' metadata, sorted; ``weighted`` tells whether rows have a weight.
+    ``written`` is how many of the texts a model wrote.
     ``template`` names a chat template and ``tokens`` a way to cut texts, for formats that need one. ``ready`` is what
     :meth:`TrainingFormat.prepared` made of them.
     """
@@ -63,6 +64,7 @@ class Context:
     bom: bool = False
     columns: Sequence[str] = ()
     weighted: bool = False
+    written: int = 0
     template: str = ""
     tokens: str = ""
     ready: Any = None

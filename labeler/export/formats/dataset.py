@@ -142,7 +142,7 @@ class Dataset(TrainingFormat):
         }
         licence = "# license: write here under which licence these texts and labels may be used\n"
         rows = "".join(f"- {split}: {file.rows:,} rows\n" for split, file in files.items())
-        return {CARD: f"---\n{licence}{yaml(head)}---\n\n# {task.titled(language)}\n\n{_BODY}{rows}"}
+        return {CARD: f"---\n{licence}{yaml(head)}---\n\n# {task.titled(language)}\n\n{_BODY}{_made(context)}{rows}"}
 
 
 _BODY = """Texts with labels that people approved in Labeler.
@@ -151,6 +151,16 @@ _BODY = """Texts with labels that people approved in Labeler.
 of the task, the text, and the answer. Texts of one product, and texts that are nearly the same, are in one split.
 
 """
+
+
+def _made(context: Context) -> str:
+    """Return what a card says of texts that no customer wrote."""
+    if not context.written:
+        return ""
+    return (
+        f"A language model wrote {context.written:,} of the texts, after others of the same label; people decided on "
+        "the label of each. They are in train alone, and `records.jsonl` names them (`provenance.written`).\n\n"
+    )
 
 
 def _features(context: Context) -> dict[str, Any]:

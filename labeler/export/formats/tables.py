@@ -17,6 +17,7 @@ _FIXED = ("key", "text", "value", "rendered", "group", "split")
 class Csv(TrainingFormat):
     """key, text, value, rendered, group, split, weight if asked, then one column for each name of the metadata.
 
+    Where a model wrote some of the texts, ``written_by`` names it in their rows.
     ``value`` is the plain text where the label is one (Choice, Text), else JSON. By default a spreadsheet cannot take
     a cell for a formula (:func:`safe_cell`).
     """
@@ -28,7 +29,7 @@ class Csv(TrainingFormat):
     asks = False
 
     def head(self, context: Context) -> str:
-        names = [*_FIXED, *(["weight"] if context.weighted else [])]
+        names = [*_FIXED, *(["weight"] if context.weighted else []), *(["written_by"] if context.written else [])]
         taken = set(names)
         for column in context.columns:
             while column in taken:
@@ -42,6 +43,7 @@ class Csv(TrainingFormat):
         rendered = context.task.schema.render(row.value, context.style.language)
         cells = [record.key, record.text, plain(row.label), rendered, record.group or "", row.split]
         cells += [plain(row.weight)] if context.weighted else []
+        cells += [row.provenance.get("written", {}).get("model", "")] if context.written else []
         cells += [plain(record.metadata[name]) if name in record.metadata else "" for name in context.columns]
         return csv_line(cells, context.formula_safe)
 
