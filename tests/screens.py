@@ -39,7 +39,7 @@ from labeler.worker import Worker
 NO_SCREENS = {
     "static", "desk.strip", "desk.counts", "desk.example", "desk.moved", "imports.progress", "imports.report",
     "runs.progress", "replays.progress", "training.progress", "exports.download", "records.counts",
-    "records.act_progress", "settings.trial",
+    "records.act_progress", "settings.trial", "numbers.download",
 }  # fmt: skip
 TASKS = ("sentiment", "emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage")
 BY_PRODUCT = "summary_category"
@@ -133,6 +133,8 @@ def _of_records(place: Place) -> list[Screen]:
         ),
         Screen("records.page.refused", f"{project}/records?q=lable:x"),
         Screen("records.page.none", f"{project}/records?q=없는말"),
+        Screen("numbers.page.emotion", f"{project}/numbers/emotion"),
+        Screen("numbers.page.empty", f"/projects/{values['empty']}/numbers/sentiment"),
         Screen("projects.overview.empty", f"/projects/{values['empty']}"),
         Screen("projects.overview.archived", f"/projects/{values['archived']}"),
         Screen("settings.task.tree", f"{project}/settings/categories"),
@@ -249,7 +251,7 @@ def _furnish(instance: Instance, people: list[int]) -> tuple[dict[str, Any], dic
     left_training(instance.folder, project_id, "sentiment-lora", "향이 진하고 과육이 단단해요")
     left_training(instance.folder, project_id, "sentiment-stopped", "향이 진하고 과육이 단단해요", whole=False)
     values = {
-        "training_name": "sentiment-lora",
+        "training_name": "sentiment-lora", "sheet": "days",
         "project_id": project_id, "task": "sentiment", "reviewer_id": people[1], "upload": UPLOAD, "run_id": run_id,
         "import_id": import_id, "export_id": made.id, "name": "manifest.json", "record_id": records["short"],
         "paused": paused, "replay_id": _replay(instance, project, admin), "search": _search(instance, project, admin),

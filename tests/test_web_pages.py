@@ -139,7 +139,7 @@ def hostile(instance: Instance, store: Store, people: dict[str, int]) -> dict[st
     )
     left_training(instance.folder, project_id, "tuned", HOSTILE)
     return {
-        "training_name": "tuned",
+        "training_name": "tuned", "sheet": "labels",
         "project_id": project_id, "task": "sentiment", "reviewer_id": other, "upload": upload, "import_id": import_id,
         "run_id": run_id, "export_id": export.id, "name": "manifest.json", "annotation_id": annotation_id,
         "record_id": 1, "suggestion_id": 1, "replay_id": replay_id,

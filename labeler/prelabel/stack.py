@@ -45,6 +45,12 @@ _NO_SPREAD = 1e-6
 _SURE, _NO_DIFFERENCE = 1.96, 1e-9
 
 
+def wilson(mean: float, n: int) -> tuple[float, float]:
+    """Return where a mean of ``n`` numbers in [0, 1] lies with 95 %: for shares Wilson 1927, for others too wide."""
+    middle, spread = mean + _SURE**2 / (2 * n), _SURE * math.sqrt(mean * (1 - mean) / n + _SURE**2 / (4 * n * n))
+    return max(0.0, (middle - spread) / (1 + _SURE**2 / n)), min(1.0, (middle + spread) / (1 + _SURE**2 / n))
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """An approved record: what was approved, what the model said of it, and what the free suggestion says unseen.
@@ -92,9 +98,7 @@ class Stack:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the agreement of both together: Wilson's, which for sets is rather too wide."""
-        n, mean = len(self.judged), self.means[2]
-        middle, spread = mean + _SURE**2 / (2 * n), _SURE * math.sqrt(mean * (1 - mean) / n + _SURE**2 / (4 * n * n))
-        return (middle - spread) / (1 + _SURE**2 / n), (middle + spread) / (1 + _SURE**2 / n)
+        return wilson(self.means[2], len(self.judged))
 
     @property
     def digest(self) -> str:

@@ -25,6 +25,7 @@ from labeler.store.ledger import Ledger
 from labeler.store.limits import Limits
 from labeler.store.migrations import check_new, lost_rows, migrate
 from labeler.store.models import Models
+from labeler.store.numbers import Numbers
 from labeler.store.people import People
 from labeler.store.products import Products
 from labeler.store.projects import Projects
@@ -65,6 +66,7 @@ class Store:
         self.upkeep = Upkeep(self.db)
         self.fits = Fits(self.db)
         self.annotations = Annotations(self.db)
+        self.numbers = Numbers(self.db)
         self.suggestions = Suggestions(self.db)
         self.rankings = Rankings(self.db)
         self.ledger = Ledger(self.db)

@@ -11,8 +11,8 @@ from labeler.store.database import Database, Row, Tx
 RECORDS, VECTORS = "records", "vectors"
 """Of a project: reviews ("review"), records of products ("group"), exact copies ("duplicate"), near-duplicates
 ("near") and products ("product"); vectors by embedder."""
-WORK, HOW = "work", "how"
-"""Of a project's task: records by state, decisions in force by how they came to be."""
+WORK, HOW, DAYS = "work", "how", "days"
+"""Of a project's task: records by state, decisions in force by how they came to be, and by day (UTC) and how."""
 AGREEMENT, EXACT = "agreement", "exact"
 """Of a project's task: first decisions on suggestions by version, backend, model id and blind, as JSON; and those of
 them that took a suggestion as it was."""

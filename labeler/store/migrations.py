@@ -833,6 +833,29 @@ def m037_acts(db: SqliteUtils) -> None:
     )
 
 
+@migrations()
+def m039_numbers(db: SqliteUtils) -> None:
+    """What a task's numbers are made from: decisions in force by day, and a way to the newest that tell of models."""
+    where = "x.superseded_by IS NULL AND x.state <> 'withdrawn'"
+    name = "date(x.created_at, 'unixepoch') || ' ' || x.how"
+    days: _Counting = (
+        "annotations", "x.state <> 'withdrawn'", True, "superseded_by, state, how, created_at",
+        (("days", "x.project_id", "x.task", name, where, "0"),),
+    )  # fmt: skip
+    counted = db.execute("SELECT sql FROM sqlite_master WHERE name = 'counted'").fetchone()[0]
+    db.execute("DROP VIEW counted")
+    db.execute(
+        f"""{counted} UNION ALL SELECT 'days', project_id, task, {name}, COUNT(*), 0 FROM annotations x
+            WHERE {where} GROUP BY 2, 3, 4"""
+    )
+    db.execute("INSERT INTO counts SELECT * FROM counted WHERE what = 'days'")
+    _keep_counts(db, (days,), len(_COUNTING) + len(_GOING) + 2)
+    db.execute(
+        """CREATE INDEX annotations_first ON annotations (project_id, task, id)
+           WHERE agreement IS NOT NULL AND supersedes IS NULL AND origin IS NULL"""
+    )
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 

@@ -9,6 +9,7 @@ from labeler.web import (
     desk,
     exports,
     imports,
+    numbers,
     projects,
     records,
     removal,
@@ -26,6 +27,7 @@ from labeler.web import task_settings as task_settings
 def blueprints() -> list[Blueprint]:
     # They stand behind the addresses of the settings, too.
     modules = (
-        signin, projects, records, desk, compare, imports, runs, replays, exports, training, settings, versions, removal
+        signin, projects, numbers, records, desk, compare, imports, runs, replays, exports, training, settings,
+        versions, removal,
     )  # fmt: skip
     return [module.blueprint for module in modules]
