@@ -23,6 +23,7 @@ from labeler.web.words import _
 
 blueprint = Blueprint("numbers", __name__, url_prefix="/projects/<int:project_id>/numbers/<task>")
 _BY_PEOPLE = f"how:{','.join(PEOPLE)}"
+_APPROVED_BY_PEOPLE = f"state:approved {_BY_PEOPLE}"
 _MOST_CHANGED = 20
 
 
@@ -61,7 +62,7 @@ def page(project_id: int, task: str) -> Any:
         confusion_most=max([1, *numbers.confusion.values()]),
         most=MOST,
         records=lambda query: url_for("records.page", project_id=project_id, task=found.name, q=query),
-        by_people=_BY_PEOPLE,
+        unused=[name.raw for name, *counts in sheets["labels"].rows if not any(cell.raw for cell in counts)],
     )
 
 
@@ -127,7 +128,7 @@ def _confusion(task: Task, numbers: Numbers) -> Sheet:
             *(
                 Cell(
                     numbers.confusion.get((suggested, decided), 0),
-                    f"{_term('suggested', suggested)} {_term('label', decided)} {_BY_PEOPLE}",
+                    f"{_term('suggested', suggested)} {_term('label', decided)} {_APPROVED_BY_PEOPLE}",
                 )
                 for decided in names
             ),
@@ -144,9 +145,9 @@ def _changes(task: Task, numbers: Numbers) -> Sheet:
         rows.append(
             [
                 Cell(_title(task, one.name)),
-                Cell(one.suggested, f"{suggested} {_BY_PEOPLE}"),
-                Cell(one.removed, f"{suggested} -{label} {_BY_PEOPLE}"),
-                Cell(one.added, f"{label} -{suggested} {_BY_PEOPLE}"),
+                Cell(one.suggested, f"{suggested} {_APPROVED_BY_PEOPLE}"),
+                Cell(one.removed, f"{suggested} -{label} {_APPROVED_BY_PEOPLE}"),
+                Cell(one.added, f"{label} -{suggested} {_APPROVED_BY_PEOPLE}"),
             ]
         )
     return Sheet("changes", ["label", "suggested", "removed", "added"], rows)
