@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 from flask.testing import FlaskClient
-from helpers import World
+from helpers import World, migrations_before
 
 from labeler import accounts
 from labeler.annotation.acts import Asked
@@ -29,6 +29,7 @@ from labeler.instance import Instance
 from labeler.prelabel.stack import wilson
 from labeler.records import Record, Suggestion
 from labeler.store import NewRecord, Store
+from labeler.store import migrations as schema
 
 TODAY = date(2026, 11, 30)
 LABELS = ("positive", "neutral", "negative")
@@ -188,35 +189,31 @@ def test_an_uneven_pace_gives_an_interval(pile: World) -> None:
 
 
 def test_nothing_is_forecast_where_nothing_is_left_or_nobody_worked(pile: World) -> None:
+    """Nobody worked: no pace. Nothing is left: no day."""
     assert numbers_of(pile.store, pile.project_id, pile.task, TODAY).pace is None
     worked(pile, {4: 40, 3: 40, 2: 20})
     assert numbers_of(pile.store, pile.project_id, pile.task, TODAY).forecast is None
     pile.store.close()
 
 
-def test_days_are_counted_when_an_older_database_is_opened(pile: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decisions that were there before days were counted are counted once."""
-    path = pile.store.path
-    worked(pile, {4: 3, 2: 1})
-    pile.store.close()
-    before = sqlite3.connect(path)
-    triggers = before.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'trigger' AND sql LIKE '%''days''%'"
-    ).fetchall()
-    for (name,) in triggers:
-        before.execute(f"DROP TRIGGER {name}")
-    view = before.execute("SELECT sql FROM sqlite_master WHERE name = 'counted'").fetchone()[0]
-    before.execute("DROP VIEW counted")
-    before.execute(view[: view.index("UNION ALL SELECT 'days'")])
-    before.execute("DROP INDEX annotations_first")
-    before.execute("DELETE FROM counts WHERE what = 'days'")
-    before.execute("DELETE FROM _sqlite_migrations WHERE name = 'm039_numbers'")
-    before.commit()
+def test_days_of_an_older_database_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decisions that were there before days were counted are counted once, when it is opened."""
+    known = schema.migrations
+    monkeypatch.setattr(schema, "migrations", migrations_before(known, "m039"))
+    Store(tmp_path / "labeler.db").close()
+    before = sqlite3.connect(tmp_path / "labeler.db")
+    before.executescript(
+        """INSERT INTO projects (id, name, language, settings, created_at) VALUES (1, 'shop', 'ko', '{}', 0);
+        INSERT INTO records (id, project_id, key, text, language, metadata, content_hash, kind, created_at)
+            VALUES (1, 1, 'a', '달아요', 'ko', '{}', 'h', 'review', 0);
+        INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how, superseded_by,
+            created_at) VALUES (1, 1, 1, 'usage', '1', 'approved', '"a"', 'imported', 2, 86000),
+                               (2, 1, 1, 'usage', '1', 'approved', '"b"', 'scratch', NULL, 86500);"""
+    )
     before.close()
-    assert len(triggers) == 3
-    with Store(path) as store:
-        days = store.numbers.days(pile.project_id, "sentiment", "2026-01-01")
-        assert days == [("2026-11-26", "scratch", 3), ("2026-11-28", "scratch", 1)]
+    monkeypatch.setattr(schema, "migrations", known)
+    with Store(tmp_path / "labeler.db") as store:
+        assert store.numbers.days(1, "usage", "1970-01-01") == [("1970-01-02", "scratch", 1)]
         assert store.counts.faults() == []
 
 
