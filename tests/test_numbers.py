@@ -214,7 +214,7 @@ def test_days_of_an_older_database_are_counted(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(schema, "migrations", known)
     with Store(tmp_path / "labeler.db") as store:
         assert store.numbers.days(1, "usage", "1970-01-01") == [("1970-01-02", "scratch", 1)]
-        assert store.counts.faults() == []
+        assert not any("days" in fault for fault in store.counts.faults())
 
 
 # Intervals

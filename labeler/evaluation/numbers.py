@@ -79,8 +79,8 @@ class Week:
     """The agreement of the decisions of a week that begins on ``day``, a Monday (UTC)."""
 
     day: date
-    assisted: Side | None
-    blind: Side | None
+    assisted: Side | None = None
+    blind: Side | None = None
 
 
 @dataclass(frozen=True, slots=True)

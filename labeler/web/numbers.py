@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from flask import Blueprint, Response, render_template, url_for
@@ -11,7 +12,7 @@ from flask_babel import get_locale
 
 from labeler.annotation.query import quoted
 from labeler.errors import NotFound
-from labeler.evaluation.numbers import MOST, PEOPLE, Numbers, Side, labels_in_order, numbers_of
+from labeler.evaluation.numbers import MOST, PEOPLE, Numbers, Side, Week, labels_in_order, numbers_of
 from labeler.export.formats import csv_line
 from labeler.labels import NO_LABEL
 from labeler.sentence import N_
@@ -24,7 +25,7 @@ from labeler.web.words import _
 blueprint = Blueprint("numbers", __name__, url_prefix="/projects/<int:project_id>/numbers/<task>")
 _BY_PEOPLE = f"how:{','.join(PEOPLE)}"
 _APPROVED_BY_PEOPLE = f"state:approved {_BY_PEOPLE}"
-_MOST_CHANGED = 20
+_MOST_CHANGED, _MOST_WEEKS = 20, 52
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +185,13 @@ def _days_plot(numbers: Numbers) -> dict[str, Any]:
 
 
 def _weeks_plot(numbers: Numbers) -> dict[str, Any] | None:
-    weeks = numbers.weeks
-    if not weeks:
+    """Return the last weeks in scale: one in which nobody decided has its place too."""
+    if not numbers.weeks:
         return None
-    sides = [[one.assisted for one in weeks], [one.blind for one in weeks]]
-    series = [
-        [
-            None if one is None else plots.Measured(one.agreement.value, one.agreement.low, one.agreement.high)
-            for one in side
-        ]
-        for side in sides
-    ]
-    return plots.lines(series, [f"{one.day:%m-%d}" for one in weeks])
+    of, last = {week.day: week for week in numbers.weeks}, numbers.weeks[-1].day
+    first = max(numbers.weeks[0].day, last - timedelta(weeks=_MOST_WEEKS - 1))
+    days = [first + timedelta(weeks=n) for n in range((last - first).days // 7 + 1)]
+    weeks = [of.get(day, Week(day)) for day in days]
+    sides = [[week.assisted for week in weeks], [week.blind for week in weeks]]
+    series = [[None if one is None else one.agreement for one in side] for side in sides]
+    return plots.lines(series, [f"{day:%m-%d}" for day in days])

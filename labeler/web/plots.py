@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from labeler.evaluation.measures import Measure
 
 WIDE, HIGH, EDGE = 400, 200, 40
-
-
-class Measured(NamedTuple):
-    """A value with its interval, in the unit of the plot."""
-
-    value: float
-    low: float
-    high: float
 
 
 def columns(series: Sequence[Sequence[float]], ticks: Sequence[str]) -> dict[str, Any]:
@@ -33,7 +27,7 @@ def columns(series: Sequence[Sequence[float]], ticks: Sequence[str]) -> dict[str
     return _frame() | {"bars": bars, "most": most, "first": ticks[0], "last": ticks[-1]}
 
 
-def lines(series: Sequence[Sequence[Measured | None]], ticks: Sequence[str]) -> dict[str, Any]:
+def lines(series: Sequence[Sequence[Measure | None]], ticks: Sequence[str]) -> dict[str, Any]:
     """Return lines of shares in [0, 1] with their intervals, a point for each tick; None where there is none."""
     step = (WIDE - EDGE - 40) / max(len(ticks) - 1, 1)
     found = []
