@@ -20,7 +20,7 @@ from labeler import demo, strictjson
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"\]\(([^)#\s]+)")
 # The name of the package belongs to another project on the package index.
-STRANGER = re.compile(r"\blabeler\[|pip3? install [^\n`]*(?<![\w/.-])labeler(?![\w/.-])")
+STRANGER = re.compile(r"\blabeler\[|pip3? install [^\n\x00`]*(?<![\w/.-])labeler(?![\w/.-])")
 LOOK = """
 import sys
 from importlib import resources
