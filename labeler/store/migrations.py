@@ -797,7 +797,7 @@ def migrate(database: Database) -> list[str]:
         raise StoreReadOnly(f"There is no database at {path} to open read-only")
     if fresh:
         check_new(path)
-    else:
+    elif not database.shared:
         _check_header(path)
     connection = database.connect()
     try:
