@@ -8,7 +8,6 @@
     exports.py      export, frozen, exports list, compare, again
     runs.py         prelabel; run_options.py makes its options from the table of a task's settings
     calibration.py  calibrate
-    classifier.py   train-classifier
     replay.py       replay, ready
     evaluate.py     evaluate
     improve.py      improve
@@ -32,7 +31,6 @@ import click
 from labeler.cli import (
     calibration,
     care,
-    classifier,
     data,
     evaluate,
     exports,
@@ -51,7 +49,7 @@ from labeler.cli.base import cli, instance_folder
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
-    "calibration", "care", "classifier", "cli", "data", "evaluate", "exports", "improve", "main", "models", "people",
+    "calibration", "care", "cli", "data", "evaluate", "exports", "improve", "main", "models", "people",
     "plugin", "removal", "replay", "runs", "serve", "settings", "train",
 ]  # fmt: skip
 
