@@ -19,6 +19,7 @@ from labeler.backends.base import LEARNING
 from labeler.errors import Conflict, LabelerError
 from labeler.evaluation import replay
 from labeler.evaluation.drafts import Drafting
+from labeler.evaluation.judging import Judging
 from labeler.evaluation.replay import Replaying
 from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
@@ -31,7 +32,7 @@ from labeler.prelabel.meant import FREE
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
 from labeler.sentence import Sentence
-from labeler.settings import BATCH_EXECUTOR, DRAFT, LOCAL_EXECUTOR, REPLAY, overrides, read_settings
+from labeler.settings import BATCH_EXECUTOR, DRAFT, JUDGE, LOCAL_EXECUTOR, REPLAY, overrides, read_settings
 from labeler.store.database import HELD_BACK, held_back
 from labeler.store.ledger import OPEN
 from labeler.store.upkeep import DERIVED, VECTORS
@@ -255,6 +256,8 @@ class Worker:
         instance = self.instance
         if run["settings"].get("purpose") == DRAFT:
             return Drafting.of_run(instance.suggester(project, task, own), run["settings"])
+        if run["settings"].get("purpose") == JUDGE:
+            return Judging.of_run(instance.suggester(project, task, own), run["settings"])
         if run["settings"].get("purpose") == REPLAY:
             return Replaying.of(instance.suggester(project, task, own), run["settings"])
         try:

@@ -20,6 +20,7 @@ from labeler.store.database import Database, Row, Tx
 from labeler.store.exports import Exports
 from labeler.store.fits import Fits
 from labeler.store.journal import Events
+from labeler.store.judgements import Judgements
 from labeler.store.ledger import Ledger
 from labeler.store.limits import Limits
 from labeler.store.migrations import check_new, lost_rows, migrate
@@ -73,6 +74,7 @@ class Store:
         self.exports = Exports(self.db)
         self.splits = Splits(self.db)
         self.replays = Replays(self.db)
+        self.judgements = Judgements(self.db)
         self.removal = Removal(self.db)
 
     @property

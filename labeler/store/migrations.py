@@ -783,6 +783,19 @@ def m032_named_exports(db: SqliteUtils) -> None:
     )
 
 
+@migrations()
+def m035_judgements(db: SqliteUtils) -> None:
+    """A model may judge the answers of an evaluation, once it has judged pairs that people decided on."""
+    _execute(
+        db,
+        """ALTER TABLE replays ADD COLUMN judge TEXT;
+        CREATE TABLE judgements (
+            replay_id INTEGER NOT NULL, arm INTEGER NOT NULL, record_id INTEGER NOT NULL, first TEXT NOT NULL,
+            second TEXT NOT NULL, verdict REAL, failure TEXT, PRIMARY KEY (replay_id, arm, record_id)) WITHOUT ROWID;
+        CREATE INDEX judgements_record ON judgements (record_id);""",
+    )
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 
