@@ -224,7 +224,7 @@ def test_labels_need_no_judge(tmp_path: Path) -> None:
     with Instance(tmp_path / "instance") as instance:
         id_ = instance.create_project("shop", "ko", {"tasks": ["sentiment", "summary_polarity"]})
         project = instance.store.projects.get(id_)
-        with pytest.raises(InputError, match="A judge is for texts, and the values of sentiment are of"):
+        with pytest.raises(InputError, match="This is for texts, and the values of sentiment are of"):
             judging.suggester_of(instance, project, instance.project_task(project, "sentiment"), {"backend": "openai"})
         summary = instance.project_task(project, "summary_polarity")
         with pytest.raises(InputError, match="The backend nearest reads no prompt, so it judges nothing"):
@@ -255,3 +255,43 @@ def test_what_was_judged_of_a_record_goes_with_it(desk: Desk) -> None:
     left = [row["record_id"] for arm in (PEOPLE, 0) for row in desk.store.judgements.of(1, arm)]
     assert left and gone not in left
     assert judging.standing(Results(desk.instance, 1)).n == 35
+
+
+# BERTScore
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers", reason="transformers is not installed (labeler-rag[local])")
+    from test_classifier import encoder
+
+    return encoder(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+def test_bertscore_is_that_of_its_definition(bert: Path) -> None:
+    """Each token beside the nearest of the other text, in context: once by what was said, once by what is approved."""
+    from labeler.evaluation.bertscore import BertScore
+
+    score = BertScore(str(bert), "cpu")
+    assert score.layer == 2
+    assert score.f1("오늘 온 사과가 달아요", "오늘 온 사과가 달아요") == pytest.approx(1.0)
+    said, approved = "사과가 달아요", "오늘 온 배가 달아요"
+    one, other = score._vectors([said, approved])
+    assert (len(one), len(other)) == (2, 4)
+    precision = sum(max(float(a @ b) for b in other) for a in one) / 2
+    recall = sum(max(float(a @ b) for a in one) for b in other) / 4
+    assert score.f1(said, approved) == pytest.approx(2 * precision * recall / (precision + recall))
+    assert score.f1(said, approved) < 1
+    assert score.f1("", "달아요") == 0.0
+
+
+def test_the_table_has_bertscore_by_the_encoder_that_was_named(desk: Desk, bert: Path) -> None:
+    """For texts alone."""
+    table = desk.shell.ok("evaluate", *TASK, *ARMS, "--bertscore", str(bert))
+    head = next(line for line in table.splitlines() if line.startswith("arm "))
+    assert "ROUGE-L" in head and "BERTScore" in head
+    assert f"BERTScore is by the encoder {bert}, without weights." in table
+    found = desk.evaluate("--show", "1", "--bertscore", str(bert))
+    poor, good = (arm["numbers"]["bertscore"]["value"] for arm in found["arms"])
+    assert 0 < poor <= good < 1
+    assert found["bertscore_of"] == str(bert)

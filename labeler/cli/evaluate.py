@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _NUMBERS = {
     "agreement": "agreement", "macro_f1": "macro F1", "kappa": "kappa", "distance": "mean error", "rouge_l": "ROUGE-L",
+    "bertscore": "BERTScore",
 }  # fmt: skip
 
 
@@ -44,12 +45,13 @@ _NUMBERS = {
     "--judge", metavar="BACKEND:MODEL",
     help="For texts: let this model judge the answers, if it agrees with people on what they decided",
 )  # fmt: skip
+@click.option("--bertscore", metavar="ID", help="For texts: compare them by this encoder too, a hub id or a folder")
 @click.option("--show", type=click.IntRange(1), metavar="N", help="Show an earlier evaluation again, by its replay")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
 @with_instance
 def evaluate(
     instance: Instance, project: str, task_name: str, arms: tuple[str, ...], budget: str | None, dry_run: bool,
-    show: int | None, as_json: bool, frozen: str | None, judge: str | None,
+    show: int | None, as_json: bool, frozen: str | None, judge: str | None, bertscore: str | None,
 ) -> None:  # fmt: skip
     """Compare backends and models on the approved records of the test split.
 
@@ -84,9 +86,30 @@ def evaluate(
         with redirect_stdout(sys.stderr):
             _let_judge(instance, results, found, _settings(judge), read)
     report = results.report()
-    click.echo(json.dumps(_as_json(results, report), ensure_ascii=False, indent=2) if as_json else "\n".join(
-        _told(results, report)))  # fmt: skip
+    if bertscore is not None and report.n:
+        report = _compared(results, report, bertscore)
+    told = (
+        json.dumps(_as_json(results, report, bertscore), ensure_ascii=False, indent=2)
+        if as_json
+        else "\n".join(_told(results, report, bertscore))
+    )
+    click.echo(told)
     check_measured(results)
+
+
+def _compared(results: Results, report: Report, encoder: str) -> Report:
+    """Return the report with the BERTScore of each arm. Raises :class:`InputError` for values without texts."""
+    from labeler.evaluation.bertscore import BertScore
+    from labeler.evaluation.judging import check_texts
+    from labeler.evaluation.measures import weights
+
+    check_texts(results.task)
+    score, drawn = BertScore(encoder), weights(report.n)
+    arms = []
+    for arm in report.arms:
+        found = score.measure(results.answers(arm.number), drawn)
+        arms.append(arm if found is None else replace(arm, numbers={**arm.numbers, "bertscore": found}))
+    return replace(report, arms=arms)
 
 
 def _let_judge(
@@ -119,7 +142,7 @@ def _settings(arm: str) -> dict[str, Any]:
     return {name: SETTINGS[name].read(clean(name, raw)) for name, raw in given.items()}
 
 
-def _told(results: Results, report: Report) -> list[str]:
+def _told(results: Results, report: Report, encoder: str | None) -> list[str]:
     """Return an evaluation line by line: what the arms are, the table, and what it says."""
     from labeler.evaluation import apart, rouge
     from labeler.evaluation.verdict import verdict
@@ -137,6 +160,8 @@ def _told(results: Results, report: Report) -> list[str]:
     lines.append(f"95 % intervals in brackets. p is by {apart.test_of(results.schema)}{_together(results)}.")
     if "rouge_l" in report.arms[0].numbers:
         lines.append(f"ROUGE-L compares {rouge.unit()}.")
+    if encoder is not None:
+        lines.append(f"BERTScore is by the encoder {encoder}, without weights.")
     if said.standing is not None:
         lines.append(said.told())
     return [*lines, f"{verdict(report, names, said.arms)}."] if report.ended else lines
@@ -220,13 +245,14 @@ def _in_all(number: float | None, report: Report, of: int = 1) -> float | None:
     return None if number is None else number * report.n / of
 
 
-def _as_json(results: Results, report: Report) -> dict[str, Any]:
+def _as_json(results: Results, report: Report, encoder: str | None) -> dict[str, Any]:
     from labeler.evaluation import apart, rouge
     from labeler.evaluation.verdict import verdict
 
     replay, said = results.replay, _judgement(results, report)
     names = [named(arm.settings) for arm in report.arms]
     more = {"rouge_l_of": rouge.unit()} if report.n and "rouge_l" in report.arms[0].numbers else {}
+    more |= {} if encoder is None else {"bertscore_of": encoder}
     return {
         "replay": replay["id"], "task": replay["task"], "task_version": replay["task_version"],
         "test_set": replay["held_out"], "ended": report.ended, "records": report.n, "train_records": report.known,

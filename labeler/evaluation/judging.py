@@ -209,18 +209,18 @@ class Judging(Suggester):
 # An evaluation that is judged
 
 
-def check_judged(task: Task) -> None:
-    """Raise :class:`InputError` for a task whose labels a judge adds nothing to: they are right or wrong."""
+def check_texts(task: Task) -> None:
+    """Raise :class:`InputError` for a task without texts: labels are right or wrong, and need no such comparison."""
     if not any(part.free_text for part in task.schema.split().values()):
         raise InputError(
-            "A judge is for texts, and the values of %(task)s are of the kind %(kind)s", task=task.name,
+            "This is for texts, and the values of %(task)s are of the kind %(kind)s", task=task.name,
             kind=task.schema.kind,
         )  # fmt: skip
 
 
 def suggester_of(instance: Instance, project: Mapping[str, Any], task: Task, judge: Mapping[str, Any]) -> Suggester:
     """Return what asks a judge. Raises :class:`InputError` for a task without texts, and a backend that reads none."""
-    check_judged(task)
+    check_texts(task)
     named = {name: judge[name] for name in ("backend", "model_id") if judge.get(name)}
     made = instance.suggester(project, task, {**ALONE, **named}, keep=False)
     if not (made.backend.billed and made.backend.prompted):
