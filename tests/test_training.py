@@ -234,14 +234,15 @@ def test_no_row_is_dropped_or_cut_in_silence(tmp_path: Path, base: Path) -> None
 
 
 def test_the_loss_in_validation_takes_a_small_part_of_a_training(tmp_path: Path, base: Path) -> None:
-    """It is measured on so many rows that ten looks cost a tenth of what is learned, always the same ones, and the
-    card says on how many."""
+    """It is measured on a tenth as many rows as are learned from, in ten looks or, in a short one, fewer; always the
+    same ones, and the card says on how many."""
     export = exported(tmp_path / "export", splits={"train": 40, "validation": 200})
-    for steps, rows in ((300, 48), (2000, 200), (8, 16)):
+    for steps, rows, every in ((300, 24, 30), (3000, 200, 300), (40, 16, 20), (8, 16, 8)):
         plan, _ = plans.plan_of(export, str(base), "lora", None, device="cpu", given={"steps": steps, "batch": 8})
-        assert prepared(plan, tmp_path)["validation"] == {"rows": rows, "of": 200}
+        assert prepared(plan, tmp_path)["validation"] == {"rows": rows, "of": 200, "every": every}
     training = folders.begin(tmp_path, "few", plan)
-    assert whole(training)["validation"] == {"rows": 16, "of": 200}
+    assert whole(training)["validation"] == {"rows": 16, "of": 200, "every": 8}
+    assert [line["step"] for line in training.log() if "eval_loss" in line] == [8]
     assert "| loss in validation on | 16 of 200 rows |" in (training.folder / "README.md").read_text("utf-8")
 
 

@@ -18,7 +18,6 @@ from labeler.cli.runs import watch_run
 from labeler.errors import InputError
 from labeler.sentence import recalled
 from labeler.settings import REPLAY_WITHIN
-from labeler.store.ledger_runs import FINISHED
 
 if TYPE_CHECKING:
     from labeler.evaluation.judging import Judged, Standing
@@ -130,7 +129,7 @@ def _let_judge(
 
 
 def _watch(instance: Instance, run_id: int | None, of: str) -> None:
-    if run_id is not None and instance.store.ledger.run(run_id)["state"] != FINISHED:
+    if run_id is not None and instance.store.ledger.run(run_id)["state"] != "finished":
         click.echo(f"Judge: {of}")
         watch_run(instance, run_id)
 
@@ -192,7 +191,7 @@ class _Judgement:
         if found.counts:
             unread = sum(one.unread for one in self.arms.values())
             more = f"; {unread:,} unreadable verdicts on arms count as ties" if unread else ""
-            return f"{said}. The column says how it finds an arm beside what is approved, 0.50 is as good{more}."
+            return f"{said}. The column says how it finds an arm against what is approved; 0.50 is as good{more}."
         few = found.n < judging.LEAST
         why = f"fewer than {judging.LEAST} pairs" if few else f"not shown to be above {judging.BOUND}"
         return f"{said}: {why}, so it is not counted."

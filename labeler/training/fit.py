@@ -50,9 +50,9 @@ transformers: Any = importlib.import_module("transformers")
 trl: Any = importlib.import_module("trl")
 log = logging.getLogger(__name__)
 _REPORTS, _CHECKPOINTS, _SAMPLES, _LONGEST_SAMPLE = 200, 10, 3, 256
-# The loss in validation takes at most such a share of a training, in which learning from a row takes so many times as
-# long as looking at it: with an adapter, whose base needs no gradient. Fewer rows than these would say nothing.
-_SHARE_TO_LOOK, _LEARNS_AS, _FEWEST = 0.1, 2, 16
+# The loss in validation takes about such a share of a training: to look at a row takes nearly as long as to learn from
+# it, where an adapter is small. Fewer rows than these would say nothing; then there are fewer looks.
+_SHARE_TO_LOOK, _FEWEST = 0.1, 16
 # Bytes of a parameter: 4 bits and their scales; 16 bits on a card; 32 elsewhere; with gradient and both of AdamW's.
 _BYTES = {QLORA: 0.6, CUDA: 2.0, "else": 4.0, FULL: 16.0}
 
@@ -138,21 +138,18 @@ def _resolved(
         plan["method"], plan["objective"], base.parameters, longest, base.gpu, plan.get("given") or {}
     )
     total, there = _total(numbers, len(rows[TRAIN])), len(rows[VALIDATION])
-    rows[VALIDATION] = _drawn(rows[VALIDATION], _looked_at(total, numbers), numbers.seed)
+    looks, most = _looks(total * numbers.batch, there)
+    rows[VALIDATION] = _drawn(rows[VALIDATION], most, numbers.seed)
     found = {**plan, "numbers": numbers.to_json(), "max_length": longest, "left_out": left_out}
-    found["validation"] = {"rows": len(rows[VALIDATION]), "of": there}
+    found["validation"] = {"rows": len(rows[VALIDATION]), "of": there, "every": max(1, total // looks)}
     return {**found, "parameters": base.parameters, "total": total}, rows
 
 
-def _every(total: int) -> int:
-    """Return after how many steps there is a checkpoint, with the loss in validation."""
-    return max(1, total // _CHECKPOINTS)
-
-
-def _looked_at(total: int, numbers: Numbers) -> int:
-    """Return how many rows of validation the loss is measured on at each checkpoint."""
-    learned, looks = total * numbers.batch, total // _every(total)
-    return max(_FEWEST, int(_SHARE_TO_LOOK * _LEARNS_AS * learned / looks))
+def _looks(learned: int, there: int) -> tuple[int, int]:
+    """Return how often the loss in validation is measured, and on how many rows, where so many are learned from."""
+    allowed, least = int(_SHARE_TO_LOOK * learned), max(1, min(_FEWEST, there))
+    looks = min(_CHECKPOINTS, max(1, allowed // least))
+    return looks, max(least, allowed // looks)
 
 
 def _drawn(rows: list[Row], most: int, seed: int) -> list[Row]:
@@ -247,7 +244,7 @@ class Fit:
 
     def _arguments(self) -> dict[str, Any]:
         n, gpu, total = self.numbers, self.base.gpu, self.plan["total"]
-        every = _every(total)
+        every = max(1, total // _CHECKPOINTS)
         return {
             "output_dir": str(self.training.folder / CHECKPOINTS),
             "per_device_train_batch_size": n.rows_at_once,
@@ -264,7 +261,7 @@ class Fit:
             # A kill may fall into the writing of one: the one before it stays.
             "save_total_limit": 2,
             "eval_strategy": "steps" if self.rows[VALIDATION] else "no",
-            "eval_steps": every,
+            "eval_steps": self.plan["validation"]["every"],
             "report_to": "none",
             "disable_tqdm": True,
             "seed": n.seed,
