@@ -419,7 +419,7 @@ def test_a_training_stops_where_it_is_asked_to_and_goes_on(tmp_path: Path, base:
 
     assert not fit(training, tell)
     assert training.state == "paused"
-    assert {line["step"] for line in training.log()} == {1, 2} | ({3} if len(training.log()) > 4 else set())
+    assert {line["step"] for line in training.log()} in ({1, 2}, {1, 2, 3})
     whole(training)
     assert [line["step"] for line in training.log() if "loss" in line] == [1, 2, 3, 4, 5, 6]
     with pytest.raises(Conflict, match="does not run"):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from labeler.backends.local.memory import free_memory, is_out_of_memory
 from labeler.errors import BackendError, Conflict, LabelerError
 from labeler.sentence import Sentence
+from labeler.training import classifier
 from labeler.training.folders import Training
 from labeler.training.methods import CLASSIFIER
 
@@ -40,11 +41,9 @@ def fit(training: Training, tell: Callable[[str], None]) -> bool:
 
 
 def _run(training: Training, tell: Callable[[str], None]) -> bool:
-    # Each loads what it needs: a classifier needs neither peft nor trl.
+    # A classifier needs neither peft nor trl.
     if training.plan["method"] == CLASSIFIER:
-        from labeler.training.classifier import train
-
-        return train(training, tell)
+        return classifier.train(training, tell)
     from labeler.training.fit import Fit
 
     return Fit(training, tell).run()
