@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from labeler.backends.base import Backend, BackendFactory
-from labeler.backends.classifier import MODELS, ClassifierBackend, located
+from labeler.backends.classifier import ClassifierBackend, located
 from labeler.backends.ensemble.backend import ProbeBackend
+from labeler.backends.local.cards import MODELS
 from labeler.backends.nearest import NearestBackend
 from labeler.errors import MissingExtra, SettingError
 from labeler.export import built_in as export_formats

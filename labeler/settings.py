@@ -31,7 +31,9 @@ DRAFT = "draft"
 an arm it is the number of the draft that is judged."""
 WRITE = "write"
 """The purpose of a run that asks for texts of rare labels, each call after a record of its own."""
-ON_APPROVED = (CALIBRATE, REPLAY, DRAFT, WRITE)
+JUDGE = "judge"
+"""The purpose of a run that judges answers; its settings name the replay they are of."""
+ON_APPROVED = (CALIBRATE, REPLAY, DRAFT, WRITE, JUDGE)
 """The purposes of runs over records that people decided on."""
 REPLAY_GRID, REPLAY_SAMPLE, REPLAY_WITHIN = ("backend", "model_id", "retriever", "k", "style"), 200, 0.05
 """What arms of a replay may differ in, how many of the newest approvals it takes, and how much worse than the best an

@@ -21,6 +21,7 @@ from labeler.backends.base import LEARNING
 from labeler.errors import Conflict, LabelerError
 from labeler.evaluation import replay
 from labeler.evaluation.drafts import Drafting
+from labeler.evaluation.judging import Judging
 from labeler.evaluation.replay import Replaying
 from labeler.ingest.clusters import sign_reviews
 from labeler.ingest.options import ImportOptions
@@ -33,7 +34,16 @@ from labeler.prelabel.meant import FREE
 from labeler.prelabel.refresh import REFRESH, refresh_front
 from labeler.prelabel.suggest import Suggester
 from labeler.sentence import Sentence
-from labeler.settings import BATCH_EXECUTOR, DRAFT, LOCAL_EXECUTOR, REPLAY, WRITE, overrides, read_settings
+from labeler.settings import (
+    BATCH_EXECUTOR,
+    DRAFT,
+    JUDGE,
+    LOCAL_EXECUTOR,
+    REPLAY,
+    WRITE,
+    overrides,
+    read_settings,
+)  # fmt: skip
 from labeler.store.acts import ONGOING
 from labeler.store.database import HELD_BACK, held_back
 from labeler.store.ledger import OPEN
@@ -266,6 +276,8 @@ class Worker:
             return Drafting.of_run(instance.suggester(project, task, own), run["settings"])
         if run["settings"].get("purpose") == WRITE:
             return Asking.of_run(instance.suggester(project, task, own), run["id"])
+        if run["settings"].get("purpose") == JUDGE:
+            return Judging.of_run(instance.suggester(project, task, own), run["settings"])
         if run["settings"].get("purpose") == REPLAY:
             return Replaying.of(instance.suggester(project, task, own), run["settings"])
         try:

@@ -265,7 +265,8 @@ def left_training(instance: Path, project_id: int, name: str, said: str, whole: 
     (export / "manifest.json").write_text(json.dumps({"labeler": "0", "format": "openai", "files": files}))
     plan = {"base": said, "method": "lora", "objective": "sft", "project_id": project_id, "task": "sentiment",
             "export": {"id": 1, "folder": str(export), "sha256": ""}, "numbers": numbers, "max_length": 812,
-            "left_out": {"train": [], "validation": []}, "total": 80, "parameters": 134515008}  # fmt: skip
+            "left_out": {"train": [], "validation": []}, "total": 80, "parameters": 134515008,
+            "validation": {"rows": 54, "of": 182}}  # fmt: skip
     training = folders.begin(instance, name, plan)
     for step in range(1, 61):
         loss = {"loss": round(2.4 / step**0.5 + 0.1 * (step % 3), 4)}

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import kill, python, until
+from conftest import PASSWORD, enter
+from helpers import process, until
 
-from labeler import Choice, Choices, Label, Task
+from labeler import Choice, Label, accounts
+from labeler.app import create_app
 from labeler.backends.base import BackendRequest
-from labeler.backends.classifier import CARD, ClassifierBackend, read_card
+from labeler.backends.classifier import Card, ClassifierBackend, read_card
 from labeler.backends.ensemble import pool
+from labeler.backends.local.cards import CARD
 from labeler.cli import cli
-from labeler.errors import Conflict, InputError, LabelerError, SettingError
+from labeler.errors import InputError, LabelerError, SettingError
 from labeler.export import Options, Shares, export_task
 from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
 from labeler.records import BackendFailure, Completion, Record
-from labeler.training.classifier import Progress, Settings, read_rows, temperature, train_classifier
+from labeler.training import folders, plans
+from labeler.training.classifier import read_rows, temperature
+from labeler.training.folders import Training
+from labeler.training.sets import read_set
+from labeler.training.work import fit
 
 torch = pytest.importorskip("torch", reason="torch is not installed (labeler-rag[local])")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (labeler-rag[local])")
@@ -35,8 +42,14 @@ SOSO = ("그래요", "보통이에요", "무난해요", "평범해요")
 THINGS = ("사과가", "배가", "귤이", "포도가", "상자가", "감이")
 WHEN = ("오늘", "어제", "지난주에", "명절에", "아침에", "저녁에", "처음", "이번에")
 WORDS = {"positive": GOOD, "negative": BAD, "neutral": SOSO}
-QUICK = Settings(epochs=8, rate=3e-3, longest=16)
-TOPICS = Task("topics", Choices(Label("taste"), Label("delivery"), Label("price")))
+QUICK = {"epochs": 8, "rate": 3e-3}
+TOPICS = """
+from labeler import Choices, Label, Task, hookimpl
+
+@hookimpl
+def register_tasks():
+    return [Task("topics", Choices(Label("taste"), Label("delivery"), Label("price")))]
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,30 +94,48 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Shop:
     """An instance with one project, whose records are approved but for the newest."""
 
-    def __init__(self, folder: Path, rows: list[tuple[str, Any]], task: Task | None = None) -> None:
+    def __init__(self, folder: Path, rows: list[tuple[str, Any]], task: str = "sentiment") -> None:
+        (folder / "plugins").mkdir(parents=True)
+        (folder / "plugins" / "topics.py").write_text(TOPICS, encoding="utf-8")
         self.instance = Instance(folder)
-        if task is not None:
-            self.instance.plugins.tasks[task.name] = task
-        name = task.name if task else "sentiment"
-        id_ = self.instance.create_project("shop", "ko", {"tasks": [name], "embedder": "lexical"})
+        id_ = self.instance.create_project("shop", "ko", {"tasks": [task], "embedder": "lexical"})
         self.project = self.instance.store.projects.get(id_)
-        self.task = self.instance.project_task(self.project, name)
+        self.task = self.instance.project_task(self.project, task)
         path = folder / "reviews.jsonl"
         lines = [{"id": f"r{n}", "text": text, "label": label} for n, (text, label) in enumerate(rows)]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        self.instance.importer(self.project).run(path, ImportOptions("text", "id", "", {name: "label"}))
+        self.instance.importer(self.project).run(path, ImportOptions("text", "id", "", {task: "label"}))
 
-    def train(self, model: Path, name: str = "mine", **more: Any) -> Path:
-        more = {"settings": QUICK} | more
-        return train_classifier(self.instance, self.project, self.task, str(model), name, **more)
+    @property
+    def place(self) -> Path:
+        return self.instance.folder
+
+    def plan(self, model: Path, name: str = "mine", format_name: str = "csv", **given: Any) -> Training:
+        """Plan a training on an export of what is approved."""
+        folder = self.place / "exports" / format_name
+        folder = folder if folder.exists() else self.export(format_name)
+        plan, _ = plans.plan_of(
+            folder, str(model), "classifier", None, most=16, device="cpu", given=QUICK | given,
+            project_id=self.project["id"],
+        )  # fmt: skip
+        plans.task_of(self.instance, plan)
+        return folders.begin(self.place, name, plan)
+
+    def train(self, model: Path, name: str = "mine", **given: Any) -> Training:
+        training = self.plan(model, name, **given)
+        assert fit(training, lambda line: None)
+        return training
 
     def export(self, format_name: str, **options: Any) -> Path:
-        folder = self.instance.folder / "exports" / format_name
+        folder = self.place / "exports" / format_name
         export_task(
             self.instance.store, self.project, self.task, format_name, folder,
             formats=self.instance.plugins.exporters, shares=Shares(), options=Options(**options),
         )  # fmt: skip
         return folder
+
+    def card(self, name: str = "mine") -> Card:
+        return read_card(self.place / "models" / name)
 
     def backend(self, name: str = "mine") -> ClassifierBackend:
         made = self.instance.backend(self.project, self.task, "classifier", {"model_id": name})
@@ -133,18 +164,39 @@ def shop(tmp_path_factory: pytest.TempPathFactory, bert: Path) -> Iterator[Shop]
 
 def test_it_learns_what_tells_the_labels_apart(shop: Shop) -> None:
     """The test rows, which it never saw, are all right; the card says from what, with what and how well."""
-    card = read_card(shop.instance.folder / "models" / "mine")
+    card, whole = shop.card(), folders.named(shop.place, "mine").card
     assert card.measured["test"]["agreement"] == 1.0
-    assert (card.task, card.kind, card.labels) == ("sentiment", "choice", ("positive", "neutral", "negative"))
+    assert (card.kind, card.labels) == ("choice", ("positive", "neutral", "negative"))
     assert sum(card.measured["rows"].values()) == len(reviews())
-    assert card.trained["versions"]["torch"]
-    (export,) = shop.instance.store.exports.all(shop.project["id"], 5)
-    assert card.trained["export"]["files"].items() <= export["manifest"]["files"].items()
+    assert (whole["method"], whole["objective"], whole["export"]["task"]) == ("classifier", "classify", "sentiment")
+    assert whole["versions"]["torch"]
+    assert whole["export"]["rows"] == card.measured["rows"]
+    assert whole["parameters"]["trained"] == whole["parameters"]["all"] > 0
+    said = (shop.place / "models" / "mine" / "README.md").read_text("utf-8")
+    assert "| test | agreement 1, " in said
+    assert "must be asked" not in said
+
+
+def test_its_way_is_told_as_that_of_any_training(shop: Shop) -> None:
+    """The loss of steps and of each epoch in validation, and what it says of three rows with how sure it is."""
+    training = folders.named(shop.place, "mine")
+    held = [line["step"] for line in training.log() if "eval_loss" in line]
+    each = math.ceil(shop.card().measured["rows"]["train"] / 16)
+    assert held == [each * n for n in range(1, len(held) + 1)]
+    assert training.plan["total"] == held[-1]
+    assert {sample["step"] for sample in training.samples()} == {0, *held}
+    last = [one for one in training.samples() if one["step"] == held[-1]]
+    assert len(last) == 3
+    for one in last:
+        label, sure = one["answered"].split()
+        assert label == one["expected"]
+        assert float(sure) > 0.9
+    assert not (training.folder / "checkpoints").exists()
 
 
 def test_its_chances_are_calibrated_on_validation(shop: Shop) -> None:
     """No other temperature has less loss on the validation rows, the plain one of 1 included."""
-    card = read_card(shop.instance.folder / "models" / "mine")
+    card = shop.card()
     measured = card.measured["validation"]
     assert card.temperature != 1.0
     assert measured["log_loss"] <= measured["log_loss_plain"]
@@ -159,13 +211,17 @@ def test_a_temperature_undoes_what_is_too_sure() -> None:
     assert temperature(4 * true, member, True) == pytest.approx(4.0, rel=0.15)
 
 
-@pytest.mark.parametrize("format_name", ["openai", "trl", "csv"])
-def test_every_training_format_can_be_trained_on(shop: Shop, format_name: str) -> None:
+@pytest.mark.parametrize("format_name", ["openai", "trl", "alpaca", "csv"])
+def test_every_format_with_texts_and_labels_can_be_trained_on(shop: Shop, format_name: str) -> None:
     """Splits are those of the manifest, and a cell that was made safe for spreadsheets is what it was."""
-    rows = read_rows(shop.export(format_name), shop.task)
-    made = read_rows(shop.export("csv", formula_safe=False), shop.task)
+    there = shop.place / "exports" / format_name
+    rows = read_rows(read_set(there if there.exists() else shop.export(format_name), objective="classify"), shop.task)
+    made = {split: [] for split in rows.splits}
+    for row in shop.instance.store.splits.remembered(shop.project["id"]):
+        record = shop.instance.store.records.get(row["id"])
+        made[row["split"]].append((record.text, dict(reviews())[record.text]))
     assert {split: sorted(pairs) for split, pairs in rows.splits.items()} == {
-        split: sorted(pairs) for split, pairs in made.splits.items()
+        split: sorted(pairs) for split, pairs in made.items()
     }
 
 
@@ -177,7 +233,7 @@ def test_sets_of_labels_are_learned(tmp_path: Path) -> None:
         for topics in [{"taste": taste, "delivery": delivery}]
         for when in WHEN for thing in THINGS for a in (*taste, "보통이에요") for b in (*delivery, "그래요")
     ]  # fmt: skip
-    shop = Shop(tmp_path / "shop", rows, TOPICS)
+    shop = Shop(tmp_path / "shop", rows, "topics")
     shop.train(encoder(tmp_path / "tiny-electra", "electra"))
     both, one, none = shop.ask("모레 배가 달아요 늦었어요", "모레 배가 달아요 그래요", "모레 배가 보통이에요 그래요")
     assert [json.loads(said.text) for said in (both, one, none)] == [
@@ -188,105 +244,104 @@ def test_sets_of_labels_are_learned(tmp_path: Path) -> None:
 
 
 def test_it_ends_when_validation_gains_no_more(shop: Shop, bert: Path) -> None:
-    """Of many epochs only some are made, the best of them is kept, and nothing is written before the end."""
-    seen: list[Progress] = []
-    models = shop.instance.folder / "models"
-
-    def note(at: Progress) -> None:
-        seen.append(at)
-        assert [path.name for path in models.iterdir() if "patient" in path.name] == []
-
-    folder = shop.train(bert, "patient", settings=replace(QUICK, epochs=40), progress=note)
-    held = [at.validation for at in seen if at.validation is not None]
-    epochs = read_card(folder).trained["epochs"]
-    assert 2 <= epochs == len(held) - QUICK.patience < 30
+    """Of many epochs only some are made, and the best of them is kept."""
+    training = shop.train(bert, "patient", epochs=40)
+    held = [line["eval_loss"] for line in training.log() if "eval_loss" in line]
+    epochs = shop.card("patient").epochs
+    assert 2 <= epochs == len(held) - 2 < 30
     assert held[epochs - 1] < min(held) + 0.001
 
 
 def test_rare_labels_weigh_more_only_if_it_helps(tmp_path: Path, bert: Path) -> None:
-    """It is tried where labels are uneven, and validation decides."""
+    """It is tried where labels are uneven, as a second round with steps of its own, and validation decides."""
     rows = reviews({"positive": GOOD, "negative": BAD[:1]})
-    shop, seen = Shop(tmp_path / "shop", rows), list[Progress]()
-    card = read_card(shop.train(bert, settings=replace(QUICK, epochs=3, rate=1e-3), progress=seen.append))
-    assert any(at.weighted for at in seen)
-    assert not all(at.weighted for at in seen)
-    assert card.trained.get("weights") is None or card.trained["weights"][0] < card.trained["weights"][2]
+    shop = Shop(tmp_path / "shop", rows)
+    training = shop.train(bert, epochs=3, rate=1e-3)
+    card, steps = shop.card(), [line["step"] for line in training.log() if "loss" in line]
+    assert steps == list(range(1, training.plan["total"] + 1))
+    assert len([line for line in training.log() if "eval_loss" in line]) > 3
+    assert card.weights is None or card.weights[0] < card.weights[2]
     shop.instance.close()
 
 
 def test_what_cannot_be_trained_is_said(shop: Shop, bert: Path, tmp_path: Path) -> None:
-    """Each with one sentence, before anything is loaded or written."""
-    with pytest.raises(Conflict, match="There is a model mine already"):
-        shop.train(bert)
-    with pytest.raises(SettingError, match=r"A model cannot be called '\.\./mine'"):
-        shop.train(bert, "../mine")
+    """Each with one sentence; a plan that cannot be is refused before a folder is made."""
+    with pytest.raises(SettingError, match="There is already a training called mine"):
+        shop.plan(bert)
     with pytest.raises(SettingError, match="There is no model folder"):
         shop.train(tmp_path / "none", "other")
-    keywords = replace(shop.task, schema=shop.instance.plugins.task("keywords").schema)
+    assert folders.named(shop.place, "other").state == "failed"
+    plan = shop.plan(bert, "third").plan
+    with pytest.raises(SettingError, match="of the project away, which is not here"):
+        plans.task_of(shop.instance, plan | {"project_id": None, "project": "away"})
+    texts = shop.instance.create_project("texts", "ko", {"tasks": ["keywords"], "embedder": "lexical"})
     with pytest.raises(SettingError, match="has values of the kind keywords; choose another way"):
-        train_classifier(shop.instance, shop.project, keywords, str(bert), "other")
-    with pytest.raises(SettingError, match="There is no export in"):
-        shop.train(bert, "other", export=tmp_path)
-    with pytest.raises(SettingError, match="epochs must be more than 0"):
-        Settings(epochs=0)
-    assert [path.name for path in (shop.instance.folder / "models").iterdir() if "other" in path.name] == []
+        plans.task_of(shop.instance, plan | {"project_id": texts, "task": "keywords"})
+    with pytest.raises(SettingError, match="cannot be trained with sft; methods that can: lora"):
+        plans.plan_of(shop.place / "exports" / "csv", str(bert), "classifier", "sft")
+    with pytest.raises(InputError, match="is in the format csv, which cannot be trained from"):
+        plans.plan_of(shop.place / "exports" / "csv", str(bert), "lora", None)
 
 
 def test_a_torn_export_is_refused(shop: Shop) -> None:
     """What was trained on is what its manifest says."""
-    folder = shop.export("trl")
+    folder = shop.export("messages")
+    data = read_set(folder, objective="classify")
+    with pytest.raises(SettingError, match="is of the task sentiment, not of topics"):
+        read_rows(data, shop.instance.plugins.task("topics"))
     with (folder / "records.jsonl").open("a", encoding="utf-8") as file:
         file.write("{}\n")
-    with pytest.raises(SettingError, match=r"records.jsonl is not the file that its manifest describes; export again"):
-        read_rows(folder, shop.task)
-    with pytest.raises(SettingError, match="is of the task sentiment, not of topics"):
-        read_rows(folder, TOPICS)
+    with pytest.raises(InputError, match=r"records.jsonl is not what the export wrote"):
+        read_set(folder, objective="classify")
 
 
-def test_without_approved_labels_there_is_nothing_to_train_on(tmp_path: Path, bert: Path) -> None:
-    """Said as by any export; with too few for a split, which one."""
-    shop = Shop(tmp_path / "shop", [("사과가 달아요", None)])
-    with pytest.raises(InputError, match="Nothing to export"):
-        shop.train(bert)
+def test_too_few_approvals_for_a_split_are_said(tmp_path: Path, bert: Path) -> None:
+    """Without rows in validation nobody knows when to end."""
     few = Shop(tmp_path / "few", [("사과가 달아요", "positive")])
-    with pytest.raises(SettingError, match=r"has no rows in (train|validation); approve more records"):
-        few.train(bert)
-    shop.instance.close()
+    with pytest.raises(InputError, match=r"has no rows (to train on|in validation, and a classifier needs some)"):
+        few.plan(bert)
     few.instance.close()
 
 
-KILLED = """if True:
-    import sys, time
-    from pathlib import Path
-    from labeler.instance import Instance
-    from labeler.training import classifier
+def test_it_stops_where_it_is_asked_to_and_goes_on_as_if_nothing_had_been(shop: Shop, bert: Path) -> None:
+    """In the middle of an epoch: the rows that were left of it come next, and the weights are the same to the last."""
 
-    def stay(*given, **more):
-        Path(sys.argv[3]).touch()
-        time.sleep(60)
+    def stop(line: str) -> None:
+        if line.startswith("Step 7 of"):
+            stopped.ask_to_stop()
 
-    classifier.write_private = stay
-    instance = Instance(Path(sys.argv[1]))
-    (project,) = instance.store.projects.all()
-    task = instance.project_task(project, "sentiment")
-    settings = classifier.Settings(epochs=1, longest=16)
-    classifier.train_classifier(instance, project, task, sys.argv[2], "killed", settings=settings)
-"""
+    whole, stopped = shop.train(bert, "whole", epochs=2), shop.plan(bert, "stopped", epochs=2)
+    assert not fit(stopped, stop)
+    assert stopped.state == "paused"
+    assert not stopped.card
+    assert fit(stopped, lambda line: None)
+    losses = [[(line["step"], line.get("loss")) for line in one.log()] for one in (whole, stopped)]
+    assert losses[0] == losses[1]
+    assert shop.card("stopped").measured == shop.card("whole").measured
 
 
-def test_a_training_that_is_killed_while_it_writes_leaves_nothing_that_loads(
-    shop: Shop, bert: Path, tmp_path: Path
-) -> None:
-    """The weights are there, and no name leads to them; the next training of that name clears up."""
-    there, models = tmp_path / "there", shop.instance.folder / "models"
-    process = python(KILLED, str(shop.instance.folder), str(bert), str(there))
-    until(there.exists, 90)
-    kill(process)
-    assert len(list(models.glob(".killed.*/model.safetensors"))) == 1
+def test_a_killed_training_goes_on(shop: Shop, bert: Path, tmp_path: Path) -> None:
+    """kill -9: what is there is no model, and the command goes on from the last epoch."""
+    words = (
+        "train", "--project", "shop", "--task", "sentiment", "--method", "classifier", "--model", str(bert), "--name",
+        "killed", "--epochs", "400", "--rate", "0.001", "--max-length", "16", "--device", "cpu",
+    )  # fmt: skip
+    training = Training(shop.place / "models" / "killed")
+    with process(tmp_path, *words, LABELER_INSTANCE=str(shop.place)) as child:
+        until(lambda: any(training.folder.glob("checkpoints/*/whole")) or child.poll() is not None, 120)
+        assert child.poll() is None, (tmp_path / "server.log").read_text("utf-8")
+        child.kill()
+        child.wait()
+    assert training.state == "paused"
     with pytest.raises(SettingError, match="There is no classifier 'killed'; there are: "):
         shop.backend("killed")
-    shop.train(bert, "killed", settings=replace(QUICK, epochs=1))
-    assert list(models.glob(".killed.*")) == []
+    before = max(line["step"] for line in training.log())
+    plan = training.plan
+    training.change(plan | {"numbers": plan["numbers"] | {"epochs": 3.0}})
+    assert fit(training, lambda line: None)
+    steps = [line["step"] for line in training.log() if "loss" in line]
+    assert steps == sorted(set(steps))
+    assert max(steps) >= before - plan["total"] // 400
     assert shop.backend("killed").model_id == "killed"
 
 
@@ -354,7 +409,7 @@ def test_a_damaged_card_is_said(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="There is no classifier 'tiny'; there are: "):
         shop.backend("tiny")
     for text, said in (("{", "holds no trained classifier"), ('{"method": "lora"}', "is no classifier"),
-                       ('{"method": "classifier"}', "cannot be read; train it again")):  # fmt: skip
+                       ('{"method": "classifier", "classifier": {}}', "cannot be read; train it again")):  # fmt: skip
         (tmp_path / CARD).write_text(text, encoding="utf-8")
         with pytest.raises(SettingError, match=said):
             read_card(tmp_path)
@@ -363,15 +418,50 @@ def test_a_damaged_card_is_said(shop: Shop, tmp_path: Path) -> None:
 
 
 def test_the_command_trains_and_says_how_to_use_it(shop: Shop, bert: Path) -> None:
-    """Progress by epoch on standard error, what came of it on standard output."""
+    """One line a report, then what came of it."""
+    shop.export("openai") if not (shop.place / "exports" / "openai").exists() else None
     done = CliRunner().invoke(
-        cli, ["train-classifier", "--project", "shop", "--task", "sentiment", "--model", str(bert), "--name", "two",
-              "--epochs", "2", "--rate", "0.003", "--longest", "16", "--instance", str(shop.instance.folder)]
+        cli, ["train", "--project", "shop", "--export", str(shop.place / "exports" / "openai"), "--method",
+              "classifier", "--model", str(bert), "--name", "two", "--epochs", "2", "--rate", "0.003", "--max-length",
+              "16", "--device", "cpu", "--instance", str(shop.place)]
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert "on validation" in done.stderr
+    assert "eval_loss" in done.stdout
     assert "test: agreement " in done.stdout
-    assert "labeler prelabel --project shop --task sentiment --backend classifier --model two" in done.stdout
+    assert "Name it as the model of a task: backend classifier, model two" in done.stdout
+    printed = CliRunner().invoke(
+        cli, ["train", "--project", "shop", "--method", "classifier", "--model", str(bert), "--print", "trl",
+              "--instance", str(shop.place)]
+    )  # fmt: skip
+    assert "The command is printed for the methods lora, qlora, full; classifier is trained here" in printed.stderr
+
+
+def test_the_page_begins_one_and_shows_what_came_of_it(shop: Shop, bert: Path) -> None:
+    """From any export with texts and labels; then how to use it, what it says of rows, and how the test rows agree."""
+    shop.train(bert, "already", epochs=1)
+    admin = accounts.add_reviewer(shop.instance.store, "admin", PASSWORD, accounts.ADMIN)
+    app = create_app(shop.instance, {"WTF_CSRF_ENABLED": False})
+    client = app.test_client()
+    enter(client, app, admin)
+    page, english = f"/projects/{shop.project['id']}/training", {"Accept-Language": "en"}
+    csv = next(one for one in shop.instance.store.exports.all(shop.project["id"], 20) if one["format"] == "csv")
+    begun = client.post(page, data={"export": csv["id"], "base": str(bert), "method": "classifier", "epochs": "1"})
+    assert begun.status_code == 303, begun.text
+    training = folders.named(shop.place, "sentiment-classifier")
+    until(lambda: training.state in ("finished", "failed"), 240)
+    assert training.state == "finished", (training.folder / "output.log").read_text("utf-8")
+    shown = client.get(f"{page}/sentiment-classifier", headers=english).text
+    for words in ("trained classifier, and its model to sentiment-classifier", "Read of a text", "Agreement in test"):
+        assert words in shown, words
+    refused = client.post(page, data={"export": csv["id"], "base": str(bert), "method": "lora"}, headers=english)
+    assert refused.status_code == 400
+    assert "is in the format csv, which cannot be trained from" in refused.text
+
+
+def test_the_backend_of_language_models_refuses_it(shop: Shop) -> None:
+    """Named there by mistake, it says where it belongs."""
+    with pytest.raises(SettingError, match="The training mine made a classifier, which reads no prompt"):
+        shop.instance.backend(shop.project, shop.task, "transformers", {"model_id": "mine"})
 
 
 def test_what_every_text_says_is_asked(shop: Shop) -> None:

@@ -729,6 +729,30 @@ def test_no_file_of_an_open_database_is_opened_beside_sqlite(tmp_path):
         assert opened == []
 
 
+OTHER = """if True:
+    import sys
+    from labeler.store import Store
+
+    for name in ("theirs", "more"):
+        store = Store(sys.argv[1])
+        store.write(lambda tx: store.projects.create(tx, name, "ko", {}))
+        store.projects.all()
+        store.close()
+"""
+
+
+def test_a_second_store_of_a_process_takes_no_lock_from_the_first(tmp_path):
+    """As a replay in a server makes one: other processes come and go meanwhile, and nobody's rows are lost."""
+    with contextlib.closing(Store(tmp_path / "labeler.db")) as store:
+        store.write(lambda tx: store.projects.create(tx, "early", "ko", {}))
+        assert len(store.projects.all()) == 1
+        Store(store.path, read_only=True).close()
+        with python(OTHER, str(store.path)) as other:
+            assert other.wait(60) == 0
+        store.write(lambda tx: store.projects.create(tx, "later", "ko", {}))
+        assert [project["name"] for project in store.projects.all()] == ["early", "later", "more", "theirs"]
+
+
 def test_the_wal_is_moved_into_the_file_by_nobody_who_writes(tmp_path, monkeypatch):
     """A commit never waits for pages of earlier ones to be written all over the file: another thread does that."""
     monkeypatch.setattr("labeler.store.database._MOVED_AT", 20)

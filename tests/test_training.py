@@ -41,8 +41,9 @@ from test_backend_local import CHATML, make_tokenizer  # noqa: E402
 from tiny_models import one_thread  # noqa: E402, F401
 
 from labeler.training.elsewhere import TRAINERS, printed  # noqa: E402
-from labeler.training.fit import fit, prepared  # noqa: E402
+from labeler.training.fit import prepared  # noqa: E402
 from labeler.training.rows import Served, fitting  # noqa: E402
+from labeler.training.work import fit  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 SYSTEM = "You label reviews. Answer with one JSON object."
@@ -144,7 +145,7 @@ def test_commands_and_pages_load_no_library_of_training() -> None:
 # Every method, every trainer
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "qlora"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("qlora", "classifier")])
 def test_every_method_learns_answers_and_serves(tmp_path: Path, base: Path, method: str) -> None:
     """Two steps of each method change the loss, leave a card, and come back as a backend under the training's name."""
     training = planned(tmp_path, base, method, given={"rate": 0.05})
@@ -230,6 +231,19 @@ def test_no_row_is_dropped_or_cut_in_silence(tmp_path: Path, base: Path) -> None
         fitting(served, rows, 5, 4096, "train")
     training = planned(tmp_path, base, "lora", most=sorted(lengths)[2])
     assert whole(training)["left_out"]["train"] == left
+
+
+def test_the_loss_in_validation_takes_a_small_part_of_a_training(tmp_path: Path, base: Path) -> None:
+    """It is measured on a tenth as many rows as are learned from, in ten looks or, in a short one, fewer; always the
+    same ones, and the card says on how many."""
+    export = exported(tmp_path / "export", splits={"train": 40, "validation": 200})
+    for steps, rows, every in ((300, 24, 30), (3000, 200, 300), (40, 16, 20), (8, 16, 8)):
+        plan, _ = plans.plan_of(export, str(base), "lora", None, device="cpu", given={"steps": steps, "batch": 8})
+        assert prepared(plan, tmp_path)["validation"] == {"rows": rows, "of": 200, "every": every}
+    training = folders.begin(tmp_path, "few", plan)
+    assert whole(training)["validation"] == {"rows": 16, "of": 200, "every": 8}
+    assert [line["step"] for line in training.log() if "eval_loss" in line] == [8]
+    assert "| loss in validation on | 16 of 200 rows |" in (training.folder / "README.md").read_text("utf-8")
 
 
 def test_both_forms_of_answers_are_the_same_rows(tmp_path: Path) -> None:
@@ -342,9 +356,10 @@ def test_without_the_packages_the_command_says_what_to_install(monkeypatch: pyte
 @pytest.mark.parametrize("method", list(METHODS))
 def test_numbers_fit_together(method: str, parameters: float) -> None:
     """Whatever the size, the rows of a step are whole batches, and long rows come in smaller ones."""
-    short, long = (numbers_for(method, "sft", parameters, n, True, {}) for n in (500, 20_000))
+    objective = METHODS[method].objectives[0]
+    short, long = (numbers_for(method, objective, parameters, n, True, {}) for n in (500, 20_000))
     assert short.batch % short.rows_at_once == 0
-    assert long.rows_at_once == 1
+    assert long.rows_at_once == 1 or method == "classifier"
     assert (short.rank > 0) == (METHODS[method].peft == "LORA")
     assert numbers_for("lora", "kto", parameters, 500, False, {"batch": 1}).rows_at_once == 2
     assert numbers_for("lora", "sft", parameters, 500, True, {"rank": 4}).alpha == 8
@@ -404,7 +419,7 @@ def test_a_training_stops_where_it_is_asked_to_and_goes_on(tmp_path: Path, base:
 
     assert not fit(training, tell)
     assert training.state == "paused"
-    assert {line["step"] for line in training.log()} == {1, 2} | ({3} if len(training.log()) > 4 else set())
+    assert {line["step"] for line in training.log()} in ({1, 2}, {1, 2, 3})
     whole(training)
     assert [line["step"] for line in training.log() if "loss" in line] == [1, 2, 3, 4, 5, 6]
     with pytest.raises(Conflict, match="does not run"):

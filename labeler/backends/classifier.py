@@ -20,6 +20,7 @@ from labeler.backends.base import Backend, BackendRequest
 from labeler.backends.ensemble import pool
 from labeler.backends.ensemble.backend import decided
 from labeler.backends.local.backend import BY_SCORE, unexpected
+from labeler.backends.local.cards import CARD
 from labeler.backends.local.generating import STOP
 from labeler.backends.local.loading import LoadOptions, load_encoder, weights_on_disk
 from labeler.backends.local.memory import BatchSize, free_memory, in_batches
@@ -31,39 +32,35 @@ from labeler.sentence import Sentence
 
 Array = np.ndarray[Any, Any]
 
-CARD, METHOD = "labeler.json", "classifier"
-MODELS = "models"
-"""The folder of an instance where its trained models are, each in one of its own name."""
+METHOD = "classifier"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What is known of a trained classifier: what for, from what, and how its numbers are to be read.
+    """How a trained classifier is to be read: the part of its card (``labeler.json``) that is not like any other's.
 
-    ``labels`` are those that its outputs stand for, in order, ``longest`` is how many tokens of a text it reads.
-    The outputs are divided by ``temperature``. Of sets, ``size_odds`` and ``rule`` tell how many labels are chosen
-    (:func:`labeler.backends.ensemble.pool.size_of`). ``trained`` says from which rows, with which settings and
-    versions, and ``measured`` what came of it on rows that it did not learn from.
+    ``kind`` is that of the task, ``labels`` are those that its outputs stand for, in order, ``longest`` is how many
+    tokens of a text it reads. The outputs are divided by ``temperature``. Of sets, ``size_odds`` and ``rule`` tell how
+    many labels are chosen (:func:`labeler.backends.ensemble.pool.size_of`). ``weights`` are what the labels weighed
+    where rare ones weighed more, ``epochs`` how often the rows were learned from, and ``measured`` what came of it on
+    rows that it did not learn from.
     """
 
     name: str
-    base: str
-    project: str
-    task: str
-    task_version: str
     kind: str
     labels: tuple[str, ...]
     longest: int
     temperature: float = 1.0
     size_odds: tuple[float, ...] = ()
     rule: str = pool.EXPECTED
-    trained: Mapping[str, Any] = field(default_factory=dict)
+    weights: Sequence[float] | None = None
+    epochs: int = 0
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"method": METHOD, **asdict(self)}
+        return asdict(self)
 
     def chances(self, outputs: Array, one: bool) -> Array:
         """Return the chances of the labels from outputs of the model, float (..., labels)."""
@@ -91,10 +88,11 @@ def read_card(folder: Path) -> Card:
         raise SettingError(
             "The folder %(folder)s holds no trained classifier: %(reason)s", folder=folder, reason=error
         ) from error
-    if not isinstance(found, dict) or found.pop("method", None) != METHOD:
+    if not isinstance(found, dict) or found.get("method") != METHOD:
         raise SettingError("The model in %(folder)s is no classifier; choose another backend for it", folder=folder)
     try:
-        return Card(**{**found, "labels": tuple(found["labels"]), "size_odds": tuple(found["size_odds"])})
+        own = found[METHOD]
+        return Card(**{**own, "labels": tuple(own["labels"]), "size_odds": tuple(own["size_odds"])})
     except (TypeError, KeyError) as error:
         raise SettingError(
             "The card of the classifier in %(folder)s cannot be read; train it again", folder=folder
@@ -107,10 +105,17 @@ def located(models: Path, model_id: str) -> Path:
     for folder in (models / named, Path(named).expanduser()):
         if (folder / CARD).is_file():
             return folder
-    known = [path.parent.name for path in sorted(models.glob(f"[!.]*/{CARD}"))]
+    known = [path.parent.name for path in sorted(models.glob(f"*/{CARD}")) if _is_classifier(path.parent)]
     raise SettingError(
         "There is no classifier %(name)r; there are: %(names)s", name=named, names=", ".join(known) or "none yet"
     )
+
+
+def _is_classifier(folder: Path) -> bool:
+    try:
+        return bool(read_card(folder))
+    except SettingError:
+        return False
 
 
 @dataclass

@@ -9,7 +9,6 @@
     exports.py      export, frozen, exports list, compare, again
     runs.py         prelabel; run_options.py makes its options from the table of a task's settings
     calibration.py  calibrate
-    classifier.py   train-classifier
     replay.py       replay, ready
     evaluate.py     evaluate
     improve.py      improve
@@ -35,7 +34,6 @@ from labeler.cli import (
     augment,
     calibration,
     care,
-    classifier,
     data,
     evaluate,
     exports,
@@ -55,8 +53,8 @@ from labeler.cli.base import cli, instance_folder
 
 # Each room adds its commands to the group when it is imported.
 __all__ = [
-    "augment", "calibration", "care", "classifier", "cli", "data", "evaluate", "exports", "improve", "main", "models",
-    "people", "plugin", "records", "removal", "replay", "runs", "serve", "settings", "train",
+    "augment", "calibration", "care", "cli", "data", "evaluate", "exports", "improve", "main", "models", "people",
+    "plugin", "records", "removal", "replay", "runs", "serve", "settings", "train",
 ]  # fmt: skip
 
 

@@ -11,11 +11,13 @@ import click
 from labeler.cli.base import clean, cli, instance_folder, instance_option, opened
 from labeler.errors import InputError
 from labeler.extras import require
-from labeler.training.methods import METHODS, OBJECTIVES
+from labeler.training.methods import CLASSIFIER, METHODS, OBJECTIVES
 
 if TYPE_CHECKING:
     from labeler.training.folders import Training
 
+_MEASURED = ("validation", "test")
+_NUMBERS_OF = {"agreement": "agreement", "macro_f1": "macro F1", "log_loss": "log loss"}
 _NUMBERS = ("rate", "epochs", "steps", "batch", "rows_at_once", "rank", "seed")
 
 
@@ -28,14 +30,23 @@ _NUMBERS = ("rate", "epochs", "steps", "batch", "rows_at_once", "rank", "seed")
 @click.option("--objective", type=click.Choice(OBJECTIVES), help="What rows teach [as the export says]")
 @click.option("--name", metavar="NAME", help="Of the training; a task names it as its model [TASK-METHOD]")
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="How many steps, in place of epochs")
-@click.option("--epochs", type=click.FloatRange(0, min_open=True), metavar="X", help="How often a row is read [3, 1]")
+@click.option(
+    "--epochs",
+    type=click.FloatRange(0, min_open=True),
+    metavar="X",
+    help="How often a row is read [3, 1; a classifier: at most 10]",
+)
 @click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="X", help="Learning rate [by the method]")
 @click.option("--batch", type=click.IntRange(1), metavar="N", help="Rows that make one step [16 on a GPU, 8 without]")
 @click.option("--rows-at-once", type=click.IntRange(1), metavar="N", help="Rows in memory together [by the size]")
 @click.option("--rank", type=click.IntRange(1), metavar="N", help="Rank of a LoRA [16]")
 @click.option("--seed", type=click.IntRange(0, 2**31), metavar="N", help="[42]")
 @click.option(
-    "--max-length", "most", type=click.IntRange(1), metavar="N", help="Leave longer rows out, in tokens [no row is]"
+    "--max-length",
+    "most",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Leave longer rows out, in tokens [no row is]; a classifier reads so much of a text [256]",
 )
 @click.option("--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), help="Where it is trained [auto]")
 @click.option("--resume", metavar="NAME", help="Go on with a training from its last checkpoint")
@@ -58,14 +69,19 @@ def train(folder: str | None, resume: str | None, trainer: str | None, **options
     elif not given.get("base"):
         raise InputError("Name the model to train: --model ID, a hub id or a folder")
     else:
-        require("train")
+        method = given.get("method", "lora")
+        if trainer is not None:
+            from labeler.training.elsewhere import check
+
+            check(trainer, method)
+        require(METHODS[method].extra)
         plan = _plan(folder, given)
         if trainer is not None:
             _print(folder, trainer, plan)
             return
         training = folders.begin(instance_folder(folder), plan.pop("name"), plan)
         click.echo(f"Training {training.name} in {training.folder}.")
-    require("train")
+    require(METHODS[training.plan["method"]].extra)
     _train(training)
 
 
@@ -74,7 +90,7 @@ def _plan(folder: str | None, given: dict[str, Any]) -> dict[str, Any]:
     from labeler.training import plans
     from labeler.training.folders import free_name
 
-    export, project = given.get("export"), given.get("project")
+    export, project, method = given.get("export"), given.get("project"), given.get("method", "lora")
     with opened(folder, make=False) as instance:
         store, found = instance.store, None
         if project:
@@ -83,7 +99,7 @@ def _plan(folder: str | None, given: dict[str, Any]) -> dict[str, Any]:
             if found is None:
                 raise InputError("Say what to train on: --project NAME (and --export NUMBER), or --export FOLDER")
             row = (
-                plans.newest_export(store, found["id"], given.get("task"))
+                plans.newest_export(store, found["id"], given.get("task"), method)
                 if export is None
                 else store.exports.get(found["id"], int(export))
             )
@@ -91,13 +107,15 @@ def _plan(folder: str | None, given: dict[str, Any]) -> dict[str, Any]:
         else:
             place, number = Path(export), None
         plan, data = plans.plan_of(
-            place, given["base"], given.get("method", "lora"), given.get("objective"), most=given.get("most"),
+            place, given["base"], method, given.get("objective"), most=given.get("most"),
             device=given.get("device", "auto"), given={name: given[name] for name in _NUMBERS if name in given},
             export_id=number, project_id=None if found is None else int(found["id"]),
         )  # fmt: skip
         if found is None:
             known = (one["id"] for one in store.projects.all() if one["name"] == data.manifest.get("project"))
             plan["project_id"] = next(known, None)
+        if method == CLASSIFIER:
+            plans.task_of(instance, plan)
         name = given.get("name") or free_name(instance.folder, f"{plan['task'] or 'export'}-{plan['method']}")
     return {**plan, "name": name}
 
@@ -112,7 +130,7 @@ def _print(folder: str | None, trainer: str, plan: dict[str, Any]) -> None:
 
 
 def _train(training: Training) -> None:
-    from labeler.training.fit import fit
+    from labeler.training.work import fit
 
     try:
         whole = fit(training, click.echo)
@@ -121,4 +139,10 @@ def _train(training: Training) -> None:
     if not whole:
         click.echo(f"Stopped; 'labeler train --resume {training.name}' goes on from the last checkpoint.", err=True)
         sys.exit(130)
-    click.echo(f"Finished. Name it as the model of a task: backend transformers, model {training.name}.")
+    card = training.card
+    for split, measured in card.get(CLASSIFIER, {}).get("measured", {}).items():
+        if split in _MEASURED:
+            numbers = ", ".join(f"{title} {measured[name]:.3f}" for name, title in _NUMBERS_OF.items())
+            click.echo(f"{split}: {numbers} on {card[CLASSIFIER]['measured']['rows'][split]} rows")
+    backend = CLASSIFIER if training.plan["method"] == CLASSIFIER else "transformers"
+    click.echo(f"Finished. Name it as the model of a task: backend {backend}, model {training.name}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -59,15 +59,22 @@ def common(a: Sequence[str], b: Sequence[str]) -> int:
     return len(a) - row.bit_count()
 
 
-def agreement(schema: LabelSchema, a: Value | None, b: Value | None) -> float | None:
-    """Return the mean ROUGE-L of the texts in two values; None where neither holds a text. Nothing said counts 0."""
+def agreement(
+    schema: LabelSchema, a: Value | None, b: Value | None, alike: Callable[[str, str], float] | None = None
+) -> float | None:
+    """Return the mean likeness of the texts in two values; None where neither holds a text. Nothing said counts 0.
+
+    ``alike`` compares two texts, by ROUGE-L unless another is given.
+    """
+    alike = alike or _alike
     parts = {name: part for name, part in schema.split().items() if part.free_text}
     left, right = ({} if value is None else schema.spread(value) for value in (a, b))
-    found = [_of(left.get(name), right.get(name)) for name in parts if left.get(name) or right.get(name)]
+    pairs = [(left.get(name), right.get(name)) for name in parts if left.get(name) or right.get(name)]
+    found = [alike(one, other) if one and other else 0.0 for one, other in pairs]
     if found:
         return sum(found) / len(found)
     return (1.0 if a is not None and b is not None else 0.0) if parts else None
 
 
-def _of(a: str | None, b: str | None) -> float:
-    return rouge_l(tokens(a), tokens(b)) if a and b else 0.0
+def _alike(a: str, b: str) -> float:
+    return rouge_l(tokens(a), tokens(b))

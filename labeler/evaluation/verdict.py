@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from labeler.evaluation.apart import shown, shown_p
 from labeler.evaluation.results import Report
 from labeler.sentence import Sentence
 
+if TYPE_CHECKING:
+    from labeler.evaluation.judging import Judged
 
-def verdict(report: Report, names: Sequence[str]) -> Sentence:
-    """Return what the table of an evaluation says: which arm agrees most, and which can be told apart from it."""
+
+def verdict(report: Report, names: Sequence[str], judged: Mapping[int, Judged] | None = None) -> Sentence:
+    """Return what the table of an evaluation says: which arm agrees most, and which can be told apart from it.
+
+    ``judged`` is what a judge that counts says of the arms, by number.
+    """
     best = report.arms[report.best]
     said = [
         Sentence(
@@ -27,4 +34,8 @@ def verdict(report: Report, names: Sequence[str]) -> Sentence:
     alike = [names[arm.number] for arm in report.arms if arm.number != best.number and not arm.told_apart]
     if alike:
         said.append(Sentence("Cannot be told apart from it on so many records: %(names)s", names="; ".join(alike)))
+    if judged:
+        number, one = max(judged.items(), key=lambda pair: pair[1].share.value)
+        said.append(Sentence("The judge finds the best to be: %(name)s, %(share)s", name=names[number],
+                             share=shown(one.share)))  # fmt: skip
     return Sentence.joined(said, ". ")

@@ -21,6 +21,7 @@ from labeler.store.database import Database, Row, Tx
 from labeler.store.exports import Exports
 from labeler.store.fits import Fits
 from labeler.store.journal import Events
+from labeler.store.judgements import Judgements
 from labeler.store.ledger import Ledger
 from labeler.store.limits import Limits
 from labeler.store.migrations import check_new, lost_rows, migrate
@@ -81,6 +82,7 @@ class Store:
         self.views = Views(self.db)
         self.acts = Acts(self.db)
         self.written = Written(self.db)
+        self.judgements = Judgements(self.db)
         self.removal = Removal(self.db)
 
     @property

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from labeler.errors import (
     Conflict,
@@ -141,6 +141,8 @@ class _OfThread:
 class Database:
     """One SQLite file. ``synchronous`` is FULL, so that what was acknowledged survives a power cut too."""
 
+    _here: ClassVar[weakref.WeakSet[Database]] = weakref.WeakSet()
+
     def __init__(self, path: Path, *, read_only: bool = False, synchronous: str = "FULL") -> None:
         self.path = Path(path)
         self.read_only = read_only
@@ -153,6 +155,17 @@ class Database:
         self._long = threading.Event()
         self._start = threading.Lock()
         self._closed = False
+        Database._here.add(self)
+
+    @property
+    def shared(self) -> bool:
+        """Whether this process may have the same file open by another one of these.
+
+        Then nobody here may open the file past SQLite: to close it again gives away the locks that the process holds
+        on it (POSIX), and the next process that ends its work takes the -wal away under this one.
+        """
+        path = self.path.resolve()
+        return any(one is not self and not one._closed and one.path.resolve() == path for one in tuple(self._here))
 
     def connect(self) -> _Connection:
         """Open a connection set up as every connection of Labeler is. Raises :class:`StoreError`."""

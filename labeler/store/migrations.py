@@ -803,6 +803,19 @@ def m033_written(db: SqliteUtils) -> None:
 
 
 @migrations()
+def m035_judgements(db: SqliteUtils) -> None:
+    """A model may judge the answers of an evaluation, once it has judged pairs that people decided on."""
+    _execute(
+        db,
+        """ALTER TABLE replays ADD COLUMN judge TEXT;
+        CREATE TABLE judgements (
+            replay_id INTEGER NOT NULL, arm INTEGER NOT NULL, record_id INTEGER NOT NULL, first TEXT NOT NULL,
+            second TEXT NOT NULL, verdict REAL, failure TEXT, PRIMARY KEY (replay_id, arm, record_id)) WITHOUT ROWID;
+        CREATE INDEX judgements_record ON judgements (record_id);""",
+    )
+
+
+@migrations()
 def m036_table(db: SqliteUtils) -> None:
     """The table of records: an order by score that holds decided records too, and views that people keep."""
     _execute(
@@ -870,7 +883,7 @@ def migrate(database: Database) -> list[str]:
         raise StoreReadOnly(f"There is no database at {path} to open read-only")
     if fresh:
         check_new(path)
-    else:
+    elif not database.shared:
         _check_header(path)
     connection = database.connect()
     try:

@@ -51,6 +51,7 @@ _OF_RECORDS = (
             "run_items",
             "replay_items",
             "replayed",
+            "judgements",
             "rankings",
             "comparable",
         )
@@ -72,7 +73,7 @@ _OF_PROJECTS = (
     "DELETE FROM batch_calls WHERE call_id IN (SELECT id FROM calls WHERE project_id = :p)",
     *(
         f"DELETE FROM {table} WHERE replay_id IN (SELECT id FROM replays WHERE project_id = :p)"
-        for table in ("replayed", "replay_items", "replay_arms", "replay_drafts")
+        for table in ("replayed", "judgements", "replay_items", "replay_arms", "replay_drafts")
     ),
     *(
         f"DELETE FROM {table} WHERE export_id IN (SELECT id FROM exports WHERE project_id = :p)"
@@ -102,6 +103,7 @@ _ELSEWHERE = (
     ("suggestions", ("value", "failure", "note", "steps"), N_("suggestions for other records")),
     ("calls", ("answer", "note", "error"), N_("answers of models on other records")),
     ("replayed", ("value", "failure"), N_("replays of other records")),
+    ("judgements", ("first", "second"), N_("answers that were judged of other records")),
     ("replays", ("guidelines",), N_("guidelines that were to be edited")),
     ("replay_drafts", ("guidelines", "failure"), N_("drafts of guidelines")),
     ("written", ("text",), N_("texts that a model wrote, and that were dropped")),

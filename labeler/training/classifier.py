@@ -1,102 +1,82 @@
-"""Trains a small encoder on the approved labels of a task: BERT, ELECTRA and their like, by hub id or folder.
+"""A small encoder learns the approved labels of a task: BERT, ELECTRA and their like, by hub id or folder.
 
 The rows are those of an export, so that its splits hold: what validates or tests was never learned from, and neither
 was a near-duplicate of it. The best epoch is the one with the least log loss on the validation rows. On the same rows a
 temperature is fitted (Guo et al. 2017), and, for sets, how many labels to choose. The test rows only measure.
 
-Nothing is written before the training has ended. The model is saved under a hidden name, its card last, and then takes
-its own name: whatever is killed on the way, a name stands for a whole model.
+The model is saved at the end, its card last. Until then there are checkpoints, one after each epoch, and one where
+somebody stops it; what goes on from one of them learns the same rows in the same order.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import re
-import secrets
+import math
 import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from importlib import metadata
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import labeler
 from labeler import strictjson
-from labeler.backends.classifier import CARD, MODELS, Card, read
+from labeler.backends.classifier import METHOD, Card, read
 from labeler.backends.ensemble import pool
 from labeler.backends.ensemble.backend import decided
+from labeler.backends.local.cards import CLASSIFY
 from labeler.backends.local.loading import load_encoder
 from labeler.backends.local.memory import in_batches
-from labeler.errors import Conflict, JsonError, LabelError, SettingError, not_written
+from labeler.errors import JsonError, LabelError, SettingError
 from labeler.evaluation.measures import Answers, weights
-from labeler.export import Options, Shares, export_task
-from labeler.export.files import MANIFEST, RECORDS
+from labeler.export.files import RECORDS
 from labeler.export.splits import SPLITS, TEST, TRAIN, VALIDATION
-from labeler.files import write_private
 from labeler.instance import Instance
 from labeler.labels import LabelSchema
 from labeler.records import Value
 from labeler.task import Task
 from labeler.text import raw_cell
+from labeler.training.cards import Outcome, write_card
+from labeler.training.folders import CHECKPOINTS, SAMPLES, WHOLE, Reports, Training
+from labeler.training.methods import CLASSIFIER, Numbers, numbers_for
+from labeler.training.plans import task_of
+from labeler.training.sets import TrainingSet, read_planned
 
 Array = np.ndarray[Any, Any]
 
-_NAME = re.compile(r"\w[\w.-]{0,79}")
+LONGEST = 256
+"""How many tokens of a text are read, unless a plan says it."""
 # Labels that are this many times as frequent as others may be worth a training with weights.
 _UNEVEN = 3
 _READ_AT_ONCE = 64
-# What an epoch has to gain on the validation rows, in nats for each: less is not worth another one.
-_GAIN = 0.001
+# What an epoch has to gain on the validation rows, in nats for each: less is not worth another one, after so many.
+_GAIN, _PATIENCE = 0.001, 2
+_REPORTS, _SAMPLED = 200, 3
+_STATE = "state.pt"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to train. ``rate`` is the highest learning rate, reached after a tenth of the steps and falling to 0.
+def train(training: Training, tell: Callable[[str], None]) -> bool:
+    """Train a classifier as planned, or go on with it; False where somebody asked it to stop.
 
-    It ends after ``epochs``, or once ``patience`` epochs brought no less loss on the validation rows. ``longest`` is
-    how many tokens of a text are read. ``device`` is "auto", "cuda", "mps" or "cpu".
+    Raises :class:`SettingError` for a task without labels to choose, a model that cannot be loaded, and a training
+    that came to nothing, and :class:`InputError` for an export that cannot be learned from.
     """
+    import torch
 
-    epochs: int = 10
-    batch: int = 16
-    rate: float = 5e-5
-    patience: int = 2
-    longest: int = 256
-    seed: int = 1
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "rate", "longest"):
-            if getattr(self, name) <= 0:
-                raise SettingError("%(setting)s must be more than 0", setting=name)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a training is: step of all steps, the loss of the last one, and that of the validation at an epoch's end.
-
-    ``weighted`` is the second training, in which rare labels weigh more.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    validation: float | None = None
-    weighted: bool = False
+    plan = training.plan
+    with Instance(training.folder.parent.parent, read_only=True, make=False) as instance:
+        task = task_of(instance, plan)
+    data = read_planned(plan)
+    rows = read_rows(data, task)
+    with torch.random.fork_rng(devices=[]):
+        return _Fit(training, tell, data, task.schema, rows).run()
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Texts with their values by split, and the export that they came from."""
+    """Texts with their values by split."""
 
     splits: Mapping[str, Sequence[tuple[str, Value]]]
-    export: Mapping[str, Any]
 
     def texts(self, split: str) -> list[str]:
         return [text for text, _ in self.splits[split]]
@@ -105,108 +85,21 @@ class Rows:
         return [value for _, value in self.splits[split]]
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """A trained model as it was in its best epoch, and what its validation rows say of it."""
-
-    card: Card
-    state: Mapping[str, Any]
-    measured: Mapping[str, float]
-    epochs: int
-
-
-def train_classifier(
-    instance: Instance, project: Mapping[str, Any], task: Task, model: str, name: str, *,
-    export: Path | None = None, settings: Settings | None = None,
-    progress: Callable[[Progress], None] = lambda at: None,
-) -> Path:  # fmt: skip
-    """Train ``model`` on the approved labels of a task, or on an ``export`` of it; return the folder of what came.
-
-    Without ``export`` one is made, with the splits that the project remembers. Raises :class:`SettingError` for a task
-    without labels to choose, a model that cannot be loaded, or rows that cannot be learned from,
-    :class:`Conflict` where there is a model of that name, and :class:`InputError` where nothing is approved.
-    """
-    settings, folder = settings or Settings(), _checked(instance, task, name)
-    rows = read_rows(_exported(instance, project, task) if export is None else export, task)
-    card = Card(
-        name, model, project["name"], task.name, task.version, task.schema.kind, tuple(task.schema.names),
-        settings.longest,
-    )  # fmt: skip
-    began = time.perf_counter()
-    training = _Training(task.schema, rows, card, settings, progress)
-    best = training.best()
-    trained = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - began, 1),
-        "settings": asdict(settings),
-        "export": rows.export,
-        "epochs": best.epochs,
-        "versions": {"labeler": labeler.__version__}
-        | {package: metadata.version(package) for package in ("torch", "transformers")},
-    }
-    _save(folder, training, best, replace(best.card, trained={**best.card.trained, **trained}))
-    return folder
-
-
-def _checked(instance: Instance, task: Task, name: str) -> Path:
-    schema = task.schema
-    if not (schema.one_of_labels or schema.set_of_labels) or schema.sides:
-        raise SettingError(
-            "A classifier chooses among labels, and the task %(task)s has values of the kind %(kind)s; choose another "
-            "way to train",
-            task=task.name,
-            kind=schema.kind,
-        )
-    if not _NAME.fullmatch(name):
-        raise SettingError(
-            "A model cannot be called %(name)r; take letters, digits, _, - and dots, at most 80", name=name[:80]
-        )
-    folder = instance.folder / MODELS / name
-    if folder.exists():
-        raise Conflict(
-            "There is a model %(name)s already; take another name, or remove %(folder)s", None, name=name, folder=folder
-        )
-    return folder
-
-
-# Rows
-
-
-def _exported(instance: Instance, project: Mapping[str, Any], task: Task) -> Path:
-    """Export what is approved of a task as any export, so that it is known what was trained on; return its folder."""
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{task.name}-{secrets.token_hex(4)}"
-    made = export_task(
-        instance.store, project, task, "csv", instance.folder / "exports" / str(project["id"]) / name,
-        formats=instance.plugins.exporters, shares=Shares(), options=Options(formula_safe=False),
-    )  # fmt: skip
-    return made.folder
-
-
-def read_rows(folder: Path, task: Task) -> Rows:
-    """Read the rows of an export. Raises :class:`SettingError` for one that is none, is torn, or of another task."""
-    try:
-        manifest = strictjson.loads((folder / MANIFEST).read_bytes())
-    except (OSError, JsonError) as error:
-        raise SettingError("There is no export in %(folder)s: %(reason)s", folder=folder, reason=error) from error
-    if manifest.get("task") != task.name:
+def read_rows(data: TrainingSet, task: Task) -> Rows:
+    """Read the rows of an export. Raises :class:`SettingError` for one of another task, or with other labels."""
+    if data.manifest.get("task") != task.name:
         raise SettingError(
             "The export in %(folder)s is of the task %(other)s, not of %(task)s",
-            folder=folder,
-            other=manifest.get("task"),
+            folder=data.folder,
+            other=data.manifest.get("task"),
             task=task.name,
         )
-    names = [name for name in manifest["files"] if name == RECORDS or name.endswith(".csv")]
-    for name in names:
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != manifest["files"][name]["sha256"]:
-            raise SettingError("%(file)s is not the file that its manifest describes; export again", file=folder / name)
     found: dict[str, list[tuple[str, Value]]] = {split: [] for split in SPLITS}
-    for name in names:
-        read_file = _of_jsonl if name == RECORDS else _of_csv
-        for key, text, label, split in read_file(folder / name, manifest):
+    for file in data.labelled:
+        read_file = _of_jsonl if file.name == RECORDS else _of_csv
+        for key, text, label, split in read_file(file, data.manifest):
             found[split].append((text, _value(task, key, text, label)))
-    _check_rows(found, folder)
-    about = {name: manifest[name] for name in ("format", "generated_at", "task_version", "labeler")}
-    return Rows(found, about | {"folder": folder.name, "files": {name: manifest["files"][name] for name in names}})
+    return Rows(found)
 
 
 def _of_jsonl(file: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, str]]:
@@ -243,131 +136,246 @@ def _value(task: Task, key: str, text: str, label: Any) -> Value:
         ) from error
 
 
-def _check_rows(found: Mapping[str, Sequence[Any]], folder: Path) -> None:
-    for split in (TRAIN, VALIDATION):
-        if not found[split]:
-            raise SettingError(
-                "The export in %(folder)s has no rows in %(split)s; approve more records, or export with other shares",
-                folder=folder,
-                split=split,
-            )
-
-
-# Training
-
-
 @dataclass
-class _Training:
-    """Trains on the rows of one task. ``card`` says what is known before: names, labels, how much of a text is read."""
+class _Round:
+    """One training on its way, from the encoder as it came; in the second one rare labels weigh more.
 
-    schema: LabelSchema
-    rows: Rows
+    ``start`` is the step it begins after, ``order`` holds the rows that are left of an epoch, and ``epochs`` were
+    whole. ``kept`` are the weights of the ``best`` epoch, whose loss in validation was the ``least``.
+    """
+
+    start: int
+    rare: list[float] | None = None
+    step: int = 0
+    epochs: int = 0
+    order: list[int] = field(default_factory=list)
+    least: float = math.inf
+    best: int = 0
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A trained model as it was in its best epoch, with what its validation rows say of it."""
+
     card: Card
-    settings: Settings
-    progress: Callable[[Progress], None]
-    model: Any = field(init=False)
-    tokenizer: Any = field(init=False)
+    kept: Mapping[str, Any]
 
     @property
-    def one(self) -> bool:
-        return self.schema.one_of_labels
+    def measured(self) -> Mapping[str, float]:
+        return self.card.measured[VALIDATION]  # type: ignore[no-any-return]
 
-    def best(self) -> _Fitted:
-        """Return what was trained, with the test rows measured.
+
+class _Fit:
+    def __init__(
+        self, training: Training, tell: Callable[[str], None], data: TrainingSet, schema: LabelSchema, rows: Rows
+    ) -> None:
+        self.training, self.data, self.schema, self.rows = training, data, schema, rows
+        self.plan, self.one = training.plan, schema.one_of_labels
+        self.texts = {split: rows.texts(split) for split in SPLITS}
+        self.member = {split: _member(schema, rows.values(split)) for split in SPLITS}
+        self.model, self.tokenizer = self._encoder()
+        most = _longest(self.model, self.tokenizer, self.plan.get("most") or LONGEST)
+        self.card = Card(training.name, schema.kind, tuple(schema.names), most)
+        self._resolve()
+        self.numbers = Numbers(**self.plan["numbers"])
+        self.reports = Reports(training, tell)
+
+    def _resolve(self) -> None:
+        """Complete the plan; what was resolved once stays."""
+        if "numbers" not in self.plan:
+            gpu, parameters = self.model.device.type != "cpu", self.model.num_parameters()
+            given = self.plan.get("given") or {}
+            numbers = numbers_for(CLASSIFIER, CLASSIFY, parameters, self.card.longest, gpu, given)
+            there = len(self.rows.splits[VALIDATION])
+            self.plan |= {"numbers": numbers.to_json(), "max_length": self.card.longest, "left_out": {}}
+            self.plan |= {"validation": {"rows": there, "of": there}, "parameters": parameters}
+            self.plan["total"] = self._steps(numbers)
+        self.training.change(self.plan)
+
+    def _steps(self, numbers: Numbers) -> int:
+        """Return how many steps a round has at most."""
+        return numbers.steps or math.ceil(numbers.epochs * math.ceil(len(self.texts[TRAIN]) / numbers.batch))
+
+    def _encoder(self) -> tuple[Any, Any]:
+        """Return the encoder as it came, under what is new, and its tokenizer; the same each time."""
+        import torch
+
+        names, device = self.schema.names, self.plan.get("device") or "auto"
+        torch.manual_seed((self.plan.get("given") or {}).get("seed", 42))
+        found: tuple[Any, Any] = load_encoder(
+            self.plan["base"], device, num_labels=len(names), id2label=dict(enumerate(names)),
+            label2id={name: n for n, name in enumerate(names)},
+            problem_type="single_label_classification" if self.one else "multi_label_classification",
+            ignore_mismatched_sizes=True,
+        )  # fmt: skip
+        return found
+
+    def run(self) -> bool:
+        """Return whether it came to its end.
 
         Rare labels weigh more only if the validation rows say that it helps: with more macro F1 and no less agreement.
         """
-        found = self._fitted(None)
-        if (rare := self._rare()) is not None:
-            other = self._fitted(rare)
-            if _helps(other.measured, found.measured):
-                found = replace(other, card=replace(other.card, trained={"weights": rare}))
-        self.model.load_state_dict(found.state)
+        rounds, state = self._begun()
+        if state is not None and not self._ended(rounds, state):
+            return False
+        rare = self._rare()
+        for own in [None, *([] if rare is None else [rare])][len(rounds) :]:
+            done = rounds[-1].step if rounds else 0
+            rounds.append(_Round(done, own, done))
+            if not self._ended(rounds, None):
+                return False
+        fits = [self._fitted(one) for one in rounds]
+        found = fits[-1] if _helps(fits[-1].measured, fits[0].measured) else fits[0]
+        self.model.load_state_dict(found.kept)
         tested = {TEST: self._measured(found.card, TEST)} if self.rows.splits[TEST] else {}
-        return replace(found, card=replace(found.card, measured={**found.card.measured, **tested}))
+        self._leave(replace(found.card, measured={**found.card.measured, **tested}))
+        return True
+
+    # On its way
+
+    def _begun(self) -> tuple[list[_Round], Mapping[str, Any] | None]:
+        """Return the rounds so far, and the state that the last of them goes on from; what came later is forgotten."""
+        import torch
+
+        found = self.training.checkpoint()
+        self.training.rewind(found[1] if found else -1)
+        if found is None:
+            return [], None
+        state = torch.load(found[0] / _STATE, map_location="cpu", weights_only=True)
+        return [_Round(**one) for one in state["rounds"]], state
+
+    def _ended(self, rounds: list[_Round], state: Mapping[str, Any] | None) -> bool:
+        """Train a round until it helps no more; False where somebody stops it."""
+        import torch
+
+        at = rounds[-1]
+        if at.start:
+            self.model, self.tokenizer = self._encoder()
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.numbers.rate, weight_decay=0.01)
+        if state is None and not at.start:
+            self._sample(0)
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            _set_chance(state["chance"])
+        self._expect(at.start + self._steps(self.numbers))
+        while at.step < self.plan["total"] and at.epochs - at.best < _PATIENCE:
+            if not self._epoch(at, optimizer):
+                self._checkpoint(rounds, optimizer)
+                return False
+            self._judge(at)
+            self._checkpoint(rounds, optimizer)
+        if not at.best:
+            raise SettingError(
+                "The training of %(name)s came to nothing: its loss is no number; lower the rate", name=self.card.name
+            )
+        self._expect(at.step)
+        return True
+
+    def _expect(self, total: int) -> None:
+        self.plan["total"] = total
+        self.training.change(self.plan)
+
+    def _epoch(self, at: _Round, optimizer: Any) -> bool:
+        """Learn from the rows that are left of an epoch; False where somebody stops it."""
+        import torch
+
+        steps = self._steps(self.numbers)
+        loss_of, every = self._loss(at.rare), max(1, steps // _REPORTS)
+        at.order = at.order or torch.randperm(len(self.texts[TRAIN])).tolist()
+        while at.order and at.step < at.start + steps:
+            if self.training.stopping:
+                return False
+            for group in optimizer.param_groups:
+                group["lr"] = self.numbers.rate * _pace(at.step - at.start, steps, self.numbers.warmup)
+            part, at.order = at.order[: self.numbers.batch], at.order[self.numbers.batch :]
+            loss = self._learn(part, loss_of, optimizer)
+            at.step += 1
+            if at.step % every == 0 or at.step == at.start + 1:
+                self.reports.say(at.step, self.plan["total"], {"loss": round(loss, 6)})
+        at.order, at.epochs = [], at.epochs + 1
+        return True
+
+    def _learn(self, rows: Sequence[int], loss_of: Callable[[Any, Any], Any], optimizer: Any) -> float:
+        """Learn once from some rows of train, and return their loss."""
+        import torch
+
+        texts, member, total = self.texts[TRAIN], self.member[TRAIN], 0.0
+        self.model.train()
+        for start in range(0, len(rows), self.numbers.rows_at_once):
+            part = list(rows[start : start + self.numbers.rows_at_once])
+            fed = self.tokenizer(
+                [texts[place] for place in part], truncation=True, max_length=self.card.longest, padding=True,
+                return_tensors="pt",
+            )  # fmt: skip
+            wanted = torch.tensor(member[part], device=self.model.device)
+            loss = loss_of(self.model(**fed.to(self.model.device)).logits, wanted) * len(part) / len(rows)
+            loss.backward()
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return total
+
+    def _judge(self, at: _Round) -> None:
+        """Measure the loss in validation after an epoch, and keep the weights if it is the best so far."""
+        wanted = self.member[VALIDATION]
+        held = pool.loss(self._outputs(VALIDATION), wanted, self.one) / len(wanted)
+        if math.isfinite(held):
+            self.reports.say(at.step, self.plan["total"], {"eval_loss": round(held, 6)})
+        self._sample(at.step)
+        if held < at.least - _GAIN:
+            at.least, at.best = held, at.epochs
+            at.kept = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+
+    def _sample(self, step: int) -> None:
+        """Report what it answers to a few rows of validation."""
+        rows = list(self.rows.splits[VALIDATION][:_SAMPLED])
+        outputs = self._read([text for text, _ in rows])
+        for (text, value), chances in zip(rows, self.card.chances(outputs, self.one), strict=True):
+            likely = np.argsort(-chances)[: 1 if self.one else int((chances > 0.5).sum())]
+            answered = ", ".join(f"{self.card.labels[n]} {chances[n]:.2f}" for n in likely) or "–"
+            line = {"step": step, "asked": text, "expected": ", ".join(self.schema.strata(value)), "answered": answered}
+            self.training.report(SAMPLES, line)
+
+    def _checkpoint(self, rounds: Sequence[_Round], optimizer: Any) -> None:
+        """Write all that it needs to go on; the checkpoint before this one goes once it is whole."""
+        import torch
+
+        place = self.training.folder / CHECKPOINTS
+        folder = place / f"checkpoint-{rounds[-1].step}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        # Not asdict: it would copy the weights.
+        plain = [{name: getattr(one, name) for name in _Round.__dataclass_fields__} for one in rounds]
+        state = {"rounds": plain, "model": self.model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(state | {"chance": _chance()}, folder / _STATE)
+        (folder / WHOLE).touch()
+        for other in place.iterdir():
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
 
     def _rare(self) -> list[float] | None:
         """Return what each label weighs if rare ones weigh more; None where none is rare, or labels come in sets."""
         if not self.one:
             return None
-        held = self._member(TRAIN).sum(axis=0)
+        held = self.member[TRAIN].sum(axis=0)
         known = held[held > 0]
         if known.max() < _UNEVEN * known.min():
             return None
         rarity = [(float(known.mean()) / max(float(count), 1.0)) ** 0.5 for count in held]
         return [round(one, 4) for one in rarity]
 
-    def _fitted(self, rare: Sequence[float] | None) -> _Fitted:
-        import torch
+    # What came of it
 
-        settings, names = self.settings, self.card.labels
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            self.model, self.tokenizer = load_encoder(
-                self.card.base, settings.device, num_labels=len(names), id2label=dict(enumerate(names)),
-                label2id={name: n for n, name in enumerate(names)},
-                problem_type="single_label_classification" if self.one else "multi_label_classification",
-                ignore_mismatched_sizes=True,
-            )  # fmt: skip
-            self.card = replace(self.card, longest=_longest(self.model, self.tokenizer, settings.longest))
-            state, epochs = self._epochs(rare)
-        self.model.load_state_dict(state)
-        card = self._calibrated()
-        measured = self._measured(card, VALIDATION)
+    def _fitted(self, at: _Round) -> _Fitted:
+        self.model.load_state_dict(at.kept)
+        card = replace(self._calibrated(), weights=at.rare, epochs=at.best)
         rows = {split: len(self.rows.splits[split]) for split in SPLITS}
-        labels = dict(zip(names, self._member(TRAIN).sum(axis=0).tolist(), strict=True))
-        card = replace(card, measured={"rows": rows, "labels": labels, VALIDATION: measured})
-        return _Fitted(card, state, measured, epochs)
-
-    def _epochs(self, rare: Sequence[float] | None) -> tuple[Mapping[str, Any], int]:
-        """Train until it helps no more; return the weights of the best epoch and its number."""
-        import torch
-
-        settings, wanted = self.settings, self._member(VALIDATION)
-        each = -(-len(self.rows.splits[TRAIN]) // settings.batch)
-        steps = each * settings.epochs
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.rate, weight_decay=0.01)
-        pace = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: _pace(at, steps))
-        least, best, state = float("inf"), 0, dict[str, Any]()
-        for epoch in range(1, settings.epochs + 1):
-            last = 0.0
-            for n, loss in enumerate(self._epoch(optimizer, rare), 1):
-                pace.step()
-                last = loss
-                self.progress(Progress((epoch - 1) * each + n, steps, loss, weighted=rare is not None))
-            held = pool.loss(self._outputs(VALIDATION), wanted, self.one) / len(wanted)
-            self.progress(Progress(epoch * each, steps, last, held, rare is not None))
-            if held < least - _GAIN:
-                least, best = held, epoch
-                state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-            elif epoch - best >= settings.patience:
-                break
-        if not best:
-            raise SettingError(
-                "The training of %(name)s came to nothing: its loss is no number; lower the rate", name=self.card.name
-            )
-        return state, best
-
-    def _epoch(self, optimizer: Any, rare: Sequence[float] | None) -> Iterator[float]:
-        """Learn once from each row of train, in batches; yield the loss of each batch."""
-        import torch
-
-        texts, member, batch = self.rows.texts(TRAIN), self._member(TRAIN), self.settings.batch
-        loss_of, order = self._loss(rare), torch.randperm(len(texts)).tolist()
-        self.model.train()
-        for start in range(0, len(order), batch):
-            part = order[start : start + batch]
-            fed = self.tokenizer(
-                [texts[place] for place in part], truncation=True, max_length=self.card.longest, padding=True,
-                return_tensors="pt",
-            )  # fmt: skip
-            wanted = torch.tensor(member[part], device=self.model.device)
-            loss = loss_of(self.model(**fed.to(self.model.device)).logits, wanted)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            yield loss.item()
+        labels = dict(zip(card.labels, self.member[TRAIN].sum(axis=0).tolist(), strict=True))
+        measured = {"rows": rows, "labels": labels, VALIDATION: self._measured(card, VALIDATION)}
+        return _Fitted(replace(card, measured=measured), at.kept)
 
     def _loss(self, rare: Sequence[float] | None) -> Callable[[Any, Any], Any]:
         import torch
@@ -379,19 +387,16 @@ class _Training:
 
     def _outputs(self, split: str) -> Array:
         """Return the outputs for the texts of a split, float (rows, labels)."""
+        return self._read(self.texts[split])
+
+    def _read(self, texts: Sequence[str]) -> Array:
         self.model.eval()
-        texts = self.rows.texts(split)
         found = in_batches(texts, _READ_AT_ONCE, lambda part: read(self.model, self.tokenizer, part, self.card))
         return np.stack([outputs for outputs, _ in found])
 
-    def _member(self, split: str) -> Array:
-        """Return which row has which label, bool (rows, labels)."""
-        rows = [self.schema.strata(value) for value in self.rows.values(split)]
-        return np.array([[name in row for name in self.card.labels] for row in rows], dtype=bool)
-
     def _calibrated(self) -> Card:
         """Return the card with what the validation rows say of temperature and, for sets, of how many to choose."""
-        outputs, member = self._outputs(VALIDATION), self._member(VALIDATION)
+        outputs, member = self._outputs(VALIDATION), self.member[VALIDATION]
         card = replace(self.card, temperature=temperature(outputs, member, self.one))
         if self.one:
             return card
@@ -406,16 +411,46 @@ class _Training:
 
     def _measured(self, card: Card, split: str) -> dict[str, float]:
         """Return the numbers of a split; ``log_loss`` is with the temperature, ``log_loss_plain`` without."""
-        outputs, member = self._outputs(split), self._member(split)
+        outputs, member = self._outputs(split), self.member[split]
         found = {name: one.value for name, one in self._answers(card, split, outputs).all(weights(len(member))).items()}
         for name, by in (("log_loss", card.temperature), ("log_loss_plain", 1.0)):
             found[name] = pool.loss(outputs / by, member, self.one) / len(member)
         return {name: round(value, 4) for name, value in found.items()}
 
+    def _leave(self, card: Card) -> None:
+        """Write the model, then its card: where that stands, all of it does."""
+        folder = self.training.folder
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        trains = sum(one.numel() for one in self.model.parameters() if one.requires_grad)
+        write_card(self.training, self.data, Outcome(trains, self.model.device.type), {METHOD: card.to_json()})
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
-def _pace(step: int, steps: int) -> float:
-    """Return the share of the highest learning rate: rising for a tenth of the steps, then falling to 0."""
-    rising = max(1, steps // 10)
+
+def _member(schema: LabelSchema, values: Sequence[Value]) -> Array:
+    """Return which value has which label, bool (values, labels)."""
+    rows = [schema.strata(value) for value in values]
+    return np.array([[name in row for name in schema.names] for row in rows], dtype=bool)
+
+
+def _chance() -> list[Any]:
+    """Return where all sources of chance are: of the processor, then of each card."""
+    import torch
+
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def _set_chance(states: Sequence[Any]) -> None:
+    import torch
+
+    torch.set_rng_state(states[0])
+    if len(states) - 1 == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states[1:])
+
+
+def _pace(step: int, steps: int, warmup: float) -> float:
+    """Return the share of the highest learning rate: rising for a part of the steps, then falling to 0."""
+    rising = max(1, int(steps * warmup))
     return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)))
 
 
@@ -435,26 +470,3 @@ def _longest(model: Any, tokenizer: Any, wanted: int) -> int:
     """Return how many tokens are read: no more than the model has places for."""
     known = (getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length)
     return min([wanted, *(int(n) for n in known if n)])
-
-
-# What is kept
-
-
-def _save(folder: Path, training: _Training, best: _Fitted, card: Card) -> None:
-    """Write the model with its card last, under a hidden name, and give it its own name at once."""
-    try:
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
-        # What a killed training left while it wrote.
-        for left in folder.parent.glob(f".{folder.name}.*"):
-            shutil.rmtree(left, ignore_errors=True)
-        hidden = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            training.model.save_pretrained(hidden)
-            training.tokenizer.save_pretrained(hidden)
-            write_private(hidden / CARD, strictjson.dumps(card.to_json(), indent=1, separators=(",", ": ")) + "\n")
-            hidden.rename(folder)
-        except BaseException:
-            shutil.rmtree(hidden, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise not_written(folder, error) from error

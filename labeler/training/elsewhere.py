@@ -25,15 +25,24 @@ def printed(trainer: str, plan: Mapping[str, Any], data: TrainingSet, out: str) 
 
     Raises :class:`SettingError` for a trainer that is not known, or that has not the method, objective or format.
     """
+    return _able(trainer, plan["method"])(plan, data, out) + "\n"
+
+
+def check(trainer: str, method: str) -> None:
+    """Raise :class:`SettingError` for a trainer that is not known, or has not the method."""
+    _able(trainer, method)
+
+
+def _able(trainer: str, method: str) -> Callable[[Mapping[str, Any], TrainingSet, str], str]:
     found = TRAINERS.get(trainer)
     if found is None:
         raise SettingError("No trainer %(name)r; there are: %(names)s", name=trainer, names=", ".join(TRAINERS))
-    if plan["method"] not in _LORA:
+    if method not in _LORA:
         raise SettingError(
             "The command is printed for the methods %(names)s; %(method)s is trained here", names=", ".join(_LORA),
-            method=plan["method"],
+            method=method,
         )  # fmt: skip
-    return found(plan, data, out) + "\n"
+    return found
 
 
 def _trl(plan: Mapping[str, Any], data: TrainingSet, out: str) -> str:

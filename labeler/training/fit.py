@@ -1,4 +1,4 @@
-"""The work: a planned training is made with peft and trl, reported line by line, and left whole or able to go on.
+"""Models that write or judge answers, trained with peft and trl; :mod:`labeler.training.work` begins it.
 
 This module loads torch, transformers, peft and trl, so it is imported where a training begins and nowhere else.
 """
@@ -9,8 +9,8 @@ import importlib
 import logging
 import math
 import os
+import random
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,15 +35,14 @@ from labeler.backends.local.loading import (
     explain,
     located,
 )
-from labeler.backends.local.memory import free_memory, is_out_of_memory
-from labeler.errors import BackendError, Conflict, InputError, LabelerError, SettingError
+from labeler.errors import LabelerError, SettingError
 from labeler.export.splits import TRAIN, VALIDATION
-from labeler.sentence import N_, Sentence
+from labeler.sentence import N_
 from labeler.training.cards import Outcome, write_card
-from labeler.training.folders import CHECKPOINTS, LOG, SAMPLES, WHOLE, Training
+from labeler.training.folders import CHECKPOINTS, SAMPLES, WHOLE, Reports, Training
 from labeler.training.methods import DPO, FULL, KTO, METHODS, ORPO, PREFIX, QLORA, SFT, Numbers, numbers_for
 from labeler.training.rows import Served, fitting
-from labeler.training.sets import Row, TrainingSet, answered, read_set
+from labeler.training.sets import Row, TrainingSet, answered, read_planned
 
 datasets: Any = importlib.import_module("datasets")
 peft: Any = importlib.import_module("peft")
@@ -51,6 +50,9 @@ transformers: Any = importlib.import_module("transformers")
 trl: Any = importlib.import_module("trl")
 log = logging.getLogger(__name__)
 _REPORTS, _CHECKPOINTS, _SAMPLES, _LONGEST_SAMPLE = 200, 10, 3, 256
+# The loss in validation takes about such a share of a training: to look at a row takes nearly as long as to learn from
+# it, where an adapter is small. Fewer rows than these would say nothing; then there are fewer looks.
+_SHARE_TO_LOOK, _FEWEST = 0.1, 16
 # Bytes of a parameter: 4 bits and their scales; 16 bits on a card; 32 elsewhere; with gradient and both of AdamW's.
 _BYTES = {QLORA: 0.6, CUDA: 2.0, "else": 4.0, FULL: 16.0}
 
@@ -71,63 +73,14 @@ class Base:
         return self.device.type == CUDA
 
 
-def fit(training: Training, tell: Callable[[str], None]) -> bool:
-    """Train, or go on with what was begun, until the card stands; ``tell`` gets a line for each report.
-
-    Returns False where somebody asked it to stop: then it goes on from there another time. Raises
-    :class:`LabelerError` with one clear sentence, which also stands in the folder; :class:`Conflict` where the training
-    runs already, or is at its end.
-    """
-    with training.held():
-        if training.card:
-            raise Conflict("The training %(name)s is finished; begin another one", name=training.name)
-        try:
-            return _Fit(training, tell).run()
-        except LabelerError as error:
-            training.fail(str(error))
-            raise
-        except Exception as error:
-            if not is_out_of_memory(error):
-                log.exception("The training %s failed", training.name)
-            said = _what_failed(error)
-            training.fail(said)
-            raise BackendError(said) from error
-        finally:
-            free_memory()
-
-
 def prepared(plan: Mapping[str, Any], instance: Path) -> dict[str, Any]:
     """Return what a plan comes to on a machine with a GPU: its numbers and the longest row, in tokens.
 
-    Raises :class:`LabelerError` as :func:`fit`.
+    Raises :class:`LabelerError` as :func:`labeler.training.work.fit`.
     """
-    base, data = _base(plan, instance, here=False), _data(plan)
+    base, data = _base(plan, instance, here=False), read_planned(plan)
     base = replace(base, device=torch.device(CUDA))
     return _resolved(plan, base, data, Served(base.tokenizer))[0]
-
-
-def _what_failed(error: Exception) -> Sentence:
-    if is_out_of_memory(error):
-        return Sentence(
-            "Memory was not enough for this training; take the method lora or qlora, fewer rows at once, a smaller"
-            " model, or leave long rows out (max_length)"
-        )
-    reason = next((line.strip() for line in str(error).split("\n") if line.strip()), "")
-    return Sentence(
-        "The training failed with an unexpected %(error)s (%(reason)s); the log has more",
-        error=type(error).__name__,
-        reason=reason[:300].rstrip("."),
-    )
-
-
-def _data(plan: Mapping[str, Any]) -> TrainingSet:
-    found = read_set(Path(plan["export"]["folder"]))
-    if found.sha256 != plan["export"]["sha256"]:
-        raise InputError(
-            "The export in %(folder)s was written again since this training was planned; begin another one",
-            folder=found.folder,
-        )
-    return found
 
 
 def _base(plan: Mapping[str, Any], instance: Path, here: bool = True) -> Base:
@@ -179,12 +132,30 @@ def _resolved(
         rows[split], left_out[split], most = fitting(served, data.rows(split), plan.get("most"), context, split)
         longest = max(longest, most)
     if plan.get("numbers"):
+        rows[VALIDATION] = _drawn(rows[VALIDATION], plan["validation"]["rows"], plan["numbers"]["seed"])
         return dict(plan), rows
     numbers = numbers_for(
         plan["method"], plan["objective"], base.parameters, longest, base.gpu, plan.get("given") or {}
     )
+    total, there = _total(numbers, len(rows[TRAIN])), len(rows[VALIDATION])
+    looks, most = _looks(total * numbers.batch, there)
+    rows[VALIDATION] = _drawn(rows[VALIDATION], most, numbers.seed)
     found = {**plan, "numbers": numbers.to_json(), "max_length": longest, "left_out": left_out}
-    return {**found, "parameters": base.parameters, "total": _total(numbers, len(rows[TRAIN]))}, rows
+    found["validation"] = {"rows": len(rows[VALIDATION]), "of": there, "every": max(1, total // looks)}
+    return {**found, "parameters": base.parameters, "total": total}, rows
+
+
+def _looks(learned: int, there: int) -> tuple[int, int]:
+    """Return how often the loss in validation is measured, and on how many rows, where so many are learned from."""
+    allowed, least = int(_SHARE_TO_LOOK * learned), max(1, min(_FEWEST, there))
+    looks = min(_CHECKPOINTS, max(1, allowed // least))
+    return looks, max(least, allowed // looks)
+
+
+def _drawn(rows: list[Row], most: int, seed: int) -> list[Row]:
+    """Return at most so many rows, in their order; the same ones for the same seed."""
+    chosen = sorted(random.Random(seed).sample(range(len(rows)), min(most, len(rows))))
+    return [rows[n] for n in chosen]
 
 
 @dataclass(frozen=True)
@@ -204,12 +175,12 @@ def _accumulated(numbers: Numbers) -> int:
     return max(1, numbers.batch // numbers.rows_at_once)
 
 
-class _Fit:
+class Fit:
     """One training on its way."""
 
     def __init__(self, training: Training, tell: Callable[[str], None]) -> None:
         self.training, self.tell = training, tell
-        self.data = _data(training.plan)
+        self.data = read_planned(training.plan)
         self.base = _base(training.plan, training.folder.parent.parent)
         self.served = Served(self.base.tokenizer)
         self.plan, self.rows = _resolved(training.plan, self.base, self.data, self.served)
@@ -290,7 +261,7 @@ class _Fit:
             # A kill may fall into the writing of one: the one before it stays.
             "save_total_limit": 2,
             "eval_strategy": "steps" if self.rows[VALIDATION] else "no",
-            "eval_steps": every,
+            "eval_steps": self.plan["validation"]["every"],
             "report_to": "none",
             "disable_tqdm": True,
             "seed": n.seed,
@@ -471,9 +442,7 @@ class _Reporter(TrainerCallback):
         self, training: Training, tell: Callable[[str], None], sample: Callable[[Any, int], None], total: int
     ) -> None:
         self.stopped = False
-        self._training, self._tell, self._sample, self._total = training, tell, sample, total
-        before = training.log()
-        self._since = time.monotonic() - (float(before[-1]["seconds"]) if before else 0.0)
+        self._training, self._reports, self._sample, self._total = training, Reports(training, tell), sample, total
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         if not state.global_step:
@@ -481,12 +450,8 @@ class _Reporter(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
         said = {name: value for name, raw in (logs or {}).items() if (value := _number(raw)) is not None}
-        if not {"loss", "eval_loss"} & said.keys():
-            return
-        seconds = round(time.monotonic() - self._since, 2)
-        self._training.report(LOG, {"step": state.global_step, "seconds": seconds, **said})
-        losses = ", ".join(f"{name} {said[name]:.4f}" for name in ("loss", "eval_loss") if name in said)
-        self._tell(f"Step {state.global_step} of {self._total}: {losses}; {seconds:.0f} s")
+        if {"loss", "eval_loss"} & said.keys():
+            self._reports.say(state.global_step, self._total, said)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._training.stopping and state.global_step < state.max_steps:

@@ -1,6 +1,6 @@
 """The folder of a training: what was planned, what it came to so far, and whether it goes on.
 
-``adapters/NAME`` of the instance, ``models/NAME`` where all weights are trained::
+``adapters/NAME`` of the instance, ``models/NAME`` where all weights are trained or a classifier is::
 
     plan.json        what is trained, from what and how; written first, so that it can go on after a kill
     log.jsonl        one line a report: step, seconds, loss or eval_loss and what else the trainer said
@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from labeler.backends.local.cards import ADAPTERS, CARD, MODELS, NAME
 from labeler.errors import Conflict, JsonError, NotFound, SettingError
 from labeler.files import write_private
 from labeler.sentence import Sentence, recalled
-from labeler.training.methods import FULL
+from labeler.training.methods import ALL_WEIGHTS
 
 if sys.platform != "win32":
     import fcntl
@@ -173,8 +173,24 @@ WHOLE = "whole"
 """A file that says of a checkpoint that all of it was written."""
 
 
+class Reports:
+    """Writes down what a training says on its way; ``tell`` gets each report as a line."""
+
+    def __init__(self, training: Training, tell: Callable[[str], None]) -> None:
+        self._training, self._tell = training, tell
+        before = training.log()
+        self._since = time.monotonic() - (float(before[-1]["seconds"]) if before else 0.0)
+
+    def say(self, step: int, total: int, said: Mapping[str, float]) -> None:
+        """Report what is ``said`` at a step: ``loss`` or ``eval_loss``, and what else there is."""
+        seconds = round(time.monotonic() - self._since, 2)
+        self._training.report(LOG, {"step": step, "seconds": seconds, **said})
+        losses = ", ".join(f"{name} {said[name]:.4f}" for name in ("loss", "eval_loss") if name in said)
+        self._tell(f"Step {step} of {total}: {losses}; {seconds:.0f} s")
+
+
 def folder_of(instance: Path, method: str, name: str) -> Path:
-    return instance / (MODELS if method == FULL else ADAPTERS) / name
+    return instance / (MODELS if method in ALL_WEIGHTS else ADAPTERS) / name
 
 
 def begin(instance: Path, name: str, plan: Mapping[str, Any]) -> Training:

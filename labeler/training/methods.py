@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from labeler.backends.local.cards import REWARD
+from labeler.backends.local.cards import CLASSIFY, REWARD
 from labeler.errors import SettingError
 
 SFT, DPO, ORPO, KTO = "sft", "dpo", "orpo", "kto"
-OBJECTIVES = (SFT, DPO, ORPO, KTO, REWARD)
-FULL, QLORA, PREFIX = "full", "qlora", "prefix"
+_OF_ANSWERS = (SFT, DPO, ORPO, KTO, REWARD)
+OBJECTIVES = (*_OF_ANSWERS, CLASSIFY)
+FULL, QLORA, PREFIX, CLASSIFIER = "full", "qlora", "prefix", "classifier"
+ALL_WEIGHTS = (FULL, CLASSIFIER)
+"""The methods that train all weights, and leave a model of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class Method:
     """``rate`` is the learning rate that answers are learned with; ``tokens`` how many virtual ones it adds.
 
     ``objectives`` are what it can be trained for, and ``peft`` is what peft calls it; empty for all of the weights.
+    ``extra`` names what has to be installed for it.
     """
 
     name: str
@@ -28,15 +32,16 @@ class Method:
     source: str
     tokens: int = 0
     objectives: tuple[str, ...] = (SFT,)
+    extra: str = "train"
 
 
 METHODS = {
     method.name: method
     for method in (
         Method("lora", "LORA", 2e-4, "Hu et al. 2021, arXiv:2106.09685; in all linear layers and with this rate:"
-               " Dettmers et al. 2023, arXiv:2305.14314", objectives=OBJECTIVES),
+               " Dettmers et al. 2023, arXiv:2305.14314", objectives=_OF_ANSWERS),
         Method(QLORA, "LORA", 2e-4, "Dettmers et al. 2023, arXiv:2305.14314: NF4, double quantisation, paged AdamW",
-               objectives=OBJECTIVES),
+               objectives=_OF_ANSWERS),
         Method("ia3", "IA3", 3e-3, "Liu et al. 2022, arXiv:2205.05638", objectives=(SFT, DPO, ORPO, KTO)),
         Method(PREFIX, "PREFIX_TUNING", 1e-2, "Li and Liang 2021, arXiv:2101.00190; the rate of peft's example", 20),
         Method("prompt", "PROMPT_TUNING", 3e-2, "Lester et al. 2021, arXiv:2104.08691; the rate of peft's example",
@@ -44,7 +49,9 @@ METHODS = {
         Method("p-tuning", "P_TUNING", 1e-3, "Liu et al. 2021, arXiv:2103.10385; the rate of peft's example", 20),
         Method("llama-adapter", "ADAPTION_PROMPT", 9e-3, "Zhang et al. 2023, arXiv:2303.16199: 10 tokens in each of all"
                " layers but the first two"),
-        Method(FULL, "", 2e-5, "all weights; the rate of TRL's SFTTrainer", objectives=OBJECTIVES),
+        Method(FULL, "", 2e-5, "all weights; the rate of TRL's SFTTrainer", objectives=_OF_ANSWERS),
+        Method(CLASSIFIER, "", 5e-5, "all weights of an encoder; batch and rate of Devlin et al. 2019,"
+               " arXiv:1810.04805", objectives=(CLASSIFY,), extra="local"),
     )
 }  # fmt: skip
 
@@ -72,7 +79,8 @@ _SMALL_FULL = 2.5
 # Regret", Schulman et al. 2025).
 _RATES = {DPO: 1e-6, ORPO: 8e-6, KTO: 1e-6, REWARD: 1e-5}
 _OF_AN_ADAPTER = 10.0
-_EPOCHS = {SFT: 3.0, DPO: 1.0, ORPO: 1.0, KTO: 1.0, REWARD: 1.0}
+# A classifier ends earlier, once it gains nothing.
+_EPOCHS = {SFT: 3.0, DPO: 1.0, ORPO: 1.0, KTO: 1.0, REWARD: 1.0, CLASSIFY: 10.0}
 # Dettmers et al. 2023: 16 rows a step up to 13 billion parameters.
 _ROWS_A_STEP = 16
 # So many tokens are read at once on a GPU, so that long rows come in smaller batches.
@@ -145,6 +153,9 @@ def numbers_for(
         warmup=0.03,
         seed=42,
     )
+    if method == CLASSIFIER:
+        # Texts are short, and an encoder is small.
+        begun = replace(begun, batch=_ROWS_A_STEP, rows_at_once=_ROWS_A_STEP, warmup=0.1)
     chosen = replace(begun, **{name: value for name, value in given.items() if value is not None})
     if "rank" in given and "alpha" not in given:
         chosen = replace(chosen, alpha=2 * chosen.rank)
@@ -152,6 +163,6 @@ def numbers_for(
 
 
 def _rate(way: Method, objective: str, size: Size) -> float:
-    if objective != SFT:
+    if objective in _RATES:
         return _RATES[objective] * (1.0 if way.name == FULL else _OF_AN_ADAPTER)
     return way.rate * (_SMALL_FULL if way.name == FULL and size is SIZES[0] else 1.0)

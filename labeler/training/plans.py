@@ -6,19 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from labeler.backends.local.cards import CLASSIFY
 from labeler.errors import InputError, SettingError
+from labeler.instance import Instance
 from labeler.store import Store
-from labeler.training.methods import checked
-from labeler.training.sets import READ, TrainingSet, read_set
+from labeler.task import Task
+from labeler.training.methods import CLASSIFIER, checked
+from labeler.training.sets import READ, READ_BY_CLASSIFIERS, TrainingSet, read_set
 
 
-def newest_export(store: Store, project_id: int, task: str | None = None) -> dict[str, Any]:
+def newest_export(store: Store, project_id: int, task: str | None = None, method: str = "lora") -> dict[str, Any]:
     """Return the newest export of a project (of a task) that can be trained from. Raises :class:`InputError`."""
+    formats = READ_BY_CLASSIFIERS if method == CLASSIFIER else READ
     for export in store.exports.all(project_id, 200):
-        if export["format"] in READ and task in (None, export["task"]):
+        if export["format"] in formats and task in (None, export["task"]):
             return export
     raise InputError(
-        "There is no export to train from; make one in one of the formats %(names)s first", names=", ".join(READ)
+        "There is no export to train from; make one in one of the formats %(names)s first", names=", ".join(formats)
     )
 
 
@@ -32,7 +36,7 @@ def plan_of(
     as many as it has; ``given`` are numbers by the fields of :class:`~labeler.training.methods.Numbers`. Raises
     :class:`InputError` for an export that cannot be trained from, and :class:`SettingError` for what cannot be chosen.
     """
-    data = read_set(folder)
+    data = read_set(folder, objective=CLASSIFY if method == CLASSIFIER else None)
     chosen = objective or data.objective
     checked(method, chosen)
     if chosen not in data.objectives():
@@ -56,3 +60,25 @@ def plan_of(
         "export": {"id": export_id, "folder": str(data.folder.absolute()), "sha256": data.sha256},
     }
     return plan, data
+
+
+def task_of(instance: Instance, plan: Mapping[str, Any]) -> Task:
+    """Return the task of a classifier. Raises :class:`SettingError` where it is not here, or has no labels to choose.
+
+    Raises :class:`NotFound` for a project that was removed.
+    """
+    if plan["project_id"] is None:
+        raise SettingError(
+            "The export is of the project %(project)s, which is not here; a classifier needs the labels of its task",
+            project=plan["project"],
+        )
+    task = instance.project_task(instance.store.projects.get(plan["project_id"]), plan["task"])
+    schema = task.schema
+    if not (schema.one_of_labels or schema.set_of_labels) or schema.sides:
+        raise SettingError(
+            "A classifier chooses among labels, and the task %(task)s has values of the kind %(kind)s; choose another "
+            "way to train",
+            task=task.name,
+            kind=schema.kind,
+        )
+    return task

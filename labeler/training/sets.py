@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from labeler import strictjson
-from labeler.backends.local.cards import REWARD, UNKNOWN
+from labeler.backends.local.cards import CLASSIFY, REWARD, UNKNOWN
 from labeler.errors import InputError, JsonError
-from labeler.export.files import MANIFEST
-from labeler.export.splits import TRAIN
+from labeler.export.files import MANIFEST, RECORDS
+from labeler.export.splits import SPLITS, TRAIN, VALIDATION
 from labeler.training.methods import DPO, KTO, ORPO, SFT
 
 Row = dict[str, Any]
 READ = ("trl", "openai", "dpo", "kto", "reward")
 """The formats that are named where another cannot be read."""
+READ_BY_CLASSIFIERS = (*READ, "csv")
 _TURNS = ("system", "user", "assistant")
 
 
@@ -49,6 +50,8 @@ class TrainingSet:
     @property
     def counts(self) -> dict[str, int]:
         """How many rows each split has."""
+        if self.objective == CLASSIFY:
+            return {split: n for split, n in self.manifest.get("counts", {}).items() if split in SPLITS}
         return {_split(name): file["rows"] for name, file in self.manifest["files"].items() if _split(name)}
 
     def rows(self, split: str) -> list[Row]:
@@ -56,16 +59,22 @@ class TrainingSet:
         path = self.files.get(split)
         return [] if path is None else [_read(raw, path, n) for n, raw in _lines(path)]
 
+    @property
+    def labelled(self) -> tuple[Path, ...]:
+        """The files that hold texts with their labels."""
+        return tuple(self.folder / name for name in self.manifest["files"] if name == RECORDS or name.endswith(".csv"))
+
     def objectives(self) -> tuple[str, ...]:
         """Return what these rows can be used for."""
         return (DPO, ORPO, REWARD) if self.objective == DPO else (self.objective,)
 
 
-def read_set(folder: Path, check: bool = True) -> TrainingSet:
+def read_set(folder: Path, check: bool = True, objective: str | None = None) -> TrainingSet:
     """Return the export in a folder once every file is what its manifest says; without ``check`` no file is read whole.
 
-    Raises :class:`InputError` for a folder without an export, a file that was changed, rows that nothing can be trained
-    from, and a set without rows to train on.
+    For the ``objective`` classify texts and labels are read of it, else rows of messages. Raises :class:`InputError`
+    for a folder without an export, a file that was changed, rows that nothing can be trained from, and a set without
+    rows to train on.
     """
     folder = folder.expanduser()
     try:
@@ -81,23 +90,44 @@ def read_set(folder: Path, check: bool = True) -> TrainingSet:
         ) from error
     for name, entry in files.items() if check else ():
         _check(folder / name, entry["sha256"])
-    found = TrainingSet(folder, manifest, hashlib.sha256(raw).hexdigest(), SFT)
-    first = next(iter(found.files.values()), None)
-    kind = None if first is None else _kind(first)
+    found = TrainingSet(folder, manifest, hashlib.sha256(raw).hexdigest(), CLASSIFY if objective == CLASSIFY else SFT)
+    if objective == CLASSIFY:
+        kind = CLASSIFY if found.labelled else None
+    else:
+        first = next(iter(found.files.values()), None)
+        kind = None if first is None else _kind(first)
     if kind is None:
         raise InputError(
             "The export %(folder)s is in the format %(format)s, which cannot be trained from; export it as one of:"
             " %(names)s",
             folder=folder,
             format=manifest.get("format"),
-            names=", ".join(READ),
+            names=", ".join(READ_BY_CLASSIFIERS if objective == CLASSIFY else READ),
         )
     if not found.counts.get(TRAIN):
         raise InputError(
             "The export %(folder)s has no rows to train on; export it with a share for train above 0", folder=folder
         )
-    objective = REWARD if manifest.get("format") == REWARD else kind
-    return TrainingSet(folder, manifest, found.sha256, objective)
+    if objective == CLASSIFY and not found.counts.get(VALIDATION):
+        # They say when to end, and how sure its answers are.
+        raise InputError(
+            "The export %(folder)s has no rows in validation, and a classifier needs some; approve more records, or"
+            " export with other shares",
+            folder=folder,
+        )
+    made_for = REWARD if kind != CLASSIFY and manifest.get("format") == REWARD else kind
+    return TrainingSet(folder, manifest, found.sha256, made_for)
+
+
+def read_planned(plan: Mapping[str, Any]) -> TrainingSet:
+    """Return the set of a plan. Raises :class:`InputError` as :func:`read_set`, and for one that was written again."""
+    found = read_set(Path(plan["export"]["folder"]), objective=plan["objective"])
+    if found.sha256 != plan["export"]["sha256"]:
+        raise InputError(
+            "The export in %(folder)s was written again since this training was planned; begin another one",
+            folder=found.folder,
+        )
+    return found
 
 
 def _check(path: Path, sha256: str) -> None:

@@ -19,7 +19,7 @@ from labeler.prompts import LANGUAGES, NAMES
 from labeler.prompts.forms import ANSWERS, GUIDELINES
 from labeler.store.exports import KINDS
 from labeler.task import Task
-from labeler.training.sets import READ
+from labeler.training.sets import READ_BY_CLASSIFIERS
 from labeler.web.access import admin_only, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts, whole
 
@@ -167,7 +167,7 @@ def _page(project_id: int, given: Any, message: str = "", found: Preflight | Non
         exports=[export | {"names": _names(export), "here": _is_here(export)} for export in made],
         message=message,
         found=found,
-        trainable=READ,
+        trainable=READ_BY_CLASSIFIERS,
         at_once=instance().store.records.counts(project_id)["records"] <= _AT_ONCE,
     )
 

@@ -9,12 +9,13 @@ from typing import Any
 from flask import Blueprint, flash, g, render_template, request, url_for
 
 from labeler.errors import Conflict, InputError, LabelerError, MissingExtra, NotFound
+from labeler.export.splits import TEST
 from labeler.extras import require
 from labeler.training import folders, plans
 from labeler.training.elsewhere import TRAINERS, printed
 from labeler.training.folders import FINISHED, QUEUED, RUNNING, Training
-from labeler.training.methods import METHODS, OBJECTIVES
-from labeler.training.sets import READ, read_set
+from labeler.training.methods import CLASSIFIER, METHODS, OBJECTIVES
+from labeler.training.sets import READ_BY_CLASSIFIERS, read_set
 from labeler.web.access import admin_only, instance
 from labeler.web.forms import decimal, go_on, text, whole
 from labeler.web.words import _
@@ -35,7 +36,8 @@ def form(project_id: int) -> Any:
 def start(project_id: int) -> Any:
     """Plan a training and begin it in a process of its own, which goes on when the server starts again."""
     try:
-        require("train")
+        method = text("method", 40)
+        require(METHODS[method].extra if method in METHODS else "train")
         _refuse_another()
         number = whole("export", 1, 2**31)
         if number is None:
@@ -44,7 +46,7 @@ def start(project_id: int) -> Any:
         plan, _data = plans.plan_of(
             instance().located(export["folder"]),
             text("base", 300),
-            text("method", 40),
+            method,
             text("objective", 40) or None,
             given={
                 "steps": whole("steps", 1, 10_000_000),
@@ -54,6 +56,8 @@ def start(project_id: int) -> Any:
             export_id=number,
             project_id=project_id,
         )
+        if method == CLASSIFIER:
+            plans.task_of(instance(), plan)
         name = text("name", 63) or folders.free_name(instance().folder, f"{export['task']}-{plan['method']}")
         made = folders.begin(instance().folder, name, plan)
     except (InputError, MissingExtra) as error:
@@ -79,12 +83,12 @@ def _begin(training: Training) -> None:
 
 
 def _page(project_id: int, given: Mapping[str, Any], message: str = "") -> str:
-    exports = [one for one in instance().store.exports.all(project_id, 100) if one["format"] in READ]
+    exports = [one for one in instance().store.exports.all(project_id, 100) if one["format"] in READ_BY_CLASSIFIERS]
     return render_template(
         "trainings.html",
         tasks=instance().tasks_of(g.project),
         exports=[one for one in exports if instance().located(one["folder"]).is_dir()],
-        formats=READ,
+        formats=READ_BY_CLASSIFIERS,
         methods=METHODS,
         objectives=OBJECTIVES,
         given=given,
@@ -167,6 +171,7 @@ def _progress(project_id: int, training: Training) -> dict[str, Any]:
         "name": training.name,
         "plan": plan,
         "card": training.card,
+        "measured": training.card.get(CLASSIFIER, {}).get("measured", {}).get(TEST),
         "state": state,
         "running": state in (RUNNING, QUEUED),
         "stopping": training.stopping,

@@ -17,7 +17,7 @@ from labeler.backends.base import FOLDER
 from labeler.errors import JsonError, SettingError
 from labeler.sentence import Sentence
 
-CARD, ADAPTERS, MODELS, REWARD = "labeler.json", "adapters", "models", "reward"
+CARD, ADAPTERS, MODELS, REWARD, CLASSIFY = "labeler.json", "adapters", "models", "reward", "classify"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 UNKNOWN: Mapping[str, Any] = {"style": "zero-shot"}
 """How a model is asked whose training set does not say it: as rows of a training set were before they said it."""
@@ -65,7 +65,8 @@ def card_in(folder: Path) -> Card | None:
 def trained(instance: Path, model_id: str) -> Card | None:
     """Return the card of the training of that name; None if there is no such training.
 
-    Raises :class:`SettingError` for one that is not at its end, and for a reward model, which answers nothing.
+    Raises :class:`SettingError` for one that is not at its end, and for what reads no prompt: a reward model, and a
+    classifier.
     """
     if not NAME.fullmatch(model_id):
         return None
@@ -79,6 +80,11 @@ def trained(instance: Path, model_id: str) -> Card | None:
     if card.objective == REWARD:
         raise SettingError(
             "The training %(name)s made a reward model, which judges answers and writes none; choose another model",
+            name=model_id,
+        )
+    if card.objective == CLASSIFY:
+        raise SettingError(
+            "The training %(name)s made a classifier, which reads no prompt; set the backend to classifier",
             name=model_id,
         )
     return card
