@@ -753,10 +753,8 @@ def test_a_double_click_marks_a_word(desk: Desk) -> None:
     desk.go("words", f"?record={desk.instance.store.records.by_key(desk.project, 'r4').id}")
     box = desk.page.evaluate(
         """() => {
-            const range = document.createRange();
-            const node = document.querySelector("[data-slot=text]").firstChild;
-            range.setStart(node, 4); range.setEnd(node, 10);
-            const {x, y, width, height} = range.getBoundingClientRect();
+            const word = document.querySelectorAll("[data-slot=text] .candidate")[1];
+            const {x, y, width, height} = word.getBoundingClientRect();
             return [x + width / 2, y + height / 2];
         }"""
     )

@@ -56,6 +56,7 @@ def page(project_id: int, task: str) -> Any:
         task=view.task,
         tasks=instance().tasks_of(g.project),
         schema=view.task.schema,
+        used=view.used(),
         config=config,
         orders=ORDERS,
         order=order,

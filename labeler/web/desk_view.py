@@ -28,7 +28,7 @@ from labeler.records import BackendFailure, Evidence, Record, SecondOpinion, Ste
 from labeler.store import Row
 from labeler.store.annotations import APPROVED
 from labeler.task import GROUP, Task
-from labeler.text import visible
+from labeler.text import split_sentences, visible
 from labeler.web.words import word
 
 log = logging.getLogger("labeler.web.desk")
@@ -102,6 +102,11 @@ class DeskView:
     def lease(self) -> float:
         return float(self.instance.project_settings(self.project)["claim_minutes"]) * 60
 
+    def used(self) -> Mapping[str, int]:
+        """Return how often each label was approved; nothing while what was decided is still being read."""
+        index = self.instance.index(self.project, self.task)
+        return index.counts() if index.ready() else {}
+
     def guide(self) -> list[Block]:
         return guide_blocks(self.task.guided(self.language))
 
@@ -140,6 +145,7 @@ class DeskView:
             "desk_record.html",
             record=record,
             pieces=text_pieces(record.text),
+            sentences=split_sentences(record.text),
             metadata=self._metadata(record, blind),
             suspicious=suspicious(record.text),
             opened=opened,

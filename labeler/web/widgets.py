@@ -7,20 +7,23 @@ so that scripts of plugins import ours by relative names, and have the hash of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flask import Flask, Response, current_app, json, send_from_directory, url_for
 from jinja2 import ChoiceLoader, DictLoader
 from markupsafe import Markup
 
-from labeler.labels import EMPTY, LabelSchema
+from labeler.labels import EMPTY, Label, LabelSchema
 from labeler.records import Value
 from labeler.web.words import _
 
 _SCRIPTS = "desk/widgets"
 _PARTS = {"": "", ".value": "text", ".keys": "text"}
 """The templates of a widget, and whose stands for one that a plugin does without."""
+_DIGITS = 10
+# Up to so many colours say which labels belong together; more only tell them apart.
+_MOST_GROUPS = 4
 
 
 def install(app: Flask, widgets: Mapping[str, Path]) -> None:
@@ -43,7 +46,7 @@ def install(app: Flask, widgets: Mapping[str, Path]) -> None:
     app.jinja_loader = ChoiceLoader([app.jinja_loader, DictLoader(templates)])
     app.view_functions["static"] = static
     app.jinja_env.globals["value_of"] = value_of
-    for function in (mounted, widget_script):
+    for function in (in_reach, mounted, widget_script):
         app.add_template_filter(function, function.__name__)
 
 
@@ -53,6 +56,22 @@ def value_of(schema: LabelSchema, value: Value | None, language: str) -> Markup:
         return Markup('<span class="muted">{}</span>').format("—" if value is None else _("empty"))
     template = current_app.jinja_env.get_template(f"labels/{schema.widget}.value.html")
     return Markup(template.module.value(schema, value, language))  # type: ignore[attr-defined]
+
+
+def in_reach(labels: Sequence[Label], used: Mapping[str, int]) -> list[list[tuple[Label, int]]]:
+    """Return labels as they stand on a form, in groups of one colour, each with the place of its key, from 0.
+
+    ``used`` says how often each was approved. The most used have the first keys, and stand first in their group, where
+    there are more labels than digits. Each doubling counts as one, so that an order that a hand has learned stays.
+    """
+    ranked = list(labels)
+    if len(labels) > _DIGITS:
+        ranked.sort(key=lambda label: -used.get(label.name, 0).bit_length())
+    places = {label.name: place for place, label in enumerate(ranked)}
+    colors = list(dict.fromkeys(label.color for label in labels))
+    if not 1 < len(colors) <= _MOST_GROUPS or len(labels) <= _DIGITS:
+        return [[(label, places[label.name]) for label in ranked]]
+    return [[(label, places[label.name]) for label in ranked if label.color == color] for color in colors]
 
 
 def mounted(schema: LabelSchema) -> Markup:

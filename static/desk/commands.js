@@ -39,7 +39,8 @@ export class Commands {
   }
 
   // Returns whether the command was one of ours.
-  #run({ name, digit, shift }, event) {
+  #run(command, event) {
+    const { name, shift } = command;
     const { form, front, supply } = this;
     switch (name) {
       case "approve": front.done ? supply.bring() : this.approve(event); break;
@@ -51,7 +52,7 @@ export class Commands {
       case "reject": if (this.#counts(event)) this.decisions.decide("reject", event); break;
       case "skip": if (this.#counts(event)) this.decisions.skip(); break;
       case "undo": this.#undo(event); break;
-      case "digit": return this.#digit(digit, shift, event);
+      case "digit": return this.#digit(command, event);
       case "edit": front.edit(); break;
       case "second": if (this.#counts(event)) this.#second(); break;
       case "guide": this.#toggleGuide(); break;
@@ -100,11 +101,12 @@ export class Commands {
     else this.decisions.undo();
   }
 
-  #digit(digit, shift, event) {
+  #digit({ digit, slot, shift }, event) {
+    const { widget } = this.form;
     if (!this.#counts(event)) return false;
-    const known = this.form.widget.onDigit?.(digit) ?? false;
+    const known = (widget.onSlot ? widget.onSlot(slot) : digit !== null && widget.onDigit?.(digit)) ?? false;
     // One key for the label and the approval, where a digit is the whole value.
-    if (known && shift && this.form.widget.whole) this.approve(event);
+    if (known && shift && digit !== null && widget.whole) this.approve(event);
     return known;
   }
 

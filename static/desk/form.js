@@ -1,4 +1,5 @@
 // The form of the task: mounts the widget of its schema, and knows whether a person has touched it.
+import { nameSlots } from "./keys.js";
 import { say } from "./words.js";
 
 // A double click is one press.
@@ -32,6 +33,7 @@ export class Form {
     this.suggested = null;
     this.touched = false;
     const holder = this.element.querySelector("[data-widget]");
+    nameSlots(this.element);
     const schema = JSON.parse(holder.dataset.schema);
     const context = { pane, language, mount, lines, approve, complain: (words) => this.complain(words) };
     this.widget = mount(holder, schema, null, () => this.#changed(), context);

@@ -5,10 +5,13 @@ import { takesText } from "./words.js";
 const COMMANDS = {
   Enter: "approve", NumpadEnter: "approve", Space: "skip", KeyX: "reject", Backspace: "undo", KeyE: "edit", KeyG: "guide",
   KeyS: "second", KeyA: "mark", Delete: "delete", Escape: "escape", ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up",
-  ArrowDown: "down", Period: "point", NumpadDecimal: "point", Minus: "minus", NumpadSubtract: "minus",
+  ArrowDown: "down", Home: "home", End: "end", Period: "point", NumpadDecimal: "point", Minus: "minus", NumpadSubtract: "minus",
 };
 // What a key that is held down may do again; a decision never.
-const REPEATS = new Set(["left", "right", "up", "down"]);
+const REPEATS = new Set(["left", "right", "up", "down", "home", "end"]);
+// The places that have a key of their own: the digits, Shift with a digit, Shift with a letter. The template shows them.
+const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+const DIGITS = 10;
 
 // Whether a press belongs to the input method: Enter that ends a syllable, an arrow among its candidates. Safari has
 // ended the syllable by then, and only keyCode tells.
@@ -35,7 +38,28 @@ function digitOf(code) {
   return match ? Number(match[1]) : null;
 }
 
-// Returns {name, digit, shift} or null if the key belongs to the browser, to the input method, or to a field.
+// The place that a key stands for: 0 to 9 by a digit, 10 to 19 with Shift, from 20 on by Shift and a letter; or null.
+function slotOf(code, shift) {
+  const digit = digitOf(code);
+  if (digit !== null) return ((digit + 9) % DIGITS) + (shift ? DIGITS : 0);
+  const letter = shift ? LETTERS.indexOf(/^Key(\w)$/.exec(code)?.[1] ?? "-") : -1;
+  return letter < 0 ? null : 2 * DIGITS + letter;
+}
+
+// What the key of a place is called; empty for one without.
+export function slotName(slot) {
+  if (slot < 0) return "";
+  if (slot < 2 * DIGITS) return `${slot < DIGITS ? "" : "⇧"}${(slot + 1) % DIGITS}`;
+  const letter = LETTERS[slot - 2 * DIGITS];
+  return letter ? `⇧${letter}` : "";
+}
+
+// Write on every key of a place what it is called.
+export function nameSlots(root) {
+  for (const key of root.querySelectorAll("kbd[data-nth]")) key.textContent = slotName(Number(key.dataset.nth));
+}
+
+// Returns {name, digit, slot, shift} or null if the key belongs to the browser, to the input method, or to a field.
 export function commandOf(event) {
   const { code, shiftKey: shift } = event;
   if (event.altKey) return null;
@@ -57,12 +81,12 @@ export function commandOf(event) {
   // A button or link reached with Tab answers to Enter and Space itself, a radio button or check box to Space.
   if (name === "approve" && reached(target, "button, a, summary")) return null;
   if (name === "skip" && reached(target, "button, a, summary, input")) return null;
-  return { name, digit: digitOf(code), shift };
+  return { name, digit: digitOf(code), slot: slotOf(code, shift), shift };
 }
 
 function commandName(code, shift) {
   if (code === "Slash" || code === "NumpadDivide") return shift ? "keys" : "filter";
-  if (digitOf(code) !== null) return "digit";
+  if (slotOf(code, shift) !== null) return "digit";
   return COMMANDS[code] ?? null;
 }
 

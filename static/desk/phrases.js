@@ -1,7 +1,9 @@
 // Phrases marked in the text, with or without labels: what the widgets of keywords and spans have in common.
-import { onEnter } from "./keys.js";
+import { onEnter, slotName } from "./keys.js";
 import { codePointAt, tidy, wordsOf } from "./offsets.js";
 import { make, say, titleOf } from "./words.js";
+
+const MOVES = ["left", "right", "up", "down", "home", "end"];
 
 export function mountPhrases(element, schema, value, onChange, context) {
   const { pane, complain } = context;
@@ -15,7 +17,10 @@ export function mountPhrases(element, schema, value, onChange, context) {
   // Phrases that were taken out stay as ghosts with their number, so that the same key puts them back.
   let items = [];
   let suggested = new Set();
+  // The words of the text, in code points, and what a key marks or takes out: suggested phrases, and the words beside.
   let words = [];
+  let slots = [];
+  // Where the word cursor stands: numbers of words, and the phrase that it grows, if one was marked just now.
   let cursor = null;
   // The items of the marks that are drawn.
   let shown = [];
@@ -24,19 +29,24 @@ export function mountPhrases(element, schema, value, onChange, context) {
   const keyOf = (item) => `${item.label ?? ""}/${item.start}/${item.end}`;
   const standing = () => items.filter((item) => !item.gone);
   const order = (a, b) => a.start - b.start || a.end - b.end;
+  const meet = (a, b) => a.start < b.end && b.start < a.end;
+  const slotAt = (range) => slots.findIndex((slot) => meet(slot, range));
 
   function draw() {
     list.replaceChildren(...items.map(chip));
     const marks = standing().map((item) => ({
-      start: item.start, end: item.end, color: item.label ? colors[item.label] : undefined, item,
+      start: item.start, end: item.end, color: item.label ? colors[item.label] : undefined, item, key: slotName(slotAt(item)),
     }));
     shown = marks.map((mark) => mark.item);
+    slots.forEach((slot, n) => {
+      if (!standing().some((item) => meet(item, slot))) marks.push({ ...slot, kind: "candidate", key: slotName(n) });
+    });
     if (cursor) marks.push({ ...cursorRange(), kind: "cursor" });
     drawMarks(marks);
   }
 
-  function chip(item, n) {
-    const number = choices.length || n > 8 ? [] : [make("kbd", {}, String(n + 1))];
+  function chip(item) {
+    const number = [make("kbd", {}, slotName(slotAt(item)))];
     const kind = item.label ? [make("small", {}, titles[item.label] ?? item.label)] : [];
     const button = make(
       "button",
@@ -57,7 +67,7 @@ export function mountPhrases(element, schema, value, onChange, context) {
   }
 
   function overlapping(range, name) {
-    return standing().filter((item) => item.start < range.end && range.start < item.end && (item.label ?? null) === name);
+    return standing().filter((item) => meet(item, range) && (item.label ?? null) === name);
   }
 
   function switchItem(item) {
@@ -77,7 +87,6 @@ export function mountPhrases(element, schema, value, onChange, context) {
     if (schema.maximum && standing().length - crossed.length >= schema.maximum) return { name: "tooMany", values: { n: schema.maximum } };
     items = items.filter((item) => !crossed.includes(item) && keyOf(item) !== keyOf({ ...range, label: name }));
     items.push({ ...(name ? { label: name } : {}), text, start: range.start, end: range.end });
-    if (cursor) cursor.anchor = cursor.head = Math.max(cursor.anchor, cursor.head);
     changed();
     return null;
   }
@@ -103,30 +112,78 @@ export function mountPhrases(element, schema, value, onChange, context) {
     return { name: "notVerbatim" };
   }
 
-  function cursorRange() {
-    const [from, to] = [Math.min(cursor.anchor, cursor.head), Math.max(cursor.anchor, cursor.head)];
-    const [start, end] = tidy(pane.text, words[from][0], words[to][1]);
-    return { start: codePointAt(pane.at, start), end: codePointAt(pane.at, end) };
+  function wordsIn(text) {
+    return wordsOf(text).map(([from, to]) => {
+      const [start, end] = tidy(text, from, to);
+      return { start: codePointAt(pane.at, start), end: codePointAt(pane.at, end) };
+    });
   }
 
-  function move(step, grow) {
-    if (!words.length) return;
+  function cursorRange() {
+    const [from, to] = [Math.min(cursor.anchor, cursor.head), Math.max(cursor.anchor, cursor.head)];
+    return { start: words[from].start, end: words[to].end };
+  }
+
+  // The word that a key leads to from the word `head`; -1 and the number of words stand for no cursor yet.
+  function target(name, head) {
     const last = words.length - 1;
-    if (!cursor) cursor = { anchor: step > 0 ? 0 : last, head: step > 0 ? 0 : last };
-    else {
-      const head = Math.min(Math.max(cursor.head + step, 0), last);
-      cursor = { anchor: grow ? cursor.anchor : head, head };
-    }
-    draw();
+    const openings = pane.sentences.map(({ start }) => words.findIndex((word) => word.end > start)).filter((n) => n >= 0);
+    const to = {
+      left: head - 1, right: head + 1, home: 0, end: last,
+      up: openings.findLast((n) => n < head) ?? 0, down: openings.find((n) => n > head) ?? last,
+    }[name];
+    return Math.min(Math.max(to, 0), last);
+  }
+
+  function move(name, grow) {
+    if (!words.length) return;
+    const from = cursor?.head ?? (name === "left" || name === "up" ? words.length : -1);
+    const head = target(name, from);
+    const growing = grow && cursor;
+    cursor = { anchor: growing ? cursor.anchor : head, head, phrase: growing ? cursor.phrase : null };
+    if (cursor.phrase) growPhrase();
+    else draw();
     pane.element.querySelector(".cursor")?.scrollIntoView({ block: "nearest" });
   }
+
+  // What the cursor holds takes the place of the phrase that was marked just now.
+  function growPhrase() {
+    const { phrase } = cursor;
+    items = items.filter((item) => item !== phrase);
+    const problem = mark(cursorRange(), null);
+    if (problem) items.push(phrase);
+    tell(problem);
+    cursor.phrase = problem ? phrase : phraseAt(cursorRange());
+    if (problem) changed();
+  }
+
+  const phraseAt = (range) => standing().find((item) => item.start === range.start && item.end === range.end && (item.label ?? null) === label());
 
   // Mark what the cursor holds, or take away the mark that is exactly there.
   function markCursor() {
     const range = cursorRange();
-    const same = standing().find((item) => item.start === range.start && item.end === range.end && (item.label ?? null) === label());
+    const same = phraseAt(range);
     if (same) switchItem(same);
     else add(range);
+    cursor = { anchor: Math.max(cursor.anchor, cursor.head), head: Math.max(cursor.anchor, cursor.head), phrase: null };
+    draw();
+  }
+
+  // The key of a place takes out what is marked there, puts it back, or marks it; then Shift and the arrows make it longer.
+  function press(slot) {
+    const crossed = overlapping(slot, null);
+    const gone = items.find((item) => item.gone && meet(item, slot));
+    if (crossed.length) {
+      for (const item of crossed) item.gone = true;
+      cursor = null;
+      return changed();
+    }
+    if (gone) switchItem(gone);
+    else add(slot);
+    const phrase = overlapping(slot, null)[0];
+    const held = phrase ? words.map((word, n) => (meet(word, phrase) ? n : -1)).filter((n) => n >= 0) : [];
+    cursor = held.length ? { anchor: held[0], head: held.at(-1), phrase } : null;
+    draw();
   }
 
   onEnter(field, (event) => {
@@ -152,7 +209,9 @@ export function mountPhrases(element, schema, value, onChange, context) {
     lines: (phrases) => phrases.map(({ text, label: name }) => (name ? `${text} [${titleOf(schema, name, context.language)}]` : text)),
     setValue(next) {
       items = (next ?? []).map((item) => ({ ...item })).sort(order);
-      words = wordsOf(pane.text);
+      words = wordsIn(pane.text);
+      const beside = words.filter((word) => !items.some((item) => meet(item, word)));
+      slots = choices.length ? [] : [...items.map(({ start, end }) => ({ start, end })), ...beside].sort(order);
       cursor = null;
       field.value = "";
       draw();
@@ -162,24 +221,20 @@ export function mountPhrases(element, schema, value, onChange, context) {
       draw();
     },
     focus: () => field.focus(),
-    onDigit(n) {
-      const index = n === 0 ? 9 : n - 1;
-      if (choices.length) {
-        if (!choices[index]) return false;
-        choices[index].checked = true;
-        if (cursor) add(cursorRange());
-        return true;
-      }
-      if (!items[index]) return false;
-      switchItem(items[index]);
+    onSlot(slot) {
+      if (slots[slot]) press(slots[slot]);
+      else if (choices[slot]) {
+        choices[slot].checked = true;
+        if (cursor) markCursor();
+      } else return false;
       return true;
     },
     onCommand(name, shift) {
-      if (name === "left" || name === "right") move(name === "right" ? 1 : -1, shift);
+      if (MOVES.includes(name)) move(name, shift);
       else if (name === "mark" && cursor) markCursor();
       else if (name === "delete" && cursor) {
         const { start, end } = cursorRange();
-        for (const item of standing()) if (item.start < end && start < item.end) item.gone = true;
+        for (const item of standing()) if (meet(item, { start, end })) item.gone = true;
         changed();
       } else if (name === "escape" && cursor) {
         cursor = null;

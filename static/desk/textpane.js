@@ -10,6 +10,9 @@ export class TextPane {
     this.text = "";
     this.unseen = [];
     this.parts = [];
+    this.sentences = [];
+    // The number of the sentence that is in hand, or null.
+    this.inHand = null;
     this.unfinished = null;
     // On a busy page the next press is heard before the end of a click or drag: that comes first all the same.
     for (const press of ["keydown", "pointerdown"]) document.addEventListener(press, () => this.#finish(), true);
@@ -27,7 +30,7 @@ export class TextPane {
     element.addEventListener("pointerdown", () => (this.owner = owner));
     return (marks) => {
       owner.marks = marks.map((mark, index) => ({ ...mark, owner, index }));
-      this.#draw(this.owners.flatMap((other) => other.marks));
+      this.#show();
     };
   }
 
@@ -51,6 +54,8 @@ export class TextPane {
     this.parts = JSON.parse(slot.dataset.parts ?? "[]").map(([title, start, end]) => ({
       title, start: this.at[start], end: this.at[end], side: sides.includes(title),
     }));
+    this.sentences = JSON.parse(slot.dataset.sentences ?? "[]").map(([start, end]) => ({ start, end }));
+    this.inHand = null;
     this.element.classList.toggle("has-parts", this.parts.length > 0);
     if (this.parts.length) this.#draw([]);
     this.element.scrollTop = 0;
@@ -60,7 +65,27 @@ export class TextPane {
     return this.text.slice(this.at[start], this.at[end]);
   }
 
-  // Show marks: [{start, end, color, kind}], in code points; they may overlap.
+  // The words of the sentence in hand; empty if there is none.
+  get sentence() {
+    const { start, end } = this.sentences[this.inHand] ?? {};
+    return start === undefined ? "" : this.slice(start, end);
+  }
+
+  // Take the next sentence in hand, the one before (`step` -1), or none (0).
+  walk(step) {
+    const last = this.sentences.length - 1;
+    const from = this.inHand ?? (step > 0 ? -1 : last + 1);
+    this.inHand = step && last >= 0 ? Math.min(Math.max(from + step, 0), last) : null;
+    this.#show();
+    this.element.querySelector(".cursor")?.scrollIntoView({ block: "nearest" });
+  }
+
+  #show() {
+    const marks = this.owners.flatMap((owner) => owner.marks);
+    this.#draw(this.inHand === null ? marks : [...marks, { ...this.sentences[this.inHand], kind: "cursor" }]);
+  }
+
+  // Show marks: [{start, end, color, kind, key}], in code points; they may overlap. `key` stands over the first letter.
   #draw(marks) {
     const ranges = (this.drawn = marks.map((mark, n) => ({ ...mark, n, from: this.at[mark.start], to: this.at[mark.end] })));
     const borders = new Set([0, this.text.length]);
@@ -88,10 +113,11 @@ export class TextPane {
   }
 
   #wrap(node, range, from, to) {
-    const element = make(range.kind === "cursor" ? "span" : "mark", { class: range.kind ?? "mark" }, node);
+    const element = make(range.kind ? "span" : "mark", { class: range.kind ?? "mark" }, node);
     element.classList.toggle("first", range.from === from);
     element.classList.toggle("last", range.to === to);
-    if (range.kind !== "cursor") element.dataset.n = range.n;
+    if (!range.kind) element.dataset.n = range.n;
+    if (range.key && range.from === from) element.dataset.key = range.key;
     if (range.color) element.style.setProperty("--label", range.color);
     return element;
   }

@@ -27,8 +27,9 @@ export function mount(element, schema, value, onChange, { language }) {
       }
     },
     focus: () => (inputs.find((input) => input.checked) ?? inputs[0])?.focus(),
-    onDigit(n) {
-      const input = inputs[n === 0 ? 9 : n - 1];
+    // A digit with Shift is the same label, and approves it: from the eleventh on labels have letters.
+    onSlot(slot) {
+      const input = inputs[slot < 10 ? slot : slot - 10];
       if (!input) return false;
       input.checked = true;
       onChange();

@@ -1,4 +1,5 @@
-// A set of labels: chips that digits toggle. In a tree a digit opens a category and the next chooses in it.
+// A set of labels: chips that keys toggle. In a tree a digit opens a category and the next chooses in it.
+import { initials, spread } from "../hangul.js";
 import { composes, onEnter } from "../keys.js";
 import { say, titleOf } from "../words.js";
 
@@ -7,6 +8,8 @@ export function mount(element, schema, value, onChange, context) {
   const groups = [...element.querySelectorAll(".group")].map((group) => ({
     element: group, inputs: [...group.querySelectorAll('input[type="checkbox"]')],
   }));
+  // The label of each key: the order in which they stand is another one.
+  const byKey = new Map(inputs.map((input) => [Number(input.parentElement.querySelector("kbd").dataset.nth), input]));
   const filter = element.querySelector('.filter input[type="search"]');
   const bounds = element.querySelector("[data-bounds]");
   let open = null;
@@ -48,18 +51,21 @@ export function mount(element, schema, value, onChange, context) {
     input.parentElement.scrollIntoView({ block: "nearest" });
   }
 
+  const namesOf = (input) => [input.parentElement.querySelector(".title").textContent, input.value].map((name) => name.toLowerCase());
+
   function search() {
     const words = filter.value.trim().toLowerCase();
+    const first = spread(words);
     found = [];
     for (const input of inputs) {
       const option = input.parentElement;
       const shown = `${option.textContent} ${input.value} ${option.title}`.toLowerCase();
-      const hit = !words || shown.includes(words);
+      const hit = !words || shown.includes(words) || namesOf(input).some((name) => initials(name).includes(first));
       option.classList.toggle("dim", !hit);
       if (words && hit) found.push(input);
     }
-    // Those whose title begins with the words come first.
-    const begins = (input) => (input.parentElement.querySelector(".title").textContent.toLowerCase().startsWith(words) ? 0 : 1);
+    // Those whose name begins with the words come first.
+    const begins = (input) => (namesOf(input).some((name) => name.startsWith(words) || initials(name).startsWith(first)) ? 0 : 1);
     found.sort((a, b) => begins(a) - begins(b));
     at = 0;
     aim();
@@ -107,16 +113,15 @@ export function mount(element, schema, value, onChange, context) {
       for (const input of inputs) input.parentElement.classList.toggle("was-suggested", names.has(input.value));
     },
     focus: () => (filter ?? inputs[0])?.focus(),
-    onDigit(n) {
-      const index = n === 0 ? 9 : n - 1;
+    onSlot(slot) {
       if (groups.length && open === null) {
-        const group = groups[index];
+        const group = groups[slot];
         if (!group) return false;
         if (group.inputs.length === 1) toggle(group.inputs[0]);
         else openGroup(group);
         return true;
       }
-      const input = (open ? open.inputs : inputs)[index];
+      const input = open ? open.inputs[slot] : byKey.get(slot);
       if (!input) return false;
       toggle(input);
       openGroup(null);
@@ -124,6 +129,10 @@ export function mount(element, schema, value, onChange, context) {
     },
     onCommand(name) {
       if (name === "filter" && filter) filter.focus();
+      else if (name === "delete" && chosen().length) {
+        widget.setValue(null);
+        onChange();
+      }
       else if (name === "escape" && open) openGroup(null);
       else return false;
       return true;

@@ -1,4 +1,6 @@
-// Named parts, each with a widget of its own. The digits go to the part that was in hand last, at first to the first.
+// Named parts, each with a widget of its own. The digits go to the part that was in hand last, at first to the first;
+// where all parts are texts, which take no digits, they go to the parts.
+import { composes } from "../keys.js";
 import { takesText, titleOf } from "../words.js";
 
 export function mount(element, schema, value, onChange, context) {
@@ -14,6 +16,7 @@ export function mount(element, schema, value, onChange, context) {
     section.addEventListener("focusin", () => turnTo(part));
     return part;
   });
+  const texts = parts.every((part) => part.widget.add);
   let active;
 
   function turnTo(part) {
@@ -26,6 +29,28 @@ export function mount(element, schema, value, onChange, context) {
     const next = parts[parts.indexOf(active) + 1];
     (next?.widget.whole ? next : active).widget.focus();
   }
+
+  // A digit goes into a part, or puts the sentence in hand there; with Shift it empties the part.
+  function reach(slot) {
+    const part = parts[slot % 10];
+    if (!part || slot >= 20) return false;
+    turnTo(part);
+    if (slot >= 10) part.widget.empty();
+    else if (context.pane.sentence) part.widget.add(context.pane.sentence);
+    else part.widget.focus();
+    return true;
+  }
+
+  // Alt with an arrow takes the sentence at the cursor along into the part above or below.
+  element.addEventListener("keydown", (event) => {
+    const step = { ArrowUp: -1, ArrowDown: 1 }[event.code];
+    const other = parts[parts.indexOf(active) + step];
+    if (!event.altKey || !texts || !other || !takesText(event.target) || composes(event)) return;
+    event.preventDefault();
+    const sentence = active.widget.cut();
+    if (sentence) other.widget.add(sentence);
+    other.widget.focus();
+  });
 
   const widget = {
     value() {
@@ -68,8 +93,10 @@ export function mount(element, schema, value, onChange, context) {
       wrong.widget.focus();
     },
     focus: () => active.widget.focus(),
-    onDigit(n) {
-      const used = active.widget.onDigit?.(n) ?? false;
+    onSlot(slot) {
+      if (texts) return reach(slot);
+      const inner = active.widget;
+      const used = (inner.onSlot ? inner.onSlot(slot) : slot < 20 && inner.onDigit?.((slot + 1) % 10)) ?? false;
       if (used && active.widget.whole) goOn();
       return used;
     },
@@ -77,7 +104,7 @@ export function mount(element, schema, value, onChange, context) {
     problem() {
       for (const part of parts) {
         const problem = part.widget.problem();
-        if (problem) return { ...problem, item: part.name, part: part.section.querySelector("h2").textContent };
+        if (problem) return { ...problem, item: part.name, part: titleOf(schema, part.name, context.language) };
       }
       return null;
     },

@@ -44,8 +44,8 @@ export function mount(element, schema, value, onChange, { language }) {
       show();
     },
     focus: () => inputs[0].focus(),
-    onDigit(n) {
-      const input = inputs[n === 0 ? 9 : n - 1];
+    onSlot(slot) {
+      const input = inputs[slot];
       if (input) press(input.value);
       return input !== undefined;
     },
