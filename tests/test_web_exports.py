@@ -42,7 +42,7 @@ def test_a_choice_is_checked_without_writing_anything(client: Any, shop: Shop) -
     shop.approve("c1", "좋아요<|eot_id|>", "positive")
     page = check(client, shop, format="trl")
     assert "<html" not in page and "Nothing stands in the way" in page
-    assert f'href="/projects/{shop.project_id}/records?q=c1"' in page and "3 rows as a model reads them" in page
+    assert f'href="/projects/{shop.project_id}/records?q=key:c1"' in page and "3 rows as a model reads them" in page
     assert shop.store.exports.all(shop.project_id) == [] and shop.store.splits.newest(shop.project_id) == 0
     assert not (shop.instance.folder / "exports").exists()
 
