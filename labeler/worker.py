@@ -366,9 +366,13 @@ class Worker:
         for act in store.acts.open():
             if self.stopping.is_set():
                 break
-            project = store.projects.get(act["project_id"])
-            acts = self.instance.acts(project, self.instance.task_of(project, act["task"]))
-            open_ = acts.go_on(act["id"], _SLICE) in ONGOING or open_
+            try:
+                project = store.projects.get(act["project_id"])
+                acts = self.instance.acts(project, self.instance.task_of(project, act["task"]))
+                open_ = acts.go_on(act["id"], _SLICE) in ONGOING or open_
+            except Exception as error:
+                # Its task may come from a plugin that is gone: it waits for that, and nothing else waits for it.
+                self._log_trouble(act["project_id"], f":act {act['id']}", error)
         return open_
 
     def _checkpoint(self) -> None:

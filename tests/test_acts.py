@@ -15,6 +15,7 @@ from labeler.annotation.relabel import TaskSettings
 from labeler.errors import Conflict, InputError, LabelError, NotFound
 from labeler.labels import Answers
 from labeler.store.audit import audit
+from labeler.worker import Worker
 
 
 @pytest.fixture
@@ -142,6 +143,32 @@ def test_an_act_is_not_undone_after_its_labels_changed(world):
     )
     with pytest.raises(Conflict, match="The labels of this task were changed since"):
         acts.undo(id_, 1)
+
+
+def test_an_act_whose_label_went_ends_with_what_is_done(world, monkeypatch):
+    """The query names a label that was renamed half way: the act ends, and nobody tries it for ever."""
+    monkeypatch.setattr(acting, "_SLICE", 3)
+    id_ = acts_of(world).begin(Asked("reject", "suggested:negative"), None)
+    assert acts_of(world).go_on(id_, seconds=0) == "doing"
+    labels = [{"name": "positive"}, {"name": "neutral"}, {"name": "bad"}]
+    TaskSettings(world.store, world.project_id, SENTIMENT).save(
+        {"labels": labels}, answers=Answers({"negative": "bad"})
+    )
+    place = (world.project_id, "sentiment")
+    version, settings = world.store.projects.task_settings(*place)
+    task = SENTIMENT.overridden(version, settings, world.store.projects.label_moves(*place))
+    assert acts_of(world, task=task).go_on(id_) == "done"
+    assert world.store.acts.get(id_)["changed"] == 3
+
+
+def test_an_act_of_a_task_that_is_gone_holds_nothing_up(instance, store, project, monkeypatch):
+    """The worker goes on with everything else, and says once what is wrong."""
+    found = store.projects.get(project)
+    id_ = instance.acts(found, instance.task_of(found, "sentiment")).begin(Asked("reject"), None)
+    store.write(lambda tx: tx.run("UPDATE acts SET task = 'gone'"))
+    worker = Worker(instance)
+    worker.run_until_idle()
+    assert store.acts.get(id_)["state"] == "doing" and list(worker._logged) == [(project, f":act {id_}")]
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_stored(world):

@@ -141,11 +141,8 @@ class Acts:
 
     def sample(self, act_id: int, size: int = SAMPLE) -> list[Row]:
         """Return some of the records that an act changed, for a person to look at: the same ones each time, spread over
-        all of them; with what they were given (``given``) and what stands now."""
+        all of them; see :meth:`labeler.store.annotations.Annotations.now`."""
         ranges = strictjson.loads(self._act(act_id)["made"])
-        numbers = [number for first, last in ranges for number in (first, last)]
-        if not numbers:
-            return []
         total = sum(last - first + 1 for first, last in ranges)
         wanted = {n * total // min(size, total) for n in range(min(size, total))}
         ids, place = [], 0
@@ -219,7 +216,12 @@ class Acts:
             None if act["ids"] is None else tuple(strictjson.loads(act["ids"])),
         )  # fmt: skip
         edge = None if act["edge"] == _TOP else Place(act["edge"], act["edge"])
-        rows = next(self._rows(self._table(asked), asked.ids, edge), [])
+        try:
+            rows = next(self._rows(self._table(asked), asked.ids, edge), [])
+        except InputError:
+            # A label that the query names is gone since: what is done stays, and nothing asks for it again and again.
+            self.store.write(lambda tx: self._finish(tx, self._act(act["id"], tx)))
+            return
         left, given = Counter[str](), []
         for row in rows:
             state, value, why = self._fate(row, asked)

@@ -350,9 +350,9 @@ def _facet(asked: Asked, name: str, counts: Mapping[str, int]) -> list[dict[str,
     found = []
     for value, n in list(counts.items())[:_SHOWN]:
         term = f"{name}:{quoted('empty' if value == NO_LABEL else value)}"
-        there = asked.typed.split()
-        inside = term in there
-        typed = " ".join(part for part in there if part != term) if inside else f"{asked.typed} {term}".strip()
+        there = f" {asked.typed} "
+        inside = f" {term} " in there
+        typed = (there.replace(f" {term} ", " ") if inside else f"{there}{term}").strip()
         arguments = _here(asked, request.args.getlist("column") or COLUMNS) | {"q": typed}
         url = url_for("records.page", project_id=g.project["id"], **arguments)
         found.append({"title": _titled(asked, name, value), "n": n, "url": url, "inside": inside})
