@@ -169,3 +169,14 @@ def test_only_ticked_records_are_changed_and_none_ticked_is_refused(
     assert store.work.counts(project, "sentiment")["rejected"] == 1
     refused = client.post(f"/projects/{project}/records/acts/preview", data=form | {"record": []})
     assert refused.status_code == 400 and "선택해 주세요" in refused.text
+
+
+def test_a_facet_with_a_blank_in_its_name_leads_back(
+    client: FlaskClient, store: Store, project: int, labelled: list[int], people: dict[str, int]
+) -> None:
+    """What is quoted in the query is marked as chosen like any other."""
+    store.write(lambda tx: tx.run("UPDATE reviewers SET name = 'kim lee' WHERE id = ?", [people["reviewer"]]))
+    query = {"task": "sentiment", "q": 'state:approved by:"kim lee"'}
+    asked = client.get(f"/projects/{project}/records/counts", query_string=query).text
+    back = html.unescape(re.search(r'href="([^"]*)" aria-current="true">kim lee', asked)[1])  # type: ignore[index]
+    assert "kim" not in back and rows_of(client.get(back).text) == [labelled[1]]
