@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from labeler import suggesters
 from labeler.annotation.acts import Acts
+from labeler.annotation.ballots import Overlap
 from labeler.annotation.queue import LIKE_LABEL, Queue
 from labeler.backends.base import Backend
 from labeler.errors import LabelerError
@@ -101,8 +102,9 @@ class Instance(Examples):
         return Queue(self.store, int(project["id"]), task, settings, nearest, lambda: self._answering(project, task))
 
     def acts(self, project: Mapping[str, Any], task: Task) -> Acts:
-        share = float(self.project_settings(project)["blind_share"])
-        return Acts(self.store, int(project["id"]), task, share)
+        settings = self.project_settings(project)
+        share = float(settings["blind_share"])
+        return Acts(self.store, int(project["id"]), task, share, Overlap.of(settings, task.name))
 
     def _towards(self, index: ExampleIndex, name: str, language: str) -> np.ndarray:
         """Return where records of a label lie: by its examples, or by its description where there are none."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labeler.annotation import relabel
+from labeler.annotation.ballots import Ballots, Overlap
 from labeler.annotation.comparing import Comparing
 from labeler.annotation.decisions import Decisions
 from labeler.annotation.relabel import TaskSettings
@@ -190,6 +191,7 @@ class Projects(Files):
 
     def _fill_queue(self, project_id: int, task: Task, tasks: Iterable[Task]) -> None:
         relabel.finish(self.store, project_id, task)
+        self.ballots(self.store.projects.get(project_id), task).tidy()
         work, place = self.store.work, (project_id, task.name, task.unit)
         unit, through = work.queued_through(project_id, task.name) or ("", 0)
         if unit != task.unit:
@@ -211,9 +213,13 @@ class Projects(Files):
         prepare = partial(self.plugins.prepare, project["name"]) if self.plugins.prepare_records else None
         return Importer(self.store, int(project["id"]), tasks, decisions, prepare, self.plugins.importers)
 
-    def decisions(self, project: Mapping[str, Any], task: Task) -> Decisions:
-        lease = self.project_settings(project)["claim_minutes"] * 60
-        return Decisions(self.store, int(project["id"]), task, lease)
+    def decisions(self, project: Mapping[str, Any], task: Task, adjudicates: bool = False) -> Decisions:
+        settings = self.project_settings(project)
+        overlap = Overlap.of(settings, task.name)
+        return Decisions(self.store, int(project["id"]), task, settings["claim_minutes"] * 60, overlap, adjudicates)
+
+    def ballots(self, project: Mapping[str, Any], task: Task) -> Ballots:
+        return Ballots(self.store, int(project["id"]), task, Overlap.of(self.project_settings(project), task.name))
 
     def comparing(self, project: Mapping[str, Any], task: Task) -> Comparing:
         return Comparing(self.store, int(project["id"]), task, self.project_settings(project))

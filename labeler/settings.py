@@ -178,6 +178,22 @@ PROJECT = (
         help=N_("The share of records shown without a suggestion, to measure agreement without bias (0 to 1)"),
     ),
     Setting(
+        "people_per_record", "int", 1, 1, 9, group="queue",
+        title=N_("People per record"),
+        help=N_("How many people decide on each record, without seeing what the others say"),
+    ),
+    Setting(
+        "shared_part", "float", 1.0, 0, 1, group="queue",
+        title=N_("Shared part"),
+        help=N_("The part of the records that several people decide on (0 to 1); the others need one person"),
+    ),
+    Setting(
+        "shared_tasks", "list", [], group="queue",
+        title=N_("Shared tasks"),
+        help=N_("The tasks in which several people decide on a record, by their names, one a line"),
+        empty="all tasks",
+    ),
+    Setting(
         "hidden_columns", "list", [], group="columns",
         title=N_("Hidden from people"),
         help=N_("Reviewers see it on no record"),

@@ -55,7 +55,7 @@ REVIEWS = [
     "그냥 그래요 특별한 건 없어요",
     "Nothing special, does what it should",
 ]
-_keys = (f"request-{n:08d}" for n in itertools.count())
+keys = (f"request-{n:08d}" for n in itertools.count())
 
 
 def migrations_before(known: Migrations, name: str) -> Migrations:
@@ -110,7 +110,7 @@ class World:
         return str(self.store.work.get(record_id, self.task.name)["state"])
 
     def decide(self, record_id: int, action: str = "approve", value: Any = None, who: int = 0, **more: Any) -> Decided:
-        more = {"request_key": next(_keys), "version": self.version(record_id)} | more
+        more = {"request_key": next(keys), "version": self.version(record_id)} | more
         return self.decisions.decide(who or self.kim, Decision(record_id, action, value=value, **more))
 
     def approve(self, record_id: int, value: Any = "positive", who: int = 0, **more: Any) -> Decided:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labeler import strictjson
+from labeler.annotation.ballots import Overlap
 from labeler.annotation.query import Query, parse
 from labeler.annotation.queue import is_blind
 from labeler.annotation.table import RecordTable, read
@@ -24,16 +25,17 @@ from labeler.store import Row, Store, Tx
 from labeler.store.acts import DOING, DONE, ORIGIN, UNDOING, UNDONE
 from labeler.store.annotations import APPROVED, REJECTED
 from labeler.store.table import Place
+from labeler.store.work import DISPUTED
 from labeler.task import Task
 
 APPROVE, LABEL, REJECT, REOPEN = "approve", "label", "reject", "reopen"
 KINDS = (APPROVE, LABEL, REJECT, REOPEN)
-SAME, BLIND, UNSUGGESTED, UNFIT, DECIDED, HELD, PENDING, WRITTEN = (
-    "same", "blind", "unsuggested", "unfit", "decided", "held", "pending", "written"
+SAME, BLIND, UNSUGGESTED, UNFIT, DECIDED, HELD, PENDING, WRITTEN, SHARED = (
+    "same", "blind", "unsuggested", "unfit", "decided", "held", "pending", "written", "shared"
 )  # fmt: skip
 """Why a record is left out: it is so already, is to be decided blind, has no suggestion to approve, cannot have the
 label, is decided (only pending suggestions are approved), is on somebody's desk, is pending already, was written by a
-model."""
+model, is for several people to decide on."""
 MOST_CHOSEN = 5000
 SAMPLE, LOOKED_AT = 20, 20_000
 _SLICE = 500
@@ -68,10 +70,13 @@ class Preview:
 
 
 class Acts:
-    """Acts on the records of one task of a project. ``blind_share`` is the project's."""
+    """Acts on the records of one task of a project. ``blind_share`` and ``overlap`` are the project's."""
 
-    def __init__(self, store: Store, project_id: int, task: Task, blind_share: float) -> None:
+    def __init__(
+        self, store: Store, project_id: int, task: Task, blind_share: float, overlap: Overlap | None = None
+    ) -> None:
         self.store, self.project_id, self.task, self.blind_share = store, project_id, task, blind_share
+        self.overlap = overlap or Overlap()
 
     def preview(self, asked: Asked) -> Preview:
         """Return what an act would do; nothing is stored. Raises :class:`InputError` for one that cannot be done."""
@@ -177,6 +182,8 @@ class Acts:
     def _fate(self, row: Row, asked: Asked) -> tuple[str, Value | None, str]:
         """Return the state and value that a record gets, or why it is left out."""
         state, kind = row["state"], asked.kind
+        if state == DISPUTED or (state == "pending" and self._is_shared(row["id"])):
+            return state, None, PENDING if kind == REOPEN and state == "pending" else SHARED
         if kind == REOPEN:
             return "pending", None, "" if state != "pending" else PENDING
         if kind == REJECT:
@@ -195,6 +202,9 @@ class Acts:
         if value is None or value == self.task.schema.empty():
             return state, None, UNSUGGESTED
         return self._labelled(row, value)
+
+    def _is_shared(self, record_id: int) -> bool:
+        return self.overlap.needed(self.project_id, self.task.name, record_id) > 1
 
     def _labelled(self, row: Row, value: Value | None) -> tuple[str, Value | None, str]:
         try:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from labeler import strictjson
-from labeler.errors import Conflict, InputError, LabelError, NotFound
-from labeler.labels import safe_agreement
+from labeler.annotation.ballots import Ballots, Overlap
+from labeler.annotation.followed import compare
+from labeler.errors import Conflict, Forbidden, InputError, LabelError, NotFound
 from labeler.records import Record, Value
 from labeler.sentence import Sentence
 from labeler.store import Row, Store, Tx
-from labeler.store.annotations import ACCEPTED, APPROVED, CORRECTED, IMPORTED, REJECTED, SCRATCH, WITHDRAWN
+from labeler.store.annotations import APPROVED, IMPORTED, REJECTED, SCRATCH, WITHDRAWN
+from labeler.store.work import DISPUTED, PENDING
 from labeler.task import Task
 
 MAX_SECONDS = 3600.0
@@ -50,7 +52,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What became of a decision. ``repeated`` says that it had been stored before."""
+    """What became of a decision. ``repeated`` says that it had been stored before.
+
+    Of a ballot ``annotation_id`` is its own number, and ``came_to`` the state of the record after it: pending while it
+    waits for others. ``took_back`` is the decision or ballot that an undo took back.
+    """
 
     annotation_id: int
     record_id: int
@@ -59,17 +65,32 @@ class Decided:
     version: int
     value: Value | None
     repeated: bool = False
+    came_to: str = ""
+    took_back: Row | None = None
 
 
 class Decisions:
     """Stores the decisions on one task of a project. ``lease`` is how long a claim lasts, in seconds.
 
+    Where several people decide on a record (``overlap``) each of their decisions is a ballot; only whoever
+    ``adjudicates`` decides where they disagree, and changes what they agreed on.
+
     Each method checks and writes in one transaction, and stores nothing if a check fails. What a reviewer saw is known
     by the version of the queue's row, which grows with every decision and undo: only ``force`` goes past it.
     """
 
-    def __init__(self, store: Store, project_id: int, task: Task, lease: float = 600.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        project_id: int,
+        task: Task,
+        lease: float = 600.0,
+        overlap: Overlap | None = None,
+        adjudicates: bool = False,
+    ) -> None:
         self.store, self.project_id, self.task, self.lease = store, project_id, task, lease
+        self.ballots = Ballots(store, project_id, task, overlap or Overlap())
+        self.adjudicates = adjudicates
 
     def decide(self, reviewer_id: int, decision: Decision) -> Decided:
         """Store a decision and return what became of it, once it is durable.
@@ -117,7 +138,7 @@ class Decisions:
             return False
 
     def _store(self, tx: Tx, reviewer_id: int, decision: Decision, value: Value | None) -> Decided:
-        before = self.store.annotations.by_request(tx, decision.request_key)
+        before = self._known(tx, decision.request_key)
         if before is not None:
             return self._again(tx, before, reviewer_id, decision)
         row = self.store.work.get(decision.record_id, self.task.name, tx)
@@ -136,35 +157,64 @@ class Decisions:
         if not decision.force:
             self._check_first(tx, row, current, reviewer_id, decision)
         state = APPROVED if decision.action == "approve" else REJECTED
-        how, agreement = self._compare(tx, decision, value)
-        if self.store.written.is_written(decision.record_id, tx):
-            # It was let in because the free suggestion says what was asked for: that they agree measures nothing.
-            agreement = None
+        place = (decision.record_id, self.task.name)
+        how, agreement = compare(
+            self.store, tx, self.task, decision.record_id, decision.suggestion_id, decision.blind, value
+        )
+        given = {
+            "project_id": self.project_id, "record_id": decision.record_id, "task": self.task.name,
+            "task_version": self.task.version, "state": state, "value": value, "blind": int(decision.blind),
+            "reviewer_id": reviewer_id, "suggestion_id": decision.suggestion_id,
+            "seconds": None if decision.seconds is None else min(max(decision.seconds, 0.0), MAX_SECONDS),
+            "agreement": agreement, "request_key": decision.request_key,
+            "served": self.store.work.served(tx, *place, reviewer_id),
+        }  # fmt: skip
+        if row["state"] == PENDING and self.ballots.needed(decision.record_id) > 1:
+            return self._vote(tx, given | {"how": how})
+        self._check_settled(row, current)
         annotation_id = self.store.annotations.add(
-            tx,
-            {
-                "project_id": self.project_id, "record_id": decision.record_id, "task": self.task.name,
-                "task_version": self.task.version, "state": state, "value": value, "how": how,
-                "blind": int(decision.blind), "reviewer_id": reviewer_id, "suggestion_id": decision.suggestion_id,
-                "seconds": None if decision.seconds is None else min(max(decision.seconds, 0.0), MAX_SECONDS),
-                "agreement": agreement, "supersedes": current["id"] if current else None,
-                "request_key": decision.request_key,
-                "served": self.store.work.served(tx, decision.record_id, self.task.name, reviewer_id),
-            },
-        )  # fmt: skip
-        version = self.store.work.decided(tx, decision.record_id, self.task.name, state, annotation_id)
-        self.store.work.release(tx, decision.record_id, self.task.name)
+            tx, given | {"how": how, "supersedes": current["id"] if current else None}
+        )
+        if row["state"] == DISPUTED:
+            self.store.ballots.settle(tx, *place, annotation_id)
+        version = self.store.work.decided(tx, *place, state, annotation_id)
+        self.store.work.release(tx, *place)
         self._event(tx, state, reviewer_id, decision.record_id, annotation_id, {"how": how, "forced": decision.force})
         return Decided(annotation_id, decision.record_id, state, how, version, value)
 
+    def _vote(self, tx: Tx, given: dict[str, Any]) -> Decided:
+        """Store a ballot, and settle the record if it is the last one that was needed."""
+        record_id, number = given["record_id"], self.store.ballots.add(tx, given)
+        came_to, version = self.ballots.settle(tx, record_id)
+        self.store.work.release(tx, record_id, self.task.name)
+        detail = {"ballot": number, "said": given["state"], "came_to": came_to}
+        self._event(tx, "voted", given["reviewer_id"], record_id, None, detail)
+        return Decided(number, record_id, given["state"], given["how"], version, given["value"], came_to=came_to)
+
+    def _check_settled(self, row: Row, current: Row | None) -> None:
+        """Raise :class:`Forbidden` for one person's word on what several people say, unless it is an adjudicator's."""
+        if self.adjudicates:
+            return
+        if row["state"] == DISPUTED:
+            raise Forbidden("Several people disagree on this record; an adjudicator decides")
+        settled = current is not None and (current["original_id"] or current["id"])
+        if settled and self.store.ballots.settled_by([settled]):
+            raise Forbidden("Several people decided on this record; only an adjudicator can change it")
+
+    def _known(self, tx: Tx, request_key: str) -> Row | None:
+        """Return the annotation or the ballot that came with a request before."""
+        return self.store.annotations.by_request(tx, request_key) or self.store.ballots.by_request(tx, request_key)
+
     def _again(self, tx: Tx, before: Row, reviewer_id: int, decision: Decision) -> Decided:
         same = before["record_id"] == decision.record_id and before["reviewer_id"] == reviewer_id
-        if not same or before["task"] != self.task.name or before["origin"] == UNDO:
+        undo = before["ended_by"] == decision.request_key if _is_ballot(before) else before["origin"] == UNDO
+        if not same or before["task"] != self.task.name or undo:
             raise InputError("This request_key was used for another decision; make a new one for each")
         row = self.store.work.get(decision.record_id, self.task.name, tx)
         value = strictjson.loads(before["value"]) if before["value"] is not None else None
         version = row["version"] if row else 0
-        return Decided(before["id"], before["record_id"], before["state"], before["how"], version, value, True)
+        came_to = row["state"] if row and _is_ballot(before) else ""
+        return Decided(before["id"], before["record_id"], before["state"], before["how"], version, value, True, came_to)
 
     def _check_first(self, tx: Tx, row: Row, current: Row | None, reviewer_id: int, decision: Decision) -> None:
         """Fencing: whoever saw an older version, or lost the record to another, must look again."""
@@ -172,7 +222,7 @@ class Decisions:
             stands: dict[str, Any] = {"version": row["version"], "state": row["state"]}
             who = "Somebody"
             if current is not None:
-                who = current["reviewer"] or "An import"
+                who = current["reviewer"] or ("An import" if current["how"] == IMPORTED else "Several people")
                 value = self._stored(current)
                 stands |= {"value": value, "reviewer": who, "at": current["created_at"]}
             raise Conflict("%(who)s decided on this record after you opened it", stands, who=who)
@@ -184,24 +234,6 @@ class Decisions:
                 name=holder["name"],
             )
 
-    def _compare(self, tx: Tx, decision: Decision, value: Value | None) -> tuple[str, float | None]:
-        if decision.suggestion_id is None:
-            return SCRATCH, None
-        suggestion = self.store.suggestions.get(decision.suggestion_id, tx)
-        if suggestion is None or (suggestion.record_id, suggestion.task) != (decision.record_id, self.task.name):
-            raise InputError(
-                "Suggestion %(number)s was not made for record %(record)s",
-                number=decision.suggestion_id,
-                record=decision.record_id,
-            )
-        if suggestion.failure is not None or suggestion.value is None:
-            return SCRATCH, None
-        suggested = self.task.carried(suggestion.value, suggestion.task_version)
-        agreement = None if value is None else safe_agreement(self.task.schema, suggested, value)
-        if decision.blind or decision.action == "reject":
-            return SCRATCH, agreement
-        return (ACCEPTED if suggested == value else CORRECTED), agreement
-
     def undo(self, reviewer_id: int, request_key: str | None = None, page: str = "") -> Decided:
         """Take back the reviewer's last decision: what stood before it stands again. Nothing is deleted.
 
@@ -212,35 +244,70 @@ class Decisions:
         Safe against others: what is taken back is chosen and superseded in one transaction, the version grows, and
         whoever has the record open (as its holder too) looks again before deciding on it. With ``page`` the record is
         claimed for that page at once, unless somebody else holds it. With a ``request_key`` it is safe to send twice.
+
+        A ballot is taken back while nobody has voted or decided on its record since; a record that it settled waits
+        again.
         """
 
         def work(tx: Tx) -> Decided:
-            before = self.store.annotations.by_request(tx, request_key) if request_key else None
+            before = self._known(tx, request_key) if request_key else None
             if before is not None:
-                return self._undone(tx, before, reviewer_id)
-            last = self.store.annotations.last_of(self.project_id, self.task.name, reviewer_id, 1, tx)
-            if not last:
+                return self._undone(tx, before, reviewer_id, request_key)
+            last = next(iter(self._last(reviewer_id, 1, tx, only_last=True)), None)
+            if last is None:
                 raise NotFound("There is no decision of yours to undo in this task")
-            taken = self._take_back(tx, last[0], reviewer_id, request_key)
+            take = self._take_ballot if _is_ballot(last) else self._take_back
+            taken = take(tx, last, reviewer_id, request_key)
             if page and self.store.work.holder(tx, taken.record_id, self.task.name) is None:
                 self.store.work.claim(
                     tx, self.project_id, taken.record_id, self.task.name, reviewer_id, page, self.lease,
-                    last[0]["served"],
+                    last["served"],
                 )  # fmt: skip
             return taken
 
         return self.store.write(work)
 
-    def _undone(self, tx: Tx, before: Row, reviewer_id: int) -> Decided:
+    def _last(self, reviewer_id: int, limit: int, tx: Tx | None = None, only_last: bool = False) -> list[Row]:
+        """Return a reviewer's last decisions and ballots, newest first; see :meth:`Ballots.last_of`."""
+        place = (self.project_id, self.task.name, reviewer_id, limit, tx)
+        rows = [*self.store.annotations.last_of(*place), *self.store.ballots.last_of(*place, only_last=only_last)]
+        return sorted(rows, key=_place_of, reverse=True)[:limit]
+
+    def _undone(self, tx: Tx, before: Row, reviewer_id: int, request_key: str | None) -> Decided:
         """Return what an undo that was sent before came to."""
-        taken = self.store.annotations.get(before["supersedes"], tx) if before["origin"] == UNDO else None
+        row = self.store.work.get(before["record_id"], self.task.name, tx)
+        version, now = (row["version"], row["state"]) if row else (0, PENDING)
+        if _is_ballot(before):
+            taken = before if before["ended_by"] == request_key else None
+            state, value, how = now, None, SCRATCH
+        else:
+            taken = self.store.annotations.get(before["supersedes"], tx) if before["origin"] == UNDO else None
+            withdrawn = DISPUTED if now == DISPUTED else PENDING
+            state = withdrawn if before["state"] == WITHDRAWN else before["state"]
+            value = strictjson.loads(before["value"]) if before["value"] is not None else None
+            how = before["how"]
         if taken is None or taken["reviewer_id"] != reviewer_id or before["task"] != self.task.name:
             raise InputError("This request_key was used for something else; make a new one for each undo")
-        row = self.store.work.get(before["record_id"], self.task.name, tx)
-        state = "pending" if before["state"] == WITHDRAWN else before["state"]
-        value = strictjson.loads(before["value"]) if before["value"] is not None else None
-        version = row["version"] if row else 0
-        return Decided(before["id"], before["record_id"], state, before["how"], version, value, True)
+        return Decided(before["id"], before["record_id"], state, how, version, value, True, took_back=taken)
+
+    def _take_ballot(self, tx: Tx, last: Row, reviewer_id: int, request_key: str | None) -> Decided:
+        record_id = last["record_id"]
+        if last["settled_id"] is not None:
+            self._withdraw(tx, last["settled_id"], reviewer_id)
+        self.store.ballots.end(tx, [last["id"]], by=request_key)
+        state, version = self.ballots.settle(tx, record_id)
+        self._event(tx, "undone", reviewer_id, record_id, None, {"ballot": last["id"]})
+        return Decided(last["id"], record_id, state, SCRATCH, version, None, took_back=last)
+
+    def _withdraw(self, tx: Tx, annotation_id: int, reviewer_id: int) -> None:
+        """Let a decision that ballots came to stand no more; they wait again."""
+        settled = self.store.annotations.get(annotation_id, tx)
+        assert settled is not None
+        same = {name: settled[name] for name in ("project_id", "record_id", "task", "task_version")}
+        self.store.annotations.add(
+            tx, same | {"state": WITHDRAWN, "reviewer_id": reviewer_id, "supersedes": annotation_id, "origin": UNDO}
+        )
+        self.store.ballots.reopen(tx, annotation_id)
 
     def _take_back(self, tx: Tx, last: Row, reviewer_id: int, request_key: str | None) -> Decided:
         earlier = self._stood_before(tx, last)
@@ -253,11 +320,15 @@ class Decisions:
             row |= {name: earlier[name] for name in _KEPT} | {"original_id": earlier["original_id"] or earlier["id"]}
             row["value"] = strictjson.loads(earlier["value"]) if earlier["value"] is not None else None
         annotation_id = self.store.annotations.add(tx, row)
-        state = "pending" if row["state"] == WITHDRAWN else row["state"]
-        pointer = None if state == "pending" else annotation_id
-        version = self.store.work.decided(tx, last["record_id"], self.task.name, state, pointer)
+        state, place = row["state"], (last["record_id"], self.task.name)
+        if state == WITHDRAWN:
+            # What several people said of it counts again, and may be disputed again.
+            self.store.ballots.reopen(tx, last["original_id"] or last["id"])
+            state, version = self.ballots.settle(tx, last["record_id"])
+        else:
+            version = self.store.work.decided(tx, *place, state, annotation_id)
         self._event(tx, "undone", reviewer_id, last["record_id"], annotation_id, {"took_back": last["id"]})
-        return Decided(annotation_id, last["record_id"], state, row["how"], version, row["value"])
+        return Decided(annotation_id, last["record_id"], state, row["how"], version, row["value"], took_back=last)
 
     def _stood_before(self, tx: Tx, row: Row) -> Row | None:
         """Return what stood when the decision of ``row`` was made; None if the record was pending.
@@ -315,7 +386,13 @@ class Decisions:
         return None if row is None else (row["state"], self._stored(row))
 
     def _event(
-        self, tx: Tx, kind: str, reviewer_id: int | None, record_id: int, annotation_id: int, detail: Mapping[str, Any]
+        self,
+        tx: Tx,
+        kind: str,
+        reviewer_id: int | None,
+        record_id: int,
+        annotation_id: int | None,
+        detail: Mapping[str, Any],
     ) -> None:
         self.store.events.add(
             tx,
@@ -330,7 +407,7 @@ class Decisions:
 
     def strip(self, reviewer_id: int, limit: int = 10) -> list[dict[str, Any]]:
         """Return a reviewer's last decisions, newest first, for the strip on the page."""
-        rows = self.store.annotations.last_of(self.project_id, self.task.name, reviewer_id, limit)
+        rows = self._last(reviewer_id, limit)
         return [
             {
                 "record_id": row["record_id"], "text": row["text"], "state": row["state"], "how": row["how"],
@@ -339,6 +416,15 @@ class Decisions:
             }
             for row in rows
         ]  # fmt: skip
+
+
+def _is_ballot(row: Row) -> bool:
+    return "settled_id" in set(row.keys())
+
+
+def _place_of(row: Row) -> tuple[int, int]:
+    """Return where a decision or ballot stands among both. Clocks jump: numbers tell."""
+    return (row["after_id"], row["id"]) if _is_ballot(row) else (row["original_id"] or row["id"], 0)
 
 
 def _check_text(row: Row | None, decision: Decision) -> None:

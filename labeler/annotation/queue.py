@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from labeler.annotation.drawn import drawn
 from labeler.errors import Conflict, NotFound
 from labeler.records import Record
 from labeler.sentence import Sentence
 from labeler.store import Row, Store, Tx
-from labeler.store.work import DISAGREEMENT, OLDEST, ORDERS, SCORE, SIMILAR
+from labeler.store.work import DISAGREEMENT, DISPUTED, OLDEST, ORDERS, PENDING, SCORE, SIMILAR
 from labeler.task import Task
 
 Nearest = Callable[[str], Sequence[int]]
@@ -71,6 +71,7 @@ class Opened:
     suggestion_id: int | None
     annotation: Row | None = None
     held_by: str | None = None
+    disputed: bool = False
 
 
 def is_blind(project_id: int, task: str, record_id: int, share: float) -> bool:
@@ -78,8 +79,7 @@ def is_blind(project_id: int, task: str, record_id: int, share: float) -> bool:
 
     Showing a suggestion shifts the label, so that agreement means something only beside the blind share.
     """
-    digest = hashlib.blake2b(f"{project_id}/{task}/{record_id}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest) / 2**32 < share
+    return drawn(f"{project_id}/{task}/{record_id}", share)
 
 
 class Queue:
@@ -134,7 +134,7 @@ class Queue:
         transaction. Raises :class:`NotFound` for an order that there is not.
         """
         name = order or self.order
-        if name not in ORDERS:
+        if name not in (*ORDERS, DISPUTED):
             raise NotFound("No queue order %(name)r; there are: %(names)s", name=name, names=", ".join(ORDERS))
         ranked: Sequence[int] = ()
         if name == SIMILAR and similar_to.strip() and self.nearest is not None:
@@ -180,7 +180,8 @@ class Queue:
         scored_by: str | None,
     ) -> int | None:  # fmt: skip
         rooms = self.store.work
-        for record_id in rooms.held_by(tx, *self._place, reviewer_id, token):
+        state = DISPUTED if order == DISPUTED else PENDING
+        for record_id in rooms.held_by(tx, *self._place, reviewer_id, token, state):
             if record_id not in have:
                 return record_id
         by = OLDEST if order == SIMILAR else order
@@ -194,7 +195,7 @@ class Queue:
             if found:
                 return found[0]
             # What lies undecided on this desk comes before what was skipped.
-            if rooms.pending(*self._place, have, tx, reviewer_id, only_free=False):
+            if rooms.pending(*self._place, have, tx, reviewer_id, only_free=False, state=state):
                 return None
             if not rooms.forget_skips(tx, *self._place, reviewer_id):
                 return None
@@ -207,6 +208,8 @@ class Queue:
 
     def open(self, reviewer_id: int, record_id: int, page: str = "") -> Opened:
         """Open one record by its number, pending or decided. Somebody else's claim is shown, not taken.
+
+        What waits for others, after this reviewer has voted on it, is shown as they decided it.
 
         A claim of another page of the same person moves to this one. Safe against somebody who claims or decides
         meanwhile: who holds it, the claim and the version are of one transaction.
@@ -221,7 +224,8 @@ class Queue:
             return self._claimed(tx, record_id, reviewer_id, token), None
 
         row, held_by = self.store.write(work)
-        return self._opened(row, "" if held_by else token, held_by)
+        own = self.store.ballots.own(record_id, self.task.name, reviewer_id) if row["state"] == PENDING else None
+        return self._opened(row, "" if held_by else token, held_by, own=own)
 
     def renew(self, reviewer_id: int, record_id: int, page: str) -> Opened | None:
         """Open a record once more that lies ready on a page; None if the page does not hold it any more.
@@ -244,7 +248,7 @@ class Queue:
             if claimed is None:
                 return None
             row = claimed
-        if left is None or row["state"] != "pending":
+        if left is None or row["state"] not in (PENDING, DISPUTED):
             return None
         return replace(self._opened(row, page), lease=left)
 
@@ -265,7 +269,9 @@ class Queue:
             )
         return row
 
-    def _opened(self, row: Row, token: str, held_by: str | None = None, record: Record | None = None) -> Opened:
+    def _opened(
+        self, row: Row, token: str, held_by: str | None = None, record: Record | None = None, own: Row | None = None
+    ) -> Opened:
         record_id = row["record_id"]
         return Opened(
             # One that is gone meanwhile is looked for once more, to say so.
@@ -274,11 +280,12 @@ class Queue:
             token=token,
             version=row["version"],
             lease=self.lease,
-            blind=row["state"] == "pending" and self._is_blind(record_id),
-            state=row["state"],
+            blind=row["state"] == PENDING and own is None and self._is_blind(record_id),
+            state=row["state"] if own is None else own["state"],
             suggestion_id=row["suggestion_id"],
-            annotation=self.store.annotations.current(record_id, self.task.name),
+            annotation=own or self.store.annotations.current(record_id, self.task.name),
             held_by=held_by,
+            disputed=row["state"] == DISPUTED,
         )
 
     def _is_blind(self, record_id: int) -> bool:
@@ -321,7 +328,7 @@ class Queue:
         def work(tx: Tx) -> None:
             row = self._row(tx, record_id)
             self.store.work.release(tx, record_id, self.task.name, reviewer_id)
-            if row["state"] != "pending":
+            if row["state"] not in (PENDING, DISPUTED):
                 return
             self.store.work.skip(tx, record_id, self.task.name, reviewer_id)
             self.store.events.add(

@@ -69,7 +69,8 @@ class Labels:
         new = {result.id: row.record for row, result in zip(rows, stored, strict=True) if result.outcome == ADDED}
         owners = new | self.store.records.many([id_ for id_ in ids if id_ not in new], tx)
         tasks = list(dict.fromkeys(task for row, _ in labelled for task in row.labels))
-        pending = {task: self.store.work.pending_among(self.project_id, task, ids, tx) for task in tasks}
+        voted = {task: self.store.ballots.voted(tx, task, ids) for task in tasks}
+        pending = {t: self.store.work.pending_among(self.project_id, t, ids, tx) - voted[t] for t in tasks}
         taken: dict[str, dict[int, Value]] = {task: {} for task in tasks}
         for row, result in labelled:
             known = owners[result.duplicate_of or result.id]
@@ -77,13 +78,13 @@ class Labels:
                 result.duplicate_of or result.id, known.key, known.text, result.kind, result.duplicate_of is not None
             )
             for task in row.labels:
-                self._take(tx, task, row, owner, pending[task], taken[task], report)
+                self._take(tx, task, row, owner, pending[task], voted[task], taken[task], report)
         for task, labels in taken.items():
             self.decisions[task].import_labels(tx, list(labels.items()), origin, reviewer_id)
 
     def _take(
-        self, tx: Tx, task: str, row: Incoming, owner: _Owner, pending: set[int], taken: dict[int, Value],
-        report: Report,
+        self, tx: Tx, task: str, row: Incoming, owner: _Owner, pending: set[int], voted: set[int],
+        taken: dict[int, Value], report: Report,
     ) -> None:  # fmt: skip
         """Put a label among those that are ``taken`` if its record is pending; say in the report what became of it."""
         column, value = row.labels[task]
@@ -108,6 +109,8 @@ class Labels:
                     column,
                     Sentence("the label went to the equal record %(id)r, which had none", id=equal),
                 )
+        elif owner.id in voted:
+            report.say("left_out", row.number, column, left_out(Sentence("several people are deciding on this record")))
         elif (stands := self.decisions[task].standing(owner.id, tx)) is not None:
             self.compare(task, value, stands, equal, row.number, column, report)
         else:

@@ -146,6 +146,16 @@ class LabelSchema(ABC):
     def strata(self, value: Value) -> tuple[str, ...]:
         """Return what the value counts as, for balance, statistics and splits; at least one name."""
 
+    def consensus(self, values: Sequence[Value], people: int) -> Value | None:
+        """Return what more than half of ``people`` say, None if there is no such thing. ``values`` are canonical.
+
+        Those who gave no value are counted among the people. Here only equal values are the same.
+        """
+        for value in values:
+            if 2 * sum(other == value for other in values) > people:
+                return value
+        return None
+
     @abstractmethod
     def agreement(self, a: Value, b: Value) -> float:
         """Return how far two canonical values agree, in [0, 1]; symmetric, 1.0 for equal ones."""

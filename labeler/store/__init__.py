@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from labeler.store.acts import Acts
 from labeler.store.annotations import Annotations
+from labeler.store.ballots import Ballots
 from labeler.store.batches import Batches
 from labeler.store.calibrations import Calibrations
 from labeler.store.clusters import Block, Clusters
@@ -67,6 +68,7 @@ class Store:
         self.upkeep = Upkeep(self.db)
         self.fits = Fits(self.db)
         self.annotations = Annotations(self.db)
+        self.ballots = Ballots(self.db)
         self.numbers = Numbers(self.db)
         self.suggestions = Suggestions(self.db)
         self.rankings = Rankings(self.db)

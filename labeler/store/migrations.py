@@ -997,3 +997,25 @@ def _check_size(path: Path, head: bytes) -> None:
             raise StoreDamaged(
                 f"{path} is cut off: {path.stat().st_size:,} bytes of {wanted:,} are left; restore the newest backup"
             )
+
+
+@migrations()
+def m040_ballots(db: SqliteUtils) -> None:
+    """Several people say of a record what it is, each alone; a consensus or an adjudicator settles it."""
+    _execute(
+        db,
+        """CREATE TABLE ballots (
+            id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL, record_id INTEGER NOT NULL REFERENCES records(id),
+            task TEXT NOT NULL, task_version TEXT NOT NULL, state TEXT NOT NULL, value TEXT, how TEXT NOT NULL,
+            blind INTEGER NOT NULL DEFAULT 0, reviewer_id INTEGER NOT NULL REFERENCES reviewers(id), seconds REAL,
+            suggestion_id INTEGER REFERENCES suggestions(id), agreement REAL, request_key TEXT UNIQUE,
+            served TEXT NOT NULL DEFAULT '', created_at REAL NOT NULL, ended_at REAL, ended_by TEXT UNIQUE,
+            settled_id INTEGER, after_id INTEGER NOT NULL);
+        CREATE UNIQUE INDEX ballots_open ON ballots (record_id, task, reviewer_id)
+            WHERE ended_at IS NULL AND settled_id IS NULL;
+        CREATE INDEX ballots_record ON ballots (record_id);
+        CREATE INDEX ballots_task ON ballots (project_id, task, id) WHERE ended_at IS NULL;
+        CREATE INDEX ballots_reviewer ON ballots (reviewer_id, project_id, task, id) WHERE ended_at IS NULL;
+        CREATE INDEX ballots_settled ON ballots (settled_id) WHERE settled_id IS NOT NULL;
+        CREATE INDEX ballots_suggestion ON ballots (suggestion_id) WHERE suggestion_id IS NOT NULL;""",
+    )

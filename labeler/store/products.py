@@ -13,6 +13,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from labeler import strictjson
+from labeler.store.ballots import OPEN
 from labeler.store.database import Database, Row, Tx
 from labeler.store.journal import Events
 from labeler.store.records import GROUP, NewRecord, Placed, enqueue, insert, mark_products, next_number, ready
@@ -22,8 +23,9 @@ from labeler.text import content_hash, guess_language
 LONGEST = 100_000
 """The most characters of a product's text. Only a single review may make it a little longer."""
 _LONGEST_NAME = 180
-_LABELLED = """EXISTS (SELECT 1 FROM annotations a WHERE a.record_id = r.id AND a.superseded_by IS NULL
-               AND a.state <> 'withdrawn')"""
+_LABELLED = f"""(EXISTS (SELECT 1 FROM annotations a WHERE a.record_id = r.id AND a.superseded_by IS NULL
+                 AND a.state <> 'withdrawn')
+               OR EXISTS (SELECT 1 FROM ballots b WHERE b.record_id = r.id AND {OPEN}))"""
 
 
 class Derived(NamedTuple):

@@ -1,8 +1,8 @@
 """Taking back: what goes with records, and how they go, in the caller's transaction.
 
-With a record go its decisions, rankings, suggestions, vectors, places in queues, claims and runs, its search text and
-its memory of splits; whoever removes it removes the records that a model wrote after it as well. An exact copy takes
-its place. Products that showed it are made again from the reviews that are left, and lose what was decided and
+With a record go its decisions, ballots, rankings, suggestions, vectors, places in queues, claims and runs, its search
+text and its memory of splits; whoever removes it removes the records that a model wrote after it as well. An exact copy
+takes its place. Products that showed it are made again from the reviews that are left, and lose what was decided and
 suggested on the old text. Of calls the text goes and the cost stays, so that the books are right. Events stay: they
 hold numbers, never texts. Numbers of what is gone are never given again, so that no page, index or evidence takes one
 thing for another.
@@ -39,6 +39,7 @@ _OF_RECORDS = (
         WHERE annotation_id IN (SELECT id FROM annotations WHERE record_id {_IN})""",
     f"""DELETE FROM export_rankings WHERE ranking_id IN (SELECT id FROM rankings WHERE record_id {_IN})""",
     f"DELETE FROM annotations WHERE record_id {_IN}",
+    f"DELETE FROM ballots WHERE record_id {_IN}",
     f"DELETE FROM suggestions WHERE record_id {_IN}",
     *(
         f"DELETE FROM {table} WHERE record_id {_IN}"
@@ -100,6 +101,7 @@ _ELSEWHERE = (
     ("task_settings", ("settings", "moves"), N_("guidelines and settings of tasks")),
     ("projects", ("name", "settings"), N_("names and settings of projects")),
     ("annotations", ("value",), N_("labels of other records")),
+    ("ballots", ("value",), N_("answers of people on other records")),
     ("suggestions", ("value", "failure", "note", "steps"), N_("suggestions for other records")),
     ("calls", ("answer", "note", "error"), N_("answers of models on other records")),
     ("replayed", ("value", "failure"), N_("replays of other records")),
@@ -385,6 +387,7 @@ class Removal:
         """Remove everything that hangs on records, and count their runs again."""
         named = {"ids": strictjson.dumps(list(ids))}
         _keep_number(tx, "annotations")
+        _keep_number(tx, "ballots")
         runs = [row["run_id"] for row in tx.all(f"SELECT DISTINCT run_id FROM run_items WHERE record_id {_IN}", named)]
         for sql in _OF_RECORDS:
             tx.run(sql, named)

@@ -7,14 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from labeler import strictjson
+from labeler.store.ballots import OPEN
 from labeler.store.counts import WORK, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import GROUP, REVIEW, enqueue, kind_of
 
 OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR = "oldest", "score", "disagreement", "random", "similar"
 ORDERS = (OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR)
+PENDING, DISPUTED = "pending", "disputed"
+"""States of a record that is not decided. Of a disputed one several people said different things: an adjudicator
+decides, whose queue is the order of that name."""
 _ANSWERING = "answering"
-_NONE = {"pending": 0, "approved": 0, "rejected": 0}
+_NONE = {"pending": 0, "disputed": 0, "approved": 0, "rejected": 0}
 # Each order reads its own index from the front; a record without the number comes after those that have it.
 _ORDERED = {
     OLDEST: ("", "record_id"),
@@ -23,6 +27,7 @@ _ORDERED = {
     _ANSWERING: ("AND score IS NOT NULL AND scored_by = :backend", "score, record_id"),
     DISAGREEMENT: ("AND disagreement IS NOT NULL", "disagreement DESC, record_id"),
     RANDOM: ("", "shuffle"),
+    DISPUTED: ("", "record_id"),
 }
 # A clock that jumped ahead must not leave a claim standing for a day: none reaches further than it was given for. That
 # goes by the claim's own lease, so that a shorter one in the settings frees nothing that is held.
@@ -32,10 +37,16 @@ UNTOUCHED = f"""NOT EXISTS (SELECT 1 FROM claims c WHERE c.record_id = w.record_
                  AND c.touched = 1 AND {_LIVE})"""
 _UNSKIPPED = """NOT EXISTS (SELECT 1 FROM skips s WHERE s.record_id = w.record_id AND s.task = w.task
                 AND s.reviewer_id = :who)"""
+# Nobody gets what they have said something of: it waits for others.
+_UNVOTED = f"""NOT EXISTS (SELECT 1 FROM ballots b WHERE b.record_id = w.record_id AND b.task = w.task
+               AND b.reviewer_id = :who AND {OPEN})"""
+_THEIRS = f"{_UNSKIPPED} AND (w.state = 'disputed' OR {_UNVOTED})"
 # What the queue should say of a record, by the annotations: the one in force decides, without one it is pending.
 _IN_FORCE = """LEFT JOIN annotations a ON a.record_id = w.record_id AND a.task = w.task
                AND a.superseded_by IS NULL AND a.state <> 'withdrawn'"""
-_UNTRUE = f"""FROM work w {_IN_FORCE} WHERE w.state <> COALESCE(a.state, 'pending')
+_RIGHT = f"""COALESCE(a.state, CASE WHEN w.state = 'disputed' AND EXISTS (SELECT 1 FROM ballots b
+             WHERE b.record_id = w.record_id AND b.task = w.task AND {OPEN}) THEN 'disputed' ELSE 'pending' END)"""
+_UNTRUE = f"""FROM work w {_IN_FORCE} WHERE w.state <> {_RIGHT}
               OR COALESCE(w.annotation_id, 0) <> COALESCE(a.id, 0)"""
 _UNQUEUED = """FROM annotations a WHERE a.superseded_by IS NULL AND a.state <> 'withdrawn'
                AND NOT EXISTS (SELECT 1 FROM work w WHERE w.record_id = a.record_id AND w.task = a.task)"""
@@ -74,7 +85,7 @@ class Work:
         return (tx or self.db).one(sql, {"r": record_id, "t": task})
 
     def counts(self, project_id: int, task: str) -> dict[str, int]:
-        """Return how many records are pending, approved and rejected."""
+        """Return how many records are pending, disputed, approved and rejected."""
         return _NONE | Counts(self.db).of(WORK, project_id, task)
 
     def counts_by_task(self, project_id: int) -> dict[str, dict[str, int]]:
@@ -107,20 +118,22 @@ class Work:
     ) -> list[int]:
         """Return the next pending records that nobody holds (``only_free``), in the given order (not ``similar``).
 
-        The order by score begins with what the backend ``scored_by`` scored; then come those of the others, one backend
-        after the other. With ``reviewer_id`` the records that this reviewer skipped are left out.
+        The order DISPUTED has disputed records alone. The order by score begins with what the backend ``scored_by``
+        scored; then come those of the others, one backend after the other. With ``reviewer_id`` the records that this
+        reviewer skipped, or has voted on, are left out.
         """
         found: list[int] = []
-        orders = [order] if order in (OLDEST, RANDOM) else [order, OLDEST]
+        orders = [order] if order in (OLDEST, RANDOM, DISPUTED) else [order, OLDEST]
+        state = DISPUTED if order == DISPUTED else PENDING
         if order == SCORE and scored_by is not None:
             orders.insert(0, _ANSWERING)
         for name in orders:
             where, by = _ORDERED[name]
             taken = (*skip, *found)
             marks = ",".join(str(int(id_)) for id_ in taken)
-            sql = f"""SELECT w.record_id FROM work w WHERE w.project_id = :p AND w.task = :t AND w.state = 'pending'
+            sql = f"""SELECT w.record_id FROM work w WHERE w.project_id = :p AND w.task = :t AND w.state = '{state}'
                       {where} {f"AND w.record_id NOT IN ({marks})" if taken else ""}
-                      {f"AND {_FREE}" if only_free else ""} {f"AND {_UNSKIPPED}" if reviewer_id is not None else ""}
+                      {f"AND {_FREE}" if only_free else ""} {f"AND {_THEIRS}" if reviewer_id is not None else ""}
                       ORDER BY {by} LIMIT :limit"""
             params = {"p": project_id, "t": task, "limit": limit - len(found), "now": time.time(), "who": reviewer_id}
             found += [row["record_id"] for row in (tx or self.db).all(sql, params | {"backend": scored_by})]
@@ -148,18 +161,19 @@ class Work:
         tx: Tx | None = None,
         reviewer_id: int | None = None,
         only_free: bool = True,
+        state: str = PENDING,
     ) -> list[int]:
-        """Return those of ``record_ids`` that are pending and free, in the given order.
+        """Return those of ``record_ids`` that are pending (or in another ``state``) and free, in the given order.
 
-        With ``reviewer_id`` the records that this reviewer skipped are left out.
+        With ``reviewer_id`` the records that this reviewer skipped, or has voted on, are left out.
         """
         if not record_ids:
             return []
         marks = ",".join(str(int(id_)) for id_ in record_ids)
         sql = f"""SELECT w.record_id FROM work w WHERE w.record_id IN ({marks}) AND w.task = :t
-                  AND w.project_id = :p AND w.state = 'pending' {f"AND {_FREE}" if only_free else ""}
-                  {f"AND {_UNSKIPPED}" if reviewer_id is not None else ""}"""
-        params = {"p": project_id, "t": task, "now": time.time(), "who": reviewer_id}
+                  AND w.project_id = :p AND w.state = :state {f"AND {_FREE}" if only_free else ""}
+                  {f"AND {_THEIRS}" if reviewer_id is not None else ""}"""
+        params = {"p": project_id, "t": task, "now": time.time(), "who": reviewer_id, "state": state}
         free = {row["record_id"] for row in (tx or self.db).all(sql, params)}
         return [id_ for id_ in record_ids if id_ in free]
 
@@ -188,14 +202,14 @@ class Work:
         return (row["unit"], row["through"]) if row else None
 
     def requeue(self, tx: Tx, project_id: int, task: str, unit: str) -> int:
-        """Begin to queue a task for its unit: pending records of the other one go, decided ones stay. Return how many.
+        """Begin to queue a task for its unit: records of the other one go, decided ones stay. Return how many.
 
         :meth:`queue_slice` goes on from here, in this process or, after a kill, in another.
         """
         sql = """INSERT INTO queued (project_id, task, unit, through) VALUES (:p, :t, :unit, 0)
                  ON CONFLICT (project_id, task) DO UPDATE SET unit = excluded.unit, through = 0"""
         tx.run(sql, {"p": project_id, "t": task, "unit": unit})
-        where = """project_id = :p AND task = :t AND state = 'pending' AND annotation_id IS NULL
+        where = """project_id = :p AND task = :t AND state IN ('pending', 'disputed') AND annotation_id IS NULL
                    AND EXISTS (SELECT 1 FROM records r WHERE r.id = work.record_id AND r.kind = :kind)"""
         params = {"p": project_id, "t": task, "kind": REVIEW if kind_of(unit) == GROUP else GROUP}
         if params["kind"] == GROUP:
@@ -205,6 +219,11 @@ class Work:
                     WHERE id IN (SELECT record_id FROM work WHERE {where})""",
                 params,
             )
+        tx.run(
+            f"""UPDATE ballots SET ended_at = :now WHERE project_id = :p AND task = :t AND {OPEN}
+                AND record_id IN (SELECT record_id FROM work WHERE {where})""",
+            params | {"now": time.time()},
+        )
         return tx.run(f"DELETE FROM work WHERE {where}", params)
 
     def newest_record(self) -> int:
@@ -279,12 +298,18 @@ class Work:
                   WHERE c.record_id = :r AND c.task = :t AND {_LIVE}"""
         return (tx or self.db).one(sql, {"r": record_id, "t": task, "now": time.time()})
 
-    def held_by(self, tx: Tx, project_id: int, task: str, reviewer_id: int, token: str) -> list[int]:
-        """Return the pending records that one page of a reviewer holds, first claimed first."""
+    def held_by(
+        self, tx: Tx, project_id: int, task: str, reviewer_id: int, token: str, state: str = PENDING
+    ) -> list[int]:
+        """Return the pending records (or of another ``state``) that one page of a reviewer holds, first claimed first.
+
+        What the reviewer has voted on is none of them.
+        """
         sql = f"""SELECT c.record_id FROM claims c JOIN work w ON w.record_id = c.record_id AND w.task = c.task
                   WHERE c.reviewer_id = :who AND c.project_id = :p AND c.task = :t AND c.token = :token
-                  AND w.state = 'pending' AND {_LIVE} ORDER BY c.until, c.record_id"""
-        params = {"who": reviewer_id, "p": project_id, "t": task, "token": token, "now": time.time()}
+                  AND w.state = :state AND (w.state = 'disputed' OR {_UNVOTED}) AND {_LIVE}
+                  ORDER BY c.until, c.record_id"""
+        params = {"who": reviewer_id, "p": project_id, "t": task, "token": token, "now": time.time(), "state": state}
         return [row["record_id"] for row in tx.all(sql, params)]
 
     def touch(self, tx: Tx, record_id: int, task: str) -> float:
@@ -383,7 +408,7 @@ class Work:
         At most ``limit`` of each kind; :meth:`repair` mends them.
         """
         rows = self.db.all(
-            f"""SELECT w.record_id, w.task, w.state, COALESCE(a.state, 'pending') AS right, a.id {_UNTRUE}
+            f"""SELECT w.record_id, w.task, w.state, {_RIGHT} AS right, a.id {_UNTRUE}
                 ORDER BY w.record_id, w.task LIMIT :limit""", {"limit": limit}
         )  # fmt: skip
         found = [
@@ -416,7 +441,7 @@ class Work:
         )
         for row in tx.all(f"SELECT a.project_id, a.record_id, a.task {_UNQUEUED}"):
             enqueue(tx, row["project_id"], [row["record_id"]], [row["task"]])
-        wrong = tx.all(f"SELECT w.record_id, w.task, COALESCE(a.state, 'pending') AS state, a.id {_UNTRUE}")
+        wrong = tx.all(f"SELECT w.record_id, w.task, {_RIGHT} AS state, a.id {_UNTRUE}")
         for row in wrong:
             self.decided(tx, row["record_id"], row["task"], row["state"], row["id"])
         return older + len(wrong) + tx.run(f"DELETE {_NOBODYS}")

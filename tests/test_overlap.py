@@ -1,0 +1,332 @@
+"""Several people decide on a record: each alone, until most of them agree or an adjudicator settles it."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from helpers import World, keys
+
+from labeler.annotation.ballots import Ballots, Overlap, outcome
+from labeler.annotation.decisions import Decision, Decisions
+from labeler.errors import Conflict, Forbidden, InputError, NotFound
+
+PEOPLE = ("kim", "lee", "park", "choi")
+
+
+class Team(World):
+    """A world in which ``people`` decide on each record of the ``part``; choi adjudicates."""
+
+    def __init__(self, folder, people=2, part=1.0, **more):
+        super().__init__(folder, people=PEOPLE, **more)
+        self.kim, self.lee, self.park, self.choi = self.people
+        self.share(people, part)
+
+    def share(self, people, part=1.0):
+        overlap = Overlap(people, part)
+        place = (self.store, self.project_id, self.task)
+        self.decisions = Decisions(*place, overlap=overlap)
+        self.adjudicators = Decisions(*place, overlap=overlap, adjudicates=True)
+        self.ballots = Ballots(*place, overlap)
+
+    def adjudicate(self, record_id, value="positive", action="approve", **more):
+        more = {"request_key": next(keys), "version": self.version(record_id)} | more
+        return self.adjudicators.decide(self.choi, Decision(record_id, action, value=value, **more))
+
+    def faults(self):
+        return [*self.store.work.faults(), *self.store.counts.faults()]
+
+
+@pytest.fixture
+def team(tmp_path):
+    return Team(tmp_path)
+
+
+def said(rows):
+    return [(row["reviewer"], json.loads(row["value"] or "null")) for row in rows]
+
+
+def test_a_record_waits_until_as_many_people_as_needed_have_decided(team):
+    """The first one's word is no decision yet: nothing is approved."""
+    record = team.records[0]
+    first = team.approve(record, "positive", team.kim)
+    assert (first.state, first.came_to, team.state(record), team.value(record)) == (
+        "approved", "pending", "pending", None
+    )  # fmt: skip
+    second = team.approve(record, "positive", team.lee)
+    assert (second.came_to, team.state(record), team.value(record)) == ("approved", "approved", "positive")
+    assert list(team.approved()) == [record]
+
+
+def test_what_two_of_three_say_is_the_decision(tmp_path):
+    team = Team(tmp_path, people=3)
+    record = team.records[0]
+    for who, value in ((team.kim, "positive"), (team.lee, "negative"), (team.park, "negative")):
+        team.approve(record, value, who)
+    assert (team.state(record), team.value(record)) == ("approved", "negative")
+
+
+def test_a_decision_that_ballots_came_to_is_nobodys_and_says_whose_ballots_they_are(team):
+    record = team.records[0]
+    for who in (team.kim, team.lee):
+        team.approve(record, "positive", who)
+    row = team.store.annotations.current(record, "sentiment")
+    assert row["reviewer"] is None
+    assert said(team.store.ballots.settled_by([row["id"]])[row["id"]]) == [("kim", "positive"), ("lee", "positive")]
+
+
+def test_people_who_disagree_leave_the_record_to_an_adjudicator(team):
+    """It is not in the queue of others, and nobody but an adjudicator decides on it."""
+    record = team.records[0]
+    team.approve(record, "positive", team.kim)
+    team.approve(record, "negative", team.lee)
+    assert (team.state(record), team.value(record)) == ("disputed", None)
+    assert team.queue().next(team.park).record.id != record
+    with pytest.raises(Forbidden, match="an adjudicator decides"):
+        team.approve(record, "positive", team.park)
+    assert team.adjudicate(record, "negative").state == "approved"
+    assert team.value(record) == "negative"
+    assert team.faults() == []
+
+
+def test_the_queue_of_adjudicators_has_what_is_disputed_alone(team):
+    record = team.records[3]
+    team.approve(record, "positive", team.kim)
+    team.reject(record, team.lee)
+    queue = team.queue()
+    opened = queue.next(team.choi, "disputed")
+    assert (opened.record.id, opened.disputed) == (record, True)
+    assert queue.next(team.choi, "disputed", [record]) is None
+    queue.skip(team.choi, record)
+    assert queue.next(team.choi, "disputed").record.id == record
+
+
+def test_nobody_gets_a_record_that_they_have_decided_on(team):
+    """In no order, and not by the name of a page that still held it."""
+    for order in ("oldest", "random"):
+        first = team.queue(order=order).next(team.kim, page="kim's")
+        team.approve(first.record.id, "positive", team.kim)
+        later = {one.record.id for one in team.queue(order=order).next_few(5, team.kim, page="kim's")}
+        assert first.record.id not in later
+        team.queue().leave(team.kim)
+    near = team.queue(nearest=lambda text: team.records)
+    assert near.next(team.kim, "similar", similar_to="상자").record.id not in (team.records[0], first.record.id)
+    assert team.queue().next(team.lee).record.id == team.records[0]
+
+
+def test_a_record_on_somebodys_desk_is_no_others(team):
+    """One after another they decide on it, so that nobody overwrites anybody."""
+    mine = team.queue().next(team.kim)
+    assert team.queue().next(team.lee).record.id != mine.record.id
+
+
+def test_whoever_opens_what_they_decided_sees_their_own_word_and_may_change_it(team):
+    """A changed word counts once; until the record is settled nobody sees another's."""
+    record = team.records[0]
+    team.approve(record, "positive", team.kim)
+    opened = team.queue().open(team.kim, record)
+    assert (opened.state, json.loads(opened.annotation["value"])) == ("approved", "positive")
+    assert team.queue().look(record).annotation is None
+    team.approve(record, "negative", team.kim)
+    assert (team.state(record), said(team.store.ballots.open_of(record, "sentiment"))) == (
+        "pending", [("kim", "negative")]
+    )  # fmt: skip
+
+
+def test_a_conflict_does_not_tell_what_another_said(team):
+    record = team.records[0]
+    before = team.version(record)
+    team.approve(record, "positive", team.kim)
+    with pytest.raises(Conflict) as raised:
+        team.approve(record, "negative", team.lee, version=before)
+    assert "value" not in raised.value.current
+
+
+def test_a_decision_sent_twice_is_one_ballot(team):
+    record = team.records[0]
+    key = next(keys)
+    for repeated in (False, True):
+        decided = team.approve(record, "positive", team.kim, request_key=key, version=0)
+        assert (decided.repeated, decided.state, decided.came_to) == (repeated, "approved", "pending")
+    with pytest.raises(InputError, match="another decision"):
+        team.approve(team.records[1], "positive", team.kim, request_key=key)
+
+
+def test_an_undo_takes_back_a_ballot(team):
+    """Sent twice it takes back one; the record comes again to whoever took it back."""
+    record = team.records[0]
+    team.approve(record, "positive", team.kim)
+    key = next(keys)
+    for _ in range(2):
+        taken = team.decisions.undo(team.kim, key)
+        assert (taken.record_id, taken.state, json.loads(taken.took_back["value"])) == (record, "pending", "positive")
+    assert team.store.ballots.open_of(record, "sentiment") == []
+    assert team.queue().next(team.kim).record.id == record
+
+
+def test_whoever_settled_a_record_may_take_that_back_and_the_others_wait_again(team):
+    record = team.records[0]
+    team.approve(record, "positive", team.kim)
+    team.approve(record, "positive", team.lee)
+    team.decisions.undo(team.lee)
+    assert (team.state(record), team.value(record)) == ("pending", None)
+    assert said(team.store.ballots.open_of(record, "sentiment")) == [("kim", "positive")]
+    team.approve(record, "negative", team.lee)
+    assert team.state(record) == "disputed"
+    assert team.faults() == []
+
+
+def test_what_was_settled_since_is_left_to_those_who_settled_it(team):
+    record = team.records[0]
+    team.approve(record, "positive", team.kim)
+    team.approve(record, "positive", team.lee)
+    with pytest.raises(NotFound):
+        team.decisions.undo(team.kim)
+
+
+def test_an_adjudicator_who_takes_back_leaves_the_record_disputed(team):
+    record = team.records[0]
+    team.approve(record, "positive", team.kim)
+    team.approve(record, "negative", team.lee)
+    team.adjudicate(record)
+    assert team.adjudicators.undo(team.choi).state == "disputed"
+    assert team.state(record) == "disputed"
+    assert len(team.store.ballots.open_of(record, "sentiment")) == 2
+    assert team.faults() == []
+
+
+def test_what_several_people_agreed_on_is_changed_by_an_adjudicator_alone(team):
+    record = team.records[0]
+    for who in (team.kim, team.lee):
+        team.approve(record, "positive", who)
+    with pytest.raises(Forbidden, match="only an adjudicator"):
+        team.approve(record, "negative", team.kim)
+    team.adjudicate(record, "negative")
+    assert team.value(record) == "negative"
+    with pytest.raises(NotFound):
+        team.decisions.undo(team.lee)
+    team.adjudicators.undo(team.choi)
+    assert team.value(record) == "positive"
+
+
+def test_only_the_shared_part_needs_several_people(tmp_path):
+    """The same records each time, about as many as asked for; a larger part keeps them."""
+    few, more = Overlap(2, 0.3), Overlap(2, 0.6)
+    shared = [id_ for id_ in range(1000) if few.needed(1, "sentiment", id_) == 2]
+    assert 250 < len(shared) < 350
+    assert all(more.needed(1, "sentiment", id_) == 2 for id_ in shared)
+    team = Team(tmp_path, part=0.3)
+    for record in team.records:
+        team.approve(record, "positive", team.kim)
+        alone = Overlap(2, 0.3).needed(team.project_id, "sentiment", record) == 1
+        assert team.state(record) == ("approved" if alone else "pending")
+
+
+def test_with_fewer_people_needed_what_waits_is_settled(team):
+    record, other = team.records[:2]
+    team.approve(record, "positive", team.kim)
+    team.approve(other, "positive", team.kim)
+    team.approve(other, "negative", team.lee)
+    team.share(1)
+    team.ballots.tidy()
+    assert (team.state(record), team.value(record)) == ("approved", "positive")
+    assert team.state(other) == "disputed"
+
+
+def test_with_more_people_needed_what_is_disputed_goes_on(team):
+    """What was settled stays settled."""
+    record, done = team.records[:2]
+    for who, value in ((team.kim, "positive"), (team.lee, "negative")):
+        team.approve(record, value, who)
+        team.approve(done, "positive", who)
+    team.share(3)
+    team.ballots.tidy()
+    assert (team.state(record), team.state(done)) == ("pending", "approved")
+    team.approve(record, "negative", team.park)
+    assert team.value(record) == "negative"
+
+
+def test_ballots_whose_label_went_count_no_more(team):
+    """Their people are asked again."""
+    record = team.records[0]
+    team.approve(record, "positive", team.kim)
+    row = team.store.ballots.open_of(record, "sentiment")[0]
+    team.store.write(lambda tx: tx.run("UPDATE ballots SET value = '\"gone\"' WHERE id = :i", {"i": row["id"]}))
+    team.ballots.tidy()
+    assert team.store.ballots.open_of(record, "sentiment") == []
+    assert team.queue().next(team.kim).record.id == record
+
+
+def test_a_rejection_is_a_word_like_any_other(tmp_path):
+    team = Team(tmp_path, people=3)
+    record = team.records[0]
+    team.reject(record, team.kim)
+    team.approve(record, "positive", team.lee)
+    team.reject(record, team.park)
+    assert team.state(record) == "rejected"
+
+
+def test_a_suggestion_that_several_people_took_was_accepted(team):
+    """So agreement with suggestions is counted once for the record, as for one person."""
+    record = team.records[0]
+    suggestion = team.suggest(record, "positive", score=0.9)
+    for who in (team.kim, team.lee):
+        team.approve(record, "positive", who, suggestion_id=suggestion)
+    row = team.store.annotations.current(record, "sentiment")
+    assert (row["how"], row["agreement"], row["suggestion_id"]) == ("accepted", 1.0, suggestion)
+    assert team.store.annotations.agreement(team.project_id, "sentiment", "1")[0]["n"] == 1
+
+
+def test_removing_a_record_removes_what_people_said_of_it(team):
+    record = team.records[0]
+    team.approve(record, "positive", team.kim)
+    team.store.write(lambda tx: team.store.removal.remove(tx, team.project_id, [record]))
+    assert team.store.db.value("SELECT COUNT(*) FROM ballots") == 0
+
+
+def test_the_doctor_finds_a_record_that_nobody_disputes(team):
+    record = team.records[0]
+    team.store.write(lambda tx: team.store.work.decided(tx, record, "sentiment", "disputed", None))
+    assert "the queue says disputed, but it is pending" in team.store.work.faults()[0]
+    team.store.write(team.store.work.repair)
+    assert team.faults() == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_people_do_the_queue_says_what_their_words_come_to(tmp_path, seed):
+    """Of votes, changes of mind, undos, adjudications and settings in any order."""
+    chance, team = random.Random(seed), Team(tmp_path, people=2)
+    people = 2
+    for _ in range(120):
+        who, record = chance.choice(team.people[:3]), chance.choice(team.records[:6])
+        value = chance.choice(("positive", "negative"))
+        act = chance.random()
+        try:
+            if act < 0.6:
+                team.approve(record, value, who)
+            elif act < 0.75:
+                team.decisions.undo(who)
+            elif act < 0.85:
+                team.adjudicate(record, value)
+            elif act < 0.9:
+                team.adjudicators.undo(team.choi)
+            elif act < 0.95:
+                team.reject(record, who)
+            else:
+                people = chance.choice((1, 2, 3))
+                team.share(people)
+                team.ballots.tidy()
+        except (Forbidden, NotFound):
+            pass
+        assert team.faults() == []
+        for id_ in team.records[:6]:
+            rows = team.store.ballots.open_of(id_, "sentiment")
+            state = team.state(id_)
+            if state == "pending":
+                assert len(rows) < people
+            elif state == "disputed":
+                assert len(rows) >= people
+                assert outcome(team.task, rows).state == "disputed"
+            else:
+                assert rows == []
