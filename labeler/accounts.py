@@ -14,8 +14,11 @@ from labeler.sentence import N_
 from labeler.store import Row, Store, Tx
 from labeler.text import checked_name, clean_text
 
-REVIEWER, ADMIN = "reviewer", "admin"
+REVIEWER, ADJUDICATOR, OBSERVER, ADMIN = "reviewer", "adjudicator", "observer", "admin"
 ROLES = (REVIEWER, ADMIN)
+"""Of an account: an admin sees and does everything, in every project."""
+MEMBER_ROLES = (REVIEWER, ADJUDICATOR, OBSERVER, ADMIN)
+"""Of a member of a project: an adjudicator decides what reviewers disagree on, an observer sees and changes nothing."""
 SIGN_IN = "sign-in"
 MIN_PASSWORD = 10
 _LINK_SECONDS = 24 * 3600.0
@@ -208,8 +211,8 @@ def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None
     makes the change, so that two who do it to each other at the same moment leave one.
     Raises :class:`InputError` for an unknown role or the last admin, :class:`NotFound` for nobody.
     """
-    if role is not None and role not in ROLES:
-        raise InputError("No role %(role)r; there are: %(names)s", role=role, names=", ".join(ROLES))
+    if role is not None and role not in MEMBER_ROLES:
+        raise InputError("No role %(role)r; there are: %(names)s", role=role, names=", ".join(MEMBER_ROLES))
     if store.people.get(reviewer_id) is None:
         raise NotFound("There is no account number %(number)s", number=reviewer_id)
     store.projects.get(project_id)
@@ -222,6 +225,8 @@ def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None
             store.work.release_all(tx, reviewer_id, project_id)
         else:
             store.projects.add_member(tx, project_id, reviewer_id, role)
+            if role == OBSERVER:
+                store.work.release_all(tx, reviewer_id, project_id)
         if before and store.projects.admins(project_id, tx) == 0:
             raise InputError("This is the project's last admin; make another member its admin first")
         detail = {"account": reviewer_id, "role": role}

@@ -108,6 +108,7 @@ def _page_context() -> dict[str, Any]:
         "person": g.get("person"),
         "project": g.get("project"),
         "role": g.get("role"),
+        "may": access.may,
         "language": language(),
     }
 

@@ -162,6 +162,15 @@ class Projects(Files):
         self.wake()
         return version
 
+    def add_guideline(
+        self, project: Mapping[str, Any], name: str, line: str, language: str, reviewer_id: int | None
+    ) -> int:
+        """Add a line to the guidelines of a task, in a language, as a new version; return the version."""
+        settings = self.task_settings_raw(project, name)
+        own = self.task_of(project, name).guided(language).rstrip()
+        guidelines = dict(settings.get("guidelines") or {}) | {language: f"{own}\n- {' '.join(line.split())}"}
+        return self.change_task(int(project["id"]), name, settings | {"guidelines": guidelines}, reviewer_id, settings)
+
     def task_changes(self, project_id: int, name: str) -> TaskSettings:
         """Return what changes the settings of a task, and what shows beforehand what that does to its labels."""
         return TaskSettings(self.store, project_id, self.plugins.task(name))

@@ -97,11 +97,12 @@ class Setting:
         if raw is None or raw == "":
             return self.default
         value = self._typed(raw)
-        if self.choices and value not in self.choices:
+        wrong = [one for one in (value if self.kind == "list" else [value]) if self.choices and one not in self.choices]
+        if wrong:
             raise SettingError(
                 "%(setting)s is %(value)r; allowed are: %(names)s",
                 setting=self.name,
-                value=raw,
+                value=wrong[0],
                 names=", ".join(self.choices),
             )
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -148,6 +149,8 @@ class Setting:
         )
 
 
+RUNS, EXPORTS, NUMBERS = RIGHTS = ("runs", "exports", "numbers")
+"""What reviewers may be allowed: to start runs and replays, to export, to see agreement and the other numbers."""
 # fmt: off
 PROJECT = (
     Setting(
@@ -178,20 +181,25 @@ PROJECT = (
         help=N_("The share of records shown without a suggestion, to measure agreement without bias (0 to 1)"),
     ),
     Setting(
-        "people_per_record", "int", 1, 1, 9, group="queue",
+        "people_per_record", "int", 1, 1, 9, group="team",
         title=N_("People per record"),
         help=N_("How many people decide on each record, without seeing what the others say"),
     ),
     Setting(
-        "shared_part", "float", 1.0, 0, 1, group="queue",
+        "shared_part", "float", 1.0, 0, 1, group="team",
         title=N_("Shared part"),
         help=N_("The part of the records that several people decide on (0 to 1); the others need one person"),
     ),
     Setting(
-        "shared_tasks", "list", [], group="queue",
+        "shared_tasks", "list", [], group="team",
         title=N_("Shared tasks"),
-        help=N_("The tasks in which several people decide on a record, by their names, one a line"),
+        help=N_("The tasks in which several people decide on a record; all of them if none is chosen"),
         empty="all tasks",
+    ),
+    Setting(
+        "reviewers_may", "list", [], choices=RIGHTS, group="team",
+        title=N_("Reviewers may"),
+        help=N_("What people may do who are no admins of the project; the agreement is that of people and suggestions"),
     ),
     Setting(
         "hidden_columns", "list", [], group="columns",

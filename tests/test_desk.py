@@ -507,7 +507,8 @@ def test_counts_and_strip(shop: Shop) -> None:
     seat = shop.seat()
     seat.decide(seat.next(), "positive")
     seat.decide(seat.next(), action="reject")
-    assert seat.client.get(seat.path("counts")).json == {"pending": 4, "approved": 1, "rejected": 1, "total": 6}
+    counts = {"pending": 4, "disputed": 0, "approved": 1, "rejected": 1, "done": 2, "total": 6}
+    assert seat.client.get(seat.path("counts")).json == counts
     assert [row["state"] for row in seat.client.get(seat.path("strip")).json["strip"]] == ["rejected", "approved"]
 
 

@@ -139,7 +139,7 @@ def test_a_month_ends_where_the_next_begins():
         ("http://x.kr", "There is no field http"),
         ("score<high", "The field score is a number, not 'high'"),
         ("score<nan", "The field score is a number"),
-        ("state:done", "The field state is one of pending, approved, rejected, not 'done'"),
+        ("state:done", "The field state is one of pending, disputed, approved, rejected, not 'done'"),
         ("date:yesterday", "The field date is a day as in 2026-11-30"),
         ("date:2026-13", "The field date is a day"),
         ("label:", "A value is missing after label:"),

@@ -29,10 +29,13 @@ from labeler.instance import Instance
 from labeler.prelabel import runs
 from labeler.store import Store
 
-PEOPLE = ("anonymous", "stranger", "reviewer", "project admin", "admin")
+PEOPLE = ("anonymous", "stranger", "observer", "reviewer", "adjudicator", "project admin", "admin")
 EVERYBODY = set(PEOPLE)
 SIGNED_IN = EVERYBODY - {"anonymous"}
-MEMBERS = {"reviewer", "project admin", "admin"}
+MEMBERS = {"observer", "reviewer", "adjudicator", "project admin", "admin"}
+WORKERS = MEMBERS - {"observer"}
+# Reviewers too, where the project gives them the right: see the test of rights.
+NUMBERS = MEMBERS - {"reviewer"}
 PROJECT_ADMINS = {"project admin", "admin"}
 ADMINS = {"admin"}
 
@@ -57,11 +60,11 @@ TABLE: dict[str, set[str]] = {
     "projects.change_account": ADMINS,
     "projects.set_member": ADMINS,
     "projects.overview": MEMBERS,
-    "numbers.page": MEMBERS,
-    "numbers.download": MEMBERS,
+    "numbers.page": NUMBERS,
+    "numbers.download": NUMBERS,
     "records.page": MEMBERS,
     "records.counts": MEMBERS,
-    "records.keep": MEMBERS,
+    "records.keep": WORKERS,
     "records.forget": PROJECT_ADMINS,
     "records.look": PROJECT_ADMINS,
     "records.act": PROJECT_ADMINS,
@@ -69,21 +72,21 @@ TABLE: dict[str, set[str]] = {
     "records.act_progress": MEMBERS,
     "records.undo_act": PROJECT_ADMINS,
     "desk.page": MEMBERS,
-    "desk.next_record": MEMBERS,
-    "desk.open_record": MEMBERS,
-    "desk.renew": MEMBERS,
-    "desk.decide": MEMBERS,
-    "desk.skip": MEMBERS,
-    "desk.undo": MEMBERS,
-    "desk.touch": MEMBERS,
-    "desk.leave": MEMBERS,
+    "desk.next_record": WORKERS,
+    "desk.open_record": WORKERS,
+    "desk.renew": WORKERS,
+    "desk.decide": WORKERS,
+    "desk.skip": WORKERS,
+    "desk.undo": WORKERS,
+    "desk.touch": WORKERS,
+    "desk.leave": WORKERS,
     "desk.strip": MEMBERS,
     "desk.counts": MEMBERS,
     "desk.example": MEMBERS,
     "desk.moved": MEMBERS,
     "compare.page": MEMBERS,
-    "compare.rank": MEMBERS,
-    "compare.undo": MEMBERS,
+    "compare.rank": WORKERS,
+    "compare.undo": WORKERS,
     "imports.form": PROJECT_ADMINS,
     "imports.upload": PROJECT_ADMINS,
     "imports.preview": PROJECT_ADMINS,
@@ -92,17 +95,17 @@ TABLE: dict[str, set[str]] = {
     "imports.progress": PROJECT_ADMINS,
     "imports.report": PROJECT_ADMINS,
     "runs.form": MEMBERS,
-    "runs.start": MEMBERS,
+    "runs.start": PROJECT_ADMINS,
     "runs.show": MEMBERS,
     "runs.progress": MEMBERS,
     "runs.cancel": PROJECT_ADMINS,
     "runs.resume": PROJECT_ADMINS,
-    "replays.form": MEMBERS,
-    "replays.start": MEMBERS,
-    "replays.show": MEMBERS,
-    "replays.progress": MEMBERS,
-    "replays.cells": MEMBERS,
-    "replays.again": MEMBERS,
+    "replays.form": NUMBERS,
+    "replays.start": PROJECT_ADMINS,
+    "replays.show": NUMBERS,
+    "replays.progress": NUMBERS,
+    "replays.cells": NUMBERS,
+    "replays.again": PROJECT_ADMINS,
     "replays.use": PROJECT_ADMINS,
     "replays.search": PROJECT_ADMINS,
     "replays.augment": PROJECT_ADMINS,
@@ -162,6 +165,9 @@ def furnished(instance: Instance, store: Store, project: int, people: dict[str, 
     """One of everything that an address can name, so that 404 never means "there is none"."""
     people["project admin"] = accounts.add_reviewer(store, "project admin", PASSWORD)
     accounts.set_member(store, project, people["project admin"], "admin", people["admin"])
+    for role in ("adjudicator", "observer"):
+        people[role] = accounts.add_reviewer(store, role, PASSWORD)
+        accounts.set_member(store, project, people[role], role, people["admin"])
     folder = instance.folder / "uploads" / str(project)
     folder.mkdir(parents=True)
     (folder / UPLOAD).write_text("text\n좋아요\n", encoding="utf-8")
@@ -170,7 +176,8 @@ def furnished(instance: Instance, store: Store, project: int, people: dict[str, 
     ids = runs.select(store, project, "sentiment", None, False)
     run_id = runs.start(store, project, "sentiment", ids, {"backend": "nearest"}, None, people["admin"])
     # One for each, so that everybody has something to undo.
-    annotation_ids = [approve_one(instance, project, people[name]) for name in ("admin", "project admin", "reviewer")]
+    undoers = ("admin", "project admin", "adjudicator", "reviewer")
+    annotation_ids = [approve_one(instance, project, people[name]) for name in undoers]
     found = store.projects.get(project)
     sentiment = instance.task_of(found, "sentiment")
     arms = replay.arms_of(instance, found, sentiment, {"backend": ["nearest"]})
@@ -244,6 +251,33 @@ def test_every_route_lets_in_exactly_whom_the_table_says(
         allowed[endpoint] = not to_sign_in and response.status_code not in (401, 403, 404)
         assert response.status_code < 500, (endpoint, response.text)
     assert allowed == {endpoint: person in audience for endpoint, audience in TABLE.items()}
+
+
+RIGHTS = {
+    "runs": {"runs.start", "replays.start", "replays.again"},
+    "exports": {"exports.form", "exports.show", "exports.check", "exports.make", "exports.download"},
+    "numbers": {
+        "numbers.page", "numbers.download", "replays.form", "replays.show", "replays.progress", "replays.cells"
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("right", RIGHTS)
+@pytest.mark.parametrize("person", ["reviewer", "observer", "stranger"])
+def test_a_project_gives_its_reviewers_one_right_at_a_time(
+    instance: Instance, people: dict[str, int], furnished: dict[str, Any], project: int, person: str, right: str
+) -> None:
+    """Observers may start and export nothing all the same, and strangers stay strangers."""
+    instance.change_project(project, {"reviewers_may": [right]})
+    app = create_app(instance, {"WTF_CSRF_ENABLED": False})
+    client = app.test_client()
+    enter(client, app, people[person])
+    opened = set()
+    for endpoint in sorted(set().union(*RIGHTS.values())):
+        method, path = address(app, endpoint, furnished)
+        if ask(client, method, path, endpoint, furnished["token"]).status_code not in (401, 403, 404):
+            opened.add(endpoint)
+    assert opened == {"reviewer": RIGHTS[right], "observer": RIGHTS["numbers"], "stranger": set()}[person]
 
 
 def test_a_project_does_not_exist_for_those_who_are_no_members(

@@ -670,7 +670,8 @@ def test_a_paused_run_says_why_and_goes_on_with_a_new_budget(
 
 
 def test_money_is_spent_by_admins_only(as_person: Any, instance: Instance, store: Store, project: int) -> None:
-    """A reviewer may start a free run and estimate a paid one, but neither start nor resume a paid one."""
+    """A reviewer who may start runs starts a free one and estimates a paid one, but starts or resumes no paid one."""
+    instance.change_project(project, {"reviewers_may": ["runs"]})
     instance.change_settings({"openai_base_url": "http://127.0.0.1:9/v1", "openai_model": "m"})
     reviewer = as_person("reviewer")
     path = f"/projects/{project}/runs"

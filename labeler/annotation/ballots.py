@@ -19,6 +19,7 @@ from labeler.errors import LabelError
 from labeler.records import Value
 from labeler.store import Row, Store, Tx
 from labeler.store.annotations import APPROVED, REJECTED
+from labeler.store.records import shuffle
 from labeler.store.work import DISPUTED, PENDING
 from labeler.task import Task
 
@@ -52,6 +53,15 @@ class Outcome:
     value: Value | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one person said: ``value`` is None for a rejection, and where the labels of today cannot hold it."""
+
+    reviewer: str
+    state: str
+    value: Value | None
+
+
 def outcome(task: Task, ballots: Sequence[Row]) -> Outcome:
     """Return what more than half of the ballots say. One that the labels of today cannot hold speaks for nothing."""
     rejected = sum(ballot["state"] == REJECTED for ballot in ballots)
@@ -77,6 +87,20 @@ class Ballots:
 
     def __init__(self, store: Store, project_id: int, task: Task, overlap: Overlap) -> None:
         self.store, self.project_id, self.task, self.overlap = store, project_id, task, overlap
+
+    def shown(self, row: Row) -> Shown:
+        """Return a ballot as people see it."""
+        return Shown(str(row["reviewer"]), str(row["state"]), said(self.task, row))
+
+    def on(self, record_id: int) -> list[Shown]:
+        """Return the open ballots on a record for an adjudicator, in an order that tells nothing of who or when."""
+        rows = self.store.ballots.open_of(record_id, self.task.name)
+        return [self.shown(row) for row in sorted(rows, key=lambda row: shuffle(row["id"]))]
+
+    def of(self, annotation: Row) -> list[Shown]:
+        """Return the ballots that a decision settled, oldest first; none if it was one person's."""
+        number = annotation["original_id"] or annotation["id"]
+        return [self.shown(row) for row in self.store.ballots.settled_by([number]).get(number, ())]
 
     def needed(self, record_id: int) -> int:
         return self.overlap.needed(self.project_id, self.task.name, record_id)

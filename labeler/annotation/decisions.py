@@ -17,6 +17,7 @@ from labeler.store import Row, Store, Tx
 from labeler.store.annotations import APPROVED, IMPORTED, REJECTED, SCRATCH, WITHDRAWN
 from labeler.store.work import DISPUTED, PENDING
 from labeler.task import Task
+from labeler.text import clean_text
 
 MAX_SECONDS = 3600.0
 UNDO = "undo"
@@ -25,7 +26,10 @@ _REMOVED = Sentence(
     "A label of this decision was removed from the task meanwhile; open the record again and choose another"
 )
 # What an undo brings back is as it was when it was made, and says when that was.
-_KEPT = ("task_version", "state", "how", "blind", "reviewer_id", "seconds", "suggestion_id", "agreement", "created_at")
+_KEPT = (
+    "task_version", "state", "how", "blind", "reviewer_id", "seconds", "suggestion_id", "agreement", "reason",
+    "created_at",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class Decision:
     ``request_key`` makes it safe to send twice; ``version`` is what the reviewer saw, ``force`` overwrites
     knowingly what another decided meanwhile. ``value`` is raw: it goes through the label schema. ``seconds`` is
     the time the record was in front of the reviewer. ``task_version`` is that of the page on which it was decided,
-    empty for the one of now: labels that were renamed or merged since become what they are now.
+    empty for the one of now: labels that were renamed or merged since become what they are now. ``reason`` says why it
+    is so, where an adjudicator settles what people disagree on.
     """
 
     record_id: int
@@ -48,6 +53,7 @@ class Decision:
     seconds: float | None = None
     force: bool = False
     task_version: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +178,9 @@ class Decisions:
         if row["state"] == PENDING and self.ballots.needed(decision.record_id) > 1:
             return self._vote(tx, given | {"how": how})
         self._check_settled(row, current)
-        annotation_id = self.store.annotations.add(
-            tx, given | {"how": how, "supersedes": current["id"] if current else None}
-        )
+        reason = clean_text(decision.reason, "reason")
+        more = {"how": how, "supersedes": current["id"] if current else None, "reason": reason or None}
+        annotation_id = self.store.annotations.add(tx, given | more)
         if row["state"] == DISPUTED:
             self.store.ballots.settle(tx, *place, annotation_id)
         version = self.store.work.decided(tx, *place, state, annotation_id)

@@ -40,7 +40,8 @@ class Field(NamedTuple):
 FIELDS = {
     "task": Field(_TEXT, "태스크", N_("The task that the other fields are about")),
     "state": Field(
-        _CLOSED, "상태", N_("Pending, approved or rejected"), dict(zip(STATES, ("대기", "승인", "제외"), strict=True))
+        _CLOSED, "상태", N_("Pending, disputed, approved or rejected"),
+        dict(zip(STATES, ("대기", "조정", "승인", "제외"), strict=True)),
     ),
     "label": Field(_LABEL, "라벨", N_("The label that was decided")),
     "suggested": Field(_LABEL, "제안", N_("The label that is suggested")),

@@ -30,16 +30,16 @@ class Annotations:
         """
         sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how, blind,
                  reviewer_id, seconds, suggestion_id, agreement, supersedes, origin, request_key, original_id,
-                 served, created_at)
+                 served, reason, created_at)
                  VALUES ({unused("annotations")}, :project_id, :record_id, :task, :task_version, :state, :value, :how,
                  :blind,
                  :reviewer_id, :seconds, :suggestion_id, :agreement, :supersedes, :origin, :request_key, :original_id,
-                 :served, :created_at) RETURNING id"""
+                 :served, :reason, :created_at) RETURNING id"""
         value = None if row.get("value") is None else strictjson.dumps(row["value"])
         defaults = {
             "how": SCRATCH, "blind": 0, "reviewer_id": None, "seconds": None, "suggestion_id": None, "agreement": None,
             "supersedes": None, "origin": None, "request_key": None, "original_id": None,
-            "served": "", "created_at": time.time(),
+            "served": "", "reason": None, "created_at": time.time(),
         }  # fmt: skip
         id_ = int(tx.value(sql, {**defaults, **row, "value": value}))
         note_decision(tx, row["project_id"], row["task"], id_)

@@ -12,6 +12,7 @@ from typing import Any
 
 from labeler import strictjson
 from labeler.store.database import Database, Row, Tx
+from labeler.store.records import unused
 
 OPEN = "ended_at IS NULL AND settled_id IS NULL"
 _NOW = """LEFT JOIN annotations a ON a.id = b.settled_id"""
@@ -31,8 +32,8 @@ class Ballots:
             self.end(tx, [before["id"]])
         sql = f"""INSERT INTO ballots (id, project_id, record_id, task, task_version, state, value, how, blind,
                  reviewer_id, seconds, suggestion_id, agreement, request_key, served, after_id, created_at)
-                 VALUES ({unused("ballots")}, :project_id, :record_id, :task, :task_version, :state, :value, :how, :blind, :reviewer_id,
-                 :seconds, :suggestion_id, :agreement, :request_key, :served,
+                 VALUES ({unused("ballots")}, :project_id, :record_id, :task, :task_version, :state, :value, :how,
+                 :blind, :reviewer_id, :seconds, :suggestion_id, :agreement, :request_key, :served,
                  COALESCE((SELECT MAX(id) FROM annotations), 0), :now) RETURNING id"""
         value = None if row["value"] is None else strictjson.dumps(row["value"])
         return int(tx.value(sql, row | {"value": value, "now": time.time()}))
@@ -70,7 +71,8 @@ class Ballots:
 
     def count_own(self, project_id: int, task: str, reviewer_id: int) -> int:
         """Return on how many records of a task a person waits for others."""
-        sql = f"""SELECT COUNT(*) FROM ballots WHERE reviewer_id = :who AND project_id = :p AND task = :t AND {OPEN}"""
+        sql = f"""SELECT COUNT(*) FROM ballots b JOIN work w ON w.record_id = b.record_id AND w.task = b.task
+                  WHERE b.reviewer_id = :who AND b.project_id = :p AND b.task = :t AND w.state = 'pending' AND {OPEN}"""
         return int(self.db.value(sql, {"who": reviewer_id, "p": project_id, "t": task}))
 
     def last_of(

@@ -1017,5 +1017,6 @@ def m040_ballots(db: SqliteUtils) -> None:
         CREATE INDEX ballots_task ON ballots (project_id, task, id) WHERE ended_at IS NULL;
         CREATE INDEX ballots_reviewer ON ballots (reviewer_id, project_id, task, id) WHERE ended_at IS NULL;
         CREATE INDEX ballots_settled ON ballots (settled_id) WHERE settled_id IS NOT NULL;
-        CREATE INDEX ballots_suggestion ON ballots (suggestion_id) WHERE suggestion_id IS NOT NULL;""",
+        CREATE INDEX ballots_suggestion ON ballots (suggestion_id) WHERE suggestion_id IS NOT NULL;
+        ALTER TABLE annotations ADD COLUMN reason TEXT;""",
     )

@@ -100,7 +100,7 @@ _OF_PROJECTS = (
 _ELSEWHERE = (
     ("task_settings", ("settings", "moves"), N_("guidelines and settings of tasks")),
     ("projects", ("name", "settings"), N_("names and settings of projects")),
-    ("annotations", ("value",), N_("labels of other records")),
+    ("annotations", ("value", "reason"), N_("labels of other records")),
     ("ballots", ("value",), N_("answers of people on other records")),
     ("suggestions", ("value", "failure", "note", "steps"), N_("suggestions for other records")),
     ("calls", ("answer", "note", "error"), N_("answers of models on other records")),

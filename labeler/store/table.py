@@ -17,7 +17,7 @@ NEWEST, OLDEST, LOWEST, HIGHEST, DECIDED = "newest", "oldest", "lowest", "highes
 ORDERS = (NEWEST, OLDEST, LOWEST, HIGHEST, DECIDED)
 """By the number of the record, by the score of the suggestion, and by the decision in force, newest first."""
 OF_TASK = (LOWEST, HIGHEST, DECIDED)
-STATES = ("pending", "approved", "rejected")
+STATES = ("pending", "disputed", "approved", "rejected")
 
 IS = {
     "blind": "a.blind = 1",
@@ -227,7 +227,7 @@ def states_of(terms: Sequence[Term]) -> tuple[str, ...]:
     """Return the states that records can be in which fit the terms: the others need not be walked through."""
     states: tuple[str, ...] = STATES
     if any(term.name in OF_DECISIONS and not term.negated for term in terms):
-        states = STATES[1:]
+        states = STATES[2:]
     for term in terms:
         if term.name == "state":
             states = tuple(state for state in states if (state in term.values) is not term.negated)

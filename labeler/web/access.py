@@ -1,8 +1,9 @@
 """Who may do what: one place, default deny.
 
-Every view needs a signed-in reviewer unless it is marked :func:`public`, and an admin where it is marked
-:func:`admin_only`. A view with ``project_id`` in its address finds the project in ``g.project``: for people who are
-not its members (and no admins) it does not exist. A test walks every route.
+Every view needs a signed-in reviewer unless it is marked :func:`public`, an admin where it is marked
+:func:`admin_only`, and an admin or a person whom the project allows it where it is marked :func:`allowed`. Observers
+see what reviewers see, and change nothing. A view with ``project_id`` in its address finds the project in
+``g.project``: for people who are not its members (and no admins) it does not exist. A test walks every route.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from labeler import accounts, strictjson
 from labeler.errors import Forbidden, InputError, NotFound, NotSignedIn
 from labeler.instance import Instance
+from labeler.settings import NUMBERS, RIGHTS
 from labeler.store.projects import check_in_use
 from labeler.task import Task
 from labeler.web.address import LOOPBACK, NAMED, Environ, PublicUrl, host_of, is_own_address
@@ -49,6 +51,34 @@ def admin_only(view: View) -> View:
     """Mark a view for admins (of the instance, or of the project in its address)."""
     view.access = ADMIN  # type: ignore[attr-defined]
     return view
+
+
+def allowed(right: str) -> Callable[[View], View]:
+    """Mark a view for admins of the project, and for those who have a right: see :func:`may`."""
+
+    def mark(view: View) -> View:
+        view.access = right  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def may(right: str) -> bool:
+    """Return whether the person has a right in the project of the address: one of :data:`labeler.settings.RIGHTS`.
+
+    Admins have all of them. Reviewers and adjudicators have those that the project gives them; whoever settles what
+    people disagree on, or only looks on, sees the numbers.
+    """
+    if g.role == accounts.ADMIN:
+        return True
+    if right == NUMBERS and g.role in (accounts.ADJUDICATOR, accounts.OBSERVER):
+        return True
+    return g.role != accounts.OBSERVER and right in instance().project_settings(g.project)["reviewers_may"]
+
+
+def adjudicates() -> bool:
+    """Return whether the person settles what several people disagree on."""
+    return g.role in (accounts.ADJUDICATOR, accounts.ADMIN)
 
 
 def takes_upload(view: View) -> View:
@@ -142,7 +172,7 @@ def check() -> None:
     g.project = None
     g.role = None
     _check_host()
-    if request.method not in ("GET", "HEAD", "OPTIONS"):
+    if _changes():
         _check_origin()
     if request.endpoint is None:
         return
@@ -155,8 +185,10 @@ def check() -> None:
     project_id = (request.view_args or {}).get("project_id")
     if project_id is not None:
         _load_project(project_id)
-    if needed == ADMIN and g.role != accounts.ADMIN:
+    if (needed == ADMIN and g.role != accounts.ADMIN) or (needed in RIGHTS and not may(needed)):
         raise Forbidden("Only an admin may do this")
+    if g.role == accounts.OBSERVER and _changes():
+        raise Forbidden("An observer of a project can look at everything and change nothing")
     if getattr(current_app.view_functions[request.endpoint], "takes_upload", False):
         request.max_content_length = current_app.config["LABELER_MAX_UPLOAD"]
 
@@ -198,9 +230,12 @@ def _load_project(given: Any) -> None:
         raise NotFound("There is no such project")
     g.project = project
     g.role = accounts.ADMIN if g.person["role"] == accounts.ADMIN else role
-    changes = request.method not in ("GET", "HEAD", "OPTIONS")
-    if changes and (request.endpoint or "").split(".")[0] not in _OF_ARCHIVED:
+    if _changes() and (request.endpoint or "").split(".")[0] not in _OF_ARCHIVED:
         check_in_use(g.project)
+
+
+def _changes() -> bool:
+    return request.method not in ("GET", "HEAD", "OPTIONS")
 
 
 def _check_host() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from types import NoneType
 from typing import Any
 
@@ -11,11 +12,11 @@ from flask_babel import get_locale
 
 from labeler.annotation.decisions import Decided, Decision, Decisions
 from labeler.annotation.queue import Queue
-from labeler.errors import InputError, LabelerError, NotFound
+from labeler.errors import Forbidden, InputError, LabelerError, NotFound
 from labeler.store.annotations import APPROVED
-from labeler.store.work import ORDERS, SIMILAR
+from labeler.store.work import DISPUTED, ORDERS, PENDING, SIMILAR
 from labeler.task import Task
-from labeler.web.access import instance, json_body, project_task
+from labeler.web.access import adjudicates, instance, json_body, project_task
 from labeler.web.desk_view import DeskView
 from labeler.web.words import _, translated
 
@@ -35,8 +36,9 @@ def page(project_id: int, task: str) -> Any:
     """
     view = _view(task)
     order = request.args.get("order") or instance().project_settings(g.project)["order"]
-    if order not in ORDERS:
-        raise NotFound("No queue order %(name)r; there are: %(names)s", name=order[:40], names=", ".join(ORDERS))
+    orders = _orders(project_id, task)
+    if order not in orders:
+        raise NotFound("No queue order %(name)r; there are: %(names)s", name=order[:40], names=", ".join(orders))
     similar = request.args.get("similar", "")[:500] if order == SIMILAR else ""
     config = {
         "api": url_for("desk.page", project_id=project_id, task=task) + "/api/",
@@ -58,12 +60,13 @@ def page(project_id: int, task: str) -> Any:
         schema=view.task.schema,
         used=view.used(),
         config=config,
-        orders=ORDERS,
+        orders=orders,
         order=order,
         similar=similar,
         similar_by=_similar_by(),
         guide=view.guide(),
-        counts=_counts(project_id, task),
+        adjudicates=adjudicates(),
+        counts=_counts(project_id, view.task),
         strip=view.strip(_decisions(view.task).strip(g.person["id"])),
     )
 
@@ -86,6 +89,8 @@ def next_record(project_id: int, task: str) -> Any:
     if not 1 <= count <= _MOST:
         raise InputError(f"'count' must be a whole number from 1 to {_MOST}")
     asked = _text(body, "order"), ids, _text(body, "similar_to"), _text(body, "page")
+    if asked[0] == DISPUTED and not adjudicates():
+        raise Forbidden("Only an adjudicator or an admin settles what people disagree on")
     queue = _queue(view.task)
     found = view.payloads(queue.next_few(count, g.person["id"], *asked))
     if not found:
@@ -129,6 +134,8 @@ def decide(project_id: int, task: str) -> Any:
         raise InputError("'then' must be an object with record_id, page and suggestion_id")
     ready = None if then is None else _ready(then)
     decided = _decisions(view.task).decide(g.person["id"], decision)
+    if decision.reason and body.get("guideline") is True and not decided.repeated:
+        instance().add_guideline(g.project, task, decision.reason, view.language, g.person["id"])
     return jsonify(
         annotation_id=decided.annotation_id,
         record_id=decided.record_id,
@@ -136,6 +143,7 @@ def decide(project_id: int, task: str) -> Any:
         how=decided.how,
         version=decided.version,
         repeated=decided.repeated,
+        came_to=decided.came_to,
         note=_moved(view, decision, decided),
         strip=view.strip(_decisions(view.task).strip(g.person["id"])),
         **({} if ready is None else _then(view, ready)),
@@ -163,7 +171,8 @@ def undo(project_id: int, task: str) -> Any:
     taken = decisions.undo(g.person["id"], key, page)
     payload = view.payload(_queue(view.task).open(g.person["id"], taken.record_id, page))
     strip = view.strip(decisions.strip(g.person["id"]))
-    return jsonify(payload | {"undone": view.undone(taken.annotation_id), "strip": strip})
+    undone = None if taken.took_back is None else view.undone(taken.took_back)
+    return jsonify(payload | {"undone": undone, "strip": strip})
 
 
 @blueprint.post("/api/touch")
@@ -204,8 +213,7 @@ def strip(project_id: int, task: str) -> Any:
 
 @blueprint.get("/api/counts")
 def counts(project_id: int, task: str) -> Any:
-    project_task(task)
-    return jsonify(_counts(project_id, task))
+    return jsonify(_counts(project_id, project_task(task)))
 
 
 @blueprint.get("/api/example/<int:annotation_id>")
@@ -225,7 +233,8 @@ def moved(project_id: int, task: str, record_id: int, suggestion_id: int) -> Any
 
 def _view(task: str) -> DeskView:
     locale = get_locale()
-    return DeskView(instance(), g.project, project_task(task), locale.language if locale else "ko")
+    language = locale.language if locale else "ko"
+    return DeskView(instance(), g.project, project_task(task), language, adjudicates())
 
 
 def _queue(task: Task) -> Queue:
@@ -233,7 +242,13 @@ def _queue(task: Task) -> Queue:
 
 
 def _decisions(task: Task) -> Decisions:
-    return instance().decisions(g.project, task)
+    return instance().decisions(g.project, task, adjudicates())
+
+
+def _orders(project_id: int, task: str) -> Sequence[str]:
+    """Return the orders of the queue for the person; an adjudicator may also take what people disagree on."""
+    disputed = adjudicates() and instance().store.work.counts(project_id, task)[DISPUTED]
+    return (*ORDERS, DISPUTED) if disputed or (request.args.get("order") == DISPUTED and adjudicates()) else ORDERS
 
 
 def _similar_by() -> str:
@@ -241,9 +256,13 @@ def _similar_by() -> str:
     return instance().best_embeddings(g.project).name
 
 
-def _counts(project_id: int, task: str) -> dict[str, int]:
-    found = instance().store.work.counts(project_id, task)
-    return found | {"total": sum(found.values())}
+def _counts(project_id: int, task: Task) -> dict[str, int]:
+    """Return the records by state, and how many are ``done`` for the person: decided, disputed, or waiting for others
+    after their own word."""
+    found = instance().store.work.counts(project_id, task.name)
+    total = sum(found.values())
+    waiting = instance().store.ballots.count_own(project_id, task.name, g.person["id"])
+    return found | {"total": total, "done": total - found[PENDING] + waiting}
 
 
 def _ready(body: dict[str, Any]) -> tuple[int, str, int | None]:
@@ -291,6 +310,7 @@ def _decision(body: dict[str, Any]) -> Decision:
         seconds=None if seconds is None else float(seconds),
         force=body.get("force") is True,
         task_version=_text(body, "task_version"),
+        reason=_text(body, "reason"),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from flask import render_template
 
 from labeler import strictjson
+from labeler.annotation.ballots import Shown as Ballot
 from labeler.annotation.queue import Opened
 from labeler.backends.base import LEARNING
 from labeler.backends.ensemble.extracting import BLANK, PREPARING
@@ -94,8 +95,11 @@ class Shown:
 class DeskView:
     """Builds what the page gets, in one language, for one task of a project."""
 
-    def __init__(self, instance: Instance, project: Mapping[str, Any], task: Task, language: str) -> None:
+    def __init__(
+        self, instance: Instance, project: Mapping[str, Any], task: Task, language: str, adjudicates: bool = False
+    ) -> None:
         self.instance, self.project, self.task, self.language = instance, project, task, language
+        self.adjudicates = adjudicates
         self.store = instance.store
 
     @property
@@ -141,6 +145,7 @@ class DeskView:
         decided = self._usable(annotation, record) if annotation is not None else None
         standing = annotation is not None and opened.state != "pending"
         origin = self.store.written.origins([record.id]).get(record.id)
+        ballots = self._ballots(opened, annotation if standing else None)
         html = render_template(
             "desk_record.html",
             record=record,
@@ -152,6 +157,8 @@ class DeskView:
             origin=origin,
             asked_for=None if origin is None else self._titled(origin.label),
             annotation=annotation if standing else None,
+            ballots=ballots,
+            adjudicates=self.adjudicates,
             decided=decided,
             retired=decided is not None and self._fitting(decided, record) is None,
             blind=blind,
@@ -176,20 +183,24 @@ class DeskView:
             "scores": shown.scores,
             "scale": shown.scale,
             "preparing": shown.hint == PREPARING,
+            "ballots": [self._fitting(ballot.value, record) for ballot in ballots] if opened.disputed else [],
             "html": html,
         }
+
+    def _ballots(self, opened: Opened, annotation: Row | None) -> list[Ballot]:
+        """Return what several people said of a record, for whoever may see it: once it is settled, or to settle it."""
+        ballots = self.instance.ballots(self.project, self.task)
+        if opened.disputed:
+            return ballots.on(opened.record.id) if self.adjudicates else []
+        return [] if annotation is None or "settled_id" in set(annotation.keys()) else ballots.of(annotation)
 
     def _titled(self, label: str) -> str:
         """Return the title of a label; the name of one that is gone."""
         known = label in self.task.schema.names
         return self.task.schema.label(label).titled(self.language) if known else label
 
-    def undone(self, annotation_id: int) -> dict[str, Any] | None:
-        """Return value and state of the decision that the annotation ``annotation_id`` took back."""
-        row = self.store.annotations.get(annotation_id)
-        taken = self.store.annotations.get(row["supersedes"]) if row is not None and row["supersedes"] else None
-        if taken is None:
-            return None
+    def undone(self, taken: Row) -> dict[str, Any]:
+        """Return value and state of a decision that was taken back."""
         return {"value": self._fitting(self._usable(taken)), "state": taken["state"]}
 
     def strip(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -224,6 +235,7 @@ class DeskView:
             value=self._usable(row, record),
             history=history,
             exports=self.store.exports.of_record(record.id, self.task.name),
+            ballots=self.instance.ballots(self.project, self.task).of(row),
             schema=self.task.schema,
         )
 

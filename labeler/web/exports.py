@@ -17,10 +17,11 @@ from labeler.export.formats import TEMPLATES, TOKENS
 from labeler.export.selection import CONTACTS, SPLIT_BY
 from labeler.prompts import LANGUAGES, NAMES
 from labeler.prompts.forms import ANSWERS, GUIDELINES
+from labeler.settings import EXPORTS
 from labeler.store.exports import KINDS
 from labeler.task import Task
 from labeler.training.sets import READ_BY_CLASSIFIERS
-from labeler.web.access import admin_only, instance, project_task
+from labeler.web.access import allowed, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts, whole
 
 _LONGEST = 1_000_000
@@ -36,13 +37,13 @@ blueprint = Blueprint("exports", __name__)
 
 
 @blueprint.get("/projects/<int:project_id>/export")
-@admin_only
+@allowed(EXPORTS)
 def form(project_id: int) -> Any:
     return _page(project_id, {"task": request.args.get("task", "")})
 
 
 @blueprint.post("/projects/<int:project_id>/export")
-@admin_only
+@allowed(EXPORTS)
 def make(project_id: int) -> Any:
     task, format_ = project_task(text("task")), text("format", 80)
     # The name is ours; nothing of the data goes into it.
@@ -58,7 +59,7 @@ def make(project_id: int) -> Any:
 
 
 @blueprint.post("/projects/<int:project_id>/export/check")
-@admin_only
+@allowed(EXPORTS)
 def check(project_id: int) -> Any:
     """Say what a trainer would make of what the form asks for: as a part of the page, or as the whole of it."""
     task, message, found = project_task(text("task")), "", None
@@ -173,7 +174,7 @@ def _page(project_id: int, given: Any, message: str = "", found: Preflight | Non
 
 
 @blueprint.get("/projects/<int:project_id>/exports/<int:export_id>")
-@admin_only
+@allowed(EXPORTS)
 def show(project_id: int, export_id: int) -> Any:
     """What an export holds, what was decided since, and how it differs from another one of its task."""
     exports = instance().store.exports
@@ -201,7 +202,7 @@ def show(project_id: int, export_id: int) -> Any:
 
 
 @blueprint.get("/projects/<int:project_id>/exports/<int:export_id>/<name>")
-@admin_only
+@allowed(EXPORTS)
 def download(project_id: int, export_id: int, name: str) -> Any:
     """Send one file of an export: only what its manifest names, and only from where the page puts exports."""
     export = instance().store.exports.get(project_id, export_id)

@@ -16,10 +16,11 @@ from labeler.evaluation.numbers import MOST, PEOPLE, Numbers, Side, Week, labels
 from labeler.export.formats import csv_line
 from labeler.labels import NO_LABEL
 from labeler.sentence import N_
+from labeler.settings import NUMBERS
 from labeler.store.annotations import BULK, IMPORTED
 from labeler.task import Task
 from labeler.web import plots
-from labeler.web.access import instance, project_task
+from labeler.web.access import allowed, instance, project_task
 from labeler.web.words import _
 
 blueprint = Blueprint("numbers", __name__, url_prefix="/projects/<int:project_id>/numbers/<task>")
@@ -46,6 +47,7 @@ class Sheet:
 
 
 @blueprint.get("")
+@allowed(NUMBERS)
 def page(project_id: int, task: str) -> Any:
     """Show the numbers of a task."""
     found = project_task(task)
@@ -68,6 +70,7 @@ def page(project_id: int, task: str) -> Any:
 
 
 @blueprint.get("/<sheet>.csv")
+@allowed(NUMBERS)
 def download(project_id: int, task: str, sheet: str) -> Any:
     """Hand out a table of the page for spreadsheets; cells cannot become formulas."""
     found = project_task(task)

@@ -37,7 +37,7 @@ def index() -> Any:
 def _summary(project: dict[str, Any]) -> dict[str, Any]:
     tasks = instance().tasks_of(project)
     counts = instance().store.work.counts_by_task(project["id"])
-    states = ("pending", "approved", "rejected")
+    states = ("pending", "disputed", "approved", "rejected")
     total = {state: sum(counts[name][state] for name in tasks if name in counts) for state in states}
     return {
         "project": project,
@@ -247,5 +247,6 @@ def _people_page(**shown: Any) -> str:
         projects=projects,
         members={project["id"]: store.projects.members(project["id"]) for project in projects},
         roles=accounts.ROLES,
+        member_roles=accounts.MEMBER_ROLES,
         **shown,
     )

@@ -45,6 +45,7 @@ LEFT_OUT = {
     "unsuggested": N_("Nothing is suggested"), "unfit": N_("The label does not fit the record"),
     "decided": N_("Somebody has decided on them"), "held": N_("On somebody's desk, or decided meanwhile"),
     "pending": N_("They are pending already"), "written": N_("A model wrote them: a person has to read each"),
+    "shared": N_("Several people decide on them"),
 }  # fmt: skip
 _ACT_FIELDS = ("q", "task", "scope", "record", "kind", "label")
 _AT_ONCE = 1.5

@@ -27,7 +27,7 @@ from labeler.export.splits import TEST
 from labeler.prelabel.runs import Estimate
 from labeler.store.ledger import FINISHED, OPEN
 from labeler.task import Task
-from labeler.web.access import admin_only, instance, project_task
+from labeler.web.access import admin_only, allowed, instance, project_task
 from labeler.web.forms import decimal, go_on, text, texts, whole
 from labeler.web.task_settings import task_options
 from labeler.web.versions import differences
@@ -42,6 +42,7 @@ blueprint = Blueprint("replays", __name__)
 
 
 @blueprint.get("/projects/<int:project_id>/replays")
+@allowed(tables.NUMBERS)
 def form(project_id: int) -> Any:
     name = request.args.get("task") or next(iter(instance().tasks_of(g.project)), None)
     if name is None:
@@ -50,6 +51,7 @@ def form(project_id: int) -> Any:
 
 
 @blueprint.post("/projects/<int:project_id>/replays")
+@allowed(tables.RUNS)
 def start(project_id: int) -> Any:
     """Estimate a replay, or start it, as the button says."""
     task = project_task(text("task"))
@@ -179,17 +181,20 @@ def augment(project_id: int) -> Any:
 
 
 @blueprint.get("/projects/<int:project_id>/replays/<int:replay_id>")
+@allowed(tables.NUMBERS)
 def show(project_id: int, replay_id: int) -> Any:
     return render_template("replay.html", **_shown(project_id, replay_id))
 
 
 @blueprint.get("/projects/<int:project_id>/replays/<int:replay_id>/progress")
+@allowed(tables.NUMBERS)
 def progress(project_id: int, replay_id: int) -> Any:
     """The part of the page that is asked for again every two seconds while the replay goes on."""
     return render_template("_replay.html", **_shown(project_id, replay_id))
 
 
 @blueprint.get("/projects/<int:project_id>/replays/<int:replay_id>/records")
+@allowed(tables.NUMBERS)
 def cells(project_id: int, replay_id: int) -> Any:
     """The records of one cell of the table of labels, or all that an arm got wrong, or could not be read, or where it
     says something else than another.
@@ -253,6 +258,7 @@ def adopt(project_id: int, replay_id: int) -> Any:
 
 
 @blueprint.post("/projects/<int:project_id>/replays/<int:replay_id>/again")
+@allowed(tables.RUNS)
 def again(project_id: int, replay_id: int) -> Any:
     """Start a replay of the same settings over the approvals of now."""
     results = _results(project_id, replay_id)

@@ -23,7 +23,7 @@ from labeler.prelabel.trial import Trial
 from labeler.store.ledger import CANCELLED, OPEN, PAUSED, UNDER_WAY
 from labeler.task import Task
 from labeler.web import models
-from labeler.web.access import instance, project_task
+from labeler.web.access import allowed, instance, project_task
 from labeler.web.forms import decimal, go_on, text, whole
 from labeler.web.setting_fields import RUN, RUN_GROUPS, Form, grouped, named_in, typed
 from labeler.web.show import number
@@ -46,6 +46,7 @@ def form(project_id: int) -> Any:
 
 
 @blueprint.post("/projects/<int:project_id>/runs")
+@allowed(tables.RUNS)
 def start(project_id: int) -> Any:
     """Estimate a run, or start it, as the button says."""
     task = project_task(text("task"))

@@ -58,6 +58,14 @@ GROUPS: Mapping[str, tuple[Group, ...]] = {
         ),
         Group(N_("Queue"), _of("queue")),
         Group(
+            N_("Team"),
+            _of("team"),
+            N_(
+                "Where several people decide on a record, what more than half of them say counts; what they disagree "
+                "on goes to an adjudicator. What is decided already stays as it is."
+            ),
+        ),
+        Group(
             N_("Budgets"), _of("budgets"), N_("No new call starts once one of them is reached. Empty means no limit.")
         ),
     ),

@@ -59,6 +59,7 @@ def _project_page(values: dict[str, Any], message: str = "") -> str:
         values,
         options={
             "tasks": [(name, _titled(task)) for name, task in loaded.items()],
+            "shared_tasks": [(name, _titled(loaded[name])) for name in values["tasks"] if name in loaded],
             **{setting: [(name, name) for name in columns] for setting in tables.COLUMNS},
             "embedder": [
                 (AUTO, setting_of("embedder", AUTO)),

@@ -39,6 +39,7 @@ WORDS = {
     "pending": N_("Pending"),
     "approved": N_("Approved"),
     "rejected": N_("Rejected"),
+    "disputed": N_("Disputed"),
     "queued": N_("Queued"),
     "running": N_("Running"),
     "paused": N_("Paused"),
@@ -66,6 +67,8 @@ WORDS = {
     "ended": N_("Ended"),
     # Roles
     "reviewer": N_("Reviewer"),
+    "adjudicator": N_("Adjudicator"),
+    "observer": N_("Observer"),
     "admin": N_("Admin"),
     # What people did beside labeling
     "account added": N_("Account added"),
@@ -99,6 +102,10 @@ WORDS = {
     "order.disagreement": N_("Second opinion disagrees first"),
     "order.random": N_("Random order"),
     "order.similar": N_("Similar to a text"),
+    "order.disputed": N_("To be settled"),
+    "reviewers_may.runs": N_("start runs and replays"),
+    "reviewers_may.exports": N_("export"),
+    "reviewers_may.numbers": N_("see agreement and the other numbers"),
     # Retrievers
     "retriever.balanced": N_("Balanced: the nearest of each label in turn"),
     "retriever.similar": N_("Similar: the nearest examples"),

@@ -32,8 +32,9 @@ export class Commands {
   }
 
   #onClick(event) {
-    const button = event.target.closest("[data-do], [data-example-id]");
+    const button = event.target.closest("[data-do], [data-example-id], [data-ballot]");
     if (!button) return;
+    if (button.dataset.ballot) return this.#counts(event) && this.#ballot(Number(button.dataset.ballot));
     if (button.dataset.exampleId) this.#example(Number(button.dataset.exampleId));
     else this.#run({ name: button.dataset.do }, event);
   }
@@ -55,6 +56,7 @@ export class Commands {
       case "digit": return this.#digit(command, event);
       case "edit": front.edit(); break;
       case "second": if (this.#counts(event)) this.#second(); break;
+      case "ballot": if (this.#counts(event)) this.#ballot(); break;
       case "guide": this.#toggleGuide(); break;
       case "keys": this.dialogs.showKeys(); break;
       case "escape": this.#escape(); break;
@@ -120,6 +122,16 @@ export class Commands {
     const { second } = this.supply.current;
     if (second === null) this.form.complain(say("noSecond"));
     else this.form.take(second);
+  }
+
+  // Take what one of several people said; by the key one after another.
+  #ballot(chosen) {
+    const { ballots, record_id } = this.supply.current;
+    const there = ballots.map((value, nth) => nth).filter((nth) => ballots[nth] !== null);
+    if (!there.length) return this.form.complain(say("noBallots"));
+    if (this.voted?.record_id !== record_id) this.voted = { record_id, nth: -1 };
+    this.voted.nth = chosen ?? there.find((nth) => nth > this.voted.nth) ?? there[0];
+    this.form.take(ballots[this.voted.nth]);
   }
 
   #toggleGuide() {

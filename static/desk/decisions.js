@@ -22,7 +22,7 @@ export class Decisions {
     const value = action === "approve" ? form.value() : null;
     const started = performance.now();
     const content = {
-      record_id, action, value, version, task_version, suggestion_id, blind, seconds: this.front.seconds(), request_key: newKey(), force: false,
+      record_id, action, value, version, task_version, suggestion_id, blind, seconds: this.front.seconds(), request_key: newKey(), force: false, ...this.front.reason(),
     };
     this.outbox.push({ name: "decide", content, text: clip(pane.text), draft: this.front.draft() ?? { value }, was: state });
     this.undoing = null;
@@ -33,7 +33,7 @@ export class Decisions {
   // Let the record in front come again after all others; one that is decided stays as it is.
   skip() {
     const { record_id, state } = this.supply.current;
-    if (state !== "pending") return this.supply.leave();
+    if (state !== "pending" && state !== "disputed") return this.supply.leave();
     this.outbox.push({ name: "skip", content: { record_id } });
     this.supply.bring();
   }
@@ -51,7 +51,7 @@ export class Decisions {
     // A repeated one may be in the counts that the page came with.
     if (answer.repeated) this.progress.refresh();
     else this.progress.count(item.was === "pending" ? 1 : 0);
-    this.trouble.announce(say(answer.state));
+    this.trouble.announce(say(answer.came_to === "pending" ? "waits" : answer.state));
   }
 
   async #takeBack() {

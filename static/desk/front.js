@@ -102,6 +102,12 @@ export class Front {
     return this.form.touched ? { value: this.form.value() } : null;
   }
 
+  // Why it is so, in the words of an adjudicator, and whether that becomes a line of the guidelines.
+  reason() {
+    const reason = this.side.querySelector("[data-reason]")?.value.trim();
+    return reason ? { reason, guideline: this.side.querySelector("[data-guideline]").checked } : {};
+  }
+
   // How long the record was looked at, without the time that the page was hidden.
   seconds() {
     const hidden = this.hiddenFor + (this.hiddenSince === null ? 0 : performance.now() - this.hiddenSince);

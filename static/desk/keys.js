@@ -4,7 +4,7 @@ import { takesText } from "./words.js";
 
 const COMMANDS = {
   Enter: "approve", NumpadEnter: "approve", Space: "skip", KeyX: "reject", Backspace: "undo", KeyE: "edit", KeyG: "guide",
-  KeyS: "second", KeyA: "mark", Delete: "delete", Escape: "escape", ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up",
+  KeyS: "second", KeyV: "ballot", KeyA: "mark", Delete: "delete", Escape: "escape", ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up",
   ArrowDown: "down", Home: "home", End: "end", Period: "point", NumpadDecimal: "point", Minus: "minus", NumpadSubtract: "minus",
 };
 // What a key that is held down may do again; a decision never.

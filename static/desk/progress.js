@@ -32,7 +32,7 @@ export class Progress {
 
   count(change) {
     this.since += change;
-    const done = this.counts.approved + this.counts.rejected + this.since;
+    const done = this.counts.done + this.since;
     this.counter.querySelector('[data-count="done"]').textContent = String(done);
     this.counter.querySelector('[data-count="total"]').textContent = String(this.counts.total);
     Object.assign(this.counter.querySelector("progress"), { max: Math.max(this.counts.total, 1), value: done });
