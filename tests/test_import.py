@@ -532,6 +532,18 @@ def test_imported_label_never_overwrites_a_decision(shop: Shop) -> None:
     assert shop.approved() == {"1": "negative", "2": "negative"}
 
 
+def test_imported_label_goes_to_no_record_that_several_people_are_deciding_on(shop: Shop) -> None:
+    """What they said so far waits for the others, not for a file."""
+    shop.instance.change_project(shop.id, {"people_per_record": 2})
+    shop.project = shop.instance.store.projects.get(shop.id)
+    shop.run("id,text\n1,맛있어요\n2,짜요\n")
+    decide(shop, "1", "negative")
+    report = shop.run("id,text,s\n1,맛있어요,긍정\n2,짜요,부정\n", labels={"sentiment": "s"})
+    assert (report.labels, report.left_out) == (1, 1)
+    assert "several people are deciding on this record" in str(report.lines)
+    assert shop.approved() == {"2": "negative"}
+
+
 def decide(shop: Shop, key: str, value: str) -> None:
     store = shop.instance.store
     person = store.people.named("kim")

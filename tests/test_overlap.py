@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 
 import pytest
 from helpers import World, keys
 
+from labeler.annotation.acts import Acts, Asked
 from labeler.annotation.ballots import Ballots, Overlap, outcome
 from labeler.annotation.decisions import Decision, Decisions
+from labeler.annotation.query import parse
+from labeler.annotation.table import RecordTable
 from labeler.errors import Conflict, Forbidden, InputError, NotFound
+from labeler.store.audit import audit
 
 PEOPLE = ("kim", "lee", "park", "choi")
 
@@ -35,7 +40,7 @@ class Team(World):
         return self.adjudicators.decide(self.choi, Decision(record_id, action, value=value, **more))
 
     def faults(self):
-        return [*self.store.work.faults(), *self.store.counts.faults()]
+        return [*self.store.work.faults(), *self.store.counts.faults(), *audit(self.store)]
 
 
 @pytest.fixture
@@ -276,6 +281,34 @@ def test_a_suggestion_that_several_people_took_was_accepted(team):
     row = team.store.annotations.current(record, "sentiment")
     assert (row["how"], row["agreement"], row["suggestion_id"]) == ("accepted", 1.0, suggestion)
     assert team.store.annotations.agreement(team.project_id, "sentiment", "1")[0]["n"] == 1
+
+
+def test_acts_on_many_records_leave_to_people_what_several_decide_on(team):
+    """What is settled already is a decision like any other."""
+    waits, done, record = team.records[:3]
+    team.approve(waits, "positive", team.kim)
+    for who in (team.kim, team.lee):
+        team.approve(done, "positive", who)
+        team.approve(record, ("positive", "negative")[who == team.lee], who)
+    acts = Acts(team.store, team.project_id, team.task, 0.0, Overlap(2))
+    seen = acts.preview(Asked("label", value="neutral"))
+    assert (seen.changing, seen.left_out) == (1, Counter(shared=len(team.records) - 1))
+    acts.go_on(acts.begin(Asked("label", value="neutral"), team.choi))
+    assert (team.state(waits), team.value(done), team.state(record)) == ("pending", "neutral", "disputed")
+    acts.go_on(acts.begin(Asked("reopen"), team.choi))
+    assert (team.state(done), team.state(record)) == ("pending", "disputed")
+    assert team.faults() == []
+
+
+def test_a_query_finds_what_a_person_decided_with_others(team):
+    """It stands to everybody's name who voted, once it is settled."""
+    record, waits = team.records[:2]
+    for who in (team.kim, team.lee):
+        team.approve(record, "positive", who)
+    team.approve(waits, "positive", team.kim)
+    for name, found in (("kim", [record]), ("lee", [record]), ("park", [])):
+        table = RecordTable(team.store, team.project_id, team.task, parse(f"by:{name}"), [team.task.name])
+        assert [row["id"] for row in table.page(10).rows] == found
 
 
 def test_removing_a_record_removes_what_people_said_of_it(team):

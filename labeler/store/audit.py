@@ -7,6 +7,7 @@ than a hundredth of a cent, since they are added up in another order.
 from __future__ import annotations
 
 from labeler.store import Store, Tx
+from labeler.store.ballots import OPEN
 
 _HAIR = 1e-4
 
@@ -65,6 +66,12 @@ _CHECKS = (
         "Record {record_id} of run {id} is leased, and nobody holds it",
         """SELECT i.record_id, i.run_id AS id FROM run_items i
            WHERE i.state IN ('leased', 'batched') AND i.token IS NULL""",
+    ),
+    (
+        "What person {reviewer_id} said of record {record_id}, {task}, waits for others, and the record is {state}",
+        f"""SELECT b.reviewer_id, b.record_id, b.task, COALESCE(w.state, 'not in the queue') AS state FROM ballots b
+            LEFT JOIN work w ON w.record_id = b.record_id AND w.task = b.task
+            WHERE {OPEN} AND COALESCE(w.state, '') NOT IN ('pending', 'disputed')""",
     ),
     (
         "Run {id} stands {state} with {n} records whose answers are paid and not looked at; a worker finishes them",

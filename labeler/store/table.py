@@ -31,13 +31,15 @@ IS = {
 """What a record can be, as a condition."""
 _COLUMNS = {
     "state": "w.state", "score": "w.score", "disagreement": "w.disagreement", "agreement": "a.agreement",
-    "seconds": "a.seconds", "by": "v.name", "how": "a.how", "version": "a.task_version", "date": "a.created_at",
+    "seconds": "a.seconds", "how": "a.how", "version": "a.task_version", "date": "a.created_at",
     "added": "r.created_at", "key": "r.key", "product": "r.grp", "import": "r.import_id", "language": "r.language",
     "model": "COALESCE(s.model_id, s.backend)",
     "act": "CASE WHEN a.origin LIKE 'act:%' THEN CAST(SUBSTR(a.origin, 5) AS INTEGER) END", "flag": "s.flags",
 }  # fmt: skip
 OF_DECISIONS = frozenset({"act", "agreement", "seconds", "by", "how", "version", "date", "label"})
 """Fields that a pending record has nothing for."""
+_VOTERS = """EXISTS (SELECT 1 FROM ballots b JOIN reviewers z ON z.id = b.reviewer_id
+    WHERE b.settled_id = COALESCE(a.original_id, a.id) AND b.ended_at IS NULL AND z.name {among})"""
 _IS_OF_RECORDS = frozenset({"copy", "product", "written"})
 _OF_RECORDS = frozenset({"added", "key", "product", "import", "language", "meta"})
 NAMED = ("key", "product", "import")
@@ -211,6 +213,10 @@ def _where(term: Term, n: int, params: dict[str, Any]) -> str | None:
     if term.name == "flag":
         found = " OR ".join(f"INSTR(s.flags, {mark})" for mark in marks) or "COALESCE(s.flags, '[]') <> '[]'"
         return _negated(term, found)
+    if term.name == "by":
+        # Who said what a record was settled by decided it, too.
+        among = f"IN ({', '.join(marks)})" if marks else "IS NOT NULL"
+        return _negated(term, f"v.name {among} OR {_VOTERS.format(among=among)}")
     if term.op == "..":
         return _negated(term, f"{column} >= {marks[0]} AND {column} < {marks[1]}")
     if term.op == ":":
