@@ -52,6 +52,8 @@ export class Front {
     for (const name of ["meta", "status", "side"]) this.#slot(name).replaceChildren(...slots[name].cloneNode(true).childNodes);
     // Styles that the script set do not survive cloning everywhere.
     paint(this.side);
+    // What is to be settled is decided by what stands there.
+    if (next.ballots.length) this.side.open = true;
     const read = this.pane.element.scrollTop;
     this.pane.load(slots.text.cloneNode(true));
     if (again) this.pane.element.scrollTop = read;
