@@ -197,6 +197,11 @@ PROJECT = (
         empty="all tasks",
     ),
     Setting(
+        "gold_share", "float", 0.0, 0, 0.5, group="team",
+        title=N_("Share of known records"),
+        help=N_("How many of the records that come to a person have the tag gold, to see how people do (0 to 0.5)"),
+    ),
+    Setting(
         "reviewers_may", "list", [], choices=RIGHTS, group="team",
         title=N_("Reviewers may"),
         help=N_("What people may do who are no admins of the project; the agreement is that of people and suggestions"),

@@ -140,7 +140,7 @@ function walking(table) {
 function choosing(form, table) {
   const boxes = [...table.querySelectorAll("input[name=record]")];
   const all = table.querySelector("[data-all]");
-  const label = form.querySelector("[data-for-kind]");
+  const fields = [...form.querySelectorAll("[data-for-kind]")];
   let last = -1;
 
   function show() {
@@ -148,7 +148,7 @@ function choosing(form, table) {
     form.querySelector("[data-chosen]").textContent = n ? `✓ ${n}` : "";
     all.checked = n === boxes.length;
     all.indeterminate = n > 0 && n < boxes.length;
-    if (label) label.hidden = form.elements.kind.value !== label.dataset.forKind;
+    for (const field of fields) field.hidden = !field.dataset.forKind.split(" ").includes(form.elements.kind.value);
     form.querySelector("button").disabled = form.elements.scope.value === "chosen" && n === 0;
   }
 

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from helpers import World, keys
 
+from labeler import accounts
 from labeler.annotation.acts import Acts, Asked
 from labeler.annotation.ballots import Ballots, Overlap, outcome
 from labeler.annotation.decisions import Decision, Decisions
@@ -363,3 +364,122 @@ def test_whatever_people_do_the_queue_says_what_their_words_come_to(tmp_path, se
                 assert outcome(team.task, rows).state == "disputed"
             else:
                 assert rows == []
+
+
+# Tags: to send, to give, to know
+
+
+def tag(team, name, records, kind="tag"):
+    acts = Acts(team.store, team.project_id, team.task, 0.0)
+    id_ = acts.begin(Asked(kind, value=name, ids=tuple(records)), team.choi)
+    acts.go_on(id_)
+    return acts, id_
+
+
+def test_an_act_tags_records_and_is_undone_as_a_whole(team):
+    """Those that had the tag before keep it; nothing is decided."""
+    store = team.store
+    tag(team, "urgent", team.records[:2])
+    acts, id_ = tag(team, "urgent", team.records[:5])
+    row = store.acts.get(id_)
+    assert (row["changed"], json.loads(row["left_out"])) == (3, {"same": 2})
+    assert store.tags.names(team.project_id) == {"urgent": 5}
+    acts.undo(id_, team.choi)
+    acts.go_on(id_)
+    assert store.tags.having("urgent", team.records) == set(team.records[:2])
+    acts, id_ = tag(team, "urgent", team.records[:1], "untag")
+    assert store.tags.having("urgent", team.records) == {team.records[1]}
+    acts.undo(id_, team.choi)
+    acts.go_on(id_)
+    assert store.tags.having("urgent", team.records) == set(team.records[:2])
+    assert {team.state(id_) for id_ in team.records} == {"pending"}
+
+
+def test_a_query_finds_tagged_records(team):
+    tag(team, "다시 보기", team.records[1:3])
+    for query, found in (('tag:"다시 보기"', [2, 1]), ('태그:"다시 보기" state:pending', [2, 1]), ("tag:gold", [])):
+        table = RecordTable(team.store, team.project_id, team.task, parse(query), [team.task.name])
+        assert [row["id"] for row in table.page(10).rows] == [team.records[n] for n in found]
+
+
+@pytest.mark.parametrize("name", ["", " a", "a\nb", 'a"b', "x" * 41, "@nobody"])
+def test_a_tag_that_nobody_could_read_or_have_is_refused(team, name):
+    with pytest.raises(InputError):
+        tag(team, name, team.records[:1])
+
+
+def test_a_desk_with_a_tag_brings_the_records_that_have_it(team):
+    tag(team, "urgent", [team.records[4], team.records[2]])
+    queue, came = team.queue(), []
+    while (opened := next(iter(queue.next_few(1, team.kim, have=came, tag="urgent")), None)) is not None:
+        came.append(opened.record.id)
+    assert came == [team.records[2], team.records[4]]
+
+
+def test_what_is_given_to_a_person_comes_to_them_first_and_to_nobody_else(team):
+    """In every order; who has nothing of their own goes on with what is given to nobody."""
+    given = team.records[3:5]
+    for person in ("kim", "lee"):
+        accounts.set_member(team.store, team.project_id, team.people[PEOPLE.index(person)], "reviewer", None)
+    tag(team, "@kim", given)
+    near = team.queue(nearest=lambda text: given)
+    assert near.next(team.lee, "similar", similar_to="상자").record.id == team.records[0]
+    near.leave(team.lee)
+    for order in ("oldest", "random"):
+        queue = team.queue(order=order)
+        assert {one.record.id for one in queue.next_few(2, team.kim)} == set(given)
+        queue.leave(team.kim)
+        assert not {one.record.id for one in queue.next_few(len(team.records), team.lee)} & set(given)
+        queue.leave(team.lee)
+
+
+def known(tmp_path):
+    """A team of single decisions in which every record that comes is a known one, as long as there are any."""
+    team = Team(tmp_path, people=1)
+    for record in team.records[:2]:
+        team.approve(record, "positive", team.choi)
+    tag(team, "gold", team.records[:2])
+    return team, team.queue(gold_share=0.5)
+
+
+def test_known_records_come_as_if_nobody_had_decided_on_them(tmp_path, monkeypatch):
+    """What a person says of one changes nothing, and is kept to compare with what is known."""
+    monkeypatch.setattr("labeler.annotation.queue.random.random", lambda: 0.0)
+    team, queue = known(tmp_path)
+    opened = queue.next(team.kim, page="kim's")
+    record = opened.record.id
+    assert record in team.records[:2]
+    assert (opened.state, opened.annotation) == ("pending", None)
+    renewed = queue.renew(team.kim, record, "kim's")
+    assert (renewed.state, renewed.annotation) == ("pending", None)
+    decided = team.approve(record, "negative", team.kim)
+    assert (decided.state, team.value(record)) == ("approved", "positive")
+    assert team.faults() == []
+    other = queue.next(team.kim, have=[record])
+    assert other.record.id in set(team.records[:2]) - {record}
+    team.approve(other.record.id, "positive", team.kim)
+    # There is no third one.
+    assert queue.next(team.kim).record.id == team.records[2]
+    rows = [(row["reviewer_id"], json.loads(row["value"])) for row in team.store.ballots.newest(1, "sentiment", 10)]
+    assert rows == [(team.kim, "positive"), (team.kim, "negative")]
+
+
+def test_what_was_said_of_a_known_record_is_taken_back_like_any_other(tmp_path, monkeypatch):
+    """It comes again as it came, and whoever opens the record by its number sees its decision."""
+    monkeypatch.setattr("labeler.annotation.queue.random.random", lambda: 0.0)
+    team, queue = known(tmp_path)
+    record = queue.next(team.kim, page="kim's").record.id
+    team.approve(record, "negative", team.kim)
+    taken = team.decisions.undo(team.kim, page="kim's")
+    assert (taken.record_id, taken.state) == (record, "pending")
+    opened = queue.open(team.kim, record, "kim's")
+    assert (opened.state, opened.annotation) == ("pending", None)
+    team.approve(record, "positive", team.kim)
+    assert team.store.ballots.settled_by([team.store.annotations.current(record, "sentiment")["id"]]) == {}
+    assert queue.open(team.lee, record).state == "approved"
+
+
+def test_nobody_is_tested_on_what_they_decided_themselves(tmp_path, monkeypatch):
+    monkeypatch.setattr("labeler.annotation.queue.random.random", lambda: 0.0)
+    team, queue = known(tmp_path)
+    assert queue.next(team.choi).record.id == team.records[2]

@@ -21,15 +21,20 @@ from labeler.annotation.queue import is_blind
 from labeler.annotation.table import RecordTable, read
 from labeler.errors import Conflict, InputError, LabelError, NotFound
 from labeler.records import Value
+from labeler.sentence import N_
 from labeler.store import Row, Store, Tx
 from labeler.store.acts import DOING, DONE, ORIGIN, UNDOING, UNDONE
 from labeler.store.annotations import APPROVED, REJECTED
 from labeler.store.table import Place
+from labeler.store.tags import PERSON
 from labeler.store.work import DISPUTED
 from labeler.task import Task
+from labeler.text import checked_name
 
 APPROVE, LABEL, REJECT, REOPEN = "approve", "label", "reject", "reopen"
-KINDS = (APPROVE, LABEL, REJECT, REOPEN)
+TAG, UNTAG = TAGGING = ("tag", "untag")
+KINDS = (APPROVE, LABEL, REJECT, REOPEN, *TAGGING)
+"""What can be done with records. TAGGING decides nothing: the value is a tag."""
 SAME, BLIND, UNSUGGESTED, UNFIT, DECIDED, HELD, PENDING, WRITTEN, SHARED = (
     "same", "blind", "unsuggested", "unfit", "decided", "held", "pending", "written", "shared"
 )  # fmt: skip
@@ -37,7 +42,9 @@ SAME, BLIND, UNSUGGESTED, UNFIT, DECIDED, HELD, PENDING, WRITTEN, SHARED = (
 label, is decided (only pending suggestions are approved), is on somebody's desk, is pending already, was written by a
 model, is for several people to decide on."""
 MOST_CHOSEN = 5000
+LONGEST_TAG = 40
 SAMPLE, LOOKED_AT = 20, 20_000
+_NO_TAG = N_("A tag has 1 to %(most)s printable characters, and no quotes")
 _SLICE = 500
 _TOP = 2**62
 
@@ -89,6 +96,11 @@ class Acts:
                 whole = False
                 break
             found += len(rows)
+            if asked.kind in TAGGING:
+                same = len(self._tagged(asked, rows))
+                changing += len(rows) - same
+                left[SAME] += same
+                continue
             for row in rows:
                 state, value, why = self._fate(row, asked)
                 if why:
@@ -98,7 +110,7 @@ class Acts:
                 overwritten += row["state"] != "pending"
                 before.update(self._names(row["state"], read(self.task, row["value"], row["task_version"])))
                 after.update(self._names(state, value))
-        return Preview(found, changing, overwritten, whole, left, before, after)
+        return Preview(found, changing, overwritten, whole, +left, before, after)
 
     def begin(self, asked: Asked, reviewer_id: int | None) -> int:
         """Note an act and return its number; :meth:`go_on` does it. Raises :class:`InputError` as :meth:`preview`."""
@@ -123,7 +135,7 @@ class Acts:
             act = self._act(act_id, tx)
             if act["state"] != DONE:
                 raise Conflict("Only an act that is done can be undone")
-            if self._moved(tx) != act["moved"]:
+            if self._moved(tx) != act["moved"] and act["kind"] not in TAGGING:
                 raise Conflict("The labels of this task were changed since; undo that change first")
             self.store.acts.set(tx, act_id, UNDOING)
             self._event(tx, "act undone", reviewer_id, act_id, {"act": act["kind"], "query": act["query"]})
@@ -165,7 +177,26 @@ class Acts:
             if asked.value is None:
                 raise InputError("Choose the label to give")
             self.task.schema.parse(asked.value, None)
+        if asked.kind in TAGGING:
+            self._check_tag(asked)
         self._table(asked)
+
+    def _check_tag(self, asked: Asked) -> None:
+        name = checked_name(str(asked.value or ""), _NO_TAG, LONGEST_TAG)
+        if name != asked.value or '"' in name:
+            raise InputError(_NO_TAG, most=LONGEST_TAG)
+        if asked.kind == TAG and name.startswith(PERSON):
+            people = [row["name"] for row in self.store.projects.members(self.project_id)]
+            if name.removeprefix(PERSON) not in people:
+                raise InputError(
+                    "The project has no member %(name)r; there are: %(names)s", name=name.removeprefix(PERSON),
+                    names=", ".join(people),
+                )  # fmt: skip
+
+    def _tagged(self, asked: Asked, rows: Sequence[Row]) -> set[int]:
+        """Return those of the records that are as a tagging act would have them."""
+        having = self.store.tags.having(str(asked.value), [row["id"] for row in rows])
+        return having if asked.kind == TAG else {row["id"] for row in rows} - having
 
     def _table(self, asked: Asked) -> RecordTable:
         query: Query = parse(asked.query)
@@ -233,7 +264,7 @@ class Acts:
             self.store.write(lambda tx: self._finish(tx, self._act(act["id"], tx)))
             return
         left, given = Counter[str](), []
-        for row in rows:
+        for row in () if asked.kind in TAGGING else rows:
             state, value, why = self._fate(row, asked)
             if why:
                 left[why] += 1
@@ -246,16 +277,23 @@ class Acts:
             if (now["state"], now["edge"]) != (DOING, act["edge"]):
                 # Another went on meanwhile.
                 return
-            if self._moved(tx) != act["moved"]:
+            if self._moved(tx) != act["moved"] and asked.kind not in TAGGING:
                 # What it was to give may not be a label any more: what is done stays, and can be undone.
                 self.store.acts.set(tx, act["id"], DONE)
                 return
             if not rows:
                 self._finish(tx, now)
                 return
-            made = self._give(tx, act, asked, rows, given)
-            left[HELD] += len(given) - len(made)
-            self.store.acts.came_to(tx, now, rows[-1]["id"], len(rows), +left, made)
+            ids = [row["id"] for row in rows]
+            if asked.kind in TAGGING:
+                change = self.store.tags.put if asked.kind == TAG else self.store.tags.take_off
+                changed, made = len(change(tx, self.project_id, str(asked.value), ids, act["id"])), list[int]()
+                left[SAME] += len(rows) - changed
+            else:
+                made = self._give(tx, act, asked, rows, given)
+                changed = len(made)
+                left[HELD] += len(given) - changed
+            self.store.acts.came_to(tx, now, ids[-1], len(rows), +left, changed, made)
 
         self.store.write(work)
 
@@ -283,6 +321,7 @@ class Acts:
             if now["state"] != UNDOING or now["made"] != act["made"]:
                 return
             if not ranges:
+                self.store.tags.undo(tx, self.project_id, act["id"])
                 self.store.acts.set(tx, act["id"], UNDONE)
                 return
             first, last = ranges[-1]

@@ -15,6 +15,7 @@ from labeler.records import Record, Value
 from labeler.sentence import Sentence
 from labeler.store import Row, Store, Tx
 from labeler.store.annotations import APPROVED, IMPORTED, REJECTED, SCRATCH, WITHDRAWN
+from labeler.store.tags import GOLD
 from labeler.store.work import DISPUTED, PENDING
 from labeler.task import Task
 from labeler.text import clean_text
@@ -175,6 +176,8 @@ class Decisions:
             "agreement": agreement, "request_key": decision.request_key,
             "served": self.store.work.served(tx, *place, reviewer_id),
         }  # fmt: skip
+        if given["served"] == GOLD and current is not None:
+            return self._answer_known(tx, given | {"how": how}, row, current)
         if row["state"] == PENDING and self.ballots.needed(decision.record_id) > 1:
             return self._vote(tx, given | {"how": how})
         self._check_settled(row, current)
@@ -196,6 +199,16 @@ class Decisions:
         detail = {"ballot": number, "said": given["state"], "came_to": came_to}
         self._event(tx, "voted", given["reviewer_id"], record_id, None, detail)
         return Decided(number, record_id, given["state"], given["how"], version, given["value"], came_to=came_to)
+
+    def _answer_known(self, tx: Tx, given: dict[str, Any], row: Row, current: Row) -> Decided:
+        """Store what a person says of a record that is known: nothing of its decision changes."""
+        record_id, settled = given["record_id"], current["original_id"] or current["id"]
+        number = self.store.ballots.add(tx, given | {"gold": 1, "settled_id": settled})
+        self.store.work.release(tx, record_id, self.task.name)
+        self._event(tx, "voted", given["reviewer_id"], record_id, None, {"ballot": number, "said": given["state"]})
+        return Decided(
+            number, record_id, given["state"], given["how"], row["version"], given["value"], came_to=row["state"]
+        )
 
     def _check_settled(self, row: Row, current: Row | None) -> None:
         """Raise :class:`Forbidden` for one person's word on what several people say, unless it is an adjudicator's."""
@@ -298,6 +311,11 @@ class Decisions:
 
     def _take_ballot(self, tx: Tx, last: Row, reviewer_id: int, request_key: str | None) -> Decided:
         record_id = last["record_id"]
+        if last["gold"]:
+            self.store.ballots.end(tx, [last["id"]], by=request_key)
+            row = self.store.work.get(record_id, self.task.name, tx)
+            version = row["version"] if row else 0
+            return Decided(last["id"], record_id, PENDING, SCRATCH, version, None, took_back=last)
         if last["settled_id"] is not None:
             self._withdraw(tx, last["settled_id"], reviewer_id)
         self.store.ballots.end(tx, [last["id"]], by=request_key)

@@ -63,6 +63,7 @@ FIELDS = {
     ),
     "flag": Field(_TEXT, "표시", N_("What the suggestion is marked with, such as a cut text")),
     "act": Field(_NUMBER, "일괄", N_("The number of the act on many records that decided")),
+    "tag": Field(_TEXT, "태그", N_("The tag of the record, such as gold, or @kim for records that are given to kim")),
     "key": Field(_TEXT, "키", N_("The key of the record")),
     "product": Field(_TEXT, "상품", N_("The product of the record")),
     "import": Field(_NUMBER, "가져오기", N_("The number of the import that brought the record")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from labeler.errors import Conflict, NotFound
 from labeler.records import Record
 from labeler.sentence import Sentence
 from labeler.store import Row, Store, Tx
+from labeler.store.tags import GOLD, PERSON
 from labeler.store.work import DISAGREEMENT, DISPUTED, OLDEST, ORDERS, PENDING, SCORE, SIMILAR
 from labeler.task import Task
 
@@ -74,6 +76,22 @@ class Opened:
     disputed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a page asks for. ``ranked`` are records by their likeness; with ``tag`` only records that have it come."""
+
+    reviewer_id: int
+    token: str
+    order: str
+    ranked: Sequence[int]
+    scored_by: str | None
+    tag: str
+
+    @property
+    def state(self) -> str:
+        return DISPUTED if self.order == DISPUTED else PENDING
+
+
 def is_blind(project_id: int, task: str, record_id: int, share: float) -> bool:
     """Return whether a record is shown without its suggestion: fixed per record, spread evenly.
 
@@ -108,6 +126,7 @@ class Queue:
         self.lease = float(settings["claim_minutes"]) * 60
         self.blind_share = float(settings["blind_share"])
         self.order = str(settings["order"])
+        self.gold_share = float(settings["gold_share"])
 
     def next(
         self, reviewer_id: int, order: str = "", have: Sequence[int] = (), similar_to: str = "", page: str = ""
@@ -123,12 +142,14 @@ class Queue:
         have: Sequence[int] = (),
         similar_to: str = "",
         page: str = "",
+        tag: str = "",
     ) -> list[Opened]:
         """Claim and return the next records, at most ``count`` and none when nothing is left for this page.
 
         ``have`` are the records already on the page's desk (this one and the prefetched). A record that ``page`` holds
         but does not have (it was loaded again) comes first. What the reviewer skipped comes back when there is nothing
-        else, here on the desk either: the page asks again once those are decided.
+        else, here on the desk either: the page asks again once those are decided. What was given to the reviewer
+        comes first, and what was given to others not at all. With ``tag`` only records that have it come.
 
         Safe against two people, pages or processes that ask at once: the records are chosen and claimed in one
         transaction. Raises :class:`NotFound` for an order that there is not.
@@ -140,22 +161,23 @@ class Queue:
         if name == SIMILAR and similar_to.strip() and self.nearest is not None:
             ranked = self.nearest(similar_to)
         scored_by = self.scored_by() if name == SCORE and self.scored_by is not None else None
-        token = page or secrets.token_hex(8)
+        asked = _Asked(reviewer_id, page or secrets.token_hex(8), name, ranked, scored_by, tag)
 
-        def work(tx: Tx) -> list[Row]:
-            rows: list[Row] = []
+        def work(tx: Tx) -> list[tuple[Row, bool]]:
+            rows: list[tuple[Row, bool]] = []
             there = list(have)
             while len(rows) < count:
-                record_id = self._pick(tx, reviewer_id, token, name, there, ranked, scored_by)
-                if record_id is None:
+                picked = self._pick(tx, asked, there)
+                if picked is None:
                     break
+                record_id, served = picked
                 there.append(record_id)
-                rows.append(self._claimed(tx, record_id, reviewer_id, token, name))
+                rows.append((self._claimed(tx, record_id, reviewer_id, asked.token, served), served == GOLD))
             return rows
 
         rows = self.store.write(work)
-        records = self.store.records.many([row["record_id"] for row in rows])
-        return [self._opened(row, token, record=records.get(row["record_id"])) for row in rows]
+        records = self.store.records.many([row["record_id"] for row, _ in rows])
+        return [self._opened(row, asked.token, record=records.get(row["record_id"]), gold=gold) for row, gold in rows]
 
     def lacks(self, order: str = "", similar_to: str = "") -> str:
         """Return in a sentence what an order has too little of to go by, and what to do; empty if it has enough."""
@@ -175,31 +197,51 @@ class Queue:
     def _place(self) -> tuple[int, str]:
         return self.project_id, self.task.name
 
-    def _pick(
-        self, tx: Tx, reviewer_id: int, token: str, order: str, have: Sequence[int], ranked: Sequence[int],
-        scored_by: str | None,
-    ) -> int | None:  # fmt: skip
-        rooms = self.store.work
-        state = DISPUTED if order == DISPUTED else PENDING
-        for record_id in rooms.held_by(tx, *self._place, reviewer_id, token, state):
+    def _pick(self, tx: Tx, asked: _Asked, have: Sequence[int]) -> tuple[int, str] | None:
+        """Return the record that comes next, and what it is served for: the order, or as one that is known (GOLD)."""
+        rooms, who = self.store.work, asked.reviewer_id
+        for record_id in rooms.held_by(tx, *self._place, who, asked.token, asked.state):
             if record_id not in have:
-                return record_id
-        by = OLDEST if order == SIMILAR else order
+                return record_id, asked.order
+        if self.gold_share and asked.state == PENDING and not asked.tag and random.random() < self.gold_share:
+            known = rooms.gold(tx, *self._place, have, who)
+            if known is not None:
+                return known, GOLD
         for _ in range(2):
-            for start in range(0, len(ranked), _AT_ONCE):
-                near = [id_ for id_ in ranked[start : start + _AT_ONCE] if id_ not in have]
-                free = rooms.pending(*self._place, near, tx, reviewer_id)
-                if free:
-                    return free[0]
-            found = rooms.front(*self._place, by, 1, tuple(have), tx, reviewer_id=reviewer_id, scored_by=scored_by)
-            if found:
-                return found[0]
+            found = self._free(tx, asked, have)
+            if found is not None:
+                return found, asked.order
             # What lies undecided on this desk comes before what was skipped.
-            if rooms.pending(*self._place, have, tx, reviewer_id, only_free=False, state=state):
+            if rooms.pending(*self._place, have, tx, who, only_free=False, state=asked.state):
                 return None
-            if not rooms.forget_skips(tx, *self._place, reviewer_id):
+            if not rooms.forget_skips(tx, *self._place, who):
                 return None
         return None
+
+    def _free(self, tx: Tx, asked: _Asked, have: Sequence[int]) -> int | None:
+        """Return the first record in the order asked for that is free for the reviewer."""
+        rooms, who = self.store.work, asked.reviewer_id
+        mine = self._given(tx, who)
+        for start in range(0, len(asked.ranked), _AT_ONCE):
+            near = [id_ for id_ in asked.ranked[start : start + _AT_ONCE] if id_ not in have]
+            free = rooms.pending(*self._place, near, tx, who, mine=mine)
+            if free:
+                return free[0]
+        by = OLDEST if asked.order == SIMILAR else asked.order
+        for tag in [asked.tag] if asked.tag or not mine else [mine, ""]:
+            found = rooms.front(
+                *self._place, by, 1, tuple(have), tx, reviewer_id=who, scored_by=asked.scored_by, tag=tag, mine=mine
+            )
+            if found:
+                return found[0]
+        return None
+
+    def _given(self, tx: Tx, reviewer_id: int) -> str:
+        """Return the tag of what is given to a reviewer; empty where nothing is given to anybody."""
+        if not self.store.tags.is_anything_given(tx, self.project_id):
+            return ""
+        person = self.store.people.get(reviewer_id, tx)
+        return f"{PERSON}{person['name'] if person else ''}"
 
     def _claimed(self, tx: Tx, record_id: int, reviewer_id: int, token: str, served: str = "") -> Row:
         """Claim a record, ``served`` in an order, and return its row of the queue as it is in this transaction."""
@@ -225,7 +267,8 @@ class Queue:
 
         row, held_by = self.store.write(work)
         own = self.store.ballots.own(record_id, self.task.name, reviewer_id) if row["state"] == PENDING else None
-        return self._opened(row, "" if held_by else token, held_by, own=own)
+        gold = self.store.work.served(None, record_id, self.task.name, reviewer_id) == GOLD
+        return self._opened(row, "" if held_by else token, held_by, own=own, gold=gold)
 
     def renew(self, reviewer_id: int, record_id: int, page: str) -> Opened | None:
         """Open a record once more that lies ready on a page; None if the page does not hold it any more.
@@ -243,14 +286,15 @@ class Queue:
             return None if holds(tx) is None else self._claimed(tx, record_id, reviewer_id, page)
 
         row, left = self._row(None, record_id), holds(None)
+        gold = self.store.work.served(None, record_id, self.task.name, reviewer_id) == GOLD
         if left is not None and left < MOST_OF_IT * self.lease:
             claimed, left = self.store.write(work), self.lease
             if claimed is None:
                 return None
             row = claimed
-        if left is None or row["state"] not in (PENDING, DISPUTED):
+        if left is None or not (gold or row["state"] in (PENDING, DISPUTED)):
             return None
-        return replace(self._opened(row, page), lease=left)
+        return replace(self._opened(row, page, gold=gold), lease=left)
 
     def look(self, record_id: int) -> Opened:
         """Return a record as it stands in the queue, and take it from nobody."""
@@ -270,9 +314,12 @@ class Queue:
         return row
 
     def _opened(
-        self, row: Row, token: str, held_by: str | None = None, record: Record | None = None, own: Row | None = None
-    ) -> Opened:
-        record_id = row["record_id"]
+        self, row: Row, token: str, held_by: str | None = None, record: Record | None = None, own: Row | None = None,
+        gold: bool = False,
+    ) -> Opened:  # fmt: skip
+        """Return an opened record: as the reviewer's ``own`` ballot says, or as one that nobody has decided on."""
+        record_id, state = row["record_id"], PENDING if gold else row["state"]
+        decided = own or (None if gold else self.store.annotations.current(record_id, self.task.name))
         return Opened(
             # One that is gone meanwhile is looked for once more, to say so.
             record=record or self.store.records.get(record_id),
@@ -280,12 +327,12 @@ class Queue:
             token=token,
             version=row["version"],
             lease=self.lease,
-            blind=row["state"] == PENDING and own is None and self._is_blind(record_id),
-            state=row["state"] if own is None else own["state"],
+            blind=state == PENDING and own is None and self._is_blind(record_id),
+            state=state if own is None else own["state"],
             suggestion_id=row["suggestion_id"],
-            annotation=own or self.store.annotations.current(record_id, self.task.name),
+            annotation=decided,
             held_by=held_by,
-            disputed=row["state"] == DISPUTED,
+            disputed=state == DISPUTED,
         )
 
     def _is_blind(self, record_id: int) -> bool:
@@ -327,8 +374,9 @@ class Queue:
 
         def work(tx: Tx) -> None:
             row = self._row(tx, record_id)
+            gold = self.store.work.served(tx, record_id, self.task.name, reviewer_id) == GOLD
             self.store.work.release(tx, record_id, self.task.name, reviewer_id)
-            if row["state"] not in (PENDING, DISPUTED):
+            if not (gold or row["state"] in (PENDING, DISPUTED)):
                 return
             self.store.work.skip(tx, record_id, self.task.name, reviewer_id)
             self.store.events.add(

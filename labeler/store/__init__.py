@@ -38,6 +38,7 @@ from labeler.store.replays import Replays
 from labeler.store.search import index_pictures, index_texts, lacks_pictures, tidy, unsearchable
 from labeler.store.splits import Splits
 from labeler.store.suggestions import Suggestions
+from labeler.store.tags import Tags
 from labeler.store.upkeep import Upkeep
 from labeler.store.vectors import Vectors
 from labeler.store.views import Views
@@ -83,6 +84,7 @@ class Store:
         self.replays = Replays(self.db)
         self.views = Views(self.db)
         self.acts = Acts(self.db)
+        self.tags = Tags(self.db)
         self.written = Written(self.db)
         self.judgements = Judgements(self.db)
         self.removal = Removal(self.db)

@@ -49,9 +49,10 @@ class Acts:
         return self.db.all("SELECT * FROM acts WHERE state IN ('doing', 'undoing') ORDER BY id")
 
     def came_to(
-        self, tx: Tx, act: Row, edge: int, looked: int, left_out: Mapping[str, int], made: Sequence[int]
+        self, tx: Tx, act: Row, edge: int, looked: int, left_out: Mapping[str, int], changed: int, made: Sequence[int]
     ) -> None:
-        """Note a slice: down to which record, how many were looked at and left out, and which decisions it made."""
+        """Note a slice: down to which record, how many were looked at, left out and changed, and which decisions it
+        made."""
         left, ranges = Counter(strictjson.loads(act["left_out"])), strictjson.loads(act["made"])
         left.update(left_out)
         if made:
@@ -60,7 +61,7 @@ class Acts:
             """UPDATE acts SET edge = :edge, looked = looked + :looked, changed = changed + :changed, left_out = :left,
                made = :made WHERE id = :id""",
             {
-                "id": act["id"], "edge": edge, "looked": looked, "changed": len(made), "left": strictjson.dumps(left),
+                "id": act["id"], "edge": edge, "looked": looked, "changed": changed, "left": strictjson.dumps(left),
                 "made": strictjson.dumps(ranges),
             },
         )  # fmt: skip

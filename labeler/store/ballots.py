@@ -17,8 +17,8 @@ from labeler.store.records import unused
 OPEN = "ended_at IS NULL AND settled_id IS NULL"
 _NOW = """LEFT JOIN annotations a ON a.id = b.settled_id"""
 # Nobody has voted or decided on the record since.
-_LAST = """(b.settled_id IS NULL OR (a.superseded_by IS NULL AND a.reviewer_id IS NULL AND NOT EXISTS (
-             SELECT 1 FROM ballots n WHERE n.settled_id = b.settled_id AND n.id > b.id)))"""
+_LAST = """(b.settled_id IS NULL OR b.gold = 1 OR (a.superseded_by IS NULL AND a.reviewer_id IS NULL AND NOT EXISTS (
+             SELECT 1 FROM ballots n WHERE n.settled_id = b.settled_id AND n.gold = 0 AND n.id > b.id)))"""
 
 
 class Ballots:
@@ -31,12 +31,15 @@ class Ballots:
         if before is not None:
             self.end(tx, [before["id"]])
         sql = f"""INSERT INTO ballots (id, project_id, record_id, task, task_version, state, value, how, blind,
-                 reviewer_id, seconds, suggestion_id, agreement, request_key, served, after_id, created_at)
+                 reviewer_id, seconds, suggestion_id, agreement, request_key, served, gold, settled_id, after_id,
+                 created_at)
                  VALUES ({unused("ballots")}, :project_id, :record_id, :task, :task_version, :state, :value, :how,
-                 :blind, :reviewer_id, :seconds, :suggestion_id, :agreement, :request_key, :served,
+                 :blind, :reviewer_id, :seconds, :suggestion_id, :agreement, :request_key, :served, :gold,
+                 :settled_id,
                  COALESCE((SELECT MAX(id) FROM annotations), 0), :now) RETURNING id"""
         value = None if row["value"] is None else strictjson.dumps(row["value"])
-        return int(tx.value(sql, row | {"value": value, "now": time.time()}))
+        more = {"gold": 0, "settled_id": None} | row
+        return int(tx.value(sql, more | {"value": value, "now": time.time()}))
 
     def by_request(self, tx: Tx, request_key: str) -> Row | None:
         """Return the ballot that came with a request, or that its undo ended."""
@@ -51,7 +54,8 @@ class Ballots:
     def settled_by(self, annotation_ids: Sequence[int]) -> dict[int, list[Row]]:
         """Return the ballots that decisions settled, by the number of the decision (of an original, if undone)."""
         sql = """SELECT b.*, r.name AS reviewer FROM ballots b JOIN reviewers r ON r.id = b.reviewer_id
-                 WHERE b.settled_id IN (SELECT value FROM json_each(:ids)) AND b.ended_at IS NULL ORDER BY b.id"""
+                 WHERE b.settled_id IN (SELECT value FROM json_each(:ids)) AND b.ended_at IS NULL AND b.gold = 0
+                 ORDER BY b.id"""
         found: dict[int, list[Row]] = {}
         for row in self.db.all(sql, {"ids": strictjson.dumps(list(annotation_ids))}):
             found.setdefault(row["settled_id"], []).append(row)
@@ -101,7 +105,7 @@ class Ballots:
 
     def reopen(self, tx: Tx, annotation_id: int) -> int:
         """Let the ballots that a decision settled wait again; return how many there are."""
-        sql = "UPDATE ballots SET settled_id = NULL WHERE settled_id = :a AND ended_at IS NULL"
+        sql = "UPDATE ballots SET settled_id = NULL WHERE settled_id = :a AND ended_at IS NULL AND gold = 0"
         return tx.run(sql, {"a": annotation_id})
 
     def end(self, tx: Tx, ids: Sequence[int], by: str | None = None) -> None:

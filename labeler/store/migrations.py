@@ -1001,7 +1001,7 @@ def _check_size(path: Path, head: bytes) -> None:
 
 @migrations()
 def m040_ballots(db: SqliteUtils) -> None:
-    """Several people say of a record what it is, each alone; a consensus or an adjudicator settles it."""
+    """Several people say of a record what it is, and a consensus or an adjudicator settles it; tags on records."""
     _execute(
         db,
         """CREATE TABLE ballots (
@@ -1010,7 +1010,7 @@ def m040_ballots(db: SqliteUtils) -> None:
             blind INTEGER NOT NULL DEFAULT 0, reviewer_id INTEGER NOT NULL REFERENCES reviewers(id), seconds REAL,
             suggestion_id INTEGER REFERENCES suggestions(id), agreement REAL, request_key TEXT UNIQUE,
             served TEXT NOT NULL DEFAULT '', created_at REAL NOT NULL, ended_at REAL, ended_by TEXT UNIQUE,
-            settled_id INTEGER, after_id INTEGER NOT NULL);
+            settled_id INTEGER, after_id INTEGER NOT NULL, gold INTEGER NOT NULL DEFAULT 0);
         CREATE UNIQUE INDEX ballots_open ON ballots (record_id, task, reviewer_id)
             WHERE ended_at IS NULL AND settled_id IS NULL;
         CREATE INDEX ballots_record ON ballots (record_id);
@@ -1018,5 +1018,11 @@ def m040_ballots(db: SqliteUtils) -> None:
         CREATE INDEX ballots_reviewer ON ballots (reviewer_id, project_id, task, id) WHERE ended_at IS NULL;
         CREATE INDEX ballots_settled ON ballots (settled_id) WHERE settled_id IS NOT NULL;
         CREATE INDEX ballots_suggestion ON ballots (suggestion_id) WHERE suggestion_id IS NOT NULL;
-        ALTER TABLE annotations ADD COLUMN reason TEXT;""",
+        CREATE UNIQUE INDEX ballots_gold ON ballots (record_id, task, reviewer_id) WHERE ended_at IS NULL AND gold = 1;
+        ALTER TABLE annotations ADD COLUMN reason TEXT;
+        CREATE TABLE tags (
+            project_id INTEGER NOT NULL REFERENCES projects(id), name TEXT NOT NULL,
+            record_id INTEGER NOT NULL REFERENCES records(id), act_id INTEGER NOT NULL, off_by INTEGER,
+            PRIMARY KEY (project_id, name, record_id)) WITHOUT ROWID;
+        CREATE INDEX tags_record ON tags (record_id, name) WHERE off_by IS NULL;""",
     )

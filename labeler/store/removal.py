@@ -55,6 +55,7 @@ _OF_RECORDS = (
             "judgements",
             "rankings",
             "comparable",
+            "tags",
         )
     ),
     f"{_ERASE} WHERE record_id {_IN}",
@@ -115,6 +116,7 @@ _ELSEWHERE = (
     ("exports", ("manifest", "folder"), N_("manifests of exports")),
     ("views", ("name", "address"), N_("kept views of the records")),
     ("acts", ("query", "value"), N_("acts on many records")),
+    ("tags", ("name",), N_("tags of other records")),
     ("events", ("detail",), N_("events")),
 )
 

@@ -41,7 +41,7 @@ OF_DECISIONS = frozenset({"act", "agreement", "seconds", "by", "how", "version",
 _VOTERS = """EXISTS (SELECT 1 FROM ballots b JOIN reviewers z ON z.id = b.reviewer_id
     WHERE b.settled_id = COALESCE(a.original_id, a.id) AND b.ended_at IS NULL AND z.name {among})"""
 _IS_OF_RECORDS = frozenset({"copy", "product", "written"})
-_OF_RECORDS = frozenset({"added", "key", "product", "import", "language", "meta"})
+_OF_RECORDS = frozenset({"added", "key", "product", "import", "language", "meta", "tag"})
 NAMED = ("key", "product", "import")
 """Fields by which a few records are found at once."""
 _OPERATORS = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
@@ -213,6 +213,9 @@ def _where(term: Term, n: int, params: dict[str, Any]) -> str | None:
     if term.name == "flag":
         found = " OR ".join(f"INSTR(s.flags, {mark})" for mark in marks) or "COALESCE(s.flags, '[]') <> '[]'"
         return _negated(term, found)
+    if term.name == "tag":
+        tagged = "SELECT 1 FROM tags g WHERE g.record_id = r.id AND g.off_by IS NULL"
+        return _negated(term, f"EXISTS ({tagged} AND g.name IN ({', '.join(marks)}))")
     if term.name == "by":
         # Who said what a record was settled by decided it, too.
         among = f"IN ({', '.join(marks)})" if marks else "IS NOT NULL"

@@ -11,6 +11,7 @@ from labeler.store.ballots import OPEN
 from labeler.store.counts import WORK, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import GROUP, REVIEW, enqueue, kind_of
+from labeler.store.tags import ASSIGNED, GOLD
 
 OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR = "oldest", "score", "disagreement", "random", "similar"
 ORDERS = (OLDEST, SCORE, DISAGREEMENT, RANDOM, SIMILAR)
@@ -21,13 +22,13 @@ _ANSWERING = "answering"
 _NONE = {"pending": 0, "disputed": 0, "approved": 0, "rejected": 0}
 # Each order reads its own index from the front; a record without the number comes after those that have it.
 _ORDERED = {
-    OLDEST: ("", "record_id"),
+    OLDEST: ("", "w.record_id"),
     # Scores of different backends are never compared: one backend's records come after another's.
-    SCORE: ("AND score IS NOT NULL", "scored_by, score, record_id"),
-    _ANSWERING: ("AND score IS NOT NULL AND scored_by = :backend", "score, record_id"),
-    DISAGREEMENT: ("AND disagreement IS NOT NULL", "disagreement DESC, record_id"),
-    RANDOM: ("", "shuffle"),
-    DISPUTED: ("", "record_id"),
+    SCORE: ("AND w.score IS NOT NULL", "w.scored_by, w.score, w.record_id"),
+    _ANSWERING: ("AND w.score IS NOT NULL AND w.scored_by = :backend", "w.score, w.record_id"),
+    DISAGREEMENT: ("AND w.disagreement IS NOT NULL", "w.disagreement DESC, w.record_id"),
+    RANDOM: ("", "w.shuffle"),
+    DISPUTED: ("", "w.record_id"),
 }
 # A clock that jumped ahead must not leave a claim standing for a day: none reaches further than it was given for. That
 # goes by the claim's own lease, so that a shorter one in the settings frees nothing that is held.
@@ -40,6 +41,10 @@ _UNSKIPPED = """NOT EXISTS (SELECT 1 FROM skips s WHERE s.record_id = w.record_i
 # Nobody gets what they have said something of: it waits for others.
 _UNVOTED = f"""NOT EXISTS (SELECT 1 FROM ballots b WHERE b.record_id = w.record_id AND b.task = w.task
                AND b.reviewer_id = :who AND {OPEN})"""
+# What is given to others does not come to the person whose tag is ``mine``.
+_UNGIVEN = f"""(NOT EXISTS (SELECT 1 FROM tags o WHERE o.record_id = w.record_id AND {ASSIGNED})
+                OR EXISTS (SELECT 1 FROM tags o WHERE o.record_id = w.record_id AND o.name = :mine
+                           AND o.off_by IS NULL))"""
 _THEIRS = f"{_UNSKIPPED} AND (w.state = 'disputed' OR {_UNVOTED})"
 # What the queue should say of a record, by the annotations: the one in force decides, without one it is pending.
 _IN_FORCE = """LEFT JOIN annotations a ON a.record_id = w.record_id AND a.task = w.task
@@ -115,14 +120,19 @@ class Work:
         only_free: bool = True,
         reviewer_id: int | None = None,
         scored_by: str | None = None,
+        tag: str = "",
+        mine: str = "",
     ) -> list[int]:
         """Return the next pending records that nobody holds (``only_free``), in the given order (not ``similar``).
 
         The order DISPUTED has disputed records alone. The order by score begins with what the backend ``scored_by``
         scored; then come those of the others, one backend after the other. With ``reviewer_id`` the records that this
-        reviewer skipped, or has voted on, are left out.
+        reviewer skipped, or has voted on, are left out. With ``tag`` only the records that have it are looked at; with
+        the tag of a person, ``mine``, none that is given to others.
         """
         found: list[int] = []
+        rows = "tags g CROSS JOIN work w ON w.record_id = g.record_id" if tag else "work w"
+        of_tag = "AND g.project_id = :p AND g.name = :tag AND g.off_by IS NULL" if tag else ""
         orders = [order] if order in (OLDEST, RANDOM, DISPUTED) else [order, OLDEST]
         state = DISPUTED if order == DISPUTED else PENDING
         if order == SCORE and scored_by is not None:
@@ -131,24 +141,41 @@ class Work:
             where, by = _ORDERED[name]
             taken = (*skip, *found)
             marks = ",".join(str(int(id_)) for id_ in taken)
-            sql = f"""SELECT w.record_id FROM work w WHERE w.project_id = :p AND w.task = :t AND w.state = '{state}'
-                      {where} {f"AND w.record_id NOT IN ({marks})" if taken else ""}
+            sql = f"""SELECT w.record_id FROM {rows} WHERE w.project_id = :p AND w.task = :t AND w.state = '{state}'
+                      {of_tag} {f"AND {_UNGIVEN}" if mine else ""} {where}
+                      {f"AND w.record_id NOT IN ({marks})" if taken else ""}
                       {f"AND {_FREE}" if only_free else ""} {f"AND {_THEIRS}" if reviewer_id is not None else ""}
                       ORDER BY {by} LIMIT :limit"""
             params = {"p": project_id, "t": task, "limit": limit - len(found), "now": time.time(), "who": reviewer_id}
+            params |= {"tag": tag, "mine": mine}
             found += [row["record_id"] for row in (tx or self.db).all(sql, params | {"backend": scored_by})]
             if len(found) >= limit:
                 break
+        return found
+
+    def gold(self, tx: Tx, project_id: int, task: str, skip: Sequence[int], reviewer_id: int) -> int | None:
+        """Return an approved record with the tag GOLD that nobody holds, and that a reviewer has not decided on yet."""
+        sql = f"""SELECT w.record_id FROM tags g CROSS JOIN work w ON w.record_id = g.record_id
+                  WHERE g.project_id = :p AND g.name = '{GOLD}' AND g.off_by IS NULL AND w.task = :t
+                  AND w.state = 'approved' AND {_FREE} AND {_UNSKIPPED}
+                  AND w.record_id NOT IN (SELECT value FROM json_each(:skip))
+                  AND NOT EXISTS (SELECT 1 FROM ballots b WHERE b.record_id = w.record_id AND b.task = w.task
+                    AND b.reviewer_id = :who AND b.ended_at IS NULL)
+                  AND NOT EXISTS (SELECT 1 FROM annotations a WHERE a.record_id = w.record_id AND a.task = w.task
+                    AND a.reviewer_id = :who)
+                  ORDER BY w.shuffle LIMIT 1"""
+        params = {"p": project_id, "t": task, "who": reviewer_id, "now": time.time()}
+        found: int | None = tx.value(sql, params | {"skip": strictjson.dumps(list(skip))})
         return found
 
     def ground(self, project_id: int, task: str, order: str) -> Ground:
         """Return what the order SCORE or DISAGREEMENT can go by; few rows are read, however many wait."""
         where, by = _ORDERED[order]
         params = {"p": project_id, "t": task, "most": COUNTED}
-        rows = "FROM work WHERE project_id = :p AND task = :t AND state = 'pending'"
+        rows = "FROM work w WHERE project_id = :p AND task = :t AND state = 'pending'"
         known = self.db.value(f"SELECT COUNT(*) FROM (SELECT 1 {rows} {where} LIMIT :most)", params)
-        most = self.db.value(f"SELECT {order} {rows} {where} ORDER BY {by} LIMIT 1", params)
-        first = f"SELECT suggestion_id {rows} ORDER BY record_id LIMIT :most"
+        most = self.db.value(f"SELECT w.{order} {rows} {where} ORDER BY {by} LIMIT 1", params)
+        first = f"SELECT suggestion_id {rows} ORDER BY w.record_id LIMIT :most"
         suggested = self.db.value(f"SELECT COUNT(suggestion_id) FROM ({first})", params)
         pending = min(self.counts(project_id, task)["pending"], COUNTED)
         return Ground(pending, int(known), order != DISAGREEMENT or bool(most), int(suggested))
@@ -162,18 +189,20 @@ class Work:
         reviewer_id: int | None = None,
         only_free: bool = True,
         state: str = PENDING,
+        mine: str = "",
     ) -> list[int]:
         """Return those of ``record_ids`` that are pending (or in another ``state``) and free, in the given order.
 
-        With ``reviewer_id`` the records that this reviewer skipped, or has voted on, are left out.
+        With ``reviewer_id`` the records that this reviewer skipped, or has voted on, are left out; with the tag of a
+        person, ``mine``, those that are given to others.
         """
         if not record_ids:
             return []
         marks = ",".join(str(int(id_)) for id_ in record_ids)
         sql = f"""SELECT w.record_id FROM work w WHERE w.record_id IN ({marks}) AND w.task = :t
                   AND w.project_id = :p AND w.state = :state {f"AND {_FREE}" if only_free else ""}
-                  {f"AND {_THEIRS}" if reviewer_id is not None else ""}"""
-        params = {"p": project_id, "t": task, "now": time.time(), "who": reviewer_id, "state": state}
+                  {f"AND {_THEIRS}" if reviewer_id is not None else ""} {f"AND {_UNGIVEN}" if mine else ""}"""
+        params = {"p": project_id, "t": task, "now": time.time(), "who": reviewer_id, "state": state, "mine": mine}
         free = {row["record_id"] for row in (tx or self.db).all(sql, params)}
         return [id_ for id_ in record_ids if id_ in free]
 
@@ -283,10 +312,10 @@ class Work:
         params = {"r": record_id, "t": task, "p": project_id, "who": reviewer_id, "token": token, "lease": lease}
         tx.run(sql, params | {"until": time.time() + lease, "served": served})
 
-    def served(self, tx: Tx, record_id: int, task: str, reviewer_id: int) -> str:
+    def served(self, tx: Tx | None, record_id: int, task: str, reviewer_id: int) -> str:
         """Return the order that brought a record to a reviewer; empty if it was opened by its number."""
         sql = "SELECT served FROM claims WHERE record_id = :r AND task = :t AND reviewer_id = :who"
-        return str(tx.value(sql, {"r": record_id, "t": task, "who": reviewer_id}) or "")
+        return str((tx or self.db).value(sql, {"r": record_id, "t": task, "who": reviewer_id}) or "")
 
     def anybody(self, tx: Tx) -> bool:
         """Whether somebody labels now, in any project: a record lies open on a desk."""

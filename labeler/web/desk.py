@@ -10,6 +10,7 @@ from typing import Any
 from flask import Blueprint, g, jsonify, render_template, request, url_for
 from flask_babel import get_locale
 
+from labeler.annotation.acts import LONGEST_TAG
 from labeler.annotation.decisions import Decided, Decision, Decisions
 from labeler.annotation.queue import Queue
 from labeler.errors import Forbidden, InputError, LabelerError, NotFound
@@ -29,8 +30,8 @@ _MOST = 5
 
 @blueprint.get("")
 def page(project_id: int, task: str) -> Any:
-    """Show the desk, empty: its script asks for the first record. ``record`` opens one, ``order`` sets the order, and
-    ``similar`` the text of the order "similar".
+    """Show the desk, empty: its script asks for the first record. ``record`` opens one, ``order`` sets the order,
+    ``similar`` the text of the order "similar", and with ``tag`` only records that have it come.
 
     :raise 404: the project does not have the task, or the order does not exist
     """
@@ -40,6 +41,7 @@ def page(project_id: int, task: str) -> Any:
     if order not in orders:
         raise NotFound("No queue order %(name)r; there are: %(names)s", name=order[:40], names=", ".join(orders))
     similar = request.args.get("similar", "")[:500] if order == SIMILAR else ""
+    tag = request.args.get("tag", "")[:LONGEST_TAG]
     config = {
         "api": url_for("desk.page", project_id=project_id, task=task) + "/api/",
         "signIn": url_for("signin.form"),
@@ -51,6 +53,7 @@ def page(project_id: int, task: str) -> Any:
         "lease": view.lease,
         "order": order,
         "similar": similar,
+        "tag": tag,
         "record": request.args.get("record", type=int),
     }
     return render_template(
@@ -63,6 +66,7 @@ def page(project_id: int, task: str) -> Any:
         orders=orders,
         order=order,
         similar=similar,
+        tag=tag,
         similar_by=_similar_by(),
         guide=view.guide(),
         adjudicates=adjudicates(),
@@ -92,7 +96,7 @@ def next_record(project_id: int, task: str) -> Any:
     if asked[0] == DISPUTED and not adjudicates():
         raise Forbidden("Only an adjudicator or an admin settles what people disagree on")
     queue = _queue(view.task)
-    found = view.payloads(queue.next_few(count, g.person["id"], *asked))
+    found = view.payloads(queue.next_few(count, g.person["id"], *asked, _text(body, "tag")))
     if not found:
         return "", 204
     lacks = translated(queue.lacks(_text(body, "order"), _text(body, "similar_to"))) or None

@@ -10,7 +10,7 @@ from flask import Blueprint, flash, g, render_template, request, url_for
 from flask_babel import get_locale
 
 from labeler import strictjson
-from labeler.annotation.acts import LABEL, Acts
+from labeler.annotation.acts import LABEL, LONGEST_TAG, TAG, TAGGING, Acts
 from labeler.annotation.acts import Asked as Act
 from labeler.annotation.query import FIELDS, LONGEST, META, Query, parse, quoted
 from labeler.annotation.table import PATIENCE, Page, RecordTable, read
@@ -28,7 +28,7 @@ from labeler.web.words import ACTS, _, word
 PAGE = 50
 COLUMNS = ("suggested", "score", "label", "state", "by", "date")
 """Of the table, beside the text; :data:`MORE` can be chosen too, and each column of the metadata."""
-MORE = ("how", "agreement", "disagreement", "seconds", "model", "product", "key", "version", "added")
+MORE = ("tags", "how", "agreement", "disagreement", "seconds", "model", "product", "key", "version", "added")
 COUNTED = 2000
 _MAX_ID = 2**62
 _FACETS = ("state", "label", "suggested", "how", "by")
@@ -38,7 +38,7 @@ TITLES = {
     "state": N_("State"), "label": N_("Decided label"), "suggested": N_("Suggested label"), "score": N_("Score"),
     "how": N_("Kind of decision"), "by": N_("Reviewer"), "date": N_("Decided"), "agreement": N_("Agreement"),
     "disagreement": N_("Disagreement"), "seconds": N_("Seconds"), "model": N_("Model"), "product": N_("Product"),
-    "key": N_("Key"), "version": N_("Version"), "added": N_("Added"),
+    "key": N_("Key"), "tags": N_("Tags"), "version": N_("Version"), "added": N_("Added"),
 }  # fmt: skip
 LEFT_OUT = {
     "same": N_("They have it already"), "blind": N_("To be decided without a suggestion in sight"),
@@ -47,7 +47,7 @@ LEFT_OUT = {
     "pending": N_("They are pending already"), "written": N_("A model wrote them: a person has to read each"),
     "shared": N_("Several people decide on them"),
 }  # fmt: skip
-_ACT_FIELDS = ("q", "task", "scope", "record", "kind", "label")
+_ACT_FIELDS = ("q", "task", "scope", "record", "kind", "label", "tag")
 _AT_ONCE = 1.5
 ORDER_TITLES = {
     "newest": N_("Newest first"), "oldest": N_("Oldest first"), "lowest": N_("Lowest score first"),
@@ -190,7 +190,7 @@ def _act_asked() -> tuple[Task, Act]:
     task = project_task(query.task or text("task", 100))
     ids = tuple(sorted({int(one) for one in texts("record") if one.isdecimal()})) if text("scope") == "chosen" else None
     kind, name = text("kind", 20), text("label", 200)
-    value = task.schema.candidates().get(name) if kind == LABEL else None
+    value = task.schema.candidates().get(name) if kind == LABEL else text("tag", 100) if kind in TAGGING else None
     return task, Act(kind, query.text, value, ids)
 
 
@@ -207,6 +207,7 @@ def _act_shown(act_id: int) -> dict[str, Any]:
         "task": task,
         "titles": _act_titles(task, Act(row["kind"], row["query"], value)),
         "going": row["state"] in ONGOING,
+        "tag": value if row["kind"] == TAG else None,
         "left_out": [(LEFT_OUT[name], n) for name, n in strictjson.loads(row["left_out"]).items()],
         "sample": [
             {
@@ -218,13 +219,20 @@ def _act_shown(act_id: int) -> dict[str, Any]:
             }
             for one in sample
         ],
-        "found": url_for("records.page", project_id=g.project["id"], task=task.name, q=f"act:{act_id}"),
+        "found": url_for(
+            "records.page",
+            project_id=g.project["id"],
+            task=task.name,
+            q=f"tag:{quoted(str(value))}" if row["kind"] in TAGGING else f"act:{act_id}",
+        ),
     }  # fmt: skip
 
 
 def _act_titles(task: Task, act: Act) -> str:
     said = str(_(ACTS[act.kind])) if act.kind in ACTS else act.kind
-    return said if act.value is None else f"{said}: {task.schema.past.render(act.value, _language())}"
+    if act.value is None:
+        return said
+    return f"{said}: {act.value if act.kind in TAGGING else task.schema.past.render(act.value, _language())}"
 
 
 def _named_counts(task: Task, counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -282,6 +290,9 @@ def _shown(asked: Asked, found: Page, edge: Place | None, columns: Sequence[str]
         columns=columns,
         kinds=ACTS,
         labels=_givable(asked.task),
+        tags=store.tags.names(project_id) if g.role == "admin" else {},
+        longest_tag=LONGEST_TAG,
+        tagged=store.tags.of(ids) if "tags" in columns else {},
         acts=store.acts.of(project_id, 5) if asked.task is not None and g.role == "admin" else [],
         choices=[*COLUMNS, *MORE, *(f"{META}{name}" for name in columns_of(store.db, project_id))],
         titles=TITLES,
@@ -374,7 +385,8 @@ def _typing(task: Task | None, tasks: Mapping[str, Task]) -> dict[str, Any]:
     labels = [] if task is None else [(one.name, one.titled(language)) for one in task.schema.past.labels]
     members = [(row["name"], "") for row in store.projects.members(g.project["id"])]
     listed = {"task": [(name, one.titled(language)) for name, one in tasks.items()], "label": labels}
-    listed |= {"suggested": labels, "by": members}
+    tags = [(name, f"{n:,}") for name, n in store.tags.names(g.project["id"]).items()]
+    listed |= {"suggested": labels, "by": members, "tag": tags}
     fields = [
         {
             "name": field.korean if language == "ko" else name,

@@ -32,7 +32,7 @@ def _(text: str, /, **values: Any) -> str:
 
 ACTS = {
     "approve": N_("Approve the suggestions"), "label": N_("Give a label"), "reject": N_("Reject"),
-    "reopen": N_("Put back to pending"),
+    "reopen": N_("Put back to pending"), "tag": N_("Add a tag"), "untag": N_("Take off a tag"),
 }  # fmt: skip
 WORDS = {
     # States of records, runs and imports

@@ -53,11 +53,11 @@ function build(root) {
   });
   const supply = new Supply({
     api, outbox, drafts, front, trouble, page, marks,
-    order: { order: config.order, similar_to: config.similar }, finish: () => front.finish(progress),
+    order: { order: config.order, similar_to: config.similar, tag: config.tag }, finish: () => front.finish(progress),
   });
   const decisions = new Decisions({ api, outbox, drafts, supply, front, progress, trouble, marks });
   const commands = new Commands(root, { api, supply, front, decisions, dialogs, trouble });
-  new Order(root, (order) => supply.reorder(order));
+  new Order(root, (order) => supply.reorder({ ...order, tag: config.tag }));
 
   document.addEventListener("visibilitychange", () => document.hidden || progress.refresh());
   addEventListener("online", () => outbox.retryNow());
