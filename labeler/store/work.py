@@ -139,6 +139,9 @@ class Work:
             orders.insert(0, _ANSWERING)
         for name in orders:
             where, by = _ORDERED[name]
+            if tag and by == "w.record_id":
+                # As the tags are stored: nothing is sorted.
+                by = "g.record_id"
             taken = (*skip, *found)
             marks = ",".join(str(int(id_)) for id_ in taken)
             sql = f"""SELECT w.record_id FROM {rows} WHERE w.project_id = :p AND w.task = :t AND w.state = '{state}'
