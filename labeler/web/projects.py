@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Blueprint, flash, g, render_template, request, url_for
+from flask import Blueprint, flash, g, render_template, url_for
 from flask_babel import get_locale
 
-from labeler import accounts, strictjson
+from labeler import accounts
 from labeler.backends.ensemble.backend import EnsembleBackend
 from labeler.backends.ensemble.learn import Learned
 from labeler.errors import InputError, NotFound
@@ -18,7 +18,7 @@ from labeler.web import uploads
 from labeler.web.access import admin_only, instance, takes_upload
 from labeler.web.errors import plugin_failure
 from labeler.web.forms import go_on, text, texts, whole
-from labeler.web.words import ACTS, _, setting_title, word
+from labeler.web.words import _
 
 log = logging.getLogger("labeler.web")
 PAGE = 50
@@ -134,14 +134,6 @@ def _agreement(project_id: int, task: Task) -> list[dict[str, Any]]:
     return [{"name": model or backend, "rows": rows} for (backend, model), rows in found.items()]
 
 
-def _number(name: str) -> int | None:
-    """Return the number of a record in the address of a page; None without one."""
-    raw = request.args.get(name)
-    if raw is not None and not (raw.isdecimal() and len(raw) < 20 and 0 < int(raw) < _MAX_ID):
-        raise NotFound("There is no such page")
-    return None if raw is None else int(raw)
-
-
 # People: accounts of the instance, and who is a member of what
 
 
@@ -149,35 +141,6 @@ def _number(name: str) -> int | None:
 @admin_only
 def people() -> Any:
     return _people_page()
-
-
-@blueprint.get("/people/acts")
-@admin_only
-def acts() -> Any:
-    """What was done beside labeling, and by whom; ``before`` is the number after which the next page goes on."""
-    rows = instance().store.events.acts(_number("before"), PAGE)
-    more = url_for("projects.acts", before=rows[-1]["id"]) if len(rows) == PAGE else None
-    return render_template("acts.html", acts=[dict(row) | {"said": _said_of(row)} for row in rows], more=more)
-
-
-def _said_of(act: Any) -> list[str]:
-    """Return what an event says beside who and what: whom and what it was done to."""
-    detail = strictjson.loads(act["detail"])
-    found = [act["account"], act["project"], act["task"], detail.get("format"), detail.get("address")]
-    found += [_(ACTS[detail["act"]]) if detail["act"] in ACTS else None, detail["query"]] if "act" in detail else []
-    if "run" in detail:
-        found.append(_("Run %(number)s", number=detail["run"]))
-    if "role" in detail:
-        found.append(word(detail["role"]) if detail["role"] else _("Removed from the project"))
-    if "disabled" in detail:
-        found.append(_("Close account") if detail["disabled"] else _("Open again"))
-    found += [setting_title(name) for name in detail.get("changed", [])]
-    found += [f"{old} → {new}" for how in ("renamed", "merged") for old, new in detail.get(how, {}).items()]
-    ways = {"retired": _("Retired"), "reopened": _("Put back to pending")}
-    found += [f"{words}: {name}" for how, words in ways.items() for name in detail.get(how, [])]
-    if "openai_base_url" in detail.get("changed", []):
-        found.append(detail["openai_base_url"])
-    return [str(part) for part in found if part]
 
 
 @blueprint.post("/people/accounts")
