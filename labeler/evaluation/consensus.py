@@ -26,7 +26,7 @@ Of simulated reviewers with so many, the likely label is right nearly as often a
 good (at most 0.7 points less), and 1.5 to 7 points more often where some guess. With a third, it loses up to 2 points.
 """
 NOT_ONE = N_("The values of this task are not one label of a list")
-TOO_FEW = N_("Habits of reviewers show from %(least)s labels on, on records with three of them; there are %(n)s")
+TOO_FEW = N_("Records of three reviewers or more need %(least)s labels in all, and have %(n)s")
 _CLOSE, _ROUNDS = 1e-6, 1000
 
 
