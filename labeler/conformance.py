@@ -200,10 +200,16 @@ def _round_trip(task: Task) -> None:
         strata = schema.strata(value)
         _keep(strata and all(isinstance(name, str) for name in strata), f"strata({value!r}) must be names")
         _keep(schema.agreement(value, value) == 1.0, f"agreement({value!r}, itself) is not 1.0")
+        _keep(schema.disagreement(value, value) == 0.0, f"disagreement({value!r}, itself) is not 0.0")
         for other in values:
             there, back = schema.agreement(value, other), schema.agreement(other, value)
             said = f"agreement({value!r}, {other!r}) is {there}, and {back} turned round"
             _keep(0 <= there <= 1 and there == back, said)
+            there, back = schema.disagreement(value, other), schema.disagreement(other, value)
+            said = f"disagreement({value!r}, {other!r}) is {there}, and {back} turned round"
+            _keep(there >= 0 and there == back, said)
+            said = f"majority({[value, value, other]!r}) is not what two of three say"
+            _keep(schema.majority([value, value, other]) == value, said)
         for language in LANGUAGES:
             rendered = schema.render(value, language)
             _keep(isinstance(rendered, str), f"render({value!r}, {language!r}) must return a text, not {rendered!r}")

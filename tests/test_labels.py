@@ -470,6 +470,61 @@ def test_agreement_is_a_similarity(name, data):
     assert schema.agreement(a, a) == 1.0
 
 
+@pytest.mark.parametrize("name", SCHEMAS)
+@given(data=st.data())
+def test_disagreement_is_none_where_values_are_equal(name, data):
+    """Symmetric, and at least 0: in no bounds, as only ratios of it count."""
+    schema = SCHEMAS[name]
+    a, b = data.draw(values(schema)), data.draw(values(schema))
+    assert schema.disagreement(a, b) == schema.disagreement(b, a) >= 0.0
+    assert schema.disagreement(a, a) == 0.0
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@given(data=st.data())
+def test_a_majority_is_a_value_or_none(name, data):
+    """What two of three say is what most say; of others comes a value that the schema takes, or none."""
+    schema = SCHEMAS[name]
+    a, b, c = (data.draw(values(schema)) for _ in range(3))
+    assert schema.majority([a, a, b]) == schema.majority([b, a, a]) == a
+    found = schema.majority([a, b, c])
+    assert found is None or schema.parse(found, REVIEW) == found
+
+
+@pytest.mark.parametrize(
+    ("schema", "given", "majority"),
+    [
+        pytest.param(CHOICE, ["positive", "positive", "neutral"], "positive", id="two of three"),
+        pytest.param(CHOICE, ["positive", "neutral"], None, id="a tie"),
+        pytest.param(CHOICE, ["positive", "positive", "neutral", "negative"], None, id="half are not most"),
+        pytest.param(CHOICE, ["positive"], "positive", id="one"),
+        pytest.param(CHOICE, [], None, id="nobody"),
+        pytest.param(ANY_CHOICE, ["", "", "neutral"], "", id="most left it out"),
+        pytest.param(RATING, [3, 5, 5], 5, id="a rating"),
+        pytest.param(RATING, [3, 4, 5], None, id="no median"),
+        pytest.param(TREE, [["taste/texture"], ["taste/texture", "price/value"], []], ["taste/texture"], id="labels"),
+        pytest.param(TREE, [["taste/texture"], ["price/value"], []], None, id="few left all out"),
+        pytest.param(TREE, [["taste/texture"], [], []], [], id="most left all out"),
+        pytest.param(FLAT, [["기쁨", "짜증"], ["짜증", "놀람"], ["기쁨", "놀람"]], None, id="three where two may be"),
+        pytest.param(
+            KEYWORDS, [[keyword("사과", 0)], [keyword("사과", 0), keyword("달아요", 4)], [keyword("사과가", 0)]],
+            [keyword("사과", 0)], id="keywords at their place",
+        ),
+        pytest.param(
+            SPANS,
+            [[{"label": label, **keyword("사과", 0)}] for label in ("aspect", "aspect", "opinion")],
+            [{"label": "aspect", **keyword("사과", 0)}], id="spans with their label",
+        ),
+        pytest.param(TEXT, ["달다", "달아요", "달콤"], None, id="texts"),
+        pytest.param(SUMMARY, [{"good": "달다"}, {"good": "달다", "bad": "질김"}, {}], {"good": "달다"}, id="parts"),
+        pytest.param(SUMMARY, [{"good": "달다"}, {"good": "달아요"}, {"bad": "질김"}], None, id="a part without one"),
+    ],
+)  # fmt: skip
+def test_majority_by_hand(schema, given, majority):
+    """More than half: of the values, or of the lists for each label and each stretch. It is never guessed."""
+    assert schema.majority(given) == majority
+
+
 @pytest.mark.parametrize(
     ("schema", "a", "b", "agreement"),
     [

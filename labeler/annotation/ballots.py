@@ -63,13 +63,19 @@ class Shown:
 
 
 def outcome(task: Task, ballots: Sequence[Row]) -> Outcome:
-    """Return what more than half of the ballots say. One that the labels of today cannot hold speaks for nothing."""
+    """Return what more than half of the ballots say; see :meth:`labeler.labels.LabelSchema.majority`.
+
+    Where some give no value, as they reject the record or the labels of today cannot hold theirs, the others must all
+    say the same.
+    """
     rejected = sum(ballot["state"] == REJECTED for ballot in ballots)
     if 2 * rejected > len(ballots):
         return Outcome(REJECTED)
     values = [value for ballot in ballots if (value := said(task, ballot)) is not None]
-    settled = task.schema.consensus(values, len(ballots))
-    return Outcome(DISPUTED) if settled is None else Outcome(APPROVED, settled)
+    settled = task.schema.majority(values) if 2 * len(values) > len(ballots) else None
+    if settled is None or (len(values) < len(ballots) and any(value != settled for value in values)):
+        return Outcome(DISPUTED)
+    return Outcome(APPROVED, settled)
 
 
 def said(task: Task, ballot: Row) -> Value | None:

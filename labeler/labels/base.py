@@ -146,19 +146,16 @@ class LabelSchema(ABC):
     def strata(self, value: Value) -> tuple[str, ...]:
         """Return what the value counts as, for balance, statistics and splits; at least one name."""
 
-    def consensus(self, values: Sequence[Value], people: int) -> Value | None:
-        """Return what more than half of ``people`` say, None if there is no such thing. ``values`` are canonical.
-
-        Those who gave no value are counted among the people. Here only equal values are the same.
-        """
-        for value in values:
-            if 2 * sum(other == value for other in values) > people:
-                return value
-        return None
-
     @abstractmethod
     def agreement(self, a: Value, b: Value) -> float:
         """Return how far two canonical values agree, in [0, 1]; symmetric, 1.0 for equal ones."""
+
+    def disagreement(self, a: Value, b: Value) -> float:
+        """Return how far two canonical values are from agreeing: at least 0, symmetric, 0 for equal ones.
+
+        Krippendorff's alpha and the kappas weigh by it. Only the ratio of two such numbers counts, so any unit will do.
+        """
+        return 1.0 - self.agreement(a, b)
 
     @abstractmethod
     def render(self, value: Value, language: str) -> str:
@@ -171,6 +168,11 @@ class LabelSchema(ABC):
     def vote(self, votes: Sequence[Vote]) -> tuple[Value, float] | None:
         """Return the weighted winner and its share of the weight in [0, 1]; None if this schema cannot vote."""
         return None
+
+    def majority(self, values: Sequence[Value]) -> Value | None:
+        """Return what more than half of some canonical values say; None where there is no such value."""
+        found = most_voted([(value, 1.0) for value in values])
+        return found[0] if found and found[1] > 0.5 else None
 
     def candidates(self) -> dict[str, Value]:
         """Return the values that a backend can score one by one, by name; empty if the schema has no closed list.
@@ -441,6 +443,22 @@ def most_voted(votes: Sequence[Vote]) -> Vote | None:
 
     best = max((value for value, _ in votes), key=weight_of)
     return best, weight_of(best) / total
+
+
+def held_by_most(schema: LabelSchema, values: Sequence[Value]) -> Value | None:
+    """Return the list of what more than half of some lists hold, by which kinds of such lists have their majority.
+
+    None where nothing is left though not most of the lists are empty, as that would say what few of them say, and where
+    the schema refuses what is left.
+    """
+    parts = [part for value in values for part in value]
+    found = [part for n, part in enumerate(parts) if part not in parts[:n] and parts.count(part) > len(values) / 2]
+    if not found and sum(not value for value in values) <= len(values) / 2:
+        return None
+    try:
+        return schema.parse(found)
+    except LabelError:
+        return None
 
 
 def weigh(votes: Sequence[tuple[str, float]]) -> dict[str, float]:

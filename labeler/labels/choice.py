@@ -13,6 +13,7 @@ from labeler.labels.base import (
     LabelSchema,
     Vote,
     describe_type,
+    held_by_most,
     known_label,
     or_left_out,
     several,
@@ -268,6 +269,10 @@ class Choices(LabelSchema):
         shares = [min(weights[name] / total, 1.0) for name in chosen]
         none = sum(weight for value, weight in votes if not value) / total
         return sorted(chosen, key=self._leaves.__getitem__), sum(shares) / len(shares) if shares else none
+
+    def majority(self, values: Sequence[Value]) -> Value | None:
+        """The labels that more than half of the sets hold."""
+        return held_by_most(self, values)
 
     def candidates(self) -> dict[str, Value]:
         return {name: [name] for name in self._leaves}

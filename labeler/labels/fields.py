@@ -126,6 +126,18 @@ class Fields(LabelSchema):
             scores.append(result[1])
         return value, sum(scores) / len(scores)
 
+    def majority(self, values: Sequence[Value]) -> dict[str, Any] | None:
+        """Each part has its own; None as soon as one part has none, or is missing in one of the values."""
+        found: dict[str, Any] = {}
+        for name, schema in self.parts.items():
+            given = [self.spread(value)[name] for value in values]
+            part = None if None in given else schema.majority(given)
+            if part is None:
+                return None
+            if part != schema.empty():
+                found[name] = part
+        return found
+
     def extract(self, votes: Sequence[Vote], text: str) -> Value | None:
         """What each part extracts; parts of which the neighbours say nothing are left out."""
         found: dict[str, Any] = {}

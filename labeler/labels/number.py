@@ -96,6 +96,10 @@ class Number(LabelSchema):
             return float(a == b)
         return float(a == b or (self.step is not None and abs(a - b) < self.step))
 
+    def disagreement(self, a: Value, b: Value) -> float:
+        """Interval: the squared distance. Equal or not where it may be left out: nothing lies at no number."""
+        return super().disagreement(a, b) if self.optional else float(a - b) ** 2
+
     def distance(self, a: Value, b: Value) -> float | None:
         return None if EMPTY in (a, b) else float(abs(a - b))
 
@@ -180,6 +184,10 @@ class Date(LabelSchema):
 
     def agreement(self, a: Value, b: Value) -> float:
         return float(a == b)
+
+    def disagreement(self, a: Value, b: Value) -> float:
+        """Interval: the squared days between. Equal or not where it may be left out: no day is far from none."""
+        return super().disagreement(a, b) if self.optional else float(self.distance(a, b) or 0) ** 2
 
     def distance(self, a: Value, b: Value) -> float | None:
         """Days."""

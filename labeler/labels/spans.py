@@ -14,6 +14,7 @@ from labeler.labels.base import (
     LabelSchema,
     Vote,
     describe_type,
+    held_by_most,
     known_label,
     overlap_f1,
     several,
@@ -95,6 +96,10 @@ class Keywords(LabelSchema):
     def agreement(self, a: Value, b: Value) -> float:
         """Soft span F1 over the offsets."""
         return overlap_f1([(k["start"], k["end"]) for k in a], [(k["start"], k["end"]) for k in b])
+
+    def majority(self, values: Sequence[Value]) -> Value | None:
+        """The keywords that more than half of the lists hold, each at the same place."""
+        return held_by_most(self, values)
 
     def render(self, value: Value, language: str) -> str:
         return ", ".join(keyword["text"] for keyword in value)
@@ -189,6 +194,10 @@ class Spans(LabelSchema):
         if not left and not right:
             return 1.0
         return 2 * len(left & right) / (len(left) + len(right))
+
+    def majority(self, values: Sequence[Value]) -> Value | None:
+        """The stretches that more than half of the lists hold, each with the same label."""
+        return held_by_most(self, values)
 
     def render(self, value: Value, language: str) -> str:
         return ", ".join(f"{span['text']} [{self.label(span['label']).titled(language)}]" for span in value)
