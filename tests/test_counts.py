@@ -45,7 +45,7 @@ def test_counts_follow_decisions_and_what_takes_them_back(world: World) -> None:
 
     accept(first, "positive")
     accept(second, "negative", blind=True)
-    assert store.work.counts(world.project_id, "sentiment") == {"pending": 10, "approved": 2, "rejected": 0}
+    assert store.work.counts(world.project_id, "sentiment") == {"pending": 10, "disputed": 0, "approved": 2, "rejected": 0}
     assert store.annotations.how_counts(world.project_id, "sentiment") == {"accepted": 1, "scratch": 1}
     rows = store.annotations.agreement(world.project_id, "sentiment", "1")
     assert {(row["blind"], row["n"], row["agreement"]) for row in rows} == {(0, 1, 1.0), (1, 1, 0.0)}
@@ -53,7 +53,7 @@ def test_counts_follow_decisions_and_what_takes_them_back(world: World) -> None:
     assert [row["blind"] for row in store.annotations.agreement(world.project_id, "sentiment", "1")] == [0]
     world.reject(third)
     world.approve(first, "neutral")
-    assert store.work.counts(world.project_id, "sentiment") == {"pending": 10, "approved": 1, "rejected": 1}
+    assert store.work.counts(world.project_id, "sentiment") == {"pending": 10, "disputed": 0, "approved": 1, "rejected": 1}
     assert store.counts.faults() == []
 
 
@@ -71,8 +71,8 @@ def test_counts_follow_records_that_come_and_go(instance: Instance, people: dict
     assert store.records.counts(id_) == {"records": 7, "duplicates": 1, "groups": 2}
     assert store.records.near_duplicates(id_) == 1
     assert store.work.counts_by_task(id_) == {
-        "sentiment": {"pending": 6, "approved": 0, "rejected": 0},
-        "summary_polarity": {"pending": 2, "approved": 0, "rejected": 0},
+        "sentiment": {"pending": 6, "disputed": 0, "approved": 0, "rejected": 0},
+        "summary_polarity": {"pending": 2, "disputed": 0, "approved": 0, "rejected": 0},
     }
     project = store.projects.get(id_)
     decisions, ids = instance.decisions(project, instance.project_task(project, "sentiment")), [1, 4, 5]
@@ -112,7 +112,7 @@ def test_counts_of_an_older_database_are_made(tmp_path: Path, monkeypatch: pytes
     with Store(tmp_path / "labeler.db") as store:
         assert store.records.counts(1) == {"records": 2, "duplicates": 0, "groups": 1}
         assert store.records.near_duplicates(1) == 1
-        assert store.work.counts(1, "usage") == {"pending": 1, "approved": 1, "rejected": 0}
+        assert store.work.counts(1, "usage") == {"pending": 1, "disputed": 0, "approved": 1, "rejected": 0}
         assert store.counts.faults() == []
 
 

@@ -62,6 +62,7 @@ TABLE: dict[str, set[str]] = {
     "projects.set_member": ADMINS,
     "projects.overview": MEMBERS,
     "numbers.page": NUMBERS,
+    "team.page": NUMBERS,
     "numbers.download": NUMBERS,
     "records.page": MEMBERS,
     "records.counts": MEMBERS,
@@ -258,7 +259,8 @@ RIGHTS = {
     "runs": {"runs.start", "replays.start", "replays.again"},
     "exports": {"exports.form", "exports.show", "exports.check", "exports.make", "exports.download"},
     "numbers": {
-        "numbers.page", "numbers.download", "replays.form", "replays.show", "replays.progress", "replays.cells"
+        "numbers.page", "numbers.download", "team.page", "replays.form", "replays.show", "replays.progress",
+        "replays.cells",
     },
 }  # fmt: skip
 

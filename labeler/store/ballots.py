@@ -79,6 +79,13 @@ class Ballots:
                   WHERE b.reviewer_id = :who AND b.project_id = :p AND b.task = :t AND w.state = 'pending' AND {OPEN}"""
         return int(self.db.value(sql, {"who": reviewer_id, "p": project_id, "t": task}))
 
+    def count_waiting(self, project_id: int, task: str) -> int:
+        """Return how many records of a task somebody has voted on that wait for others."""
+        sql = f"""SELECT COUNT(DISTINCT b.record_id) FROM ballots b
+                  JOIN work w ON w.record_id = b.record_id AND w.task = b.task
+                  WHERE b.project_id = :p AND b.task = :t AND w.state = 'pending' AND {OPEN}"""
+        return int(self.db.value(sql, {"p": project_id, "t": task}))
+
     def last_of(
         self, project_id: int, task: str, reviewer_id: int, limit: int, tx: Tx | None = None, only_last: bool = False
     ) -> list[Row]:
@@ -93,9 +100,16 @@ class Ballots:
         return (tx or self.db).all(sql, params)
 
     def newest(self, project_id: int, task: str, most: int) -> list[Row]:
-        """Return ``record_id``, ``reviewer_id``, ``state``, ``value``, ``task_version`` and ``blind`` of the newest."""
-        sql = """SELECT record_id, reviewer_id, state, value, task_version, blind FROM ballots
-                 WHERE project_id = :p AND task = :t AND ended_at IS NULL ORDER BY id DESC LIMIT :most"""
+        """Return ``record_id``, ``reviewer_id``, ``state``, ``value``, ``task_version`` and ``gold`` of the newest.
+
+        ``now`` and ``now_version`` are of the label that was approved for their record, None where there is none.
+        """
+        sql = """SELECT b.record_id, b.reviewer_id, b.state, b.value, b.task_version, b.gold, a.value AS now,
+                 a.task_version AS now_version FROM (
+                   SELECT * FROM ballots WHERE project_id = :p AND task = :t AND ended_at IS NULL
+                   ORDER BY id DESC LIMIT :most) AS b
+                 JOIN work w ON w.record_id = b.record_id AND w.task = b.task
+                 LEFT JOIN annotations a ON a.id = w.annotation_id AND a.state = 'approved' ORDER BY b.id DESC"""
         return self.db.all(sql, {"p": project_id, "t": task, "most": most})
 
     def settle(self, tx: Tx, record_id: int, task: str, annotation_id: int) -> None:

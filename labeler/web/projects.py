@@ -117,6 +117,7 @@ def _standing(project_id: int, task: Task) -> dict[str, Any]:
         "how": {name: how.get(name, 0) for name in (ACCEPTED, CORRECTED, SCRATCH, IMPORTED, BULK)},
         "agreement": _agreement(project_id, task),
         "learned": _learned(task),
+        "several": instance().ballots(g.project, task).overlap.people > 1,
     }
 
 
