@@ -194,6 +194,7 @@ def change_account(
         store.people.change(tx, reviewer_id, **changes)
         if disabled:
             store.work.release_all(tx, reviewer_id)
+            store.notes.pass_on(tx, reviewer_id)
         if store.people.admins(tx) == 0:
             raise InputError("An instance needs an admin who can sign in; make another account one first")
         store.events.add(tx, "account changed", reviewer_id=by, detail={"account": reviewer_id, **changes})
@@ -220,6 +221,7 @@ def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None
         if role is None:
             store.projects.remove_member(tx, project_id, reviewer_id)
             store.work.release_all(tx, reviewer_id, project_id)
+            store.notes.pass_on(tx, reviewer_id, project_id)
         else:
             store.projects.add_member(tx, project_id, reviewer_id, role)
         if before and store.projects.admins(project_id, tx) == 0:

@@ -11,6 +11,7 @@ from typing import Any
 from labeler.annotation import relabel
 from labeler.annotation.comparing import Comparing
 from labeler.annotation.decisions import Decisions
+from labeler.annotation.notes import Notes
 from labeler.annotation.relabel import TaskSettings
 from labeler.errors import InputError, SettingError
 from labeler.extras import AUTO, check_embedder
@@ -214,6 +215,9 @@ class Projects(Files):
     def decisions(self, project: Mapping[str, Any], task: Task) -> Decisions:
         lease = self.project_settings(project)["claim_minutes"] * 60
         return Decisions(self.store, int(project["id"]), task, lease)
+
+    def notes(self, project: Mapping[str, Any], task: Task) -> Notes:
+        return Notes(self.store, int(project["id"]), task)
 
     def comparing(self, project: Mapping[str, Any], task: Task) -> Comparing:
         return Comparing(self.store, int(project["id"]), task, self.project_settings(project))

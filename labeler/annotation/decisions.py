@@ -137,15 +137,18 @@ class Decisions:
             self._check_first(tx, row, current, reviewer_id, decision)
         state = APPROVED if decision.action == "approve" else REJECTED
         how, agreement = self._compare(tx, decision, value)
-        if self.store.written.is_written(decision.record_id, tx):
-            # It was let in because the free suggestion says what was asked for: that they agree measures nothing.
+        told = decision.blind and self.store.annotations.was_told(tx, decision.record_id, self.task.name, reviewer_id)
+        if told or self.store.written.is_written(decision.record_id, tx):
+            # Written, it was let in because the free suggestion says what was asked for; and who was told the
+            # suggestion after a blind decision has seen it. That they agree measures nothing.
             agreement = None
         annotation_id = self.store.annotations.add(
             tx,
             {
                 "project_id": self.project_id, "record_id": decision.record_id, "task": self.task.name,
                 "task_version": self.task.version, "state": state, "value": value, "how": how,
-                "blind": int(decision.blind), "reviewer_id": reviewer_id, "suggestion_id": decision.suggestion_id,
+                "blind": int(decision.blind and not told), "reviewer_id": reviewer_id,
+                "suggestion_id": decision.suggestion_id,
                 "seconds": None if decision.seconds is None else min(max(decision.seconds, 0.0), MAX_SECONDS),
                 "agreement": agreement, "supersedes": current["id"] if current else None,
                 "request_key": decision.request_key,
@@ -334,7 +337,7 @@ class Decisions:
         return [
             {
                 "record_id": row["record_id"], "text": row["text"], "state": row["state"], "how": row["how"],
-                "value": self._stored(row),
+                "value": self._stored(row), "blind": bool(row["blind"]), "suggestion_id": row["suggestion_id"],
                 "ago": max(0.0, time.time() - row["created_at"]),
             }
             for row in rows
