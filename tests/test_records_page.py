@@ -128,7 +128,7 @@ def test_the_command_lists_counts_and_writes_what_the_page_shows(
 
     assert "approved  Negative 0.40  reviewer" in said("--query", "task:sentiment label:부정")
     table = said("--task", "sentiment", "--query", "state:approved", "--format", "csv").splitlines()
-    assert table[0] == "key,text,product,state,label,suggested,score,agreement,by,how,decided"
+    assert table[0] == "key,text,product,state,label,suggested,score,agreement,by,how,decided,flagged,asked"
     assert len(table) == 2 and ",approved,negative,positive,0.4,,reviewer," in table[1]
     assert '"label":"negative"' in said("--task", "sentiment", "--query", "label:negative", "--format", "jsonl")
     assert "state: pending" in said("--task", "sentiment", "--count")

@@ -61,7 +61,7 @@ FIELDS = {
         dict(zip(IS, ("블라인드", "중복", "상품", "제안있음", "읽지못함", "이견있음", "모델작성"), strict=True)),
     ),
     "flagged": Field(
-        _CLOSED, "깃발", N_("Whether a note on it waits for whoever adjudicates"), {"yes": "예", "no": "아니오"}
+        _CLOSED, "검토요청", N_("Whether a note on it waits for whoever adjudicates"), {"yes": "예", "no": "아니오"}
     ),
     "asked": Field(_TEXT, "질문", N_("Who is asked in a note on it")),
     "flag": Field(_TEXT, "표시", N_("What the suggestion is marked with, such as a cut text")),

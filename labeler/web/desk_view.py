@@ -207,11 +207,7 @@ class DeskView:
         if row is None or row["version"] != version:
             return None
         value = strictjson.loads(row["value"])
-        try:
-            carried = self.task.carried(value, row["task_version"])
-        except (LabelError, KeyError, TypeError, AttributeError):
-            # Half a value, under labels that were changed since.
-            return None
+        carried = self.task.carried(value, row["task_version"])
         return None if carried is None and value is not None else {"value": carried}
 
     def _titled(self, label: str) -> str:

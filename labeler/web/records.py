@@ -365,7 +365,7 @@ def _titled(asked: Asked, name: str, value: str) -> str:
     if name in ("state", "how"):
         return str(word(value))
     if name == "flagged":
-        return str(_("Flag"))
+        return str(_("Flagged"))
     if name in ("by", "asked") or asked.task is None:
         return value
     return str(_("empty")) if value == NO_LABEL else asked.task.schema.past.label(value).titled(_language())
