@@ -51,6 +51,11 @@ def admin_only(view: View) -> View:
     return view
 
 
+def adjudicates() -> bool:
+    """Return whether the person settles what others flag in the project of the address."""
+    return bool(g.role == accounts.ADMIN)
+
+
 def takes_upload(view: View) -> View:
     """Mark a view whose request may be as long as an upload may be; all others take small bodies only."""
     view.takes_upload = True  # type: ignore[attr-defined]

@@ -15,11 +15,11 @@ from labeler.errors import InputError, LabelerError, NotFound
 from labeler.store.annotations import APPROVED
 from labeler.store.work import ORDERS, SIMILAR
 from labeler.task import Task
-from labeler.web.access import instance, json_body, project_task
+from labeler.web.access import adjudicates, instance, json_body, project_task
 from labeler.web.access import text_in as _text
 from labeler.web.access import whole_of as _whole
 from labeler.web.desk_view import DeskView
-from labeler.web.notes import adjudicates, askable, waiting
+from labeler.web.notes import askable, waiting
 from labeler.web.words import _, translated
 
 log = logging.getLogger("labeler.web.desk")
@@ -235,7 +235,7 @@ def moved(project_id: int, task: str, record_id: int, suggestion_id: int) -> Any
 def _view(task: str) -> DeskView:
     locale = get_locale()
     language = locale.language if locale else "ko"
-    return DeskView(instance(), g.project, project_task(task), language, int(g.person["id"]), adjudicates())
+    return DeskView(instance(), g.project, project_task(task), language, adjudicates(), int(g.person["id"]))
 
 
 def _queue(task: Task) -> Queue:

@@ -105,11 +105,11 @@ class DeskView:
     """Builds what the page gets, in one language, for one task of a project and one person."""
 
     def __init__(
-        self, instance: Instance, project: Mapping[str, Any], task: Task, language: str, reviewer_id: int = 0,
-        adjudicates: bool = False,
+        self, instance: Instance, project: Mapping[str, Any], task: Task, language: str, adjudicates: bool = False,
+        reviewer_id: int = 0,
     ) -> None:  # fmt: skip
         self.instance, self.project, self.task, self.language = instance, project, task, language
-        self.reviewer_id, self.adjudicates = reviewer_id, adjudicates
+        self.adjudicates, self.reviewer_id = adjudicates, reviewer_id
         self.store = instance.store
 
     @property

@@ -9,10 +9,9 @@ from typing import Any
 
 from flask import Blueprint, g, jsonify, render_template, request
 
-from labeler import accounts
 from labeler.errors import Forbidden
 from labeler.store import Row, Store
-from labeler.web.access import instance, json_body, project_task, text_in, whole_of
+from labeler.web.access import adjudicates, instance, json_body, project_task, text_in, whole_of
 
 MOST = 100
 """So many notes stand on a page; those that wait longest."""
@@ -97,11 +96,6 @@ def threads_of(
         mine = reviewer_id in (notes[0]["reviewer_id"], notes[0]["to_id"])
         found.setdefault(notes[0]["record_id"], []).append(Thread(notes, mine or adjudicating))
     return found
-
-
-def adjudicates() -> bool:
-    """Whether flags of the project in the address wait for the person who asks."""
-    return bool(g.role == accounts.ADMIN)
 
 
 def waiting(project_id: int) -> dict[str, int]:
