@@ -197,6 +197,7 @@ def change_account(
         store.people.change(tx, reviewer_id, **changes)
         if disabled:
             store.work.release_all(tx, reviewer_id)
+            store.notes.pass_on(tx, reviewer_id)
         if store.people.admins(tx) == 0:
             raise InputError("An instance needs an admin who can sign in; make another account one first")
         store.events.add(tx, "account changed", reviewer_id=by, detail={"account": reviewer_id, **changes})
@@ -222,11 +223,11 @@ def set_member(store: Store, project_id: int, reviewer_id: int, role: str | None
         before = store.projects.admins(project_id, tx)
         if role is None:
             store.projects.remove_member(tx, project_id, reviewer_id)
-            store.work.release_all(tx, reviewer_id, project_id)
         else:
             store.projects.add_member(tx, project_id, reviewer_id, role)
-            if role == OBSERVER:
-                store.work.release_all(tx, reviewer_id, project_id)
+        if role in (None, OBSERVER):
+            store.work.release_all(tx, reviewer_id, project_id)
+            store.notes.pass_on(tx, reviewer_id, project_id)
         if before and store.projects.admins(project_id, tx) == 0:
             raise InputError("This is the project's last admin; make another member its admin first")
         detail = {"account": reviewer_id, "role": role}

@@ -12,6 +12,7 @@ from labeler.annotation import relabel
 from labeler.annotation.ballots import Ballots, Overlap
 from labeler.annotation.comparing import Comparing
 from labeler.annotation.decisions import Decisions
+from labeler.annotation.notes import Notes
 from labeler.annotation.relabel import TaskSettings
 from labeler.errors import InputError, SettingError
 from labeler.extras import AUTO, check_embedder
@@ -229,6 +230,9 @@ class Projects(Files):
 
     def ballots(self, project: Mapping[str, Any], task: Task) -> Ballots:
         return Ballots(self.store, int(project["id"]), task, Overlap.of(self.project_settings(project), task.name))
+
+    def notes(self, project: Mapping[str, Any], task: Task) -> Notes:
+        return Notes(self.store, int(project["id"]), task)
 
     def comparing(self, project: Mapping[str, Any], task: Task) -> Comparing:
         return Comparing(self.store, int(project["id"]), task, self.project_settings(project))

@@ -128,6 +128,7 @@ def _of_records(place: Place) -> list[Screen]:
         *(Screen(f"desk.{task}", place.desk(task, unit.get(task, "doubtful"))) for task in TASKS + OTHERS),
         *(Screen(f"desk.{key}", place.desk("sentiment", key)) for key in ("long", "suspicious", "unseen", "unread")),
         Screen("desk.disputed", place.desk("sentiment", "disputed")),
+        Screen("notes.page.all", f"{project}/notes?of=project"),
         Screen("desk.decided", place.desk("keywords", "approved")),
         Screen("desk.done", f"/projects/{values['finished']}/label/sentiment"),
         Screen("records.page.found", f"{project}/records?q=주문"),
@@ -158,6 +159,7 @@ def _of_acts(place: Place) -> list[Screen]:
     short = place.desk("sentiment", "short")
     return [
         Screen("desk.keys", short, lambda page: pressed(page, "Shift+Slash", "[data-dialog=keys][open]")),
+        Screen("desk.note", short, lambda page: pressed(page, "KeyF", "[data-dialog=note][open]")),
         Screen("desk.guide", short, lambda page: pressed(page, "KeyG", "#guide:not([hidden])")),
         Screen("desk.example", place.desk("sentiment", "doubtful"), example_opened),
         Screen("desk.filter", place.desk("emotion", "short"), label_looked_for),
@@ -253,6 +255,9 @@ def _furnish(instance: Instance, people: list[int]) -> tuple[dict[str, Any], dic
     made = export_task(
         store, project, instance.task_of(project, "sentiment"), "openai", folder, formats=instance.plugins.exporters
     )
+    room = instance.notes(project, instance.task_of(project, "sentiment"))
+    room.write(people[1], records["unseen"], "이것도 중립인가요?", "request one", admin)
+    room.write(people[1], records["unseen"], "가이드라인에 없는 경우예요", "request two")
     products = {row["grp"]: row["id"] for row in store.db.all("SELECT id, key, grp FROM records WHERE kind = 'group'")}
     left_training(instance.folder, project_id, "sentiment-lora", "향이 진하고 과육이 단단해요")
     left_training(instance.folder, project_id, "sentiment-stopped", "향이 진하고 과육이 단단해요", whole=False)

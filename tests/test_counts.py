@@ -45,7 +45,12 @@ def test_counts_follow_decisions_and_what_takes_them_back(world: World) -> None:
 
     accept(first, "positive")
     accept(second, "negative", blind=True)
-    assert store.work.counts(world.project_id, "sentiment") == {"pending": 10, "disputed": 0, "approved": 2, "rejected": 0}
+    assert store.work.counts(world.project_id, "sentiment") == {
+        "pending": 10,
+        "disputed": 0,
+        "approved": 2,
+        "rejected": 0,
+    }
     assert store.annotations.how_counts(world.project_id, "sentiment") == {"accepted": 1, "scratch": 1}
     rows = store.annotations.agreement(world.project_id, "sentiment", "1")
     assert {(row["blind"], row["n"], row["agreement"]) for row in rows} == {(0, 1, 1.0), (1, 1, 0.0)}
@@ -53,7 +58,12 @@ def test_counts_follow_decisions_and_what_takes_them_back(world: World) -> None:
     assert [row["blind"] for row in store.annotations.agreement(world.project_id, "sentiment", "1")] == [0]
     world.reject(third)
     world.approve(first, "neutral")
-    assert store.work.counts(world.project_id, "sentiment") == {"pending": 10, "disputed": 0, "approved": 1, "rejected": 1}
+    assert store.work.counts(world.project_id, "sentiment") == {
+        "pending": 10,
+        "disputed": 0,
+        "approved": 1,
+        "rejected": 1,
+    }
     assert store.counts.faults() == []
 
 

@@ -13,7 +13,7 @@ DESK = Path(__file__).parents[1] / "static" / "desk"
 IMPORT = re.compile(r'^(?:import|export)\b[^"]*?from "\./(\w+)\.js";$', re.MULTILINE)
 IMPORTS = {path.stem: set(IMPORT.findall(path.read_text(encoding="utf-8"))) for path in DESK.glob("*.js")}
 # What the desk is made of: each gets what it speaks to, and makes none of the others.
-PARTS = ("commands", "decisions", "supply", "front", "trouble", "outbox", "form")
+PARTS = ("commands", "decisions", "notes", "supply", "front", "trouble", "outbox", "form")
 
 
 def test_no_scripts_import_each_other_in_a_circle() -> None:

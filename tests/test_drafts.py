@@ -450,7 +450,8 @@ def test_a_search_goes_from_the_form_to_the_next_version(shop: Shop, as_: Any) -
 
 
 def test_only_an_admin_searches_and_adopts(shop: Shop, as_: Any) -> None:
-    """It costs money and changes the task; a reviewer may look."""
+    """It costs money and changes the task; a reviewer may look, where the project allows it."""
+    shop.instance.change_project(shop.id, {"reviewers_may": ["numbers"]})
     client, id_ = as_("reviewer"), shop.search(answer(HELPS))
     assert client.post(f"/projects/{shop.id}/replays/search", data={"task": "sentiment"}).status_code == 403
     assert client.post(f"/projects/{shop.id}/replays/{id_}/adopt", data={"draft": "1"}).status_code == 403

@@ -259,7 +259,7 @@ def test_counts_are_those_of_the_rows(world):
     table = RecordTable(world.store, world.project_id, SENTIMENT, parse("-state:rejected"))
     counted = table.count()
     assert (counted.total, counted.whole) == (7, True)
-    assert counted.of["state"] == {"pending": 4, "disputed": 0, "approved": 3}
+    assert counted.of["state"] == {"pending": 4, "approved": 3}
     assert counted.of["label"] == {"positive": 2, "negative": 1}
     assert counted.of["suggested"] == {"positive": 2, "neutral": 2, "negative": 1}
     assert counted.of["by"] == {"kim": 2, "lee": 1}

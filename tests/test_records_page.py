@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from flask import Flask
@@ -115,6 +116,28 @@ def test_a_key_that_looks_like_a_field_is_found(client: FlaskClient, store: Stor
         assert "키가 이상한 리뷰" in client.get(f"/projects/{project}/records", query_string={"q": typed}).text
 
 
+def test_open_notes_have_a_column_and_counts_that_lead_to_them(
+    client: FlaskClient, instance: Instance, people: dict[str, int], project: int, labelled: list[int]
+) -> None:
+    """A flag as a mark, a question by the name of who is asked; the command line says the same."""
+    found = instance.store.projects.get(project)
+    room = instance.notes(found, instance.task_of(found, "sentiment"))
+    room.write(people["reviewer"], labelled[0], "모르겠어요", "request one")
+    room.write(people["admin"], labelled[2], "맞죠?", "request two", people["reviewer"])
+    table = f"/projects/{project}/records?task=sentiment&column=notes"
+    cells = re.findall(r"<td>(?:<span[^>]*>(⚑)</span> )?(\w*)</td>", client.get(table).text)
+    assert cells == [("", ""), ("", ""), ("", "reviewer"), ("", ""), ("⚑", "")]
+    counts = client.get(f"/projects/{project}/records/counts?task=sentiment").text
+    links = [html.unescape(link) for link in re.findall(r'href="([^"]*)"', counts)]
+    for term, record in (("flagged:yes", labelled[0]), ("asked:reviewer", labelled[2])):
+        (link,) = [link for link in links if term in unquote(link)]
+        assert rows_of(client.get(link).text) == [record]
+    command = [sys.executable, "-m", "labeler", "records", "--instance", str(instance.folder), "--project"]
+    asked = [*command, found["name"], "--task", "sentiment", "--query", "asked:reviewer", "--format", "jsonl"]
+    said = subprocess.run(asked, capture_output=True, text=True).stdout
+    assert '"flagged":false' in said and '"asked":["reviewer"]' in said
+
+
 def test_the_command_lists_counts_and_writes_what_the_page_shows(
     instance: Instance, project: int, labelled: list[int]
 ) -> None:
@@ -128,7 +151,7 @@ def test_the_command_lists_counts_and_writes_what_the_page_shows(
 
     assert "approved  Negative 0.40  reviewer" in said("--query", "task:sentiment label:부정")
     table = said("--task", "sentiment", "--query", "state:approved", "--format", "csv").splitlines()
-    assert table[0] == "key,text,product,state,label,suggested,score,agreement,by,how,decided"
+    assert table[0] == "key,text,product,state,label,suggested,score,agreement,by,how,decided,flagged,asked"
     assert len(table) == 2 and ",approved,negative,positive,0.4,,reviewer," in table[1]
     assert '"label":"negative"' in said("--task", "sentiment", "--query", "label:negative", "--format", "jsonl")
     assert "state: pending" in said("--task", "sentiment", "--count")

@@ -111,9 +111,13 @@ def test_a_removed_record_leaves_nothing_behind(shop: Shop) -> None:
     ids = runs.select(shop.store, shop.id, "sentiment", None, False)
     runs.start(shop.store, shop.id, "sentiment", [*ids, record], {"backend": "nearest"}, None, shop.kim)
     Worker(shop.instance).run_until_idle()
+    shop.instance.notes(shop.project, shop.task("sentiment")).write(shop.kim, record, "맞나요?", "request one")
+    room = shop.instance.queue(shop.project, shop.task("keywords"))
+    room.touch(shop.kim, record, room.open(shop.kim, record, "page").token, draft={"value": []})
     gone = shop.remove(Target(RECORD, shop.id, record))
     assert (gone.records, gone.decisions) == (1, 1)
-    for table in ("work", "annotations", "suggestions", "embeddings", "claims", "skips", "run_items", "splits"):
+    tables = ("work", "annotations", "suggestions", "embeddings", "claims", "skips", "run_items", "splits", "notes")
+    for table in (*tables, "drafts"):
         assert shop.store.db.value(f"SELECT COUNT(*) FROM {table} WHERE record_id = ?", [record]) == 0, table
     assert "r1" not in {row["key"] for row in search(shop.store, shop.id, "사과가")}
     event = shop.store.events.last(shop.id)[0]
@@ -136,6 +140,13 @@ def test_the_preview_names_what_goes_and_what_is_out_of_reach(shop: Shop, tmp_pa
     (going,) = removal.preview(shop.store, Target(RECORD, shop.id, shop.record("r4"))).parts.values()
     assert going.held_by == ["lee"] and going.decisions == 0
     assert {"r4", "r5"} <= shop.keys
+
+
+def test_a_note_that_repeats_a_persons_words_is_named(shop: Shop) -> None:
+    """It is on a record of others, and stays."""
+    room = shop.instance.notes(shop.project, shop.task("sentiment"))
+    room.write(shop.kim, shop.record("r3"), "kim@example.com 고객이 쓴 글인가요?", "request one")
+    assert ("notes on other records", 1) in removal.preview(shop.store, person("kim@example.com")).elsewhere
 
 
 def test_an_exact_copy_takes_the_place_of_its_original(shop: Shop) -> None:
@@ -534,7 +545,7 @@ def test_the_page_archives_renames_and_removes_a_project(page: FlaskClient, shop
     assert page.get(here).status_code == 404
     acts = page.get("/people/acts").text
     assert all(f"프로젝트 {act}" in acts for act in ("이름 변경", "보관", "보관 해제", "삭제"))
-    assert "project " not in acts
+    assert ">project " not in acts
 
 
 def test_the_page_finds_and_erases_a_person(page: FlaskClient, shop: Shop) -> None:

@@ -168,10 +168,15 @@ class Decisions:
         how, agreement = compare(
             self.store, tx, self.task, decision.record_id, decision.suggestion_id, decision.blind, value
         )
+        told = decision.blind and self.store.annotations.was_told(tx, *place, reviewer_id)
+        if told:
+            # Who was told the suggestion after a blind decision has seen it. That they agree measures nothing.
+            agreement = None
         given = {
             "project_id": self.project_id, "record_id": decision.record_id, "task": self.task.name,
-            "task_version": self.task.version, "state": state, "value": value, "blind": int(decision.blind),
-            "reviewer_id": reviewer_id, "suggestion_id": decision.suggestion_id,
+            "task_version": self.task.version, "state": state, "value": value,
+            "blind": int(decision.blind and not told), "reviewer_id": reviewer_id,
+            "suggestion_id": decision.suggestion_id,
             "seconds": None if decision.seconds is None else min(max(decision.seconds, 0.0), MAX_SECONDS),
             "agreement": agreement, "request_key": decision.request_key,
             "served": self.store.work.served(tx, *place, reviewer_id),
@@ -435,7 +440,7 @@ class Decisions:
         return [
             {
                 "record_id": row["record_id"], "text": row["text"], "state": row["state"], "how": row["how"],
-                "value": self._stored(row),
+                "value": self._stored(row), "blind": bool(row["blind"]), "suggestion_id": row["suggestion_id"],
                 "ago": max(0.0, time.time() - row["created_at"]),
             }
             for row in rows

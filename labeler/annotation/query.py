@@ -61,6 +61,10 @@ FIELDS = {
         _CLOSED, "종류", N_("What the record is"),
         dict(zip(IS, ("블라인드", "중복", "상품", "제안있음", "읽지못함", "이견있음", "모델작성"), strict=True)),
     ),
+    "flagged": Field(
+        _CLOSED, "검토요청", N_("Whether a note on it waits for whoever adjudicates"), {"yes": "예", "no": "아니오"}
+    ),
+    "asked": Field(_TEXT, "질문", N_("Who is asked in a note on it")),
     "flag": Field(_TEXT, "표시", N_("What the suggestion is marked with, such as a cut text")),
     "act": Field(_NUMBER, "일괄", N_("The number of the act on many records that decided")),
     "tag": Field(_TEXT, "태그", N_("The tag of the record, such as gold, or @kim for records that are given to kim")),

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from labeler import strictjson
 from labeler.annotation.drawn import drawn
-from labeler.errors import Conflict, NotFound
+from labeler.errors import Conflict, InputError, NotFound
 from labeler.records import Record
 from labeler.sentence import Sentence
 from labeler.store import Row, Store, Tx
@@ -23,6 +24,8 @@ Nearest = Callable[[str], Sequence[int]]
 _AT_ONCE = 200
 MOST_OF_IT = 0.5
 """A claim with this share of its time left is young."""
+LONGEST_DRAFT = 100_000
+"""Characters of a draft, as JSON."""
 
 
 # Why an order brings the oldest after all, and what to do about it: nothing was made, made without it, or made of few.
@@ -340,13 +343,19 @@ class Queue:
         chosen = is_blind(self.project_id, self.task.name, record_id, self.blind_share)
         return chosen and not self.store.written.is_written(record_id)
 
-    def touch(self, reviewer_id: int, record_id: int, token: str, version: int | None = None) -> float:
+    def touch(
+        self, reviewer_id: int, record_id: int, token: str, version: int | None = None,
+        draft: Mapping[str, Any] | None = None,
+    ) -> float:  # fmt: skip
         """Say that a person works on the draft: refreshes leave it alone, and the claim starts anew.
 
         Return for how many seconds. A claim that ran out, or was given back by whoever took it then, is made again.
-        Raises :class:`Conflict` if somebody else holds the record, or decided on it since ``version``: the claim of
-        whoever came later is never prolonged or taken.
+        What ``draft`` has as its ``value`` is kept for the person, as it is: no label yet. Raises :class:`Conflict` if
+        somebody else holds the record, or decided on it since ``version``: the claim of whoever came later is never
+        prolonged or taken. Raises :class:`InputError` for a draft that is too long.
         """
+        if draft is not None and len(strictjson.dumps(draft)) > LONGEST_DRAFT:
+            raise InputError("A draft of more than %(n)s characters stays in the browser", n=LONGEST_DRAFT)
 
         def work(tx: Tx) -> float:
             row = self._row(tx, record_id)
@@ -361,6 +370,9 @@ class Queue:
                 raise Conflict("This record is no longer yours: it was decided after you opened it")
             if holder is None:
                 self._claimed(tx, record_id, reviewer_id, token)
+            if draft is not None:
+                kept = row["version"], self.task.version, draft["value"]
+                self.store.drafts.keep(tx, reviewer_id, record_id, self.task.name, *kept)
             return self.store.work.touch(tx, record_id, self.task.name)
 
         return self.store.write(work)

@@ -18,7 +18,7 @@ from labeler.errors import InputError, LabelError
 from labeler.records import Value
 from labeler.store import Row, Store
 from labeler.store.search import finder, folded, search_queries
-from labeler.store.table import NAMED, NEWEST, OF_TASK, OLDEST, ORDERS, Place, Table, Term, states_of
+from labeler.store.table import NEWEST, OF_TASK, OLDEST, ORDERS, Place, Table, Term, finds_few, states_of
 from labeler.task import Task
 
 _SLICE, _LARGEST = 500, 16_000
@@ -121,6 +121,10 @@ class RecordTable:
         for name in ("state", "how", "by"):
             if row[name] is not None:
                 of.setdefault(name, Counter())[row[name]] += 1
+        noted = {"flagged": {row["flagged"]} - {"no"}, "asked": set(strictjson.loads(row["asked"]))}
+        for name, values in noted.items():
+            if values:
+                of.setdefault(name, Counter()).update(values)
         for name, version in (("label", row["task_version"]), ("suggested", row["suggested_version"])):
             raw = row["value" if name == "label" else name]
             if found := self._strata(raw, version):
@@ -147,7 +151,7 @@ class RecordTable:
 
     def _indexed(self) -> tuple[str | None, str | None, Term | None]:
         """Return what the full-text index is asked for at first and after some slices, or a term that names records."""
-        named = next((t for t in self.query.terms if t.name in NAMED and t.op == ":" and not t.negated), None)
+        named = next((term for term in self.query.terms if finds_few(term)), None)
         words = self.query.words
         return (None, None, named) if named is not None or not words else (*search_queries(words), None)
 

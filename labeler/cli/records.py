@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from labeler.task import Task
 
 TEXT, CSV, JSONL = "text", "csv", "jsonl"
-_OF_TASK = ("state", "label", "suggested", "score", "agreement", "by", "how", "decided")
+_OF_TASK = ("state", "label", "suggested", "score", "agreement", "by", "how", "decided", "flagged", "asked")
 _WIDTH = 60
 
 
@@ -84,6 +84,8 @@ def _said(row: Row, task: Task | None) -> dict[str, Any]:
             "by": row["reviewer"],
             "how": row["how"],
             "decided": _day(row["decided_at"]),
+            "flagged": row["flagged"] == "yes",
+            "asked": strictjson.loads(row["asked"]),
         }
     return found
 

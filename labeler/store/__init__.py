@@ -19,6 +19,7 @@ from labeler.store.calibrations import Calibrations
 from labeler.store.clusters import Block, Clusters
 from labeler.store.counts import Counts
 from labeler.store.database import Database, Row, Tx
+from labeler.store.drafts import Drafts
 from labeler.store.exports import Exports
 from labeler.store.fits import Fits
 from labeler.store.journal import Events
@@ -27,6 +28,7 @@ from labeler.store.ledger import Ledger
 from labeler.store.limits import Limits
 from labeler.store.migrations import check_new, lost_rows, migrate
 from labeler.store.models import Models
+from labeler.store.notes import Notes
 from labeler.store.numbers import Numbers
 from labeler.store.people import People
 from labeler.store.products import Products
@@ -73,6 +75,8 @@ class Store:
         self.numbers = Numbers(self.db)
         self.suggestions = Suggestions(self.db)
         self.rankings = Rankings(self.db)
+        self.notes = Notes(self.db)
+        self.drafts = Drafts(self.db)
         self.ledger = Ledger(self.db)
         self.batches = Batches(self.db)
         self.limits = Limits(self.db)

@@ -82,6 +82,12 @@ class Annotations:
     def by_request(self, tx: Tx, request_key: str) -> Row | None:
         return tx.one("SELECT * FROM annotations WHERE request_key = :k", {"k": request_key})
 
+    def was_told(self, tx: Tx, record_id: int, task: str, reviewer_id: int) -> bool:
+        """Whether a person has decided on a record blind, and so was told its suggestion afterwards."""
+        where = "record_id = :r AND task = :t AND reviewer_id = :who AND blind = 1 AND suggestion_id IS NOT NULL"
+        sql = f"SELECT 1 FROM annotations WHERE {where} UNION ALL SELECT 1 FROM ballots WHERE {where} LIMIT 1"
+        return tx.value(sql, {"r": record_id, "t": task, "who": reviewer_id}) is not None
+
     def get(self, annotation_id: int, tx: Tx | None = None) -> Row | None:
         return (tx or self.db).one("SELECT * FROM annotations WHERE id = :id", {"id": annotation_id})
 

@@ -79,6 +79,11 @@ _CHECKS = (
            WHERE i.answers > 0 AND i.answers = 1 AND r.state IN ('paused', 'cancelled') AND i.state = 'waiting'
            GROUP BY r.id, r.state""",
     ),
+    (
+        "Note {id} is open, and a newer one of its thread stands after it",
+        """SELECT n.id FROM notes n WHERE n.open = 1
+           AND EXISTS (SELECT 1 FROM notes o WHERE o.thread = n.thread AND o.id > n.id)""",
+    ),
 )
 
 

@@ -869,6 +869,28 @@ def m039_numbers(db: SqliteUtils) -> None:
     )
 
 
+@migrations()
+def m042_notes(db: SqliteUtils) -> None:
+    """Notes of people on records, of which the newest of each open thread is ``open``, and drafts of decisions."""
+    _execute(
+        db,
+        """CREATE TABLE notes (
+            id INTEGER PRIMARY KEY, thread INTEGER NOT NULL, project_id INTEGER NOT NULL, record_id INTEGER NOT NULL,
+            task TEXT NOT NULL, reviewer_id INTEGER, to_id INTEGER, text TEXT NOT NULL, open INTEGER NOT NULL,
+            request_key TEXT UNIQUE, created_at REAL NOT NULL);
+        CREATE INDEX notes_record ON notes (record_id, task);
+        CREATE INDEX notes_thread ON notes (thread);
+        CREATE INDEX notes_project ON notes (project_id, id) WHERE open = 1;
+        CREATE INDEX notes_waiting ON notes (to_id, project_id, task, record_id) WHERE open = 1;
+        CREATE TABLE drafts (
+            record_id INTEGER NOT NULL, task TEXT NOT NULL, reviewer_id INTEGER NOT NULL, version INTEGER NOT NULL,
+            task_version TEXT NOT NULL, value TEXT NOT NULL, at REAL NOT NULL,
+            PRIMARY KEY (record_id, task, reviewer_id)) WITHOUT ROWID;
+        CREATE TRIGGER drafts_over AFTER UPDATE OF version ON work BEGIN
+            DELETE FROM drafts WHERE record_id = new.record_id AND task = new.task AND version <> new.version; END""",
+    )
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 

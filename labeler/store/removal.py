@@ -1,11 +1,11 @@
 """Taking back: what goes with records, and how they go, in the caller's transaction.
 
-With a record go its decisions, ballots, rankings, suggestions, vectors, places in queues, claims and runs, its search
-text and its memory of splits; whoever removes it removes the records that a model wrote after it as well. An exact copy
-takes its place. Products that showed it are made again from the reviews that are left, and lose what was decided and
-suggested on the old text. Of calls the text goes and the cost stays, so that the books are right. Events stay: they
-hold numbers, never texts. Numbers of what is gone are never given again, so that no page, index or evidence takes one
-thing for another.
+With a record go its decisions, ballots, rankings, notes, drafts, tags, suggestions, vectors, places in queues, claims
+and runs, its search text and its memory of splits; whoever removes it removes the records that a model wrote after it
+as well. An exact copy takes its place. Products that showed it are made again from the reviews that are left, and lose
+what was decided, noted and suggested on the old text. Of calls the text goes and the cost stays, so that the books are
+right. Events stay: they hold numbers, never texts. Numbers of what is gone are never given again, so that no page,
+index or evidence takes one thing for another.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ _OF_RECORDS = (
             "rankings",
             "comparable",
             "tags",
+            "notes",
+            "drafts",
         )
     ),
     f"{_ERASE} WHERE record_id {_IN}",
@@ -107,6 +109,8 @@ _ELSEWHERE = (
     ("calls", ("answer", "note", "error"), N_("answers of models on other records")),
     ("replayed", ("value", "failure"), N_("replays of other records")),
     ("judgements", ("first", "second"), N_("answers that were judged of other records")),
+    ("notes", ("text",), N_("notes on other records")),
+    ("drafts", ("value",), N_("drafts of decisions on other records")),
     ("replays", ("guidelines",), N_("guidelines that were to be edited")),
     ("replay_drafts", ("guidelines", "failure"), N_("drafts of guidelines")),
     ("written", ("text",), N_("texts that a model wrote, and that were dropped")),
@@ -390,6 +394,7 @@ class Removal:
         named = {"ids": strictjson.dumps(list(ids))}
         _keep_number(tx, "annotations")
         _keep_number(tx, "ballots")
+        _keep_number(tx, "notes")
         runs = [row["run_id"] for row in tx.all(f"SELECT DISTINCT run_id FROM run_items WHERE record_id {_IN}", named)]
         for sql in _OF_RECORDS:
             tx.run(sql, named)

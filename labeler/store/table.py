@@ -29,7 +29,13 @@ IS = {
     "written": "EXISTS (SELECT 1 FROM written x WHERE x.record_id = r.id)",
 }
 """What a record can be, as a condition."""
+# Open notes of a record that wait for whoever adjudicates, and the names of those that others wait for.
+_NOTES = "FROM notes n {} WHERE n.record_id = r.id AND n.task = :t AND n.open = 1"
+_FLAGGED = f"CASE WHEN EXISTS (SELECT 1 {_NOTES.format('')} AND n.to_id IS NULL) THEN 'yes' ELSE 'no' END"
+_ASKED = f"SELECT q.name {_NOTES.format('JOIN reviewers q ON q.id = n.to_id')}"
+_NOTED = f"{_FLAGGED} AS flagged, (SELECT json_group_array(name) FROM ({_ASKED} ORDER BY n.id)) AS asked"
 _COLUMNS = {
+    "flagged": _FLAGGED,
     "state": "w.state", "score": "w.score", "disagreement": "w.disagreement", "agreement": "a.agreement",
     "seconds": "a.seconds", "how": "a.how", "version": "a.task_version", "date": "a.created_at",
     "added": "r.created_at", "key": "r.key", "product": "r.grp", "import": "r.import_id", "language": "r.language",
@@ -42,8 +48,8 @@ _VOTERS = """EXISTS (SELECT 1 FROM ballots b JOIN reviewers z ON z.id = b.review
     WHERE b.settled_id = COALESCE(a.original_id, a.id) AND b.ended_at IS NULL AND z.name {among})"""
 _IS_OF_RECORDS = frozenset({"copy", "product", "written"})
 _OF_RECORDS = frozenset({"added", "key", "product", "import", "language", "meta", "tag"})
-NAMED = ("key", "product", "import")
-"""Fields by which a few records are found at once."""
+_BY_NOTES = ("flagged", "asked")
+_NAMED = ("key", "product", "import", *_BY_NOTES)
 _OPERATORS = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _SIGNS = {NEWEST: "<", OLDEST: ">", LOWEST: ">", HIGHEST: "<", DECIDED: "<"}
 
@@ -78,6 +84,12 @@ def of_task(term: Term) -> bool:
     return term.name != "word" and term.name not in _OF_RECORDS
 
 
+def finds_few(term: Term) -> bool:
+    """Whether a term finds its records by an index of its own: few of many, as a rule."""
+    without = term.name == "flagged" and "no" in term.values
+    return term.name in _NAMED and term.op == ":" and not term.negated and not without
+
+
 class Table:
     """The records of one project, in the queue of one task or, without one, all of them."""
 
@@ -97,7 +109,7 @@ class Table:
         """Return the next places of an order after ``edge``, or with ``back`` those before it, nearest first.
 
         By number, only what a query of the full-text index (``found``) finds is walked through, or the records that a
-        term finds by an index of its own (``named``, one of :data:`NAMED`).
+        term finds by an index of its own (``named``, one that :func:`finds_few`).
         """
         sign = _SIGNS[order]
         if back:
@@ -123,6 +135,11 @@ class Table:
                        WHERE s.tokens MATCH :found AND r.project_id = :p AND s.rowid {sign} :id"""
         if named is not None:
             marks = ", ".join(f":n{n}" for n in range(len(named.values)))
+            if named.name in _BY_NOTES:
+                asked = f"n.to_id IN (SELECT id FROM reviewers WHERE name IN ({marks}))"
+                return f"""SELECT DISTINCT n.record_id, n.record_id AS place FROM notes n
+                           WHERE {"n.to_id IS NULL" if named.name == "flagged" else asked}
+                           AND n.open = 1 AND n.project_id = :p AND n.task = :t AND n.record_id {sign} :id"""
             return f"""SELECT r.id AS record_id, r.id AS place FROM records r WHERE r.project_id = :p
                        AND {_COLUMNS[named.name]} IN ({marks}) AND r.id {sign} :id"""
         if self.task is None:
@@ -151,7 +168,7 @@ class Table:
         if "word" in names:
             columns.append("r.text")
         if counted:
-            columns += ["w.state", "a.how", "v.name AS by"]
+            columns += ["w.state", "a.how", "v.name AS by", _NOTED]
         if "label" in names or counted:
             columns += ["a.value", "a.task_version"]
         if "suggested" in names or counted:
@@ -174,7 +191,8 @@ class Table:
         """Return what a table shows of records, in the order of ``ids``; those that were removed are left out."""
         own = "r.id, r.key, r.text, r.grp, r.metadata, r.kind, r.duplicate_of, r.language, r.import_id, r.created_at"
         if self.task is not None:
-            own += """, w.state, w.score, w.disagreement, w.annotation_id, a.value, a.task_version, a.how, a.blind,
+            own += f""", {_NOTED},
+                      w.state, w.score, w.disagreement, w.annotation_id, a.value, a.task_version, a.how, a.blind,
                       a.agreement, a.seconds, a.created_at AS decided_at, v.name AS reviewer, s.value AS suggested,
                       s.task_version AS suggested_version, s.failure, s.backend, s.model_id, s.flags, s.id AS shown,
                       EXISTS (SELECT 1 FROM written x WHERE x.record_id = r.id) AS written"""
@@ -220,6 +238,8 @@ def _where(term: Term, n: int, params: dict[str, Any]) -> str | None:
         # Who said what a record was settled by decided it, too.
         among = f"IN ({', '.join(marks)})" if marks else "IS NOT NULL"
         return _negated(term, f"v.name {among} OR {_VOTERS.format(among=among)}")
+    if term.name == "asked":
+        return _negated(term, f"EXISTS ({_ASKED} AND q.name IN ({', '.join(marks)}))")
     if term.op == "..":
         return _negated(term, f"{column} >= {marks[0]} AND {column} < {marks[1]}")
     if term.op == ":":

@@ -115,6 +115,22 @@ def json_body() -> dict[str, Any]:
     return body
 
 
+def whole_of(raw: Any, name: str) -> int:
+    """Return a number of a JSON object as one that a row can have. Raises :class:`InputError` for anything else."""
+    # SQLite's integers end at 2**63 - 1; a larger one would be an error 500.
+    if type(raw) is not int or not 0 <= raw < 2**63:
+        raise InputError(f"{name!r} must be a whole number")
+    return raw
+
+
+def text_in(body: dict[str, Any], name: str) -> str:
+    """Return a text of a JSON object, empty where there is none. Raises :class:`InputError` for anything else."""
+    raw = body.get(name, "")
+    if not isinstance(raw, str) or len(raw) > 2000:
+        raise InputError(f"{name!r} must be a text of at most 2000 characters")
+    return raw
+
+
 def start_session(person: Any) -> None:
     """Let the cookie of this answer sign a person in."""
     session.clear()

@@ -18,7 +18,10 @@ from labeler.store.annotations import APPROVED
 from labeler.store.work import DISPUTED, ORDERS, PENDING, SIMILAR
 from labeler.task import Task
 from labeler.web.access import adjudicates, instance, json_body, project_task
+from labeler.web.access import text_in as _text
+from labeler.web.access import whole_of as _whole
 from labeler.web.desk_view import DeskView
+from labeler.web.notes import askable, waiting
 from labeler.web.words import _, translated
 
 log = logging.getLogger("labeler.web.desk")
@@ -72,6 +75,7 @@ def page(project_id: int, task: str) -> Any:
         adjudicates=adjudicates(),
         counts=_counts(project_id, view.task),
         strip=view.strip(_decisions(view.task).strip(g.person["id"])),
+        askable=askable(project_id),
     )
 
 
@@ -183,12 +187,17 @@ def undo(project_id: int, task: str) -> Any:
 def touch(project_id: int, task: str) -> Any:
     """Say that a person works on the draft: the claim starts anew, for ``lease`` seconds.
 
+    With ``draft``, an object with its ``value``, it is kept for the person, who may go on with it elsewhere.
+
+    :raise 400: the draft is too long
     :raise 409: somebody else holds the record now, or decided on it since it was opened with ``version``
     """
     body = json_body()
-    version = None if body.get("version") is None else _id(body, "version")
+    version, draft = None if body.get("version") is None else _id(body, "version"), body.get("draft")
+    if not (draft is None or (isinstance(draft, dict) and "value" in draft)):
+        raise InputError("'draft' must be an object with a value")
     queue = _queue(project_task(task))
-    lease = queue.touch(g.person["id"], _id(body, "record_id"), _text(body, "token"), version)
+    lease = queue.touch(g.person["id"], _id(body, "record_id"), _text(body, "token"), version, draft)
     return jsonify(touched=True, lease=lease)
 
 
@@ -238,7 +247,7 @@ def moved(project_id: int, task: str, record_id: int, suggestion_id: int) -> Any
 def _view(task: str) -> DeskView:
     locale = get_locale()
     language = locale.language if locale else "ko"
-    return DeskView(instance(), g.project, project_task(task), language, adjudicates())
+    return DeskView(instance(), g.project, project_task(task), language, adjudicates(), int(g.person["id"]))
 
 
 def _queue(task: Task) -> Queue:
@@ -265,8 +274,8 @@ def _counts(project_id: int, task: Task) -> dict[str, int]:
     after their own word."""
     found = instance().store.work.counts(project_id, task.name)
     total = sum(found.values())
-    waiting = instance().store.ballots.count_own(project_id, task.name, g.person["id"])
-    return found | {"total": total, "done": total - found[PENDING] + waiting}
+    own = instance().store.ballots.count_own(project_id, task.name, g.person["id"])
+    return found | {"total": total, "done": total - found[PENDING] + own} | waiting(project_id)
 
 
 def _ready(body: dict[str, Any]) -> tuple[int, str, int | None]:
@@ -320,17 +329,3 @@ def _decision(body: dict[str, Any]) -> Decision:
 
 def _id(body: dict[str, Any], name: str) -> int:
     return _whole(body.get(name), name)
-
-
-def _whole(raw: Any, name: str) -> int:
-    # SQLite's integers end at 2**63 - 1; a larger one would be an error 500.
-    if type(raw) is not int or not 0 <= raw <= _MAX_ID:
-        raise InputError(f"{name!r} must be a whole number")
-    return raw
-
-
-def _text(body: dict[str, Any], name: str) -> str:
-    raw = body.get(name, "")
-    if not isinstance(raw, str) or len(raw) > 2000:
-        raise InputError(f"{name!r} must be a text of at most 2000 characters")
-    return raw

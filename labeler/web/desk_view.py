@@ -30,7 +30,8 @@ from labeler.store import Row
 from labeler.store.annotations import APPROVED
 from labeler.task import GROUP, Task
 from labeler.text import split_sentences, visible
-from labeler.web.words import word
+from labeler.web.notes import Thread, threads_of
+from labeler.web.words import _, word
 
 log = logging.getLogger("labeler.web.desk")
 NO_EXAMPLES, NO_ANSWER, UNCLEAR, OLDER, FAILED = "no_examples", "no_answer", "unclear", "older", "failed"
@@ -39,6 +40,7 @@ _EVEN = 0.5
 _CLIP = 160
 _STRIP_CLIP = 60
 _WORD_CLIP = 30
+_TOLD_CLIP = 60
 _SAME_SCORE = 1e-4
 # So many words are named for and against a label, and of a set so many labels; in nats, what is worth a word: a tenth
 # more or less likely.
@@ -92,14 +94,23 @@ class Shown:
         return made is not None and (SEEDS in made.made or (made.score is not None and made.score < _EVEN))
 
 
+@dataclass(frozen=True, slots=True)
+class _OfPeople:
+    """What people left on records, by record: open threads of notes, and the drafts of whoever opens them."""
+
+    threads: Mapping[int, Sequence[Thread]]
+    drafts: Mapping[int, Row]
+
+
 class DeskView:
-    """Builds what the page gets, in one language, for one task of a project."""
+    """Builds what the page gets, in one language, for one task of a project and one person."""
 
     def __init__(
-        self, instance: Instance, project: Mapping[str, Any], task: Task, language: str, adjudicates: bool = False
-    ) -> None:
+        self, instance: Instance, project: Mapping[str, Any], task: Task, language: str, adjudicates: bool = False,
+        reviewer_id: int = 0,
+    ) -> None:  # fmt: skip
         self.instance, self.project, self.task, self.language = instance, project, task, language
-        self.adjudicates = adjudicates
+        self.adjudicates, self.reviewer_id = adjudicates, reviewer_id
         self.store = instance.store
 
     @property
@@ -120,8 +131,8 @@ class DeskView:
     def payloads(self, opened: Sequence[Opened]) -> list[dict[str, Any]]:
         """Return opened records for the page. A blind one carries no suggestion, evidence or second opinion."""
         found = self._found(opened)
-        examples = self._examples(found)
-        return [self._payload(one, its, examples) for one, its in zip(opened, found, strict=True)]
+        examples, people = self._examples(found), self._of_people([one.record.id for one in opened])
+        return [self._payload(one, its, examples, people) for one, its in zip(opened, found, strict=True)]
 
     def renewed(self, opened: Opened, shown_id: int | None) -> dict[str, Any]:
         """Return a pending record that lies ready on the page with the suggestion ``shown_id``.
@@ -132,14 +143,21 @@ class DeskView:
         made = found.suggestion
         if made is not None and made.id == shown_id and found.standing == CURRENT:
             return {"record_id": opened.record.id, "same": True, "lease": opened.lease}
-        return self._payload(opened, found, self._examples([found]))
+        return self._payload(opened, found, self._examples([found]), self._of_people([opened.record.id]))
+
+    def _of_people(self, record_ids: Sequence[int]) -> _OfPeople:
+        """Return the open notes on records and the person's drafts, read at once."""
+        threads = threads_of(self.store, self.task.name, record_ids, self.reviewer_id, self.adjudicates)
+        return _OfPeople(threads, self.store.drafts.of(self.reviewer_id, self.task.name, record_ids))
 
     def _examples(self, found: Sequence[AtOpening]) -> Mapping[int, Row]:
         """Return the examples that suggestions have as evidence, by annotation: those of several are read at once."""
         ids = {item.annotation_id: None for one in found if one.suggestion for item in one.suggestion.evidence}
         return self.store.annotations.examples(list(ids))
 
-    def _payload(self, opened: Opened, found: AtOpening, examples: Mapping[int, Row]) -> dict[str, Any]:
+    def _payload(
+        self, opened: Opened, found: AtOpening, examples: Mapping[int, Row], people: _OfPeople
+    ) -> dict[str, Any]:
         record, annotation, blind = opened.record, opened.annotation, _is_blind(opened)
         suggestion_id, shown = self._suggestion(opened, found, blind, examples)
         decided = self._usable(annotation, record) if annotation is not None else None
@@ -161,6 +179,7 @@ class DeskView:
             adjudicates=self.adjudicates,
             decided=decided,
             retired=decided is not None and self._fitting(decided, record) is None,
+            threads=people.threads.get(record.id, []),
             blind=blind,
             shown=shown,
             task=self.task,
@@ -184,6 +203,7 @@ class DeskView:
             "scale": shown.scale,
             "preparing": shown.hint == PREPARING,
             "ballots": [self._fitting(ballot.value, record) for ballot in ballots] if opened.disputed else [],
+            "kept": self._draft(people.drafts.get(record.id), opened.version),
             "html": html,
         }
 
@@ -193,6 +213,14 @@ class DeskView:
         if opened.disputed:
             return ballots.on(opened.record.id) if self.adjudicates else []
         return [] if annotation is None or "settled_id" in set(annotation.keys()) else ballots.of(annotation)
+
+    def _draft(self, row: Row | None, version: int) -> dict[str, Any] | None:
+        """Return the ``value`` of a person's draft in the labels of today; None where it cannot be gone on with."""
+        if row is None or row["version"] != version:
+            return None
+        value = strictjson.loads(row["value"])
+        carried = self.task.carried(value, row["task_version"])
+        return None if carried is None and value is not None else {"value": carried}
 
     def _titled(self, label: str) -> str:
         """Return the title of a label; the name of one that is gone."""
@@ -204,7 +232,12 @@ class DeskView:
         return {"value": self._fitting(self._usable(taken)), "state": taken["state"]}
 
     def strip(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return the last decisions for the strip: clipped text, the value in words, the colour of its label."""
+        """Return the last decisions for the strip: clipped text, the value in words, the colour of its label.
+
+        Of a decision that was made blind, ``told`` is what was suggested meanwhile, in words.
+        """
+        blind = [row["suggestion_id"] for row in decisions if row["blind"] and row["suggestion_id"]]
+        unseen = self.store.suggestions.many(blind) if blind else {}
         return [
             {
                 "record_id": row["record_id"],
@@ -213,9 +246,18 @@ class DeskView:
                 "how": row["how"],
                 "label": "" if row["value"] is None else clip(self._rendered(row["value"]), _STRIP_CLIP),
                 "color": self._color(row["value"]),
+                "told": self._told(unseen.get(row["suggestion_id"])),
             }
             for row in decisions
         ]
+
+    def _told(self, made: Suggestion | None) -> str:
+        """Return in words what would have been suggested; empty where that says nothing today."""
+        value = None if made is None else self.task.carried(made.value, made.task_version)
+        if made is None or value is None:
+            return ""
+        score = "" if made.score is None else f" {made.score:.2f}"
+        return str(_("Suggestion: %(label)s", label=clip(self._rendered(value), _TOLD_CLIP) + score))
 
     def example(self, annotation_id: int) -> str:
         """Return the HTML of one example. Raises :class:`NotFound` for one of another project or task."""

@@ -18,6 +18,7 @@ from labeler.web import uploads
 from labeler.web.access import admin_only, instance, takes_upload
 from labeler.web.errors import plugin_failure
 from labeler.web.forms import go_on, text, texts, whole
+from labeler.web.notes import waiting
 from labeler.web.words import _
 
 log = logging.getLogger("labeler.web")
@@ -92,6 +93,7 @@ def overview(project_id: int) -> Any:
         exports=store.exports.all(project_id, 5),
         runs=store.ledger.runs(project_id, 5),
         troubles=store.upkeep.troubles(project_id),
+        waiting=sum(waiting(project_id).values()),
     )
 
 

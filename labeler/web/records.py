@@ -28,17 +28,20 @@ from labeler.web.words import ACTS, _, word
 PAGE = 50
 COLUMNS = ("suggested", "score", "label", "state", "by", "date")
 """Of the table, beside the text; :data:`MORE` can be chosen too, and each column of the metadata."""
-MORE = ("tags", "how", "agreement", "disagreement", "seconds", "model", "product", "key", "version", "added")
+MORE = (
+    "tags", "notes", "how", "agreement", "disagreement", "seconds", "model", "product", "key", "version", "added"
+)  # fmt: skip
 COUNTED = 2000
 _MAX_ID = 2**62
-_FACETS = ("state", "label", "suggested", "how", "by")
+_FACETS = ("state", "flagged", "asked", "label", "suggested", "how", "by")
 _SHOWN = 12
 blueprint = Blueprint("records", __name__, url_prefix="/projects/<int:project_id>/records")
 TITLES = {
     "state": N_("State"), "label": N_("Decided label"), "suggested": N_("Suggested label"), "score": N_("Score"),
     "how": N_("Kind of decision"), "by": N_("Reviewer"), "date": N_("Decided"), "agreement": N_("Agreement"),
     "disagreement": N_("Disagreement"), "seconds": N_("Seconds"), "model": N_("Model"), "product": N_("Product"),
-    "key": N_("Key"), "tags": N_("Tags"), "version": N_("Version"), "added": N_("Added"),
+    "key": N_("Key"), "tags": N_("Tags"), "version": N_("Version"), "added": N_("Added"), "notes": N_("Open notes"),
+    "flagged": N_("Flags"), "asked": N_("Asked"),
 }  # fmt: skip
 LEFT_OUT = {
     "same": N_("They have it already"), "blind": N_("To be decided without a suggestion in sight"),
@@ -330,11 +333,12 @@ def _here(asked: Asked, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _values(task: Task, rows: Sequence[Row]) -> dict[int, dict[str, Any]]:
-    """Return what was decided and suggested of records, in the labels of today."""
+    """Return what was decided and suggested of records, in the labels of today, and who is asked about them."""
     return {
         row["id"]: {
             "label": read(task, row["value"], row["task_version"]),
             "suggested": read(task, row["suggested"], row["suggested_version"]),
+            "asked": strictjson.loads(row["asked"]),
         }
         for row in rows
     }
@@ -374,7 +378,9 @@ def _facet(asked: Asked, name: str, counts: Mapping[str, int]) -> list[dict[str,
 def _titled(asked: Asked, name: str, value: str) -> str:
     if name in ("state", "how"):
         return str(word(value))
-    if name == "by" or asked.task is None:
+    if name == "flagged":
+        return str(_("Flagged"))
+    if name in ("by", "asked") or asked.task is None:
         return value
     return str(_("empty")) if value == NO_LABEL else asked.task.schema.past.label(value).titled(_language())
 
@@ -386,7 +392,7 @@ def _typing(task: Task | None, tasks: Mapping[str, Task]) -> dict[str, Any]:
     members = [(row["name"], "") for row in store.projects.members(g.project["id"])]
     listed = {"task": [(name, one.titled(language)) for name, one in tasks.items()], "label": labels}
     tags = [(name, f"{n:,}") for name, n in store.tags.names(g.project["id"]).items()]
-    listed |= {"suggested": labels, "by": members, "tag": tags}
+    listed |= {"suggested": labels, "by": members, "asked": members, "tag": tags}
     fields = [
         {
             "name": field.korean if language == "ko" else name,

@@ -64,7 +64,8 @@ EVENTS = {
 """What people did beside labeling."""
 LABELING = {
     "approved": N_("Approved"), "rejected": N_("Rejected"), "skipped": N_("Skipped"), "undone": N_("Undone"),
-    "voted": N_("Answered with others"), "imported": N_("Imported"),
+    "voted": N_("Answered with others"), "noted": N_("Note written"), "note closed": N_("Note closed"),
+    "imported": N_("Imported"),
 }  # fmt: skip
 """What was done to a record at the desk or by an import."""
 WORDS = {

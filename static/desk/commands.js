@@ -8,8 +8,8 @@ const TOLD = 2500;
 const PRESSED = "button, summary, input[type=radio], input[type=checkbox]";
 
 export class Commands {
-  constructor(root, { api, supply, front, decisions, dialogs, trouble }) {
-    Object.assign(this, { api, supply, front, decisions, dialogs, trouble });
+  constructor(root, { api, supply, front, decisions, dialogs, notes, trouble }) {
+    Object.assign(this, { api, supply, front, decisions, dialogs, notes, trouble });
     this.root = root;
     this.form = front.form;
     this.guide = root.querySelector("[data-guide]");
@@ -53,6 +53,7 @@ export class Commands {
       case "reject": if (this.#counts(event)) this.decisions.decide("reject", event); break;
       case "skip": if (this.#counts(event)) this.decisions.skip(); break;
       case "undo": this.#undo(event); break;
+      case "note": if (this.#counts(event)) this.notes.begin(); break;
       case "digit": return this.#digit(command, event);
       case "edit": front.edit(); break;
       case "second": if (this.#counts(event)) this.#second(); break;

@@ -51,7 +51,10 @@ export class Decisions {
     // A repeated one may be in the counts that the page came with.
     if (answer.repeated) this.progress.refresh();
     else this.progress.count(item.was === "pending" ? 1 : 0);
-    this.trouble.announce(say(answer.came_to === "pending" ? "waits" : answer.state));
+    const [last] = answer.strip;
+    const told = last?.record_id === item.content.record_id ? last.told : "";
+    const saved = say(answer.came_to === "pending" ? "waits" : answer.state);
+    this.trouble.announce([saved, told].filter(Boolean).join(". "));
   }
 
   async #takeBack() {

@@ -49,7 +49,7 @@ export class Front {
     this.end.hidden = true;
     if (!again) this.#leaveField();
     if (!takesText(document.activeElement)) getSelection()?.removeAllRanges();
-    for (const name of ["meta", "status", "side"]) this.#slot(name).replaceChildren(...slots[name].cloneNode(true).childNodes);
+    for (const name of ["meta", "notes", "status", "side"]) this.#slot(name).replaceChildren(...slots[name].cloneNode(true).childNodes);
     // Styles that the script set do not survive cloning everywhere.
     paint(this.side);
     // What is to be settled is decided by what stands there.
@@ -135,8 +135,9 @@ export class Front {
     return this.root.querySelector(`[data-slot="${name}"]`);
   }
 
-  #content({ record_id, version, draft: own, decided, suggested }) {
-    const draft = own ?? this.drafts.get(record_id, version);
+  // This tab's own draft is newer than what the server has kept: see Supply.
+  #content({ record_id, version, draft: own, kept, decided, suggested }) {
+    const draft = own ?? this.drafts.get(record_id, version) ?? kept;
     if (draft) return { value: draft.value, suggested, origin: "draft" };
     if (decided !== null) return { value: decided, suggested, origin: "decision" };
     return { value: suggested, suggested, origin: suggested === null ? "empty" : "suggestion" };

@@ -3,7 +3,7 @@
 import { takesText } from "./words.js";
 
 const COMMANDS = {
-  Enter: "approve", NumpadEnter: "approve", Space: "skip", KeyX: "reject", Backspace: "undo", KeyE: "edit", KeyG: "guide",
+  Enter: "approve", NumpadEnter: "approve", Space: "skip", KeyX: "reject", Backspace: "undo", KeyE: "edit", KeyF: "note", KeyG: "guide",
   KeyS: "second", KeyV: "ballot", KeyA: "mark", Delete: "delete", Escape: "escape", ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up",
   ArrowDown: "down", Home: "home", End: "end", Period: "point", NumpadDecimal: "point", Minus: "minus", NumpadSubtract: "minus",
 };

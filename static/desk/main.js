@@ -9,6 +9,7 @@ import { Dialogs } from "./dialogs.js";
 import { Form, loadWidgets } from "./form.js";
 import { Front } from "./front.js";
 import { recall, remember } from "./memory.js";
+import { Notes } from "./notes.js";
 import { Order } from "./order.js";
 import { Drafts, Outbox } from "./outbox.js";
 import { Progress } from "./progress.js";
@@ -32,8 +33,8 @@ function build(root) {
   const outbox = new Outbox(api, `${key}.outbox`, {
     beside: (item) => (item.name === "decide" ? supply.beside() : {}),
     changed: () => trouble.showSign(),
-    saved: (item, answer) => item.name === "decide" && decisions.saved(item, answer),
-    refused: (item, error) => trouble.refused(item, error),
+    saved: (item, answer) => ({ decide: () => decisions.saved(item, answer), note: () => notes.saved(answer) })[item.name]?.(),
+    refused: (item, error) => (item.name === "note" ? notes : trouble).refused(item, error),
     trouble: (error) => trouble.unsent(error),
     clear: () => trouble.sent(),
   });
@@ -56,7 +57,8 @@ function build(root) {
     order: { order: config.order, similar_to: config.similar, tag: config.tag }, finish: () => front.finish(progress),
   });
   const decisions = new Decisions({ api, outbox, drafts, supply, front, progress, trouble, marks });
-  const commands = new Commands(root, { api, supply, front, decisions, dialogs, trouble });
+  const notes = new Notes(root, { api, outbox, dialogs, supply, front, progress, trouble });
+  const commands = new Commands(root, { api, supply, front, decisions, dialogs, notes, trouble });
   new Order(root, (order) => supply.reorder({ ...order, tag: config.tag }));
 
   document.addEventListener("visibilitychange", () => document.hidden || progress.refresh());

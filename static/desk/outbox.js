@@ -1,4 +1,4 @@
-// Decisions on their way to the server. Each stays here, and in this tab's sessionStorage, until the server has
+// Decisions and notes on their way to the server. Each stays here, and in this tab's sessionStorage, until the server has
 // answered for good; sent again with the same request_key it is stored once.
 import { ApiError } from "./api.js";
 import { recall, remember } from "./memory.js";
@@ -37,7 +37,7 @@ export class Outbox {
 
   // Record ids that are not the queue's to give out again.
   ids() {
-    return [...this.waiting, ...this.stopped].map((item) => item.content.record_id);
+    return [...this.waiting, ...this.stopped].filter((item) => item.name !== "note").map((item) => item.content.record_id);
   }
 
   get unsent() {
@@ -46,9 +46,9 @@ export class Outbox {
 
   // Take the newest decision back if it never left this page; null if it may have reached the server.
   takeBack() {
-    const item = this.waiting.at(-1);
+    const item = this.waiting.findLast((one) => one.name !== "note");
     if (!item || item.name !== "decide" || item.tries) return null;
-    this.waiting.pop();
+    this.waiting = this.waiting.filter((other) => other !== item);
     this.#keep();
     return item;
   }
@@ -117,7 +117,7 @@ export class Outbox {
       this.on.clear();
     }
     if (!error) this.on.saved(item, answer);
-    else if (item.name === "decide") this.#stop(item, error);
+    else if (item.name !== "skip") this.#stop(item, error);
     this.#keep();
     this.#pump();
     if (!this.waiting.length) this.#tell("resolve");
@@ -152,11 +152,16 @@ export class Outbox {
 // How many drafts a tab keeps.
 const DRAFTS = 50;
 
-// The drafts of this tab: what a person had changed on a record before it was decided. The newest are kept, by their
-// turn: an object goes through its numbered keys by number, whenever they were set.
+// The drafts of this tab: what a person had changed on a record before it was decided, until the server has kept it too.
+// The newest are kept, by their turn: an object goes through its numbered keys by number, whenever they were set.
 export class Drafts {
   constructor(key) {
     this.key = key;
+  }
+
+  // Forget a draft that the server has kept, unless it was changed meanwhile.
+  settle(recordId, { turn }) {
+    if (recall(this.key)?.[recordId]?.turn === turn) this.set(recordId);
   }
 
   get(recordId, version) {

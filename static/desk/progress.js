@@ -11,14 +11,25 @@ export class Progress {
     this.counts = JSON.parse(this.counter.dataset.counts);
     // Decided on this page since the counts came.
     this.since = 0;
+    this.waiting = root.querySelector("[data-waiting]");
     this.showStrip(JSON.parse(this.strip.dataset.strip));
+    this.waits(this.counts);
+  }
+
+  // Say how many notes wait for this person: questions and, for who adjudicates, flags.
+  waits(waiting) {
+    const said = ["questions", "flags"].filter((name) => waiting[name]).map((name) => say(name, { n: waiting[name] }));
+    this.waiting.hidden = !said.length;
+    this.waiting.textContent = said.join(" · ");
   }
 
   showStrip(strip) {
     const items = strip.map((row) => {
       const title = row.state === "rejected" ? say("rejected") : row.label || say("empty");
-      const button = make("button", { type: "button", title: `${title} — ${row.text}` },
-        make("b", {}, title), make("span", {}, row.text));
+      // What was not shown before a decision stands where it was decided, and nowhere near the next record.
+      const below = row.told ? make("span", { class: "told" }, row.told) : make("span", {}, row.text);
+      const button = make("button", { type: "button", title: [title, row.told, row.text].filter(Boolean).join(" — ") },
+        make("b", {}, title), below);
       button.classList.add(row.state);
       if (/^#[0-9a-f]{3,8}$/i.test(row.color) && row.state !== "rejected") button.style.setProperty("--label", row.color);
       button.addEventListener("click", () => {
@@ -44,6 +55,7 @@ export class Progress {
       this.counts = await this.api.get("counts");
       this.since = 0;
       this.count(0);
+      this.waits(this.counts);
     } catch {
       // The counter is a courtesy.
     }

@@ -4,6 +4,8 @@ import { prepared } from "./front.js";
 const RETRY = 2000;
 // A digit and Enter right after it need no word to the server in between.
 const SOON = 400;
+// While a person goes on, the server hears of their draft this often.
+const TELLING = 3000;
 // More records are asked for when fewer than two lie ready, so that one slow answer is not noticed, and up to five at
 // once. All of them are held from others.
 const AHEAD = 2;
@@ -25,6 +27,8 @@ export class Supply {
     this.exhausted = false;
     // Counts the orders of the queue there have been: whoever waits for a record of an older one gives up.
     this.round = 0;
+    // A word to the server about the draft waits for its time.
+    this.telling = null;
     // Another record is on its way into the place of the current one.
     this.opening = false;
     this.renewing = null;
@@ -133,14 +137,14 @@ export class Supply {
     this.#putBack([this.current, ...this.ahead]);
   }
 
-  // A person changed the form: keep the draft, and keep the claim alive (not more often than needed).
+  // A person changed the form: keep the draft, here at once, and on the server with the word that keeps the claim.
   touched() {
     if (!this.current) return;
-    const { record_id, version, token, lease } = this.current;
+    const { record_id, version, token } = this.current;
     this.drafts.set(record_id, version, this.front.draft().value);
-    if (!token || (this.touchedAt && performance.now() - this.touchedAt < (lease * 1000) / 3)) return;
+    if (!token || this.telling) return;
+    this.telling = setTimeout((held) => this.#keepClaim(held), this.touchedAt ? TELLING : SOON, this.current);
     this.touchedAt = performance.now();
-    setTimeout((held) => this.#keepClaim(held), SOON, this.current);
   }
 
   // What a decision takes along: the record that comes next, to be renewed with it.
@@ -168,6 +172,8 @@ export class Supply {
   #show(next, again = false) {
     this.current = next;
     this.touchedAt = 0;
+    clearTimeout(this.telling);
+    this.telling = null;
     this.front.show(next, again);
     this.#rest();
     this.trouble.about(next);
@@ -233,7 +239,7 @@ export class Supply {
   // at, and none that a person has worked on.
   #renewable() {
     const next = this.ahead[0];
-    return !next || next.draft || this.drafts.get(next.record_id, next.version) ? null : next;
+    return !next || next.draft || next.kept || this.drafts.get(next.record_id, next.version) ? null : next;
   }
 
   #asked(next) {
@@ -253,9 +259,15 @@ export class Supply {
   async #keepClaim(held) {
     // Of a record that was opened anew nothing of the old claim is true.
     if (this.current !== held) return;
+    this.telling = null;
+    const { record_id, token, version } = held;
+    const draft = this.drafts.get(record_id, version);
     try {
-      const { record_id, token, version } = held;
-      held.lease = (await this.api.post("touch", { record_id, token, version })).lease;
+      const answer = await this.api.post("touch", { record_id, token, version, draft: draft && { value: draft.value } });
+      held.lease = answer.lease;
+      if (!draft) return;
+      held.kept = { value: draft.value };
+      this.drafts.settle(record_id, draft);
     } catch (error) {
       if (error.status === 409 && this.current === held) this.trouble.lost(error);
     }
