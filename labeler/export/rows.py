@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from labeler import strictjson
@@ -14,20 +16,27 @@ from labeler.export.job import Job
 from labeler.export.plan import Plan
 from labeler.export.preference import Preferences
 from labeler.export.splits import TRAIN
+from labeler.export.values import reading
 from labeler.records import Record, Value
 from labeler.store import Row
 from labeler.store.records import as_parts
 from labeler.task import Task
 
+_RECORD = itemgetter(
+    "id", "value", "task_version", "record_id", "key", "text", "grp", "cluster", "metadata", "parts", "language"
+)
+_DECISION = itemgetter("how", "reviewer", "created_at", "agreement", "blind")
+_KEPT = 4096
+
 
 def planned_rows(job: Job, plan: Plan, asked: Asked | None, prefer: Preferences | None = None) -> Iterator[ExportRow]:
     """Yield the rows of a plan; what is not planned was left out, or approved since: that waits for the next export."""
-    others = joint_tasks(job)
+    others, read = joint_tasks(job), Reader(job)
     for page in job.approved_pages() if prefer is None else prefer.pages():
-        splits = {stored["id"]: split for stored in page if (split := plan.splits.pop(stored["id"], None))}
-        planned = [stored for stored in page if stored["id"] in splits]
+        splits = plan.waiting.take([stored["id"] for stored in page])
+        planned = [stored for stored, split in zip(page, splits, strict=True) if split is not None]
         plan.versions.update(stored["task_version"] for stored in planned)
-        rows = [_export_row(job, stored, splits[stored["id"]]) for stored in planned]
+        rows = [read.row(stored, split) for stored, split in zip(page, splits, strict=True) if split is not None]
         if prefer is not None and asked is not None:
             yield from prefer.rows(planned, rows, asked)
         else:
@@ -38,38 +47,53 @@ def trained_on(job: Job, plan: Plan) -> Collection[int]:
     """Return the annotations that prompts may show as examples: of the train split alone."""
     if not job.options.examples:
         return ()
-    own = [id_ for id_, split in plan.splits.items() if split == TRAIN]
+    own = plan.splits.only(TRAIN)
     return {*own, *(other for id_ in own for other in plan.beside.get(id_, ()))}
 
 
-def _export_row(job: Job, stored: Row, split: str) -> ExportRow:
-    given = stored["value"]
-    value = None if given is None else job.task.read(strictjson.loads(given), stored["task_version"], stored["text"])
-    text = job.selection.text(stored["text"])
-    record = Record(
-        id=stored["record_id"],
-        project_id=job.project["id"],
-        key=stored["key"],
-        text=text,
-        language=stored["language"],
-        group=stored["grp"],
-        metadata=job.selection.metadata(strictjson.loads(stored["metadata"])),
-        cluster=stored["cluster"],
-        parts=as_parts(stored["parts"]),
-    )
-    provenance = {
-        # A ranking is no annotation.
-        "annotation_ids": [stored["id"]] if stored["id"] > 0 else [],
-        "how": stored["how"],
-        "reviewers": [stored["reviewer"]] if stored["reviewer"] else [],
-        "approved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stored["created_at"])),
-        "agreement": stored["agreement"],
-        "blind": bool(stored["blind"]),
-        "task_version": stored["task_version"],
-    }
-    weight = job.selection.weight(() if value is None else job.task.schema.strata(value))
-    label = None if value is None else _portable(job.task, value, text)
-    return ExportRow(stored["id"], record, value, label, split, provenance=provenance, weight=weight)
+class Reader:
+    """Makes rows of what is stored; what comes again and again is read once."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._value = job, reading(job.task)
+        self._metadata = lru_cache(_KEPT)(strictjson.loads)
+
+    def row(self, stored: Row, split: str) -> ExportRow:
+        """Return the row of an annotation, without prompt and answer."""
+        job, selection = self._job, self._job.selection
+        id_, given, version, record_id, key, text, group, cluster, metadata, parts, language = _RECORD(stored)
+        how, reviewer, moment, agreement, blind = _DECISION(stored)
+        value = self._value(given, version, text)
+        text = selection.text(text)
+        record = Record(
+            record_id,
+            job.project["id"],
+            key,
+            text,
+            language,
+            group,
+            selection.metadata(dict(self._metadata(metadata))),
+            cluster=cluster,
+            parts=as_parts(parts),
+        )
+        provenance = {
+            # A ranking is no annotation.
+            "annotation_ids": [id_] if id_ > 0 else [],
+            "how": how,
+            "reviewers": [reviewer] if reviewer else [],
+            "approved_at": _at(int(moment)),
+            "agreement": agreement,
+            "blind": bool(blind),
+            "task_version": version,
+        }
+        weight = selection.weight(() if value is None else job.task.schema.strata(value)) if selection.weights else None
+        label = None if value is None else _portable(job.task, value, text)
+        return ExportRow(id_, record, value, label, split, provenance=provenance, weight=weight)
+
+
+@lru_cache(_KEPT)
+def _at(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
 def _portable(task: Task, value: Value, text: str) -> Any:
