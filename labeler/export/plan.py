@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import islice
-from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,10 +36,9 @@ from labeler.export.values import NO_TEXT, checked
 from labeler.records import Value
 from labeler.sentence import N_, Sentence
 from labeler.store import Row
+from labeler.store.database import taking
 
-_COLUMNS = itemgetter(
-    "id", "value", "task_version", "record_id", "key", "text", "content_hash", "grp", "cluster", "metadata"
-)
+_COLUMNS = ("id", "value", "task_version", "record_id", "key", "text", "content_hash", "grp", "cluster", "metadata")
 _PAGE, _KEPT = 1000, 4096
 FEW = 10
 """Fewer rows than this in a split are worth a warning."""
@@ -244,9 +242,9 @@ def _all_seen(job: Job, chosen: TrainingFormat, plan: Plan, source: Source | Non
     read_value = checked(job.task, asked(job.task, job.style) if chosen.asks else job.task)
     names = lru_cache(_KEPT)(strictjson.loads)
     for page, found in _pages(job, sieve, source, plan.left_out):
-        unsure = set(which_may_have([f"{row['text']}\0{row['metadata']}" for row in page]))
-        for n, row in enumerate(page):
-            id_, stored, version, record, key, text, digest, product, cluster, metadata = _COLUMNS(row)
+        taken = [*map(taking(page, _COLUMNS), page)]
+        unsure = set(which_may_have([f"{row[5]}\0{row[9]}" for row in taken]))
+        for n, (id_, stored, version, record, key, text, digest, product, cluster, metadata) in enumerate(taken):
             more = found.get(id_, NOTHING)
             read = read_value(stored, version, text) if text and not text.isspace() else NO_TEXT
             if why := read.why or more.why or _too_long(job, text, read.answer):
@@ -254,7 +252,7 @@ def _all_seen(job: Job, chosen: TrainingFormat, plan: Plan, source: Source | Non
                 continue
             if not sieve.passes_as(read.counts_as):
                 continue
-            if (n in unsure or read.contacts) and not _without_contacts(job, row, read.value, read.answer, plan):
+            if (n in unsure or read.contacts) and not _without_contacts(job, page[n], read.value, read.answer, plan):
                 continue
             if chosen.complete:
                 columns.update(names(metadata))
@@ -262,7 +260,7 @@ def _all_seen(job: Job, chosen: TrainingFormat, plan: Plan, source: Source | Non
                 _warn_of_controls(text, key, plan)
             if more.others:
                 plan.beside[id_] = tuple(other for other, _ in more.others.values())
-            seen.add(id_, record, key, _date(job, row), read.hash, read.counts_as)
+            seen.add(id_, record, key, _date(job, page[n]), read.hash, read.counts_as)
             seen.link(cluster, product, digest)
     labels.update(*seen.strata())
     sieve.check(labels)

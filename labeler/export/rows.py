@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
 from labeler import strictjson
@@ -19,13 +18,14 @@ from labeler.export.splits import TRAIN
 from labeler.export.values import reading
 from labeler.records import Record, Value
 from labeler.store import Row
+from labeler.store.database import taking
 from labeler.store.records import as_parts
 from labeler.task import Task
 
-_RECORD = itemgetter(
-    "id", "value", "task_version", "record_id", "key", "text", "grp", "cluster", "metadata", "parts", "language"
-)
-_DECISION = itemgetter("how", "reviewer", "created_at", "agreement", "blind")
+_COLUMNS = (
+    "id", "value", "task_version", "record_id", "key", "text", "grp", "cluster", "metadata", "parts", "language",
+    "how", "reviewer", "created_at", "agreement", "blind",
+)  # fmt: skip
 _KEPT = 4096
 
 
@@ -36,9 +36,9 @@ def planned_rows(job: Job, plan: Plan, asked: Asked | None, prefer: Preferences 
         splits = plan.waiting.take([stored["id"] for stored in page])
         planned = [stored for stored, split in zip(page, splits, strict=True) if split is not None]
         plan.versions.update(stored["task_version"] for stored in planned)
-        rows = [read.row(stored, split) for stored, split in zip(page, splits, strict=True) if split is not None]
+        rows = read.rows(planned, filter(None, splits))
         if prefer is not None and asked is not None:
-            yield from prefer.rows(planned, rows, asked)
+            yield from prefer.rows(planned, list(rows), asked)
         else:
             yield from rows if asked is None else asked.rows(rows, beside(job, planned, others))
 
@@ -55,26 +55,23 @@ class Reader:
     """Makes rows of what is stored; what comes again and again is read once."""
 
     def __init__(self, job: Job) -> None:
-        self._job, self._value = job, reading(job.task)
+        self._job, self._value, self._project = job, reading(job.task), job.project["id"]
         self._metadata = lru_cache(_KEPT)(strictjson.loads)
 
-    def row(self, stored: Row, split: str) -> ExportRow:
-        """Return the row of an annotation, without prompt and answer."""
+    def rows(self, page: Sequence[Row], splits: Iterable[str]) -> Iterator[ExportRow]:
+        """Yield the rows of annotations that one statement gave, without prompt and answer."""
+        # One after the other: rows that stay alive together are what the garbage collector looks through.
+        yield from map(self._row, map(taking(page, _COLUMNS), page), splits)
+
+    def _row(self, stored: tuple[Any, ...], split: str) -> ExportRow:
         job, selection = self._job, self._job.selection
-        id_, given, version, record_id, key, text, group, cluster, metadata, parts, language = _RECORD(stored)
-        how, reviewer, moment, agreement, blind = _DECISION(stored)
+        (id_, given, version, record_id, key, text, group, cluster, metadata, parts, language,
+         how, reviewer, moment, agreement, blind) = stored  # fmt: skip
         value = self._value(given, version, text)
         text = selection.text(text)
+        about = selection.metadata(dict(self._metadata(metadata)))
         record = Record(
-            record_id,
-            job.project["id"],
-            key,
-            text,
-            language,
-            group,
-            selection.metadata(dict(self._metadata(metadata))),
-            cluster=cluster,
-            parts=as_parts(parts),
+            record_id, self._project, key, text, language, group, about, cluster=cluster, parts=as_parts(parts)
         )
         provenance = {
             # A ranking is no annotation.
