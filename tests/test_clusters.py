@@ -13,7 +13,7 @@ import pytest
 from helpers import World
 
 from labeler.ingest import clusters as clusters_of_ingest
-from labeler.ingest.clusters import check_clusters, repair_clusters, sign_reviews
+from labeler.ingest.clusters import candidates, check_clusters, repair_clusters, sign_reviews
 from labeler.ingest.duplicates import Signatures, near_duplicate, signatures, similarity
 from labeler.retrieval.retrievers import BUILT_IN
 from labeler.store import NewRecord, Store
@@ -90,6 +90,18 @@ def templated(count: int, seed: int) -> list[str]:
     return made
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Return the list of all pairs that are compared from now on."""
+    compared: list[tuple[str, str]] = []
+
+    def similar(a: str, b: str) -> bool:
+        compared.append((a, b))
+        return near_duplicate(a, b)
+
+    monkeypatch.setattr(clusters_of_ingest, "near_duplicate", similar)
+    return compared
+
+
 def test_texts_of_the_bridge_are_what_they_should_be() -> None:
     """The ends are near the middle only."""
     assert similarity(ONE, MIDDLE) >= 0.8 <= similarity(MIDDLE, OTHER)
@@ -124,14 +136,15 @@ def test_clusters_are_the_components_of_all_similar_pairs(world: World, seed: in
     assert check_clusters(world.store, world.project_id) == []
 
 
-def test_no_candidate_is_left_out_of_a_full_band(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_band_hides_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many other texts share a band, the one that is similar is found: beside it, and signed before it."""
 
     def all_in_one_band(texts: Sequence[str]) -> Signatures:
-        bands = np.zeros((len(texts), 24), dtype=np.int32)
-        bands[:, 1:] = np.arange(len(texts) * 23).reshape(-1, 23) + 1000 * len(stored_texts(world))
-        return Signatures(signatures(texts).shapes, bands)
+        signed = signatures(texts)
+        signed.bands[:, 0] = 0
+        return signed
 
+    compared = counted(monkeypatch)
     monkeypatch.setattr(clusters_of_ingest, "signatures", all_in_one_band)
     near = "이것은 어디에나 있는 인사말입니다 안녕하세요"
     others = [f"{n * 7919} 다른 글 {n}" for n in range(60)]
@@ -140,6 +153,53 @@ def test_no_candidate_is_left_out_of_a_full_band(world: World, monkeypatch: pyte
     found = clusters(world)
     assert found[62] == found[63] == 1
     assert [found[n] for n in range(2, 62)] == list(range(2, 62))
+    assert len(compared) < 60
+
+
+def test_few_that_share_a_band_are_all_compared() -> None:
+    """One band in common is enough among few, in whatever bands they differ."""
+    bands = np.arange(10 * 24, dtype=np.int32).reshape(10, 24)
+    bands[[1, 4, 7, 9], 5] = -1
+    found = candidates(bands, 5).T.tolist()
+    assert sorted(map(tuple, found)) == list(combinations((1, 4, 7, 9), 2))
+    assert candidates(bands, 6).size == 0
+
+
+def test_a_crowd_is_compared_with_its_neighbours() -> None:
+    """Of many in one band each is compared with a few: those that go on alike, not those that share nothing else."""
+
+    def pairs(count: int) -> np.ndarray[Any, Any]:
+        bands = np.arange(count * 24, dtype=np.int32).reshape(count, 24)
+        bands[:, :2] = 7
+        bands[:, 2] = np.arange(count) // 2
+        return candidates(bands, 0)
+
+    one, two = pairs(1000), pairs(2000)
+    assert 15 * 1000 < one.shape[1] < 16 * 1000 and two.shape[1] - one.shape[1] == 16 * 1000
+    assert {(2 * n, 2 * n + 1) for n in range(500)} <= set(map(tuple, one.T.tolist()))
+    alone = np.arange(100 * 24, dtype=np.int32).reshape(100, 24)
+    alone[:, 0] = 7
+    assert candidates(alone, 0).size == 0
+
+
+def test_reviews_of_one_template_take_few_comparisons(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of reviews that share most of their words each is compared with some, not with all, and a copy is found."""
+    compared, chance = counted(monkeypatch), random.Random(4)
+    letters = [chr(0xAC00 + 28 * n) for n in range(300)]
+    fixed = ["".join(chance.choices(letters, k=8)) for _ in range(14)]
+
+    def review() -> str:
+        blanks = ["".join(chance.choices(letters, k=6)) for _ in range(3)]
+        return " ".join([*fixed[:4], blanks[0], *fixed[4:9], blanks[1], *fixed[9:], blanks[2]])
+
+    texts = [review() for _ in range(900)]
+    assert similarity(texts[0], texts[1]) > 0.6
+    ids = add(world, [*texts[:300], texts[0] + " 또 살게요"])
+    first = len(compared)
+    add(world, texts[300:])
+    # All pairs would be eight times as many as among the first.
+    assert len(compared) - first < 4 * first < 4 * 0.6 * 301 * 300 / 2
+    assert {id_ for id_, cluster in clusters(world).items() if cluster != id_} == {ids[-1]}
 
 
 def test_copies_of_one_shape_are_not_compared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,13 +214,7 @@ def test_copies_of_one_shape_are_not_compared(world: World, monkeypatch: pytest.
 
 def test_one_that_is_similar_is_enough_of_a_cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred copies of a review, each with another word, take a comparison each and not one a pair."""
-    compared: list[tuple[str, str]] = []
-
-    def similar(a: str, b: str) -> bool:
-        compared.append((a, b))
-        return near_duplicate(a, b)
-
-    monkeypatch.setattr(clusters_of_ingest, "near_duplicate", similar)
+    compared = counted(monkeypatch)
     add(world, [f"{ONE} {n:02d}" for n in range(100)])
     add(world, [f"{ONE} {n}" for n in range(100, 200)])
     assert set(clusters(world).values()) == {1}

@@ -3,6 +3,11 @@
 What is to be done stands in the store, so that any process can do it, at any time and as often as it likes: while a
 file comes in and at its end, before an export, and in the background. A cluster is what near-duplicates link, directly
 or through others, and exact copies with them; the smallest id names it.
+
+Reviews that share a band are compared with each other as long as they are few. Where many share one, as reviews of one
+template do without being near-duplicates, those are compared that share another band too, each with its nearest
+neighbours in the order of the bands that follow (after the sorted neighbourhoods of Hernández and Stolfo 1995 and the
+LSH forest of Bawa, Condie and Ganesan 2005). So the comparisons grow with the reviews, and not with their square.
 """
 
 from __future__ import annotations
@@ -24,6 +29,9 @@ from labeler.store import Block, Store
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    Ids = npt.NDArray[np.int64]
+    Bands = npt.NDArray[np.int32]
+
 _FEWEST, _MOST = 10_000, 50_000
 """Reviews that are looked at together; more where there are many, since all signatures are read for them."""
 _SLICE, _GAP = 1000, 0.005
@@ -32,6 +40,8 @@ _UNSIGNED = 20_000
 """So many reviews of a file come in, or an eighth of it, before their near-duplicates are looked for."""
 _READ = 50_000
 """Signatures that are compared at once."""
+_CROWD, _NEIGHBOURS = 4, 16
+"""More reviews than this in one band must share another one to be compared, each with so many on either side."""
 
 
 def never() -> bool:
@@ -88,7 +98,8 @@ class _Search:
         self.pairs: dict[int, list[tuple[int, int]]] = defaultdict(list)
         """Near-duplicates, by the place of the one that is signed later."""
         self.roots = _Roots((int(row["id"]), int(row["cluster"])) for row in rows)
-        self.compared: set[tuple[int, int]] = set()
+        self.unlike: set[tuple[int, int]] = set()
+        """Pairs that were compared and are no near-duplicates."""
         # What has the shape of an earlier text has its near-duplicates too: one of them is compared for all.
         self.first = np.zeros(len(rows), dtype=bool)
         long = np.flatnonzero(self.signed.shapes)
@@ -97,8 +108,6 @@ class _Search:
         for place, first in zip(long.tolist(), long[firsts][which].tolist(), strict=True):
             if place != first:
                 self._pair(place, self.ids[first])
-        self.orders = [np.argsort(column, kind="stable") for column in self.signed.bands.T]
-        self.sorted = [column[order] for column, order in zip(self.signed.bands.T, self.orders, strict=True)]
         self.by_shape = np.argsort(self.signed.shapes, kind="stable")
         self.seen = store.clusters.newest(project_id)
         self._look()
@@ -132,27 +141,28 @@ class _Search:
 
     def _look(self) -> None:
         """Compare with all that have a signature, and with each other."""
-        shapes, buckets = self._hits()
-        known = self.store.clusters.found(sorted({*shapes, *(id_ for ids in buckets.values() for id_ in ids)}))
-        for id_, (text, cluster) in known.items():
-            self.texts.setdefault(id_, text)
-            self.roots.join(id_, cluster)
+        shapes, ids, bands = self._hits()
+        self._read(list(shapes))
         for id_, places in shapes.items():
-            for place in places if id_ in known else ():
+            for place in places if id_ in self.texts else ():
                 # Its own copy of before, or a text of its shape.
                 self.first[place] = False
                 self._pair(place, id_)
+        own = np.flatnonzero(self.first)
+        ids = np.concatenate([np.array(self.ids, dtype=np.int64)[own], ids])
+        bands = np.concatenate([self.signed.bands[own], bands])
         for column in range(BANDS):
-            for key in _several(self.sorted[column]):
-                buckets.setdefault((column, key), [])
-        for (column, key), ids in buckets.items():
-            self._compare(self._places(column, key), [id_ for id_ in ids if id_ in known])
+            pairs = candidates(bands, column)
+            self._compare(own, ids, pairs[:, pairs[0] < len(own)])
 
-    def _hits(self) -> tuple[dict[int, list[int]], dict[tuple[int, int], list[int]]]:
-        """Return the places that have the shape of a signed review, by its id, and the ids in each band we are in."""
+    def _hits(self) -> tuple[dict[int, list[int]], Ids, Bands]:
+        """Return the places that have the shape of a signed review, by its id; then those that share a band with us.
+
+        These are ids, int64 (n,), and their bands, int32 (n, 24).
+        """
         shapes: dict[int, list[int]] = {}
-        buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
-        ordered = self.signed.shapes[self.by_shape]
+        near = [np.zeros(0, dtype=np.int64)], [np.zeros((0, BANDS), dtype=np.int32)]
+        ordered, sorted_bands = self.signed.shapes[self.by_shape], np.sort(self.signed.bands, axis=0)
         for block in _joined(self.store.clusters.blocks(self.project_id, self.seen)):
             ids = np.frombuffer(block.ids, dtype=np.int64)
             theirs = np.frombuffer(block.shapes, dtype=np.int64)
@@ -160,39 +170,35 @@ class _Search:
                 left, right = np.searchsorted(ordered, theirs[n], "left"), np.searchsorted(ordered, theirs[n], "right")
                 shapes[int(ids[n])] = [place for place in self.by_shape[left:right].tolist() if self.first[place]]
             bands = np.frombuffer(block.bands, dtype=np.int32).reshape(-1, BANDS)
+            hits = np.zeros(len(ids), dtype=bool)
             for column in range(BANDS):
-                keys = bands[:, column]
-                hits = np.flatnonzero(_among(keys, self.sorted[column]))
-                for key, id_ in zip(keys[hits].tolist(), ids[hits].tolist(), strict=True):
-                    buckets[column, key].append(id_)
-        return shapes, buckets
+                hits |= _among(bands[:, column], sorted_bands[:, column])
+            near[0].append(ids[hits])
+            near[1].append(bands[hits])
+        return shapes, np.concatenate(near[0]), np.concatenate(near[1])
 
-    def _places(self, column: int, key: int) -> list[int]:
-        """Return the places of ours that are in a band and are compared, in order."""
-        left = np.searchsorted(self.sorted[column], key, "left")
-        right = np.searchsorted(self.sorted[column], key, "right")
-        places: list[int] = self.orders[column][left:right].tolist()
-        return [place for place in places if self.first[place]]
+    def _compare(self, own: Ids, ids: Ids, pairs: Ids) -> None:
+        """Compare pairs of ``ids``, by their places there: ``own`` are our places, and come first. One is ours."""
+        self._read(np.unique(ids[pairs[pairs >= len(own)]]).tolist())
+        for first, second in pairs.T.tolist():
+            one, other = int(ids[first]), int(ids[second])
+            if other in self.texts and self.roots.of(one) != self.roots.of(other) and self._similar(one, other):
+                if second < len(own):
+                    self._pair(int(own[second]), one)
+                else:
+                    self._pair(int(own[first]), other)
 
-    def _compare(self, places: Sequence[int], others: Sequence[int]) -> None:
-        """Compare texts that share a band with each other and with ``others``. One of a cluster is enough."""
-        members: dict[int, list[int]] = defaultdict(list)
-        for id_ in others:
-            members[self.roots.of(id_)].append(id_)
-        for place in places:
-            own = self.ids[place]
-            for root, ids in members.items():
-                if self.roots.of(root) != self.roots.of(own):
-                    found = next((id_ for id_ in ids if self._similar(own, id_)), None)
-                    if found is not None:
-                        self._pair(place, found)
-            members[self.roots.of(own)].append(own)
+    def _read(self, ids: Sequence[int]) -> None:
+        """Read the texts of signed reviews, as far as they are still there."""
+        for id_, (text, cluster) in self.store.clusters.found([one for one in ids if one not in self.texts]).items():
+            self.texts[id_] = text
+            self.roots.join(id_, cluster)
 
     def _similar(self, a: int, b: int) -> bool:
-        if (pair := (min(a, b), max(a, b))) in self.compared:
-            return False
-        self.compared.add(pair)
-        return near_duplicate(self.texts[a], self.texts[b])
+        if (a, b) in self.unlike or near_duplicate(self.texts[a], self.texts[b]):
+            return (a, b) not in self.unlike
+        self.unlike.add((a, b))
+        return False
 
     def _pair(self, place: int, other: int) -> None:
         self.roots.join(self.ids[place], other)
@@ -237,10 +243,32 @@ def _among(keys: npt.NDArray[Any], ordered: npt.NDArray[Any]) -> npt.NDArray[np.
     return found
 
 
-def _several(ordered: npt.NDArray[Any]) -> list[int]:
-    """Return the keys that stand more than once."""
-    same = ordered[1:] == ordered[:-1]
-    return sorted(set(ordered[1:][same].tolist()))
+def candidates(bands: Bands, column: int) -> Ids:
+    """Return which signatures are to be compared since they share a band: pairs of rows, int64 (2, n), smaller first.
+
+    ``bands`` are int32 (rows, 24). Those that stand next to each other come first: of a cluster, one joins the next.
+    """
+    order = np.argsort(bands[:, column], kind="stable")
+    keys = bands[order, column]
+    again = np.zeros(len(keys) + 1, dtype=bool)
+    again[1:-1] = keys[1:] == keys[:-1]
+    together = again[1:] | again[:-1]
+    order, keys = order[together], keys[together]
+    after, last = (bands[order, (column + n) % BANDS] for n in (1, 2))
+    narrow = np.lexsort((last, after, keys))
+    order, keys = order[narrow], keys[narrow]
+    _, which, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    crowded = sizes[which] > _CROWD
+    found = [np.zeros((2, 0), dtype=np.int64)]
+    for step in range(1, _NEIGHBOURS + 1):
+        same = keys[step:] == keys[:-step]
+        if not same.any():
+            break
+        pairs = np.stack([order[:-step][same], order[step:][same]])
+        chance = crowded[step:][same]
+        chance[chance] = (bands[pairs[0, chance]] == bands[pairs[1, chance]]).sum(axis=1) == 1
+        found.append(np.sort(pairs[:, ~chance], axis=0))
+    return np.concatenate(found, axis=1)
 
 
 def _bytes(ids: Sequence[int]) -> bytes:
@@ -253,10 +281,16 @@ def _bytes(ids: Sequence[int]) -> bytes:
 def check_clusters(store: Store, project_id: int) -> list[int]:
     """Return the reviews that are not in the cluster where their near-duplicates are, found anew from all texts.
 
-    All reviews are read twice, and all pairs compared that share a band.
+    All reviews are read twice, and compared as new ones are. What a crowd hid since is compared within its cluster.
     """
     clusters = {row["id"]: row["cluster"] for page in store.clusters.all(project_id) for row in page}
-    return [id_ for id_, right in _clusters(store, project_id).items() if clusters.get(id_, right) != right]
+    roots, together = _clusters(store, project_id), defaultdict[int, list[int]](list)
+    for id_, cluster in clusters.items():
+        together[cluster].append(id_)
+    for ids in together.values():
+        if len({roots.of(id_) for id_ in ids}) > 1:
+            _join_similar(store, roots, list(combinations(ids, 2)))
+    return [id_ for id_, cluster in clusters.items() if cluster != roots.of(id_)]
 
 
 def repair_clusters(store: Store, project_id: int) -> int:
@@ -271,8 +305,8 @@ def repair_clusters(store: Store, project_id: int) -> int:
     return wrong
 
 
-def _clusters(store: Store, project_id: int) -> dict[int, int]:
-    """Return the right cluster of each review of a project."""
+def _clusters(store: Store, project_id: int) -> _Roots:
+    """Return which reviews of a project belong together."""
     roots, shapes = _Roots(), dict[int, int]()
     bands: list[npt.NDArray[np.int32]] = []
     for page in store.clusters.all(project_id):
@@ -287,24 +321,16 @@ def _clusters(store: Store, project_id: int) -> dict[int, int]:
                     keep.append(place)
         bands.append(signed.bands[keep])
     ids = np.array(list(shapes.values()), dtype=np.int64)
-    for band in np.concatenate([np.zeros((0, BANDS), dtype=np.int32), *bands]).T:
-        for together in _equal(ids, band):
-            _join_similar(store, roots, together)
-    return {id_: roots.of(id_) for id_ in list(roots.above)}
+    all_bands = np.concatenate([np.zeros((0, BANDS), dtype=np.int32), *bands])
+    for column in range(BANDS):
+        _join_similar(store, roots, ids[candidates(all_bands, column)].T.tolist())
+    return roots
 
 
-def _equal(ids: npt.NDArray[np.int64], keys: npt.NDArray[np.int32]) -> Iterator[list[int]]:
-    """Yield the ids, int64 (n,), that have equal ``keys``, int32 (n,), where there are several."""
-    order = np.argsort(keys, kind="stable")
-    for part in np.split(ids[order], np.flatnonzero(np.diff(keys[order])) + 1):
-        if len(part) > 1:
-            yield part.tolist()
-
-
-def _join_similar(store: Store, roots: _Roots, ids: Sequence[int]) -> None:
-    if len({roots.of(id_) for id_ in ids}) == 1:
-        return
-    texts = store.records.many(ids)
-    for a, b in combinations(ids, 2):
-        if roots.of(a) != roots.of(b) and near_duplicate(texts[a].text, texts[b].text):
+def _join_similar(store: Store, roots: _Roots, pairs: Sequence[Sequence[int]]) -> None:
+    """Join the reviews of each pair that are near-duplicates."""
+    apart = [(a, b) for a, b in pairs if roots.of(a) != roots.of(b)]
+    texts = store.clusters.found(sorted({id_ for pair in apart for id_ in pair}))
+    for a, b in apart:
+        if roots.of(a) != roots.of(b) and a in texts and b in texts and near_duplicate(texts[a][0], texts[b][0]):
             roots.join(a, b)

@@ -41,7 +41,7 @@ MIN_LENGTH = 5
 BANDS, _ROWS = 24, 5
 _TEXTS, _AT_ONCE = 1000, 128
 _LONG = 2048
-_KEPT = 8192
+_KEPT = 1 << 15
 _VERSION = b"labeler 3"
 """Part of every key. If keys change, it must too, and a migration must have all reviews signed again."""
 _LAUGHTER = re.compile("[ㅋㅎㅠㅜ]+")
@@ -131,7 +131,9 @@ def similarity(a: str, b: str) -> float:
 
 
 def near_duplicate(a: str, b: str) -> bool:
-    return similarity(a, b) >= THRESHOLD
+    """Tell whether two texts are near-duplicates; where their lengths differ too much, without a comparison."""
+    sizes = len(_kept_shingles(a)), len(_kept_shingles(b))
+    return min(sizes) >= THRESHOLD * max(sizes) and similarity(a, b) >= THRESHOLD
 
 
 def _shingles(text: str) -> Codes:
