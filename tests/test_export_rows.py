@@ -588,7 +588,7 @@ def test_a_split_that_lacks_a_label_is_named(world: World) -> None:
     world.task = Task("topic", Choices(*(Label(f"t{n}") for n in range(10))))
     rare = world.record("rare", "드문 글")
     world.annotate(rare, [f"t{n}" for n in range(10)])
-    world.store.write(lambda tx: world.store.splits.remember(tx, world.project["id"], {rare: "train"}, 0))
+    world.store.write(lambda tx: world.store.splits.remember(tx, world.project["id"], [(rare, "train")], 0))
     for n in range(60):
         world.approve(f"r{n}", f"리뷰 {n}", ["t0"])
     said = of_splits(world.export(shares=Shares(0.5, 0.0, 0.5)))["label_absent"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from labeler import strictjson
@@ -24,7 +24,7 @@ class Exports:
         manifest: dict[str, Any],
         folder: str,
         reviewer_id: int | None,
-        members: Sequence[tuple[int, str]],
+        members: Iterable[tuple[int, str]],
         name: str = "",
     ) -> int:
         """Record an export that stands on disk; ``members`` are (annotation id, split).
@@ -39,11 +39,11 @@ class Exports:
         id_ = int(tx.value(sql, params | {"r": reviewer_id, "now": time.time(), "name": name or None}))
         tx.many(
             "INSERT INTO export_annotations (export_id, annotation_id, split) VALUES (?, ?, ?)",
-            [(id_, member, split) for member, split in members if member > 0],
+            ((id_, member, split) for member, split in members if member > 0),
         )
         tx.many(
             "INSERT INTO export_rankings (export_id, ranking_id, split) VALUES (?, ?, ?)",
-            [(id_, -member, split) for member, split in members if member < 0],
+            ((id_, -member, split) for member, split in members if member < 0),
         )
         return id_
 
