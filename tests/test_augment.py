@@ -29,6 +29,7 @@ from labeler.errors import InputError
 from labeler.evaluation import replay
 from labeler.evaluation.readiness import readiness
 from labeler.export import ExportResult, Filters, Options, Selection, Shares, check_task, export_again, export_task
+from labeler.export.splits import TEST, split_of
 from labeler.ingest.duplicates import near_duplicate
 from labeler.ingest.options import ImportOptions
 from labeler.prelabel import runs
@@ -508,6 +509,21 @@ def test_what_a_test_record_was_the_example_of_stays_out(farm: Farm, tmp_path: P
     assert "test" in {split[key] for key in sources}
     assert not {record.key for record in grown} & set(split)
     assert {one["kind"]: one["count"] for one in made.manifest["left_out"]}["written_held_out"] == 5
+
+
+def test_a_source_is_held_out_with_what_a_chain_ties_it_to(farm: Farm, tmp_path: Path) -> None:
+    """It is rejected now, and nearly a review of a product that is tested: no row ties the two, that review does."""
+    grown = farm.grown()
+    source = farm.store.written.origins([grown[0].id])[grown[0].id].sources[0]
+    product = next(name for name in map("p{}".format, range(99)) if split_of(name, Shares()) == TEST)
+    between, tested = farm.add("아직 아무도 라벨을 붙이지 않은 글입니다", "시험에 쓰일 상품의 글이에요")
+    farm.approve(tested, "positive")
+    farm.decide(source, action="reject")
+    farm.store.write(lambda tx: tx.run("UPDATE records SET grp = ? WHERE id IN (?, ?)", (product, between, tested)))
+    farm.store.write(lambda tx: tx.run("UPDATE records SET cluster = ? WHERE id = ?", (source, between)))
+    made = farm.export(tmp_path / "out")
+    assert "test" in {row["split"] for row in rows(tmp_path / "out") if row["group"] == product}
+    assert {one["kind"]: one["count"] for one in made.manifest["left_out"]}["written_held_out"] == len(grown)
 
 
 def test_the_records_that_texts_were_written_after_are_train_from_then_on(farm: Farm, tmp_path: Path) -> None:
