@@ -12,7 +12,7 @@ from test_export import ALL_TRAIN, World, found, lines, world  # noqa: F401
 from labeler import Choices, Label, Task, Text, strictjson
 from labeler.annotation.comparing import Comparing
 from labeler.errors import InputError
-from labeler.export import ExportResult, Filters, Options, PreferenceFormat, built_in
+from labeler.export import ExportResult, Filters, Options, PreferenceFormat, Selection, Shares, built_in
 from labeler.labels import Moves
 from labeler.records import ParseFailure
 
@@ -235,6 +235,15 @@ def test_the_newest_ranking_of_each_person_counts_once(world: World) -> None:  #
     assert pairs(world) == [("positive", "neutral"), ("neutral", "positive")]
     world.store.write(lambda tx: world.store.rankings.withdraw(tx, last))
     assert pairs(world) == [("neutral", "positive"), ("neutral", "positive")]
+
+
+def test_a_record_that_several_people_ranked_is_frozen_once(world: World) -> None:  # noqa: F811
+    record = world.record("r1", "그저 그래요")
+    one, two = answers(world, record, "neutral", "positive")
+    for who in ("kim", "lee"):
+        ranked(world, record, [[one], [two]], who)
+    world.export("dpo", shares=Shares(0.0, 0.0, 1.0), selection=Selection(freeze="spring"))
+    assert [row["records"] for row in world.store.splits.frozen(world.project["id"])] == [1]
 
 
 def test_a_tie_of_all_says_nothing_and_none_good_says_that_all_are_wrong(world: World) -> None:  # noqa: F811

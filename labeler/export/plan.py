@@ -39,24 +39,12 @@ from labeler.store import Row
 from labeler.store.database import taking
 
 _COLUMNS = (
-    "id",
-    "value",
-    "task_version",
-    "record_id",
-    "key",
-    "text",
-    "content_hash",
-    "grp",
-    "cluster",
-    "metadata",
-    "written",
-)
+    "id", "value", "task_version", "record_id", "key", "text", "content_hash", "grp", "cluster", "metadata", "written",
+)  # fmt: skip
 _PAGE, _KEPT = 1000, 4096
 FEW = 10
 """Fewer rows than this in a split are worth a warning."""
 _MOST_COLUMNS = 200
-
-
 _SHARE_EMPTY = N_(
     "%(split)s has no rows, and no file was written for it: there are too few rows, products and near-duplicates that "
     "belong together are too large, or earlier exports had other shares"
@@ -69,19 +57,20 @@ _SHARE_MISSED = N_(
 
 @dataclass
 class Plan:
-    """The split of each row that leaves, by annotation id and by record, and what the second pass adds up.
+    """The split of each row that leaves, by annotation id, and what the second pass adds up.
 
     A ranking has its number with a minus sign in place of an annotation id. ``seen`` is the newest memory of splits
-    that it knows of, and ``fresh`` are the records that it takes up. ``beside`` are the annotations of other tasks that
-    stand in the answer of a row, and ``asked`` says how the prompts are put. ``filtered`` counts the rows that each
-    filter kept out, ``moved`` names those that left in another split before, and ``written`` those that a model wrote.
-    ``counted`` are the rows that stand in files, by their split and by what they count as.
+    that it knows of, ``fresh`` are the records that it takes up, and ``tested`` those that a frozen test set would
+    hold. ``beside`` are the annotations of other tasks that stand in the answer of a row, and ``asked`` says how the
+    prompts are put. ``filtered`` counts the rows that each filter kept out, ``moved`` names those that left in another
+    split before, and ``written`` those that a model wrote. ``counted`` are the rows that stand in files, by their split
+    and by what they count as.
     """
 
     seen: int
     splits: Placed = field(default_factory=Placed)
-    records: Placed = field(default_factory=Placed)
     fresh: Placed = field(default_factory=Placed)
+    tested: list[int] = field(default_factory=list)
     beside: dict[int, tuple[int, ...]] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
     left_out: Findings = field(default_factory=Findings)
@@ -97,11 +86,6 @@ class Plan:
     def waiting(self) -> Waiting:
         """The rows that are still to be written."""
         return Waiting(self.splits)
-
-    @property
-    def frozen(self) -> list[int]:
-        """The records that a frozen test set would hold."""
-        return self.records.only(TEST)
 
     @property
     def labels(self) -> dict[str, Counter[str]]:
@@ -159,7 +143,7 @@ def remembered(job: Job, plan: Plan) -> bool:
     :class:`InputError` if the test set is to be frozen and there is none, or one of that name.
     """
     splits, project_id, again = job.store.splits, job.project["id"], job.options.new_splits
-    freeze, test = job.selection.freeze, plan.frozen
+    freeze, test = job.selection.freeze, plan.tested
     if freeze and not test:
         raise InputError("There are no test rows to freeze; give the test set a share")
 
@@ -347,7 +331,8 @@ def _give_places(job: Job, seen: Seen, rows: Ints, plan: Plan) -> None:
         plan.moved.add("moved", seen.keys[rows[n]], before=SPLITS[before[n]], split=SPLITS[states[n]])
     fresh = stays if job.options.new_splits else stays & (before < 0)
     plan.splits = Placed.of(np.array(seen.ids, dtype=np.int64)[rows][stays], states[stays])
-    plan.records = Placed.of(placing.records[stays], states[stays])
+    # A record that several people ranked has several rows.
+    plan.tested = np.unique(placing.records[stays & (states == SPLITS.index(TEST))]).tolist()
     plan.fresh = Placed.of(placing.records[fresh], states[fresh])
     for n, id_ in enumerate(wrote, len(rows) - len(wrote)):
         if stays[n]:
