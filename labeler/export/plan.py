@@ -29,7 +29,7 @@ from labeler.export.findings import Findings, finding
 from labeler.export.formats import TrainingFormat
 from labeler.export.job import Job
 from labeler.export.placing import STATES, Memory, PlacedRow, Placing
-from labeler.export.seen import NONE, Codes, Ints, Placed, Seen, Waiting, last_of_each, several
+from labeler.export.seen import NONE, Codes, Flags, Ints, Placed, Seen, Waiting, last_of_each, several
 from labeler.export.selection import BY_DATE, DROP, MASK, crowded_out, fixed_place
 from labeler.export.splits import SPLITS, TEST, TRAIN, Shares
 from labeler.export.values import NO_TEXT, checked
@@ -322,23 +322,29 @@ def _give_places(job: Job, seen: Seen, rows: Ints, plan: Plan) -> None:
     holds = memory.that_holds(job.options.new_splits)
     placing = Placing(splits, project_id, seen, rows, holds, job.shares, job.selection.split_by, sources)
     states, before = placing.states(), memory.of_records(placing.records)
-    for n in np.flatnonzero(states >= len(SPLITS)).tolist():
-        plan.left_out.add(STATES[states[n]], seen.keys[rows[n]])
-    stays = states < len(SPLITS)
-    for row in _too_many(job, placing, states, before, plan.left_out):
-        stays[row] = False
-    for n in np.flatnonzero(stays & (before >= 0) & (before != states)).tolist():
-        plan.moved.add("moved", seen.keys[rows[n]], before=SPLITS[before[n]], split=SPLITS[states[n]])
+    stays = _staying(job, placing, states, before, plan)
     fresh = stays if job.options.new_splits else stays & (before < 0)
     plan.splits = Placed.of(np.array(seen.ids, dtype=np.int64)[rows][stays], states[stays])
+    plan.fresh = Placed.of(placing.records[fresh], states[fresh])
     # A record that several people ranked has several rows.
     plan.tested = np.unique(placing.records[stays & (states == SPLITS.index(TEST))]).tolist()
-    plan.fresh = Placed.of(placing.records[fresh], states[fresh])
     for n, id_ in enumerate(wrote, len(rows) - len(wrote)):
         if stays[n]:
             plan.written.add("written", seen.keys[rows[n]], model=origins[id_].model_id)
             for source in origins[id_].sources:
                 plan.fresh.add(source, TRAIN)
+
+
+def _staying(job: Job, placing: Placing, states: Codes, before: Codes, plan: Plan) -> Flags:
+    """Return which rows leave; name the others, and those that left in another split before."""
+    keys, rows = placing.seen.keys, placing.rows
+    for n in np.flatnonzero(states >= len(SPLITS)).tolist():
+        plan.left_out.add(STATES[states[n]], keys[rows[n]])
+    stays: Flags = states < len(SPLITS)
+    stays[_too_many(job, placing, states, before, plan.left_out)] = False
+    for n in np.flatnonzero(stays & (before >= 0) & (before != states)).tolist():
+        plan.moved.add("moved", keys[rows[n]], before=SPLITS[before[n]], split=SPLITS[states[n]])
+    return stays
 
 
 def _too_many(job: Job, placing: Placing, states: Codes, before: Codes, left_out: Findings) -> list[int]:
