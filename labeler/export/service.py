@@ -356,10 +356,12 @@ def _export_suggestions(job: Job, chosen: Suggestions, reviewer_id: int | None) 
         for rows in chain([first], pages):
             suggestions = [as_suggestion(row) for row in rows]
             examples = _examples(job.store, {e.annotation_id for s in suggestions for e in s.evidence})
-            for row, suggestion in zip(rows, suggestions, strict=True):
-                file.write(chosen.suggestion(suggestion, row["key"], row["text"], examples, job.options.reasoning))
-                counts.update(all=1, parse_failures=int(suggestion.failure is not None))
-                backends[suggestion.backend] += 1
+            origins = job.store.written.origins([s.record_id for s in suggestions])
+            for row, one in zip(rows, suggestions, strict=True):
+                origin = origins.get(one.record_id)
+                file.write(chosen.suggestion(one, row["key"], row["text"], examples, job.options.reasoning, origin))
+                counts.update(all=1, parse_failures=int(one.failure is not None))
+                backends[one.backend] += 1
         exchange.finish()
         report = {"counts": dict(counts), "backends": dict(backends.most_common()), "left_out": [], "warnings": []}
         exchange.commit(_manifest(job, chosen, exchange) | report)
