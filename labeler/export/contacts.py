@@ -121,9 +121,13 @@ def kinds_in(value: Any) -> set[str]:
 def _candidates(text: str) -> Iterator[Contact]:
     """Yield what looks like contact data, the surest first."""
     for kind, pattern in ((EMAIL, _EMAIL), (RESIDENT, _RESIDENT), (CARD, _CARD), (PHONE, _PHONE)):
-        for found in pattern.finditer(text):
-            if _CHECKS.get(kind, bool)(found):
+        place = 0
+        while found := pattern.search(text, place):
+            fits = _CHECKS.get(kind, bool)(found)
+            if fits:
                 yield Contact(kind, *found.span())
+            # What fails its check may hold what passes: +0 010-1234-5678 0000 is no number, but has one.
+            place = found.end() if fits else found.start() + 1
 
 
 def _digits(text: str) -> list[int]:
