@@ -31,11 +31,16 @@ def texts_of(points: Points, ends: Numbers) -> list[str]:
     return [joined[start:end] for start, end in zip([0, *places], places, strict=False)]
 
 
-@lru_cache(1)
 def of_words() -> Flags:
     """Return for each code point whether it is part of a word, as ``\\w`` of a regular expression says."""
+    return matching(r"\w")
+
+
+@lru_cache(4)
+def matching(pattern: str) -> Flags:
+    """Return for each code point whether a pattern for one character matches it."""
     every = np.arange(_ALL, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     table = np.zeros(_ALL, dtype=bool)
-    for run in re.finditer(r"\w+", every):
+    for run in re.finditer(f"(?:{pattern})+", every):
         table[run.start() : run.end()] = True
     return table

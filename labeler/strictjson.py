@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from functools import cache
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 from typing import Any
 
 from labeler.errors import JsonError
@@ -73,15 +75,20 @@ def dumps(value: Any, **options: Any) -> str:
 
     U+0085, U+2028 and U+2029 are escaped, because ``str.splitlines`` or JavaScript take them for line ends.
     """
-    options.setdefault("separators", (",", ":"))
-    text = _encoder(**options).encode(value)
+    text = encode_basestring(value) if isinstance(value, str) else _encoder(**options)(value)
     return text.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 @cache
-def _encoder(**options: Any) -> json.JSONEncoder:
-    # Made once for each set of options: json.dumps would make one for every call.
-    return json.JSONEncoder(ensure_ascii=False, allow_nan=False, **options)
+def _encoder(**options: Any) -> Callable[[Any], str]:
+    """Return what encodes with these options, made once: :func:`json.dumps` would make it for every call."""
+    encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, **{"separators": (",", ":")} | options)
+    if c_make_encoder is None or encoder.indent is not None:
+        return encoder.encode
+    # As JSONEncoder.iterencode does for each value, without a look for circles: no value of JSON has one.
+    marks = encoder.key_separator, encoder.item_separator, encoder.sort_keys, encoder.skipkeys, encoder.allow_nan
+    made = c_make_encoder(None, encoder.default, encode_basestring, None, *marks)
+    return lambda value: "".join(made(value, 0))
 
 
 def _check_depth(text: str, limit: int) -> None:

@@ -27,6 +27,7 @@ _NO_END = frozenset(
 )
 # The apostrophes before the sign are counted too: then one can be taken off again without a guess.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_BEGINNINGS = frozenset("'=+-@\t\r")
 _EMOTICON_LETTERS = frozenset("ㅋㅎㅠㅜ")
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
@@ -248,7 +249,8 @@ def _weight(char: str) -> float:
 
 def safe_cell(cell: str) -> str:
     """Return ``cell`` with an apostrophe before it if a spreadsheet would calculate it; :func:`raw_cell` undoes it."""
-    return "'" + cell if _FORMULA.match(cell) else cell
+    # Nearly every cell is told by its first character.
+    return "'" + cell if cell[:1] in _BEGINNINGS and _FORMULA.match(cell) else cell
 
 
 def raw_cell(cell: str) -> str:

@@ -357,7 +357,7 @@ def _evaluation(instance: Instance, project: Any, admin: int) -> int:
     approved = [record_id for record_id, _, _ in replay.chosen(instance, project, task, None)]
     places = {id_: (TEST, TRAIN)[n % 2] for n, id_ in enumerate(approved)}
     newest = store.splits.newest(project["id"])
-    assert store.write(lambda tx: store.splits.remember(tx, project["id"], places, newest, anew=True))
+    assert store.write(lambda tx: store.splits.remember(tx, project["id"], places.items(), newest, anew=True))
     arms = replay.each_kind(
         instance, project, task, [{"backend": "nearest"}, {"backend": "openai", "model_id": "gpt-4o-mini"}]
     )

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ from labeler.errors import InputError
 from labeler.evaluation import replay
 from labeler.evaluation.readiness import readiness
 from labeler.export import ExportResult, Filters, Options, Selection, Shares, check_task, export_again, export_task
+from labeler.export.files import SUGGESTIONS
+from labeler.export.splits import TEST, split_of
 from labeler.ingest.duplicates import near_duplicate
 from labeler.ingest.options import ImportOptions
 from labeler.prelabel import runs
-from labeler.records import ParseFailure, Record
+from labeler.records import ParseFailure, Record, Suggestion
 from labeler.removal import RECORD, Target, person
 from labeler.store.written import ALIKE, CONTACT, COPY, KEPT, OTHER_LABEL, REFUSED, UNCHECKED
 from labeler.web.desk_view import DeskView
@@ -510,6 +513,21 @@ def test_what_a_test_record_was_the_example_of_stays_out(farm: Farm, tmp_path: P
     assert {one["kind"]: one["count"] for one in made.manifest["left_out"]}["written_held_out"] == 5
 
 
+def test_a_source_is_held_out_with_what_a_chain_ties_it_to(farm: Farm, tmp_path: Path) -> None:
+    """It is rejected now, and nearly a review of a product that is tested: no row ties the two, that review does."""
+    grown = farm.grown()
+    source = farm.store.written.origins([grown[0].id])[grown[0].id].sources[0]
+    product = next(name for name in map("p{}".format, range(99)) if split_of(name, Shares()) == TEST)
+    between, tested = farm.add("아직 아무도 라벨을 붙이지 않은 글입니다", "시험에 쓰일 상품의 글이에요")
+    farm.approve(tested, "positive")
+    farm.decide(source, action="reject")
+    farm.store.write(lambda tx: tx.run("UPDATE records SET grp = ? WHERE id IN (?, ?)", (product, between, tested)))
+    farm.store.write(lambda tx: tx.run("UPDATE records SET cluster = ? WHERE id = ?", (source, between)))
+    made = farm.export(tmp_path / "out")
+    assert "test" in {row["split"] for row in rows(tmp_path / "out") if row["group"] == product}
+    assert {one["kind"]: one["count"] for one in made.manifest["left_out"]}["written_held_out"] == len(grown)
+
+
 def test_the_records_that_texts_were_written_after_are_train_from_then_on(farm: Farm, tmp_path: Path) -> None:
     """Though a filter kept them out of that export: a later one, of other shares, tests on none of them."""
     grown = farm.grown()
@@ -520,6 +538,22 @@ def test_the_records_that_texts_were_written_after_are_train_from_then_on(farm: 
     farm.export(tmp_path / "second", format_name="messages", shares=Shares(0.1, 0.0, 0.9))
     split = {row["id"]: row["split"] for row in rows(tmp_path / "second")}
     assert {split[key] for key in sources} == {"train"} and "test" in split.values()
+
+
+def test_suggestions_and_the_compare_screen_say_what_wrote_a_text(farm: Farm, tmp_path: Path) -> None:
+    """And of a review that a customer wrote, neither says anything."""
+    grown = farm.grown()[0]
+    (real,) = farm.add("보통이긴 한데 다시 살지는 모르겠어요")
+    for id_ in (grown.id, real):
+        for kind, value in (("a", "positive"), ("b", "negative")):
+            made = Suggestion(id_, "sentiment", farm.task.version, "openai", kind, value, None, kind=kind)
+            farm.store.write(partial(farm.store.suggestions.add, project_id=farm.id, suggestion=made))
+    client = signed_in(farm, "reviewer")
+    for id_, badges in ((grown.id, 1), (real, 0)):
+        assert client.get(f"/projects/{farm.id}/compare?record={id_}").text.count("a model wrote this") == badges
+    farm.export(tmp_path / "out", format_name="suggestions")
+    said = {row["key"]: row.get("written", {}).get("model") for row in rows(tmp_path / "out", f"{SUGGESTIONS}.jsonl")}
+    assert said[grown.key] == "gpt-4o-mini" and len(said) > 1 and said[farm.store.records.get(real).key] is None
 
 
 def test_every_sidecar_row_says_what_wrote_it(farm: Farm, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Bench(Lab):
 
     def split(self, places: dict[int, str]) -> None:
         splits = self.store.splits
-        assert self.store.write(lambda tx: splits.remember(tx, self.id, places, splits.newest(self.id)))
+        assert self.store.write(lambda tx: splits.remember(tx, self.id, places.items(), splits.newest(self.id)))
 
     def fill(self, count: int = 36) -> None:
         self.ids = self.stream(count)

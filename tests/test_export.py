@@ -530,7 +530,7 @@ def test_a_record_seen_twice_in_one_pass_is_no_contradiction(world: World, monke
     """When a correction lands between two pages, the later annotation leaves and nothing is called contradicting."""
     record = world.record("r1", "별로예요")
     first = world.annotate(record, "positive")
-    pages = world.store.annotations.approved_pages
+    pages = world.store.annotations.brief_pages
     passes = []
 
     def one_by_one(project_id: int, task: str, unit: str) -> Iterator[list[Any]]:
@@ -540,7 +540,7 @@ def test_a_record_seen_twice_in_one_pass_is_no_contradiction(world: World, monke
             if len(passes) == 1 and page[0]["id"] == first:
                 world.annotate(record, "negative", supersedes=first)
 
-    monkeypatch.setattr(world.store.annotations, "approved_pages", one_by_one)
+    monkeypatch.setattr(world.store.annotations, "brief_pages", one_by_one)
     result = world.export(shares=ALL_TRAIN)
     assert [row["label"] for row in lines(result.folder / "records.jsonl")] == ["negative"]
     assert result.manifest["left_out"] == [] and found(result.manifest, "warnings") == {}
@@ -723,7 +723,7 @@ def _pinned(world: World, key: str, split: str, **more: Any) -> int:
     world.annotate(record, "positive")
     id_ = world.project["id"]
     seen = world.store.splits.newest(id_)
-    world.store.write(lambda tx: world.store.splits.remember(tx, id_, {record: split}, seen))
+    world.store.write(lambda tx: world.store.splits.remember(tx, id_, [(record, split)], seen))
     return record
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_cli import Shell, shell
 from test_export import (
@@ -317,6 +317,7 @@ def test_other_numbers_are_no_contact_data(text: str) -> None:
 @given(
     st.text(alphabet="0１9-–. +()@a가\n", max_size=60), st.sampled_from(["010-1234-5678", "a@b.kr", "9001011234568"])
 )
+@example("0000@+0", "010-1234-5678")
 def test_a_mask_is_as_long_as_what_it_hides(around: str, words: str) -> None:
     """Every code point stays or becomes a mark, and a masked text has nothing left to mask."""
     text = f"{around} {words} {around}"
@@ -588,7 +589,7 @@ def test_a_split_that_lacks_a_label_is_named(world: World) -> None:
     world.task = Task("topic", Choices(*(Label(f"t{n}") for n in range(10))))
     rare = world.record("rare", "드문 글")
     world.annotate(rare, [f"t{n}" for n in range(10)])
-    world.store.write(lambda tx: world.store.splits.remember(tx, world.project["id"], {rare: "train"}, 0))
+    world.store.write(lambda tx: world.store.splits.remember(tx, world.project["id"], [(rare, "train")], 0))
     for n in range(60):
         world.approve(f"r{n}", f"리뷰 {n}", ["t0"])
     said = of_splits(world.export(shares=Shares(0.5, 0.0, 0.5)))["label_absent"]

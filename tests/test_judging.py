@@ -89,7 +89,7 @@ class Desk:
         Worker(self.instance).run_until_idle()
         for id_ in self.ids:
             self.correct(id_)
-        self.store.write(lambda tx: self.store.splits.remember(tx, self.id, self.places, 0))
+        self.store.write(lambda tx: self.store.splits.remember(tx, self.id, self.places.items(), 0))
 
     @property
     def places(self) -> dict[int, str]:

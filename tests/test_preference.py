@@ -12,9 +12,10 @@ from test_export import ALL_TRAIN, World, found, lines, world  # noqa: F401
 from labeler import Choices, Label, Task, Text, strictjson
 from labeler.annotation.comparing import Comparing
 from labeler.errors import InputError
-from labeler.export import ExportResult, Filters, Options, PreferenceFormat, built_in
+from labeler.export import ExportResult, Filters, Options, PreferenceFormat, Selection, Shares, built_in
 from labeler.labels import Moves
 from labeler.records import ParseFailure
+from labeler.store.exports import KINDS
 
 FORMATS = [name for name, one in built_in().items() if isinstance(one, PreferenceFormat)]
 PAIRS = ["dpo", "dpo-implicit", "openai-dpo", "reward", "llamafactory-dpo"]
@@ -235,6 +236,32 @@ def test_the_newest_ranking_of_each_person_counts_once(world: World) -> None:  #
     assert pairs(world) == [("positive", "neutral"), ("neutral", "positive")]
     world.store.write(lambda tx: world.store.rankings.withdraw(tx, last))
     assert pairs(world) == [("neutral", "positive"), ("neutral", "positive")]
+
+
+def test_a_record_that_several_people_ranked_is_frozen_once(world: World) -> None:  # noqa: F811
+    record = world.record("r1", "그저 그래요")
+    one, two = answers(world, record, "neutral", "positive")
+    for who in ("kim", "lee"):
+        ranked(world, record, [[one], [two]], who)
+    world.export("dpo", shares=Shares(0.0, 0.0, 1.0), selection=Selection(freeze="spring"))
+    assert [row["records"] for row in world.store.splits.frozen(world.project["id"])] == [1]
+
+
+def test_rankings_of_two_sets_are_compared_person_by_person(world: World) -> None:  # noqa: F811
+    """Beside the decision on the same record; a new ranking is a change, and one of another person is added."""
+    record = decided(world, "r1", "negative", "positive")
+    one, two = answers(world, record, "neutral", "positive")
+    ranked(world, record, [[one], [two]])
+    first = exported(world, folder=world.folder / "first")
+    ranked(world, record, [[one, two]], none_good=True)
+    ranked(world, record, [[two, one]], "lee", none_good=True)
+    second = exported(world, "kto", folder=world.folder / "second")
+    assert first.id is not None and second.id is not None
+    between = {kind: world.store.exports.differences(first.id, second.id, kind, 9)[1] for kind in KINDS}
+    assert {kind: [(row["old_value"], row["new_value"]) for row in found] for kind, found in between.items()} == {
+        "added": [(None, f"✗ {two} = {one}")], "dropped": [], "changed": [(f"{one} > {two}", f"✗ {one} = {two}")],
+        "moved": [],
+    }  # fmt: skip
 
 
 def test_a_tie_of_all_says_nothing_and_none_good_says_that_all_are_wrong(world: World) -> None:  # noqa: F811

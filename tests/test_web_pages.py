@@ -716,7 +716,7 @@ def test_only_an_admin_shares_records_out_anew(
     instance.change_task(project, "sentiment", {"persona": {"ko": "너는 점원이다."}})
     annotation = store.annotations.get(approve_one(instance, project, people["admin"]))
     assert annotation is not None
-    store.write(lambda tx: store.splits.remember(tx, project, {annotation["record_id"]: "test"}, 0))
+    store.write(lambda tx: store.splits.remember(tx, project, [(annotation["record_id"], "test")], 0))
     shares = {"train": "100", "validation": "0", "test": "0"}
     form = {"task": "sentiment", "format": "openai", "new_splits": "1"} | shares
     reviewer = as_person("reviewer")

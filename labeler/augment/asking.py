@@ -16,7 +16,7 @@ from labeler.errors import InputError, LabelError
 from labeler.evaluation import replay
 from labeler.evaluation.readiness import readiness
 from labeler.export.contacts import masked
-from labeler.export.plan import trained_places
+from labeler.export.placing import trained_places
 from labeler.export.selection import fixed_place
 from labeler.instance import Instance
 from labeler.labels import Text

@@ -8,9 +8,10 @@ chat templates inside texts are broken up, because a trainer would take them for
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from labeler.errors import LabelError, NotFound, PluginError, SettingError
 from labeler.export.formats import ExportRow
 from labeler.export.job import Job
 from labeler.prelabel import flows
-from labeler.prompts import FRAME_VERSION, system_hash
+from labeler.prompts import FRAME_VERSION, review_message, system_hash
 from labeler.prompts.styles import FEW_SHOT, ZERO_SHOT
 from labeler.records import Completion, Example, Generation, Message, ParseFailure, Record, Value
 from labeler.retrieval.index import ExampleIndex, Query
@@ -127,6 +128,7 @@ class Asked:
         self._direct = len(self.tasks) == 1 and self.style.name in (ZERO_SHOT, FEW_SHOT)
         self._chosen, self._open = chosen, ExitStack()
         self._indexes: dict[str, ExampleIndex] = {}
+        self._answers: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         if self.job.options.examples and self.job.calls.embeddings is not None:
@@ -144,24 +146,41 @@ class Asked:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def rows(self, rows: Sequence[ExportRow], found: Mapping[int, Beside] = MappingProxyType({})) -> list[ExportRow]:
-        """Return the rows with prompt and answer. Raises :class:`PluginError` for a prompt that no trainer can read."""
-        vectors: Any = ()
-        if self._indexes and self.job.calls.embeddings is not None:
-            vectors = self.job.calls.embeddings.vectors([(row.record.id, row.record.text) for row in rows])
-        made = []
-        for n, row in enumerate(rows):
-            examples = self._examples(row, vectors[n]) if self._indexes else {}
+    def rows(
+        self, rows: Iterable[ExportRow], found: Mapping[int, Beside] = MappingProxyType({})
+    ) -> Iterator[ExportRow]:
+        """Yield the rows, each with its prompt and answer.
+
+        Raises :class:`PluginError` for a prompt that no trainer can read.
+        """
+        for row, vector in self._with_vectors(rows):
+            examples = self._examples(row, vector) if self._indexes else {}
             more = found.get(row.annotation_id, NOTHING)
-            prompt, answer = self._checked(self._messages(row, examples)), broken(self._answer(row, more))
-            # dataclasses.replace takes four times as long.
-            made.append(
-                ExportRow(
-                    row.annotation_id, row.record, row.value, row.label, row.split, prompt, answer, more.others,
-                    row.provenance, row.weight,
-                )
-            )  # fmt: skip
-        return made
+            row.prompt, row.answer = self._prompt(row, examples), broken(self._answer(row, more))
+            row.others = more.others
+            yield row
+
+    def _with_vectors(self, rows: Iterable[ExportRow]) -> Iterator[tuple[ExportRow, Any]]:
+        if not self._indexes or self.job.calls.embeddings is None:
+            yield from ((row, None) for row in rows)
+            return
+        together = list(rows)
+        vectors = self.job.calls.embeddings.vectors([(row.record.id, row.record.text) for row in together])
+        yield from zip(together, vectors, strict=True)
+
+    def _prompt(self, row: ExportRow, examples: Mapping[str, Sequence[Example]]) -> Sequence[Message]:
+        if self._system is None or row.record.parts:
+            return self._checked(self._messages(row, examples))
+        # As the usual task builds it without examples: all but the review is the same for every row.
+        text = broken(self.style.sent(row.record.text, row.record.metadata))
+        return [self._system, review_message(text, self.style.mark(text))]
+
+    @cached_property
+    def _system(self) -> Message | None:
+        """The system message, if there is nothing between it and the review."""
+        if not self._direct or self._indexes or not self.job.task.usual:
+            return None
+        return self._checked(self._messages(self._no_row(), {}))[0]
 
     def _messages(self, row: ExportRow, examples: Mapping[str, Sequence[Example]]) -> Sequence[Message]:
         record = row.record
@@ -195,8 +214,17 @@ class Asked:
         if more.others:
             values = {self.job.task.name: row.value} | {name: value for name, (_, value) in more.others.items()}
             return flows.joint_answer({name: self.tasks[name].schema.answer(value) for name, value in values.items()})
-        answer = self.asked[self.job.task.name].answer(row.value)
+        answer = self._said(row.value)
         return flows.with_reasoning(self.job.task.name, more.reasoning, answer) if more.reasoning else answer
+
+    def _said(self, value: Value) -> str:
+        """Return the answer to one task; labels of closed lists are the same few again and again."""
+        task = self.asked[self.job.task.name]
+        if not task.schema.one_of_labels:
+            return task.answer(value)
+        if value not in self._answers:
+            self._answers[value] = task.answer(value)
+        return self._answers[value]
 
     def _checked(self, messages: Sequence[Message]) -> list[Message]:
         """Return messages with role and content alone, both of which are sound."""
@@ -245,9 +273,11 @@ class Asked:
         }
 
     def _system_hash(self) -> str:
+        return system_hash(self._messages(self._no_row(), {}))
+
+    def _no_row(self) -> ExportRow:
         record = Record(0, int(self.job.project["id"]), "", "-", language=self.style.language)
-        row = ExportRow(0, record, None, None, "")
-        return system_hash(self._messages(row, {}))
+        return ExportRow(0, record, None, None, "")
 
 
 def _never_read(record: Record, completion: Completion) -> Value | ParseFailure:

@@ -7,16 +7,25 @@ hides, so that offsets into the text stay true.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from labeler.codepoints import matching, points_of
+
+if TYPE_CHECKING:
+    from labeler.codepoints import Numbers
 
 PHONE, EMAIL, RESIDENT, CARD = "phone", "email", "resident", "card"
 KINDS = (PHONE, EMAIL, RESIDENT, CARD)
 MARK = "*"
 
 # Nearly every text ends here: it has neither an @ nor seven digits close to each other.
-_MAY = re.compile(r"[@＠]|\d(?:[^\w@＠]{0,3}\d){6}")
+_DIGITS = 7
+_MAY = re.compile(rf"[@＠]|\d(?:[^\w@＠]{{0,3}}\d){{{_DIGITS - 1}}}")
 # Full-width characters, as Korean and Japanese keyboards write them, in their plain form: one for one.
 _NARROW = {code + 0xFEE0: chr(code) for code in range(0x21, 0x7F)}
 _EMAIL = re.compile(
@@ -52,6 +61,20 @@ class Contact(NamedTuple):
 def may_have(text: str) -> bool:
     """Tell, quickly, whether a text may have contact data."""
     return _MAY.search(text) is not None
+
+
+def which_may_have(texts: Sequence[str]) -> list[int]:
+    """Return the places of the texts that may have contact data: of many texts far quicker than one after the other."""
+    points, ends = points_of(texts)
+    weights = np.concatenate([[0], np.cumsum(_weights()[points])])
+    enough = np.diff(weights[np.concatenate([[0], ends])]) >= _DIGITS
+    return [place for place in np.flatnonzero(enough).tolist() if may_have(texts[place])]
+
+
+@cache
+def _weights() -> Numbers:
+    """Return what a code point counts in the sum from which on contact data is possible."""
+    return matching(r"\d") + _DIGITS * matching("[@＠]").astype(np.int64)
 
 
 def contacts(text: str) -> list[Contact]:
@@ -98,9 +121,13 @@ def kinds_in(value: Any) -> set[str]:
 def _candidates(text: str) -> Iterator[Contact]:
     """Yield what looks like contact data, the surest first."""
     for kind, pattern in ((EMAIL, _EMAIL), (RESIDENT, _RESIDENT), (CARD, _CARD), (PHONE, _PHONE)):
-        for found in pattern.finditer(text):
-            if _CHECKS.get(kind, bool)(found):
+        place = 0
+        while found := pattern.search(text, place):
+            fits = _CHECKS.get(kind, bool)(found)
+            if fits:
                 yield Contact(kind, *found.span())
+            # What fails its check may hold what passes: +0 010-1234-5678 0000 is no number, but has one.
+            place = found.end() if fits else found.start() + 1
 
 
 def _digits(text: str) -> list[int]:

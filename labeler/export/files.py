@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +45,41 @@ class ExportFile:
     def __init__(self, folder: Path, name: str) -> None:
         self.name, self.rows, self.bytes = name, 0, 0
         self._hash = hashlib.sha256()
+        self._head: str | None = None
+        self._encoded = b""
+        self._pieces: list[bytes] = []
+        self._held = 0
         # "x": a link that somebody put in the way is refused, not followed.
         self._stream = (folder / (name + _NEW)).open("xb", _BUFFER)
 
     def write(self, text: str, rows: int = 1) -> None:
-        self.put(text.encode("utf-8"))
+        """Write text. Rows of a training set begin with the same long message, which is encoded once."""
+        if not rows:
+            self._pieces.append(text.encode("utf-8"))
+            return
+        if self._head is None or not text.startswith(self._head):
+            self._head = text if self._head is None else _beginning(self._head, text)
+            self._encoded = self._head.encode("utf-8")
+        self._pieces += self._encoded, text[len(self._head) :].encode("utf-8")
         self.rows += rows
+        self._held += len(text)
+        if self._held >= _BUFFER:
+            self._flush()
 
     def put(self, data: bytes) -> None:
         self._stream.write(data)
         self._hash.update(data)
         self.bytes += len(data)
 
+    def _flush(self) -> None:
+        data, self._pieces, self._held = b"".join(self._pieces), [], 0
+        self.put(data)
+
     def finish(self) -> None:
         """Close the file once it is durable; once more is nothing."""
         if self._stream.closed:
             return
+        self._flush()
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
@@ -70,6 +90,12 @@ class ExportFile:
 
     def entry(self) -> dict[str, Any]:
         return {"rows": self.rows, "bytes": self.bytes, "sha256": self._hash.hexdigest()}
+
+
+def _beginning(a: str, b: str) -> str:
+    """Return what two texts begin with, both of them."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+    return a[:same]
 
 
 class Exchange:

@@ -149,16 +149,23 @@ class Job:
     def owner(self, chosen: Format) -> dict[str, str]:
         return {"project": self.project["name"], "task": self.task.name, "format": chosen.name}
 
-    def approved_pages(self, sieve: Sieve | None = None) -> Iterator[list[Row]]:
-        """Yield what is approved and passes the filters, in pages, by annotation id; ``sieve`` counts the others."""
+    def approved_pages(self, sieve: Sieve | None = None, brief: bool = False) -> Iterator[list[Row]]:
+        """Yield what is approved and passes the filters, in pages, by annotation id; ``sieve`` counts the others.
+
+        ``brief`` leaves out how a label came to be, where no filter asks for it.
+        """
+        annotations = self.store.annotations
         if self.again is not None:
-            yield from self.store.annotations.exported_pages(self.again, self.task.name)
+            yield from annotations.exported_pages(self.again, self.task.name)
             return
-        place = (self.project["id"], self.task.name)
-        yield from self.matching(self.store.annotations.approved_pages(*place, unit=self.task.unit), sieve)
+        pages = annotations.approved_pages if not brief or self.filters.names else annotations.brief_pages
+        yield from self.matching(pages(self.project["id"], self.task.name, unit=self.task.unit), sieve)
 
     def matching(self, pages: Iterable[list[Row]], sieve: Sieve | None = None) -> Iterator[list[Row]]:
         """Yield what passes the filters."""
+        if not self.filters.names:
+            yield from pages
+            return
         sieve = sieve or Sieve(self.filters)
         for rows in pages:
             yield [row for row in rows if sieve.passes(row)]

@@ -5,12 +5,14 @@ It sees every approved annotation once and keeps a few numbers per row: what mus
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from functools import cached_property, lru_cache
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
 
 from labeler import strictjson
 from labeler.asked import asked
@@ -21,58 +23,28 @@ from labeler.errors import (
     StoreReadOnly,
 )
 from labeler.export.asked import NOTHING, Beside, beside, has_controls, joint_tasks
-from labeler.export.contacts import kinds_in, may_have
+from labeler.export.contacts import kinds_in, may_have, which_may_have
 from labeler.export.filters import Filters, Sieve
 from labeler.export.findings import Findings, finding
 from labeler.export.formats import TrainingFormat
 from labeler.export.job import Job
-from labeler.export.selection import BY_DATE, BY_LABEL, BY_NAME, DROP, MASK, crowded_out, fixed_place
-from labeler.export.splits import (
-    ROWS,
-    SPLITS,
-    TEST,
-    TRAIN,
-    Components,
-    Link,
-    Linked,
-    Places,
-    Shares,
-    by_date,
-    by_label,
-    split_of,
-)
-from labeler.records import Record, Value
+from labeler.export.placing import STATES, Memory, PlacedRow, Placing
+from labeler.export.seen import NONE, Codes, Flags, Ints, Placed, Seen, Waiting, last_of_each, several
+from labeler.export.selection import BY_DATE, DROP, MASK, crowded_out, fixed_place
+from labeler.export.splits import SPLITS, TEST, TRAIN, Shares
+from labeler.export.values import NO_TEXT, checked
+from labeler.records import Value
 from labeler.sentence import N_, Sentence
-from labeler.store import Row, Store
-from labeler.store.written import Origin
-from labeler.task import Task
+from labeler.store import Row
+from labeler.store.database import taking
 
+_COLUMNS = (
+    "id", "value", "task_version", "record_id", "key", "text", "content_hash", "grp", "cluster", "metadata", "written",
+)  # fmt: skip
+_PAGE, _KEPT = 1000, 4096
 FEW = 10
 """Fewer rows than this in a split are worth a warning."""
 _MOST_COLUMNS = 200
-T = TypeVar("T")
-
-
-class _Seen(NamedTuple):
-    """All that is kept of a row between the passes; ``date`` is 0 unless splits are by date.
-
-    ``written`` says that a model wrote the text.
-    """
-
-    annotation_id: int
-    record: Linked
-    hash: bytes
-    answer: bytes
-    counts_as: tuple[str, ...]
-    cluster: int | None
-    date: float
-    written: bool
-
-    @property
-    def key(self) -> str:
-        return self.record.key
-
-
 _SHARE_EMPTY = N_(
     "%(split)s has no rows, and no file was written for it: there are too few rows, products and near-duplicates that "
     "belong together are too large, or earlier exports had other shares"
@@ -85,17 +57,20 @@ _SHARE_MISSED = N_(
 
 @dataclass
 class Plan:
-    """The split of each row that leaves, by annotation id and by record, and what the second pass adds up.
+    """The split of each row that leaves, by annotation id, and what the second pass adds up.
 
     A ranking has its number with a minus sign in place of an annotation id. ``seen`` is the newest memory of splits
-    that it knows of. ``beside`` are the annotations of other tasks that stand
-    in the answer of a row, and ``asked`` says how the prompts are put. ``filtered`` counts the rows that each filter
-    kept out, ``moved`` names those that left in another split before, and ``written`` those that a model wrote.
+    that it knows of, ``fresh`` are the records that it takes up, and ``tested`` those that a frozen test set would
+    hold. ``beside`` are the annotations of other tasks that stand in the answer of a row, and ``asked`` says how the
+    prompts are put. ``filtered`` counts the rows that each filter kept out, ``moved`` names those that left in another
+    split before, and ``written`` those that a model wrote. ``counted`` are the rows that stand in files, by their split
+    and by what they count as.
     """
 
     seen: int
-    splits: dict[int, str] = field(default_factory=dict)
-    records: dict[int, str] = field(default_factory=dict)
+    splits: Placed = field(default_factory=Placed)
+    fresh: Placed = field(default_factory=Placed)
+    tested: list[int] = field(default_factory=list)
     beside: dict[int, tuple[int, ...]] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
     left_out: Findings = field(default_factory=Findings)
@@ -104,22 +79,31 @@ class Plan:
     written: Findings = field(default_factory=Findings)
     filtered: Counter[str] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
-    labels: dict[str, Counter[str]] = field(default_factory=dict)
+    counted: Counter[tuple[str, tuple[str, ...]]] = field(default_factory=Counter)
     asked: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def frozen(self) -> list[int]:
-        """The records that a frozen test set would hold."""
-        return [id_ for id_, split in self.records.items() if split == TEST]
+    @cached_property
+    def waiting(self) -> Waiting:
+        """The rows that are still to be written."""
+        return Waiting(self.splits)
 
-    def report(self, shares: Shares, members: Sequence[tuple[int, str]]) -> dict[str, Any]:
+    @property
+    def labels(self) -> dict[str, Counter[str]]:
+        """How many of the rows in files count as what, by split."""
+        found: dict[str, Counter[str]] = {}
+        for (split, counts_as), n in self.counted.items():
+            for label in counts_as:
+                found.setdefault(split, Counter())[label] += n
+        return found
+
+    def report(self, shares: Shares, members: Placed) -> dict[str, Any]:
         """Return the part of the manifest that speaks of rows."""
-        counts = Counter(split for _, split in members)
+        counts, labels = Counter(members.counts()), self.labels
         return {
             "task_versions": dict(sorted(self.versions.items())),
             "shares": shares.as_dict(),
             "counts": {name: counts[name] for name in shares.used()} | {"all": len(members)},
-            "labels": {name: dict(self.labels.get(name, Counter()).most_common()) for name in shares.used()},
+            "labels": {name: dict(labels.get(name, Counter()).most_common()) for name in shares.used()},
             "filtered": dict(self.filtered),
             "left_out": self.left_out.to_json(),
             "moved": self.moved.to_json(),
@@ -128,6 +112,7 @@ class Plan:
         }
 
     def _about_splits(self, shares: Shares, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+        labels = self.labels
         # What a model wrote stands in train alone, and is no part of what was split.
         split = counts - Counter({TRAIN: self.written.total})
         for name in shares.used():
@@ -140,7 +125,7 @@ class Plan:
             if 0 < n < FEW:
                 said = N_("%(split)s has %(n)s rows only; results on fewer than %(few)s say little")
                 yield finding("few_rows", Sentence(said, split=name, n=n, few=FEW), n)
-            lacking = sorted(self.labels.get(TRAIN, Counter()).keys() - self.labels.get(name, Counter()).keys())
+            lacking = sorted(labels.get(TRAIN, Counter()).keys() - labels.get(name, Counter()).keys())
             # Few rows lack labels as a rule: one sentence is enough.
             if n >= FEW and lacking:
                 said = N_("%(split)s lacks labels that the training set has: %(names)s")
@@ -158,12 +143,12 @@ def remembered(job: Job, plan: Plan) -> bool:
     :class:`InputError` if the test set is to be frozen and there is none, or one of that name.
     """
     splits, project_id, again = job.store.splits, job.project["id"], job.options.new_splits
-    freeze, test = job.selection.freeze, plan.frozen
+    freeze, test = job.selection.freeze, plan.tested
     if freeze and not test:
         raise InputError("There are no test rows to freeze; give the test set a share")
 
     def note(tx: Any) -> bool:
-        if not splits.remember(tx, project_id, plan.records, plan.seen, again):
+        if not splits.remember(tx, project_id, plan.fresh, plan.seen, again):
             return False
         if freeze:
             splits.freeze(tx, project_id, freeze, test)
@@ -193,14 +178,18 @@ def plan_of(job: Job, chosen: TrainingFormat, source: Source | None = None) -> P
     """
     plan = Plan(seen=job.store.splits.newest(job.project["id"]))
     seen = _all_seen(job, chosen, plan, source)
-    real = [one for one in seen if not one.written]
-    rows = _without_contradictions(real, plan, job.options.keep_contradicting)
-    rows += _unlike(real, (one for one in seen if one.written), plan)
+    # One record twice: it was decided again between two pages, and the later annotation is in force.
+    standing = last_of_each(np.array(seen.records, dtype=np.int64))
+    wrote = seen.written[standing]
+    rows = _without_contradictions(seen, standing[~wrote], plan, job.options.keep_contradicting)
+    unlike = _unlike(seen, standing[~wrote], standing[wrote], plan)
+    first = len(seen)
     for row in () if source is None else source.unapproved(plan.left_out):
         if _without_contacts(job, row, None, "", plan):
-            _warn_of_controls(row, plan)
-            rows.append(_seen(job, row))
-    _give_places(job, rows, plan)
+            _warn_of_controls(row["text"], row["key"], plan)
+            seen.add(row["id"], row["record_id"], row["key"], bool(row["written"]), _date(job, row))
+            seen.link(row["cluster"], row["grp"], row["content_hash"])
+    _give_places(job, seen, np.concatenate([rows, unlike, np.arange(first, len(seen))]), plan)
     if not plan.splits:
         named = str(plan.left_out)
         raise InputError(
@@ -228,67 +217,79 @@ def plan_again(job: Job, chosen: TrainingFormat) -> Plan:
     Raises :class:`InputError` if none of its records is there any more.
     """
     assert job.again is not None
-    plan, columns = Plan(seen=0, splits=job.store.exports.members(job.again, job.task.name)), set[str]()
-    if not plan.splits:
+    members = job.store.exports.members(job.again, job.task.name)
+    plan, columns = Plan(seen=0, splits=Placed(members.items())), set[str]()
+    if not members:
         raise InputError("The records of this export were all removed, so nothing is left to make it of")
-    for row, found in _with_beside(job, Sieve(job.filters), joint_tasks(job)):
-        plan.beside[row["id"]] = tuple(id_ for id_, _ in found.others.values())
+    for page, found in _pages(job, Sieve(job.filters), None, plan.left_out):
+        for id_, more in found.items():
+            plan.beside[id_] = tuple(other for other, _ in more.others.values())
         if chosen.complete:
-            columns.update(strictjson.loads(row["metadata"]))
-        if row["written"]:
-            plan.written.add("written", row["key"], model="")
+            columns.update(*(strictjson.loads(row["metadata"]) for row in page))
+        for row in page:
+            if row["written"]:
+                plan.written.add("written", row["key"], model="")
     plan.columns = sorted(columns)
     return plan
 
 
-def _with_beside(job: Job, sieve: Sieve, others: Mapping[str, Task]) -> Iterator[tuple[Row, Beside]]:
-    for page in job.approved_pages(sieve):
-        found = beside(job, page, others)
-        yield from ((row, found.get(row["id"], NOTHING)) for row in page)
-
-
-def _all_seen(job: Job, chosen: TrainingFormat, plan: Plan, source: Source | None) -> list[_Seen]:
-    """Return what is kept of the rows that pass the filters and can be learned from."""
-    sieve, columns, seen = Sieve(job.filters), set[str](), list[_Seen]()
-    labels = {label.name for label in job.task.schema.labels}
-    task = asked(job.task, job.style) if chosen.asks else job.task
-    rows = _with_beside(job, sieve, joint_tasks(job))
+def _pages(
+    job: Job, sieve: Sieve, source: Source | None, left_out: Findings
+) -> Iterator[tuple[Sequence[Row], Mapping[int, Beside]]]:
+    """Yield rows in pages, and what their answers have beside their labels, by annotation id."""
     if source is not None:
-        rows = ((row, NOTHING) for row in source.approved(sieve, plan.left_out))
-    for row, found in rows:
-        checked = _checked(job, row, task, found, plan.left_out)
-        if checked is None:
-            continue
-        value, answer = checked
-        counts_as = tuple(sorted(job.task.schema.strata(value)))
-        labels.update(counts_as)
-        if not sieve.passes_as(counts_as) or not _without_contacts(job, row, value, answer, plan):
-            continue
-        if chosen.complete:
-            columns.update(strictjson.loads(row["metadata"]))
-        else:
-            _warn_of_controls(row, plan)
-        if found.others:
-            plan.beside[row["id"]] = tuple(id_ for id_, _ in found.others.values())
-        seen.append(_seen(job, row, answer, counts_as))
+        rows = source.approved(sieve, left_out)
+        while page := list(islice(rows, _PAGE)):
+            yield page, {}
+        return
+    others = joint_tasks(job)
+    for page in job.approved_pages(sieve, brief=True):
+        yield page, beside(job, page, others)
+
+
+def _all_seen(job: Job, chosen: TrainingFormat, plan: Plan, source: Source | None) -> Seen:
+    """Return what is kept of the rows that pass the filters and can be learned from."""
+    sieve, columns, seen = Sieve(job.filters), set[str](), Seen()
+    labels = {label.name for label in job.task.schema.labels}
+    read_value = checked(job.task, asked(job.task, job.style) if chosen.asks else job.task)
+    names = lru_cache(_KEPT)(strictjson.loads)
+    for page, found in _pages(job, sieve, source, plan.left_out):
+        taken = [*map(taking(page, _COLUMNS), page)]
+        unsure = set(which_may_have([f"{row[5]}\0{row[9]}" for row in taken]))
+        for n, (id_, stored, version, record, key, text, digest, product, cluster, metadata, written) in enumerate(
+            taken
+        ):
+            more = found.get(id_, NOTHING)
+            read = read_value(stored, version, text) if text and not text.isspace() else NO_TEXT
+            if why := read.why or more.why or _too_long(job, text, read.answer):
+                plan.left_out.add(why, key)
+                continue
+            if not sieve.passes_as(read.counts_as):
+                continue
+            if (n in unsure or read.contacts) and not _without_contacts(job, page[n], read.value, read.answer, plan):
+                continue
+            if chosen.complete:
+                columns.update(names(metadata))
+            else:
+                _warn_of_controls(text, key, plan)
+            if more.others:
+                plan.beside[id_] = tuple(other for other, _ in more.others.values())
+            seen.add(id_, record, key, written, _date(job, page[n]), read.hash, read.counts_as)
+            seen.link(cluster, product, digest)
+    labels.update(*seen.strata())
     sieve.check(labels)
     _check_labels(job, labels)
     plan.filtered, plan.columns = sieve.kept_out, sorted(columns)
     return seen
 
 
-def _seen(job: Job, row: Row, answer: str = "", counts_as: tuple[str, ...] = ()) -> _Seen:
-    digest = bytes.fromhex(row["content_hash"])
-    said = hashlib.sha256(answer.encode("utf-8")).digest()[:16]
-    record = _linked(row["record_id"], row["key"], row["cluster"], row["grp"], digest)
-    return _Seen(
-        row["id"], record, digest, said, counts_as, row["cluster"], _date(job, row), bool(row["written"])
-    )  # fmt: skip
+def _too_long(job: Job, text: str, answer: str) -> str:
+    return "too_long" if len(text) + len(answer) > job.options.longest else ""
 
 
-def _warn_of_controls(row: Row, plan: Plan) -> None:
-    if has_controls(row["text"]):
-        plan.warnings.add("control_tokens", row["key"])
+def _warn_of_controls(text: str, key: str, plan: Plan) -> None:
+    if has_controls(text):
+        plan.warnings.add("control_tokens", key)
 
 
 def _check_labels(job: Job, labels: set[str]) -> None:
@@ -308,182 +309,68 @@ def _date(job: Job, row: Row) -> float:
     return job.selection.dated(row["key"], row["created_at"], metadata)
 
 
-def _linked_row(row: Row) -> Linked:
-    return _linked(row["id"], row["key"], row["cluster"], row["grp"], bytes.fromhex(row["content_hash"]))
-
-
-def _linked_record(record: Record) -> Linked:
-    return _linked(record.id, record.key, record.cluster, record.group, bytes.fromhex(record.content_hash))
-
-
-def _linked(id_: int, key: str, cluster: int | None, group: str | None, digest: bytes) -> Linked:
-    return Linked(id_, key, tuple(link for link in (cluster, group, digest) if link is not None))
-
-
-def _give_places(job: Job, rows: Sequence[_Seen], plan: Plan) -> None:
+def _give_places(job: Job, seen: Seen, rows: Ints, plan: Plan) -> None:
     """Give each row its split, by all records of the project and by what left before, if there is room for it.
 
-    What a model wrote comes behind all others, and is train or stays out.
+    What a model wrote comes behind all others, and what it was written after is train from now on.
     """
-    stored, project_id = job.store.splits.remembered(job.project["id"]), job.project["id"]
-    earlier = [row for row in stored if row["frozen"] or not job.options.new_splits]
-    real, written = ([one for one in rows if one.written is which] for which in (False, True))
-    origins = job.store.written.origins([one.record.id for one in written])
-    sources = _sources(job.store, origins)
-    all_ = [*(one.record for one in rows), *sources.values()]
-    places = _places(job.store, project_id, all_, job.shares, earlier)
-    draw = _draw(job, real, places)
-    placed: list[tuple[_Seen, str]] = []
-    for one in real:
-        place = places.of(one.record, partial(draw, one))
-        if place in SPLITS:
-            placed.append((one, place))
-        else:
-            plan.left_out.add(place, one.key)
-    for one in written:
-        after = [sources[id_] for id_ in origins[one.record.id].sources if id_ in sources]
-        if {places.of(record, lambda: TRAIN) for record in (*after, one.record)} == {TRAIN}:
-            placed.append((one, TRAIN))
-        else:
-            # What was written after a record repeats it in part: it would tell what is tested.
-            plan.left_out.add("written_held_out", one.key)
-    before = {row["id"]: row["split"] for row in stored}
-    for one, place in _with_room(job, placed, before, plan.left_out):
-        plan.splits[one.annotation_id] = plan.records[one.record.id] = place
-        if before.get(one.record.id, place) != place:
-            plan.moved.add("moved", one.key, before=before[one.record.id], split=place)
-        if one.written:
-            plan.written.add("written", one.key, model=origins[one.record.id].model_id)
-            # From now on they are train: what was written after them is.
-            for source in origins[one.record.id].sources:
-                plan.records.setdefault(source, TRAIN)
+    splits, project_id = job.store.splits, job.project["id"]
+    rows = rows[np.argsort(seen.written[rows], kind="stable")]
+    wrote = [seen.records[place] for place in rows[seen.written[rows]].tolist()]
+    origins = job.store.written.origins(wrote)
+    memory, sources = Memory.of(splits, project_id), [origins[id_].sources for id_ in wrote]
+    holds = memory.that_holds(job.options.new_splits)
+    placing = Placing(splits, project_id, seen, rows, holds, job.shares, job.selection.split_by, sources)
+    states, before = placing.states(), memory.of_records(placing.records)
+    stays = _staying(job, placing, states, before, plan)
+    fresh = stays if job.options.new_splits else stays & (before < 0)
+    plan.splits = Placed.of(np.array(seen.ids, dtype=np.int64)[rows][stays], states[stays])
+    plan.fresh = Placed.of(placing.records[fresh], states[fresh])
+    # A record that several people ranked has several rows.
+    plan.tested = np.unique(placing.records[stays & (states == SPLITS.index(TEST))]).tolist()
+    for n, id_ in enumerate(wrote, len(rows) - len(wrote)):
+        if stays[n]:
+            plan.written.add("written", seen.keys[rows[n]], model=origins[id_].model_id)
+            for source in origins[id_].sources:
+                plan.fresh.add(source, TRAIN)
 
 
-def _places(
-    store: Store, project_id: int, records: Iterable[Linked], shares: Shares, earlier: Iterable[Row]
-) -> Places:  # fmt: skip
-    """Return the places of records, by all that ties those of a project together and by what left ``earlier``."""
-    components = Components((row["cluster"], row["grp"]) for row in store.splits.ties(project_id))
-    for one in records:
-        components.join(one.links)
-    return Places(shares, components, [(_linked_row(row), row["split"]) for row in earlier])
+def _staying(job: Job, placing: Placing, states: Codes, before: Codes, plan: Plan) -> Flags:
+    """Return which rows leave; name the others, and those that left in another split before."""
+    keys, rows = placing.seen.keys, placing.rows
+    for n in np.flatnonzero(states >= len(SPLITS)).tolist():
+        plan.left_out.add(STATES[states[n]], keys[rows[n]])
+    stays: Flags = states < len(SPLITS)
+    stays[_too_many(job, placing, states, before, plan.left_out)] = False
+    for n in np.flatnonzero(stays & (before >= 0) & (before != states)).tolist():
+        plan.moved.add("moved", keys[rows[n]], before=SPLITS[before[n]], split=SPLITS[states[n]])
+    return stays
 
 
-def trained_places(store: Store, project_id: int, record_ids: Sequence[int]) -> set[int]:
-    """Return those of some records that exports of usual shares train on: by what left before, else by their names.
-
-    Records that are tied to two splits are none of them.
-    """
-    found = list(store.records.many(record_ids).values())
-    linked = [_linked_record(record) for record in found]
-    places = _places(store, project_id, linked, Shares(), store.splits.remembered(project_id))
-    draw = _by_name(store, places, Shares(), [(one, record.cluster) for one, record in zip(linked, found, strict=True)])
-    pairs = [(one, record.cluster) for one, record in zip(linked, found, strict=True)]
-    return {one.id for one, cluster in pairs if places.of(one, partial(draw, one, cluster)) == TRAIN}
-
-
-def _sources(store: Store, origins: Mapping[int, Origin]) -> dict[int, Linked]:
-    """Return the records that texts were written after, by number."""
-    ids = sorted({source for origin in origins.values() for source in origin.sources})
-    return {id_: _linked_record(record) for id_, record in store.records.many(ids).items()}
-
-
-def _unlike(real: Iterable[_Seen], written: Iterable[_Seen], plan: Plan) -> Iterator[_Seen]:
-    """Yield the rows that a model wrote, without those whose text a customer wrote as well, or nearly."""
-    known = {link for one in real for link in (one.hash, one.cluster) if link is not None}
-    for one in written:
-        if known.isdisjoint((one.hash, one.cluster)):
-            yield one
-        else:
-            plan.left_out.add("written_copy", one.key)
-
-
-def _draw(job: Job, rows: Sequence[_Seen], places: Places) -> Callable[[_Seen], str]:
-    """Return what gives the split of a row whose component no earlier export has placed."""
-    if job.selection.split_by == BY_NAME:
-        by_name = _by_name(job.store, places, job.shares, [(one.record, one.cluster) for one in rows])
-        return lambda one: by_name(one.record, one.cluster)
-    free: dict[Link, list[_Seen]] = {}
-    placed: dict[str, Counter[str]] = {name: Counter() for name in job.shares.used()}
-    for one in rows:
-        split = places.before(one.record)
-        if split is None:
-            free.setdefault(places.component(one.record), []).append(one)
-        elif split in placed:
-            placed[split].update((*one.counts_as, ROWS))
-    drawn = (by_label if job.selection.split_by == BY_LABEL else by_date)(free, placed, job.shares)
-    return lambda one: drawn[places.component(one.record)]
-
-
-def _by_name(
-    store: Store, places: Places, shares: Shares, rows: Iterable[tuple[Linked, int | None]]
-) -> Callable[[Linked, int | None], str]:
-    """Return what gives a record, with its cluster, the split that the name of its component is laid on."""
-    heads = store.splits.heads([cluster for one, cluster in rows if cluster is not None and cluster != one.id])
-    return lambda one, cluster: split_of(places.name(one, heads.get(cluster or 0, one.key)), shares)
-
-
-def _with_room(
-    job: Job, placed: Sequence[tuple[_Seen, str]], before: Collection[int], left_out: Findings
-) -> list[tuple[_Seen, str]]:
-    """Return the rows without those that are too many of a cluster, or in train of a label, and name these.
+def _too_many(job: Job, placing: Placing, states: Codes, before: Codes, left_out: Findings) -> list[int]:
+    """Return the rows that are too many of a cluster, or in train of a label, by their numbers, and name them.
 
     What left before comes first, then a fixed order of the keys: what left once is not crowded out by what came later.
     What a model wrote comes last.
     """
     selection = job.selection
     if selection.near_duplicates is None and not selection.caps:
-        return list(placed)
-    in_order = sorted(placed, key=lambda row: (row[0].written, row[0].record.id not in before, fixed_place(row[0].key)))
-    out: set[int] = set()
+        return []
+    rows = [(placing.row(n), n) for n in np.flatnonzero(states < len(SPLITS)).tolist()]
+    in_order = sorted(rows, key=lambda row: (placing.is_written(row[1]), before[row[1]] < 0, fixed_place(row[0].key)))
+    out: dict[int, None] = {}
 
-    def leave_out(kind: str, rows: Iterable[tuple[_Seen, str]]) -> None:
-        for one, _ in rows:
-            out.add(one.annotation_id)
-            left_out.add(kind, one.key)
+    def leave_out(kind: str, some: Iterable[tuple[PlacedRow, int]]) -> None:
+        for row, n in some:
+            out[n] = None
+            left_out.add(kind, row.key)
 
     if selection.near_duplicates is not None:
         most = float(selection.near_duplicates)
-        leave_out("thinned", crowded_out(in_order, _copies, lambda _: most))
-    in_train = [row for row in in_order if row[1] == TRAIN and row[0].annotation_id not in out]
-    leave_out("capped", crowded_out(in_train, _labels, selection.room))
-    return [row for row in placed if row[0].annotation_id not in out]
-
-
-def _copies(row: tuple[_Seen, str]) -> tuple[Link, ...]:
-    return tuple(link for link in (row[0].cluster, row[0].hash) if link is not None)
-
-
-def _labels(row: tuple[_Seen, str]) -> tuple[str, ...]:
-    return row[0].counts_as
-
-
-def _checked(job: Job, row: Row, task: Task, more: Beside, left_out: Findings) -> tuple[Value, str] | None:
-    """Return the value of a row and what a model should answer; None if it is left out, with why."""
-    if not row["text"].strip():
-        left_out.add("empty_text", row["key"])
-        return None
-    raw = None if row["value"] is None else strictjson.loads(row["value"])
-    if raw is None or (raw in ("", [], {}) and job.task.schema.empty() is None):
-        left_out.add("empty_answer", row["key"])
-        return None
-    try:
-        value = job.task.read(raw, row["task_version"], row["text"])
-    except LabelError:
-        left_out.add("not_in_schema", row["key"])
-        return None
-    try:
-        answer = task.answer(value)
-    except LabelError:
-        left_out.add("no_plain_answer", row["key"])
-        return None
-    if more.why:
-        left_out.add(more.why, row["key"])
-        return None
-    if len(row["text"]) + len(answer) > job.options.longest:
-        left_out.add("too_long", row["key"])
-        return None
-    return value, answer
+        leave_out("thinned", crowded_out(in_order, lambda row: row[0].copies, lambda _: most))
+    in_train = [row for row in in_order if states[row[1]] == SPLITS.index(TRAIN) and row[1] not in out]
+    leave_out("capped", crowded_out(in_train, lambda row: row[0].counts_as, selection.room))
+    return list(out)
 
 
 def _without_contacts(job: Job, row: Row, value: Value | None, answer: str, plan: Plan) -> bool:
@@ -511,45 +398,44 @@ def _same_when_masked(job: Job, text: str, value: Value, answer: str) -> bool:
         return False
 
 
-def _without_contradictions(seen: Sequence[_Seen], plan: Plan, keep: bool) -> list[_Seen]:
+def _unlike(seen: Seen, real: Ints, written: Ints, plan: Plan) -> Ints:
+    """Return the rows that a model wrote, without those whose text a customer wrote as well, or nearly."""
+    copies = np.zeros(len(written), dtype=bool)
+    for links in (seen.texts, seen.clusters):
+        copies |= np.isin(links[written], links[real]) & (links[written] != NONE)
+    for place in written[copies].tolist():
+        plan.left_out.add("written_copy", seen.keys[place])
+    return written[~copies]
+
+
+def _without_contradictions(seen: Seen, standing: Ints, plan: Plan, keep: bool) -> Ints:
     """Return the rows that leave, and name those whose text, or one close to it, stands more than once.
 
     Near-duplicates contradict each other if their labels count differently; free texts that are put in other words do
     not.
     """
-    copies: dict[bytes, dict[str, _Seen]] = {hash_: {} for hash_ in _more_than_once(one.hash for one in seen)}
-    for one in seen:
-        if one.hash in copies:
-            # One record twice: it was decided again between two pages, and the later annotation is in force.
-            copies[one.hash][one.key] = one
-    standing = [one for one in seen if copies.get(one.hash, {one.key: one})[one.key] is one]
-    near: dict[int | None, tuple[set[bytes], set[tuple[str, ...]]]] = {
-        cluster: (set(), set()) for cluster in _more_than_once(one.cluster for one in standing) if cluster is not None
-    }
-    for one in standing:
-        if one.cluster in near:
-            texts, labels = near[one.cluster]
-            texts.add(one.hash)
-            labels.add(one.counts_as)
-    leaving: list[_Seen] = []
-    for one in standing:
-        same = copies.get(one.hash, {one.key: one}).values()
-        differ = len({other.answer for other in same}) > 1
-        texts, labels = near.get(one.cluster, (set(), set()))
-        kinds = ["contradicting"] if differ else ["duplicate"] if len(same) > 1 else []
-        kinds += ["near_contradicting"] if len(texts) > 1 and len(labels) > 1 else []
+    texts, clusters, counts = seen.texts[standing], seen.clusters[standing], seen.counts[standing]
+    copies, near = several(texts), several(clusters)
+    answers: dict[int, set[bytes]] = {}
+    among: dict[int, tuple[set[int], set[int]]] = {}
+    looked_at = np.flatnonzero(copies | near).tolist()
+    for n in looked_at:
+        answers.setdefault(texts[n], set()).add(seen.answer(standing[n]))
+        if near[n]:
+            both = among.setdefault(clusters[n], (set(), set()))
+            both[0].add(texts[n])
+            both[1].add(counts[n])
+    leaving = np.ones(len(standing), dtype=bool)
+    for n in looked_at:
+        kinds = [] if not copies[n] else ["contradicting"] if len(answers[texts[n]]) > 1 else ["duplicate"]
+        if near[n] and all(len(one) > 1 for one in among[clusters[n]]):
+            kinds.append("near_contradicting")
         contradicting = [kind for kind in kinds if kind != "duplicate"]
+        key = seen.keys[standing[n]]
         if contradicting and not keep:
-            plan.left_out.add(contradicting[0], one.key)
+            plan.left_out.add(contradicting[0], key)
+            leaving[n] = False
             continue
         for kind in kinds:
-            plan.warnings.add(kind, one.key)
-        leaving.append(one)
-    return leaving
-
-
-def _more_than_once(values: Iterable[T]) -> set[T]:
-    seen, again = set[T](), set[T]()
-    for value in values:
-        (again if value in seen else seen).add(value)
-    return again
+            plan.warnings.add(kind, key)
+    return standing[leaving]

@@ -58,7 +58,7 @@ class Verdict:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Preference(ExportRow):
     """One decision or ranking on its way out: ``pairs`` of a better and a worse answer, or answers ``judged`` as right.
 

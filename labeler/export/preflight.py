@@ -26,6 +26,7 @@ from labeler.export.job import Job
 from labeler.export.plan import plan_of
 from labeler.export.preference import Preference, PreferenceFormat, Preferences
 from labeler.export.rows import planned_rows, trained_on
+from labeler.export.seen import Placed
 from labeler.export.splits import TRAIN
 from labeler.records import Message
 from labeler.sentence import Sentence, recalled
@@ -230,11 +231,11 @@ def preflight(job: Job, chosen: TrainingFormat, ruler: Ruler) -> Preflight:
     plan = plan_of(job, chosen, prefer)
     measured = _Measured(ruler, len(plan.splits), isinstance(chosen, PreferenceFormat) and chosen.judges)
     with Asked(job, trained_on(job, plan)) as asked:
-        members = []
+        members = Placed()
         for row in planned_rows(job, plan, asked if chosen.asks else None, prefer):
-            members.append((row.annotation_id, row.split))
+            members.add(row.annotation_id, row.split)
             if row.value is not None:
-                plan.labels.setdefault(row.split, Counter()).update(job.task.schema.strata(row.value))
+                plan.counted[row.split, job.task.schema.strata(row.value)] += 1
             measured.take(row)
     report = plan.report(job.shares, members)
     lengths = measured.lengths()

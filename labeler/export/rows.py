@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 from labeler import strictjson
@@ -14,24 +15,31 @@ from labeler.export.job import Job
 from labeler.export.plan import Plan
 from labeler.export.preference import Preferences
 from labeler.export.splits import TRAIN
+from labeler.export.values import reading
 from labeler.records import Record, Value
 from labeler.store import Row
+from labeler.store.database import taking
 from labeler.store.records import as_parts
 from labeler.store.written import Origin
 from labeler.task import Task
 
+_COLUMNS = (
+    "id", "value", "task_version", "record_id", "key", "text", "grp", "cluster", "metadata", "parts", "language",
+    "how", "reviewer", "created_at", "agreement", "blind",
+)  # fmt: skip
+_KEPT = 4096
+
 
 def planned_rows(job: Job, plan: Plan, asked: Asked | None, prefer: Preferences | None = None) -> Iterator[ExportRow]:
     """Yield the rows of a plan; what is not planned was left out, or approved since: that waits for the next export."""
-    others = joint_tasks(job)
+    others, read = joint_tasks(job), Reader(job)
     for page in job.approved_pages() if prefer is None else prefer.pages():
-        splits = {stored["id"]: split for stored in page if (split := plan.splits.pop(stored["id"], None))}
-        planned = [stored for stored in page if stored["id"] in splits]
+        splits = plan.waiting.take([stored["id"] for stored in page])
+        planned = [stored for stored, split in zip(page, splits, strict=True) if split is not None]
         plan.versions.update(stored["task_version"] for stored in planned)
-        origins = job.store.written.origins([stored["record_id"] for stored in planned if stored["written"]])
-        rows = [_export_row(job, stored, splits[stored["id"]], origins.get(stored["record_id"])) for stored in planned]
+        rows = read.rows(planned, filter(None, splits))
         if prefer is not None and asked is not None:
-            yield from prefer.rows(planned, rows, asked)
+            yield from prefer.rows(planned, list(rows), asked)
         else:
             yield from rows if asked is None else asked.rows(rows, beside(job, planned, others))
 
@@ -40,39 +48,53 @@ def trained_on(job: Job, plan: Plan) -> Collection[int]:
     """Return the annotations that prompts may show as examples: of the train split alone."""
     if not job.options.examples:
         return ()
-    own = [id_ for id_, split in plan.splits.items() if split == TRAIN]
+    own = plan.splits.only(TRAIN)
     return {*own, *(other for id_ in own for other in plan.beside.get(id_, ()))}
 
 
-def _export_row(job: Job, stored: Row, split: str, origin: Origin | None = None) -> ExportRow:
-    given = stored["value"]
-    value = None if given is None else job.task.read(strictjson.loads(given), stored["task_version"], stored["text"])
-    text = job.selection.text(stored["text"])
-    record = Record(
-        id=stored["record_id"],
-        project_id=job.project["id"],
-        key=stored["key"],
-        text=text,
-        language=stored["language"],
-        group=stored["grp"],
-        metadata=job.selection.metadata(strictjson.loads(stored["metadata"])),
-        cluster=stored["cluster"],
-        parts=as_parts(stored["parts"]),
-    )
-    provenance = {
-        # A ranking is no annotation.
-        "annotation_ids": [stored["id"]] if stored["id"] > 0 else [],
-        "how": stored["how"],
-        "reviewers": [stored["reviewer"]] if stored["reviewer"] else [],
-        "approved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stored["created_at"])),
-        "agreement": stored["agreement"],
-        "blind": bool(stored["blind"]),
-        "task_version": stored["task_version"],
-        **({} if origin is None else {"written": origin.to_json()}),
-    }
-    weight = job.selection.weight(() if value is None else job.task.schema.strata(value))
-    label = None if value is None else _portable(job.task, value, text)
-    return ExportRow(stored["id"], record, value, label, split, provenance=provenance, weight=weight)
+class Reader:
+    """Makes rows of what is stored; what comes again and again is read once."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._value, self._project = job, reading(job.task), job.project["id"]
+        self._metadata = lru_cache(_KEPT)(strictjson.loads)
+
+    def rows(self, page: Sequence[Row], splits: Iterable[str]) -> Iterator[ExportRow]:
+        """Yield the rows of annotations that one statement gave, without prompt and answer."""
+        origins = self._job.store.written.origins([row["record_id"] for row in page if row["written"]])
+        # One after the other: rows that stay alive together are what the garbage collector looks through.
+        yield from map(partial(self._row, origins), map(taking(page, _COLUMNS), page), splits)
+
+    def _row(self, origins: Mapping[int, Origin], stored: tuple[Any, ...], split: str) -> ExportRow:
+        job, selection = self._job, self._job.selection
+        (id_, given, version, record_id, key, text, group, cluster, metadata, parts, language,
+         how, reviewer, moment, agreement, blind) = stored  # fmt: skip
+        value = self._value(given, version, text)
+        text = selection.text(text)
+        about = selection.metadata(dict(self._metadata(metadata)))
+        record = Record(
+            record_id, self._project, key, text, language, group, about, cluster=cluster, parts=as_parts(parts)
+        )
+        provenance = {
+            # A ranking is no annotation.
+            "annotation_ids": [id_] if id_ > 0 else [],
+            "how": how,
+            "reviewers": [reviewer] if reviewer else [],
+            "approved_at": _at(int(moment)),
+            "agreement": agreement,
+            "blind": bool(blind),
+            "task_version": version,
+        }
+        if record_id in origins:
+            provenance["written"] = origins[record_id].to_json()
+        weight = selection.weight(() if value is None else job.task.schema.strata(value)) if selection.weights else None
+        label = None if value is None else _portable(job.task, value, text)
+        return ExportRow(id_, record, value, label, split, provenance=provenance, weight=weight)
+
+
+@lru_cache(_KEPT)
+def _at(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
 def _portable(task: Task, value: Value, text: str) -> Any:

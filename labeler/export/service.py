@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -45,6 +45,7 @@ from labeler.export.plan import Plan, plan_again, plan_of, remembered
 from labeler.export.preference import PreferenceFormat, Preferences
 from labeler.export.preflight import Preflight, Ruler, preflight
 from labeler.export.rows import planned_rows, trained_on
+from labeler.export.seen import Placed
 from labeler.export.selection import Selection
 from labeler.export.splits import Shares
 from labeler.ingest.clusters import sign_reviews
@@ -234,17 +235,17 @@ def _write_rows(
     exchange: Exchange,
     context: Context,
     prefer: Preferences | None = None,
-) -> list[tuple[int, str]]:
+) -> Placed:
     """Write the planned rows in the order of their annotations; return (annotation id, split) of each."""
     # Only splits with rows get a file: readers of data sets refuse one without.
-    filled = set(plan.splits.values())
+    filled = {split for split, count in plan.splits.counts().items() if count}
     files = {
         name: exchange.create(f"{name}{chosen.suffix}", chosen.file) for name in job.shares.used() if name in filled
     }
     records = None if chosen.complete else exchange.create(RECORDS)
     for file in files.values():
         file.write(chosen.head(context), rows=0)
-    members: list[tuple[int, str]] = []
+    members = Placed()
     with Asked(job, trained_on(job, plan)) as asked:
         for row in planned_rows(job, plan, asked if chosen.asks else None, prefer):
             files[row.split].write(chosen.row(row, context), chosen.lines(row))
@@ -252,14 +253,16 @@ def _write_rows(
                 plan.warnings.add(kind, row.record.key)
             if records:
                 records.write(record_line(row))
-            members += [(id_, row.split) for id_ in (row.annotation_id, *(id_ for id_, _ in row.others.values()))]
+            members.add(row.annotation_id, row.split)
+            for id_, _ in row.others.values():
+                members.add(id_, row.split)
             if row.value is not None:
-                plan.labels.setdefault(row.split, Counter()).update(job.task.schema.strata(row.value))
+                plan.counted[row.split, job.task.schema.strata(row.value)] += 1
         if chosen.asks:
             plan.asked = asked.described()
-    for changed in _examples(job.store, plan.splits).values():
+    for changed in _examples(job.store, plan.waiting.left()).values():
         plan.left_out.add("changed", changed["key"])
-    if not members:
+    if not len(members):
         raise InputError("Nothing to export: every record was decided again while the export ran; export again")
     for file in files.values():
         file.finish()
@@ -304,7 +307,7 @@ def _manifest(job: Job, chosen: Format, exchange: Exchange) -> dict[str, Any]:
 
 
 def _record(
-    job: Job, exchange: Exchange, reviewer_id: int | None, members: Sequence[tuple[int, str]] = ()
+    job: Job, exchange: Exchange, reviewer_id: int | None, members: Iterable[tuple[int, str]] = ()
 ) -> ExportResult:
     """Note in the store what stands on disk now.
 
@@ -353,10 +356,12 @@ def _export_suggestions(job: Job, chosen: Suggestions, reviewer_id: int | None) 
         for rows in chain([first], pages):
             suggestions = [as_suggestion(row) for row in rows]
             examples = _examples(job.store, {e.annotation_id for s in suggestions for e in s.evidence})
-            for row, suggestion in zip(rows, suggestions, strict=True):
-                file.write(chosen.suggestion(suggestion, row["key"], row["text"], examples, job.options.reasoning))
-                counts.update(all=1, parse_failures=int(suggestion.failure is not None))
-                backends[suggestion.backend] += 1
+            origins = job.store.written.origins([s.record_id for s in suggestions])
+            for row, one in zip(rows, suggestions, strict=True):
+                origin = origins.get(one.record_id)
+                file.write(chosen.suggestion(one, row["key"], row["text"], examples, job.options.reasoning, origin))
+                counts.update(all=1, parse_failures=int(one.failure is not None))
+                backends[one.backend] += 1
         exchange.finish()
         report = {"counts": dict(counts), "backends": dict(backends.most_common()), "left_out": [], "warnings": []}
         exchange.commit(_manifest(job, chosen, exchange) | report)

@@ -17,9 +17,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from typing import Protocol
 
 from labeler.errors import SettingError
@@ -187,15 +190,18 @@ class Places:
 
 def split_of(name: str, shares: Shares) -> str:
     """Return the split of a component: a point in [0, 1) from its name, laid along the shares."""
-    point = _point(name)
-    reached = 0.0
-    used = shares.used()
-    for name in used[:-1]:
-        reached += shares.as_dict()[name]
-        if point < reached:
-            return name
-    # The last split takes the rest: 0.7 + 0.2 + 0.1 is a little less than 1.
-    return used[-1]
+    names, ends = _laid(shares)
+    return names[bisect(ends, _point(name))]
+
+
+@lru_cache(64)
+def _laid(shares: Shares) -> tuple[list[str], list[float]]:
+    """Return the splits with a share, and where each but the last ends.
+
+    The last one takes the rest: 0.7 + 0.2 + 0.1 is a little less than 1.
+    """
+    names = shares.used()
+    return names, list(accumulate(shares.as_dict()[name] for name in names[:-1]))
 
 
 def _point(name: str) -> float:

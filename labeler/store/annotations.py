@@ -162,6 +162,10 @@ class Annotations:
         """
         yield from self._standing_pages(APPROVED, project_id, task, size, unit)
 
+    def brief_pages(self, project_id: int, task: str, size: int = 1000, unit: str | None = None) -> Iterator[list[Row]]:
+        """Yield what :meth:`approved_pages` does without how a label came to be, which takes half as long."""
+        yield from self._standing_pages(APPROVED, project_id, task, size, unit, _BRIEF)
+
     def rejected_pages(
         self, project_id: int, task: str, size: int = 1000, unit: str | None = None
     ) -> Iterator[list[Row]]:
@@ -169,9 +173,9 @@ class Annotations:
         yield from self._standing_pages(REJECTED, project_id, task, size, unit)
 
     def _standing_pages(
-        self, state: str, project_id: int, task: str, size: int, unit: str | None
+        self, state: str, project_id: int, task: str, size: int, unit: str | None, columns: str | None = None
     ) -> Iterator[list[Row]]:
-        sql = f"""SELECT {_WITH_RECORD}
+        sql = f"""SELECT {columns or _WITH_RECORD}
                  WHERE a.project_id = :p AND a.task = :t AND a.state = :state AND a.superseded_by IS NULL
                  AND (:kind IS NULL OR r.kind = :kind) AND a.id > :after ORDER BY a.id LIMIT :size"""
         kind = None if unit is None else kind_of(unit)
@@ -418,5 +422,8 @@ _WITH_RECORD = """a.id, a.value, a.state, a.how, a.blind, a.suggestion_id, a.tas
     p.name AS reviewer, w.record_id IS NOT NULL AS written
     FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN written w ON w.record_id = r.id
     LEFT JOIN reviewers p ON p.id = a.reviewer_id"""
+_BRIEF = """a.id, a.value, a.task_version, a.created_at, r.id AS record_id, r.key, r.text, r.content_hash, r.grp,
+    r.cluster, r.metadata, w.record_id IS NOT NULL AS written
+    FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN written w ON w.record_id = r.id"""
 _AMONG = "IN (SELECT value FROM json_each(:ids))"
 _GIVEN = "project_id = :p AND task = :t AND state = 'approved' AND superseded_by IS NULL"

@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -58,6 +59,12 @@ _NETWORK = {
 }  # fmt: skip
 _OF_SQLITE = (UnicodeDecodeError, OverflowError, sqlite3.DatabaseError)
 _TORN = ("malformed", "not a database", "disk I/O", "decode to UTF-8", "unsupported file format")
+
+
+def taking(page: Sequence[Row], names: Sequence[str]) -> Callable[[Row], tuple[Any, ...]]:
+    """Return what takes several columns out of the rows of one statement: quicker than to ask each row by name."""
+    places = {name: place for place, name in enumerate(page[0].keys())} if page else {}
+    return itemgetter(*(places[name] for name in names)) if page else tuple
 
 
 class Tx:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from labeler import strictjson
@@ -24,7 +24,7 @@ class Exports:
         manifest: dict[str, Any],
         folder: str,
         reviewer_id: int | None,
-        members: Sequence[tuple[int, str]],
+        members: Iterable[tuple[int, str]],
         name: str = "",
     ) -> int:
         """Record an export that stands on disk; ``members`` are (annotation id, split).
@@ -39,11 +39,11 @@ class Exports:
         id_ = int(tx.value(sql, params | {"r": reviewer_id, "now": time.time(), "name": name or None}))
         tx.many(
             "INSERT INTO export_annotations (export_id, annotation_id, split) VALUES (?, ?, ?)",
-            [(id_, member, split) for member, split in members if member > 0],
+            ((id_, member, split) for member, split in members if member > 0),
         )
         tx.many(
             "INSERT INTO export_rankings (export_id, ranking_id, split) VALUES (?, ?, ?)",
-            [(id_, -member, split) for member, split in members if member < 0],
+            ((id_, -member, split) for member, split in members if member < 0),
         )
         return id_
 
@@ -92,8 +92,10 @@ class Exports:
     def differences(self, before: int, after: int, kind: str, limit: int) -> tuple[int, list[Row]]:
         """Return how many rows differ between two exports in one way of :data:`KINDS`, and the first of them by key.
 
-        A row is what an export holds of a record and task: ``key``, ``task``, ``old_split``, ``new_split``,
-        ``old_value`` and ``new_value``, with None where one of the two does not have it.
+        A row is what an export holds of a record and task, or of a person's ranking of it: ``key``, ``task``,
+        ``old_split``, ``new_split``, ``old_value`` and ``new_value``, with None where one of the two does not have it.
+        A value is JSON, or the answers of a ranking by the numbers of their suggestions: 7 > 9 = 8, and ✗ 7 = 9 where
+        none is good.
         """
         sql, params = f"{_DIFFERENT} WHERE {_DIFFERENCES[kind]}", {"before": before, "after": after, "limit": limit}
         rows = self.db.all(f"{_SIDES} SELECT r.key, {_BOTH_SIDES} {sql} ORDER BY r.key LIMIT :limit", params)
@@ -116,12 +118,16 @@ class Exports:
         return [dict(row) | {"manifest": strictjson.loads(row["manifest"])} for row in rows]
 
 
-_OF = """SELECT a.record_id, a.task, a.id, a.value, e.split FROM export_annotations e
-         JOIN annotations a ON a.id = e.annotation_id WHERE e.export_id ="""
-_SIDES = f"WITH old AS ({_OF} :before), new AS ({_OF} :after)"
+_RANKED = """CASE k.none_good WHEN 1 THEN '✗ ' ELSE '' END || replace(replace(replace(replace(
+             k.ranked, '[["', ''), '"]]', ''), '"],["', ' > '), '","', ' = ')"""
+_OF = f"""SELECT a.record_id, a.task, -1 AS who, a.id, a.value, e.split FROM export_annotations e
+          JOIN annotations a ON a.id = e.annotation_id WHERE e.export_id = :{{0}}
+          UNION ALL SELECT k.record_id, k.task, COALESCE(k.reviewer_id, 0), -k.id, {_RANKED}, e.split
+          FROM export_rankings e JOIN rankings k ON k.id = e.ranking_id WHERE e.export_id = :{{0}}"""
+_SIDES = f"WITH old AS ({_OF.format('before')}), new AS ({_OF.format('after')})"
 _BOTH_SIDES = """COALESCE(old.task, new.task) AS task, old.split AS old_split, new.split AS new_split,
                  old.value AS old_value, new.value AS new_value"""
-_DIFFERENT = """FROM old FULL JOIN new ON new.record_id = old.record_id AND new.task = old.task
+_DIFFERENT = """FROM old FULL JOIN new ON new.record_id = old.record_id AND new.task = old.task AND new.who = old.who
                 JOIN records r ON r.id = COALESCE(old.record_id, new.record_id)"""
 ADDED, DROPPED, CHANGED, MOVED = "added", "dropped", "changed", "moved"
 _DIFFERENCES = {

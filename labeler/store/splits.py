@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 
+from labeler import strictjson
 from labeler.errors import InputError, NotFound
 from labeler.store.database import Database, Row, Tx
 
-_MOST_VARIABLES = 500
+_MOST_VARIABLES, _AT_ONCE = 500, 5000
 
 
 class Splits:
@@ -30,6 +31,23 @@ class Splits:
                  JOIN records r ON r.id = s.record_id WHERE s.project_id = :p"""
         return self.db.all(sql, {"p": project_id})
 
+    def pages(self, project_id: int, size: int = 5000) -> Iterator[list[Row]]:
+        """Yield ``record_id`` and ``split`` of the records that left, in pages."""
+        sql = """SELECT id, record_id, split FROM splits WHERE project_id = :p AND id > :after
+                 ORDER BY id LIMIT :size"""
+        yield from self.db.pages(sql, {"p": project_id}, size)
+
+    def frozen_of(self, project_id: int) -> list[Row]:
+        """Return ``record_id`` of each record that a frozen test set has."""
+        return self.db.all("SELECT DISTINCT record_id FROM frozen WHERE project_id = :p", {"p": project_id})
+
+    def linked(self, record_ids: Sequence[int]) -> Iterator[Row]:
+        """Yield ``id``, ``cluster``, ``grp`` and ``content_hash`` of records."""
+        sql = """SELECT id, cluster, grp, content_hash FROM records
+                 WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id"""
+        for start in range(0, len(record_ids), _AT_ONCE):
+            yield from self.db.all(sql, {"ids": strictjson.dumps(record_ids[start : start + _AT_ONCE])})
+
     def ties(self, project_id: int) -> list[Row]:
         """Return (``cluster``, ``grp``) of near-duplicates that belong to products: each ties the two together."""
         sql = """SELECT DISTINCT r.cluster, r.grp FROM records r
@@ -47,8 +65,10 @@ class Splits:
             found.update((row["id"], row["key"]) for row in rows)
         return found
 
-    def remember(self, tx: Tx, project_id: int, splits: Mapping[int, str], seen: int, anew: bool = False) -> bool:
-        """Remember the splits of records; what is remembered stays.
+    def remember(
+        self, tx: Tx, project_id: int, splits: Iterable[tuple[int, str]], seen: int, anew: bool = False
+    ) -> bool:
+        """Remember the splits of records, as (record id, split); what is remembered stays.
 
         With ``anew`` all there was is forgotten first, but for frozen test sets.
 
@@ -61,7 +81,7 @@ class Splits:
             tx.run(f"DELETE FROM splits WHERE project_id = :p AND record_id NOT IN ({frozen})", {"p": project_id})
         sql = """INSERT INTO splits (project_id, record_id, split) SELECT :p, id, :split FROM records WHERE id = :r
                  ON CONFLICT DO NOTHING"""
-        tx.many(sql, [{"p": project_id, "r": id_, "split": split} for id_, split in splits.items()])
+        tx.many(sql, ({"p": project_id, "r": id_, "split": split} for id_, split in splits))
         return True
 
     def freeze(self, tx: Tx, project_id: int, name: str, record_ids: Iterable[int]) -> None:

@@ -40,6 +40,7 @@ def page(project_id: int) -> Any:
         schema=task.schema,
         found=found,
         parts=text_parts(found.record) if found else [],
+        origin=instance().store.written.origins([found.record.id]).get(found.record.id) if found else None,
         language=locale.language if locale else "ko",
         ranked=instance().store.rankings.count(project_id, task.name, who),
         last=room.last(who),

@@ -11,6 +11,7 @@ from labeler.records import Suggestion, made_column
 from labeler.sentence import N_
 from labeler.store import Row
 from labeler.store.annotations import APPROVED
+from labeler.store.written import Origin
 
 
 class Suggestions(Format):
@@ -21,9 +22,17 @@ class Suggestions(Format):
     description = N_("Suggestions with their evidence, for analysis; never for training")
 
     def suggestion(
-        self, suggestion: Suggestion, key: str, text: str, examples: Mapping[int, Row], reasoning: bool = False
+        self,
+        suggestion: Suggestion,
+        key: str,
+        text: str,
+        examples: Mapping[int, Row],
+        reasoning: bool = False,
+        origin: Origin | None = None,
     ) -> str:
         """Return one suggestion; ``examples`` are the annotations of its evidence as stored, by id.
+
+        ``origin`` is where a text comes from that a model wrote.
 
         The value of an example is what was approved, in the labels of its version of the task: a later decision on its
         record is another annotation, and ``in_force`` says whether this one still counts. Nothing is known of a removed
@@ -31,11 +40,13 @@ class Suggestions(Format):
         """
         s = suggestion
         failure, second = s.failure, s.second
+        written = {} if origin is None else {"written": origin.to_json()}
         steps = {"steps": [{"name": step.name, "text": step.text} for step in s.steps]} if reasoning else {}
         return json_line(
             {
                 "key": key,
                 "text": text,
+                **written,
                 "value": s.value,
                 "parse_failure": failure and {"kind": failure.kind, "message": failure.message, "raw": failure.raw},
                 "score": s.score,

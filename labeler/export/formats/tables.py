@@ -55,5 +55,7 @@ def csv_line(cells: Sequence[str], formula_safe: bool) -> str:
     """
     if formula_safe:
         cells = [safe_cell(cell) for cell in cells]
-    quoted = ['"' + cell.replace('"', '""') + '"' if _NEEDS_QUOTES.search(cell) else cell for cell in cells]
-    return ",".join(quoted) + "\n"
+    line = ",".join(cells)
+    if line.count(",") >= len(cells) or '"' in line or "\n" in line or "\r" in line:
+        line = ",".join(['"' + cell.replace('"', '""') + '"' if _NEEDS_QUOTES.search(cell) else cell for cell in cells])
+    return line + "\n"
