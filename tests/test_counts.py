@@ -191,7 +191,7 @@ def paths_of(app: Flask, instance: Instance) -> dict[str, str]:
     acts = instance.acts(project := instance.store.projects.get(1), instance.project_task(project, "sentiment"))
     values = {"training_name": "tuned", "act_id": acts.begin(Asked("reopen", "key:none"), None),
               "project_id": 1, "task": "sentiment", "record_id": 2, "import_id": 1, "run_id": 1, "export_id": 1,
-              "annotation_id": annotation, "name": "manifest.json", "replay_id": 1, "sheet": "days",
+              "annotation_id": annotation, "name": "manifest.json", "replay_id": 1, "sheet": "days", "plot": "days",
               "suggestion_id": instance.store.db.value("SELECT MAX(id) FROM suggestions")}  # fmt: skip
     # A replay is as large as its sample, and an export is compared whole when somebody asks for it.
     left_out = {

@@ -869,6 +869,18 @@ def m039_numbers(db: SqliteUtils) -> None:
     )
 
 
+@migrations()
+def m043_by_hand(db: SqliteUtils) -> None:
+    """A person's own decisions without what they made at once for many records, and a project's near-duplicates."""
+    _execute(
+        db,
+        """DROP INDEX annotations_standing;
+        CREATE INDEX annotations_standing ON annotations (reviewer_id, project_id, task, COALESCE(original_id, id))
+            WHERE superseded_by IS NULL AND state <> 'withdrawn' AND how <> 'imported' AND how <> 'bulk';
+        CREATE INDEX records_near ON records (project_id, cluster) WHERE cluster <> id;""",
+    )
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 
