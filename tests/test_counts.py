@@ -222,8 +222,10 @@ def test_no_page_does_more_work_for_a_larger_project(tmp_path: Path, monkeypatch
     monkeypatch.setattr(removal, "_FEW", 100)
     # Records are counted up to here.
     monkeypatch.setattr("labeler.web.records.COUNTED", 40)
-    # Labels are read up to here.
+    # Labels, near-duplicates and the decisions of a person are read up to here.
     monkeypatch.setattr("labeler.web.numbers.MOST", 40)
+    monkeypatch.setattr("labeler.evaluation.numbers.NEAR", 40)
+    monkeypatch.setattr("labeler.evaluation.numbers.OF_EACH", 40)
     with shop(tmp_path / "small", 300) as instance:
         small = steps_of(instance)
     with shop(tmp_path / "large", 1500) as instance:

@@ -61,7 +61,7 @@ class Week:
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class Disagreement:
     """Records on which two that judged them disagree: ``n``, which ``query`` finds.
 
     Not ``whole`` are those that were counted no further.
@@ -112,8 +112,8 @@ class Numbers:
     changes: Sequence[Changes]
     scored: Sequence[Scored]
     learning: Learning | None
-    conflicts: Sequence[Conflict]
-    alike: Sequence[Conflict]
+    conflicts: Sequence[Disagreement]
+    alike: Sequence[Disagreement]
     alike_total: int
     people: Sequence[Person]
 
@@ -139,12 +139,12 @@ def numbers_of(
     )  # fmt: skip
 
 
-def _conflicts(pending: int, approved: Sequence[Row], most: int) -> list[Conflict]:
+def _conflicts(pending: int, approved: Sequence[Row], most: int) -> list[Disagreement]:
     accepted, blind = (sum(row[name] for row in approved) for name in ("doubted", "blind"))
     return [
-        Conflict("doubted", min(pending, most), "state:pending is:doubted", pending <= most),
-        Conflict("accepted", accepted, "state:approved how:accepted is:doubted"),
-        Conflict("blind", blind, "state:approved is:blind agreement<1"),
+        Disagreement("doubted", min(pending, most), "state:pending is:doubted", pending <= most),
+        Disagreement("accepted", accepted, "state:approved how:accepted is:doubted"),
+        Disagreement("blind", blind, "state:approved is:blind agreement<1"),
     ]
 
 
@@ -164,11 +164,11 @@ def _alike(task: Task, rows: Iterable[Row]) -> list[list[str]]:
     ]
 
 
-def _by_keys(keys: Sequence[str]) -> Conflict:
+def _by_keys(keys: Sequence[str]) -> Disagreement:
     """Return the records that have some keys, as many as a query can name."""
     named = [quoted(key) for key in keys]
     fitting = list(takewhile(lambda query: len(query) < LONGEST - 4, accumulate(named, "{},{}".format)))
-    return Conflict("alike", len(fitting), f"key:{fitting[-1] if fitting else ''}", len(fitting) == len(keys))
+    return Disagreement("alike", len(fitting), f"key:{fitting[-1] if fitting else ''}", len(fitting) == len(keys))
 
 
 def _person(rooms: Room, project_id: int, task: str, person: Row, first: Iterable[Row]) -> Person | None:

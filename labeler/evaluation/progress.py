@@ -102,6 +102,11 @@ class Progress:
     def done(self) -> int:
         return self.total - self.states["pending"]
 
+    @property
+    def recent(self) -> bool:
+        """Whether anything was decided in the days."""
+        return any(day.people or day.bulk or day.imported for day in self.days)
+
     def cost_of(self, n: int) -> float | None:
         """Return what one of ``n`` costs; None where there are none."""
         return self.cost / n if n else None

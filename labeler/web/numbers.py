@@ -32,7 +32,7 @@ blueprint = Blueprint("numbers", __name__, url_prefix="/projects/<int:project_id
 def tasks(project_id: int) -> Any:
     """Show how far every task of the project came."""
     found = [(task, progress_of(instance().store, project_id, task.name)) for task in _tasks()]
-    drawn = {task.name: days_drawing(progress) for task, progress in found}
+    drawn = {task.name: days_drawing(progress) for task, progress in found if progress.recent}
     return render_template("numbers_tasks.html", found=found, drawn=drawn)
 
 
