@@ -23,7 +23,7 @@ from labeler.store import Row
 from labeler.task import Task
 from labeler.web.access import instance, project_task
 from labeler.web.replays import named
-from labeler.web.sheets import SHEETS, TITLES, days_drawing, drawings_of, sheets_of, tasks_sheet
+from labeler.web.sheets import SHEETS, TITLES, days_drawing, days_sheet, drawings_of, sheets_of, tasks_sheet
 
 blueprint = Blueprint("numbers", __name__, url_prefix="/projects/<int:project_id>/numbers")
 
@@ -32,8 +32,8 @@ blueprint = Blueprint("numbers", __name__, url_prefix="/projects/<int:project_id
 def tasks(project_id: int) -> Any:
     """Show how far every task of the project came."""
     found = [(task, progress_of(instance().store, project_id, task.name)) for task in _tasks()]
-    drawn = {task.name: days_drawing(progress) for task, progress in found if progress.recent}
-    return render_template("numbers_tasks.html", found=found, drawn=drawn)
+    drawn = {task.name: (days_drawing(one), days_sheet(one)) for task, one in found if one.recent}
+    return render_template("numbers_tasks.html", found=found, drawn=drawn, titles=TITLES, records=None)
 
 
 @blueprint.get("/tasks.csv")

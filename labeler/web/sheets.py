@@ -77,13 +77,18 @@ def drawings_of(numbers: Numbers) -> dict[str, Drawing]:
 # Tables
 
 
-def _days(_task: Task, numbers: Numbers) -> Sheet:
+def days_sheet(progress: Progress) -> Sheet:
+    """Return the decisions a day."""
     rows = []
-    for one in numbers.progress.days:
+    for one in progress.days:
         day = one.day.isoformat()
         cells = [(one.people, _BY_PEOPLE), (one.bulk, f"how:{BULK}"), (one.imported, f"how:{IMPORTED}")]
         rows.append([Cell(day), *(Cell(n, f"{how} date:{day}") for n, how in cells)])
     return Sheet("days", ["day", "people", "bulk", "imported"], rows)
+
+
+def _days(_task: Task, numbers: Numbers) -> Sheet:
+    return days_sheet(numbers.progress)
 
 
 def _labels(task: Task, numbers: Numbers) -> Sheet:
