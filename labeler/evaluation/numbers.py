@@ -30,7 +30,7 @@ MOST = 5000
 OF_EACH = 1000
 """So many decisions of each person; the newest."""
 NEAR = 1000
-"""So many near-duplicates are looked at; the newest."""
+"""So many near-duplicates are looked at, the newest; and so many pending conflicts are counted."""
 _GROUPS = 5
 _Pair = tuple[tuple[str, ...], tuple[str, ...]]
 # Days since 1970 begin on a Thursday.
@@ -133,16 +133,16 @@ def numbers_of(
         approved=_labels(task, approved), suggested=_labels(task, rooms.suggested(project_id, name, most)),
         compared=len(first), weeks=_weeks(first), confusion=_confusion(task, pairs), changes=_changes(pairs),
         scored=scored_of(first), learning=learning_of(store, project_id, task),
-        conflicts=_conflicts(rooms.doubted(project_id, name, most + 1), approved, most),
+        conflicts=_conflicts(rooms.doubted(project_id, name, NEAR + 1), approved),
         alike=[_by_keys(keys) for keys in alike[:_GROUPS]], alike_total=len(alike),
         people=[one for row in people if (one := _person(rooms, project_id, name, row, first)) is not None],
     )  # fmt: skip
 
 
-def _conflicts(pending: int, approved: Sequence[Row], most: int) -> list[Disagreement]:
+def _conflicts(pending: int, approved: Sequence[Row]) -> list[Disagreement]:
     accepted, blind = (sum(row[name] for row in approved) for name in ("doubted", "blind"))
     return [
-        Disagreement("doubted", min(pending, most), "state:pending is:doubted", pending <= most),
+        Disagreement("doubted", min(pending, NEAR), "state:pending is:doubted", pending <= NEAR),
         Disagreement("accepted", accepted, "state:approved how:accepted is:doubted"),
         Disagreement("blind", blind, "state:approved is:blind agreement<1"),
     ]

@@ -67,8 +67,10 @@ def scored_of(rows: Iterable[Row]) -> list[Scored]:
     found: dict[tuple[str, str | None], tuple[list[Pair], list[Pair]]] = {}
     for row in rows:
         if (score := row["score"]) is not None:
-            sides = found.setdefault((row["backend"], row["model_id"]), ([], []))
-            sides[row["blind"]].append((score, row["agreement"]))
+            model = (row["backend"], row["model_id"])
+            if model not in found:
+                found[model] = ([], [])
+            found[model][row["blind"]].append((score, row["agreement"]))
     models = [Scored(*model, (len(a), len(b)), curve_of(a), curve_of(b)) for model, (a, b) in found.items()]
     return sorted(models, key=lambda one: (-sum(one.n), one.name))
 

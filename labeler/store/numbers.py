@@ -60,7 +60,7 @@ class Numbers:
         return self.db.all(sql, {"p": project_id, "t": task, "most": most})
 
     def first_decisions(self, project_id: int, task: str, most: int) -> list[Row]:
-        """Return those of the ``most`` newest decisions that tell how good suggestions are, newest first.
+        """Return those of the ``most`` newest decisions that tell how good suggestions are, in no order.
 
         Those that :meth:`labeler.store.annotations.Annotations.agreement` counts, of all versions of the task; each
         with ``value``, ``suggested``, ``task_version``, ``blind``, ``agreement``, ``created_at``, ``reviewer_id``, and
@@ -74,7 +74,7 @@ class Numbers:
                    AND origin IS NULL ORDER BY id DESC LIMIT :most
                  ) AS a JOIN suggestions s ON s.id = a.suggestion_id LEFT JOIN annotations u ON u.id = a.superseded_by
                  WHERE a.state = 'approved' AND s.task_version = a.task_version AND COALESCE(u.origin, '') <> 'undo'
-                 AND a.served NOT IN ('score', 'disagreement', 'similar') ORDER BY a.id DESC"""
+                 AND a.served NOT IN ('score', 'disagreement', 'similar')"""
         return self.db.all(sql, {"p": project_id, "t": task, "most": most})
 
     def decisions_of(self, project_id: int, task: str, reviewer_id: int, most: int) -> list[Row]:
