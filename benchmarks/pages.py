@@ -102,11 +102,14 @@ def pages(instance: Instance) -> dict[str, str]:
         "run_id": 1,
         "annotation_id": annotation,
         "suggestion_id": 7,
+        "sheet": "days",
+        "plot": "days",
     }
     app, found = create_app(instance), {}
     with app.test_request_context():
         for rule in app.url_map.iter_rules():
-            if "GET" in (rule.methods or ()) and rule.endpoint not in SKIPPED:
+            # The project has no replay, no training and no act on many records.
+            if "GET" in (rule.methods or ()) and rule.endpoint not in SKIPPED and rule.arguments <= values.keys():
                 found[rule.endpoint] = app.url_for(rule.endpoint, **{name: values[name] for name in rule.arguments})
         address = app.url_for("records.page", project_id=1)
     found["records.page, middle"] = f"{address}?before={newest // 2}"

@@ -40,7 +40,8 @@ from labeler.worker import Worker
 NO_SCREENS = {
     "static", "desk.strip", "desk.counts", "desk.example", "desk.moved", "imports.progress", "imports.report",
     "runs.progress", "replays.progress", "training.progress", "exports.download", "records.counts",
-    "records.act_progress", "settings.trial", "numbers.download", "audit.download",
+    "records.act_progress", "settings.trial", "numbers.download", "numbers.tasks_file",
+    "numbers.report", "numbers.picture", "audit.download",
 }  # fmt: skip
 TASKS = ("sentiment", "emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage")
 BY_PRODUCT = "summary_category"
@@ -262,7 +263,7 @@ def _furnish(instance: Instance, people: list[int]) -> tuple[dict[str, Any], dic
     left_training(instance.folder, project_id, "sentiment-lora", "향이 진하고 과육이 단단해요")
     left_training(instance.folder, project_id, "sentiment-stopped", "향이 진하고 과육이 단단해요", whole=False)
     values = {
-        "training_name": "sentiment-lora", "sheet": "days",
+        "training_name": "sentiment-lora", "sheet": "days", "plot": "days",
         "project_id": project_id, "task": "sentiment", "reviewer_id": people[1], "upload": UPLOAD, "run_id": run_id,
         "import_id": import_id, "export_id": made.id, "name": "manifest.json", "record_id": records["short"],
         "paused": paused, "replay_id": _replay(instance, project, admin), "search": _search(instance, project, admin),

@@ -201,7 +201,7 @@ def paths_of(app: Flask, instance: Instance) -> dict[str, str]:
     acts = instance.acts(project := instance.store.projects.get(1), instance.project_task(project, "sentiment"))
     values = {"training_name": "tuned", "act_id": acts.begin(Asked("reopen", "key:none"), None),
               "project_id": 1, "task": "sentiment", "record_id": 2, "import_id": 1, "run_id": 1, "export_id": 1,
-              "annotation_id": annotation, "name": "manifest.json", "replay_id": 1, "sheet": "days",
+              "annotation_id": annotation, "name": "manifest.json", "replay_id": 1, "sheet": "days", "plot": "days",
               "suggestion_id": instance.store.db.value("SELECT MAX(id) FROM suggestions")}  # fmt: skip
     # A replay is as large as its sample, and an export is compared whole when somebody asks for it.
     left_out = {
@@ -232,8 +232,10 @@ def test_no_page_does_more_work_for_a_larger_project(tmp_path: Path, monkeypatch
     monkeypatch.setattr(removal, "_FEW", 100)
     # Records are counted up to here.
     monkeypatch.setattr("labeler.web.records.COUNTED", 40)
-    # Labels are read up to here.
+    # Labels, near-duplicates and the decisions of a person are read up to here.
     monkeypatch.setattr("labeler.web.numbers.MOST", 40)
+    monkeypatch.setattr("labeler.evaluation.numbers.NEAR", 40)
+    monkeypatch.setattr("labeler.evaluation.numbers.OF_EACH", 40)
     with shop(tmp_path / "small", 300) as instance:
         small = steps_of(instance)
     with shop(tmp_path / "large", 1500) as instance:

@@ -22,9 +22,10 @@ from labeler.annotation.acts import Asked
 from labeler.annotation.decisions import Decision
 from labeler.annotation.query import parse
 from labeler.annotation.table import RecordTable
-from labeler.evaluation import numbers
+from labeler.evaluation import progress
 from labeler.evaluation.measures import Measure
-from labeler.evaluation.numbers import Side, numbers_of
+from labeler.evaluation.numbers import numbers_of
+from labeler.evaluation.progress import Side, progress_of
 from labeler.instance import Instance
 from labeler.prelabel.stack import wilson
 from labeler.records import Record, Suggestion
@@ -100,17 +101,17 @@ def test_the_numbers_are_those_of_the_rows(instance: Instance, shop: int) -> Non
                         "LEFT JOIN suggestions s ON s.id = a.suggestion_id WHERE a.task = 'sentiment'")  # fmt: skip
     first = [row for row in rows if row["agreement"] is not None and row["how"] not in ("bulk", "imported")]
     assert found.compared == len(first) == 19
-    assert sum(day.people for day in found.days) == 20
-    assert sum(day.bulk for day in found.days) == sum(row["how"] == "bulk" for row in rows) > 0
-    assert sum(day.imported for day in found.days) == 1
+    assert sum(day.people for day in found.progress.days) == 20
+    assert sum(day.bulk for day in found.progress.days) == sum(row["how"] == "bulk" for row in rows) > 0
+    assert sum(day.imported for day in found.progress.days) == 1
     pairs = Counter((row["suggested"].strip('"'), row["value"].strip('"')) for row in first)
     assert found.confusion == pairs
-    for side, blind in ((found.assisted, 0), (found.blind, 1)):
+    for side, blind in ((found.progress.assisted, 0), (found.progress.blind, 1)):
         own = [row["agreement"] for row in first if row["blind"] == blind]
         assert side is not None
         assert (side.n, side.agreement.value) == (len(own), pytest.approx(sum(own) / len(own)))
     kept = {row["blind"]: row["n"] for row in store.annotations.agreement(shop, "sentiment", task.version)}
-    assert kept == {0: found.assisted.n, 1: found.blind.n}
+    assert kept == {0: found.progress.assisted.n, 1: found.progress.blind.n}
     assert sum(one.removed for one in found.changes) == sum(n for (a, b), n in pairs.items() if a != b)
     assert store.counts.faults() == []
 
@@ -129,7 +130,7 @@ def test_a_correction_of_a_decision_says_nothing_of_the_suggestion(tmp_path: Pat
     found = numbers_of(world.store, world.project_id, world.task)
     assert found.confusion == {("positive", "negative"): 1}
     assert [(one.name, one.removed, one.added) for one in found.changes] == [("negative", 0, 1), ("positive", 1, 0)]
-    assert found.days[-1].people == 1
+    assert found.progress.days[-1].people == 1
     assert world.store.counts.faults() == []
     world.store.close()
 
@@ -160,7 +161,7 @@ def pile(tmp_path: Path) -> World:
 def test_a_day_is_forecast_from_three_days_of_work(pile: World) -> None:
     """Two days say too little; from three on there is a day, and days before and after it."""
     worked(pile, {3: 10, 1: 20})
-    found = numbers_of(pile.store, pile.project_id, pile.task, TODAY)
+    found = progress_of(pile.store, pile.project_id, pile.task.name, TODAY)
     assert found.pace == 10
     assert found.forecast is None
     pile.store.close()
@@ -169,17 +170,17 @@ def test_a_day_is_forecast_from_three_days_of_work(pile: World) -> None:
 def test_an_even_pace_leaves_nothing_open(pile: World) -> None:
     """Ten a day on each of four days, and sixty left: six days, whichever days are drawn. Today is not over."""
     worked(pile, {4: 10, 3: 10, 2: 10, 1: 10})
-    found = numbers_of(pile.store, pile.project_id, pile.task, TODAY)
+    found = progress_of(pile.store, pile.project_id, pile.task.name, TODAY)
     assert found.pace == 10
     day = TODAY + timedelta(6)
-    assert found.forecast == numbers.Forecast(day, day, day)
+    assert found.forecast == progress.Forecast(day, day, day)
     pile.store.close()
 
 
 def test_an_uneven_pace_gives_an_interval(pile: World) -> None:
     """The more the days differ, the further apart the first and the last day are."""
     worked(pile, {6: 30, 4: 2, 3: 1, 1: 7, 0: 5})
-    found = numbers_of(pile.store, pile.project_id, pile.task, TODAY)
+    found = progress_of(pile.store, pile.project_id, pile.task.name, TODAY)
     assert found.pace == pytest.approx(40 / 6)
     assert found.days[-1].people == 5
     assert found.forecast is not None and found.forecast.last is not None
@@ -190,9 +191,9 @@ def test_an_uneven_pace_gives_an_interval(pile: World) -> None:
 
 def test_nothing_is_forecast_where_nothing_is_left_or_nobody_worked(pile: World) -> None:
     """Nobody worked: no pace. Nothing is left: no day."""
-    assert numbers_of(pile.store, pile.project_id, pile.task, TODAY).pace is None
+    assert progress_of(pile.store, pile.project_id, pile.task.name, TODAY).pace is None
     worked(pile, {4: 40, 3: 40, 2: 20})
-    assert numbers_of(pile.store, pile.project_id, pile.task, TODAY).forecast is None
+    assert progress_of(pile.store, pile.project_id, pile.task.name, TODAY).forecast is None
     pile.store.close()
 
 
@@ -223,7 +224,7 @@ def test_days_of_an_older_database_are_counted(tmp_path: Path, monkeypatch: pyte
 def test_intervals_are_those_of_newcombe() -> None:
     """The first example of Newcombe 1998: 56 of 70 and 48 of 80 differ by 0.2, from 0.0524 to 0.3339."""
     a, b = (Side(n, Measure(k / n, *wilson(k / n, n))) for k, n in ((56, 70), (48, 80)))
-    gap = numbers._gap(a, b)
+    gap = progress._gap(a, b)
     assert gap is not None
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
 
@@ -273,7 +274,7 @@ def test_tables_leave_as_files_with_the_numbers_of_the_page(instance: Instance, 
         (found.approved[name], found.suggested[name]) for name in LABELS
     )
     assert "'=positive" in [row[0] for row in rows]
-    assert client.get(f"/projects/{shop}/numbers/sentiment/people.csv").status_code == 404
+    assert client.get(f"/projects/{shop}/numbers/sentiment/nothing.csv").status_code == 404
 
 
 def test_the_page_names_nobody(

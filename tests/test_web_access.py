@@ -61,7 +61,11 @@ TABLE: dict[str, set[str]] = {
     "projects.change_account": ADMINS,
     "projects.set_member": ADMINS,
     "projects.overview": MEMBERS,
+    "numbers.tasks": NUMBERS,
+    "numbers.tasks_file": NUMBERS,
+    "numbers.report": NUMBERS,
     "numbers.page": NUMBERS,
+    "numbers.picture": NUMBERS,
     "team.page": NUMBERS,
     "numbers.download": NUMBERS,
     "records.page": MEMBERS,
@@ -202,7 +206,7 @@ def furnished(instance: Instance, store: Store, project: int, people: dict[str, 
     acts.go_on(act_id)
     view_id = store.write(lambda tx: store.views.keep(tx, project, "mine", "q=x", people["project admin"]))
     return {
-        "training_name": "tuned", "sheet": "labels", "view_id": view_id, "act_id": act_id,
+        "training_name": "tuned", "sheet": "labels", "plot": "days", "view_id": view_id, "act_id": act_id,
         "project_id": project, "task": "sentiment", "reviewer_id": people["stranger"], "upload": UPLOAD,
         "import_id": import_id, "run_id": run_id, "replay_id": replay_id, "export_id": export.id,
         "name": "manifest.json",

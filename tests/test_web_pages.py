@@ -139,7 +139,7 @@ def hostile(instance: Instance, store: Store, people: dict[str, int]) -> dict[st
     )
     left_training(instance.folder, project_id, "tuned", HOSTILE)
     return {
-        "training_name": "tuned", "sheet": "labels",
+        "training_name": "tuned", "sheet": "labels", "plot": "days",
         "project_id": project_id, "task": "sentiment", "reviewer_id": other, "upload": upload, "import_id": import_id,
         "run_id": run_id, "export_id": export.id, "name": "manifest.json", "annotation_id": annotation_id,
         "record_id": 1, "suggestion_id": 1, "replay_id": replay_id,
@@ -159,7 +159,9 @@ def test_hostile_text_is_shown_as_text_on_every_page(
         if answer.mimetype != "text/html":
             continue
         page = Page(answer.text)
-        assert page.active == [], path
+        # A file that people take along brings its style.
+        styles = ["<style>"] if "Content-Disposition" in answer.headers else []
+        assert page.active == styles, path
         assert "1337" not in re.findall(r"\b1337\b", answer.text), path
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'")
         seen += page.said

@@ -20,6 +20,7 @@
     people.py       user
     removal.py      remove, imports, rename, archive
     plugin.py       plugins, plugin new, plugin check
+    report.py       report
     care.py         projects, tasks, backup, doctor
 """
 
@@ -44,6 +45,7 @@ from labeler.cli import (
     records,
     removal,
     replay,
+    report,
     runs,
     serve,
     settings,
@@ -54,7 +56,7 @@ from labeler.cli.base import cli, instance_folder
 # Each room adds its commands to the group when it is imported.
 __all__ = [
     "augment", "calibration", "care", "cli", "data", "evaluate", "exports", "improve", "main", "models", "people",
-    "plugin", "records", "removal", "replay", "runs", "serve", "settings", "train",
+    "plugin", "records", "removal", "replay", "report", "runs", "serve", "settings", "train",
 ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 DRAWS, SEED = 1000, 1
-_BINS = 10
+BINS = 10
 _TAIL = 0.025
 
 
@@ -42,6 +42,26 @@ def weights(n: int, draws: int = DRAWS, seed: int = SEED) -> Array:
         # Counted draw by draw: a multinomial of all at once takes four times as long.
         row[:] = np.bincount(source.integers(n, size=n), minlength=n)
     return drawn
+
+
+def weights_of(counts: Array, draws: int = DRAWS, seed: int = SEED) -> Array:
+    """Return how often records of each kind were drawn, of which there are ``counts``: float (1 + draws, kinds).
+
+    What :func:`weights` gives, added up for records that are alike: a draw takes as long for few as for many.
+    """
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=draws)
+    return np.vstack([counts, drawn]).astype(float)
+
+
+def tenths(scores: Array) -> Array:
+    """Return the tenth of each score in [0, 1], from 0 to 9."""
+    return np.asarray(np.minimum((scores * BINS).astype(int), BINS - 1))
+
+
+def expected_error(drawn: Array, scores: Array, hits: Array) -> Array:
+    """Return how far scores are from what they promise, by tenths: float (1 + draws,)."""
+    gaps = (tenths(scores)[:, None] == np.arange(BINS)) * (scores - hits)[:, None]
+    return np.asarray(np.abs(drawn @ gaps).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1))
 
 
 def measured(drawn: Array, together: int = 1) -> Measure:
@@ -131,10 +151,8 @@ class Answers:
         scored = np.array([score is not None for score in self.scores])
         if not scored.any():
             return None
-        scores = np.array([score or 0.0 for score in self.scores])
-        bins = np.minimum((scores * _BINS).astype(int), _BINS - 1)
-        gaps = (bins[:, None] == np.arange(_BINS)) * (scored * (scores - self.agreement))[:, None]
-        return np.asarray(np.abs(drawn @ gaps).sum(axis=1) / np.maximum(drawn @ scored.astype(float), 1))
+        scores = np.array([score for score in self.scores if score is not None])
+        return expected_error(drawn[:, scored], scores, self.agreement[scored])
 
     def all(self, drawn: Array) -> Mapping[str, Measure]:
         """Return every number that this schema has, by name."""

@@ -1,55 +1,40 @@
-"""The numbers of a task: how far people came and when they will be done, and how they changed what was suggested.
+"""The numbers of a task: how far it came, and how people changed what was suggested.
 
-What is counted of all records is kept by the database. What needs to read labels looks at the newest so many.
+What needs to read labels looks at the newest so many.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
+from functools import cache, partial
+from itertools import accumulate, takewhile
+from statistics import median
 
-import numpy as np
-
+from labeler.annotation.query import LONGEST, quoted
 from labeler.annotation.table import read
-from labeler.evaluation.measures import Measure, weights
+from labeler.evaluation.learning import Learning, learning_of
+from labeler.evaluation.progress import Progress, Side, progress_of, side_of
+from labeler.evaluation.scored import Scored, scored_of
 from labeler.labels import NO_LABEL
-from labeler.prelabel.stack import wilson
 from labeler.records import Value
 from labeler.store import Row, Store
-from labeler.store.annotations import ACCEPTED, BULK, CORRECTED, IMPORTED, SCRATCH
+from labeler.store.annotations import ACCEPTED, CORRECTED, REJECTED
+from labeler.store.numbers import Numbers as Room
 from labeler.task import Task
 
 MOST = 5000
 """So many records, and so many decisions, are looked at for what is not counted; the newest."""
-WINDOW = 14
-"""Days that the pace is taken from: those before today, which is not over."""
-WORKED = 3
-"""On so many of them somebody must have worked before a day is forecast."""
-PEOPLE = (ACCEPTED, CORRECTED, SCRATCH)
-_FAR = 3650
-_TAIL = 0.025
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    """Decisions in force that were made on a day (UTC), by how they came to be."""
-
-    day: date
-    people: int = 0
-    bulk: int = 0
-    imported: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """The days on which all is decided, if people go on as they did; ``last`` is None where it may never be."""
-
-    day: date
-    first: date
-    last: date | None
+OF_EACH = 1000
+"""So many decisions of each person; the newest."""
+NEAR = 1000
+"""So many near-duplicates are looked at, the newest; and so many pending conflicts are counted."""
+_GROUPS = 5
+_Pair = tuple[tuple[str, ...], tuple[str, ...]]
+# Days since 1970 begin on a Thursday.
+_THURSDAY, _SECONDS = 3, 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +52,6 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """How far decisions agree with suggestions, of ``n``."""
-
-    n: int
-    agreement: Measure
-
-
-@dataclass(frozen=True, slots=True)
 class Week:
     """The agreement of the decisions of a week that begins on ``day``, a Monday (UTC)."""
 
@@ -84,91 +61,126 @@ class Week:
 
 
 @dataclass(frozen=True, slots=True)
+class Disagreement:
+    """Records on which two that judged them disagree: ``n``, which ``query`` finds.
+
+    Not ``whole`` are those that were counted no further.
+    """
+
+    kind: str
+    n: int
+    query: str
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """The newest :data:`OF_EACH` decisions in force that a person made by hand. ``seconds`` is their median; ``blind``
+    tells of the first decisions of the task that were made without a suggestion in sight."""
+
+    name: str
+    decisions: int
+    accepted: int
+    corrected: int
+    rejected: int
+    seconds: float | None
+    blind: Side | None
+
+    @property
+    def corrections(self) -> float | None:
+        """The share of corrections among the approvals with a suggestion in sight."""
+        assisted = self.accepted + self.corrected
+        return self.corrected / assisted if assisted else None
+
+
+@dataclass(frozen=True, slots=True)
 class Numbers:
-    """All numbers of a task, as of ``days[-1]``. Labels are those of today.
+    """All numbers of a task. Labels are those of today.
 
     ``approved`` and ``suggested`` count the labels of the newest :data:`MOST` records approved and pending;
     ``compared`` first decisions on suggestions, of the newest :data:`MOST`, are behind ``weeks``, ``confusion``
-    (suggested, decided: where each value is one label) and ``changes``. ``cost`` is in US dollars; ``unpriced`` calls
-    are not in it.
+    (suggested, decided: where each value is one label), ``changes`` and ``scored``. ``alike`` are near-duplicates with
+    different labels, a query for each of the newest of ``alike_total`` clusters.
     """
 
-    states: Mapping[str, int]
-    days: Sequence[Day]
-    pace: float | None
-    forecast: Forecast | None
+    progress: Progress
     approved: Mapping[str, int]
     suggested: Mapping[str, int]
     compared: int
     weeks: Sequence[Week]
-    assisted: Side | None
-    blind: Side | None
-    gap: Measure | None
     confusion: Mapping[tuple[str, str], int]
     changes: Sequence[Changes]
-    corrected: int
-    cost: float
-    unpriced: int
+    scored: Sequence[Scored]
+    learning: Learning | None
+    conflicts: Sequence[Disagreement]
+    alike: Sequence[Disagreement]
+    alike_total: int
+    people: Sequence[Person]
 
-    def cost_of(self, n: int) -> float | None:
-        """Return what one of ``n`` costs; None where there are none."""
-        return self.cost / n if n else None
 
-
-def numbers_of(store: Store, project_id: int, task: Task, today: date | None = None, most: int = MOST) -> Numbers:
-    """Return the numbers of a task; ``today`` is a day in UTC."""
-    today = today or datetime.now(UTC).date()
+def numbers_of(
+    store: Store, project_id: int, task: Task, today: date | None = None, most: int = MOST,
+    people: Iterable[Row] = (),
+) -> Numbers:  # fmt: skip
+    """Return the numbers of a task; ``today`` is a day in UTC, and ``people`` are the accounts to tell of by name."""
     rooms, name = store.numbers, task.name
-    states = store.work.counts(project_id, name)
-    days = _days(rooms.days(project_id, name, (today - timedelta(WINDOW)).isoformat()), today)
-    pace, forecast = _forecast(states["pending"], days)
     first = rooms.first_decisions(project_id, name, most)
-    pairs = list(_pairs(task, first))
-    assisted, blind = (_side([row for row in first if bool(row["blind"]) is shown]) for shown in (False, True))
-    spent, unpriced = rooms.spent(project_id, name)
+    pairs = Counter(_pairs(task, first))
+    approved = rooms.approved(project_id, name, most)
+    alike = _alike(task, rooms.alike(project_id, name, NEAR))
     return Numbers(
-        states, days, pace, forecast,
-        approved=_labels(task, rooms.approved(project_id, name, most)),
-        suggested=_labels(task, rooms.suggested(project_id, name, most)),
-        compared=len(first), weeks=_weeks(first), assisted=assisted, blind=blind, gap=_gap(assisted, blind),
-        confusion=_confusion(task, pairs), changes=_changes(pairs),
-        corrected=store.annotations.how_counts(project_id, name).get(CORRECTED, 0),
-        cost=spent, unpriced=unpriced,
+        progress_of(store, project_id, name, today),
+        approved=_labels(task, approved), suggested=_labels(task, rooms.suggested(project_id, name, most)),
+        compared=len(first), weeks=_weeks(first), confusion=_confusion(task, pairs), changes=_changes(pairs),
+        scored=scored_of(first), learning=learning_of(store, project_id, task),
+        conflicts=_conflicts(rooms.doubted(project_id, name, NEAR + 1), approved),
+        alike=[_by_keys(keys) for keys in alike[:_GROUPS]], alike_total=len(alike),
+        people=[one for row in people if (one := _person(rooms, project_id, name, row, first)) is not None],
     )  # fmt: skip
 
 
-def _days(rows: Iterable[tuple[str, str, int]], today: date) -> list[Day]:
-    found = {today - timedelta(n): Counter[str]() for n in range(WINDOW, -1, -1)}
-    kinds = dict.fromkeys(PEOPLE, "people") | {BULK: "bulk", IMPORTED: "imported"}
-    for day, how, n in rows:
-        # A clock that went wrong may have dated one later than today.
-        if (on := date.fromisoformat(day)) in found and how in kinds:
-            found[on][kinds[how]] += n
-    return [Day(day, **counts) for day, counts in found.items()]
+def _conflicts(pending: int, approved: Sequence[Row]) -> list[Disagreement]:
+    accepted, blind = (sum(row[name] for row in approved) for name in ("doubted", "blind"))
+    return [
+        Disagreement("doubted", min(pending, NEAR), "state:pending is:doubted", pending <= NEAR),
+        Disagreement("accepted", accepted, "state:approved how:accepted is:doubted"),
+        Disagreement("blind", blind, "state:approved is:blind agreement<1"),
+    ]
 
 
-def _forecast(pending: int, days: Sequence[Day]) -> tuple[float | None, Forecast | None]:
-    """Return the decisions of people a day, and when all is done: the days are drawn again for the interval.
+def _alike(task: Task, rows: Iterable[Row]) -> list[list[str]]:
+    """Return the keys of near-duplicates whose labels count differently, by cluster, the newest first.
 
-    The days before the first that somebody worked on do not count: the work had not begun.
+    Free texts that are put in other words do not contradict each other, as in an export.
     """
-    made = np.array([day.people for day in days[:-1]], dtype=float)
-    worked = np.flatnonzero(made)
-    if not len(worked):
-        return None, None
-    made = made[worked[0] :]
-    pace = float(made.mean())
-    if len(worked) < WORKED or not pending:
-        return pace, None
-    slow, fast = np.quantile(weights(len(made))[1:] @ made / len(made), [_TAIL, 1 - _TAIL])
-    today = days[-1].day
-    day, first, last = (_after(today, pending, float(speed)) for speed in (pace, max(fast, pace), min(slow, pace)))
-    return pace, None if day is None or first is None else Forecast(day, first, last)
+    strata = cache(partial(_strata, task))
+    clusters: dict[int, list[Row]] = {}
+    for row in rows:
+        clusters.setdefault(row["cluster"], []).append(row)
+    return [
+        [row["key"] for row in own]
+        for own in clusters.values()
+        if len({strata(row["value"], row["task_version"]) for row in own}) > 1
+    ]
 
 
-def _after(today: date, pending: int, pace: float) -> date | None:
-    """Return the day after so many decisions; None where that is years away."""
-    return today + timedelta(math.ceil(pending / pace)) if pending <= pace * _FAR else None
+def _by_keys(keys: Sequence[str]) -> Disagreement:
+    """Return the records that have some keys, as many as a query can name."""
+    named = [quoted(key) for key in keys]
+    fitting = list(takewhile(lambda query: len(query) < LONGEST - 4, accumulate(named, "{},{}".format)))
+    return Disagreement("alike", len(fitting), f"key:{fitting[-1] if fitting else ''}", len(fitting) == len(keys))
+
+
+def _person(rooms: Room, project_id: int, task: str, person: Row, first: Iterable[Row]) -> Person | None:
+    rows = rooms.decisions_of(project_id, task, person["id"], OF_EACH)
+    if not rows:
+        return None
+    accepted, corrected = (sum(row["how"] == how for row in rows) for how in (ACCEPTED, CORRECTED))
+    rejected = sum(row["state"] == REJECTED for row in rows)
+    seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
+    blind = [row["agreement"] for row in first if row["blind"] and row["reviewer_id"] == person["id"]]
+    middle = median(seconds) if seconds else None
+    return Person(person["name"], len(rows), accepted, corrected, rejected, middle, side_of(len(blind), sum(blind)))
 
 
 def _labels(task: Task, rows: Iterable[Row]) -> Counter[str]:
@@ -184,60 +196,47 @@ def _strata(task: Task, raw: str | None, version: str | None) -> tuple[str, ...]
     return () if value is None else tuple(dict.fromkeys(task.schema.strata(value)))
 
 
-def _pairs(task: Task, rows: Iterable[Row]) -> Iterable[tuple[tuple[str, ...], tuple[str, ...]]]:
+def _pairs(task: Task, rows: Iterable[Row]) -> Iterable[_Pair]:
     """Yield what was suggested and what was decided, as labels of today; those that these cannot hold are left out."""
-    known: dict[tuple[str, str], tuple[str, ...]] = {}
+    strata = cache(partial(_strata, task))
     for row in rows:
-        sides = [(row[column], row["task_version"]) for column in ("suggested", "value")]
-        for side in sides:
-            if side not in known:
-                known[side] = _strata(task, *side)
-        suggested, decided = known[sides[0]], known[sides[1]]
+        version = row["task_version"]
+        suggested, decided = strata(row["suggested"], version), strata(row["value"], version)
         if suggested and decided:
             yield suggested, decided
 
 
-def _confusion(task: Task, pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> Counter[tuple[str, str]]:
+def _confusion(task: Task, pairs: Mapping[_Pair, int]) -> dict[tuple[str, str], int]:
     if not task.schema.one_of_labels:
-        return Counter()
-    return Counter((suggested[0], decided[0]) for suggested, decided in pairs)
+        return {}
+    return {(suggested[0], decided[0]): n for (suggested, decided), n in pairs.items()}
 
 
-def _changes(pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[Changes]:
+def _changes(pairs: Mapping[_Pair, int]) -> list[Changes]:
     """Return the labels that people changed, most changed first."""
     seen, removed, added = Counter[str](), Counter[str](), Counter[str]()
-    for suggested, decided in pairs:
-        seen.update(suggested)
-        removed.update(set(suggested) - set(decided))
-        added.update(set(decided) - set(suggested))
+    for (suggested, decided), n in pairs.items():
+        for counts, names in (
+            (seen, {*suggested}),
+            (removed, {*suggested} - {*decided}),
+            (added, {*decided} - {*suggested}),
+        ):
+            counts.update(dict.fromkeys(names, n))
     found = [Changes(name, seen[name], removed[name], added[name]) for name in {**removed, **added}]
     return sorted(found, key=lambda one: (-one.changed, one.name))
 
 
-def _side(rows: Sequence[Row]) -> Side | None:
-    if not rows:
-        return None
-    mean = sum(row["agreement"] for row in rows) / len(rows)
-    return Side(len(rows), Measure(mean, *wilson(mean, len(rows))))
-
-
-def _gap(assisted: Side | None, blind: Side | None) -> Measure | None:
-    """Return how much more people agree with a suggestion that they see (the interval of Newcombe 1998, method 10)."""
-    if assisted is None or blind is None:
-        return None
-    a, b = assisted.agreement, blind.agreement
-    gap = a.value - b.value
-    low = gap - math.hypot(a.value - a.low, b.high - b.value)
-    return Measure(gap, low, gap + math.hypot(a.high - a.value, b.value - b.low))
-
-
 def _weeks(rows: Sequence[Row]) -> list[Week]:
     """Return the weeks in which somebody decided on a suggestion, oldest first."""
-    found: dict[date, tuple[list[Row], list[Row]]] = {}
+    found: dict[int, tuple[list[float], list[float]]] = {}
     for row in rows:
-        day = datetime.fromtimestamp(row["created_at"], UTC).date()
-        found.setdefault(day - timedelta(day.weekday()), ([], []))[bool(row["blind"])].append(row)
-    return [Week(day, *map(_side, found[day])) for day in sorted(found)]
+        week = (int(row["created_at"] // _SECONDS) + _THURSDAY) // 7
+        found.setdefault(week, ([], []))[row["blind"]].append(row["agreement"])
+    return [Week(_monday(week), *(side_of(len(one), sum(one)) for one in found[week])) for week in sorted(found)]
+
+
+def _monday(week: int) -> date:
+    return date(1970, 1, 1) + timedelta(7 * week - _THURSDAY)
 
 
 def labels_in_order(task: Task, *counts: Mapping[str, int]) -> list[str]:

@@ -258,9 +258,8 @@ class Results:
 
     def _curve(self, own: Answers) -> list[Point]:
         """Return the agreement over time, in stretches of as many records each."""
-        parts = max(1, min(_POINTS, len(self.items) // _POINT))
         found = []
-        for part in np.array_split(np.arange(len(self.items)), parts):
+        for part in stretches(len(self.items)):
             known = float(np.mean([self.items[n][0]["known"] or 0 for n in part.tolist()]))
             drawn = weights(len(part)) @ own.agreement[part] / len(part)
             found.append(Point(known, len(part), measured(drawn)))
@@ -316,6 +315,11 @@ class Results:
         who = self.replay["used_by"]
         person = None if who is None else self.instance.store.people.get(who)
         return "" if person is None else str(person["name"])
+
+
+def stretches(n: int) -> list[Array]:
+    """Return the places of ``n`` records that followed each other in the stretches of a learning curve."""
+    return np.array_split(np.arange(n), max(1, min(_POINTS, n // _POINT)))
 
 
 def _cost(run: Mapping[str, Any]) -> float | None:

@@ -870,6 +870,35 @@ def m039_numbers(db: SqliteUtils) -> None:
 
 
 @migrations()
+def m040_ballots(db: SqliteUtils) -> None:
+    """Several people say of a record what it is, and a consensus or an adjudicator settles it; tags on records."""
+    _execute(
+        db,
+        """CREATE TABLE ballots (
+            id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL, record_id INTEGER NOT NULL REFERENCES records(id),
+            task TEXT NOT NULL, task_version TEXT NOT NULL, state TEXT NOT NULL, value TEXT, how TEXT NOT NULL,
+            blind INTEGER NOT NULL DEFAULT 0, reviewer_id INTEGER NOT NULL REFERENCES reviewers(id), seconds REAL,
+            suggestion_id INTEGER REFERENCES suggestions(id), agreement REAL, request_key TEXT UNIQUE,
+            served TEXT NOT NULL DEFAULT '', created_at REAL NOT NULL, ended_at REAL, ended_by TEXT UNIQUE,
+            settled_id INTEGER, after_id INTEGER NOT NULL, gold INTEGER NOT NULL DEFAULT 0);
+        CREATE UNIQUE INDEX ballots_open ON ballots (record_id, task, reviewer_id)
+            WHERE ended_at IS NULL AND settled_id IS NULL;
+        CREATE INDEX ballots_record ON ballots (record_id);
+        CREATE INDEX ballots_task ON ballots (project_id, task, id) WHERE ended_at IS NULL;
+        CREATE INDEX ballots_reviewer ON ballots (reviewer_id, project_id, task, id) WHERE ended_at IS NULL;
+        CREATE INDEX ballots_settled ON ballots (settled_id) WHERE settled_id IS NOT NULL;
+        CREATE INDEX ballots_suggestion ON ballots (suggestion_id) WHERE suggestion_id IS NOT NULL;
+        CREATE UNIQUE INDEX ballots_gold ON ballots (record_id, task, reviewer_id) WHERE ended_at IS NULL AND gold = 1;
+        ALTER TABLE annotations ADD COLUMN reason TEXT;
+        CREATE TABLE tags (
+            project_id INTEGER NOT NULL REFERENCES projects(id), name TEXT NOT NULL,
+            record_id INTEGER NOT NULL REFERENCES records(id), act_id INTEGER NOT NULL, off_by INTEGER,
+            PRIMARY KEY (project_id, name, record_id)) WITHOUT ROWID;
+        CREATE INDEX tags_record ON tags (record_id, name) WHERE off_by IS NULL;""",
+    )
+
+
+@migrations()
 def m042_notes(db: SqliteUtils) -> None:
     """Notes of people on records, of which the newest of each open thread is ``open``, and drafts of decisions."""
     _execute(
@@ -888,6 +917,18 @@ def m042_notes(db: SqliteUtils) -> None:
             PRIMARY KEY (record_id, task, reviewer_id)) WITHOUT ROWID;
         CREATE TRIGGER drafts_over AFTER UPDATE OF version ON work BEGIN
             DELETE FROM drafts WHERE record_id = new.record_id AND task = new.task AND version <> new.version; END""",
+    )
+
+
+@migrations()
+def m043_by_hand(db: SqliteUtils) -> None:
+    """A person's own decisions without what they made at once for many records, and a project's near-duplicates."""
+    _execute(
+        db,
+        """DROP INDEX annotations_standing;
+        CREATE INDEX annotations_standing ON annotations (reviewer_id, project_id, task, COALESCE(original_id, id))
+            WHERE superseded_by IS NULL AND state <> 'withdrawn' AND how <> 'imported' AND how <> 'bulk';
+        CREATE INDEX records_near ON records (project_id, cluster) WHERE cluster <> id;""",
     )
 
 
@@ -1019,32 +1060,3 @@ def _check_size(path: Path, head: bytes) -> None:
             raise StoreDamaged(
                 f"{path} is cut off: {path.stat().st_size:,} bytes of {wanted:,} are left; restore the newest backup"
             )
-
-
-@migrations()
-def m040_ballots(db: SqliteUtils) -> None:
-    """Several people say of a record what it is, and a consensus or an adjudicator settles it; tags on records."""
-    _execute(
-        db,
-        """CREATE TABLE ballots (
-            id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL, record_id INTEGER NOT NULL REFERENCES records(id),
-            task TEXT NOT NULL, task_version TEXT NOT NULL, state TEXT NOT NULL, value TEXT, how TEXT NOT NULL,
-            blind INTEGER NOT NULL DEFAULT 0, reviewer_id INTEGER NOT NULL REFERENCES reviewers(id), seconds REAL,
-            suggestion_id INTEGER REFERENCES suggestions(id), agreement REAL, request_key TEXT UNIQUE,
-            served TEXT NOT NULL DEFAULT '', created_at REAL NOT NULL, ended_at REAL, ended_by TEXT UNIQUE,
-            settled_id INTEGER, after_id INTEGER NOT NULL, gold INTEGER NOT NULL DEFAULT 0);
-        CREATE UNIQUE INDEX ballots_open ON ballots (record_id, task, reviewer_id)
-            WHERE ended_at IS NULL AND settled_id IS NULL;
-        CREATE INDEX ballots_record ON ballots (record_id);
-        CREATE INDEX ballots_task ON ballots (project_id, task, id) WHERE ended_at IS NULL;
-        CREATE INDEX ballots_reviewer ON ballots (reviewer_id, project_id, task, id) WHERE ended_at IS NULL;
-        CREATE INDEX ballots_settled ON ballots (settled_id) WHERE settled_id IS NOT NULL;
-        CREATE INDEX ballots_suggestion ON ballots (suggestion_id) WHERE suggestion_id IS NOT NULL;
-        CREATE UNIQUE INDEX ballots_gold ON ballots (record_id, task, reviewer_id) WHERE ended_at IS NULL AND gold = 1;
-        ALTER TABLE annotations ADD COLUMN reason TEXT;
-        CREATE TABLE tags (
-            project_id INTEGER NOT NULL REFERENCES projects(id), name TEXT NOT NULL,
-            record_id INTEGER NOT NULL REFERENCES records(id), act_id INTEGER NOT NULL, off_by INTEGER,
-            PRIMARY KEY (project_id, name, record_id)) WITHOUT ROWID;
-        CREATE INDEX tags_record ON tags (record_id, name) WHERE off_by IS NULL;""",
-    )

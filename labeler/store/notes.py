@@ -85,7 +85,7 @@ class Notes:
         return self.db.all(sql, params)
 
     def askable(self, project_id: int, tx: Tx | None = None) -> dict[int, str]:
-        """Return the names of the members of a project who can sign in and answer, by number, in the order of the names."""
+        """Return the names of the members of a project who can sign in and answer, by number, in their order."""
         sql = """SELECT r.id, r.name FROM members m JOIN reviewers r ON r.id = m.reviewer_id
                  WHERE m.project_id = :p AND m.role <> 'observer' AND r.disabled = 0 ORDER BY r.name"""
         return {row["id"]: row["name"] for row in (tx or self.db).all(sql, {"p": project_id})}

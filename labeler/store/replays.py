@@ -120,6 +120,25 @@ class Replays:
             for row in self.db.all(sql, {"id": replay_id, "arm": arm})
         }  # fmt: skip
 
+    def last_curve(self, project_id: int, task: str) -> Row | None:
+        """Return ``id`` and ``created_at`` of the newest replay over time whose first arm has ended, with its
+        ``settings``."""
+        sql = f"""SELECT r.id, r.created_at, a.settings FROM replays r
+                  JOIN replay_arms a ON a.replay_id = r.id AND a.arm = 0 LEFT JOIN runs u ON u.id = a.run_id
+                  WHERE r.project_id = :p AND r.task = :t AND r.state = '{WALKED}' AND r.drafts_run IS NULL
+                  AND r.held_out IS NULL AND (a.run_id IS NULL OR u.state = '{FINISHED}')
+                  ORDER BY r.id DESC LIMIT 1"""
+        return self.db.one(sql, {"p": project_id, "t": task})
+
+    def newest_items(self, replay_id: int, most: int) -> list[Row]:
+        """Return the ``most`` newest records of a replay, oldest first, with ``said`` of its first arm (as JSON)."""
+        sql = """SELECT i.known, a.value, a.task_version, r.text, d.value AS said FROM (
+                   SELECT * FROM replay_items WHERE replay_id = :id ORDER BY seq DESC, record_id DESC LIMIT :most
+                 ) AS i JOIN annotations a ON a.id = i.annotation_id JOIN records r ON r.id = i.record_id
+                 LEFT JOIN replayed d ON d.replay_id = i.replay_id AND d.arm = 0 AND d.record_id = i.record_id
+                 ORDER BY i.seq, i.record_id"""
+        return self.db.all(sql, {"id": replay_id, "most": most})
+
     # The walk: by one process at a time, from the beginning where that of another came to no end
 
     def waiting(self) -> list[int]:
