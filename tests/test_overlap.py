@@ -16,6 +16,7 @@ from labeler.annotation.decisions import Decision, Decisions
 from labeler.annotation.query import parse
 from labeler.annotation.table import RecordTable
 from labeler.errors import Conflict, Forbidden, InputError, NotFound
+from labeler.export import Filters, built_in, export_task
 from labeler.store.audit import audit
 
 PEOPLE = ("kim", "lee", "park", "choi")
@@ -483,3 +484,30 @@ def test_nobody_is_tested_on_what_they_decided_themselves(tmp_path, monkeypatch)
     monkeypatch.setattr("labeler.annotation.queue.random.random", lambda: 0.0)
     team, queue = known(tmp_path)
     assert queue.next(team.choi).record.id == team.records[2]
+
+
+def test_an_export_says_who_decided_together_and_how_far_they_agreed(tmp_path):
+    """A record of one person says it by that person alone; the least agreement keeps others out."""
+    team = Team(tmp_path, people=3)
+    answers = (["positive"] * 3, ["negative", "negative", "positive"], ["positive", "negative", "neutral"])
+    for record, values in zip(team.records, answers, strict=False):
+        for who, value in zip(team.people, values, strict=False):
+            team.approve(record, value, who)
+    team.adjudicate(team.records[2], "neutral")
+    team.share(1)
+    team.approve(team.records[3], "positive", team.kim)
+
+    def exported(**filters):
+        project, folder = team.store.projects.get(team.project_id), tmp_path / f"export{len(filters)}{next(keys)}"
+        export_task(team.store, project, team.task, "openai", folder, formats=built_in(), filters=Filters(**filters))
+        rows = map(json.loads, (folder / "records.jsonl").read_text(encoding="utf-8").splitlines())
+        return {row["key"]: (row["provenance"]["reviewers"], row["provenance"].get("people_agreement")) for row in rows}
+
+    assert exported() == {
+        "r0": (["kim", "lee", "park"], 1.0),
+        "r1": (["kim", "lee", "park"], pytest.approx(2 / 3)),
+        "r2": (["kim", "lee", "park", "choi"], pytest.approx(1 / 3)),
+        "r3": (["kim"], None),
+    }
+    assert set(exported(min_people_agreement=0.6)) == {"r0", "r1"}
+    assert set(exported(reviewers=("lee",))) == {"r0", "r1", "r2"}

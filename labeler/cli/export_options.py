@@ -18,6 +18,9 @@ _OPTIONS = {
     "versions": ("--task-version", "V", "Only labels approved under this version of the task" + _MORE),
     "labels": ("--label", "LABEL", "Only rows with this label" + _MORE),
     "min_agreement": ("--min-agreement", "X", "Only labels that agree with the suggestion at least so far, 0 to 1"),
+    "min_people_agreement": (
+        "--min-people-agreement", "X", "Only labels that at least this share of several people gave, 0 to 1"
+    ),
     "min_score": ("--min-score", "X", "Only labels accepted from a suggestion with at least this score, 0 to 1"),
     "metadata": ("--metadata", "COL=VALUE", "Only records with this value in their metadata" + _MORE),
     "query": ("--query", "WORDS", "Only records that a search for these words finds"),
@@ -32,7 +35,14 @@ _OPTIONS = {
     "freeze": ("--freeze", "NAME", "Keep the test rows of this export out of training for good, under this name"),
 }  # fmt: skip
 _SEVERAL = frozenset(("how", "reviewers", "versions", "labels", "metadata", "caps", "weights"))
-_NUMBERS = {"min_agreement": float, "min_score": float, "repeated": float, "shortest": int, "longest": int}
+_NUMBERS = {
+    "min_agreement": float,
+    "min_people_agreement": float,
+    "min_score": float,
+    "repeated": float,
+    "shortest": int,
+    "longest": int,
+}
 _OF_SELECTION = ("near_duplicates", "caps", "weights", "contacts", "split_by", "freeze")
 
 

@@ -40,7 +40,8 @@ class Filters:
     Of the label: ``how`` it was made, by which ``reviewers``, ``blind`` (without a suggestion in sight), ``since`` and
     before ``until`` (seconds since 1970), under which ``versions`` of the task, as which of ``labels`` it counts.
     ``min_agreement`` is how far the decision agrees with the suggestion for its record, shown or hidden, in [0, 1];
-    ``min_score`` is the score of the suggestion that was accepted as it was.
+    ``min_score`` is the score of the suggestion that was accepted as it was; ``min_people_agreement`` is the share of
+    several people who gave the label that was approved, in [0, 1].
 
     Of the record: its ``language``, the words of ``query`` in its text as a search finds them, ``metadata`` as pairs of
     column and value (of several values for one column, one is enough), the ``shortest`` and ``longest`` text in
@@ -58,6 +59,7 @@ class Filters:
     labels: tuple[str, ...] = ()
     min_agreement: float | None = None
     min_score: float | None = None
+    min_people_agreement: float | None = None
     metadata: tuple[tuple[str, str], ...] = ()
     query: str = ""
     shortest: int | None = None
@@ -75,7 +77,7 @@ class Filters:
             raise SettingError(
                 "No records in %(language)r; there are: %(names)s", language=self.language, names=", ".join(LANGUAGES)
             )
-        for name in ("min_agreement", "min_score", "repeated"):
+        for name in ("min_agreement", "min_score", "min_people_agreement", "repeated"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise SettingError("The filter %(name)s is %(share)s; it is from 0 to 1", name=name, share=share)
@@ -132,10 +134,11 @@ class Filters:
             "language": lambda row: row["language"] == self.language,
             "since": lambda row: row["created_at"] >= (self.since or 0.0),
             "until": lambda row: row["created_at"] < (self.until or 0.0),
-            "reviewers": lambda row: row["reviewer"] in self.reviewers,
+            "reviewers": lambda row: not set(self.reviewers).isdisjoint(people_of(row["reviewer"], row["people"])),
             "blind": lambda row: bool(row["blind"]),
             "versions": lambda row: row["task_version"] in self.versions,
             "min_agreement": lambda row: _reaches(row["agreement"], self.min_agreement),
+            "min_people_agreement": lambda row: _reaches(row["people_agreement"], self.min_people_agreement),
             "min_score": lambda row: _reaches(row["score"], self.min_score),
             "metadata": lambda row: _has(strictjson.loads(row["metadata"]), wanted),
             "query": lambda row: found is not None and found(row["text"]),
@@ -161,7 +164,7 @@ class Sieve:
 
     def passes(self, row: Fields) -> bool:
         if self._met:
-            self._meet("reviewers", [row["reviewer"]])
+            self._meet("reviewers", people_of(row["reviewer"], row["people"]))
             self._meet("versions", [row["task_version"]])
             if "metadata" in self._met:
                 self._meet("metadata", strictjson.loads(row["metadata"]))
@@ -193,6 +196,12 @@ class Sieve:
         if failed is not None:
             self.kept_out[failed] += 1
         return failed is None
+
+
+def people_of(reviewer: str | None, people: str) -> list[str]:
+    """Return who decided on a record: several people, whose names are JSON, and whoever settled what they said."""
+    several = [] if people == "[]" else [str(name) for name in strictjson.loads(people)]
+    return [*several, *([reviewer] if reviewer and reviewer not in several else [])]
 
 
 def moment(text: str, through: bool = False) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from labeler import strictjson
 from labeler.errors import LabelError
 from labeler.export.asked import Asked, beside, joint_tasks
+from labeler.export.filters import people_of
 from labeler.export.formats import ExportRow
 from labeler.export.job import Job
 from labeler.export.plan import Plan
@@ -25,7 +26,7 @@ from labeler.task import Task
 
 _COLUMNS = (
     "id", "value", "task_version", "record_id", "key", "text", "grp", "cluster", "metadata", "parts", "language",
-    "how", "reviewer", "created_at", "agreement", "blind",
+    "how", "reviewer", "created_at", "agreement", "blind", "people", "people_agreement",
 )  # fmt: skip
 _KEPT = 4096
 
@@ -68,7 +69,7 @@ class Reader:
     def _row(self, origins: Mapping[int, Origin], stored: tuple[Any, ...], split: str) -> ExportRow:
         job, selection = self._job, self._job.selection
         (id_, given, version, record_id, key, text, group, cluster, metadata, parts, language,
-         how, reviewer, moment, agreement, blind) = stored  # fmt: skip
+         how, reviewer, moment, agreement, blind, people, people_agreement) = stored  # fmt: skip
         value = self._value(given, version, text)
         text = selection.text(text)
         about = selection.metadata(dict(self._metadata(metadata)))
@@ -79,12 +80,14 @@ class Reader:
             # A ranking is no annotation.
             "annotation_ids": [id_] if id_ > 0 else [],
             "how": how,
-            "reviewers": [reviewer] if reviewer else [],
+            "reviewers": people_of(reviewer, people),
             "approved_at": _at(int(moment)),
             "agreement": agreement,
             "blind": bool(blind),
             "task_version": version,
         }
+        if people_agreement is not None:
+            provenance["people_agreement"] = people_agreement
         if record_id in origins:
             provenance["written"] = origins[record_id].to_json()
         weight = selection.weight(() if value is None else job.task.schema.strata(value)) if selection.weights else None

@@ -158,7 +158,9 @@ class Annotations:
         """Yield approved annotations in force with their records, by annotation id, in pages.
 
         ``unit`` is the one that the task has now: what was approved while it had another is left out. None yields all.
-        ``agreement`` is that with the suggestion, ``score`` that of a suggestion which was accepted.
+        ``agreement`` is that with the suggestion, ``score`` that of a suggestion which was accepted. Of a record that
+        several people decided on, ``people`` are their names as JSON, and ``people_agreement`` says which share of them
+        gave the label that was approved; None of others.
         """
         yield from self._standing_pages(APPROVED, project_id, task, size, unit)
 
@@ -419,9 +421,13 @@ _WITH_RECORD = """a.id, a.value, a.state, a.how, a.blind, a.suggestion_id, a.tas
     a.agreement,
     (SELECT s.score FROM suggestions s WHERE s.id = a.suggestion_id AND a.how = 'accepted') AS score,
     r.id AS record_id, r.key, r.text, r.content_hash, r.grp, r.cluster, r.metadata, r.parts, r.language,
-    p.name AS reviewer, w.record_id IS NOT NULL AS written
+    p.name AS reviewer, w.record_id IS NOT NULL AS written,
+    (SELECT json_group_array(z.name) FROM ballots b JOIN reviewers z ON z.id = b.reviewer_id WHERE {said}) AS people,
+    (SELECT AVG(b.state = a.state AND b.value IS a.value) FROM ballots b WHERE {said}) AS people_agreement
     FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN written w ON w.record_id = r.id
-    LEFT JOIN reviewers p ON p.id = a.reviewer_id"""
+    LEFT JOIN reviewers p ON p.id = a.reviewer_id""".format(
+    said="b.settled_id = COALESCE(a.original_id, a.id) AND b.ended_at IS NULL AND b.gold = 0"
+)
 _BRIEF = """a.id, a.value, a.task_version, a.created_at, r.id AS record_id, r.key, r.text, r.content_hash, r.grp,
     r.cluster, r.metadata, w.record_id IS NOT NULL AS written
     FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN written w ON w.record_id = r.id"""

@@ -84,7 +84,7 @@ class Rankings:
 _WITH_RECORD = """-k.id AS id, NULL AS value, 'ranking' AS how, 0 AS blind, k.task_version, k.created_at,
     NULL AS origin, NULL AS suggestion_id, NULL AS agreement, NULL AS score, k.ranked, k.none_good, w.state,
     r.id AS record_id, r.key, r.text, r.content_hash, r.grp, r.cluster, r.metadata, r.parts, r.language,
-    p.name AS reviewer, v.record_id IS NOT NULL AS written
+    p.name AS reviewer, v.record_id IS NOT NULL AS written, '[]' AS people, NULL AS people_agreement
     FROM rankings k JOIN records r ON r.id = k.record_id
     LEFT JOIN work w ON w.record_id = k.record_id AND w.task = k.task
     LEFT JOIN reviewers p ON p.id = k.reviewer_id LEFT JOIN written v ON v.record_id = k.record_id"""

@@ -121,6 +121,7 @@ def _filters() -> Filters:
         labels=_several("labels"),
         min_agreement=decimal("min_agreement", 0, 1),
         min_score=decimal("min_score", 0, 1),
+        min_people_agreement=decimal("min_people_agreement", 0, 1),
         metadata=_several("metadata"),
         query=text("query", 200),
         shortest=whole("shortest", 1, _LONGEST),
