@@ -869,6 +869,12 @@ def m039_numbers(db: SqliteUtils) -> None:
     )
 
 
+@migrations()
+def m041_desk(db: SqliteUtils) -> None:
+    """How a person has set up the desk: keys of their own, and whether a whole answer is approved by itself."""
+    _execute(db, "ALTER TABLE reviewers ADD COLUMN desk TEXT")
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 

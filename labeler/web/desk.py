@@ -9,6 +9,7 @@ from typing import Any
 from flask import Blueprint, g, jsonify, render_template, request, url_for
 from flask_babel import get_locale
 
+from labeler.accounts import desk_of
 from labeler.annotation.decisions import Decided, Decision, Decisions
 from labeler.annotation.queue import Queue
 from labeler.errors import InputError, LabelerError, NotFound
@@ -50,6 +51,7 @@ def page(project_id: int, task: str) -> Any:
         "order": order,
         "similar": similar,
         "record": request.args.get("record", type=int),
+        "advance": desk_of(g.person)["advance"],
     }
     return render_template(
         "desk.html",

@@ -1,6 +1,7 @@
 // The desk: one record in front of the reviewer, the next one already here, decisions sent in the background. Here its
 // parts are put together: `supply` brings records, `front` shows one, `commands` are what keys and buttons do,
 // `decisions` go through `outbox` to the server, and `trouble` says what went wrong.
+import { Advance } from "./advance.js";
 import { Api } from "./api.js";
 import { Banners } from "./banners.js";
 import { Commands } from "./commands.js";
@@ -40,7 +41,8 @@ function build(root) {
   const progress = new Progress(root, api, (recordId) => supply.open(recordId));
   const pane = new TextPane(root.querySelector('[data-slot="text"]'));
   const form = new Form(root, {
-    pane, language: config.language, onTouch: () => supply.touched(), approve: (event) => commands.approve(event),
+    pane, language: config.language, onTouch: () => supply.touched(), onHand: (whole) => advance.turn(whole),
+    approve: (event, empty) => commands.approve(event, empty),
   });
   const front = new Front(root, { api, form, pane, drafts });
   const dialogs = new Dialogs(root);
@@ -56,6 +58,7 @@ function build(root) {
     order: { order: config.order, similar_to: config.similar }, finish: () => front.finish(progress),
   });
   const decisions = new Decisions({ api, outbox, drafts, supply, front, progress, trouble, marks });
+  const advance = new Advance(root, { on: config.advance, form, supply, dialogs, decisions });
   const commands = new Commands(root, { api, supply, front, decisions, dialogs, trouble });
   new Order(root, (order) => supply.reorder(order));
 
