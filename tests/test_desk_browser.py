@@ -64,10 +64,11 @@ def register_tasks():
         Task("memo", Text()),
         Task("points", Fields((Label("good"), Text()), (Label("bad"), Text()))),
         Task("pair", Fields((Label("good"), Text()), (Label("tone"), Choice(*labels(["a", "b"]))))),
+        Task("both", Fields(*((Label(name), Choice(*labels(["a", "b"]))) for name in ("first", "second")))),
     ]
 """
 ASKS = "[data-dialog=conflict][data-ready]"
-TASKS = ["tone", "topics", "moods", "tree", "stars", "words", "parts", "note", "memo", "points", "pair"]
+TASKS = ["tone", "topics", "moods", "tree", "stars", "words", "parts", "note", "memo", "points", "pair", "both"]
 
 
 @pytest.fixture(scope="module")
