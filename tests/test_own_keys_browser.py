@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from browsers import CHROMIUM
-from test_desk_browser import TASKS, Desk, browser, desk, hangul  # noqa: F401
+from test_desk_browser import TASKS, TEXTS, Desk, browser, desk, hangul  # noqa: F401
 
 from labeler import accounts, keys
 from labeler.records import SecondOpinion
@@ -99,11 +99,12 @@ def test_keys_of_prodigy(desk: Desk) -> None:  # noqa: F811
     assert desk.page.inner_text('[data-do="approve"] [data-for="it"] kbd') == "A"
     accepted = desk.decide("KeyA")
     assert desk.value(accepted) == "good"
-    assert desk.current(desk.decide("KeyX"), "rejected")
+    rejected = desk.decide("KeyX")
+    assert desk.current(rejected, "rejected")
     desk.settle()
     desk.press("Backspace")
-    desk.until(lambda: desk.state() != "" or desk.record != accepted)
-    desk.decide("Space")
+    desk.until(lambda: desk.record == rejected)
+    assert desk.decide("Space") == rejected
 
 
 def test_keys_of_label_studio(desk: Desk) -> None:  # noqa: F811
@@ -302,3 +303,18 @@ def test_text_labels_and_buttons_stay_where_they_are(desk: Desk, task: str, size
         seen[key] = [*desk.page.evaluate(PLACES), f"words {desk.page.evaluate(LINE)}"]
     assert len(seen["short"]) > 7
     assert {key: sorted(set(places) ^ set(seen["short"])) for key, places in seen.items()} == {key: [] for key in seen}
+
+
+def test_a_record_begins_at_the_top_of_its_text(desk: Desk) -> None:  # noqa: F811
+    """However far the one before was read."""
+    store = desk.instance.store
+    rows = [NewRecord(f"long{n}", f"{n} {LONG}") for n in range(2)]
+    store.write(lambda tx: store.records.add(tx, desk.project, rows, ["tone"]))
+    desk.go("tone")
+    for _ in range(len(TEXTS)):
+        desk.decide("Digit1", "Enter")
+    far = "document.querySelector('[data-slot=text]').scrollTop"
+    desk.page.evaluate(f"{far} = 300")
+    assert desk.page.evaluate(far) == 300
+    desk.decide("Digit1", "Enter")
+    assert desk.text.startswith("1 사과가") and desk.page.evaluate(far) == 0
