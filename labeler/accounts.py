@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 from werkzeug.security import check_password_hash, generate_password_hash
@@ -243,6 +245,25 @@ def _check_admin(store: Store, tx: Tx, reviewer_id: int | None) -> None:
     person = store.people.get(reviewer_id, tx)
     if person is None or person["role"] != ADMIN or person["disabled"]:
         raise Forbidden("Only an admin may do this")
+
+
+def desk_of(person: Row) -> dict[str, Any]:
+    """Return how a person has set up the desk: ``keys``, those that are not the usual ones, and ``advance``."""
+    stored: dict[str, Any] = json.loads(person["desk"] or "{}")
+    return {"keys": {}, "advance": False} | stored
+
+
+def set_up_desk(store: Store, reviewer_id: int, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Store what ``change`` makes of a person's desk, and return it. Raises what ``change`` raises."""
+
+    def work(tx: Tx) -> dict[str, Any]:
+        person = store.people.get(reviewer_id, tx)
+        assert person is not None
+        found = change(desk_of(person))
+        store.people.change(tx, reviewer_id, desk=json.dumps(found))
+        return found
+
+    return store.write(work)
 
 
 def _digest(token: str) -> str:

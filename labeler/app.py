@@ -14,7 +14,7 @@ from flask_wtf.csrf import CSRFProtect
 from labeler.catalogues import FOLDER
 from labeler.errors import InputError
 from labeler.instance import Instance
-from labeler.web import access, delivery, errors, screens, show, widgets, words
+from labeler.web import access, delivery, errors, keys, screens, show, widgets, words
 from labeler.web.address import Edge, PublicUrl
 
 LANGUAGES = ("ko", "en")
@@ -72,6 +72,7 @@ def create_app(instance: Instance, config: dict[str, Any] | None = None) -> Flas
     errors.install(app)
     show.install(app)
     widgets.install(app, widgets_)
+    keys.install(app)
     app.context_processor(_page_context)
     for blueprint in screens.blueprints():
         app.register_blueprint(blueprint)

@@ -1,9 +1,6 @@
 // The compare screen: answers are put in order by their numbers, and kept by a form. A page shows one record.
 import { commandOf } from "./desk/keys.js";
-import { paint, takesText } from "./desk/words.js";
-
-// What keys do here that the desk has no use for; by their place, as the others.
-const OWN = { Equal: "tie", NumpadEqual: "tie", KeyN: "none" };
+import { paint } from "./desk/words.js";
 
 class Compare {
   constructor(root) {
@@ -21,7 +18,7 @@ class Compare {
   }
 
   #onKey(event) {
-    const command = commandOf(event) ?? own(event);
+    const command = commandOf(event);
     if (command && this.#run(command.name, command.digit)) event.preventDefault();
   }
 
@@ -39,7 +36,7 @@ class Compare {
     if (!this.form) return false;
     switch (name) {
       case "digit": return digit === 0 ? this.#none() : this.#choose(this.cards[digit - 1]);
-      case "approve": return this.#save();
+      case "approve": case "submit": return this.#save();
       case "tie": return this.#tie();
       case "none": return this.#none();
       case "skip": location.assign(this.root.querySelector('[data-do="skip"]').href); return true;
@@ -128,11 +125,6 @@ class Compare {
     }
     return true;
   }
-}
-
-function own({ code, ctrlKey, metaKey, altKey, repeat, target }) {
-  const name = OWN[code];
-  return name && !repeat && !ctrlKey && !metaKey && !altKey && !takesText(target) ? { name } : null;
 }
 
 // Shown again from the browser's memory: what was ranked there is kept already.

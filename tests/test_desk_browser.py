@@ -64,10 +64,11 @@ def register_tasks():
         Task("memo", Text()),
         Task("points", Fields((Label("good"), Text()), (Label("bad"), Text()))),
         Task("pair", Fields((Label("good"), Text()), (Label("tone"), Choice(*labels(["a", "b"]))))),
+        Task("both", Fields(*((Label(name), Choice(*labels(["a", "b"]))) for name in ("first", "second")))),
     ]
 """
 ASKS = "[data-dialog=conflict][data-ready]"
-TASKS = ["tone", "topics", "moods", "tree", "stars", "words", "parts", "note", "memo", "points", "pair"]
+TASKS = ["tone", "topics", "moods", "tree", "stars", "words", "parts", "note", "memo", "points", "pair", "both"]
 
 
 @pytest.fixture(scope="module")
@@ -873,7 +874,8 @@ def test_an_answer_that_got_lost_is_not_stored_twice(desk: Desk) -> None:
     desk.page.wait_for_selector("[data-sign][data-state=saved]")
     assert lost == [200]
     assert len(desk.instance.store.annotations.history(record, "tone")) == 1
-    assert desk.page.inner_text(".counter").startswith("1 / 8")
+    # The counts are asked for once more: the repeated decision may be in those that the page has.
+    desk.until(lambda: desk.page.inner_text(".counter").startswith("1 / 8"))
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_an_empty_form_is_approved_by_shift_enter_alone(desk: Desk, task: str) -
     before = desk.record
     assert says(desk).split() == ["Approve", "as", "empty", "⇧", "↵"]
     desk.press("Enter")
-    assert "Shift+Enter" in complaint(desk) and desk.record == before
+    assert "⇧ ↵ approves it" in complaint(desk) and desk.record == before
     assert desk.decide("Shift+Enter") == before
     assert desk.value(before) == EMPTY[task]
 
@@ -72,7 +72,7 @@ def test_shift_enter_goes_by_its_place_on_the_keyboard(desk: Desk, composing: bo
 def test_from_within_an_empty_field_too(desk: Desk) -> None:  # noqa: F811
     """Ctrl+Enter says the key, Shift+Enter approves; once something is typed it is a new line again."""
     desk.go("memo").press("KeyE", "Control+Enter")
-    assert "Shift+Enter" in complaint(desk)
+    assert "⇧ ↵ approves it" in complaint(desk)
     first = desk.decide("Shift+Enter")
     desk.settle()
     second = desk.record
@@ -83,7 +83,7 @@ def test_from_within_an_empty_field_too(desk: Desk) -> None:  # noqa: F811
     assert desk.page.input_value("textarea") == "a\nb" and desk.record == second
     assert says(desk).startswith("Approve")
     desk.go("words").press("KeyE", "Enter")
-    assert "Shift+Enter" in complaint(desk)
+    assert "⇧ ↵ approves it" in complaint(desk)
     third = desk.decide("Shift+Enter")
     assert desk.value(third) == []
     desk.task = "memo"

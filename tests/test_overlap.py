@@ -501,7 +501,7 @@ def test_an_export_says_who_decided_together_and_how_far_they_agreed(tmp_path):
         project, folder = team.store.projects.get(team.project_id), tmp_path / f"export{len(filters)}{next(keys)}"
         export_task(team.store, project, team.task, "openai", folder, formats=built_in(), filters=Filters(**filters))
         rows = map(json.loads, (folder / "records.jsonl").read_text(encoding="utf-8").splitlines())
-        return {row["key"]: (row["provenance"]["reviewers"], row["provenance"].get("people_agreement")) for row in rows}
+        return {row["id"]: (row["provenance"]["reviewers"], row["provenance"].get("people_agreement")) for row in rows}
 
     assert exported() == {
         "r0": (["kim", "lee", "park"], 1.0),

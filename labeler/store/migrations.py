@@ -899,6 +899,12 @@ def m040_ballots(db: SqliteUtils) -> None:
 
 
 @migrations()
+def m041_desk(db: SqliteUtils) -> None:
+    """How a person has set up the desk: keys of their own, and whether a whole answer is approved by itself."""
+    _execute(db, "ALTER TABLE reviewers ADD COLUMN desk TEXT")
+
+
+@migrations()
 def m042_notes(db: SqliteUtils) -> None:
     """Notes of people on records, of which the newest of each open thread is ``open``, and drafts of decisions."""
     _execute(

@@ -63,19 +63,20 @@ class People:
         return int(tx.value(sql, params))
 
     def change(self, tx: Tx, reviewer_id: int, **columns: Any) -> None:
-        """Change some of password, role, language, disabled. All but a language ends open sessions and voids links.
+        """Change some of password, role, language, disabled, desk. What lets people in ends open sessions, voids links.
 
         Raises :class:`InputError` for another column, :class:`NotFound` for nobody.
         """
-        allowed = {"password", "role", "language", "disabled"}
+        comforts = {"language", "desk"}
+        allowed = {"password", "role", "disabled"} | comforts
         if not columns or set(columns) - allowed:
             raise InputError(f"Only these can be changed: {', '.join(sorted(allowed))}")
         assignments = ", ".join(f"{name} = :{name}" for name in sorted(columns))
-        if set(columns) - {"language"}:
+        if set(columns) - comforts:
             assignments += ", epoch = epoch + 1"
         if not tx.run(f"UPDATE reviewers SET {assignments} WHERE id = :id", {**columns, "id": reviewer_id}):
             raise NotFound("There is no reviewer number %(number)s", number=reviewer_id)
-        if set(columns) - {"language"}:
+        if set(columns) - comforts:
             self.void_tokens(tx, reviewer_id)
 
     def add_token(self, tx: Tx, reviewer_id: int, kind: str, digest: str, expires_at: float | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Blueprint, g, jsonify, render_template, request, url_for
 from flask_babel import get_locale
 
+from labeler.accounts import desk_of
 from labeler.annotation.acts import LONGEST_TAG
 from labeler.annotation.decisions import Decided, Decision, Decisions
 from labeler.annotation.queue import Queue
@@ -58,6 +59,7 @@ def page(project_id: int, task: str) -> Any:
         "similar": similar,
         "tag": tag,
         "record": request.args.get("record", type=int),
+        "advance": desk_of(g.person)["advance"],
     }
     return render_template(
         "desk.html",

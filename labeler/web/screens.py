@@ -10,6 +10,7 @@ from labeler.web import (
     desk,
     exports,
     imports,
+    keys,
     notes,
     numbers,
     projects,
@@ -30,7 +31,7 @@ from labeler.web import task_settings as task_settings
 def blueprints() -> list[Blueprint]:
     # They stand behind the addresses of the settings, too.
     modules = (
-        signin, projects, audit, numbers, team, records, desk, notes, compare, imports, runs, replays, exports,
+        signin, keys, projects, audit, numbers, team, records, desk, notes, compare, imports, runs, replays, exports,
         training, settings, versions, removal,
     )  # fmt: skip
     return [module.blueprint for module in modules]

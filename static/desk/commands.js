@@ -21,9 +21,9 @@ export class Commands {
     }));
   }
 
-  // Approve by the press of `event`, if it counts.
-  approve(event) {
-    if (this.#counts(event)) this.decisions.decide("approve", event);
+  // Approve by the press of `event`, if it counts; `empty`: though nothing is given.
+  approve(event, empty) {
+    if (this.#counts(event)) this.decisions.decide("approve", event, empty);
   }
 
   #onKey(event) {
@@ -44,11 +44,11 @@ export class Commands {
     const { name, shift } = command;
     const { form, front, supply } = this;
     switch (name) {
-      case "approve": front.done ? supply.bring() : this.approve(event); break;
       case "empty":
-        if (!form.empty) return false;
-        this.approve(event);
-        break;
+        // In a field with words it is a new line.
+        if (!form.empty && takesText(event.target)) return false;
+      // Falls through.
+      case "approve": case "submit": front.done ? supply.bring() : this.approve(event, name === "empty"); break;
       case "again": supply.bring(); break;
       case "reject": if (this.#counts(event)) this.decisions.decide("reject", event); break;
       case "skip": if (this.#counts(event)) this.decisions.skip(); break;

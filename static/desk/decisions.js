@@ -13,11 +13,11 @@ export class Decisions {
     this.undoing = null;
   }
 
-  // Approve or reject the record in front. `event` is the press that asked for it.
-  decide(action, event) {
+  // Approve or reject the record in front. `event` is the press that asked for it; `empty`: one that means an empty form.
+  decide(action, event, empty = false) {
     const { form, pane } = this.front;
     if (action === "approve" && !form.ready()) return;
-    if (action === "approve" && form.empty && !form.meansEmpty(event)) return;
+    if (action === "approve" && form.empty && !empty && !form.meansEmpty(event)) return;
     const { record_id, version, task_version, suggestion_id, blind, state } = this.supply.current;
     const value = action === "approve" ? form.value() : null;
     const started = performance.now();

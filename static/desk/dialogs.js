@@ -1,5 +1,6 @@
 // The dialogs of the desk. While one is open, the keys of the desk rest.
 import { diff } from "./diff.js";
+import { commandOf } from "./keys.js";
 import { Seen } from "./seen.js";
 import { make, paint, say } from "./words.js";
 
@@ -18,7 +19,7 @@ export class Dialogs {
     }
     this.seen = new Seen(this.all.conflict, GUARD);
     this.all.keys.addEventListener("keydown", (event) => {
-      if (event.code === "Slash" && !event.repeat) this.all.keys.close();
+      if (commandOf(event)?.name === "keys") this.all.keys.close();
     });
   }
 
@@ -59,8 +60,8 @@ export class Dialogs {
         resolve(choice);
       };
       const onKey = (event) => {
-        const choice = { KeyK: "theirs", KeyO: "yours" }[event.code];
-        if (choice && !event.repeat && !event.ctrlKey && !event.metaKey && this.seen.answers(event)) choose(choice);
+        const { name } = commandOf(event) ?? {};
+        if ((name === "theirs" || name === "yours") && this.seen.answers(event)) choose(name);
       };
       const onCancel = (event) => {
         event.preventDefault();

@@ -1,5 +1,5 @@
 // The form of the task: mounts the widget of its schema, and knows whether a person has touched it.
-import { nameSlots } from "./keys.js";
+import { keyName, nameSlots } from "./keys.js";
 import { say } from "./words.js";
 
 // A double click is one press.
@@ -23,20 +23,21 @@ function lines(widget, value) {
 }
 
 export class Form {
-  constructor(root, { pane, language, onTouch, approve }) {
+  // `onTouch()` is called when the value was changed, `onHand(whole)` when a hand has changed it, or it was filled anew.
+  constructor(root, { pane, language, onTouch, onHand, approve }) {
     this.element = root.querySelector("[data-form]");
     this.state = root.querySelector("[data-form-state]");
     this.button = root.querySelector('[data-do="approve"]');
     this.canBeEmpty = this.button.querySelector('[data-for="empty"]') !== null;
     this.complaint = root.querySelector("[data-complaint]");
-    this.onTouch = onTouch;
+    Object.assign(this, { onTouch, onHand });
     this.suggested = null;
     this.touched = false;
     const holder = this.element.querySelector("[data-widget]");
     nameSlots(this.element);
     const schema = JSON.parse(holder.dataset.schema);
     const context = { pane, language, mount, lines, approve, complain: (words) => this.complain(words) };
-    this.widget = mount(holder, schema, null, () => this.#changed(), context);
+    this.widget = mount(holder, schema, null, () => this.#byHand(), context);
   }
 
   // Fill the form. `origin`: "suggestion", "decision" (what stands), "draft" (a person's own), or "empty".
@@ -51,6 +52,7 @@ export class Form {
     this.element.classList.toggle("is-suggested", origin === "suggestion");
     this.widget.markSuggested?.(origin === "suggestion" ? value : null);
     this.#showState();
+    this.onHand(false);
   }
 
   value() {
@@ -82,17 +84,23 @@ export class Form {
     return this.canBeEmpty && (value === "" || (typeof value === "object" && value !== null && !Object.keys(value).length));
   }
 
-  // Whether this press means that an empty form is right as it is: one with Shift, or another one on the button that
+  // Whether a hand has said all there is to say of this record, so that nothing can follow but the approval.
+  get whole() {
+    return (this.widget.complete?.() ?? false) && !this.empty && this.widget.problem() === null;
+  }
+
+  // Whether this press means that an empty form is right as it is: a click with Shift, or another one on the button that
   // said so. If not, say what does.
   meansEmpty(event) {
     const click = event.type === "click";
     const again = click && this.button.dataset.as === "again";
-    if (event.shiftKey || (again && event.timeStamp - this.askedAt > DOUBLE)) return true;
-    if (click && !again) {
+    if (click && (event.shiftKey || (again && event.timeStamp - this.askedAt > DOUBLE))) return true;
+    const key = click ? "" : keyName("empty");
+    if (!key && !again) {
       this.button.dataset.as = "again";
       this.askedAt = event.timeStamp;
     }
-    this.complain(say(click ? "emptyAgain" : "emptyKey"));
+    this.complain(say(key ? "emptyKey" : "emptyAgain", { key }));
     return false;
   }
 
@@ -100,10 +108,16 @@ export class Form {
   take(value) {
     this.widget.setValue(value);
     this.#changed();
+    this.onHand(false);
   }
 
   complain(words) {
     this.complaint.textContent = words;
+  }
+
+  #byHand() {
+    this.#changed();
+    this.onHand(this.whole);
   }
 
   #changed() {

@@ -44,6 +44,8 @@ export class Front {
   // Show a record; its keys rest until `rest(false)`. `again`: it is the one in front, and its time goes on.
   show(next, again = false) {
     const { slots } = next;
+    // Asked before anything is changed: afterwards the browser would have to lay out the page for the answer.
+    const [read, aside] = [this.pane.element.scrollTop, this.side.scrollTop];
     this.record = next;
     this.root.classList.remove("is-done");
     this.end.hidden = true;
@@ -54,10 +56,9 @@ export class Front {
     paint(this.side);
     // What is to be settled is decided by what stands there.
     if (next.ballots.length) this.side.open = true;
-    const read = this.pane.element.scrollTop;
     this.pane.load(slots.text.cloneNode(true));
-    if (again) this.pane.element.scrollTop = read;
-    else this.side.scrollTop = 0;
+    if (read) this.pane.element.scrollTop = again ? read : 0;
+    if (aside && !again) this.side.scrollTop = 0;
     this.root.querySelector(".work").classList.toggle("is-suspicious", slots.meta.querySelector(".warn") !== null);
     this.form.load({ ...this.#content(next), scores: next.scores, scale: next.scale });
     this.root.dataset.record = next.record_id;

@@ -2,16 +2,28 @@
 // is a jamo or "Process", keyCode is 229, and isComposing may be true although no text field has the focus.
 import { takesText } from "./words.js";
 
-const COMMANDS = {
-  Enter: "approve", NumpadEnter: "approve", Space: "skip", KeyX: "reject", Backspace: "undo", KeyE: "edit", KeyF: "note", KeyG: "guide",
-  KeyS: "second", KeyV: "ballot", KeyA: "mark", Delete: "delete", Escape: "escape", ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up",
-  ArrowDown: "down", Home: "home", End: "end", Period: "point", NumpadDecimal: "point", Minus: "minus", NumpadSubtract: "minus",
-};
+// What the page says of the keys of this person: the command of each press, the press of each place of a form, and what
+// they are called.
+const holder = document.getElementById("desk-keys");
+const { commands = {}, slots = [], slotNames = [], names = {} } = holder ? JSON.parse(holder.dataset.keys) : {};
+const places = new Map(slots.map((press, slot) => [press, slot]));
 // What a key that is held down may do again; a decision never.
 const REPEATS = new Set(["left", "right", "up", "down", "home", "end"]);
-// The places that have a key of their own: the digits, Shift with a digit, Shift with a letter. The template shows them.
-const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+// Keys of the number pad that are another way to press the same.
+const PAD = { Enter: "Enter", Decimal: "Period", Subtract: "Minus", Divide: "Slash", Equal: "Equal" };
 const DIGITS = 10;
+
+// How a press is written: Shift+KeyA. The place on the keyboard counts alone, a command key of a Mac as Ctrl.
+export function pressOf({ code, ctrlKey, metaKey, altKey, shiftKey }) {
+  const pad = /^Numpad(\w+)$/.exec(code)?.[1];
+  const held = [(ctrlKey || metaKey) && "Ctrl", altKey && "Alt", shiftKey && "Shift"].filter(Boolean);
+  return [...held, pad ? (PAD[pad] ?? `Digit${pad}`) : code].join("+");
+}
+
+// What the key of a command is called.
+export function keyName(command) {
+  return names[command] ?? "";
+}
 
 // Whether a press belongs to the input method: Enter that ends a syllable, an arrow among its candidates. Safari has
 // ended the syllable by then, and only keyCode tells.
@@ -23,35 +35,26 @@ export function isEnter({ code }) {
   return code === "Enter" || code === "NumpadEnter";
 }
 
-// Call `work(event)` at Enter in a field of one line.
+// Call `work(event, empty)` at Enter in a field of one line; `empty`: pressed as what approves an empty form.
 export function onEnter(field, work) {
   field.addEventListener("keydown", (event) => {
-    if (composes(event) || event.ctrlKey || event.metaKey || !isEnter(event)) return;
+    if (composes(event) || event.ctrlKey || event.metaKey || event.altKey || !isEnter(event)) return;
     event.preventDefault();
     event.stopPropagation();
-    if (!event.repeat) work(event);
+    if (!event.repeat) work(event, commands[pressOf(event)] === "empty");
   });
 }
 
-function digitOf(code) {
-  const match = /^(?:Digit|Numpad)(\d)$/.exec(code);
-  return match ? Number(match[1]) : null;
-}
-
-// The place that a key stands for: 0 to 9 by a digit, 10 to 19 with Shift, from 20 on by Shift and a letter; or null.
-function slotOf(code, shift) {
-  const digit = digitOf(code);
-  if (digit !== null) return ((digit + 9) % DIGITS) + (shift ? DIGITS : 0);
-  const letter = shift ? LETTERS.indexOf(/^Key(\w)$/.exec(code)?.[1] ?? "-") : -1;
-  return letter < 0 ? null : 2 * DIGITS + letter;
+// The place that a press stands for: 0 to 9 by a digit, 10 to 19 with Shift, or by a key of the person's own; or null.
+function slotOf(press) {
+  const [, shift, digit] = /^(Shift\+)?Digit(\d)$/.exec(press) ?? [];
+  if (digit === undefined) return places.get(press) ?? null;
+  return ((Number(digit) + DIGITS - 1) % DIGITS) + (shift ? DIGITS : 0);
 }
 
 // What the key of a place is called; empty for one without.
 export function slotName(slot) {
-  if (slot < 0) return "";
-  if (slot < 2 * DIGITS) return `${slot < DIGITS ? "" : "⇧"}${(slot + 1) % DIGITS}`;
-  const letter = LETTERS[slot - 2 * DIGITS];
-  return letter ? `⇧${letter}` : "";
+  return slotNames[slot] ?? "";
 }
 
 // Write on every key of a place what it is called.
@@ -61,33 +64,29 @@ export function nameSlots(root) {
 
 // Returns {name, digit, slot, shift} or null if the key belongs to the browser, to the input method, or to a field.
 export function commandOf(event) {
-  const { code, shiftKey: shift } = event;
-  if (event.altKey) return null;
-  const target = event.target;
-  if (event.ctrlKey || event.metaKey) {
-    // While a syllable is being composed, Enter ends it; the same press comes again without isComposing.
-    const enter = isEnter(event) && !(takesText(target) && event.isComposing);
-    return enter && !event.repeat ? { name: "approve", shift } : null;
-  }
-  if (takesText(target)) {
-    if (composes(event) || event.repeat) return null;
-    // In a field of the form that is empty a new line says nothing: this is the key that approves it so.
-    if (shift && isEnter(event) && target.closest("[data-form]")) return { name: "empty", shift };
-    return code === "Escape" ? { name: "escape", shift } : null;
-  }
-  const name = commandName(code, shift);
+  const { shiftKey: shift, target } = event;
+  const press = pressOf(event);
+  if (takesText(target)) return typingCommand(event, press);
+  const slot = slotOf(press);
+  const name = commands[press] ?? (press === "Escape" ? "escape" : slot === null ? null : "digit");
   if (name === null) return null;
   if (event.repeat && !REPEATS.has(name)) return { name: "nothing", shift };
   // A button or link reached with Tab answers to Enter and Space itself, a radio button or check box to Space.
-  if (name === "approve" && reached(target, "button, a, summary")) return null;
-  if (name === "skip" && reached(target, "button, a, summary, input")) return null;
-  return { name, digit: digitOf(code), slot: slotOf(code, shift), shift };
+  if (isEnter(event) && reached(target, "button, a, summary")) return null;
+  if (event.code === "Space" && reached(target, "button, a, summary, input")) return null;
+  return { name, digit: slot !== null && slot < 2 * DIGITS ? (slot + 1) % DIGITS : null, slot, shift };
 }
 
-function commandName(code, shift) {
-  if (code === "Slash" || code === "NumpadDivide") return shift ? "keys" : "filter";
-  if (slotOf(code, shift) !== null) return "digit";
-  return COMMANDS[code] ?? null;
+// In a field only Escape and what is pressed with Enter can be commands: everything else is typed.
+function typingCommand(event, press) {
+  // While a syllable is being composed, Enter ends it; the same press comes again without isComposing.
+  const held = event.ctrlKey || event.metaKey || event.altKey;
+  if (event.repeat || (held ? event.isComposing : composes(event))) return null;
+  if (press === "Escape") return { name: "escape" };
+  const name = (isEnter(event) && commands[press]) || null;
+  if (held) return name && { name, shift: event.shiftKey };
+  // In a field of the form that is empty a new line says nothing: this is the key that approves it so.
+  return name === "empty" && event.target.closest("[data-form]") ? { name, shift: true } : null;
 }
 
 // Whether the focus was moved with Tab. A dialog that Escape closed leaves it on a button as well, where nobody put it.

@@ -1,6 +1,7 @@
 // The desk: one record in front of the reviewer, the next one already here, decisions sent in the background. Here its
 // parts are put together: `supply` brings records, `front` shows one, `commands` are what keys and buttons do,
 // `decisions` go through `outbox` to the server, and `trouble` says what went wrong.
+import { Advance } from "./advance.js";
 import { Api } from "./api.js";
 import { Banners } from "./banners.js";
 import { Commands } from "./commands.js";
@@ -41,7 +42,8 @@ function build(root) {
   const progress = new Progress(root, api, (recordId) => supply.open(recordId));
   const pane = new TextPane(root.querySelector('[data-slot="text"]'));
   const form = new Form(root, {
-    pane, language: config.language, onTouch: () => supply.touched(), approve: (event) => commands.approve(event),
+    pane, language: config.language, onTouch: () => supply.touched(), onHand: (whole) => advance.turn(whole),
+    approve: (event, empty) => commands.approve(event, empty),
   });
   const front = new Front(root, { api, form, pane, drafts });
   const dialogs = new Dialogs(root);
@@ -57,6 +59,7 @@ function build(root) {
     order: { order: config.order, similar_to: config.similar, tag: config.tag }, finish: () => front.finish(progress),
   });
   const decisions = new Decisions({ api, outbox, drafts, supply, front, progress, trouble, marks });
+  const advance = new Advance(root, { on: config.advance, form, supply, dialogs, decisions });
   const notes = new Notes(root, { api, outbox, dialogs, supply, front, progress, trouble });
   const commands = new Commands(root, { api, supply, front, decisions, dialogs, notes, trouble });
   new Order(root, (order) => supply.reorder({ ...order, tag: config.tag }));

@@ -2,6 +2,7 @@
 // answered for good; sent again with the same request_key it is stored once.
 import { ApiError } from "./api.js";
 import { recall, remember } from "./memory.js";
+import { painted } from "./seen.js";
 
 const FIRST_PAUSE = 1000;
 const LONGEST_PAUSE = 20000;
@@ -18,6 +19,8 @@ export class Outbox {
     this.waiting = kept?.waiting ?? [];
     this.stopped = kept?.stopped ?? [];
     this.sending = null;
+    // The one of it that a request was made for.
+    this.underWay = null;
     this.listeners = [];
     this.pause = 0;
     this.troubled = false;
@@ -82,7 +85,7 @@ export class Outbox {
   // The page closes, and nobody is left to send what waits its turn: it goes out at once. The next page of this tab, if
   // there is one, sends it again, and it is stored once.
   flush() {
-    const rest = this.waiting.filter((item) => item !== this.sending);
+    const rest = this.waiting.filter((item) => item !== this.underWay);
     for (const item of rest) item.tries = (item.tries ?? 0) + 1;
     this.#keep();
     for (const item of rest) this.api.post(item.name, item.content).catch(() => {});
@@ -102,13 +105,16 @@ export class Outbox {
     let error = null;
     let answer = null;
     try {
-      // The page that pushed it goes on first: what goes along is what lies ready then.
-      await null;
+      // The page goes on first: a person waits for the next record, and nobody for this. What goes along is what lies
+      // ready then.
+      await painted();
+      this.underWay = item;
       answer = await this.api.post(item.name, { ...item.content, ...this.on.beside(item) });
     } catch (caught) {
       error = caught;
     }
     this.sending = null;
+    this.underWay = null;
     if (error && (error.passing || error.status === 401 || error.status === 403)) return this.#later(error);
     this.waiting.shift();
     this.pause = 0;

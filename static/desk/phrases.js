@@ -186,9 +186,9 @@ export function mountPhrases(element, schema, value, onChange, context) {
     draw();
   }
 
-  onEnter(field, (event) => {
+  onEnter(field, (event, empty) => {
     if (typedText()) tell(markTyped());
-    else context.approve(event);
+    else context.approve(event, empty);
   });
   byHand.addEventListener("click", () => {
     const range = pane.selection();

@@ -3,6 +3,16 @@
 
 // A browser whose events run on another clock than the page must not make the keys dead for good.
 const LATEST = 2000;
+// Milliseconds after which nobody waits for a frame any more.
+const UNPAINTED = 100;
+
+// Resolves when what was changed just now is painted; a hidden page paints nothing, and goes on soon.
+export function painted() {
+  return new Promise((resolve) => {
+    requestAnimationFrame(() => setTimeout(resolve));
+    setTimeout(resolve, UNPAINTED);
+  });
+}
 
 export class Seen {
   // `pause`: milliseconds from the paint until a press can be an answer. `element` then gets the attribute data-ready.

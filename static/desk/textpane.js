@@ -58,7 +58,6 @@ export class TextPane {
     this.inHand = null;
     this.element.classList.toggle("has-parts", this.parts.length > 0);
     if (this.parts.length) this.#draw([]);
-    this.element.scrollTop = 0;
   }
 
   slice(start, end) {

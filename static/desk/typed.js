@@ -30,7 +30,7 @@ export function mountTyped(element, schema, onChange, context, { read, typed, mo
   }
 
   field.addEventListener("input", () => put(field.value));
-  onEnter(field, (event) => context.approve(event));
+  onEnter(field, (event, empty) => context.approve(event, empty));
 
   return {
     value,

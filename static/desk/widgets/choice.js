@@ -42,6 +42,7 @@ export function mount(element, schema, value, onChange, { language }) {
       onChange();
       return true;
     },
+    complete: () => inputs.some((input) => input.checked),
     problem: () => (widget.value() === null ? { name: "choose" } : null),
   };
   widget.setValue(value);

@@ -87,12 +87,12 @@ export function mount(element, schema, value, onChange, context) {
     aim();
     event.preventDefault();
   });
-  if (filter) onEnter(filter, (event) => {
+  if (filter) onEnter(filter, (event, empty) => {
     if (found[at]) {
       toggle(found[at]);
       filter.value = "";
       search();
-    } else if (!filter.value) context.approve(event);
+    } else if (!filter.value) context.approve(event, empty);
   });
 
   const widget = {
@@ -137,6 +137,8 @@ export function mount(element, schema, value, onChange, context) {
       else return false;
       return true;
     },
+    // Where no more may be chosen nothing follows; otherwise one more might.
+    complete: () => Boolean(schema.maximum) && chosen().length === schema.maximum,
     problem() {
       const n = chosen().length;
       if (n < schema.minimum) return { name: "atLeast", values: { n: schema.minimum } };

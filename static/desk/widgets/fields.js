@@ -11,13 +11,17 @@ export function mount(element, schema, value, onChange, context) {
     part.widget = context.mount(inner, part.schema, null, () => {
       section.classList.remove("is-suggested");
       section.removeAttribute("aria-invalid");
+      byHand.add(part);
       onChange();
     }, context);
     section.addEventListener("focusin", () => turnTo(part));
     return part;
   });
+  element.style.setProperty("--parts", parts.length);
   const texts = parts.every((part) => part.widget.add);
   let active;
+  // The parts that a hand has changed since the form was filled.
+  const byHand = new Set();
 
   function turnTo(part) {
     active = part;
@@ -62,6 +66,7 @@ export function mount(element, schema, value, onChange, context) {
       return found;
     },
     setValue(next) {
+      byHand.clear();
       for (const part of parts) {
         part.widget.setValue(next?.[part.name] ?? null);
         part.section.classList.remove("is-suggested");
@@ -100,6 +105,7 @@ export function mount(element, schema, value, onChange, context) {
       if (used && active.widget.whole) goOn();
       return used;
     },
+    complete: () => parts.every((part) => byHand.has(part) && part.widget.complete?.()),
     onCommand: (name, shift) => active.widget.onCommand?.(name, shift) ?? false,
     problem() {
       for (const part of parts) {

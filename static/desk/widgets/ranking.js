@@ -56,6 +56,7 @@ export function mount(element, schema, value, onChange, { language }) {
       onChange();
       return true;
     },
+    complete,
     problem: () => (widget.value() === null ? { name: "rankAll" } : null),
   };
   widget.setValue(value);

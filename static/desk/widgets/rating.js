@@ -32,6 +32,7 @@ export function mount(element, schema, value, onChange) {
       onChange();
       return true;
     },
+    complete: () => inputs.some((input) => input.checked),
     problem: () => (widget.value() === null ? { name: "chooseNumber" } : null),
   };
   widget.setValue(value);
