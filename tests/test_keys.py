@@ -112,13 +112,13 @@ def test_keys_are_stored_with_the_account(client: FlaskClient, app: Flask, peopl
     """They are there in another browser, end no session, and are nobody else's."""
     token = {"X-CSRFToken": token_of(client, "/account")}
     answer = client.post("/account/keys", json={"command": "skip", "key": "KeyJ"}, headers=token)
-    assert answer.status_code == 200 and answer.json["names"]["skip"] == "V"
+    assert answer.status_code == 200 and answer.json["names"]["skip"] == "J"
     other = app.test_client()
     enter(other, app, people["admin"])
-    assert 'value="V"' in other.get("/account/keys").text and client.get("/account").status_code == 200
+    assert 'value="J"' in other.get("/account/keys").text and client.get("/account").status_code == 200
     somebody = app.test_client()
     enter(somebody, app, people["reviewer"])
-    assert 'value="V"' not in somebody.get("/account/keys").text
+    assert 'value="J"' not in somebody.get("/account/keys").text
 
 
 def test_a_conflict_is_said_and_nothing_is_stored(client: FlaskClient, store: Store, people: dict[str, int]) -> None:
