@@ -1026,3 +1026,16 @@ def m040_ballots(db: SqliteUtils) -> None:
             PRIMARY KEY (project_id, name, record_id)) WITHOUT ROWID;
         CREATE INDEX tags_record ON tags (record_id, name) WHERE off_by IS NULL;""",
     )
+
+
+@migrations()
+def m045_identities(db: SqliteUtils) -> None:
+    """Who an account is at the company's provider: the e-mail that an admin entered, and whom it was linked to."""
+    _execute(
+        db,
+        """ALTER TABLE reviewers ADD COLUMN email TEXT;
+        ALTER TABLE reviewers ADD COLUMN issuer TEXT;
+        ALTER TABLE reviewers ADD COLUMN subject TEXT;
+        CREATE UNIQUE INDEX reviewers_email ON reviewers (email) WHERE email IS NOT NULL;
+        CREATE UNIQUE INDEX reviewers_identity ON reviewers (issuer, subject) WHERE subject IS NOT NULL;""",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint
 
 from labeler.web import (
+    company,
     compare,
     desk,
     exports,
@@ -27,7 +28,7 @@ from labeler.web import task_settings as task_settings
 def blueprints() -> list[Blueprint]:
     # They stand behind the addresses of the settings, too.
     modules = (
-        signin, projects, numbers, records, desk, compare, imports, runs, replays, exports, training, settings,
+        signin, company, projects, numbers, records, desk, compare, imports, runs, replays, exports, training, settings,
         versions, removal,
     )  # fmt: skip
     return [module.blueprint for module in modules]
