@@ -40,7 +40,7 @@ from labeler.worker import Worker
 NO_SCREENS = {
     "static", "desk.strip", "desk.counts", "desk.example", "desk.moved", "imports.progress", "imports.report",
     "runs.progress", "replays.progress", "training.progress", "exports.download", "records.counts",
-    "records.act_progress", "settings.trial", "numbers.download",
+    "records.act_progress", "settings.trial", "numbers.download", "company.begin", "company.back",
 }  # fmt: skip
 TASKS = ("sentiment", "emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage")
 BY_PRODUCT = "summary_category"

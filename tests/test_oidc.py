@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import time
 import urllib.error
@@ -17,9 +18,7 @@ from click.testing import CliRunner
 from conftest import PASSWORD, enter
 from flask import Flask
 from flask.testing import FlaskClient
-from joserfc import jwt
-from joserfc.jwk import OctKey, RSAKey
-from joserfc.jws import JWSRegistry
+from joserfc.jwk import ECKey, RSAKey
 from oidc_provider import CLIENT_ID, CLIENT_SECRET, EC, RSA, STRANGERS, Claims, Company, signed, unsigned
 from test_web_access import token_of
 from werkzeug.test import TestResponse
@@ -355,11 +354,12 @@ def test_a_list_that_was_emptied_by_hand_makes_no_accounts(
 
 def forged_with_the_public_key(claims: Claims) -> str:
     """A token that is signed by what everybody can read, for whom takes it for a shared secret."""
-    key = OctKey.import_key(RSA.as_pem(private=False))
-    registry = JWSRegistry(algorithms=["HS256"])
-    return jwt.encode({"alg": "HS256", "kid": "first"}, claims, key, registry=registry)
+    head = {"alg": "HS256", "kid": "first"}
+    told = unsigned(head, claims).rpartition(".")[0].encode()
+    return unsigned(head, claims, hmac.digest(RSA.as_pem(private=False), told, "sha256"))
 
 
+OWN = ECKey.generate_key("P-256", {"kid": "second"})
 TOKENS: dict[str, tuple[str, Any]] = {
     "another nonce": ("nonce", {"change": {"nonce": "that of another sign-in"}}),
     "no nonce": ("nonce", {"change": {"nonce": None}}),
@@ -373,7 +373,7 @@ TOKENS: dict[str, tuple[str, Any]] = {
     "HS256 with the public key": ("unsupported_algorithm", {"sign": forged_with_the_public_key}),
     "another's key of the same name": ("bad_signature", {"sign": lambda c: signed(c, STRANGERS)}),
     "an unknown key": ("invalid_key_id", {"sign": lambda c: signed(c, STRANGERS, kid="unknown")}),
-    "a key of its own within": ("bad_signature", {"sign": lambda c: signed(c, STRANGERS, jwk=STRANGERS.as_dict())}),
+    "a key of its own within": ("bad_signature", {"sign": lambda c: signed(c, OWN, jwk=OWN.as_dict(private=False))}),
     "changed after it was signed": (
         "bad_signature",
         {"sign": lambda c: ".".join((signed(c).split(".")[0], unsigned({}, c | {"sub": "1"}).split(".")[1], "AA"))},
@@ -472,6 +472,7 @@ def test_an_error_of_the_provider_cannot_write_on_our_page(browser: FlaskClient,
     company.answer = {"code": None, "error": "access_denied", "error_description": "Call this number"}
     answer = sign_in(browser)
     assert "did not sign you in (access_denied)" in answer.text and "Call" not in answer.text
+    assert answer.text.count("state=") == 0
     company.answer = {"code": None, "error": "Call this number"}
     assert "Call" not in sign_in(browser).text
 

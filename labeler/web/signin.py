@@ -117,7 +117,9 @@ def language() -> Any:
 
 def refused(error: LabelerError, target: str | None = None, name: str = "") -> Any:
     """Return the page to sign in at, with what went wrong."""
-    response = make_response(_page(next=target, name=name, message=str(error), first=False), error.status)
+    # With the status, the page does not carry its own address on: there is a code of the provider in it.
+    page = _page(next=target, name=name, message=str(error), first=False, status=error.status)
+    response = make_response(page, error.status)
     if isinstance(error, Throttled):
         response.headers["Retry-After"] = str(int(error.retry_after))
     return response
