@@ -193,7 +193,8 @@ class Provider:
             claims: Mapping[str, Any] = CodeIDToken(
                 decoded.claims,
                 decoded.header,
-                {name: {"essential": True, "value": value} for name, value in wanted.items()},
+                {name: {"essential": True, "value": value} for name, value in wanted.items()}
+                | {"sub": {"essential": True}},
                 {"nonce": nonce, "client_id": self.registered.client_id, "access_token": token.get("access_token")},
             )
             claims.validate(leeway=_LEEWAY)  # type: ignore[attr-defined]

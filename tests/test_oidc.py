@@ -368,6 +368,7 @@ TOKENS: dict[str, tuple[str, Any]] = {
     "for another of several": ("azp", {"change": {"aud": [CLIENT_ID, "another"], "azp": "another"}}),
     "for one of several": ("azp", {"change": {"aud": [CLIENT_ID, "another"]}}),
     "nobody": ("sub", {"change": {"sub": None}}),
+    "nobody in particular": ("sub", {"change": {"sub": ""}}),
     "without an end": ("exp", {"change": {"exp": None}}),
     "alg none": ("unsupported_algorithm", {"sign": lambda c: unsigned({"alg": "none"}, c)}),
     "HS256 with the public key": ("unsupported_algorithm", {"sign": forged_with_the_public_key}),
