@@ -50,6 +50,7 @@ _SIZES = {
     "e5": ("91 MB, 100 MB", "Linux (x86_64, arm64), macOS (arm64)"),
     "parquet": ("55 MB, 180 MB", "Linux, macOS, Windows"),
     "kiwi": ("100 MB, 150 MB", "Linux, macOS, Windows"),
+    "oidc": ("6 MB, 22 MB", "Linux, macOS, Windows"),
     "sklearn": ("10 MB, 60 MB", "Linux, macOS, Windows"),
     "local": (
         "1.2 GB on disk with PyTorch for the CPU, several GB more with CUDA; and the weights",

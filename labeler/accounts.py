@@ -1,17 +1,21 @@
-"""Accounts: passwords, one-time sign-in links, and the throttle on failed sign-ins. No default password exists."""
+"""Accounts: passwords, one-time sign-in links, identities of a company, and the throttle on failed sign-ins.
+
+No default password exists.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from labeler.errors import Forbidden, InputError, NotFound, NotSignedIn, Throttled
+from labeler.errors import Forbidden, InputError, LabelerError, NotFound, NotSignedIn, Throttled
 from labeler.sentence import N_
 from labeler.store import Row, Store, Tx
 from labeler.text import checked_name, clean_text
@@ -22,11 +26,27 @@ ROLES = (REVIEWER, ADMIN)
 MEMBER_ROLES = (REVIEWER, ADJUDICATOR, OBSERVER, ADMIN)
 """Of a member of a project: an adjudicator decides what reviewers disagree on, an observer sees and changes nothing."""
 SIGN_IN = "sign-in"
+_NAME = N_("A person needs a name of 1 to %(most)s printable characters")
 MIN_PASSWORD = 10
 _LINK_SECONDS = 24 * 3600.0
 _WINDOW = 300.0
 # Failures in that time: of one name from one address, of one name from anywhere, from one address.
 _BY_BOTH, _BY_NAME, _BY_ADDRESS = 5, 100, 20
+_EMAIL = re.compile(r"[!-?A-~]{1,64}@[a-z0-9-]+(\.[a-z0-9-]+)+")
+
+
+class Identity(NamedTuple):
+    """Who a provider says that somebody is: a ``subject`` that never changes, and an e-mail if it was verified."""
+
+    issuer: str
+    subject: str
+    email: str | None
+    groups: frozenset[str]
+
+    def is_of(self, allowed: Sequence[str]) -> bool:
+        """Whether one of the domains (``@example.com``) or groups is theirs. No list allows everybody."""
+        domain = f"@{self.email.rpartition('@')[2]}" if self.email else None
+        return not allowed or any(one.lower() == domain if one[:1] == "@" else one in self.groups for one in allowed)
 
 
 def add_reviewer(store: Store, name: str, password: str | None, role: str = REVIEWER, by: int | None = None) -> int:
@@ -35,7 +55,7 @@ def add_reviewer(store: Store, name: str, password: str | None, role: str = REVI
     Here and below ``by`` is the admin who does it; None for whoever works on the instance by command.
     Raises :class:`InputError` for a name or a role that cannot be.
     """
-    name = checked_name(name, N_("A person needs a name of 1 to %(most)s printable characters"), 60)
+    name = checked_name(name, _NAME, 60)
     if role not in ROLES:
         raise InputError("No role %(role)r; there are: %(names)s", role=role, names=", ".join(ROLES))
     digest = None if password is None else hash_password(password)
@@ -104,12 +124,135 @@ def of_session(store: Store, reviewer_id: int, session: str) -> Row | None:
     return store.people.of_session(reviewer_id, _digest(session))
 
 
-def _sign_in_to_look(store: Store, name: str, password: str, address: str) -> Row:
-    """Sign in where nothing can be written; failures are counted by this process, which is the only one that knows."""
+def sign_in_by(
+    store: Store, ask: Callable[[], Identity], allowed: Sequence[str], new: bool, attempt: str, address: str
+) -> Row:
+    """Return the account of whom a company's provider knows; ``ask`` asks it, and raises what went wrong.
+
+    The first time, the account is the one whose e-mail is the verified one of the identity; from then on it is the one
+    that was linked so, whatever becomes of the e-mail. A name opens nothing: anybody may call an account anything.
+    With ``new``, and a list of whom that is for, a person without an account gets one. ``attempt`` is a text of its own
+    for each attempt, so that only the limit of an address is met. Raises :class:`NotSignedIn`, :class:`Forbidden`,
+    :class:`Throttled`, :class:`InputError` for an e-mail that cannot be the name of a new account.
+    """
+    if store.read_only:
+        return _sign_in_by_to_look(store, ask, allowed, attempt, address)
+    store.write(lambda tx: _count_attempt(store, tx, attempt, address))
+    try:
+        identity = ask()
+        person: Row = store.write(lambda tx: _entered(store, tx, identity, allowed, new, address))
+    except LabelerError:
+        detail = {"account": None, "address": address}
+        store.write(lambda tx: store.events.add(tx, "sign-in failed", detail=detail))
+        raise
+    store.write(lambda tx: store.people.clear_attempts(tx, attempt, address))
+    return person
+
+
+def _entered(store: Store, tx: Tx, identity: Identity, allowed: Sequence[str], new: bool, address: str) -> Row:
+    _check_allowed(identity, allowed)
+    person = store.people.linked(tx, identity.issuer, identity.subject)
+    if person is None:
+        person = _found_by_email(store, tx, identity, new and bool(allowed))
+        _check_open(person)
+        store.people.link(tx, person["id"], identity.issuer, identity.subject)
+        store.events.add(tx, "account linked", reviewer_id=person["id"], detail={"account": person["id"]})
+    _check_open(person)
+    detail = {"account": person["id"], "address": address}
+    store.events.add(tx, "signed in", reviewer_id=person["id"], detail=detail)
+    return person
+
+
+def _found_by_email(store: Store, tx: Tx, identity: Identity, new: bool) -> Row:
+    if identity.email is None:
+        raise Forbidden("The provider does not say that your e-mail is verified; ask an admin")
+    person = store.people.with_email(tx, identity.email)
+    if person is not None and person["issuer"] == identity.issuer:
+        # Addresses are given to new people when old ones leave.
+        raise Forbidden(
+            "The account with the e-mail %(email)s belongs to somebody who had it before; if it is you, an admin "
+            "enters the e-mail again under People",
+            email=identity.email,
+        )
+    if person is None and new:
+        id_ = _add(store, tx, checked_name(identity.email, _NAME, 60), None, REVIEWER, None)
+        store.people.set_email(tx, id_, identity.email)
+        person = store.people.get(id_, tx)
+    if person is None:
+        raise Forbidden(
+            "No account has the e-mail %(email)s; an admin enters it under People, at your account or at a new one",
+            email=identity.email,
+        )
+    return person
+
+
+def _check_allowed(identity: Identity, allowed: Sequence[str]) -> None:
+    if not identity.is_of(allowed):
+        raise Forbidden("You are in none of the domains and groups that may sign in here; ask an admin")
+
+
+def _check_open(person: Row) -> None:
+    if person["disabled"]:
+        raise Forbidden("The account of %(name)s is closed; an admin opens it again under People", name=person["name"])
+
+
+def _sign_in_by_to_look(
+    store: Store, ask: Callable[[], Identity], allowed: Sequence[str], attempt: str, address: str
+) -> Row:
+    _check_recent(store, attempt, address)
+    try:
+        identity = ask()
+        _check_allowed(identity, allowed)
+        person = store.people.linked(store.db, identity.issuer, identity.subject)
+        if person is None:
+            raise Forbidden("You sign in here for the first time, and nothing can be changed at the moment")
+        _check_open(person)
+    except LabelerError:
+        store.people.unwritten.append((time.monotonic(), attempt, address))
+        raise
+    return person
+
+
+def checked_email(raw: str) -> str:
+    """Return an e-mail address in small letters. Raises :class:`InputError` for what is none, or not in ASCII.
+
+    Other alphabets have letters that look like those of another address.
+    """
+    email = raw.strip().lower()
+    if not raw.isascii() or len(email) > 254 or not _EMAIL.fullmatch(email):
+        raise InputError("%(value)r is no e-mail address; example: kim@example.com", value=raw[:80])
+    return email
+
+
+def set_email(store: Store, reviewer_id: int, email: str | None, by: int | None = None) -> None:
+    """Say by which e-mail a company's provider knows an account; None: by none.
+
+    Also the same e-mail again: whoever the account was linked to by it is signed out, and whoever has the e-mail now is
+    linked when they sign in. Raises :class:`InputError`, :class:`NotFound` for nobody.
+    """
+    checked = checked_email(email) if email else None
+
+    def work(tx: Tx) -> None:
+        _check_admin(store, tx, by)
+        if store.people.get(reviewer_id, tx) is None:
+            raise NotFound("There is no account number %(number)s", number=reviewer_id)
+        store.people.set_email(tx, reviewer_id, checked)
+        detail = {"account": reviewer_id, "email": checked}
+        store.events.add(tx, "account changed", reviewer_id=by, detail=detail)
+
+    store.write(work)
+
+
+def _check_recent(store: Store, name: str, address: str) -> None:
     recent = [attempt for attempt in list(store.people.unwritten) if attempt[0] > time.monotonic() - _WINDOW]
     both = sum(attempt[1:] == (name, address) for attempt in recent)
     if both >= _BY_BOTH or sum(attempt[2] == address for attempt in recent) >= _BY_ADDRESS:
         raise Throttled("Too many failed sign-ins; wait five minutes and try again", _WINDOW)
+
+
+def _sign_in_to_look(store: Store, name: str, password: str, address: str) -> Row:
+    """Sign in where nothing can be written; failures are counted by this process, which is the only one that knows."""
+    _check_recent(store, name, address)
     person = store.people.named(name)
     right = check_password_hash((person["password"] if person else None) or _NOBODY, password)
     if person is None or not right or person["disabled"]:

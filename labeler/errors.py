@@ -26,6 +26,7 @@
     ├── BackendError             502  a backend that cannot be used as it is set up
     │   ├── OutOfMemory               not even one prompt fits into memory (backends/local/memory.py)
     │   └── CallFailed                a file or batch that a provider did not take (backends/batches.py)
+    ├── ProviderError            502  the company's sign-in does not answer, or is not set up as it says itself
     ├── MissingExtra             501  an optional package is not installed; names the extra
     └── PluginError              500
         └── DuplicateName             two plugins registered one name
@@ -201,6 +202,10 @@ class StoreNewer(StoreError):
 
 
 class BackendError(LabelerError):
+    status = 502
+
+
+class ProviderError(LabelerError):
     status = 502
 
 

@@ -31,6 +31,7 @@ EXTRAS = {
         Extra("parquet", ("pyarrow",), "Parquet files on import, and the export format dataset"),
         Extra("kiwi", ("kiwipiepy",), "Korean morphemes as the tokens of the export format conll"),
         Extra("sklearn", ("sklearn",), "a classifier for scikit-learn"),
+        Extra("oidc", ("authlib",), "signing in with the account of a company (OpenID Connect)"),
         Extra(
             "local",
             ("torch", "transformers", "accelerate", "sentence_transformers"),

@@ -16,7 +16,7 @@ from labeler.backends.prices import ModelInfo, find_model, load_prices
 from labeler.errors import JsonError, LabelerError, NotFound, SettingError, StoreReadOnly, not_written
 from labeler.kept import KeptFile
 from labeler.plugins import Plugins, load_plugins
-from labeler.settings import INSTANCE, Setting, changed_settings
+from labeler.settings import INSTANCE, Setting, changed_settings, check_sign_in
 from labeler.store import Store, Tx, check_new
 
 DATABASE = "labeler.db"
@@ -106,6 +106,7 @@ class Files:
             stored = _read_settings(path if path.exists() else None)
             merged = {name: value for name, value in stored.items() if name not in changes} | checked
             named = sorted(name for name in changes if stored.get(name) != merged.get(name))
+            check_sign_in(merged)
             for backend in backends:
                 backend.check_change(stored, merged, changes)
             if named:

@@ -6,9 +6,11 @@ The page, the command line and the store use the same names. A value that does n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from labeler import strictjson
 from labeler.backends.base import ANSWERING
@@ -522,6 +524,42 @@ INSTANCE = (
         help=N_("When a worker dies, its call is sent again after this time. Empty: longer than the time-out."),
         empty="1.5 times timeout_seconds, at least 90",
     ),
+    Setting(
+        "oidc_issuer", "text", group="sign_in",
+        title=N_("Address of the provider"),
+        help=N_("The issuer, as the provider writes it: https://login.example.com/realms/staff"),
+        empty="none: people sign in with a password or a link",
+    ),
+    Setting(
+        "oidc_client_id", "text", group="sign_in",
+        title=N_("Client ID"),
+        help=N_("The number or name that the provider gave Labeler"),
+        empty="none",
+    ),
+    Setting(
+        "oidc_client_secret", "text", group="sign_in",
+        title=N_("Client secret"),
+        help=N_("Stored on the server, readable by its owner only, and never shown again"),
+        empty="none",
+        secret=True,
+    ),
+    Setting(
+        "oidc_title", "text", group="sign_in",
+        title=N_("Name on the button"),
+        help=N_("What people know the provider as: the name of your company, or Google"),
+        empty="the company's account",
+    ),
+    Setting(
+        "oidc_allowed", "list", [], group="sign_in",
+        title=N_("Who may sign in"),
+        help=N_("Domains of e-mail addresses (@example.com) and names of groups, one a line; one of them is enough"),
+        empty="everybody who has an account here",
+    ),
+    Setting(
+        "oidc_new_accounts", "bool", False, group="sign_in",
+        title=N_("Make accounts"),
+        help=N_("A person who may sign in and is new gets an account, as a reviewer without a project"),
+    ),
 )
 # fmt: on
 TABLES = {"project": PROJECT, "task": TASK, "instance": INSTANCE}
@@ -554,6 +592,43 @@ def check_columns(project: Mapping[str, Any]) -> None:
     if len(sent) > MOST_SENT:
         raise SettingError(
             "sent_columns names %(n)s columns; at most %(most)s can be sent beside a text", n=len(sent), most=MOST_SENT
+        )
+
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def is_safe_address(address: str) -> bool:
+    """Whether nobody on the way can read or change what is sent there: https, or http within this machine."""
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:
+        return False
+    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    return safe and bool(parts.hostname) and "@" not in parts.netloc and address.isprintable() and " " not in address
+
+
+def check_sign_in(instance: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingError` for settings of the instance that would let in nobody, or the whole world."""
+    issuer, allowed = instance.get("oidc_issuer"), instance.get("oidc_allowed") or []
+    if issuer and (not is_safe_address(issuer) or "?" in issuer or "#" in issuer):
+        raise SettingError(
+            "%(setting)s must be an https address without ? and #, such as https://login.example.com",
+            setting="oidc_issuer",
+        )
+    for one in allowed:
+        if "@" in one and not re.fullmatch(r"@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", one):
+            raise SettingError(
+                "%(setting)s has %(value)r; write a domain as @example.com, or the name of a group",
+                setting="oidc_allowed",
+                value=one[:80],
+            )
+    if instance.get("oidc_new_accounts") and not allowed:
+        raise SettingError(
+            "%(setting)s needs a domain or a group in oidc_allowed; otherwise everybody whom the provider knows could "
+            "make an account",
+            setting="oidc_new_accounts",
         )
 
 

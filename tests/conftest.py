@@ -32,7 +32,7 @@ settings.load_profile("labeler")
 @pytest.fixture(autouse=True)
 def no_key_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test asks the server of whoever runs the tests."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "LABELER_OIDC_CLIENT_SECRET"):
         monkeypatch.delenv(name, raising=False)
 
 

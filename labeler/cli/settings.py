@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from labeler.instance import Instance
 
 _SHORT = 100
-_ENVIRONMENT = {"openai_api_key": "OPENAI_API_KEY", "openai_base_url": "OPENAI_BASE_URL"}
+_ENVIRONMENT = {
+    "openai_api_key": "OPENAI_API_KEY",
+    "openai_base_url": "OPENAI_BASE_URL",
+    "oidc_client_secret": "LABELER_OIDC_CLIENT_SECRET",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -938,6 +938,19 @@ def m043_by_hand(db: SqliteUtils) -> None:
     )
 
 
+@migrations()
+def m045_identities(db: SqliteUtils) -> None:
+    """Who an account is at the company's provider: the e-mail that an admin entered, and whom it was linked to."""
+    _execute(
+        db,
+        """ALTER TABLE reviewers ADD COLUMN email TEXT;
+        ALTER TABLE reviewers ADD COLUMN issuer TEXT;
+        ALTER TABLE reviewers ADD COLUMN subject TEXT;
+        CREATE UNIQUE INDEX reviewers_email ON reviewers (email) WHERE email IS NOT NULL;
+        CREATE UNIQUE INDEX reviewers_identity ON reviewers (issuer, subject) WHERE subject IS NOT NULL;""",
+    )
+
+
 def migrate(database: Database) -> list[str]:
     """Bring the schema up to date and return the names of the migrations that ran.
 

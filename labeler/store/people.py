@@ -20,8 +20,8 @@ class People:
         """Failed sign-ins of a store that is open read-only: when, under which name, from which address."""
 
     def all(self) -> list[Row]:
-        sql = """SELECT id, name, role, language, disabled, created_at, password IS NOT NULL AS has_password
-                 FROM reviewers ORDER BY name"""
+        sql = """SELECT id, name, role, language, disabled, created_at, email, password IS NOT NULL AS has_password,
+                 subject IS NOT NULL AS linked FROM reviewers ORDER BY name"""
         return self.db.all(sql)
 
     def count(self) -> int:
@@ -78,6 +78,30 @@ class People:
             raise NotFound("There is no reviewer number %(number)s", number=reviewer_id)
         if set(columns) - comforts:
             self.void_tokens(tx, reviewer_id)
+
+    def linked(self, tx: Tx | Database, issuer: str, subject: str) -> Row | None:
+        """Return the account that an identity of a provider is linked to."""
+        sql = "SELECT * FROM reviewers WHERE issuer = :issuer AND subject = :subject"
+        return tx.one(sql, {"issuer": issuer, "subject": subject})
+
+    def with_email(self, tx: Tx, email: str) -> Row | None:
+        return tx.one("SELECT * FROM reviewers WHERE email = :email", {"email": email})
+
+    def link(self, tx: Tx, reviewer_id: int, issuer: str, subject: str) -> None:
+        sql = "UPDATE reviewers SET issuer = :issuer, subject = :subject WHERE id = :id"
+        tx.run(sql, {"id": reviewer_id, "issuer": issuer, "subject": subject})
+
+    def set_email(self, tx: Tx, reviewer_id: int, email: str | None) -> None:
+        """Say by which e-mail an account is found. Whom it was linked to is forgotten, and is signed out.
+
+        Raises :class:`InputError` for the e-mail of another account.
+        """
+        other = self.with_email(tx, email) if email else None
+        if other is not None and other["id"] != reviewer_id:
+            raise InputError("The e-mail %(email)s belongs to the account of %(name)s", email=email, name=other["name"])
+        sql = """UPDATE reviewers SET email = :email, issuer = NULL, subject = NULL,
+                 epoch = epoch + CASE WHEN subject IS NULL THEN 0 ELSE 1 END WHERE id = :id"""
+        tx.run(sql, {"id": reviewer_id, "email": email})
 
     def add_token(self, tx: Tx, reviewer_id: int, kind: str, digest: str, expires_at: float | None) -> None:
         sql = """INSERT INTO tokens (reviewer_id, kind, hash, expires_at, created_at)

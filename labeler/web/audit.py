@@ -110,6 +110,8 @@ def _said_of(act: Row) -> list[str]:
     detail = strictjson.loads(act["detail"])
     found = [act["account"], act["project"], act["task"], detail.get("format"), detail.get("address")]
     found += [_(ACTS[detail["act"]]) if detail["act"] in ACTS else None, detail["query"]] if "act" in detail else []
+    if "email" in detail:
+        found.append(detail["email"] or _("No e-mail"))
     if "run" in detail:
         found.append(_("Run %(number)s", number=detail["run"]))
     if "role" in detail:

@@ -13,6 +13,8 @@ from flask import current_app, flash, g, render_template, request
 from labeler import settings as tables
 from labeler.backends.base import Backend, BackendFactory, made_by
 from labeler.errors import InputError, LabelerError, MissingExtra, NotFound, SettingError
+from labeler.extras import EXTRAS
+from labeler.oidc import SECRET_VARIABLE
 from labeler.plugins import find
 from labeler.store import Store
 from labeler.web import models
@@ -184,6 +186,8 @@ def _instance_page(values: Mapping[str, Any], message: str = "") -> str:
         form=Form(shown, hints=hints, wrong=named_in(message), seen=seen(_without_secrets(_own(instance().settings)))),
         known_secrets=known,
         overruled=[name for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL") if os.environ.get(name, "").strip()],
+        company_overruled=SECRET_VARIABLE if os.environ.get(SECRET_VARIABLE, "").strip() else "",
+        company_installed=not EXTRAS["oidc"].missing(),
         local_installed=all(importlib.util.find_spec(name) for name in ("torch", "transformers")),
         rows=models.model_rows(instance()),
         plugins=instance().plugins,

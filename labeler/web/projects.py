@@ -12,6 +12,7 @@ from labeler import accounts
 from labeler.backends.ensemble.backend import EnsembleBackend
 from labeler.backends.ensemble.learn import Learned
 from labeler.errors import InputError, NotFound
+from labeler.oidc import Registration
 from labeler.store.annotations import ACCEPTED, BULK, CORRECTED, IMPORTED, SCRATCH
 from labeler.task import GROUP, Task
 from labeler.web import uploads
@@ -152,12 +153,18 @@ def add_account() -> Any:
     """Add an account without a password, and show its one-time link: now, and never again."""
     store = instance().store
     name, role, project_id = text("name"), text("role"), whole("project", 1, _MAX_ID)
+    email = text("email", 254)
     try:
+        if email:
+            # Before there is an account that would be without it.
+            accounts.checked_email(email)
         if project_id is not None:
             store.projects.get(project_id)
         id_ = accounts.add_reviewer(store, name, None, role, g.person["id"])
         if project_id is not None:
             accounts.set_member(store, project_id, id_, accounts.REVIEWER, g.person["id"])
+        if email:
+            accounts.set_email(store, id_, email, g.person["id"])
     except InputError as error:
         return _people_page(message=str(error)), error.status
     return _people_page(link=_link_for(id_), link_name=name)
@@ -183,6 +190,17 @@ def change_account(reviewer_id: int) -> Any:
         role=text("role") or None,
         disabled=None if not disabled else disabled == "1",
     )
+    flash(_("Saved"))
+    return go_on("projects.people")
+
+
+@blueprint.post("/people/<int:reviewer_id>/email")
+@admin_only
+def set_email(reviewer_id: int) -> Any:
+    try:
+        accounts.set_email(instance().store, reviewer_id, text("email", 254) or None, g.person["id"])
+    except InputError as error:
+        return _people_page(message=str(error)), error.status
     flash(_("Saved"))
     return go_on("projects.people")
 
@@ -214,5 +232,6 @@ def _people_page(**shown: Any) -> str:
         members={project["id"]: store.projects.members(project["id"]) for project in projects},
         roles=accounts.ROLES,
         member_roles=accounts.MEMBER_ROLES,
+        company=Registration.of(instance().settings) is not None,
         **shown,
     )

@@ -6,6 +6,7 @@ from flask import Blueprint
 
 from labeler.web import (
     audit,
+    company,
     compare,
     desk,
     exports,
@@ -31,7 +32,7 @@ from labeler.web import task_settings as task_settings
 def blueprints() -> list[Blueprint]:
     # They stand behind the addresses of the settings, too.
     modules = (
-        signin, keys, projects, audit, numbers, team, records, desk, notes, compare, imports, runs, replays, exports,
-        training, settings, versions, removal,
+        signin, company, keys, projects, audit, numbers, team, records, desk, notes, compare, imports, runs, replays,
+        exports, training, settings, versions, removal,
     )  # fmt: skip
     return [module.blueprint for module in modules]

@@ -105,6 +105,12 @@ GROUPS: Mapping[str, tuple[Group, ...]] = {
             N_("All processes share one pace per server. Leave a field empty to learn it from the server's answers."),
             True,
         ),
+        Group(
+            N_("Signing in with the account of a company"),
+            _of("sign_in"),
+            N_("Keycloak, Google, Entra ID, Okta and others, by OpenID Connect. Passwords and links work as before."),
+            True,
+        ),
     ),
 }
 _REST = Group(N_("More settings"), (), folded=True)

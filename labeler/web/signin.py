@@ -1,4 +1,7 @@
-"""Signing in: by name and password, or by a one-time link; one's own password and language."""
+"""Signing in: by name and password, or by a one-time link; one's own password and language.
+
+:mod:`labeler.web.company` is the third way.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from typing import Any
 from flask import Blueprint, flash, g, make_response, redirect, render_template, request, session, url_for
 
 from labeler import accounts
-from labeler.errors import InputError, NotSignedIn, Throttled
+from labeler.errors import InputError, LabelerError, NotSignedIn, Throttled
+from labeler.oidc import Registration
 from labeler.web.access import end_session, instance, public, start_session
 from labeler.web.forms import go_on, same_site, text
 from labeler.web.words import _
@@ -21,7 +25,7 @@ blueprint = Blueprint("signin", __name__)
 def form() -> Any:
     if g.person:
         return go_on("projects.index")
-    return render_template("sign_in.html", next=same_site(request.args.get("next")), first=_nobody_yet())
+    return _page(next=same_site(request.args.get("next")), first=_nobody_yet())
 
 
 @blueprint.post("/sign-in")
@@ -33,12 +37,8 @@ def sign_in() -> Any:
             instance().store, name, request.form.get("password", ""), request.remote_addr or "unknown"
         )
     except (NotSignedIn, Throttled) as error:
-        page = render_template("sign_in.html", next=target, name=name, message=str(error), first=False)
-        response = make_response(page, error.status)
-        if isinstance(error, Throttled):
-            response.headers["Retry-After"] = str(int(error.retry_after))
-        return response
-    _enter(person)
+        return refused(error, target, name)
+    enter(person)
     return redirect(target or url_for("projects.index"), 303)
 
 
@@ -58,7 +58,7 @@ def enter_by_link() -> Any:
         person = accounts.use_link(instance().store, request.form.get("token", ""), request.remote_addr or "unknown")
     except NotSignedIn as error:
         return render_template("welcome.html", token="", message=str(error)), error.status
-    _enter(person)
+    enter(person)
     # Who had to ask for a link has no password or has forgotten it.
     session["by_link"] = True
     target = same_site(request.form.get("next"))
@@ -92,7 +92,7 @@ def change_password() -> Any:
     except InputError as error:
         return _account_page(str(error)), error.status
     # All sessions of the account have ended, this one too; it goes on under the new password.
-    _enter(instance().store.people.get(g.person["id"]))
+    enter(instance().store.people.get(g.person["id"]))
     flash(_("Your password is set. Other devices have been signed out."))
     return go_on("projects.index")
 
@@ -115,7 +115,25 @@ def language() -> Any:
     return redirect(same_site(request.form.get("next")) or url_for("projects.index"), 303)
 
 
-def _enter(person: Any) -> None:
+def refused(error: LabelerError, target: str | None = None, name: str = "") -> Any:
+    """Return the page to sign in at, with what went wrong."""
+    # With the status, the page does not carry its own address on: there is a code of the provider in it.
+    page = _page(next=target, name=name, message=str(error), first=False, status=error.status)
+    response = make_response(page, error.status)
+    if isinstance(error, Throttled):
+        response.headers["Retry-After"] = str(int(error.retry_after))
+    return response
+
+
+def _page(**shown: Any) -> str:
+    settings = instance().settings
+    return render_template(
+        "sign_in.html", company=Registration.of(settings) and (settings.get("oidc_title") or ""), **shown
+    )
+
+
+def enter(person: Any) -> None:
+    """Start the session of a person, who keeps the language of the page."""
     chosen = session.get("language")
     start_session(person)
     if chosen:

@@ -40,6 +40,7 @@ EVENTS = {
     "member changed": N_("Member of a project changed"),
     "signed in": N_("Signed in"),
     "sign-in failed": N_("Sign-in failed"),
+    "account linked": N_("Account linked to the company's"),
     "link made": N_("One-time link made"),
     "link used": N_("Signed in by a one-time link"),
     "password changed": N_("Password changed"),
