@@ -1182,6 +1182,22 @@ def test_an_undo_whose_answer_got_lost_takes_back_one_decision(desk: Desk) -> No
 # Beside the desk
 
 
+def test_a_long_text_is_read_on_by_page_keys(desk: Desk) -> None:
+    """Whatever has the focus; a text that is in sight as a whole stays where it is."""
+    long = NewRecord("long", "향이 진하고 과육이 단단해서 아이들이 잘 먹어요. " * 60)
+    store = desk.instance.store
+    (stored,) = store.write(lambda tx: store.records.add(tx, desk.project, [long], TASKS))
+    read = "document.querySelector('.record-text').scrollTop"
+    desk.go("tone")
+    desk.page.keyboard.press("PageDown")
+    assert desk.page.evaluate(read) == 0
+    desk.go("tone", f"?record={stored.id}")
+    desk.page.keyboard.press("PageDown")
+    desk.page.wait_for_function(f"{read} > 100")
+    desk.page.keyboard.press("PageUp")
+    desk.page.wait_for_function(f"{read} === 0")
+
+
 def test_times_stand_in_the_reader_s_own_zone(desk: Desk) -> None:
     """A page writes its times in the zone of the browser, with the zone's name; a hint has its long name."""
     store = desk.instance.store

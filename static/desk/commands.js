@@ -27,8 +27,16 @@ export class Commands {
   }
 
   #onKey(event) {
-    const command = this.dialogs.open ? null : commandOf(event);
-    if (command && this.#run(command, event)) event.preventDefault();
+    if (this.dialogs.open) return;
+    const command = commandOf(event);
+    if (command ? this.#run(command, event) : this.#readOn(event)) event.preventDefault();
+  }
+
+  // A text that is longer than its box is read on by page keys, whatever has the focus.
+  #readOn({ code, target, ctrlKey, altKey, metaKey }) {
+    const pages = { PageDown: 1, PageUp: -1 }[code];
+    if (!pages || takesText(target) || ctrlKey || altKey || metaKey) return false;
+    return this.front.readOn(pages);
   }
 
   #onClick(event) {

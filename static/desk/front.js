@@ -79,6 +79,14 @@ export class Front {
     if (!resting && this.editing) this.edit();
   }
 
+  // Scroll the text by its pages; false if all of it is in sight.
+  readOn(pages) {
+    const { element } = this.pane;
+    if (element.scrollHeight <= element.clientHeight) return false;
+    element.scrollBy({ top: 0.85 * pages * element.clientHeight });
+    return true;
+  }
+
   edit() {
     this.editing = this.root.classList.contains("is-waiting");
     if (!this.editing) this.form.widget.focus();
