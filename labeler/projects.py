@@ -122,7 +122,7 @@ class Projects(Files):
         """
         stands = self.store.projects.get(project_id)["settings"]
         # What a plugin that is gone brought along may stay: its labels wait for it.
-        for name in set(changes.get("tasks") or []).difference(stands.get("tasks", [])):
+        for name in {*(changes.get("tasks") or []), *(changes.get("shared_tasks") or [])} - {*stands.get("tasks", [])}:
             self.plugins.task(name)
         if changes.get("embedder") not in (None, "", AUTO, stands.get("embedder")):
             find(self.plugins.embedders, changes["embedder"], "embedder")

@@ -268,6 +268,7 @@ def test_a_reviewer_ends_nothing_that_a_run_has_loaded(
     instance: Instance, as_person: Callable[[str], FlaskClient], project: int, weights: None
 ) -> None:
     """To start is refused before anything is made; to estimate, however often, frees no weights and keeps nothing."""
+    instance.change_project(project, {"reviewers_may": ["runs"]})
     found = instance.store.projects.get(project)
     running = instance.backend(found, instance.project_task(found, "sentiment"), "weights", {"model_id": "in use"})
     reviewer = as_person("reviewer")

@@ -31,7 +31,7 @@ from labeler.worker import Worker
 MODEL = "gpt-4o-mini"
 CLOSED = "http://127.0.0.1:9/v1"
 # Of these the page offers what is loaded: another choice than the last one of the list would change the test.
-ONE_OF = {"tasks": "sentiment", "joint": "emotion", "embedder": "e5"}
+ONE_OF = {"tasks": "sentiment", "joint": "emotion", "embedder": "e5", "shared_tasks": "sentiment"}
 
 
 class Fields(HTMLParser):
@@ -113,8 +113,8 @@ def changed(setting: Setting, fields: Fields) -> tuple[dict[str, list[str]], Any
         form[name] = ["0"] if setting.default else ["0", "1"]
         return form, not setting.default
     if setting.kind == "list":
-        lines = [ONE_OF[name]] if name in ONE_OF else ["첫째", "둘째"]
-        boxes = name in ONE_OF or name.endswith("_columns")
+        lines = [ONE_OF[name]] if name in ONE_OF else [*setting.choices[:2]] or ["첫째", "둘째"]
+        boxes = name in ONE_OF or name.endswith("_columns") or bool(setting.choices)
         form[name] = ["", *lines] if boxes else ["\n".join(lines)]
         return form, lines
     chosen = ONE_OF.get(name) or next((c for c in reversed(fields.choices.get(name, [])) if c != setting.default), "")
@@ -427,7 +427,8 @@ def test_budgets_are_shown_with_what_is_spent_of_them(
 def test_local_weights_are_an_admins_to_start(
     as_person: Callable[[str], FlaskClient], instance: Instance, store: Store, project: int
 ) -> None:
-    """They cost no fee, but hold the machine for hours: a reviewer may estimate such a run and not start it."""
+    """They cost no fee, but hold the machine for hours: who may start runs may only estimate such a one."""
+    instance.change_project(project, {"reviewers_may": ["runs"]})
     instance.change_settings({"transformers_model": "some/model"})
     form = {"task": "sentiment", "backend": "transformers"}
     path = f"/projects/{project}/runs"

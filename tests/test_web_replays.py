@@ -72,6 +72,7 @@ def test_the_page_shows_the_numbers_of_the_rows(lab: Lab, as_: Any) -> None:
 
 def test_a_cell_opens_its_records(lab: Lab, as_: Any) -> None:
     """Each with what is approved, what was suggested, and the way to the desk."""
+    lab.instance.change_project(lab.id, {"reviewers_may": ["numbers"]})
     client = as_("reviewer")
     lab.server.behave(lambda request, n: saying(request, "neutral"))
     address = started(as_("admin"), lab, backend=["openai"])
@@ -112,7 +113,8 @@ def test_a_replay_is_started_again_over_the_approvals_of_now(lab: Lab, as_: Any)
 
 
 def test_only_an_admin_starts_what_costs_and_sets_the_task(lab: Lab, as_: Any) -> None:
-    """A reviewer may compare the free backends, and look."""
+    """A reviewer who may start runs and see numbers compares the free backends, and looks."""
+    lab.instance.change_project(lab.id, {"reviewers_may": ["runs", "numbers"]})
     client, form = as_("reviewer"), {"task": "sentiment", "action": "start"}
     assert client.post(f"/projects/{lab.id}/replays", data={**form, "backend": "openai"}).status_code == 403
     assert client.post(f"/projects/{lab.id}/replays", data={**form, "action": "estimate"}).status_code == 403
