@@ -18,6 +18,7 @@ from labeler.annotation.table import RecordTable
 from labeler.errors import Conflict, Forbidden, InputError, NotFound
 from labeler.export import Filters, built_in, export_task
 from labeler.store.audit import audit
+from labeler.store.table import Table
 
 PEOPLE = ("kim", "lee", "park", "choi")
 
@@ -81,6 +82,19 @@ def test_a_decision_that_ballots_came_to_is_nobodys_and_says_whose_ballots_they_
     row = team.store.annotations.current(record, "sentiment")
     assert row["reviewer"] is None
     assert said(team.store.ballots.settled_by([row["id"]])[row["id"]]) == [("kim", "positive"), ("lee", "positive")]
+
+
+def test_whoever_decided_together_is_named_together(team):
+    """In the table of records, as evidence, and in the history of the record."""
+    record = team.records[0]
+    for who in (team.kim, team.lee):
+        team.approve(record, "positive", who)
+    number = team.store.annotations.current(record, "sentiment")["id"]
+    (row,) = Table(team.store.db, team.project_id, "sentiment").rows([record])
+    (past,) = team.store.annotations.history(record, "sentiment")
+    assert {row["reviewer"], past["reviewer"], team.store.annotations.examples([number])[number]["reviewer"]} == {
+        "kim, lee"
+    }
 
 
 def test_people_who_disagree_leave_the_record_to_an_adjudicator(team):

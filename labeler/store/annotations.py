@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from labeler import strictjson
+from labeler.store.ballots import NAMES, SAID
 from labeler.store.counts import AGREEMENT, EXACT, HOW, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import OTHER_UNIT, kind_of, unused
@@ -92,8 +93,9 @@ class Annotations:
         return (tx or self.db).one("SELECT * FROM annotations WHERE id = :id", {"id": annotation_id})
 
     def history(self, record_id: int, task: str) -> list[Row]:
-        sql = """SELECT a.*, r.name AS reviewer FROM annotations a LEFT JOIN reviewers r ON r.id = a.reviewer_id
-                 WHERE a.record_id = :r AND a.task = :t ORDER BY a.id DESC"""
+        sql = f"""SELECT a.*, COALESCE(r.name, {NAMES}) AS reviewer FROM annotations a
+                  LEFT JOIN reviewers r ON r.id = a.reviewer_id
+                  WHERE a.record_id = :r AND a.task = :t ORDER BY a.id DESC"""
         return self.db.all(sql, {"r": record_id, "t": task})
 
     def last_of(self, project_id: int, task: str, reviewer_id: int, limit: int = 10, tx: Tx | None = None) -> list[Row]:
@@ -374,7 +376,7 @@ class Annotations:
             return {}
         # One statement for any number, which is prepared once.
         sql = f"""SELECT a.id, a.record_id, a.value, a.state, a.superseded_by, a.created_at, a.task_version, r.text,
-                  r.metadata, r.parts, r.key, p.name AS reviewer, a.how, a.origin
+                  r.metadata, r.parts, r.key, COALESCE(p.name, {NAMES}) AS reviewer, a.how, a.origin
                   FROM annotations a JOIN records r ON r.id = a.record_id
                   LEFT JOIN reviewers p ON p.id = a.reviewer_id WHERE a.id {_AMONG}"""
         return {row["id"]: row for row in self.db.all(sql, {"ids": strictjson.dumps(list(annotation_ids))})}
@@ -417,17 +419,15 @@ class Annotations:
         return Counts(self.db).of(HOW, project_id, task)
 
 
-_WITH_RECORD = """a.id, a.value, a.state, a.how, a.blind, a.suggestion_id, a.task_version, a.created_at, a.origin,
+_WITH_RECORD = f"""a.id, a.value, a.state, a.how, a.blind, a.suggestion_id, a.task_version, a.created_at, a.origin,
     a.agreement,
     (SELECT s.score FROM suggestions s WHERE s.id = a.suggestion_id AND a.how = 'accepted') AS score,
     r.id AS record_id, r.key, r.text, r.content_hash, r.grp, r.cluster, r.metadata, r.parts, r.language,
     p.name AS reviewer, w.record_id IS NOT NULL AS written,
-    (SELECT json_group_array(z.name) FROM ballots b JOIN reviewers z ON z.id = b.reviewer_id WHERE {said}) AS people,
-    (SELECT AVG(b.state = a.state AND b.value IS a.value) FROM ballots b WHERE {said}) AS people_agreement
+    (SELECT json_group_array(z.name) FROM ballots b JOIN reviewers z ON z.id = b.reviewer_id WHERE {SAID}) AS people,
+    (SELECT AVG(b.state = a.state AND b.value IS a.value) FROM ballots b WHERE {SAID}) AS people_agreement
     FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN written w ON w.record_id = r.id
-    LEFT JOIN reviewers p ON p.id = a.reviewer_id""".format(
-    said="b.settled_id = COALESCE(a.original_id, a.id) AND b.ended_at IS NULL AND b.gold = 0"
-)
+    LEFT JOIN reviewers p ON p.id = a.reviewer_id"""
 _BRIEF = """a.id, a.value, a.task_version, a.created_at, r.id AS record_id, r.key, r.text, r.content_hash, r.grp,
     r.cluster, r.metadata, w.record_id IS NOT NULL AS written
     FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN written w ON w.record_id = r.id"""

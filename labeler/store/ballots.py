@@ -15,6 +15,10 @@ from labeler.store.database import Database, Row, Tx
 from labeler.store.records import unused
 
 OPEN = "ended_at IS NULL AND settled_id IS NULL"
+SAID = "b.settled_id = COALESCE(a.original_id, a.id) AND b.ended_at IS NULL AND b.gold = 0"
+"""Whether a ballot ``b`` was settled by a decision ``a``."""
+NAMES = f"""(SELECT GROUP_CONCAT(z.name, ', ') FROM ballots b JOIN reviewers z ON z.id = b.reviewer_id WHERE {SAID})"""
+"""Who decided together on what the decision ``a`` settled; None where it was one person."""
 _NOW = """LEFT JOIN annotations a ON a.id = b.settled_id"""
 # Nobody has voted or decided on the record since.
 _LAST = """(b.settled_id IS NULL OR b.gold = 1 OR (a.superseded_by IS NULL AND a.reviewer_id IS NULL AND NOT EXISTS (

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from labeler import strictjson
+from labeler.store.ballots import NAMES, SAID
 from labeler.store.database import Database, Row
 
 NEWEST, OLDEST, LOWEST, HIGHEST, DECIDED = "newest", "oldest", "lowest", "highest", "decided"
@@ -45,7 +46,7 @@ _COLUMNS = {
 OF_DECISIONS = frozenset({"act", "agreement", "seconds", "by", "how", "version", "date", "label"})
 """Fields that a pending record has nothing for."""
 _VOTERS = """EXISTS (SELECT 1 FROM ballots b JOIN reviewers z ON z.id = b.reviewer_id
-    WHERE b.settled_id = COALESCE(a.original_id, a.id) AND b.ended_at IS NULL AND z.name {among})"""
+    WHERE {said} AND z.name {among})"""
 _IS_OF_RECORDS = frozenset({"copy", "product", "written"})
 _OF_RECORDS = frozenset({"added", "key", "product", "import", "language", "meta", "tag"})
 _BY_NOTES = ("flagged", "asked")
@@ -193,7 +194,8 @@ class Table:
         if self.task is not None:
             own += f""", {_NOTED},
                       w.state, w.score, w.disagreement, w.annotation_id, a.value, a.task_version, a.how, a.blind,
-                      a.agreement, a.seconds, a.created_at AS decided_at, v.name AS reviewer, s.value AS suggested,
+                      a.agreement, a.seconds, a.created_at AS decided_at, COALESCE(v.name, {NAMES}) AS reviewer,
+                      s.value AS suggested,
                       s.task_version AS suggested_version, s.failure, s.backend, s.model_id, s.flags, s.id AS shown,
                       EXISTS (SELECT 1 FROM written x WHERE x.record_id = r.id) AS written"""
         sql = f"SELECT {own} FROM {self._joined()} WHERE r.id IN (SELECT value FROM json_each(:ids))"
@@ -237,7 +239,7 @@ def _where(term: Term, n: int, params: dict[str, Any]) -> str | None:
     if term.name == "by":
         # Who said what a record was settled by decided it, too.
         among = f"IN ({', '.join(marks)})" if marks else "IS NOT NULL"
-        return _negated(term, f"v.name {among} OR {_VOTERS.format(among=among)}")
+        return _negated(term, f"v.name {among} OR {_VOTERS.format(said=SAID, among=among)}")
     if term.name == "asked":
         return _negated(term, f"EXISTS ({_ASKED} AND q.name IN ({', '.join(marks)}))")
     if term.op == "..":
