@@ -209,10 +209,11 @@ class DeskView:
 
     def _ballots(self, opened: Opened, annotation: Row | None) -> list[Ballot]:
         """Return what several people said of a record, for whoever may see it: once it is settled, or to settle it."""
-        ballots = self.instance.ballots(self.project, self.task)
         if opened.disputed:
-            return ballots.on(opened.record.id) if self.adjudicates else []
-        return [] if annotation is None or "settled_id" in set(annotation.keys()) else ballots.of(annotation)
+            return self.instance.ballots(self.project, self.task).on(opened.record.id) if self.adjudicates else []
+        if annotation is None or "settled_id" in set(annotation.keys()):
+            return []
+        return self.instance.ballots(self.project, self.task).of(annotation)
 
     def _draft(self, row: Row | None, version: int) -> dict[str, Any] | None:
         """Return the ``value`` of a person's draft in the labels of today; None where it cannot be gone on with."""
