@@ -6,7 +6,6 @@ No default password exists.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
 import time
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
+from labeler import strictjson
 from labeler.errors import Forbidden, InputError, LabelerError, NotFound, NotSignedIn, Throttled
 from labeler.sentence import N_
 from labeler.store import Row, Store, Tx
@@ -392,7 +392,7 @@ def _check_admin(store: Store, tx: Tx, reviewer_id: int | None) -> None:
 
 def desk_of(person: Row) -> dict[str, Any]:
     """Return how a person has set up the desk: ``keys``, those that are not the usual ones, and ``advance``."""
-    stored: dict[str, Any] = json.loads(person["desk"] or "{}")
+    stored: dict[str, Any] = strictjson.loads(person["desk"] or "{}")
     return {"keys": {}, "advance": False} | stored
 
 
@@ -403,7 +403,7 @@ def set_up_desk(store: Store, reviewer_id: int, change: Callable[[dict[str, Any]
         person = store.people.get(reviewer_id, tx)
         assert person is not None
         found = change(desk_of(person))
-        store.people.change(tx, reviewer_id, desk=json.dumps(found))
+        store.people.change(tx, reviewer_id, desk=strictjson.dumps(found))
         return found
 
     return store.write(work)

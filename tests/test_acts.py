@@ -94,6 +94,17 @@ def test_what_was_decided_since_stays_when_an_act_is_undone(world):
     assert world.value(world.records[3]) == "positive" and world.value(world.records[4]) == "neutral"
 
 
+def test_what_was_decided_since_a_record_was_put_back_stays(world):
+    """Of two that an act put back to pending, the one on which nobody has decided has its decision again."""
+    acts, (first, second) = acts_of(world), [id_ for id_ in world.records if world.state(id_) == "approved"][:2]
+    id_ = done(acts, Asked("reopen", ids=(first, second)))
+    world.approve(first, "negative")
+    acts.undo(id_, 1)
+    assert acts.go_on(id_) == "undone"
+    assert (world.value(first), world.value(second)) == ("negative", "neutral")
+    assert world.store.work.faults() == []
+
+
 def test_only_what_a_query_finds_or_was_chosen_is_changed(world):
     acts = acts_of(world)
     done(acts, Asked("label", "suggested:negative state:pending score>0.5", "neutral"))

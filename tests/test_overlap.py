@@ -81,7 +81,7 @@ def test_a_decision_that_ballots_came_to_is_nobodys_and_says_whose_ballots_they_
         team.approve(record, "positive", who)
     row = team.store.annotations.current(record, "sentiment")
     assert row["reviewer"] is None
-    assert said(team.store.ballots.settled_by([row["id"]])[row["id"]]) == [("kim", "positive"), ("lee", "positive")]
+    assert said(team.store.ballots.settled_by(row["id"])) == [("kim", "positive"), ("lee", "positive")]
 
 
 def test_whoever_decided_together_is_named_together(team):
@@ -148,7 +148,7 @@ def test_whoever_opens_what_they_decided_sees_their_own_word_and_may_change_it(t
     team.approve(record, "positive", team.kim)
     opened = team.queue().open(team.kim, record)
     assert (opened.state, json.loads(opened.annotation["value"])) == ("approved", "positive")
-    assert team.queue().look(record).annotation is None
+    assert team.queue().look(team.lee, record).annotation is None
     team.approve(record, "negative", team.kim)
     assert (team.state(record), said(team.store.ballots.open_of(record, "sentiment"))) == (
         "pending", [("kim", "negative")]
@@ -156,12 +156,28 @@ def test_whoever_opens_what_they_decided_sees_their_own_word_and_may_change_it(t
 
 
 def test_a_conflict_does_not_tell_what_another_said(team):
+    """It comes where people disagree meanwhile; what they said is an adjudicator's to see."""
     record = team.records[0]
     before = team.version(record)
     team.approve(record, "positive", team.kim)
+    team.approve(record, "negative", team.lee)
     with pytest.raises(Conflict) as raised:
-        team.approve(record, "negative", team.lee, version=before)
-    assert "value" not in raised.value.current
+        team.approve(record, "negative", team.park, version=before)
+    assert "value" not in raised.value.current and "reviewer" not in raised.value.current
+
+
+def test_an_answer_of_somebody_else_leaves_what_others_have_begun(team):
+    """A page that was opened before it decides all the same, and a draft stays; one's own ends with the answer."""
+    record, queue = team.records[0], team.queue()
+    before = team.version(record)
+    for who in (team.kim, team.lee):
+        queue.touch(who, record, f"page of {who}", before, {"value": "neutral"})
+        queue.leave(who)
+    team.approve(record, "positive", team.kim, version=before)
+    drafts = team.store.drafts
+    assert [len(drafts.of(who, "sentiment", [record])) for who in (team.kim, team.lee)] == [0, 1]
+    assert team.approve(record, "positive", team.lee, version=before).came_to == "approved"
+    assert drafts.of(team.lee, "sentiment", [record]) == {}
 
 
 def test_a_decision_sent_twice_is_one_ballot(team):
@@ -316,6 +332,41 @@ def test_acts_on_many_records_leave_to_people_what_several_decide_on(team):
     assert team.faults() == []
 
 
+def test_an_undone_act_leaves_what_people_said_since(team):
+    """Records that it had put back to pending, and on which somebody has voted, go on as they are."""
+    voted, untouched = team.records[:2]
+    for record in (voted, untouched):
+        for who in (team.kim, team.lee):
+            team.approve(record, "positive", who)
+    acts = Acts(team.store, team.project_id, team.task, 0.0, Overlap(2))
+    id_ = acts.begin(Asked("reopen", ids=(voted, untouched)), team.choi)
+    acts.go_on(id_)
+    team.approve(voted, "negative", team.park)
+    acts.undo(id_, team.choi)
+    assert acts.go_on(id_) == "undone"
+    assert (team.state(voted), team.state(untouched), team.value(untouched)) == ("pending", "approved", "positive")
+    assert said(team.store.ballots.open_of(voted, "sentiment")) == [("park", "negative")]
+    assert team.faults() == []
+
+
+def test_labels_that_come_back_leave_what_people_said_since(team):
+    """An undone change of labels brings back the approvals of records on which nobody has voted."""
+    project = team.store.projects.get(team.project_id)
+    voted, untouched = team.records[:2]
+    for record in (voted, untouched):
+        for who in (team.kim, team.lee):
+            team.approve(record, "negative", who)
+    ids = [team.store.annotations.current(one, "sentiment")["id"] for one in (voted, untouched)]
+    place, store = (project["id"], "sentiment"), team.store
+    store.write(lambda tx: store.annotations.withdraw(tx, *place, ids, "1", "labels 1", team.choi))
+    team.approve(voted, "positive", team.park)
+    back = store.annotations.put_back(*place, ["labels 1"])
+    assert {row["key"]: row["state"] for row in back} == {"r0": "disputed", "r1": "pending"}
+    store.write(lambda tx: store.annotations.bring_back(tx, *place, [row["id"] for row in back], "labels 2"))
+    assert (team.state(voted), team.state(untouched)) == ("pending", "approved")
+    assert team.faults() == []
+
+
 def test_a_query_finds_what_a_person_decided_with_others(team):
     """It stands to everybody's name who voted, once it is settled."""
     record, waits = team.records[:2]
@@ -332,6 +383,17 @@ def test_removing_a_record_removes_what_people_said_of_it(team):
     team.approve(record, "positive", team.kim)
     team.store.write(lambda tx: team.store.removal.remove(tx, team.project_id, [record]))
     assert team.store.db.value("SELECT COUNT(*) FROM ballots") == 0
+
+
+def test_a_removal_says_how_many_answers_go_with_it(team):
+    """Those that wait for others are decisions of people too, however they are counted."""
+    record = team.records[0]
+    for who in (team.kim, team.lee):
+        team.approve(record, "positive", who)
+    team.approve(team.records[1], "positive", team.kim)
+    removal = team.store.removal
+    assert removal.going(team.project_id, team.records).decisions == 2
+    assert removal.going_counted(team.project_id).decisions == 2
 
 
 def test_the_doctor_finds_a_record_that_nobody_disputes(team):
@@ -398,7 +460,8 @@ def test_an_act_tags_records_and_is_undone_as_a_whole(team):
     acts, id_ = tag(team, "urgent", team.records[:5])
     row = store.acts.get(id_)
     assert (row["changed"], json.loads(row["left_out"])) == (3, {"same": 2})
-    assert store.tags.names(team.project_id) == {"urgent": 5}
+    assert store.tags.having("urgent", team.records) == set(team.records[:5])
+    assert store.tags.names(team.project_id) == ["urgent"]
     acts.undo(id_, team.choi)
     acts.go_on(id_)
     assert store.tags.having("urgent", team.records) == set(team.records[:2])
@@ -429,6 +492,16 @@ def test_a_desk_with_a_tag_brings_the_records_that_have_it(team):
     while (opened := next(iter(queue.next_few(1, team.kim, have=came, tag="urgent")), None)) is not None:
         came.append(opened.record.id)
     assert came == [team.records[2], team.records[4]]
+    queue.leave(team.kim)
+    near = team.queue(nearest=lambda text: team.records)
+    assert [one.record.id for one in near.next_few(5, team.kim, "similar", similar_to="상자", tag="urgent")] == came
+
+
+def test_the_tags_of_a_project_are_named_in_their_order(team):
+    for name in ("나중", "gold", "가을"):
+        tag(team, name, team.records[:2])
+    assert team.store.tags.names(team.project_id) == ["gold", "가을", "나중"]
+    assert team.store.tags.names(team.project_id + 1) == []
 
 
 def test_what_is_given_to_a_person_comes_to_them_first_and_to_nobody_else(team):
@@ -465,8 +538,9 @@ def test_known_records_come_as_if_nobody_had_decided_on_them(tmp_path, monkeypat
     record = opened.record.id
     assert record in team.records[:2]
     assert (opened.state, opened.annotation) == ("pending", None)
-    renewed = queue.renew(team.kim, record, "kim's")
-    assert (renewed.state, renewed.annotation) == ("pending", None)
+    for seen in (queue.renew(team.kim, record, "kim's"), queue.look(team.kim, record)):
+        assert (seen.state, seen.annotation) == ("pending", None)
+    assert queue.look(team.lee, record).state == "approved"
     decided = team.approve(record, "negative", team.kim)
     assert (decided.state, team.value(record)) == ("approved", "positive")
     assert team.faults() == []
@@ -490,7 +564,7 @@ def test_what_was_said_of_a_known_record_is_taken_back_like_any_other(tmp_path, 
     opened = queue.open(team.kim, record, "kim's")
     assert (opened.state, opened.annotation) == ("pending", None)
     team.approve(record, "positive", team.kim)
-    assert team.store.ballots.settled_by([team.store.annotations.current(record, "sentiment")["id"]]) == {}
+    assert team.store.ballots.settled_by(team.store.annotations.current(record, "sentiment")["id"]) == []
     assert queue.open(team.lee, record).state == "approved"
 
 

@@ -9,6 +9,7 @@ import pytest
 from test_desk import Shop, open_shop
 
 from labeler import accounts
+from labeler.errors import LabelerError
 from labeler.store import NewRecord
 
 __all__ = ["open_shop"]
@@ -106,6 +107,29 @@ def test_a_reason_becomes_a_line_of_the_guidelines_if_asked(shop: Shop) -> None:
     task = shop.instance.task_of(project, "sentiment")
     assert task.guided("en").endswith("\n- Late parcels are complaints.")
     assert task.version.endswith(".1")
+
+
+def test_a_reason_of_somebody_else_becomes_no_line_of_the_guidelines(shop: Shop) -> None:
+    """And no decision comes of it."""
+    seat = shop.seat(who=1)
+    opened = seat.next()
+    assert seat.decide(opened, "negative", reason="Mine.", guideline=True).status_code == 403
+    project = shop.instance.store.projects.get(shop.project)
+    assert not shop.instance.task_of(project, "sentiment").guided("en").endswith("Mine.")
+    assert shop.instance.store.ballots.open_of(opened["record_id"], "sentiment") == []
+
+
+def test_a_decision_is_saved_where_the_guidelines_cannot_be_changed(shop: Shop, monkeypatch: Any) -> None:
+    """That is said, and the decision is not sent again."""
+
+    def refuse(*_: Any) -> int:
+        raise LabelerError("no")
+
+    opened = disputed(shop)
+    monkeypatch.setattr(shop.instance, "add_guideline", refuse)
+    answer = shop.seat(who=3).decide(opened, "negative", reason="Late.", guideline=True)
+    assert (answer.status_code, answer.json["state"]) == (200, "approved")
+    assert answer.json["note"] == "Your decision is saved, but the guidelines were not changed: no"
 
 
 def test_settings_of_now_settle_what_waits(shop: Shop) -> None:

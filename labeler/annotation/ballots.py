@@ -106,7 +106,7 @@ class Ballots:
     def of(self, annotation: Row) -> list[Shown]:
         """Return the ballots that a decision settled, oldest first; none if it was one person's."""
         number = annotation["original_id"] or annotation["id"]
-        return [self.shown(row) for row in self.store.ballots.settled_by([number]).get(number, ())]
+        return [self.shown(row) for row in self.store.ballots.settled_by(number)]
 
     def needed(self, record_id: int) -> int:
         return self.overlap.needed(self.project_id, self.task.name, record_id)
@@ -134,9 +134,10 @@ class Ballots:
                 self.settle(tx, id_)
 
     def settle(self, tx: Tx, record_id: int) -> tuple[str, int]:
-        """Settle a record that enough people voted on; return its state and new version.
+        """Settle a record that enough people voted on; return its state and version.
 
-        The decision is that of no one person; the suggestion that it is compared with is the one that was seen last.
+        The decision is that of no one person; the suggestion that it is compared with is the one that was seen last. A
+        record that waits for others keeps its version: nothing that they see or have begun has changed.
         """
         ballots = self.store.ballots.open_of(record_id, self.task.name, tx)
         found = Outcome(PENDING)
@@ -145,6 +146,9 @@ class Ballots:
         number = None
         if found.state in (APPROVED, REJECTED):
             number = self._decide(tx, record_id, found, ballots[-1])
+        row = self.store.work.get(record_id, self.task.name, tx)
+        if row is not None and row["state"] == found.state == PENDING:
+            return PENDING, int(row["version"])
         return found.state, self.store.work.decided(tx, record_id, self.task.name, found.state, number)
 
     def _decide(self, tx: Tx, record_id: int, found: Outcome, last: Row) -> int:

@@ -185,7 +185,7 @@ class Decisions:
             return self._answer_known(tx, given | {"how": how}, row, current)
         if row["state"] == PENDING and self.ballots.needed(decision.record_id) > 1:
             return self._vote(tx, given | {"how": how})
-        self._check_settled(row, current)
+        self._check_settled(tx, row, current)
         reason = clean_text(decision.reason, "reason")
         more = {"how": how, "supersedes": current["id"] if current else None, "reason": reason or None}
         annotation_id = self.store.annotations.add(tx, given | more)
@@ -198,31 +198,32 @@ class Decisions:
 
     def _vote(self, tx: Tx, given: dict[str, Any]) -> Decided:
         """Store a ballot, and settle the record if it is the last one that was needed."""
-        record_id, number = given["record_id"], self.store.ballots.add(tx, given)
-        came_to, version = self.ballots.settle(tx, record_id)
-        self.store.work.release(tx, record_id, self.task.name)
-        detail = {"ballot": number, "said": given["state"], "came_to": came_to}
-        self._event(tx, "voted", given["reviewer_id"], record_id, None, detail)
-        return Decided(number, record_id, given["state"], given["how"], version, given["value"], came_to=came_to)
+        number = self.store.ballots.add(tx, given)
+        return self._voted(tx, given, number, *self.ballots.settle(tx, given["record_id"]))
 
     def _answer_known(self, tx: Tx, given: dict[str, Any], row: Row, current: Row) -> Decided:
         """Store what a person says of a record that is known: nothing of its decision changes."""
-        record_id, settled = given["record_id"], current["original_id"] or current["id"]
-        number = self.store.ballots.add(tx, given | {"gold": 1, "settled_id": settled})
-        self.store.work.release(tx, record_id, self.task.name)
-        self._event(tx, "voted", given["reviewer_id"], record_id, None, {"ballot": number, "said": given["state"]})
+        more = {"gold": 1, "settled_id": current["original_id"] or current["id"]}
+        return self._voted(tx, given, self.store.ballots.add(tx, given | more), row["state"], row["version"])
+
+    def _voted(self, tx: Tx, given: dict[str, Any], number: int, came_to: str, version: int) -> Decided:
+        """End what the person had begun on a record, and say what became of their ballot."""
+        place = (given["record_id"], self.task.name)
+        self.store.work.release(tx, *place)
+        self.store.drafts.forget(tx, given["reviewer_id"], *place)
+        detail = {"ballot": number, "said": given["state"], "came_to": came_to}
+        self._event(tx, "voted", given["reviewer_id"], given["record_id"], None, detail)
         return Decided(
-            number, record_id, given["state"], given["how"], row["version"], given["value"], came_to=row["state"]
+            number, given["record_id"], given["state"], given["how"], version, given["value"], came_to=came_to
         )
 
-    def _check_settled(self, row: Row, current: Row | None) -> None:
+    def _check_settled(self, tx: Tx, row: Row, current: Row | None) -> None:
         """Raise :class:`Forbidden` for one person's word on what several people say, unless it is an adjudicator's."""
         if self.adjudicates:
             return
         if row["state"] == DISPUTED:
             raise Forbidden("Several people disagree on this record; an adjudicator decides")
-        settled = current is not None and (current["original_id"] or current["id"])
-        if settled and self.store.ballots.settled_by([settled]):
+        if current is not None and self.store.ballots.settled_by(current["original_id"] or current["id"], tx):
             raise Forbidden("Several people decided on this record; only an adjudicator can change it")
 
     def _known(self, tx: Tx, request_key: str) -> Row | None:
@@ -316,15 +317,14 @@ class Decisions:
 
     def _take_ballot(self, tx: Tx, last: Row, reviewer_id: int, request_key: str | None) -> Decided:
         record_id = last["record_id"]
-        if last["gold"]:
-            self.store.ballots.end(tx, [last["id"]], by=request_key)
-            row = self.store.work.get(record_id, self.task.name, tx)
-            version = row["version"] if row else 0
-            return Decided(last["id"], record_id, PENDING, SCRATCH, version, None, took_back=last)
-        if last["settled_id"] is not None:
-            self._withdraw(tx, last["settled_id"], reviewer_id)
         self.store.ballots.end(tx, [last["id"]], by=request_key)
-        state, version = self.ballots.settle(tx, record_id)
+        if last["gold"]:
+            row = self.store.work.get(record_id, self.task.name, tx)
+            state, version = PENDING, row["version"] if row else 0
+        else:
+            if last["settled_id"] is not None:
+                self._withdraw(tx, last["settled_id"], reviewer_id)
+            state, version = self.ballots.settle(tx, record_id)
         self._event(tx, "undone", reviewer_id, record_id, None, {"ballot": last["id"]})
         return Decided(last["id"], record_id, state, SCRATCH, version, None, took_back=last)
 
@@ -386,9 +386,9 @@ class Decisions:
         return value if carried is None else carried
 
     def import_label(self, tx: Tx, record: Record, value: Value, origin: str, reviewer_id: int | None) -> int | None:
-        """Approve a label that came with the data; None if the record is already decided. ``value`` is canonical."""
+        """Approve a label that came with the data; None if somebody decided or voted. ``value`` is canonical."""
         row = self.store.work.get(record.id, self.task.name, tx)
-        if row is None or row["state"] != "pending":
+        if row is None or row["state"] != PENDING or self.store.ballots.voted(tx, self.task.name, [record.id]):
             return None
         return self.import_labels(tx, [(record.id, value)], origin, reviewer_id)[0]
 

@@ -227,6 +227,9 @@ class Queue:
         mine = self._given(tx, who)
         for start in range(0, len(asked.ranked), _AT_ONCE):
             near = [id_ for id_ in asked.ranked[start : start + _AT_ONCE] if id_ not in have]
+            if asked.tag:
+                tagged = self.store.tags.having(asked.tag, near)
+                near = [id_ for id_ in near if id_ in tagged]
             free = rooms.pending(*self._place, near, tx, who, mine=mine)
             if free:
                 return free[0]
@@ -270,7 +273,7 @@ class Queue:
 
         row, held_by = self.store.write(work)
         own = self.store.ballots.own(record_id, self.task.name, reviewer_id) if row["state"] == PENDING else None
-        gold = self.store.work.served(None, record_id, self.task.name, reviewer_id) == GOLD
+        gold = self._is_known(None, reviewer_id, record_id)
         return self._opened(row, "" if held_by else token, held_by, own=own, gold=gold)
 
     def renew(self, reviewer_id: int, record_id: int, page: str) -> Opened | None:
@@ -289,7 +292,7 @@ class Queue:
             return None if holds(tx) is None else self._claimed(tx, record_id, reviewer_id, page)
 
         row, left = self._row(None, record_id), holds(None)
-        gold = self.store.work.served(None, record_id, self.task.name, reviewer_id) == GOLD
+        gold = self._is_known(None, reviewer_id, record_id)
         if left is not None and left < MOST_OF_IT * self.lease:
             claimed, left = self.store.write(work), self.lease
             if claimed is None:
@@ -299,9 +302,13 @@ class Queue:
             return None
         return replace(self._opened(row, page, gold=gold), lease=left)
 
-    def look(self, record_id: int) -> Opened:
-        """Return a record as it stands in the queue, and take it from nobody."""
-        return self._opened(self._row(None, record_id), "")
+    def look(self, reviewer_id: int, record_id: int) -> Opened:
+        """Return a record as it stands in the queue for a reviewer, and take it from nobody."""
+        return self._opened(self._row(None, record_id), "", gold=self._is_known(None, reviewer_id, record_id))
+
+    def _is_known(self, tx: Tx | None, reviewer_id: int, record_id: int) -> bool:
+        """Whether a reviewer has a record on their desk to see how they do."""
+        return self.store.work.served(tx, record_id, self.task.name, reviewer_id) == GOLD
 
     def _row(self, tx: Tx | None, record_id: int) -> Row:
         """Return the queue's row of a record. Raises :class:`NotFound` for one of another project or task."""
@@ -386,7 +393,7 @@ class Queue:
 
         def work(tx: Tx) -> None:
             row = self._row(tx, record_id)
-            gold = self.store.work.served(tx, record_id, self.task.name, reviewer_id) == GOLD
+            gold = self._is_known(tx, reviewer_id, record_id)
             self.store.work.release(tx, record_id, self.task.name, reviewer_id)
             if not (gold or row["state"] in (PENDING, DISPUTED)):
                 return

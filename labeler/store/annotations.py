@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from labeler import strictjson
-from labeler.store.ballots import NAMES, SAID
+from labeler.store.ballots import NAMES, OPEN, SAID
 from labeler.store.counts import AGREEMENT, EXACT, HOW, Counts
 from labeler.store.database import Database, Row, Tx
 from labeler.store.records import OTHER_UNIT, kind_of, unused
@@ -231,10 +231,11 @@ class Annotations:
         """Return what was withdrawn for one of ``origins``, the last time for each record.
 
         ``value`` and ``task_version`` are of what stood before, ``key`` is the record's, and ``state`` what the queue
-        says of it now.
+        says of it now; disputed also where somebody has voted on it since.
         """
         among = "IN (SELECT value FROM json_each(:origins))"
-        sql = f"""SELECT a.id, r.key, w.state, o.value, o.task_version FROM annotations a
+        sql = f"""SELECT a.id, r.key, CASE WHEN w.state <> 'pending' OR {_UNTOUCHED_SINCE} THEN w.state
+                  ELSE 'disputed' END AS state, o.value, o.task_version FROM annotations a
                   JOIN records r ON r.id = a.record_id JOIN annotations o ON o.id = a.supersedes
                   JOIN work w ON w.record_id = a.record_id AND w.task = a.task
                   WHERE a.project_id = :p AND a.task = :t AND a.state = 'withdrawn' AND a.origin {among}
@@ -261,14 +262,14 @@ class Annotations:
         return self._since(tx, project_id, task, first)
 
     def bring_back(self, tx: Tx, project_id: int, task: str, ids: Sequence[int], origin: str) -> None:
-        """Let what was withdrawn stand again, as it was, where its record is still pending."""
+        """Let what was withdrawn stand again, as it was, where nobody has decided or voted on its record since."""
         sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how, blind,
                   reviewer_id, seconds, suggestion_id, agreement, supersedes, original_id, origin, created_at)
                   SELECT :first + ROW_NUMBER() OVER (ORDER BY a.id) - 1, o.project_id, o.record_id, o.task,
                   o.task_version, o.state, o.value, o.how, o.blind, o.reviewer_id, o.seconds, o.suggestion_id,
                   o.agreement, a.id, COALESCE(o.original_id, o.id), :origin, o.created_at
                   FROM annotations a JOIN annotations o ON o.id = a.supersedes
-                  JOIN work w ON w.record_id = a.record_id AND w.task = a.task AND w.state = 'pending'
+                  JOIN work w ON w.record_id = a.record_id AND w.task = a.task AND {_UNTOUCHED_SINCE}
                   WHERE a.id {_AMONG} AND a.superseded_by IS NULL"""
         self._follow(tx, sql, project_id, task, ids, origin, {})
 
@@ -301,7 +302,8 @@ class Annotations:
     def take_back(self, tx: Tx, project_id: int, task: str, first: int, last: int, origin: str) -> list[int]:
         """Let what stood before the decisions from ``first`` to ``last`` stand again, where they are in force.
 
-        They are those whose origin is ``origin``; a record without an earlier decision is pending again.
+        They are those whose origin is ``origin``; a record without an earlier decision is pending again. Of those that
+        put a record back to pending, nobody has decided or voted on it since.
         """
         sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how, blind,
                   reviewer_id, seconds, suggestion_id, agreement, supersedes, original_id, origin, created_at)
@@ -310,9 +312,10 @@ class Annotations:
                   COALESCE(o.how, 'scratch'), COALESCE(o.blind, 0), COALESCE(o.reviewer_id, a.reviewer_id), o.seconds,
                   o.suggestion_id, o.agreement, a.id, COALESCE(o.original_id, o.id), 'undo',
                   COALESCE(o.created_at, :now)
-                  FROM annotations a LEFT JOIN annotations o ON o.id = a.supersedes AND o.state <> 'withdrawn'
+                  FROM annotations a JOIN work w ON w.record_id = a.record_id AND w.task = a.task
+                  LEFT JOIN annotations o ON o.id = a.supersedes AND o.state <> 'withdrawn'
                   WHERE a.id {_AMONG} AND a.project_id = :p AND a.task = :t AND a.origin = :origin
-                  AND a.superseded_by IS NULL"""
+                  AND a.superseded_by IS NULL AND (a.state <> 'withdrawn' OR {_UNTOUCHED_SINCE})"""
         more = {"p": project_id, "t": task, "now": time.time()}
         new = self._follow(tx, sql, project_id, task, range(first, last + 1), origin, more)
         return self._since(tx, project_id, task, new)
@@ -431,5 +434,8 @@ _WITH_RECORD = f"""a.id, a.value, a.state, a.how, a.blind, a.suggestion_id, a.ta
 _BRIEF = """a.id, a.value, a.task_version, a.created_at, r.id AS record_id, r.key, r.text, r.content_hash, r.grp,
     r.cluster, r.metadata, w.record_id IS NOT NULL AS written
     FROM annotations a JOIN records r ON r.id = a.record_id LEFT JOIN written w ON w.record_id = r.id"""
+# Of a record that was put back to pending, in the queue as "w".
+_UNTOUCHED_SINCE = f"""(w.state = 'pending' AND NOT EXISTS (
+    SELECT 1 FROM ballots b WHERE b.record_id = w.record_id AND b.task = w.task AND {OPEN}))"""
 _AMONG = "IN (SELECT value FROM json_each(:ids))"
 _GIVEN = "project_id = :p AND task = :t AND state = 'approved' AND superseded_by IS NULL"

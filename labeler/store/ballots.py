@@ -55,15 +55,11 @@ class Ballots:
                   WHERE b.record_id = :r AND b.task = :t AND {OPEN} ORDER BY b.id"""
         return (tx or self.db).all(sql, {"r": record_id, "t": task})
 
-    def settled_by(self, annotation_ids: Sequence[int]) -> dict[int, list[Row]]:
-        """Return the ballots that decisions settled, by the number of the decision (of an original, if undone)."""
+    def settled_by(self, annotation_id: int, tx: Tx | None = None) -> list[Row]:
+        """Return the ballots that a decision settled, oldest first; one that an undo brought back goes by its original."""
         sql = """SELECT b.*, r.name AS reviewer FROM ballots b JOIN reviewers r ON r.id = b.reviewer_id
-                 WHERE b.settled_id IN (SELECT value FROM json_each(:ids)) AND b.ended_at IS NULL AND b.gold = 0
-                 ORDER BY b.id"""
-        found: dict[int, list[Row]] = {}
-        for row in self.db.all(sql, {"ids": strictjson.dumps(list(annotation_ids))}):
-            found.setdefault(row["settled_id"], []).append(row)
-        return found
+                 WHERE b.settled_id = :id AND b.ended_at IS NULL AND b.gold = 0 ORDER BY b.id"""
+        return (tx or self.db).all(sql, {"id": annotation_id})
 
     def voted(self, tx: Tx, task: str, record_ids: Sequence[int]) -> set[int]:
         """Return those of some records that have open ballots."""

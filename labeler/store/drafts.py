@@ -29,6 +29,11 @@ class Drafts:
         params = {"r": record_id, "t": task, "who": reviewer_id, "version": version, "task_version": task_version}
         tx.run(sql, params | {"value": strictjson.dumps(value), "now": time.time()})
 
+    def forget(self, tx: Tx, reviewer_id: int, record_id: int, task: str) -> None:
+        """Forget a person's draft of a record: they have said what they had to say, and its version goes on."""
+        sql = "DELETE FROM drafts WHERE record_id = :r AND task = :t AND reviewer_id = :who"
+        tx.run(sql, {"r": record_id, "t": task, "who": reviewer_id})
+
     def of(self, reviewer_id: int, task: str, record_ids: Sequence[int]) -> dict[int, Row]:
         """Return a person's drafts by record: ``version``, ``task_version``, and ``value`` as JSON."""
         sql = """SELECT record_id, version, task_version, value FROM drafts

@@ -894,7 +894,8 @@ def m040_ballots(db: SqliteUtils) -> None:
             project_id INTEGER NOT NULL REFERENCES projects(id), name TEXT NOT NULL,
             record_id INTEGER NOT NULL REFERENCES records(id), act_id INTEGER NOT NULL, off_by INTEGER,
             PRIMARY KEY (project_id, name, record_id)) WITHOUT ROWID;
-        CREATE INDEX tags_record ON tags (record_id, name) WHERE off_by IS NULL;""",
+        CREATE INDEX tags_record ON tags (record_id, name) WHERE off_by IS NULL;
+        CREATE INDEX tags_given ON tags (project_id) WHERE name >= '@' AND name < 'A' AND off_by IS NULL;""",
     )
 
 

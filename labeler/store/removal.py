@@ -20,6 +20,7 @@ from labeler import strictjson
 from labeler.errors import Conflict, InputError, NotFound
 from labeler.sentence import N_
 from labeler.store.annotations import WITHDRAWN, Annotations
+from labeler.store.ballots import OPEN
 from labeler.store.clusters import drop
 from labeler.store.counts import GOING, ITEMS, RECORDS, Counts
 from labeler.store.database import Database, Row, Tx
@@ -224,7 +225,7 @@ class Removal:
 
         return Going(
             records=len(ids),
-            decisions=counted["n"] - counted["labels"],
+            decisions=counted["n"] - counted["labels"] + count("ballots", f"AND {OPEN}"),
             labels=counted["labels"],
             suggestions=count("suggestions"),
             calls=count("calls", "AND state <> 'erased'"),
@@ -265,11 +266,13 @@ class Removal:
                      AND (EXISTS (SELECT 1 FROM export_annotations x WHERE x.export_id = e.id)
                           OR EXISTS (SELECT 1 FROM export_rankings x WHERE x.export_id = e.id))
                      AND (:i IS NULL OR created_at >= (SELECT created_at FROM imports WHERE id = :i)) ORDER BY id"""
+        answers = f"""SELECT COUNT(*) FROM ballots b JOIN records r ON r.id = b.record_id
+                      WHERE b.project_id = :p AND {OPEN} AND (:i IS NULL OR r.import_id = :i)"""
         found = [(row["id"], row["task"], row["folder"]) for row in db.all(exports, named)]
         fewer = 0 if import_id is None else min(records, copies)
         return Going(
             records=records,
-            decisions=n["decision"],
+            decisions=n["decision"] + int(db.value(answers, named)),
             labels=n["label"],
             suggestions=n["suggestion"],
             calls=n["call"],

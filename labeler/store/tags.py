@@ -44,10 +44,13 @@ class Tags:
         tx.run("DELETE FROM tags WHERE project_id = :p AND act_id = :act AND off_by IS NULL", params)
         tx.run("UPDATE tags SET off_by = NULL WHERE project_id = :p AND off_by = :act", params)
 
-    def names(self, project_id: int) -> dict[str, int]:
-        """Return the tags of a project with their numbers of records."""
-        sql = "SELECT name, COUNT(*) AS n FROM tags WHERE project_id = :p AND off_by IS NULL GROUP BY name"
-        return {row["name"]: row["n"] for row in self.db.all(sql, {"p": project_id})}
+    def names(self, project_id: int) -> list[str]:
+        """Return the tags that records of a project have or had, in their order: each costs one step into the index."""
+        after = "SELECT MIN(name) FROM tags WHERE project_id = :p"
+        sql = f"""WITH RECURSIVE found (name) AS ({after} UNION ALL
+                  SELECT ({after} AND name > found.name) FROM found WHERE found.name IS NOT NULL)
+                  SELECT name FROM found WHERE name IS NOT NULL"""
+        return [row["name"] for row in self.db.all(sql, {"p": project_id})]
 
     def of(self, record_ids: Sequence[int]) -> dict[int, list[str]]:
         """Return the tags of records, by record."""

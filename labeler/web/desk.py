@@ -143,9 +143,13 @@ def decide(project_id: int, task: str) -> Any:
     if not isinstance(then, (dict, NoneType)):
         raise InputError("'then' must be an object with record_id, page and suggestion_id")
     ready = None if then is None else _ready(then)
+    guideline = body.get("guideline") is True and bool(decision.reason)
+    if guideline and not adjudicates():
+        raise Forbidden("Only an adjudicator or an admin adds a line to the guidelines")
     decided = _decisions(view.task).decide(g.person["id"], decision)
-    if decision.reason and body.get("guideline") is True and not decided.repeated:
-        instance().add_guideline(g.project, task, decision.reason, view.language, g.person["id"])
+    note = _moved(view, decision, decided)
+    if guideline and not decided.repeated:
+        note = _add_guideline(view, decision.reason) or note
     return jsonify(
         annotation_id=decided.annotation_id,
         record_id=decided.record_id,
@@ -154,7 +158,7 @@ def decide(project_id: int, task: str) -> Any:
         version=decided.version,
         repeated=decided.repeated,
         came_to=decided.came_to,
-        note=_moved(view, decision, decided),
+        note=note,
         strip=view.strip(_decisions(view.task).strip(g.person["id"])),
         **({} if ready is None else _then(view, ready)),
     )
@@ -243,7 +247,7 @@ def moved(project_id: int, task: str, record_id: int, suggestion_id: int) -> Any
     view = _view(task)
     if max(record_id, suggestion_id) > _MAX_ID:
         raise NotFound("There is no such page")
-    return jsonify(html=view.moved(_queue(view.task).look(record_id), suggestion_id))
+    return jsonify(html=view.moved(_queue(view.task).look(g.person["id"], record_id), suggestion_id))
 
 
 def _view(task: str) -> DeskView:
@@ -307,6 +311,18 @@ def _moved(view: DeskView, decision: Decision, decided: Decided) -> str | None:
         return None
     shown = view.task.schema.render(decided.value, view.language)
     return str(_("The labels of this task were changed meanwhile; your decision was saved as: %(label)s", label=shown))
+
+
+def _add_guideline(view: DeskView, line: str) -> str | None:
+    """Add a reason to the guidelines. The decision is stored already: what goes wrong is said, and refuses nothing."""
+    try:
+        instance().add_guideline(g.project, view.task.name, line, view.language, g.person["id"])
+    except LabelerError as error:
+        log.info("A line was not added to the guidelines of %s: %s", view.task.name, error)
+        return str(
+            _("Your decision is saved, but the guidelines were not changed: %(why)s", why=translated(str(error)))
+        )
+    return None
 
 
 def _decision(body: dict[str, Any]) -> Decision:

@@ -278,7 +278,7 @@ def _table(project_id: int, asked: Asked) -> RecordTable:
 
 def _shown(asked: Asked, found: Page, edge: Place | None, columns: Sequence[str], back: bool = False) -> str:
     project_id, store, tasks = g.project["id"], instance().store, instance().tasks_of(g.project)
-    here = _here(asked, columns)
+    here, tags = _here(asked, columns), store.tags.names(project_id)
     ids = [row["id"] for row in found.rows]
     newer = found.first is not None and (edge is not None or back)
     older = found.last is not None and (found.more or back)
@@ -293,7 +293,7 @@ def _shown(asked: Asked, found: Page, edge: Place | None, columns: Sequence[str]
         columns=columns,
         kinds=ACTS,
         labels=_givable(asked.task),
-        tags=store.tags.names(project_id) if g.role == "admin" else {},
+        tags=tags,
         longest_tag=LONGEST_TAG,
         tagged=store.tags.of(ids) if "tags" in columns else {},
         acts=store.acts.of(project_id, 5) if asked.task is not None and g.role == "admin" else [],
@@ -301,7 +301,7 @@ def _shown(asked: Asked, found: Page, edge: Place | None, columns: Sequence[str]
         titles=TITLES,
         orders=[name for name in ORDERS if asked.task is not None or name not in OF_TASK],
         order_titles=ORDER_TITLES,
-        typing=_typing(asked.task, tasks),
+        typing=_typing(asked.task, tasks, tags),
         views=[dict(view) | {"url": _of_view(view)} for view in store.views.of(project_id)],
         address=urlencode(here, doseq=True),
         metadata=_metadata(columns, found.rows),
@@ -385,14 +385,13 @@ def _titled(asked: Asked, name: str, value: str) -> str:
     return str(_("empty")) if value == NO_LABEL else asked.task.schema.past.label(value).titled(_language())
 
 
-def _typing(task: Task | None, tasks: Mapping[str, Task]) -> dict[str, Any]:
+def _typing(task: Task | None, tasks: Mapping[str, Task], tags: Sequence[str]) -> dict[str, Any]:
     """Return what the search field completes: fields by their names, and the values of those that have a few."""
     language, store = _language(), instance().store
     labels = [] if task is None else [(one.name, one.titled(language)) for one in task.schema.past.labels]
     members = [(row["name"], "") for row in store.projects.members(g.project["id"])]
     listed = {"task": [(name, one.titled(language)) for name, one in tasks.items()], "label": labels}
-    tags = [(name, f"{n:,}") for name, n in store.tags.names(g.project["id"]).items()]
-    listed |= {"suggested": labels, "by": members, "asked": members, "tag": tags}
+    listed |= {"suggested": labels, "by": members, "asked": members, "tag": [(name, "") for name in tags]}
     fields = [
         {
             "name": field.korean if language == "ko" else name,
