@@ -56,7 +56,7 @@ class Ballots:
         return (tx or self.db).all(sql, {"r": record_id, "t": task})
 
     def settled_by(self, annotation_id: int, tx: Tx | None = None) -> list[Row]:
-        """Return the ballots that a decision settled, oldest first; one that an undo brought back goes by its original."""
+        """Return the ballots that a decision settled, oldest first; one that an undo brought back by its original."""
         sql = """SELECT b.*, r.name AS reviewer FROM ballots b JOIN reviewers r ON r.id = b.reviewer_id
                  WHERE b.settled_id = :id AND b.ended_at IS NULL AND b.gold = 0 ORDER BY b.id"""
         return (tx or self.db).all(sql, {"id": annotation_id})
