@@ -349,6 +349,25 @@ def test_an_undone_act_leaves_what_people_said_since(team):
     assert team.faults() == []
 
 
+def test_an_undone_act_brings_back_whose_decision_it_was_and_why(team):
+    """Nobody's where several people agreed, and with the reason of whoever settled a dispute."""
+    agreed, settled = team.records[:2]
+    for who, value in ((team.kim, "positive"), (team.lee, "negative")):
+        team.approve(agreed, "positive", who)
+        team.approve(settled, value, who)
+    team.adjudicate(settled, "negative", reason="늦은 배송")
+    acts = Acts(team.store, team.project_id, team.task, 0.0, Overlap(2))
+    id_ = acts.begin(Asked("reject", ids=(agreed, settled)), team.park)
+    acts.go_on(id_)
+    acts.undo(id_, team.park)
+    acts.go_on(id_)
+    rows = [team.store.annotations.current(record, "sentiment") for record in (agreed, settled)]
+    assert [(row["state"], row["reviewer"], row["reason"]) for row in rows] == [
+        ("approved", None, None), ("approved", "choi", "늦은 배송")
+    ]  # fmt: skip
+    assert [one.reviewer for one in team.ballots.of(rows[0])] == ["kim", "lee"]
+
+
 def test_labels_that_come_back_leave_what_people_said_since(team):
     """An undone change of labels brings back the approvals of records on which nobody has voted."""
     project = team.store.projects.get(team.project_id)

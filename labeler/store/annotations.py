@@ -264,10 +264,10 @@ class Annotations:
     def bring_back(self, tx: Tx, project_id: int, task: str, ids: Sequence[int], origin: str) -> None:
         """Let what was withdrawn stand again, as it was, where nobody has decided or voted on its record since."""
         sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how, blind,
-                  reviewer_id, seconds, suggestion_id, agreement, supersedes, original_id, origin, created_at)
+                  reviewer_id, seconds, suggestion_id, agreement, reason, supersedes, original_id, origin, created_at)
                   SELECT :first + ROW_NUMBER() OVER (ORDER BY a.id) - 1, o.project_id, o.record_id, o.task,
                   o.task_version, o.state, o.value, o.how, o.blind, o.reviewer_id, o.seconds, o.suggestion_id,
-                  o.agreement, a.id, COALESCE(o.original_id, o.id), :origin, o.created_at
+                  o.agreement, o.reason, a.id, COALESCE(o.original_id, o.id), :origin, o.created_at
                   FROM annotations a JOIN annotations o ON o.id = a.supersedes
                   JOIN work w ON w.record_id = a.record_id AND w.task = a.task AND {_UNTOUCHED_SINCE}
                   WHERE a.id {_AMONG} AND a.superseded_by IS NULL"""
@@ -306,11 +306,11 @@ class Annotations:
         put a record back to pending, nobody has decided or voted on it since.
         """
         sql = f"""INSERT INTO annotations (id, project_id, record_id, task, task_version, state, value, how, blind,
-                  reviewer_id, seconds, suggestion_id, agreement, supersedes, original_id, origin, created_at)
+                  reviewer_id, seconds, suggestion_id, agreement, reason, supersedes, original_id, origin, created_at)
                   SELECT :first + ROW_NUMBER() OVER (ORDER BY a.id) - 1, a.project_id, a.record_id, a.task,
                   COALESCE(o.task_version, a.task_version), COALESCE(o.state, 'withdrawn'), o.value,
-                  COALESCE(o.how, 'scratch'), COALESCE(o.blind, 0), COALESCE(o.reviewer_id, a.reviewer_id), o.seconds,
-                  o.suggestion_id, o.agreement, a.id, COALESCE(o.original_id, o.id), 'undo',
+                  COALESCE(o.how, 'scratch'), COALESCE(o.blind, 0), IIF(o.id IS NULL, a.reviewer_id, o.reviewer_id),
+                  o.seconds, o.suggestion_id, o.agreement, o.reason, a.id, COALESCE(o.original_id, o.id), 'undo',
                   COALESCE(o.created_at, :now)
                   FROM annotations a JOIN work w ON w.record_id = a.record_id AND w.task = a.task
                   LEFT JOIN annotations o ON o.id = a.supersedes AND o.state <> 'withdrawn'
