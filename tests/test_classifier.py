@@ -23,6 +23,7 @@ from labeler.backends.ensemble import pool
 from labeler.backends.local.cards import CARD
 from labeler.cli import cli
 from labeler.errors import InputError, LabelerError, SettingError
+from labeler.evaluation.bertscore import BertScore
 from labeler.export import Options, Shares, export_task
 from labeler.ingest.options import ImportOptions
 from labeler.instance import Instance
@@ -110,12 +111,14 @@ class Shop:
     def place(self) -> Path:
         return self.instance.folder
 
-    def plan(self, model: Path, name: str = "mine", format_name: str = "csv", **given: Any) -> Training:
+    def plan(
+        self, model: Path, name: str = "mine", format_name: str = "csv", most: int | None = 16, **given: Any
+    ) -> Training:  # fmt: skip
         """Plan a training on an export of what is approved."""
         folder = self.place / "exports" / format_name
         folder = folder if folder.exists() else self.export(format_name)
         plan, _ = plans.plan_of(
-            folder, str(model), "classifier", None, most=16, device="cpu", given=QUICK | given,
+            folder, str(model), "classifier", None, most=most, device="cpu", given=QUICK | given,
             project_id=self.project["id"],
         )  # fmt: skip
         plans.task_of(self.instance, plan)
@@ -240,6 +243,19 @@ def test_sets_of_labels_are_learned(tmp_path: Path) -> None:
         {"topics": ["taste", "delivery"]}, {"topics": ["taste"]}, {"topics": []}
     ]  # fmt: skip
     assert sum(both.scores.values()) > 1.5
+    shop.instance.close()
+
+
+@pytest.mark.parametrize(("kind", "reads"), [("bert", 32), ("roberta", 30)])
+def test_of_a_text_as_much_is_read_as_the_encoder_has_positions_for(tmp_path: Path, kind: str, reads: int) -> None:
+    """RoBERTa counts them from behind that of padding: two of its 32 are never used."""
+    folder = encoder(tmp_path / kind, kind)
+    shop = Shop(tmp_path / "shop", [(" ".join([text] * 20), label) for text, label in reviews()])
+    training = shop.train(folder, most=None, epochs=1)
+    assert training.plan["max_length"] == reads
+    [said] = shop.ask(" ".join([reviews()[0][0]] * 20))
+    assert said.text
+    BertScore(str(folder), "cpu").read([" ".join([reviews()[0][0]] * 20)])
     shop.instance.close()
 
 

@@ -293,6 +293,20 @@ def test_unreadable_bytes_refuse_their_row_only(shop: Shop) -> None:
     assert report.lines[0][0] == 3
 
 
+def test_an_id_or_product_that_cannot_be_stored_is_named_by_its_column(shop: Shop) -> None:
+    """It is no fault of the text."""
+    report = shop.run(
+        '{"no": "a\\u0000b", "text": "좋아요", "item": "배"}\n{"no": "2", "text": "싫어요", "item": "감\\u0000"}\n'
+        '{"no": "3", "text": "끝", "item": "귤"}\n',
+        "reviews.jsonl", id="no", group="item",
+    )  # fmt: skip
+    assert report.added == 1
+    assert report.lines == [
+        (1, None, "The no contains a NUL character (position 2); remove it"),
+        (2, None, "The item contains a NUL character (position 2); remove it"),
+    ]
+
+
 def test_jsonl_lines_that_are_not_json_are_reported(shop: Shop) -> None:
     """FAULTS 47: NaN, duplicate keys, lists and torn lines are refused by line."""
     lines = [

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from labeler.backends.local.loading import load_encoder
+from labeler.backends.local.loading import encoder_reads, load_encoder
 from labeler.backends.local.memory import in_batches
 from labeler.evaluation import rouge
 from labeler.evaluation.measures import Answers, Measure, measured
@@ -31,8 +31,7 @@ class BertScore:
         model, self._tokenizer = load_encoder(model_id, device)
         self._model = model.base_model.eval()
         self.layer = round(0.75 * int(model.config.num_hidden_layers))
-        places = getattr(model.config, "max_position_embeddings", _LONGEST)
-        self._longest = min(_LONGEST, places, self._tokenizer.model_max_length)
+        self._longest = min(_LONGEST, encoder_reads(model, self._tokenizer) or _LONGEST)
         self._known: dict[str, Array] = {}
 
     def read(self, texts: Sequence[str]) -> None:

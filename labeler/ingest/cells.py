@@ -133,7 +133,11 @@ def name_of(raw: Any, column: str) -> str | None:
             value=raw,
             column=column,
         )
-    return None if raw is None else clean_text(str(raw), "id or group") or None
+    try:
+        return None if raw is None else clean_text(str(raw), column) or None
+    except TextError as error:
+        # A report takes that kind of error for one of the text.
+        raise InputError(error.sentence) from error
 
 
 def is_totals(values: Mapping[str, Any], text: str) -> bool:

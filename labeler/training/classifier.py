@@ -25,7 +25,7 @@ from labeler.backends.classifier import METHOD, Card, read
 from labeler.backends.ensemble import pool
 from labeler.backends.ensemble.backend import decided
 from labeler.backends.local.cards import CLASSIFY
-from labeler.backends.local.loading import load_encoder
+from labeler.backends.local.loading import encoder_reads, load_encoder
 from labeler.backends.local.memory import in_batches
 from labeler.errors import JsonError, LabelError, SettingError
 from labeler.evaluation.measures import Answers, weights
@@ -175,7 +175,8 @@ class _Fit:
         self.texts = {split: rows.texts(split) for split in SPLITS}
         self.member = {split: _member(schema, rows.values(split)) for split in SPLITS}
         self.model, self.tokenizer = self._encoder()
-        most = _longest(self.model, self.tokenizer, self.plan.get("most") or LONGEST)
+        wanted = self.plan.get("most") or LONGEST
+        most = min(wanted, encoder_reads(self.model, self.tokenizer) or wanted)
         self.card = Card(training.name, schema.kind, tuple(schema.names), most)
         self._resolve()
         self.numbers = Numbers(**self.plan["numbers"])
@@ -464,9 +465,3 @@ def temperature(outputs: Array, member: Array, one: bool) -> float:
 
 def _helps(other: Mapping[str, float], plain: Mapping[str, float]) -> bool:
     return other["macro_f1"] > plain["macro_f1"] and other["agreement"] >= plain["agreement"]
-
-
-def _longest(model: Any, tokenizer: Any, wanted: int) -> int:
-    """Return how many tokens are read: no more than the model has places for."""
-    known = (getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length)
-    return min([wanted, *(int(n) for n in known if n)])

@@ -377,6 +377,17 @@ def read_by(config: Any, tokenizer: Any) -> int | None:
     return min((int(n) for n in known if n and 0 < n < 10**8), default=None)
 
 
+def encoder_reads(model: Any, tokenizer: Any) -> int | None:
+    """Return how many tokens a loaded encoder reads; None if nothing says it.
+
+    RoBERTa and its like count positions from behind that of padding: those before it are never used.
+    """
+    places = [one for name, one in model.named_modules() if name.rsplit(".", 1)[-1] == "position_embeddings"]
+    pads = [(one.num_embeddings, one.padding_idx) for one in places if getattr(one, "padding_idx", None) is not None]
+    known = [read_by(model.config, tokenizer), *(n - padding - 1 for n, padding in pads)]
+    return min((n for n in known if n is not None), default=None)
+
+
 def _positions(config: Any) -> float | None:
     """Return how many positions a config has, stretched as it scales them.
 
